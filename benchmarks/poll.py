@@ -1,0 +1,177 @@
+"""`python benchmarks/poll.py`: what a poll costs, against the kernel's own part and other tools, measured side by side.
+
+It makes its sockets itself, in a network namespace of its own. A table in Markdown goes to stdout, progress to stderr.
+Exit code 0 whatever the verdicts are, 2 with one line on stderr where something needed is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import needs, works
+from benchmarks.memory import measure as measure_memory
+from benchmarks.owners import FirstAttribution, following
+from benchmarks.place import own_place, run_alone
+from benchmarks.report import Line, Report, number
+from benchmarks.sockets import Established, HalfOpen, count
+from benchmarks.timing import Rounds, Work, interleave, progress
+from tcpwatch.kernel.sock_diag import SockDiag
+
+SLOW_TOOLS_UP_TO = 20_000
+"""pyroute2 and psutil take seconds for more."""
+GROWTH = 100
+"""The growth of cost is measured from a hundredth of the half-open connections."""
+DISCARD, DUMP, STEP, SS = "receive and discard", "dump + decode", "Monitor.step()", "ss -tanH"
+
+
+def poll_rounds(population: Established | HalfOpen, runs: int, more: dict[str, Work] | None = None) -> Rounds:
+    """The unit, ours and ss, of the sockets that are there."""
+    diag, step = SockDiag(), works.Step()
+    try:
+        mine: dict[str, Work] = {DISCARD: works.Discard(), DUMP: lambda: _dump(diag), STEP: step, SS: works.ss_all}
+        return interleave(mine | (more or {}), runs, population.settle)
+    finally:
+        diag.close()
+        step.close()
+
+
+def _dump(diag: SockDiag) -> None:
+    diag.dump()
+
+
+def poll_lines(rounds: Rounds, at: str) -> list[Line]:
+    """Their ratios against the bars."""
+
+    def line(name: str, unit: str, bar: float | None) -> Line:
+        times = f"{rounds.ms(name):.1f} ms : {rounds.ms(unit):.1f} ms"
+        note = f"{times}; processor time {rounds.cpu_ratio(name, unit):.2f} ×"
+        return Line(f"{name}, against {unit}", at, rounds.ratio(name, unit), bar, note=note)
+
+    return [line(DUMP, DISCARD, 1.20), line(DUMP, SS, 0.6), line(STEP, DISCARD, 1.6), line(SS, DISCARD, None)]
+
+
+def slow_tools(population: Established, sockets: int, runs: int) -> list[Line]:
+    """Against pyroute2 and psutil, with few sockets."""
+    there = population.grow(min(sockets, SLOW_TOOLS_UP_TO))
+    progress(f"{there:,} established, with pyroute2 and psutil")
+    tools: dict[str, Work] = {"pyroute2": works.pyroute2_all, "psutil": works.psutil_all}
+    rounds = poll_rounds(population, runs, tools)
+    at = f"{number(there)} established"
+    return [
+        Line(
+            f"{ours}, against {tool}", at, rounds.ratio(ours, tool), form="{:.4f} ×",
+            note=f"{rounds.ms(ours):.1f} ms : {rounds.ms(tool):.1f} ms",
+        )
+        for ours, tool in ((DUMP, "pyroute2"), (STEP, "psutil"))
+    ]  # fmt: skip
+
+
+def attribution(population: Established, at: str, runs: int) -> list[Line]:
+    """Owners: the first time against ss -p, and what they add to the steps that follow."""
+    first = FirstAttribution()
+    rounds = interleave({"first": first, "ss": works.ss_processes}, runs, population.settle, warm_up=False)
+    then = following(max(40, 4 * runs))
+    steps, total_s = statistics.median(first.steps), statistics.median(first.totals_s)
+    note = (
+        f"{rounds.ms('first'):.0f} ms in {steps:.0f} steps : {rounds.ms('ss'):.0f} ms; with the dumps {total_s:.2f} s; "
+        f"processor time {rounds.cpu_ratio('first', 'ss'):.2f} ×"
+    )
+    where = f"{at}, {population.processes} processes"
+    return [
+        Line("first attribution, against ss -tanpH", where, rounds.ratio("first", "ss"), 0.25, note=note),
+        Line(
+            "following attribution, added to a step", where, 100 * then.mean, 10, form="{:.1f} %",
+            note=f"mean of {then.steps} steps; worst {100 * then.worst:.1f} %",
+        ),
+    ]  # fmt: skip
+
+
+def memory_lines(at: str, bar: float | None) -> list[Line]:
+    """Of a Monitor in a process of its own."""
+    progress("memory")
+    memory = measure_memory(8)
+    peak = f"peak {memory.peak / memory.sockets:.0f} B; {memory.steady / 1e6:.0f} MB in all"
+    return [Line("memory of Monitor, a socket", at, memory.steady / memory.sockets, bar, "{:.0f} B", peak)]
+
+
+def established(sockets: int, runs: int) -> list[Line]:
+    """All lines about established connections."""
+    with own_place(), Established() as population:
+        lines = slow_tools(population, sockets, runs)
+        there = population.grow(sockets)
+        at = f"{number(there)} established"
+        progress(f"{at} in {population.processes} processes")
+        lines[:0] = poll_lines(poll_rounds(population, runs), at)
+        progress(f"{at}: attribution")
+        return lines + attribution(population, at, runs) + memory_lines(at, None)
+
+
+def half_open(sockets: int, runs: int) -> list[Line]:
+    """All lines about half-open connections."""
+    with own_place() as namespace, HalfOpen(namespace, sockets) as population:
+        few = population.grow(max(1, sockets // GROWTH))
+        progress(f"{few:,} half-open")
+        small = poll_rounds(population, 4 * runs)
+        there = population.grow(sockets)
+        progress(f"{there:,} half-open; waiting until no SYN+ACK is repeated")
+        large = poll_rounds(population, runs)
+        there = count("syn-recv")
+        at = f"{number(there)} half-open"
+        return poll_lines(large, at) + memory_lines(at, 400) + growth_lines(small, few, large, there)
+
+
+def mixed(sockets: int, runs: int) -> list[Line]:
+    """Messages of several lengths in turn: the dump of an ordinary host, which no bar is about."""
+    with own_place() as namespace, HalfOpen(namespace, sockets) as flood, Established() as others:
+        at = f"{number(others.grow(sockets))} established and {number(flood.grow(sockets))} half-open"
+        progress(at)
+        return [replace(line, bar=None) for line in poll_lines(poll_rounds(flood, runs), at)]
+
+
+def growth_lines(small: Rounds, few: int, large: Rounds, many: int) -> list[Line]:
+    """Cost of one socket among many, against one among few."""
+    lines = []
+    for name, bar in ((DISCARD, None), (DUMP, 1.3), (STEP, 1.3)):
+        one, other = 1e3 * small.ms(name) / few, 1e3 * large.ms(name) / many
+        note = f"{one:.2f} µs → {other:.2f} µs a socket"
+        at = f"{number(few)} → {number(many)} half-open"
+        lines.append(Line(f"growth of cost, {name}", at, other / one, bar, note=note))
+    return lines
+
+
+def arguments() -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description="What a poll costs, against the kernel's part and other tools.")
+    parser.add_argument("--established", type=int, default=200_000, metavar="N", help="sockets; 0: leave them out")
+    parser.add_argument("--half-open", type=int, default=1_000_000, metavar="N", help="sockets; 0: leave them out")
+    parser.add_argument("--runs", type=int, default=5, metavar="R", help="rounds, of which the median counts")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run, print, return the exit code."""
+    given = arguments()
+    if lacking := needs.missing(given.established, given.half_open, ("psutil", "pyroute2"), ("ss", "ip")):
+        print(f"poll.py: {lacking}", file=sys.stderr)
+        return 2
+    if (code := run_alone()) is not None:
+        return code
+    report = Report(f"{needs.machine()}; medians of {given.runs} rounds")
+    if given.established:
+        report.add(*established(given.established, given.runs))
+    if few := min(given.established, given.half_open):
+        report.add(*mixed(few, given.runs))
+    if given.half_open:
+        report.add(*half_open(given.half_open, given.runs))
+    print(report.markdown())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""`python benchmarks/ui.py`: the program in a pseudo-terminal: start, keys while it polls, idle cost, hang-up.
+
+It makes its sockets itself, in a network namespace of its own. A table in Markdown goes to stdout, progress to stderr.
+Exit code 0 whatever the verdicts are, 2 with one line on stderr where something needed is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import keys, needs
+from benchmarks.place import own_place, run_alone
+from benchmarks.report import Line, Report, number
+from benchmarks.sockets import Established, HalfOpen
+from benchmarks.terminal import Replay, Terminal, wait_for
+from benchmarks.timing import progress
+
+PROGRAM = (sys.executable, "-m", "tcpwatch")
+EMPTY_APP = (sys.executable, "-m", "benchmarks.empty_app")
+NOTHING = (sys.executable, "-c", "print('ready')")
+SIZES = ((80, 24), (160, 50))
+FEW = 100
+START_WITHIN_S = 10.0
+GONE_WITHIN_S = 2.0
+IDLE_S = 20.0
+
+Seen = Callable[[list[str]], bool]
+
+
+def real_rows(established: int) -> Seen:
+    """The Overview is there and its count of established connections is right."""
+    count = re.compile(rf"ESTAB\w*\b.*\b{number(established)}\b")
+    return lambda text: any(count.search(line) for line in text)
+
+
+def ready(text: list[str]) -> bool:
+    """What the other programs show."""
+    return any("ready" in line for line in text)
+
+
+def start_s(command: tuple[str, ...], seen: Seen) -> float:
+    """Seconds from the start to that screen."""
+    with Terminal(command, *SIZES[0]) as terminal:
+        wait_for(terminal, seen, START_WITHIN_S)
+    shown = Replay(terminal).first(seen)
+    assert shown is not None
+    return shown - terminal.started_s
+
+
+def start_lines(there: int, runs: int) -> list[Line]:
+    """Start → first real rows, next to an empty Textual app and to nothing."""
+    programs: Mapping[str, tuple[tuple[str, ...], Seen]] = {
+        "tcpwatch": (PROGRAM, real_rows(there)),
+        "an empty Textual app": (EMPTY_APP, ready),
+        "Python that prints a word": (NOTHING, ready),
+    }
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for run in range(runs + 1):
+        for name, program in programs.items():
+            duration_s = start_s(*program)
+            if run:  # the first one warms up
+                times[name].append(duration_s)
+        progress(f"  start {run}: " + ", ".join(f"{name} {t[-1]:.2f} s" for name, t in times.items() if t))
+    at, note = f"{there} established", f"median of {runs}"
+    medians = {name: statistics.median(t) for name, t in times.items()}
+    bars = {"tcpwatch": 0.8}
+    return [
+        Line(f"start → first rows, {name}", at, median, bars.get(name), "{:.2f} s", note)
+        for name, median in medians.items()
+    ]
+
+
+def idle_lines(there: int) -> list[Line]:
+    """Share of one processor that the monitor takes while nobody touches it."""
+    lines = []
+    for columns, rows in SIZES:
+        progress(f"idle at {columns}×{rows}")
+        with Terminal(PROGRAM, columns, rows) as terminal:
+            wait_for(terminal, real_rows(there), START_WITHIN_S)
+            time.sleep(3)
+            before, begin = processor_s(terminal.process.pid), time.monotonic()
+            time.sleep(IDLE_S)
+            spent = processor_s(terminal.process.pid) - before
+            share = 100 * spent / (time.monotonic() - begin)
+        at = f"{there} established, {columns}×{rows}"
+        note = f"over {IDLE_S:.0f} s, one poll a second"
+        lines.append(Line("idle processor share", at, share, 1.5, "{:.2f} %", note))
+    return lines
+
+
+def processor_s(pid: int) -> float:
+    """utime + stime of a process, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def hang_up_line(at: str) -> Line:
+    """Close the terminal and count what is left of the session."""
+    with Terminal(PROGRAM, *SIZES[0]) as terminal:
+        wait_for(terminal, keys.is_overview, START_WITHIN_S)
+        time.sleep(3)
+        session, begin = terminal.process.pid, time.monotonic()
+        terminal.hang_up()
+        while (left := members(session)) and time.monotonic() - begin < GONE_WITHIN_S:
+            terminal.process.poll()  # a zombie is nobody's fault but ours
+            time.sleep(0.01)
+        note = f"gone after {time.monotonic() - begin:.2f} s" if not left else f"left: {left}"
+    return Line(f"processes left {GONE_WITHIN_S:.0f} s after a hang-up", at, len(left), 0, "{:.0f}", note)
+
+
+def members(session: int) -> list[int]:
+    """Processes of a session."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdecimal() and os.getsid(int(entry)) == session:
+                found.append(int(entry))
+        except ProcessLookupError:
+            pass
+    return found
+
+
+def key_lines(population: Established | HalfOpen, at: str, count: int, budget: str) -> list[Line]:
+    """Key → changed screen; and whether a poll that takes long holds up the end."""
+    lines = []
+    for columns, rows in SIZES:
+        progress(f"{count} keys at {columns}×{rows}, {at}")
+        population.settle(60)
+        with Terminal((*PROGRAM, "--budget", budget), columns, rows) as terminal:
+            typed = keys.type_keys(terminal, count)
+        found = keys.latencies(terminal, typed)
+        note = f"p50 {found.p50:.0f} ms, worst {found.worst:.0f} ms, {found.unanswered} of {count} unanswered"
+        lines.append(Line("key → screen, p95", f"{at}, {columns}×{rows}", found.p95, 50, "{:.0f} ms", note))
+    return [*lines, hang_up_line(at)]
+
+
+def arguments() -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description="The program in a pseudo-terminal.")
+    parser.add_argument("--established", type=int, default=200_000, metavar="N", help="sockets; 0: leave them out")
+    parser.add_argument("--half-open", type=int, default=1_000_000, metavar="N", help="sockets; 0: leave them out")
+    parser.add_argument("--runs", type=int, default=5, metavar="R", help="starts, of which the median counts")
+    parser.add_argument("--keys", type=int, default=204, metavar="K", help="keys to type in each place")
+    parser.add_argument("--budget", default="0.25", metavar="SHARE", help="of a core, for polling while keys are typed")
+    return parser.parse_args()
+
+
+def measure(given: argparse.Namespace, report: Report) -> None:
+    """All of it, line by line."""
+    with own_place(), Established() as population:
+        there = population.grow(FEW)
+        report.add(*start_lines(there, given.runs), *idle_lines(there), hang_up_line(f"{there} established"))
+        if given.established:
+            there = population.grow(given.established)
+            report.add(*key_lines(population, f"{number(there)} established", given.keys, given.budget))
+    if given.half_open:
+        with own_place() as namespace, HalfOpen(namespace, given.half_open) as flood:
+            there = flood.grow(given.half_open)
+            report.add(*key_lines(flood, f"{number(there)} half-open", given.keys, given.budget))
+
+
+def main() -> int:
+    """Run, print, return the exit code."""
+    given = arguments()
+    modules = ("pyte", "textual", "tcpwatch.__main__")
+    if lacking := needs.missing(given.established, given.half_open, modules, ("ss", "ip")):
+        print(f"ui.py: {lacking}", file=sys.stderr)
+        return 2
+    if (code := run_alone()) is not None:
+        return code
+    report = Report(f"{needs.machine()}; {given.keys} keys, polling budget {given.budget}")
+    try:
+        measure(given, report)
+    except TimeoutError as error:
+        progress(str(error))
+    print(report.markdown())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

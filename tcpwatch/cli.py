@@ -1,0 +1,263 @@
+"""The command line: commands and flags → Settings → one front end, imported when it is needed.
+
+Exit codes: 0 done (also when whoever read the output had enough of it), 2 refused or failed, with one line on stderr
+that begins with `tcpwatch: `, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+import click
+
+from tcpwatch import __version__, settings
+from tcpwatch.kernel.printable import printable
+from tcpwatch.report.output import Output, OutputClosed, OutputError, abandon, complain
+from tcpwatch.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from tcpwatch.model.filter import Filter
+    from tcpwatch.model.view import View
+
+FAILED, INTERRUPTED = 2, 130
+WATCH_S = (0.1, 86_400.0)
+"""Least and most seconds of `summary --for`."""
+_COMPLETION_VARIABLE = "_TCPWATCH_COMPLETE"
+
+
+class Failure(Exception):
+    """What was asked cannot be done; the text is one line."""
+
+
+class Commands(click.Group):
+    """A group whose every expected failure is one line on stderr and exit code 2.
+
+    click's own `main` prints usage errors in three lines, a newline for ^C, and ends with 1 where a pipe is closed.
+    """
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]  # it is never called with standalone_mode=False
+        """Run and exit."""
+        name = prog_name or "tcpwatch"
+        if os.environ.get(_COMPLETION_VARIABLE):
+            super().main(args, name, **extra)
+        sys.exit(self._run(list(sys.argv[1:] if args is None else args), name))
+
+    def _run(self, args: list[str], name: str) -> int:
+        try:
+            with self.make_context(name, args) as context:
+                self.invoke(context)
+            return 0
+        except click.exceptions.Exit as end:  # --help, --version, and what a command ends with
+            return end.exit_code
+        except KeyboardInterrupt:
+            abandon(sys.stdout)
+            return INTERRUPTED
+        except (OutputClosed, BrokenPipeError):
+            abandon(sys.stdout)
+            return 0
+        except click.ClickException as error:
+            complain(f"{printable(error.format_message()).rstrip('.')}; see tcpwatch --help")
+        except (Failure, SettingsError, OutputError, OSError) as error:
+            # A bare OSError: --help on a full disk, or a terminal that is gone.
+            abandon(sys.stdout)
+            complain(str(error))
+        return FAILED
+
+
+class FilterCommand(click.Command):
+    """A command whose arguments are filter terms. `-term` is one too, though it looks like a flag."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Flags first, terms behind a `--`."""
+        flags: list[str] = []
+        terms: list[str] = []
+        known = {name: option for option in self.get_params(ctx) for name in option.opts if name.startswith("-")}
+        left = iter(args)
+        for arg in left:
+            if arg == "--":
+                terms.extend(left)
+            elif arg in known or arg.startswith("--"):
+                flags.append(arg)
+                if arg in known and not getattr(known[arg], "is_flag", True):
+                    value = next(left, None)
+                    if value is None:
+                        return super().parse_args(ctx, flags)  # click says that the value is missing
+                    flags.append(value)
+            else:
+                terms.append(arg)
+        return super().parse_args(ctx, [*flags, "--", *terms])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The terms, as the filter itself explains them."""
+        from tcpwatch.model.filter import HELP
+
+        with formatter.section("Terms of FILTER, which must all hold"):
+            formatter.write_dl(list(HELP))
+
+
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_OPTIONS: dict[str, _Decorator] = {
+    "interval": click.option("-i", "--interval", metavar="SECONDS", help="Time between polls, 0.1 to 3600 [1]."),
+    "budget": click.option("--budget", metavar="SHARE", help="Share of one core for polling, 0.01 to 1 [0.25]."),
+    "theme": click.option("--theme", metavar="NAME", help="Colour theme of the monitor."),
+    "source": click.option("--source", metavar="KIND", help="auto, sock_diag or psutil [auto]."),
+    "exact": click.option(
+        "-n", "--exact", is_flag=True, default=None, help="Numbers as they are, no names, no rounding."
+    ),
+    "config": click.option("--config", metavar="FILE", help="Configuration file, instead of the usual one."),
+}
+
+
+def _options(*keys: str) -> _Decorator:
+    """These settings as flags of a command."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for key in reversed(keys):
+            command = _OPTIONS[key](command)
+        return command
+
+    return decorate
+
+
+def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    click.echo(f"tcpwatch {__version__}")
+    context.exit()
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@_options("interval", "budget", "theme", "source", "exact", "config")
+@click.option(
+    "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Show the version and exit.",
+)  # fmt: skip
+@click.pass_context
+def root(context: click.Context, /, **flags: Any) -> None:
+    """Watch every TCP connection of this host, live and explained.
+
+    Without a command: the monitor, in this terminal. Every flag is also a key of the configuration file
+    ($XDG_CONFIG_HOME/tcpwatch/config.toml) and a variable (TCPWATCH_INTERVAL, ...); flags win over variables, variables
+    over the file.
+    """
+    context.obj = flags
+    if context.invoked_subcommand is None:
+        context.exit(_monitor(settings.load(flags)))
+
+
+def _monitor(chosen: Settings) -> int:
+    """The terminal UI."""
+    if not all(_is_terminal(stream) for stream in (sys.stdin, sys.stdout, sys.stderr)):  # Textual draws on stderr
+        raise Failure("the monitor needs a terminal; for scripts there are `tcpwatch list` and `tcpwatch summary`")
+    from tcpwatch.app import run
+
+    with _expected_failures():
+        return run(chosen)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+@root.command("list", cls=FilterCommand)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV with a header line.")
+@_options("source", "exact", "config")
+@click.argument("filter_words", metavar="[FILTER]", nargs=-1)
+@click.pass_obj
+def list_sockets(
+    inherited: dict[str, Any], /, as_json: bool, as_csv: bool, filter_words: tuple[str, ...], **flags: Any
+) -> None:
+    """List the sockets that pass FILTER, one a line.
+
+    They come by state in the order of a connection's life, then by local and remote address.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
+    chosen, output = _settings(inherited, flags), Output()
+    wanted = _filter(" ".join(filter_words))
+    from tcpwatch.report import listing, polling, table
+
+    with _expected_failures(), polling.monitoring(chosen) as monitor:
+        view = monitor.step()
+    _say_what_is_missing(view)
+    order = listing.in_order(view.rows, wanted.mask(view.rows) if wanted else None)
+    if as_json or as_csv:
+        output.write_data(listing.as_json(view, order) if as_json else listing.as_csv(view, order))
+    else:
+        output.write_text(table.as_text(view, order, output.width, chosen.exact, output.colour))
+
+
+@root.command("summary")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--for", "duration", metavar="SECONDS", help="Poll that long, and tell the counters' rates.")
+@_options("interval", "budget", "source", "exact", "config")
+@click.pass_obj
+def summarise(inherited: dict[str, Any], /, as_json: bool, duration: str | None, **flags: Any) -> None:
+    """Say how this host's TCP is: states, listeners and their queues, counters."""
+    chosen, output = _settings(inherited, flags), Output()
+    seconds = None if duration is None else _seconds(duration)
+    from tcpwatch.model.rates import rates
+    from tcpwatch.report import overview, polling, summary
+
+    with _expected_failures(), polling.monitoring(chosen) as monitor:
+        first, last = polling.watch(monitor, seconds or 0.0)
+    moved = None if seconds is None else rates(first.sample, last.sample)
+    if as_json:
+        output.write_data([summary.as_json(summary.summary(last, moved))])
+    else:
+        output.write_text([overview.as_text(last, moved, output.width, chosen.exact, output.colour)])
+
+
+def _settings(inherited: dict[str, Any], flags: dict[str, Any]) -> Settings:
+    """A command's own flags win over those before its name."""
+    return settings.load({**inherited, **{key: value for key, value in flags.items() if value is not None}})
+
+
+def _seconds(words: str) -> float:
+    low, high = WATCH_S
+    try:
+        seconds = float(words)
+    except ValueError:
+        seconds = 0.0  # out of range, as it should be
+    if not low <= seconds <= high:
+        raise Failure(f'--for must be a number of seconds from {low:g} to {high:g}, not "{printable(words)}"')
+    return seconds
+
+
+def _filter(words: str) -> Filter | None:
+    """The filter that was asked for; parsed before anything is polled."""
+    if not words.strip():
+        return None
+    from tcpwatch.model.filter import Filter
+
+    try:
+        return Filter.parse(words)
+    except ValueError as error:
+        raise Failure(printable(str(error))) from error
+
+
+@contextmanager
+def _expected_failures() -> Iterator[None]:
+    """A source that cannot be had is a Failure; it is imported here, as it brings numpy."""
+    from tcpwatch.source import SourceError
+
+    try:
+        yield
+    except SourceError as error:
+        raise Failure(str(error)) from error
+
+
+def _say_what_is_missing(view: View) -> None:
+    """A listing has no place for it: on stderr."""
+    if not view.sample.completeness.complete:
+        complain(f"incomplete: {view.sample.completeness.words}")
+
+
+def main() -> NoReturn:
+    """The console script."""
+    root.main(prog_name="tcpwatch")

@@ -1,0 +1,50 @@
+"""The kernel's TCP counters: name → value, as /proc/net/{netstat,snmp,sockstat,sockstat6} tell them.
+
+Names are the kernel's own: `ActiveOpens` (Tcp in snmp), `ListenOverflows` (TcpExt in netstat), and for sockstat the
+protocol before the word: `TCP_inuse`, `TCP_orphan`, `TCP6_inuse`, ... A counter that this kernel lacks is absent.
+Sources: proc_net(5), Documentation/networking/snmp_counter.rst.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SOCKSTAT_PREFIX = ("TCP_", "TCP6_")
+GAUGES = frozenset({"RtoAlgorithm", "RtoMin", "RtoMax", "MaxConn", "CurrEstab"})
+"""Names in Tcp that are no counters: they may fall, and have no rate; nor have those with a SOCKSTAT_PREFIX."""
+
+
+def is_gauge(name: str) -> bool:
+    """Whether a figure tells a state and not a sum."""
+    return name in GAUGES or name.startswith(SOCKSTAT_PREFIX)
+
+
+def read(proc_net: Path) -> dict[str, int]:
+    """All of them, from a directory such as /proc/net or /proc/PID/net. Raises OSError where one cannot be read."""
+    found = _paired((proc_net / "snmp").read_text(), "Tcp:")
+    found |= _paired((proc_net / "netstat").read_text(), "TcpExt:")
+    found |= _worded((proc_net / "sockstat").read_text(), "TCP:")
+    sockstat6 = proc_net / "sockstat6"
+    if sockstat6.exists():  # absent where IPv6 is switched off
+        found |= _worded(sockstat6.read_text(), "TCP6:")
+    return found
+
+
+def _paired(text: str, head: str) -> dict[str, int]:
+    """A line of names and a line of values, both starting with `head`."""
+    lines = [line.split() for line in text.splitlines() if line.startswith(head)]
+    return {
+        name: int(value)
+        for names, values in zip(lines[::2], lines[1::2], strict=False)
+        for name, value in zip(names[1:], values[1:], strict=False)
+    }
+
+
+def _worded(text: str, head: str) -> dict[str, int]:
+    """A line `HEAD: name value name value ...`."""
+    for line in text.splitlines():
+        protocol, *words = line.split()
+        if protocol == head:
+            names = (f"{protocol[:-1]}_{word}" for word in words[::2])
+            return dict(zip(names, map(int, words[1::2]), strict=False))
+    return {}

@@ -1,0 +1,143 @@
+"""The descriptors of one process: /proc/PID/fd, where a socket is a link `socket:[inode]`.
+
+To read a link costs about 4 µs and to list a name less than 1 µs (Linux 6.18), so a table that is
+known already is listed again and only the doubtful part of it is read. Everything is done in
+slices, between which the caller may stop. See proc(5).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Inodes = NDArray[np.uint32]
+
+SLICE = 1000
+"""Names listed, or links read, at a time: 1 to 5 ms."""
+_ROUNDS = 8
+"""A thorough look reads one in so many of the links that are believed to be known, in turn."""
+
+
+class Descriptors:
+    """The descriptor table of one process as far as it was read.
+
+    `inodes` (uint32; 0 = no socket, or not read yet) belong to the numbers `fds` (int32,
+    ascending). `changes` counts how often the inodes came to say something else.
+    """
+
+    __slots__ = ("_offset", "_path", "_round", "_used", "changes", "fds", "inodes")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._round = self._offset = 0
+        self._used: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self.changes = 0
+        self.fds: NDArray[np.int32] = np.empty(0, np.int32)
+        self.inodes: Inodes = np.empty(0, np.uint32)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._keep(np.empty(0, np.int32))
+
+    def look(self, asked: Inodes, thorough: bool) -> Generator[Inodes]:
+        """List the table and read what is doubtful in it; yields the inodes found in each slice.
+
+        `asked` (ascending) are the inodes that somebody wants to know. `thorough` reads an eighth
+        of what is not doubtful as well, so that nothing false survives eight such looks. Raises
+        FileNotFoundError or ProcessLookupError for a process that has ended, and PermissionError.
+        May be left at any yield, and keeps what was read until then.
+        """
+        directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            unseen = self._keep((yield from _listed(directory)))
+            doubtful = self._doubtful(unseen, asked, thorough)
+            for start in range(0, len(doubtful), SLICE):
+                part = doubtful[start : start + SLICE]
+                inodes = _read(directory, self.fds[part].tolist())
+                self._learn(part, inodes)
+                yield inodes
+        finally:
+            os.close(directory)
+
+    def _keep(self, listed: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Take over the numbers `listed`, with what is known of them; returns which are new."""
+        known, still_open = member(self.fds, listed), member(listed, self.fds)
+        if self.inodes[~still_open].any():
+            self.changes += 1
+        inodes, used = np.zeros(len(listed), np.uint32), np.zeros(len(listed), np.bool_)
+        inodes[known], used[known] = self.inodes[still_open], self._used[still_open]
+        self.fds, self.inodes, self._used = listed, inodes, used
+        return ~known
+
+    def _doubtful(self, unseen: NDArray[np.bool_], asked: Inodes, thorough: bool) -> NDArray[np.intp]:
+        """Positions of the descriptors to read, most doubtful first.
+
+        New numbers; numbers of sockets that were asked for and are no more, which were probably
+        closed and used again (Linux gives out the lowest free number); then the rest of what is
+        not asked for, be it a file or a socket of another kind or network namespace: one slice of
+        these, in turn, as there may be very many; and the turn of a thorough look.
+        """
+        in_use = member(asked, self.inodes)
+        self._used |= in_use
+        others = np.flatnonzero(~(unseen | self._used))
+        if len(others) > SLICE:
+            others = np.roll(others, -self._offset)[:SLICE]
+            self._offset += SLICE
+        parts = [np.flatnonzero(unseen), np.flatnonzero(self._used & ~in_use), others]
+        if thorough:
+            parts.append(np.flatnonzero(in_use & (self.fds % _ROUNDS == self._round)))
+            self._round = (self._round + 1) % _ROUNDS
+        return np.concatenate(parts)
+
+    def _learn(self, part: NDArray[np.intp], inodes: Inodes) -> None:
+        self._used[part] = False  # it is again when it is next asked for
+        if not np.array_equal(self.inodes[part], inodes):
+            self.changes += 1
+            self.inodes[part] = inodes
+
+
+def member(ascending: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which of `values` are in `ascending` (np.isin would sort both again)."""
+    if not len(ascending):
+        return np.zeros(len(values), np.bool_)
+    at = np.searchsorted(ascending, values)
+    at[at == len(ascending)] = 0
+    found: NDArray[np.bool_] = ascending[at] == values
+    return found
+
+
+def distinct(values: Inodes) -> Inodes:
+    """The different values, ascending (np.unique hashes first: four times slower here)."""
+    ascending: Inodes = np.sort(values)
+    different = np.ones(len(values), np.bool_)
+    different[1:] = ascending[1:] != ascending[:-1]
+    return ascending[different]
+
+
+def _listed(directory: int) -> Generator[Inodes, None, NDArray[np.int32]]:
+    """The descriptor numbers, ascending. Yields nothing found after each full slice."""
+    numbers: list[int] = []
+    with os.scandir(directory) as entries:
+        while part := [int(entry.name) for entry in islice(entries, SLICE)]:
+            numbers += part
+            if len(part) == SLICE:
+                yield np.empty(0, np.uint32)
+    return np.sort(np.array(numbers, np.int32))
+
+
+def _read(directory: int, fds: list[int]) -> Inodes:
+    """The socket inode of each descriptor, 0 for what is no socket or was closed meanwhile."""
+    inodes = np.zeros(len(fds), np.uint32)
+    for position, fd in enumerate(fds):
+        try:
+            target = os.readlink(str(fd), dir_fd=directory)
+        except FileNotFoundError:
+            continue  # closed since it was listed
+        if target.startswith("socket:["):
+            inodes[position] = int(target[8:-1])
+    return inodes

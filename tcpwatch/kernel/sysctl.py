@@ -1,0 +1,38 @@
+"""The knobs that the figures are held against: name → value, per network namespace.
+
+Sources: Documentation/networking/ip-sysctl.rst, Documentation/admin-guide/sysctl/net.rst. /proc/sys/net shows the
+namespace of the thread that opens the file. tcp_mem and tcp_max_orphans exist in the initial namespace alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_IPV4 = (
+    "tcp_max_tw_buckets", "tcp_syncookies", "tcp_max_syn_backlog", "tcp_synack_retries", "tcp_tw_reuse",
+    "tcp_fin_timeout", "tcp_abort_on_overflow", "tcp_max_orphans",
+)  # fmt: skip
+
+
+def read(proc_sys_net: Path = Path("/proc/sys/net")) -> dict[str, int]:
+    """Knob → value; a knob that is not there or not readable is absent.
+
+    Knobs of several figures come as one entry each: `ip_local_port_range_low`, `_high`; `tcp_mem_low`, `_pressure`,
+    `_high` (pages).
+    """
+    found: dict[str, int] = {}
+    ipv4 = proc_sys_net / "ipv4"
+    for name in _IPV4:
+        _add(found, ipv4 / name, (name,))
+    _add(found, proc_sys_net / "core" / "somaxconn", ("somaxconn",))
+    _add(found, ipv4 / "ip_local_port_range", ("ip_local_port_range_low", "ip_local_port_range_high"))
+    _add(found, ipv4 / "tcp_mem", ("tcp_mem_low", "tcp_mem_pressure", "tcp_mem_high"))
+    return found
+
+
+def _add(found: dict[str, int], path: Path, names: tuple[str, ...]) -> None:
+    try:
+        figures = path.read_text().split()
+    except OSError:
+        return  # not in this namespace or not in this kernel: unknown, and said so by its absence
+    found.update(zip(names, map(int, figures), strict=False))

@@ -1,0 +1,139 @@
+"""Kernel structs as numpy dtypes, and constants, by their header names.
+
+Sources: include/uapi/linux/{netlink,sock_diag,inet_diag,tcp}.h of Linux 6.18. Integers are in the host's order
+unless marked `>`. Only what tcpwatch uses is here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+NETLINK_SOCK_DIAG = 4
+NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE, NLMSG_OVERRUN = 1, 2, 3, 4
+NLM_F_REQUEST, NLM_F_DUMP, NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
+NLMSG_HDRLEN, NLA_HDRLEN = 16, 4
+
+TCPDIAG_GETSOCK = 18
+"""The old request: answers for IPv4 and IPv6 in one walk of the hash table."""
+SOCK_DIAG_BY_FAMILY = 20
+
+AF_INET, AF_INET6 = 2, 10
+IPPROTO_TCP = 6
+
+TCPF_LISTEN = 1 << 10
+TCPF_ALL = 0xFFF
+TCPF_BOUND_INACTIVE = 1 << 13
+"""Sockets that are bound to a port and do nothing else; kernel 6.8 and later, older ones ignore the bit."""
+
+INET_DIAG_INFO = 2
+INET_DIAG_SKMEMINFO = 7
+INET_DIAG_SHUTDOWN = 8
+INET_DIAG_CGROUP_ID = 21
+SK_MEMINFO_DROPS = 8
+
+TIMER_NAMES = ("", "on", "keepalive", "timewait", "persist", "unknown")
+"""`idiag_timer` as ss(8) spells it; 0 is no timer."""
+
+NLMSGHDR = np.dtype(
+    [
+        ("nlmsg_len", "=u4"),
+        ("nlmsg_type", "=u2"),
+        ("nlmsg_flags", "=u2"),
+        ("nlmsg_seq", "=u4"),
+        ("nlmsg_pid", "=u4"),
+    ]
+)
+
+_SOCKID = [
+    ("idiag_sport", ">u2"),
+    ("idiag_dport", ">u2"),
+    ("idiag_src", "u1", 16),
+    ("idiag_dst", "u1", 16),
+    ("idiag_if", "=u4"),
+    # __u32[2] in the header; one number here. On big-endian machines its halves stand the other way
+    # round than ss -e shows them, which harms nobody: it is an identity, and is sent back as it came.
+    ("idiag_cookie", "=u8"),
+]
+
+INET_DIAG_MSG = np.dtype(
+    [
+        ("idiag_family", "u1"),
+        ("idiag_state", "u1"),
+        ("idiag_timer", "u1"),
+        ("idiag_retrans", "u1"),
+        *_SOCKID,
+        ("idiag_expires", "=u4"),
+        ("idiag_rqueue", "=u4"),
+        ("idiag_wqueue", "=u4"),
+        ("idiag_uid", "=u4"),
+        ("idiag_inode", "=u4"),
+    ]
+)
+
+INET_DIAG_REQ = np.dtype(  # struct inet_diag_req, for TCPDIAG_GETSOCK
+    [
+        ("idiag_family", "u1"),
+        ("idiag_src_len", "u1"),
+        ("idiag_dst_len", "u1"),
+        ("idiag_ext", "u1"),
+        *_SOCKID,
+        ("idiag_states", "=u4"),
+        ("idiag_dbs", "=u4"),
+    ]
+)
+
+INET_DIAG_REQ_V2 = np.dtype(  # struct inet_diag_req_v2, for SOCK_DIAG_BY_FAMILY
+    [
+        ("sdiag_family", "u1"),
+        ("sdiag_protocol", "u1"),
+        ("idiag_ext", "u1"),
+        ("pad", "u1"),
+        ("idiag_states", "=u4"),
+        *_SOCKID,
+    ]
+)
+
+SOCKET = np.dtype(
+    [
+        *[(name, INET_DIAG_MSG.fields[name][0]) for name in INET_DIAG_MSG.names],  # type: ignore[index,union-attr]
+        ("cgroup_id", "=u8"),
+        ("shutdown", "u1"),
+        ("has", "u1"),
+    ]
+)
+"""One row of a socket table: `inet_diag_msg`, then the attributes that come unasked.
+
+`shutdown` is RCV_SHUTDOWN (1) | SEND_SHUTDOWN (2); `has` says which attributes were sent (HAS_*), so that an absent
+cgroup is not taken for cgroup 0.
+"""
+HAS_CGROUP_ID, HAS_SHUTDOWN = 1, 2
+
+_U4 = """rto ato snd_mss rcv_mss unacked sacked lost retrans fackets last_data_sent last_ack_sent last_data_recv
+last_ack_recv pmtu rcv_ssthresh rtt rttvar snd_ssthresh snd_cwnd advmss reordering rcv_rtt rcv_space total_retrans"""
+_U4_SEGS = "segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out"
+_U4_TAIL = "dsack_dups reord_seen rcv_ooopack snd_wnd rcv_wnd rehash"
+
+TCP_INFO = np.dtype(
+    [
+        *[(f"tcpi_{n}", "u1") for n in ["state", "ca_state", "retransmits", "probes", "backoff", "options"]],
+        ("tcpi_wscale", "u1"),  # snd_wscale in the low nibble, rcv_wscale in the high one
+        ("tcpi_flags", "u1"),  # delivery_rate_app_limited: bit 0; fastopen_client_fail: bits 1-2
+        *[(f"tcpi_{n}", "=u4") for n in _U4.split()],
+        *[(f"tcpi_{n}", "=u8") for n in ["pacing_rate", "max_pacing_rate", "bytes_acked", "bytes_received"]],
+        *[(f"tcpi_{n}", "=u4") for n in _U4_SEGS.split()],
+        *[(f"tcpi_{n}", "=u8") for n in ["delivery_rate", "busy_time", "rwnd_limited", "sndbuf_limited"]],
+        ("tcpi_delivered", "=u4"),
+        ("tcpi_delivered_ce", "=u4"),
+        ("tcpi_bytes_sent", "=u8"),
+        ("tcpi_bytes_retrans", "=u8"),
+        *[(f"tcpi_{n}", "=u4") for n in _U4_TAIL.split()],
+        ("tcpi_total_rto", "=u2"),
+        ("tcpi_total_rto_recoveries", "=u2"),
+        ("tcpi_total_rto_time", "=u4"),
+    ]
+)
+"""struct tcp_info. Older kernels send fewer bytes: what lies past the end was not told, and is not 0.
+
+Units: rto, ato, rtt, rttvar, rcv_rtt, min_rtt, busy_time, rwnd_limited, sndbuf_limited in µs; last_* and total_rto_time
+in ms; rates in bytes/s; cwnd and the counts in segments.
+"""

@@ -1,0 +1,202 @@
+"""Two samples joined by cookie: which flows opened, which ended, which changed, and what is remembered of each.
+
+A flow's memory is a handful of arrays aligned with the sample's rows; the step from one sample to the next is a merge
+of two sorted cookie columns, without a loop over sockets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.model.rows import Mark, Rows
+from tcpwatch.model.sample import Sample
+from tcpwatch.model.states import Closer, Role, State
+
+CLOSED_KEPT = 2_000
+"""Ended flows that a View keeps as rows for one step; beyond it they are counted only."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined:
+    """One sample's rows with their memory, and what has changed since the sample before."""
+
+    rows: Rows
+    closed: Rows
+    """The first CLOSED_KEPT of the flows that ended, as they were last seen."""
+    ended_cookie: NDArray[np.uint64]
+    ended_state: NDArray[np.uint8]
+    """All flows that ended, and the state in which they were last seen."""
+    changed: NDArray[np.intp]
+    """Rows whose state is another than before."""
+    old_state: NDArray[np.uint8]
+    """Their states before."""
+    new: NDArray[np.intp]
+    """Rows that were not there before; empty on the first step."""
+    listening: NDArray[np.bool_]
+    """Table of 65,536: whether some socket listens on the port."""
+
+
+def first(sample: Sample) -> Joined:
+    """The first sample: every flow was there before us."""
+    size = len(sample.cookie)
+    times = np.full(size, sample.time)
+    rows = _rows(
+        sample,
+        first_seen=times,
+        since=times,
+        born=np.zeros(size, np.bool_),
+        role=np.zeros(size, np.uint8),
+        closer=np.zeros(size, np.uint8),
+        mark=np.zeros(size, np.uint8),
+    )
+    listening = listening_ports(sample)
+    _judge(rows, np.arange(size), listening)
+    none = np.empty(0, np.intp)
+    return Joined(
+        rows=_frozen(rows),
+        closed=rows.take(none),
+        ended_cookie=sample.cookie[:0],
+        ended_state=sample.state[:0],
+        changed=none,
+        old_state=sample.state[:0],
+        new=none,
+        listening=listening,
+    )
+
+
+def join(earlier: Joined, sample: Sample) -> Joined:
+    """The next sample, with the memory of the one before it."""
+    before = earlier.rows
+    now, then = _matched(sample.cookie, before.cookie)
+    size = len(sample.cookie)
+    if len(now) == size == len(before):
+        # Nobody came and nobody went: the memory is the same, and only states may differ.
+        first_seen, born = before.first_seen, before.born
+        since, role, closer = before.since.copy(), before.role.copy(), before.closer.copy()
+        known = np.ones(size, np.bool_)
+    else:
+        known = np.zeros(size, np.bool_)
+        known[now] = True
+        first_seen = _carried(before.first_seen, now, then, size, sample.time)
+        since = _carried(before.since, now, then, size, sample.time)
+        born = _carried(before.born, now, then, size, True)
+        role = _carried(before.role, now, then, size, 0)
+        closer = _carried(before.closer, now, then, size, 0)
+    differs = before.state[then] != sample.state[now]
+    changed, old_state = now[differs], before.state[then[differs]]
+    new = np.flatnonzero(~known)
+    mark = np.zeros(size, np.uint8)
+    mark[changed], mark[new] = Mark.CHANGED, Mark.NEW
+    since[changed] = sample.time
+    rows = _rows(sample, first_seen=first_seen, since=since, born=born, role=role, closer=closer, mark=mark)
+    listening = listening_ports(sample)
+    _judge(rows, np.concatenate((changed, new)), listening)
+    if (listening & ~earlier.listening).any():  # a listener that came later still makes its port a server's
+        _serve(rows, listening)
+    gone = _unmatched(len(before), then)
+    return Joined(
+        rows=_frozen(rows),
+        closed=_closed(before, gone, sample.time),
+        ended_cookie=before.cookie[gone],
+        ended_state=before.state[gone],
+        changed=changed,
+        old_state=old_state,
+        new=new,
+        listening=listening,
+    )
+
+
+def listening_ports(sample: Sample) -> NDArray[np.bool_]:
+    """Table of 65,536: whether some socket listens on the port."""
+    ports = np.zeros(65_536, np.bool_)
+    ports[sample.table["idiag_sport"][sample.state == State.LISTEN]] = True
+    return ports
+
+
+def _matched(cookie: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of the cookies that both sorted arrays have, in each of them."""
+    if len(cookie) == len(other) and np.array_equal(cookie, other):
+        same = np.arange(len(cookie))
+        return same, same
+    if not len(cookie) or not len(other):
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    at = np.searchsorted(other, cookie)
+    at[at == len(other)] = 0
+    now = np.flatnonzero(other[at] == cookie)
+    return now, at[now]
+
+
+def _unmatched(size: int, matched: NDArray[np.intp]) -> NDArray[np.intp]:
+    if len(matched) == size:
+        return np.empty(0, np.intp)
+    rest = np.ones(size, np.bool_)
+    rest[matched] = False
+    return np.flatnonzero(rest)
+
+
+def _carried(
+    old: NDArray[Any], now: NDArray[np.intp], then: NDArray[np.intp], size: int, fresh: object
+) -> NDArray[Any]:
+    values = np.full(size, fresh, old.dtype)
+    values[now] = old[then]
+    return values
+
+
+def _rows(sample: Sample, **memory: NDArray[Any]) -> Rows:
+    return Rows(
+        time=sample.time,
+        table=sample.table,
+        cookie=sample.cookie,
+        state=sample.state,
+        owner=sample.owner,
+        owners=sample.owners,
+        users=sample.users,
+        interfaces=sample.interfaces,
+        **memory,
+    )
+
+
+def _judge(rows: Rows, where: NDArray[np.intp], listening: NDArray[np.bool_]) -> None:
+    """Role and first closer of the rows that are new or in a new state."""
+    state = rows.state[where]
+    role = rows.role[where]
+    # Half-open sockets are a listener's, which may have closed since; one that has an inode is a connect() that
+    # crossed the peer's SYN.
+    half_open = (state == State.SYN_RCVD) & (rows.table["idiag_inode"][where] == 0)
+    server = (listening[rows.table["idiag_sport"][where]] & (state != State.SYN_SENT)) | half_open
+    role = np.where(role == Role.UNKNOWN, np.where(server, Role.SERVER, Role.CLIENT), role)
+    role[state == State.LISTEN] = Role.LISTENER
+    role[state == State.CLOSED] = Role.UNKNOWN
+    rows.role[where] = role
+    closer = rows.closer[where]
+    told = _FIRST_CLOSER[state]
+    # TIME_WAIT is the active closer's, but after CLOSING it was both: it tells only where nothing else did.
+    silent = (told == Closer.UNKNOWN) | ((state == State.TIME_WAIT) & (closer != Closer.UNKNOWN))
+    rows.closer[where] = np.where(silent, closer, told)
+
+
+def _serve(rows: Rows, listening: NDArray[np.bool_]) -> None:
+    served = (rows.role == Role.CLIENT) & listening[rows.table["idiag_sport"]] & (rows.state != State.SYN_SENT)
+    rows.role[served] = Role.SERVER
+
+
+_FIRST_CLOSER = np.zeros(256, np.uint8)
+_FIRST_CLOSER[[State.FIN_WAIT_1, State.FIN_WAIT_2, State.TIME_WAIT]] = Closer.LOCAL
+_FIRST_CLOSER[[State.CLOSE_WAIT, State.LAST_ACK]] = Closer.PEER
+_FIRST_CLOSER[State.CLOSING] = Closer.BOTH
+
+
+def _closed(before: Rows, gone: NDArray[np.intp], time: float) -> Rows:
+    """The rows that are no more, as they were last seen."""
+    kept = before.take(gone[:CLOSED_KEPT])
+    return replace(kept, time=time, mark=np.full(len(kept), Mark.CLOSED, np.uint8))
+
+
+def _frozen(rows: Rows) -> Rows:
+    for name in ("first_seen", "since", "born", "role", "closer", "mark"):
+        getattr(rows, name).flags.writeable = False
+    return rows

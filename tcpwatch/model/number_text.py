@@ -1,0 +1,38 @@
+"""Which numbers, written with digits, contain a piece of text: by arithmetic, for all numbers below a size."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DIGITS = {10: re.compile("[0-9]+"), 16: re.compile("[0-9a-f]+")}
+
+
+@functools.lru_cache(128)
+def numbers_with(piece: str, size: int, base: int, start: bool = False, end: bool = False) -> NDArray[np.bool_] | None:
+    """A table over 0 … size - 1: the number's text has the piece, at its start, at its end, both, or anywhere.
+
+    The text is in base 10 or 16, lower case, without leading zeros. None where no number has the piece.
+    """
+    if piece == "":
+        return None if start and end else np.ones(size, np.bool_)
+    if not _DIGITS[base].fullmatch(piece) or base ** (len(piece) - 1) >= size:
+        return None
+    numbers, wanted = np.arange(size), int(piece, base)
+    hits = np.zeros(size, np.bool_)
+    right_of_it = 0
+    while (length := right_of_it + len(piece)) == 1 or base ** (length - 1) < size:
+        here = numbers // base**right_of_it % base ** len(piece) == wanted
+        if length > 1:  # 0 has one digit, and every number has at least one
+            here &= numbers >= base ** (length - 1)
+        if start:
+            here &= numbers < base**length
+        hits |= here
+        right_of_it += 1
+        if end:
+            break
+    hits.flags.writeable = False
+    return hits if hits.any() else None

@@ -1,0 +1,124 @@
+"""Sample: the facts of one poll, frozen; what a source delivers and a recording keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.kernel import uapi
+from tcpwatch.kernel.processes import Owner
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """Where samples come from, and what is missing in them."""
+
+    kind: Literal["sock_diag", "psutil"]
+    privilege: Literal["root", "user"]
+    namespace: str = ""
+    """Empty for the namespace of the host, else the name by which a person asked for another."""
+    missing: tuple[str, ...] = ()
+    """What this source cannot tell, in words, for the header: "no queues", "no timers", ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """Whether the table is all that the kernel had."""
+
+    interrupted: bool = False
+    """The table changed under the dump in a way that the kernel noticed, twice running."""
+    lost: bool = False
+    """The kernel dropped answers (ENOBUFS), twice running."""
+    retried: bool = False
+    """The first try was interrupted or lost; this is the second."""
+    reasons: tuple[str, ...] = ()
+    """Other facts that could not be read, in words."""
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is known to be missing."""
+        return not (self.interrupted or self.lost or self.reasons)
+
+    @property
+    def words(self) -> str:
+        """What is missing, for people; empty when complete."""
+        said = ["interrupted dump"] * self.interrupted + ["answers lost"] * self.lost
+        return ", ".join([*said, *self.reasons])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One poll. The arrays have one row a socket, sorted by cookie, each cookie once, and are read-only."""
+
+    time: float
+    """Unix seconds when the dump had ended."""
+    monotonic: float
+    """The same moment on the monotonic clock, for rates."""
+    host: str
+    source: SourceInfo
+    completeness: Completeness
+    table: NDArray[np.void]
+    """uapi.SOCKET"""
+    cookie: NDArray[np.uint64]
+    """Contiguous copy of the hot column."""
+    state: NDArray[np.uint8]
+    """Kernel numbers as in states.State; every row has one of the eleven."""
+    owner: NDArray[np.int32]
+    """Index into `owners`, or a negative UNKNOWN_* code of kernel.processes."""
+    owners: Sequence[Owner]
+    drops: Mapping[int, int]
+    """Listener's cookie → segments it has dropped (SK_MEMINFO_DROPS); absent where not told."""
+    counters: Mapping[str, int]
+    """The kernel's name → value; a counter that this kernel lacks is absent."""
+    sysctls: Mapping[str, int]
+    """Last part of the knob's name → value; absent where unknown in this namespace."""
+    users: Mapping[int, str] = field(default_factory=dict)
+    """uid → name, for every uid in the table."""
+    interfaces: Mapping[int, str] = field(default_factory=dict)
+    """Interface index → name, for every bound socket in the table."""
+    tcp_info: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    """Cookie → tcp_info of the sockets that were asked for (fields without `tcpi_`)."""
+
+
+_NEW_SYN_RECV, _BOUND_INACTIVE = 12, 13
+_CANONICAL = np.arange(256, dtype=np.uint8)
+_CANONICAL[_NEW_SYN_RECV] = 3  # the same half-open connection
+_CANONICAL[_BOUND_INACTIVE] = 7  # CLOSED: bound to a port, nothing else
+
+
+def by_cookie(
+    table: NDArray[np.void],
+) -> tuple[NDArray[np.void], NDArray[np.uint64], NDArray[np.uint8]]:
+    """A dump's rows as `Sample` wants them: table, cookie, state, now read-only; `table` is given up to it.
+
+    A socket that moved while the kernel walked its table can come twice: the later row is the truer.
+    """
+    cookie = np.ascontiguousarray(table["idiag_cookie"])
+    if bool((cookie[1:] > cookie[:-1]).all()):
+        # The kernel gives cookies out as it walks, so that a table of old sockets comes in their order.
+        rows = table
+    else:
+        order = np.argsort(cookie, kind="stable")
+        cookie = cookie[order]
+        last = np.append(cookie[1:] != cookie[:-1], True)
+        order, cookie = order[last], cookie[last]
+        rows = gathered(table, order)
+    state = _CANONICAL[rows["idiag_state"]]
+    for array in (rows, cookie, state):
+        array.flags.writeable = False
+    return rows, cookie, state
+
+
+def gathered(table: NDArray[np.void], where: NDArray[np.intp]) -> NDArray[np.void]:
+    """A copy of `table[where]`, made of opaque bytes: numpy would copy field by field, in four times the time."""
+    opaque = np.ascontiguousarray(table).view(f"V{table.dtype.itemsize}")
+    return opaque[where].view(table.dtype)
+
+
+def empty_table() -> NDArray[np.void]:
+    """A table without a row."""
+    return np.empty(0, uapi.SOCKET)

@@ -1,0 +1,122 @@
+"""View: what one step means; frozen, and all that any front end draws from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tcpwatch.kernel.processes import UNKNOWN_PERMISSION
+from tcpwatch.model.listeners import Listener
+from tcpwatch.model.rows import Rows
+from tcpwatch.model.sample import Sample
+from tcpwatch.model.states import State
+from tcpwatch.model.transitions import Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A figure against its limit; either is None where it is not known."""
+
+    value: int | None
+    limit: int | None
+
+    @property
+    def share(self) -> float | None:
+        """Value / limit, or None."""
+        return self.value / self.limit if self.limit and self.value is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What polling costs and how often it happens."""
+
+    duration_s: float
+    """Wall time of this step."""
+    cpu_s: float
+    """Processor time of this step, this thread alone."""
+    asked_s: float
+    """The interval that was asked for."""
+    interval_s: float
+    """The interval that the budget allows: longer than `asked_s` where a step costs too much."""
+
+    @property
+    def stretched(self) -> bool:
+        """The budget made the interval longer than was asked."""
+        return self.interval_s > self.asked_s * 1.001
+
+    @property
+    def core_share(self) -> float:
+        """Share of one core that polling takes."""
+        return self.cpu_s / max(self.interval_s, 1e-9)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trend:
+    """The last minutes of the state counts: one value a slot, oldest first, NaN where nothing was polled."""
+
+    slot_s: float
+    counts: Mapping[State, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowDetail:
+    """More about a flow that somebody looks at."""
+
+    tcp_info: Mapping[str, int] | None
+    """Fields without `tcpi_`; None where the socket has none or has gone."""
+    transitions: tuple[Transition, ...]
+    """Changes of state that were seen, oldest first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One step's result."""
+
+    step: int
+    """1 for the first."""
+    sample: Sample
+    rows: Rows
+    """Every socket of the sample, sorted by cookie."""
+    closed: Rows
+    """Flows that ended since the step before (the first ones, where they are very many), marked CLOSED."""
+    opened: int
+    ended: int
+    """Flows that appeared and vanished between the two samples; 0 on the first step."""
+    elapsed_s: float | None
+    """Time between the two samples; None on the first step."""
+    counts: Mapping[State, int]
+    """Sockets in each of the eleven states."""
+    count_rates: Mapping[State, float]
+    """Change of those counts per second; empty on the first step."""
+    rates: Mapping[str, float]
+    """Kernel counter → increase per second; counters that went backwards, gauges, and the first step are absent."""
+    trend: Trend
+    listeners: tuple[Listener, ...]
+    """By fullest accept queue, then port."""
+    half_open: int
+    time_wait: Gauge
+    orphans: Gauge
+    memory_pages: Gauge
+    """TCP's memory (sockstat `mem`, pages) against the last of the three figures of tcp_mem."""
+    ports: Gauge
+    """Ephemeral ports in use toward the fullest (remote address, remote port), against ip_local_port_range."""
+    details: Mapping[int, FlowDetail]
+    """Cookie → detail, for the flows that are watched."""
+    pace: Pace
+
+    @property
+    def hidden_owners(self) -> int:
+        """Sockets whose owner is not shown for want of privilege."""
+        return int(np.count_nonzero(self.rows.owner == UNKNOWN_PERMISSION))
+
+    @property
+    def fullest_accept_queue(self) -> Listener | None:
+        """The listener whose accept queue is nearest to its limit."""
+        return max(self.listeners, key=lambda one: one.accept_queue.share, default=None)
+
+    @property
+    def fullest_syn_queue(self) -> Listener | None:
+        """The listener whose SYN queue is nearest to its limit."""
+        return max(self.listeners, key=lambda one: one.syn_queue.share, default=None)

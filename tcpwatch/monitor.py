@@ -1,0 +1,113 @@
+"""Monitor.step(): one Sample in, one frozen View out; the only place where time enters."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from tcpwatch.model import flows, ports
+from tcpwatch.model.history import Series
+from tcpwatch.model.listeners import listeners
+from tcpwatch.model.rates import rates
+from tcpwatch.model.rows import Rows
+from tcpwatch.model.sample import Sample
+from tcpwatch.model.states import LIFE_ORDER, State
+from tcpwatch.model.transitions import Origin, Transitions
+from tcpwatch.model.view import FlowDetail, Gauge, Pace, Trend, View
+from tcpwatch.source import Source
+
+TREND_S = 120
+"""Seconds of history that a View carries for its sparklines."""
+
+
+class Monitor:
+    """Polls a source and remembers what it needs to tell what changed. One thread calls `step`."""
+
+    def __init__(self, source: Source, interval_s: float = 1.0, budget: float = 0.25) -> None:
+        """`budget` is the share of one core that polling may take."""
+        self.interval_s = interval_s
+        """Seconds between steps that a person asked for; may be set at any time."""
+        self.watched: frozenset[int] = frozenset()
+        """Cookies of the flows whose detail is wanted in the next View; may be set at any time."""
+        self._source = source
+        self._budget = budget
+        self._step = 0
+        self._sample: Sample | None = None
+        self._joined: flows.Joined | None = None
+        self._counts: dict[State, int] = {}
+        self._history = Series([state.name for state in LIFE_ORDER])
+        self._transitions = Transitions()
+
+    def step(self) -> View:
+        """Poll once. Raises SourceError where no sample can be had; the next step tries again."""
+        wall, cpu = time.monotonic(), time.thread_time()
+        watched = self.watched
+        sample, before = self._source.sample(watched), self._sample
+        joined = flows.join(self._joined, sample) if self._joined else flows.first(sample)
+        self._remember(joined, sample)
+        elapsed_s = sample.monotonic - before.monotonic if before else None
+        counts, earlier = _counted(sample), self._counts
+        self._history.add(sample.monotonic, {state.name: count for state, count in counts.items()})
+        self._step += 1
+        self._sample, self._joined, self._counts = sample, joined, counts
+        rows = joined.rows
+        return View(
+            step=self._step,
+            sample=sample,
+            rows=rows,
+            closed=joined.closed,
+            opened=len(joined.new),
+            ended=len(joined.ended_cookie),
+            elapsed_s=elapsed_s,
+            counts=counts,
+            count_rates={s: (n - earlier[s]) / elapsed_s for s, n in counts.items()} if elapsed_s else {},
+            rates=rates(before, sample) if before else {},
+            trend=self._trend(),
+            listeners=listeners(rows, sample.drops, before.drops if before else {}, elapsed_s),
+            half_open=counts[State.SYN_RCVD],
+            time_wait=Gauge(counts[State.TIME_WAIT], sample.sysctls.get("tcp_max_tw_buckets")),
+            orphans=Gauge(sample.counters.get("TCP_orphan"), sample.sysctls.get("tcp_max_orphans")),
+            memory_pages=Gauge(sample.counters.get("TCP_mem"), sample.sysctls.get("tcp_mem_high")),
+            ports=_ports(rows, sample),
+            details={cookie: self._detail(sample, cookie) for cookie in watched},
+            pace=self._pace(time.monotonic() - wall, time.thread_time() - cpu),
+        )
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+    def _remember(self, joined: flows.Joined, sample: Sample) -> None:
+        new, changed = joined.new, joined.changed
+        state, cookie = sample.state, sample.cookie
+        none = np.zeros
+        add = self._transitions.add
+        add(sample.time, joined.ended_cookie, joined.ended_state, none(len(joined.ended_state), np.uint8), Origin.POLL)
+        add(sample.time, cookie[changed], joined.old_state, state[changed], Origin.POLL)
+        add(sample.time, cookie[new], none(len(new), np.uint8), state[new], Origin.POLL)
+
+    def _trend(self) -> Trend:
+        slot_s, values = self._history.window(TREND_S)
+        return Trend(
+            slot_s, {state: tuple(column) for state, column in zip(LIFE_ORDER, values.T.tolist(), strict=True)}
+        )
+
+    def _detail(self, sample: Sample, cookie: int) -> FlowDetail:
+        return FlowDetail(sample.tcp_info.get(cookie), self._transitions.of(cookie))
+
+    def _pace(self, duration_s: float, cpu_s: float) -> Pace:
+        asked_s = self.interval_s
+        return Pace(duration_s, cpu_s, asked_s, max(asked_s, cpu_s / self._budget))
+
+
+def _counted(sample: Sample) -> dict[State, int]:
+    per_number = np.bincount(sample.state, minlength=max(State) + 1)
+    return {state: int(per_number[state]) for state in LIFE_ORDER}
+
+
+def _ports(rows: Rows, sample: Sample) -> Gauge:
+    low, high = sample.sysctls.get("ip_local_port_range_low"), sample.sysctls.get("ip_local_port_range_high")
+    if low is None or high is None:
+        return Gauge(None, None)
+    return Gauge(ports.fullest(rows, low, high), high - low + 1)

@@ -1,0 +1,1 @@
+"""Headless front ends over a View."""

@@ -1,0 +1,68 @@
+"""`tcpwatch summary` for programs: one object that says how the host's TCP is; its keys are a public contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tcpwatch.model.listeners import Listener
+from tcpwatch.model.states import LIFE_ORDER
+from tcpwatch.model.view import View
+
+RATE_DIGITS = 3
+
+
+def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """The facts of a View; `rates` (counter → increase per second) only where it was watched for a while.
+
+    None stands for what is not known. `time` is RFC 3339 in UTC, queues count connections, `drops` segments.
+    """
+    sample = view.sample
+    return {
+        "time": rfc3339(sample.time),
+        "host": sample.host,
+        "source": {
+            "kind": sample.source.kind,
+            "privilege": sample.source.privilege,
+            "complete": sample.completeness.complete,
+        },
+        "sockets": len(view.rows),
+        "states": {state.name: view.counts.get(state, 0) for state in LIFE_ORDER},
+        "half_open": view.half_open,
+        "time_wait": {"count": view.time_wait.value, "limit": view.time_wait.limit},
+        "listeners": [_listener(one, queues_told(view)) for one in view.listeners],
+        "counters": dict(sample.counters),
+        "rates": {name: round(rate, RATE_DIGITS) for name, rate in (rates or {}).items()},
+        "findings": [],
+    }
+
+
+def as_json(facts: Mapping[str, Any]) -> str:
+    """One line, in ASCII."""
+    return json.dumps(facts) + "\n"
+
+
+def queues_told(view: View) -> bool:
+    """Whether the source tells the listeners' queues: psutil does not, and its zeros are no facts."""
+    return view.sample.source.kind == "sock_diag"
+
+
+def rfc3339(unix_s: float) -> str:
+    """`2023-11-14T22:13:20.000Z`."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _listener(one: Listener, told: bool) -> dict[str, Any]:
+    first = one.owner.processes[0] if one.owner else None
+    accept, syn = one.accept_queue, one.syn_queue
+    return {
+        "local_address": one.local_address,
+        "local_port": one.local_port,
+        "process": first.name if first else None,
+        "pid": first.pid if first else None,
+        "accept_queue": {"depth": accept.depth if told else None, "limit": accept.limit if told else None},
+        "syn_queue": {"depth": syn.depth, "limit": syn.limit if told else None},
+        "drops": one.drops,
+    }

@@ -1,0 +1,75 @@
+"""Arranger: filters and sorts in a thread of its own, so that a big table never holds up a key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tcpwatch.model.arrange import Arrangement, arrange
+from tcpwatch.model.columns import Column
+from tcpwatch.model.filter import Filter
+from tcpwatch.model.rows import Rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """What is to be arranged; later requests have higher numbers."""
+
+    number: int
+    rows: Rows
+    closed: Rows
+    filter: Filter
+    column: Column
+    reverse: bool
+
+    def arranged(self) -> Arrangement:
+        """The answer, computed here and now."""
+        return arrange(self.rows, self.closed, self.filter, self.column, self.reverse)
+
+
+Answer = tuple[Request, Arrangement | Exception]
+
+
+class Arranger:
+    """Answers the latest request; those that came while it was busy with another, save the last, are forgotten."""
+
+    def __init__(self, deliver: Callable[[Answer], object]) -> None:
+        """`deliver` is called in the thread."""
+        self._deliver = deliver
+        self._latest: Request | None = None
+        self._asked = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def ask(self, request: Request) -> None:
+        """Arrange this as soon as what is being arranged is done."""
+        self._latest = request
+        if self._thread is None:
+            # Not one of Textual's workers: their threads keep a process that wants to end.
+            self._thread = threading.Thread(target=self._run, name="arranger", daemon=True)
+            self._thread.start()
+        self._asked.set()
+
+    def stop(self) -> None:
+        """End the thread; nothing is delivered afterwards but what is being arranged now."""
+        self._stopped = True
+        self._asked.set()
+
+    def _run(self) -> None:
+        while True:
+            self._asked.wait()
+            self._asked.clear()
+            if self._stopped:
+                return
+            request, self._latest = self._latest, None
+            if request is not None:
+                self._deliver((request, _answer(request)))
+
+
+def _answer(request: Request) -> Arrangement | Exception:
+    """A bug here belongs to the UI, which can end the app; a dead thread would only leave an old picture."""
+    try:
+        return request.arranged()
+    except Exception as error:
+        return error

@@ -1,0 +1,1 @@
+"""Widgets of our own that draw what the model knows."""

@@ -1,0 +1,115 @@
+"""Lines: a widget that draws styled lines, and repaints only those that changed.
+
+A line is a tuple of (text, style) pieces. No text that it is given meets a markup parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.events import Resize
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from tcpwatch.widgets.palette import Palette, palette
+
+Piece = tuple[str, Style]
+Line = tuple[Piece, ...]
+
+
+def fit(text: str, width: int, right: bool = False) -> str:
+    """`text` in exactly `width` cells: blanks are added on one side, or the end is replaced by `…`."""
+    cells = cell_len(text)
+    if cells > width:
+        return set_cell_size(text, width - 1) + "…" if width > 0 else ""
+    blanks = " " * (width - cells)
+    return blanks + text if right else text + blanks
+
+
+def cells_of(line: Iterable[Piece]) -> int:
+    """Width of a line in cells."""
+    return sum(cell_len(text) for text, _ in line)
+
+
+def over(line: Line, width: int, style: Style) -> Line:
+    """The line in `width` cells with `style` added to every piece, for the line under the cursor."""
+    blanks = " " * max(0, width - cells_of(line))
+    return (*((text, piece + style) for text, piece in line), (blanks, style))
+
+
+def rule(title: str, width: int, colours: Palette, head: str = "") -> Line:
+    """`── Title ─────── head` in `width` cells."""
+    if cell_len(title) > width - 6:
+        title = fit(title, max(1, width - 6))
+    line = "─" * max(0, width - cell_len(title) - cell_len(head) - 6)
+    return ((" ── ", colours.dim), (title, colours.strong), (f" {line}{head} ", colours.dim))
+
+
+class Lines(ScrollView, can_focus=False, inherit_bindings=False):
+    """Draws what `draw` returns; a subclass defines that. Scrolls where there are more lines than height."""
+
+    DEFAULT_CSS = "Lines { overflow-x: hidden; scrollbar-size-vertical: 1; }"
+    ALLOW_SELECT: ClassVar[bool] = False
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.lines: Sequence[Line] = ()
+        self._strips: list[Strip] = []
+        self._drawn_for: tuple[object, ...] = ()
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """All lines, for that many cells and rows; called whenever something may have changed."""
+        raise NotImplementedError
+
+    def redraw(self) -> None:
+        """Draw anew and repaint the lines that differ; without effect before the widget has a size."""
+        width = self.size.width
+        if not width or not self.is_attached:
+            return
+        lines = self.draw(width, self.size.height, palette(self.app))
+        # A change of any of these makes every finished strip wrong, whatever the lines say.
+        drawn_for = (width, self.app.theme, self.app.native_ansi_color, self.rich_style)
+        before = self.lines if drawn_for == self._drawn_for else ()
+        old = self._strips
+        self._strips = [
+            old[y] if y < len(before) and before[y] == line else self._strip(line, width)
+            for y, line in enumerate(lines)
+        ]
+        changed = [y for y, strip in enumerate(self._strips) if y >= len(before) or strip is not old[y]]
+        self.lines, self._drawn_for = lines, drawn_for
+        self._repaint(changed, len(lines) != len(old))
+
+    def _strip(self, line: Line, width: int) -> Strip:
+        base = self.rich_style
+        segments = [Segment(text, base + style) for text, style in line]
+        return Strip(segments).adjust_cell_length(width, base)
+
+    def _repaint(self, changed: Sequence[int], resized: bool) -> None:
+        if resized:
+            self.virtual_size = Size(self.size.width, len(self._strips))
+        if resized or 2 * len(changed) > self.size.height:
+            self.refresh()
+            return
+        for y in changed:
+            self.refresh_line(y)
+
+    def render_line(self, y: int) -> Strip:
+        """As the line API asks."""
+        at = y + self.scroll_offset.y
+        if at < len(self._strips):
+            return self._strips[at]
+        return Strip.blank(self.size.width, self.rich_style)
+
+    def on_resize(self, event: Resize) -> None:
+        """Other widths, other lines."""
+        self.redraw()
+
+    def notify_style_update(self) -> None:
+        """Another theme, or NO_COLOR."""
+        super().notify_style_update()
+        self.redraw()

@@ -1,0 +1,104 @@
+"""Which colour means what: the same in every widget, readable in dark, light and ansi-only themes.
+
+The phases' colours are not the theme's, since in many themes primary, secondary and accent can hardly be told apart:
+only whether the theme is dark, light or limited to the terminal's own colours decides. Nothing is told by colour
+alone, and with NO_COLOR Textual takes the colours away again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.style import Style
+from textual.app import App
+from textual.color import Color
+from textual.theme import Theme
+
+from tcpwatch.model.states import FACTS, Phase, State
+
+_PLAIN, _STRONG = Style.null(), Style(bold=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Foreground styles, to be laid over a widget's own background."""
+
+    handshake: Style
+    open: Style
+    teardown: Style
+    warning: Style
+    alarm: Style
+    """A limit passed, nothing less."""
+    dim: Style
+    key: Style
+    """A key that can be pressed."""
+    cursor: Style
+    """The line under the cursor: the only one with a background."""
+    plain: Style = _PLAIN
+    strong: Style = _STRONG
+
+    def of_phase(self, phase: Phase) -> Style:
+        """The colour of a part of a connection's life."""
+        styles = {Phase.HANDSHAKE: self.handshake, Phase.OPEN: self.open, Phase.TEARDOWN: self.teardown}
+        return styles.get(phase, self.dim)
+
+
+def palette(app: App[Any]) -> Palette:
+    """The palette of the app's theme; cheap enough to be asked for each line drawn."""
+    theme, ansi = app.current_theme, app.native_ansi_color
+    found = _PALETTES.get((theme.name, ansi))
+    if found is None:
+        found = _PALETTES[theme.name, ansi] = _ansi(theme) if ansi else _truecolor(theme)
+    return found
+
+
+def phase_style(phase: Phase, app: App[Any]) -> Style:
+    """The colour of a part of a connection's life."""
+    return palette(app).of_phase(phase)
+
+
+def state_style(state: State, app: App[Any]) -> Style:
+    """The colour of the phase that a state belongs to."""
+    return palette(app).of_phase(FACTS[state].phase)
+
+
+_PALETTES: dict[tuple[str, bool], Palette] = {}
+
+_NAMES = ("handshake", "open", "teardown", "warning", "alarm")
+_DARK = ("#61afef", "#7fd197", "#c9a0e0", "#ffc473", "#ff7080")
+_LIGHT = ("#0b5cad", "#1b7837", "#7b3294", "#8a5300", "#b3001b")
+_ANSI_DARK = ("cyan", "green", "magenta", "yellow", "bright_red")
+_ANSI_LIGHT = ("blue", "green", "magenta", "yellow", "red")
+
+
+def _styles(colours: tuple[str, ...]) -> dict[str, Style]:
+    """The five that mean something; the two that warn are bold too."""
+    return {
+        name: Style(color=colour, bold=name in ("warning", "alarm") or None)
+        for name, colour in zip(_NAMES, colours, strict=True)
+    }
+
+
+def _truecolor(theme: Theme) -> Palette:
+    colours = theme.to_color_system().generate()
+    foreground, background = (Color.parse(colours[k]) for k in ("foreground", "background"))
+    dim = background.blend(foreground, 0.62, 1)
+    key = Color.parse(colours["text-accent"] if theme.dark else colours["primary"])
+    band = background.blend(foreground, 0.16, 1)
+    return Palette(
+        **_styles(_DARK if theme.dark else _LIGHT),
+        dim=Style(color=dim.rich_color),
+        key=Style(color=key.rich_color, bold=True),
+        cursor=Style(bgcolor=band.rich_color),
+    )
+
+
+def _ansi(theme: Theme) -> Palette:
+    # Reverse, since no background of the sixteen suits every terminal's own colours.
+    return Palette(
+        **_styles(_ANSI_DARK if theme.dark else _ANSI_LIGHT),
+        dim=Style(dim=True),
+        key=Style(bold=True),
+        cursor=Style(reverse=True),
+    )

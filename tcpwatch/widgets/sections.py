@@ -1,0 +1,115 @@
+"""Sections of labelled facts, wrapped and set in columns, for the screens that are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len, chop_cells
+from rich.style import Style
+
+from tcpwatch.widgets.lines import Line, cells_of, fit, rule
+from tcpwatch.widgets.palette import Palette
+
+_COLUMN_CELLS = 50
+"""Below this many cells a column is not worth having."""
+_GUTTER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A label and its value, which is wrapped; without a label the value takes the whole width."""
+
+    label: str
+    value: str
+    style: Style | None = None
+    note: str = ""
+    """Shown dim at the right end, where there is room for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A titled group of entries."""
+
+    title: str
+    entries: Sequence[Entry]
+    label: int = 14
+    """Cells for the labels."""
+
+
+def wrapped(value: str, width: int) -> list[str]:
+    """The value in lines of at most `width` cells, broken between words where that is possible."""
+    lines, line = [], ""
+    for word in value.split():
+        joined = f"{line} {word}" if line else word
+        if cell_len(joined) <= width:
+            line = joined
+            continue
+        if line:
+            lines.append(line)
+        *whole, line = chop_cells(word, max(2, width))
+        lines += whole
+    return [*lines, line]
+
+
+def column_lines(sections: Sequence[Section], width: int, colours: Palette) -> list[Line]:
+    """The sections in reading order, in as many columns of about equal height as the width allows."""
+    count = max(1, min(3, width // _COLUMN_CELLS))
+    cells = (width - _GUTTER * (count - 1)) // count
+    blocks = [_section_lines(section, cells, colours) for section in sections]
+    columns: list[list[Line]] = [[] for _ in range(count)]
+    height = _least_height([len(block) for block in blocks], count)
+    at = 0
+    for block in blocks:
+        if columns[at] and len(columns[at]) + len(block) > height and at + 1 < count:
+            at += 1
+        columns[at] += block
+    return list(_side_by_side(columns, cells, colours))
+
+
+def _least_height(heights: Sequence[int], count: int) -> int:
+    """The smallest height of `count` columns that hold blocks of these heights, in order and unbroken."""
+    height = max(max(heights, default=0), -(-sum(heights) // count))
+    while True:
+        used, left = 1, height
+        for block in heights:
+            if block > left:
+                used, left = used + 1, height
+            left -= block
+        if used <= count:
+            return height
+        height += 1
+
+
+def _section_lines(section: Section, width: int, colours: Palette) -> list[Line]:
+    lines = [rule(section.title, width, colours)]
+    for entry in section.entries:
+        lines += _entry_lines(entry, section.label, width, colours)
+    return lines
+
+
+def _entry_lines(entry: Entry, label: int, width: int, colours: Palette) -> Iterator[Line]:
+    indent = label + 4 if entry.label else 3
+    style = entry.style or colours.plain
+    values = wrapped(entry.value, max(4, width - indent - 1))
+    head = f"   {fit(entry.label, label)} " if entry.label else " " * indent
+    noted = entry.note and indent + cell_len(values[0]) + cell_len(entry.note) + 3 <= width
+    gap = width - indent - cell_len(values[0]) - cell_len(entry.note) - 1
+    yield (
+        (head, colours.dim),
+        (values[0], style),
+        (" " * gap + entry.note if noted else "", colours.dim),
+    )
+    for value in values[1:]:
+        yield ((" " * indent, colours.plain), (value, style))
+
+
+def _side_by_side(columns: Sequence[Sequence[Line]], cells: int, colours: Palette) -> Iterator[Line]:
+    for y in range(max(map(len, columns))):
+        pieces: list[tuple[str, Style]] = []
+        for at, column in enumerate(columns):
+            line = column[y] if y < len(column) else ()
+            pieces += line
+            if at + 1 < len(columns):
+                pieces.append((" " * (cells - cells_of(line) + _GUTTER), colours.plain))
+        yield tuple(pieces)

@@ -1,0 +1,94 @@
+"""Which columns a table of a given width shows, and how wide; and text cut to fit a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len, set_cell_size
+
+from tcpwatch.model.columns import Column
+
+GAP = 1
+"""Empty cells before each column."""
+
+ESSENTIAL = 5
+"""Columns up to this priority grow before the others get a place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A column in a table: from the cell `left` on, `width` cells."""
+
+    column: Column
+    left: int
+    width: int
+
+
+def laid_out(columns: Sequence[Column], room: int, wants: Mapping[str, int]) -> tuple[Placed, ...]:
+    """The columns that fit into `room` cells, in their order.
+
+    `wants` is what a column's texts need beyond its width, by key. The most important columns get a place, then
+    what they want; then the others.
+    """
+    ranked = sorted(columns, key=lambda column: column.priority)
+    main = [column for column in ranked if column.priority <= ESSENTIAL]
+    widths: dict[str, int] = {}
+    left = _place(main, room, widths)
+    left = _grow(main, left, widths, wants)
+    others = [column for column in ranked if column.priority > ESSENTIAL]
+    left = _place(others, left, widths)
+    _grow(others, left, widths, wants)
+    placed, at = [], 0
+    for column in columns:
+        if column.key in widths:
+            placed.append(Placed(column, at + GAP, widths[column.key]))
+            at += GAP + widths[column.key]
+    return tuple(placed)
+
+
+def _place(columns: Sequence[Column], room: int, widths: dict[str, int]) -> int:
+    """Give each column its width as long as there is room; returns what is left."""
+    for column in columns:
+        if column.width + GAP <= room or column.priority == 0:
+            widths[column.key] = column.width
+            room = max(room - column.width - GAP, 0)
+    return room
+
+
+def _grow(columns: Sequence[Column], room: int, widths: dict[str, int], wants: Mapping[str, int]) -> int:
+    """Give columns what they want, as long as they can have all of it, then the least want a part; returns the rest."""
+    unmet = {}
+    for column in columns:
+        want = min(wants.get(column.key, 0), column.grow) if column.key in widths else 0
+        if want <= room:
+            room -= want
+            if want:
+                widths[column.key] += want
+        else:
+            unmet[column.key] = want
+    if unmet:
+        widths[min(unmet, key=unmet.__getitem__)] += room
+        room = 0
+    return room
+
+
+def fitted(text: str, width: int, right: bool = False) -> str:
+    """`text` in exactly `width` cells; of numbers the end is cut off, of others the middle."""
+    length = cell_len(text)
+    if length <= width:
+        padding = " " * (width - length)
+        return padding + text if right else text + padding
+    if right or width < 3:
+        return set_cell_size(text, width - 1) + "…" if width > 0 else ""
+    head = (width - 1) // 2
+    return set_cell_size(text, head) + "…" + _last_cells(text, width - 1 - head)
+
+
+def _last_cells(text: str, width: int) -> str:
+    """The end of `text` in exactly `width` cells; half a wide character becomes a blank."""
+    start, length = len(text), 0
+    while start > 0 and length + cell_len(text[start - 1]) <= width:
+        start -= 1
+        length += cell_len(text[start])
+    return " " * (width - length) + text[start:]

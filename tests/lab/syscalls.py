@@ -1,0 +1,41 @@
+"""The system calls the lab needs and Python 3.11 does not offer."""
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+
+# linux/sched.h
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+
+# linux/sockios.h, linux/if.h
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)  # os.unshare and os.setns came with Python 3.12
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread namespaces of its own (unshare(2))."""
+    if _libc.unshare(ctypes.c_int(flags)):
+        number = ctypes.get_errno()
+        raise OSError(number, f"unshare({flags:#x}): {os.strerror(number)}")
+
+
+def setns(fd: int) -> None:
+    """Move the calling thread to the network namespace of `fd` (setns(2))."""
+    if _libc.setns(ctypes.c_int(fd), ctypes.c_int(CLONE_NEWNET)):
+        number = ctypes.get_errno()
+        raise OSError(number, f"setns: {os.strerror(number)}")
+
+
+def bring_up(device: str) -> None:
+    """`ip link set DEVICE up` in the current network namespace (netdevice(7))."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sH22x", device.encode(), 0)  # struct ifreq: name, flags
+        (flags,) = struct.unpack_from("H", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
+        request = struct.pack("16sH22x", device.encode(), flags | _IFF_UP)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, request)

@@ -1,0 +1,100 @@
+"""`tcpwatch summary` as JSON and for people."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+from tcpwatch import text
+from tcpwatch.model.states import LIFE_ORDER
+from tcpwatch.model.view import Gauge
+from tcpwatch.report import overview, summary
+from tests.report import golden
+from tests.report.views import small_host
+from tests.views import make_view, sock
+
+ESCAPE = re.compile("\x1b\\[[0-9;]*m")
+
+
+def test_json() -> None:
+    line = summary.as_json(summary.summary(small_host(), {"ActiveOpens": 2 / 3}))
+    assert line.count("\n") == 1
+    golden.check("summary.json", json.dumps(json.loads(line), indent=2) + "\n")
+
+
+def test_the_promised_keys() -> None:
+    facts = summary.summary(make_view())
+    promised = "time host source sockets states half_open time_wait listeners counters rates findings"
+    assert list(facts) == promised.split()
+    assert list(facts["states"]) == [state.name for state in LIFE_ORDER]
+    assert set(facts["states"].values()) == {0}
+    assert facts["rates"] == {} and facts["findings"] == [] and facts["listeners"] == []
+
+
+def test_what_is_not_known_is_null() -> None:
+    view = make_view(sock("LISTEN", "[::]:443", send_queue=5), time_wait=Gauge(0, None))
+    facts = summary.summary(view)
+    assert facts["time_wait"] == {"count": 0, "limit": None}
+    assert facts["listeners"] == [
+        {
+            "local_address": "::",
+            "local_port": 443,
+            "process": None,
+            "pid": None,
+            "accept_queue": {"depth": 0, "limit": 5},
+            "syn_queue": {"depth": 0, "limit": 5},
+            "drops": None,
+        }
+    ]
+
+
+def test_psutil_tells_no_queues() -> None:
+    facts = summary.summary(small_host(kind="psutil", complete=False))
+    assert facts["source"] == {"kind": "psutil", "privilege": "user", "complete": False}
+    assert facts["listeners"][0]["accept_queue"] == {"depth": None, "limit": None}
+    assert facts["listeners"][0]["syn_queue"] == {"depth": 1, "limit": None}
+    assert "incomplete: no queues, interrupted dump\n" in overview.as_text(small_host(kind="psutil", complete=False))
+
+
+def test_text() -> None:
+    golden.check("summary.txt", overview.as_text(small_host(), {"ActiveOpens": 2.0, "TW": 0.01, "ListenDrops": 0.0}))
+
+
+def test_text_of_one_look_has_no_rates() -> None:
+    assert "per second" not in overview.as_text(small_host())
+    assert overview.as_text(small_host(), {"TW": 0.0}).endswith("Counters that moved, per second\n  none\n")
+
+
+def test_colour_changes_nothing_but_colour() -> None:
+    plain, coloured = overview.as_text(small_host(), {}), overview.as_text(small_host(), {}, colour=True)
+    assert ESCAPE.sub("", coloured) == plain
+    assert "\x1b[31m       512 of 511\x1b[0m" in coloured, "a full queue"
+
+
+def test_widths() -> None:
+    view = make_view(
+        sock("LISTEN", "[2001:db8:1111:2222:3333:4444:5555:6666]:65535", process="a" * 15, pid=4_000_000),
+        sock("LISTEN", "127.0.0.1:1", process="b", pid=1),
+    )
+    for width in (80, 100, 200):
+        assert max(map(len, overview.as_text(view, {}, width).splitlines())) <= width
+    assert overview.as_text(view, {}, 20), "too narrow is no failure"
+
+
+def test_many_listeners() -> None:
+    view = make_view(*[sock("LISTEN", f"127.0.0.1:{port}") for port in range(1, 100)])
+    shown = overview.as_text(view)
+    assert "  … and 79 more (--json has all of them)\n" in shown
+    assert len(summary.summary(view)["listeners"]) == 99
+
+
+def test_exact_numbers() -> None:
+    view = replace(make_view(), time_wait=Gauge(2_000_000, 4_000_000))
+    assert f"{text.count(2_000_000)} of {text.count(4_000_000)} (50 %)" in overview.as_text(view)
+    assert "2,000,000 of 4,000,000 (50 %)" in overview.as_text(view, exact=True)
+
+
+def test_time_is_utc() -> None:
+    assert summary.rfc3339(0.0) == "1970-01-01T00:00:00.000Z"
+    assert summary.rfc3339(1_700_000_000.1239) == "2023-11-14T22:13:20.123Z"

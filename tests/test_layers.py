@@ -1,0 +1,54 @@
+"""The headless commands bring neither the terminal UI nor each other's parts: seen from what they have imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LOOK = """
+import json, sys
+from tcpwatch import cli
+sys.argv = ["tcpwatch", *sys.argv[1:]]
+try:
+    cli.main()
+except SystemExit as end:
+    print(json.dumps([end.code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+def imported(args: list[str], home: Path) -> tuple[int, set[str]]:
+    """Exit code, and the modules that were imported in the end."""
+    environ = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, *args], env=environ, capture_output=True, text=True, timeout=60, check=True
+    )
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    return code, set(modules)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "absent"),
+    [
+        (["--version"], 0, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.source"}),
+        (["--help"], 0, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.source"}),
+        ([], 2, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.source"}),
+        (["list", "--source", "nonsense"], 2, {"numpy", "tcpwatch.source"}),
+        (["list"], 0, {"tcpwatch.report.overview", "tcpwatch.report.summary"}),
+        (["list", "--json"], 0, {"tcpwatch.report.overview", "tcpwatch.report.summary"}),
+        (["list", "--csv", "port:1"], 0, {"tcpwatch.report.overview", "tcpwatch.report.summary"}),
+        (["list", "prt:1"], 2, {"tcpwatch.source", "tcpwatch.report.table"}),
+        (["summary"], 0, {"tcpwatch.report.listing", "tcpwatch.report.table", "tcpwatch.model.filter"}),
+        (["summary", "--json", "--for", "0.1"], 0, {"tcpwatch.report.listing", "tcpwatch.model.filter"}),
+    ],
+)
+def test_headless(args: list[str], code: int, absent: set[str], tmp_path: Path) -> None:
+    ended, modules = imported(args, tmp_path)
+    assert ended == code
+    never = {"textual", "rich", "asyncio", "tcpwatch.app", "tcpwatch.psutil_source"}
+    assert modules & (never | absent) == set()

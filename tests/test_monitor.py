@@ -1,0 +1,214 @@
+"""Monitor.step(): from samples to views, with a source that says what it was told to say."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tcpwatch import monitor as monitor_module
+from tcpwatch.model.rows import Mark
+from tcpwatch.model.sample import Sample, SourceInfo
+from tcpwatch.model.states import State
+from tcpwatch.model.view import Gauge, View
+from tcpwatch.monitor import Monitor
+from tcpwatch.source import SourceError
+from tests.views import NOW, Sock, make_rows, make_sample, sock
+
+
+class FakeSource:
+    """Gives the next of its samples; an error among them is raised."""
+
+    info = SourceInfo("sock_diag", "root")
+
+    def __init__(self, *samples: Sample | SourceError) -> None:
+        self.watched: list[frozenset[int]] = []
+        self.closed = False
+        self._samples = list(samples)
+
+    def sample(self, watched: Iterable[int] = ()) -> Sample:
+        self.watched.append(frozenset(watched))
+        sample = self._samples.pop(0)
+        if isinstance(sample, SourceError):
+            raise sample
+        return sample
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def sample(second: float, *socks: Sock, **facts: object) -> Sample:
+    """The wall clock runs twice as fast, so that nobody confuses the two."""
+    return make_sample(make_rows(socks, time=NOW + 2 * second), monotonic=second, **facts)
+
+
+def steps(*samples: Sample | SourceError) -> list[View]:
+    monitor = Monitor(FakeSource(*samples))
+    return [monitor.step() for _ in samples]
+
+
+LISTEN = sock("LISTEN", "0.0.0.0:80", cookie=1)
+OPENED = sock("ESTAB", "10.0.0.1:80", "192.0.2.1:4000", cookie=2)
+CLOSED = dataclasses.replace(OPENED, state=State.CLOSE_WAIT)
+HALF = sock("SYN_RCVD", "10.0.0.1:80", "192.0.2.1:4001", cookie=3)
+
+
+def test_the_first_step_has_no_past() -> None:
+    (view,) = steps(sample(5, LISTEN, OPENED, counters={"InSegs": 7}))
+    assert (view.step, view.elapsed_s, view.opened, view.ended) == (1, None, 0, 0)
+    assert (view.count_rates, view.rates, len(view.closed)) == ({}, {}, 0)
+    assert view.counts == {state: int(state in (State.LISTEN, State.ESTABLISHED)) for state in State}
+    assert not view.rows.born.any()
+
+
+def test_what_changed_from_step_to_step() -> None:
+    views = steps(sample(5, LISTEN, OPENED), sample(7, LISTEN, CLOSED, HALF), sample(8, HALF))
+    assert [(view.step, view.elapsed_s, view.opened, view.ended) for view in views] == [
+        (1, None, 0, 0),
+        (2, 2.0, 1, 0),
+        (3, 1.0, 0, 2),
+    ]
+    assert [view.half_open for view in views] == [0, 1, 1]
+    assert views[1].rows.mark.tolist() == [Mark.NONE, Mark.CHANGED, Mark.NEW]
+    assert views[1].count_rates[State.ESTABLISHED] == -0.5
+    assert views[1].count_rates[State.SYN_RCVD] == 0.5
+    assert views[2].closed.cookie.tolist() == [1, 2]
+    assert (views[2].closed.mark == Mark.CLOSED).all()
+    assert views[2].rows.born.tolist() == [True]
+
+
+def test_a_step_that_failed_is_left_out_and_the_time_goes_on() -> None:
+    source = FakeSource(sample(5, LISTEN), SourceError("no"), sample(9, LISTEN, OPENED, counters={}))
+    monitor = Monitor(source)
+    monitor.step()
+    with pytest.raises(SourceError, match="no"):
+        monitor.step()
+    view = monitor.step()
+    assert (view.step, view.elapsed_s, view.opened) == (2, 4.0, 1)
+
+
+def test_rates_of_counters() -> None:
+    before, after = {"InSegs": 10, "CurrEstab": 1, "OutRsts": 9}, {"InSegs": 40, "CurrEstab": 9, "OutRsts": 3}
+    _, view = steps(sample(5, counters=before), sample(7, counters=after))
+    assert view.rates == {"InSegs": 15.0}
+
+
+def test_gauges_are_held_against_their_knobs() -> None:
+    counters = {"TCP_orphan": 3, "TCP_mem": 40}
+    sysctls = {
+        "tcp_max_tw_buckets": 100, "tcp_max_orphans": 8, "tcp_mem_high": 80,
+        "ip_local_port_range_low": 3000, "ip_local_port_range_high": 3009,
+    }  # fmt: skip
+    socks = [sock("TIME_WAIT", f"10.0.0.1:{3000 + at}", "192.0.2.1:443") for at in range(5)]
+    known, unknown = steps(sample(5, *socks, counters=counters, sysctls=sysctls), sample(6, *socks))
+    assert (known.time_wait, known.orphans, known.memory_pages) == (Gauge(5, 100), Gauge(3, 8), Gauge(40, 80))
+    assert (known.ports, known.ports.share) == (Gauge(5, 10), 0.5)
+    nothing = Gauge(None, None)
+    assert (unknown.time_wait, unknown.orphans, unknown.memory_pages) == (Gauge(5, None), nothing, nothing)
+    assert (unknown.ports, unknown.ports.share) == (nothing, None)
+
+
+def test_drops_become_rates() -> None:
+    _, view = steps(sample(5, LISTEN, drops={1: 4}), sample(7, LISTEN, drops={1: 10}))
+    assert [(one.drops, one.drops_per_s) for one in view.listeners] == [(10, 3.0)]
+
+
+def test_the_trend_tells_the_last_minutes() -> None:
+    views = steps(sample(100, LISTEN), sample(101, LISTEN, OPENED), sample(103, LISTEN))
+    assert views[0].trend.counts[State.LISTEN] == (1.0,)
+    trend = views[-1].trend
+    assert trend.slot_s == 1
+    assert trend.counts.keys() == set(State)
+    assert [None if math.isnan(n) else n for n in trend.counts[State.ESTABLISHED]] == [0, 1, None, 0]
+    many = steps(*(sample(second, LISTEN) for second in range(300)))
+    assert len(many[-1].trend.counts[State.LISTEN]) == monitor_module.TREND_S
+
+
+def test_details_of_those_that_are_watched() -> None:
+    info = {2: {"rtt": 1500}}
+    source = FakeSource(sample(5, OPENED), sample(6, CLOSED, tcp_info=info), sample(7), sample(8))
+    monitor = Monitor(source)
+    assert monitor.step().details == {}
+    monitor.watched = frozenset({2, 77})
+    details = monitor.step().details
+    assert (details[2].tcp_info, details[77].tcp_info, details[77].transitions) == ({"rtt": 1500}, None, ())
+    gone = monitor.step().details[2]
+    assert gone.tcp_info is None
+    assert [(change.old, change.new) for change in gone.transitions] == [
+        (State.ESTABLISHED, State.CLOSE_WAIT),
+        (State.CLOSE_WAIT, None),
+    ]
+    assert [change.time for change in gone.transitions] == [NOW + 12, NOW + 14]
+    monitor.watched = frozenset()
+    assert monitor.step().details == {}
+    assert source.watched == [frozenset(), {2, 77}, {2, 77}, frozenset()]
+
+
+def test_a_birth_is_told_as_one() -> None:
+    monitor = Monitor(FakeSource(sample(5), sample(6, HALF)))
+    monitor.step()
+    monitor.watched = frozenset({3})
+    (change,) = monitor.step().details[3].transitions
+    assert (change.old, change.new) == (None, State.SYN_RCVD)
+
+
+# Pace ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "asked_s", "budget", "interval_s"),
+    [
+        (0.1, 1.0, 0.25, 1.0),
+        (0.25, 1.0, 0.25, 1.0),
+        (0.5, 1.0, 0.25, 2.0),
+        (0.5, 0.1, 0.5, 1.0),
+        (2.0, 10.0, 0.1, 20.0),
+    ],
+)
+def test_a_step_that_costs_more_than_the_budget_stretches_the_interval(
+    monkeypatch: pytest.MonkeyPatch, cpu_s: float, asked_s: float, budget: float, interval_s: float
+) -> None:
+    clock = SimpleNamespace(thread_time=iter([0.0, cpu_s]).__next__, monotonic=iter([0.0, 2 * cpu_s]).__next__)
+    monkeypatch.setattr(monitor_module, "time", clock)
+    pace = Monitor(FakeSource(sample(5)), interval_s=asked_s, budget=budget).step().pace
+    assert (pace.cpu_s, pace.duration_s) == (cpu_s, 2 * cpu_s)
+    assert (pace.asked_s, pace.interval_s, pace.stretched) == (asked_s, interval_s, interval_s > asked_s)
+    assert pace.core_share <= budget
+
+
+def test_the_interval_may_be_changed_meanwhile() -> None:
+    monitor = Monitor(FakeSource(sample(5), sample(6)), interval_s=1.0)
+    assert monitor.step().pace.asked_s == 1.0
+    monitor.interval_s = 5.0
+    assert monitor.step().pace.asked_s == 5.0
+
+
+# Bounds -------------------------------------------------------------------------------------------
+
+
+def test_a_long_night_takes_no_more_memory() -> None:
+    """Flows that come and go each step: what is remembered of the past are two rings."""
+    churn = [sock("ESTAB", "10.0.0.1:80", f"192.0.2.1:{4000 + at}", cookie=10 + at) for at in range(60)]
+    night = (sample(60.0 * minute, *churn[minute % 2 :: 2]) for minute in range(1500))
+    source = FakeSource()
+    monitor = Monitor(source)
+    sizes = set()
+    for one in night:
+        source._samples.append(one)
+        view = monitor.step()
+        sizes.add(monitor._history.nbytes)
+    assert len(sizes) == 1
+    assert sizes.pop() < 2**20
+    assert len(monitor._transitions) <= 1 << 18
+    assert (view.opened, view.ended, len(view.rows)) == (30, 30, 30)
+    assert np.array_equal(view.rows.first_seen, np.full(30, view.sample.time))
+
+
+def test_closing_closes_the_source() -> None:
+    source = FakeSource()
+    Monitor(source).close()
+    assert source.closed

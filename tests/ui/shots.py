@@ -1,0 +1,56 @@
+"""What is on the screen, as plain text, and snapshots of it that a person can review.
+
+    TCPWATCH_SNAPSHOTS=write python -m pytest tests/ui
+
+writes them anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from textual.app import App
+from textual.pilot import Pilot
+
+from tcpwatch.app import TcpwatchApp
+from tests.views import NOW
+
+_FOLDER = Path(__file__).parent / "snapshots"
+SMALL, LARGE = (80, 24), (160, 50)
+
+
+def clock() -> float:
+    """0.4 s after the first sample of `tests.views`."""
+    return 1000.4
+
+
+def make_app(**given: Any) -> TcpwatchApp:
+    """The app without a monitor, with a clock that stands still."""
+    return TcpwatchApp(**{"theme": "textual-dark", "clock": clock, **given})
+
+
+def shot(app: App[Any]) -> str:
+    """The lines on the screen, without the blanks at their ends."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join(strip.text.rstrip() for strip in strips) + "\n"
+
+
+def check_snapshot(name: str, text: str) -> None:
+    """Compare with the snapshot of that name."""
+    path = _FOLDER / f"{name}.txt"
+    if os.environ.get("TCPWATCH_SNAPSHOTS") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+async def until(pilot: Pilot[Any], holds: Callable[[], bool]) -> None:
+    """Let the app work until this holds; pytest's timeout is the end of patience."""
+    while not holds():
+        await pilot.pause(0.01)
+
+
+__all__ = ["LARGE", "NOW", "SMALL", "check_snapshot", "make_app", "shot", "until"]

@@ -1,0 +1,278 @@
+"""The flow screen: what it says of a flow, live and after its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from tcpwatch.app import TcpwatchApp
+from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION
+from tcpwatch.kernel.uapi import TCP_INFO
+from tcpwatch.model.columns import WHY_UNKNOWN
+from tcpwatch.model.states import State
+from tcpwatch.model.transitions import Origin, Transition
+from tcpwatch.model.view import FlowDetail, View
+from tcpwatch.screens.flow import FlowScreen
+from tcpwatch.screens.page import FlowSelected
+from tcpwatch.widgets.sections import wrapped
+from tcpwatch.widgets.tcp_info import GROUPS, info_sections
+from tests.ui.busy import HOSTILE
+from tests.ui.shots import LARGE, SMALL, check_snapshot, make_app, shot
+from tests.views import NOW, Sock, make_view, sock
+
+COOKIE = 7
+NAMES = [str(name).removeprefix("tcpi_") for name in TCP_INFO.names or ()]
+INFO = {
+    **{name: 3 + 977 * at for at, name in enumerate(NAMES)},
+    "rtt": 23_456, "min_rtt": 0xFFFF_FFFF, "snd_ssthresh": 0x7FFF_FFFF, "max_pacing_rate": 0xFFFF_FFFF_FFFF_FFFF,
+    "state": 1, "ca_state": 4, "options": 0b1011, "wscale": 0x97, "flags": 1, "bytes_sent": 12_345_678,
+}  # fmt: skip
+SEEN = (
+    Transition(NOW - 20, None, State.SYN_RCVD, Origin.POLL),
+    Transition(NOW - 19, State.SYN_RCVD, State.ESTABLISHED, Origin.POLL),
+)
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def _flow(**given: Any) -> Sock:
+    facts: dict[str, Any] = {
+        "process": HOSTILE, "pid": 12, "command": f"/usr/bin/{HOSTILE} --for 服务器", "also": [(13, "worker")],
+        "uid": 33, "user": "www-data", "recv_queue": 5, "send_queue": 123_456, "timer": "keepalive", "timer_s": 33,
+        "role": "server", "age_s": 20, "state_age_s": 19, "cookie": COOKIE, "inode": 4711, "cgroup_id": 42,
+        "shutdown": 2, "interface": "eth0",
+    }  # fmt: skip
+    state = given.pop("state", "ESTAB")
+    local, remote = given.pop("ends", ("[2001:db8::1]:443", "[2001:db8::42]:40123"))
+    return sock(state, local, remote, **{**facts, **given})
+
+
+def _view(*socks: Sock, info: dict[str, int] | None = INFO, seen: tuple[Transition, ...] = SEEN, **given: Any) -> View:
+    return make_view(*socks, details={COOKIE: FlowDetail(info, seen)}, **given)
+
+
+def _text(app: TcpwatchApp) -> str:
+    """Everything on the screen and below it, in single blanks."""
+    screen = app.screen
+    assert isinstance(screen, FlowScreen)
+    return " ".join(screen._flow.as_text().split())
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
+async def test_snapshot(size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        app.show(_view(_flow()))
+        app.post_message(FlowSelected(COOKIE))
+        await pilot.pause()
+        check_snapshot(f"flow_{size[0]}x{size[1]}", shot(app))
+        if size == SMALL:
+            await pilot.press("G")
+            await pilot.pause()
+            check_snapshot("flow_end_80x24", shot(app))
+
+
+async def test_all_owners_are_told_and_a_hostile_name_does_nothing() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        for words in (f"{HOSTILE}[12]", "worker[13]", f"/usr/bin/{HOSTILE} --for 服务器", "www-data (33)"):
+            assert words in _text(app)
+        y, line = next((y, line) for y, line in enumerate(shot(app).splitlines()) if f"{HOSTILE}[12]" in line)
+        await pilot.click(offset=(line.index(HOSTILE) + 12, y))
+        await pilot.pause()
+        assert not app._exit
+
+
+@pytest.mark.parametrize("code", [UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION])
+async def test_why_there_is_no_owner(code: int) -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow(process=None, owner_code=code)))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert WHY_UNKNOWN[code] in _text(app)
+
+
+async def test_states_with_times_and_durations() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow(closer="peer")))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        text = _text(app)
+        assert "SYN_RCVD: 22:13:00.0 1 s ESTABLISHED: 22:13:01.0 19 s" in text
+        assert "ESTABLISHED 已建立" in text
+        assert "the other end, first (passive close)" in text
+
+
+async def test_a_flow_that_was_there_before_us_is_at_least_so_old() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow(born=False, state_age_s=20), seen=()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "in this state: at least 20 s known for: at least 20 s" in _text(app)
+        assert "ESTABLISHED: 22:13:00.0 at least 20 s" in _text(app)
+        change = (Transition(NOW - 5, State.ESTABLISHED, State.CLOSE_WAIT, Origin.POLL),)
+        app.show(_view(_flow(born=False, state="CLOSE_WAIT", state_age_s=5), seen=change))
+        await pilot.pause()
+        assert "ESTABLISHED: 22:13:00.0 at least 15 s CLOSE_WAIT: 22:13:15.0 5 s" in _text(app)
+
+
+async def test_a_flow_that_closes_keeps_its_last_facts() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        app.show(make_view(step=3, closed=[_flow(send_queue=9)]))
+        app.show(make_view(step=6))
+        await pilot.pause()
+        text = _text(app)
+        assert "closed, was ESTABLISHED" in shot(app)
+        for words in ("Closed 3 s ago", "smoothed: 23.5 ms", "tcp_info as it was 5 s ago", "9 bytes not acknowledged",
+                      "ESTABLISHED: 22:13:01.0 21 s"):  # fmt: skip
+            assert words in text
+
+
+async def test_a_flow_that_is_not_there() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(make_view())
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "not in the kernel's table any more" in shot(app)
+
+
+async def test_tcp_info_comes_later_or_never() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(make_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "comes with the next poll" in _text(app)
+        app.show(_view(_flow(), info=None))
+        await pilot.pause()
+        assert "the kernel tells none" in _text(app)
+
+
+async def test_a_listener_tells_its_accept_queue() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        listener = _flow(state="LISTEN", ends=("0.0.0.0:443", "0.0.0.0:0"), recv_queue=513, send_queue=512)
+        app.show(_view(listener, seen=()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "accept queue: 513 of 512 wait to be accepted" in _text(app)
+
+
+def _told(info: dict[str, int], exact: bool = False) -> dict[str, str]:
+    return {e.note or e.label: e.value for section in info_sections(info, exact) for e in section.entries}
+
+
+def test_every_field_of_tcp_info_has_a_place() -> None:
+    assert {name for _, fields in GROUPS for name, _, _ in fields} == set(NAMES)
+    assert set(_told(INFO)) == set(NAMES)
+
+
+def test_fields_in_words_and_units() -> None:
+    told = _told(INFO)
+    assert told["rtt"] == "23.5 ms"
+    assert told["min_rtt"] == "–"
+    assert told["snd_ssthresh"] == "none yet"
+    assert told["max_pacing_rate"] == "no limit"
+    assert told["ca_state"] == "loss"
+    assert told["state"] == "ESTABLISHED"
+    assert told["options"] == "timestamps, SACK, ECN"
+    assert told["wscale"] == "send 7, receive 9"
+    assert told["flags"] == "rate limited by the application"
+    assert told["bytes_sent"] == "11.8 MB"
+    assert _told(INFO, exact=True)["bytes_sent"].replace(",", "") == "12345678 B"
+    assert _told(INFO, exact=True)["rtt"] == "23,456 µs"
+
+
+def test_a_field_that_was_not_sent_is_a_dash_and_a_new_one_has_its_own_name() -> None:
+    told = _told({"rtt": 0, "tomorrow": 5})
+    assert told["rtt"] == "0 µs"
+    assert told["rto"] == "–"
+    assert told["tomorrow"] == "5"
+
+
+@pytest.mark.parametrize("key", ["j", "down"])
+async def test_keys_scroll(key: str) -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        reader = app.screen.focused
+        assert reader is not None
+        for keys, offset in (
+            ([key], 1), ([key, "k"], 1), (["up"], 0), (["ctrl+d"], 10), (["ctrl+u"], 0), (["pagedown"], 20),
+            (["pageup"], 0), (["G"], reader.max_scroll_y), (["g"], 0), (["end"], reader.max_scroll_y), (["home"], 0),
+        ):  # fmt: skip
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert reader.scroll_offset.y == offset, keys
+
+
+async def test_copy_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app()
+    copied: list[str] = []
+    monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.press("c")
+        assert copied[0].startswith("[2001:db8::1]:443 ← [2001:db8::42]:40123  ESTABLISHED\n")
+        assert f"process: {HOSTILE}[12]" in copied[0]
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not isinstance(app.screen, FlowScreen)
+
+
+async def test_exact_numbers() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.press("n")
+        await pilot.pause()
+        assert "123456 bytes not acknowledged" in _text(app).replace(",", "")
+
+
+@pytest.mark.parametrize("width", [30, 50, 80, 99, 100, 149, 150, 250])
+async def test_no_line_is_wider_than_the_screen(width: int) -> None:
+    app = make_app()
+    async with app.run_test(size=(width, 24)) as pilot:
+        app.show(_view(_flow(command="/usr/bin/日本語" * 30)))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        reader = app.screen.focused
+        for line in reader.lines:  # type: ignore[union-attr]
+            assert sum(cell_len(text) for text, _ in line) <= reader.size.width  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("value", "width", "lines"),
+    [
+        ("", 10, [""]), ("one two", 10, ["one two"]), ("one two", 6, ["one", "two"]),
+        ("abcdefgh", 3, ["abc", "def", "gh"]), ("日本語", 4, ["日本", "語"]), ("a 日本語 b", 4, ["a", "日本", "語 b"]),
+    ],
+)  # fmt: skip
+def test_wrapped(value: str, width: int, lines: list[str]) -> None:
+    assert wrapped(value, width) == lines
