@@ -73,12 +73,10 @@ class Established:
 
     def grow(self, sockets: int) -> int:
         """Have so many sockets; returns how many are established."""
-        started = []
         while self._sockets < sockets:
             size = min(_PER_PROCESS, most_sockets(), sockets - self._sockets) & ~1 or 2
-            started.append(self._start(size))
+            holder = self._start(size)
             self._sockets += size
-        for holder in started:
             assert holder.stdout is not None
             if holder.stdout.readline() != "ready\n":
                 raise RuntimeError("a process could not open its sockets; what it wrote stands above")

@@ -143,13 +143,19 @@ def key_lines(population: Established | HalfOpen, at: str, count: int, budget: s
     return [*lines, hang_up_line(at)]
 
 
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
 def arguments() -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description="The program in a pseudo-terminal.")
     parser.add_argument("--established", type=int, default=200_000, metavar="N", help="sockets; 0: leave them out")
     parser.add_argument("--half-open", type=int, default=1_000_000, metavar="N", help="sockets; 0: leave them out")
-    parser.add_argument("--runs", type=int, default=5, metavar="R", help="starts, of which the median counts")
-    parser.add_argument("--keys", type=int, default=204, metavar="K", help="keys to type in each place")
+    parser.add_argument("--runs", type=_positive, default=5, metavar="R", help="starts, of which the median counts")
+    parser.add_argument("--keys", type=_positive, default=204, metavar="K", help="keys to type in each place")
     parser.add_argument("--budget", default="0.25", metavar="SHARE", help="of a core, for polling while keys are typed")
     return parser.parse_args()
 
@@ -182,7 +188,10 @@ def main() -> int:
         measure(given, report)
     except TimeoutError as error:
         progress(str(error))
-    print(report.markdown())
+        print("ui.py: the program did not show what it should; its screen stands above", file=sys.stderr)
+        return 2
+    finally:
+        print(report.markdown())
     return 0
 
 

@@ -14,6 +14,7 @@ import psutil
 from numpy.typing import NDArray
 
 from tcpwatch.kernel import processes, sysctl, uapi
+from tcpwatch.kernel.printable import printable
 from tcpwatch.kernel.processes import Owner, Process
 from tcpwatch.kernel.procfs import GONE, read_process, read_task
 from tcpwatch.model.sample import Completeness, Sample, SourceInfo, by_cookie
@@ -52,7 +53,7 @@ class PsutilSource:
         return Sample(
             time=now,
             monotonic=monotonic,
-            host=socket.gethostname(),
+            host=printable(socket.gethostname()),
             source=self.info,
             completeness=Completeness(reasons=reasons),
             table=table,

@@ -88,7 +88,7 @@ class LiveSource:
         self._owners_least_s = owners_least_s
         self._names = Names()
         self._bound = _BoundSockets(self._diag)
-        self._host = socket.gethostname()
+        self._host = printable(socket.gethostname())
         try:
             self._diag.listeners()  # a kernel without tcp_diag says so here, and not in the middle of a screen
         except BaseException:

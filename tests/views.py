@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel import uapi
+from tcpwatch.kernel.printable import printable
 from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, Owner, Process
 from tcpwatch.model.listeners import Listener, Queue
 from tcpwatch.model.rows import Mark, Rows
@@ -65,7 +66,7 @@ class Sock:
         if self.process is None:
             return None
         user = self.user or str(self.uid)
-        first = Process(self.pid, self.process, self.command, self.uid, user, NOW - 3600)
+        first = Process(self.pid, printable(self.process), printable(self.command), self.uid, user, NOW - 3600)
         others = [Process(pid, name, name, self.uid, user, NOW - 3600) for pid, name in self.also]
         return Owner((first, *others))
 
@@ -102,8 +103,8 @@ def sock(
 ) -> Sock:
     """A socket: endpoints as `10.0.0.1:80` or `[::1]:80`; `also` are further (pid, name) that hold it.
 
-    `owner_code` is the reason where no `process` is given; without one the inode is 0, unless told. `mapped` stores
-    IPv4 as IPv4-mapped IPv6.
+    Names are made printable, as they are where they enter the program. `owner_code` is the reason where no `process`
+    is given; without one the inode is 0, unless told. `mapped` stores IPv4 as IPv4-mapped IPv6.
     """
     return Sock(
         state if isinstance(state, State) else State.parse(state), _endpoint(local), _endpoint(remote),

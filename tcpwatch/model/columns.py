@@ -171,9 +171,9 @@ def _command(owner: processes.Owner) -> str:
 WHY_UNKNOWN = {
     processes.UNKNOWN_NO_PROCESS: "no process: the kernel holds it",
     processes.UNKNOWN_NOT_LOOKED: "not looked up yet",
-    processes.UNKNOWN_PERMISSION: "unknown: another user's process (run as root)",
+    processes.UNKNOWN_PERMISSION: "unknown: in a process that may not be looked into (root sees more)",
     processes.UNKNOWN_ELSEWHERE: "unknown: no process here holds it (another pid namespace, or the kernel)",
-    processes.UNKNOWN_PROC: "unknown: /proc cannot be read",
+    processes.UNKNOWN_PROC: "unknown: /proc does not show all processes",
 }
 """Why a socket has no owner to show."""
 

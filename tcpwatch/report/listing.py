@@ -5,8 +5,6 @@ Text is made block by block, so that the memory of a listing does not grow with 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel.printable import printable
+from tcpwatch.model.arrange import sorted_places
 from tcpwatch.model.columns import BY_KEY, EXPORTED, Column, untold
+from tcpwatch.model.csv_text import csv_blocks
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.view import View
 
@@ -24,12 +23,14 @@ BLOCK = 5_000
 
 
 def in_order(rows: Rows, kept: NDArray[np.bool_] | None = None) -> NDArray[np.intp]:
-    """Indices of the kept rows (all, unless told) by state in life order, then local, then remote end."""
+    """Indices of the kept rows (all, unless told) by state in life order, then local, then remote end.
+
+    Equal ends (SO_REUSEPORT) keep the order of their cookies, from listing to listing.
+    """
     where = np.arange(len(rows)) if kept is None else np.flatnonzero(kept)
     chosen = rows.take(where)
-    keys = [key for name in ("state", "local", "remote") for key in BY_KEY[name].sort(chosen)]
-    keys.append(chosen.cookie)  # so that equal ends (SO_REUSEPORT) keep their order from listing to listing
-    return where[np.lexsort(keys[::-1])]
+    keys = tuple(key for name in ("state", "local", "remote") for key in BY_KEY[name].sort(chosen))
+    return where[sorted_places(keys, len(where), reverse=False)]
 
 
 def blocks(rows: Rows, order: NDArray[np.intp]) -> Iterator[Rows]:
@@ -60,18 +61,5 @@ def _json_texts(values: list[Any]) -> list[str]:
 
 
 def as_csv(view: View, order: NDArray[np.intp]) -> Iterator[str]:
-    """A header line of the keys, then a line per row, as RFC 4180 quotes them, ended by a newline alone."""
-    unknown = untold(view.sample.source.kind)
-    yield ",".join(column.key for column in EXPORTED) + "\n"
-    for block in blocks(view.rows, order):
-        lines = io.StringIO()
-        columns = [map(_csv_value, _values(column, block, unknown)) for column in EXPORTED]
-        csv.writer(lines, lineterminator="\n").writerows(zip(*columns, strict=True))
-        yield lines.getvalue()
-
-
-def _csv_value(value: Any) -> Any:
-    """None becomes empty in the writer; a list is joined by blanks; no control character passes."""
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return printable(value) if isinstance(value, str) and not value.isprintable() else value
+    """A header line of the keys, then a line per row."""
+    return csv_blocks(view.rows, order, untold(view.sample.source.kind))

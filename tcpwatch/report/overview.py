@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tcpwatch import text
-from tcpwatch.kernel.printable import printable
 from tcpwatch.model.listeners import Listener, Queue
 from tcpwatch.model.states import FACTS, LIFE_ORDER
 from tcpwatch.model.view import View
@@ -41,10 +40,10 @@ def as_text(
 def _head(view: View) -> list[str]:
     sample = view.sample
     source = sample.source
-    lines = [f"{printable(sample.host)} · {source.kind} · {source.privilege} · {rfc3339(sample.time)}"]
+    lines = [f"{sample.host} · {source.kind} · {source.privilege} · {rfc3339(sample.time)}"]
     missing = [*source.missing, sample.completeness.words]
     if any(missing):
-        lines.append("incomplete: " + printable(", ".join(filter(None, missing))))
+        lines.append("incomplete: " + ", ".join(filter(None, missing)))
     return lines
 
 
@@ -96,7 +95,7 @@ def _owner(one: Listener) -> str:
     if one.owner is None:
         return text.UNKNOWN
     first, *others = one.owner.processes
-    return f"{printable(first.name)}[{first.pid}]" + (f" +{len(others)}" if others else "")
+    return f"{first.name}[{first.pid}]" + (f" +{len(others)}" if others else "")
 
 
 def _rates(rates: Mapping[str, float], colour: bool) -> list[str]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel.printable import printable
 from tcpwatch.model.columns import BY_KEY, Column, untold
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.states import FACTS, State
@@ -67,8 +66,7 @@ def _total(widths: Widths) -> int:
 
 
 def _texts(column: Column, rows: Rows, exact: bool) -> list[str]:
-    texts = [column.show(value, exact) for value in column.values(rows)]
-    return [words if words.isprintable() else printable(words) for words in texts]
+    return [column.show(value, exact) for value in column.values(rows)]
 
 
 def _lines(rows: Rows, layout: Widths, exact: bool, colour: bool) -> str:

@@ -23,7 +23,7 @@ class Counter:
     name: str
     """The kernel's."""
     of: str = ""
-    """The counter that this one is shown as a share of; without it a rate is shown."""
+    """This one is shown as its share of itself and that counter together; without it a rate is shown."""
     limit_passed: bool = False
     """It only moves when a limit was passed."""
 
@@ -31,7 +31,8 @@ class Counter:
         """`61/s`, `0.02 %`, `–` where the kernel does not tell."""
         rate = view.rates.get(self.name)
         if self.of:
-            return text.share(rate, view.rates.get(self.of) or 1.0)
+            # OutSegs leaves out what was only sent again: the whole is both together.
+            return text.share(rate, (rate or 0.0) + view.rates.get(self.of, 0.0) or 1.0)
         return text.UNKNOWN if rate is None else f"{text.rate(rate)}/s"
 
 

@@ -100,9 +100,7 @@ class SocketTable(ScrollView, can_focus=True, inherit_bindings=False):
         in_sight = self._cookie is not None and 0 <= line < self._page
         self._texts.show(arrangement)
         self._cursor = self._place_of_cursor(arrangement)
-        size = Size(0, len(arrangement) + HEADER)
-        if size != self.virtual_size:
-            self.virtual_size = size
+        self.virtual_size = Size(0, len(arrangement) + HEADER)  # costs a layout, but not where it is the same
         self._scroll(self._cursor - line if in_sight else self.scroll_offset.y)
         self._redraw()
 
@@ -221,8 +219,9 @@ class SocketTable(ScrollView, can_focus=True, inherit_bindings=False):
     def action_sort_by(self, by: int) -> None:
         """Sort by the next column, or the one before, of all that there are."""
         columns = self._texts.columns
-        at = columns.index(self.column) if self.column in columns else 0
-        self.sort_by(columns[(at + by) % len(columns)])
+        at = columns.index(self.column) + by if self.column in columns else 0
+        if 0 <= at < len(columns):
+            self.sort_by(columns[at])
 
     def action_sorted(self) -> None:
         """End choosing."""
@@ -285,7 +284,8 @@ class SocketTable(ScrollView, can_focus=True, inherit_bindings=False):
         if line is None:
             return self._finished(self._instead(place, colours))
         cursor = place == self._cursor
-        over = self._band(colours) if cursor and self.has_focus else Style.null()
+        band = Style(reverse=True) if self.app.no_color else colours.cursor
+        over = band if cursor and self.has_focus else None
         return self._finished(row_pieces(line, self._texts.placed, cursor, colours), over)
 
     def _instead(self, place: int, colours: Palette) -> list[Piece]:
@@ -293,9 +293,6 @@ class SocketTable(ScrollView, can_focus=True, inherit_bindings=False):
         said = why_empty(self.arrangement)
         line = place - self.scroll_offset.y - 1
         return [(f"   {said[line]}", colours.plain)] if 0 <= line < len(said) else []
-
-    def _band(self, colours: Palette) -> Style:
-        return Style(reverse=True) if self.app.no_color else colours.cursor
 
     def _finished(self, pieces: Sequence[Piece], over: Style | None = None) -> Strip:
         base = self.rich_style + over if over else self.rich_style

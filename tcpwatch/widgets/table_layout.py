@@ -25,18 +25,18 @@ class Placed:
     width: int
 
 
-def laid_out(columns: Sequence[Column], room: int, wants: Mapping[str, int]) -> tuple[Placed, ...]:
+def laid_out(columns: Sequence[Column], room: int, wants: Mapping[str, int], asked: str = "") -> tuple[Placed, ...]:
     """The columns that fit into `room` cells, in their order.
 
-    `wants` is what a column's texts need beyond its width, by key. The most important columns get a place, then
-    what they want; then the others.
+    `wants` is what a column's texts need beyond its width, by key; `asked` is the key of a column that somebody wants
+    to see, whatever its priority. The most important columns get a place, then what they want; then the others.
     """
-    ranked = sorted(columns, key=lambda column: column.priority)
-    main = [column for column in ranked if column.priority <= ESSENTIAL]
+    ranked = sorted(columns, key=lambda column: (column.priority > 0, column.key != asked, column.priority))
+    main = [column for column in ranked if column.priority <= ESSENTIAL or column.key == asked]
     widths: dict[str, int] = {}
     left = _place(main, room, widths)
     left = _grow(main, left, widths, wants)
-    others = [column for column in ranked if column.priority > ESSENTIAL]
+    others = [column for column in ranked if column not in main]
     left = _place(others, left, widths)
     _grow(others, left, widths, wants)
     placed, at = [], 0

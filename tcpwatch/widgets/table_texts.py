@@ -64,7 +64,9 @@ class TableTexts:
 
     def _lay_out(self) -> None:
         self._lines.clear()
-        self.placed = laid_out(self.columns, self._room, self._wants)
+        # What the rows are sorted by is worth seeing.
+        asked = self.arrangement.column.key if self.arrangement is not None else ""
+        self.placed = laid_out(self.columns, self._room, self._wants, asked)
 
     def _fill(self, first: int, last: int) -> bool:
         """Make what is missing; True if a text wants a wider column and there may be room for it."""

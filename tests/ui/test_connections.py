@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from tcpwatch import text
-from tcpwatch.model.columns import EXPORTED
+from tcpwatch.model.columns import EXPORTED, IN_TABLE
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import SourceInfo
 from tcpwatch.screens import connections
@@ -192,7 +192,7 @@ async def test_sorting() -> None:
         assert page.title() == "8 sockets · sort State ▲"
         await page.press("s")
         assert "←→ column" in page.title()
-        await page.press("left", "right", "right", "right", "right")
+        await page.press("left", "right", "right", "right")  # State is the leftmost
         assert page.title().startswith("sort by Recv-Q ▼")
         assert page.table.cursor_cookie == 5
         await page.press("s")
@@ -208,6 +208,17 @@ async def test_sorting() -> None:
         await page.pilot.click(page.table, offset=(header.index("Remote"), 0))
         assert page.title() == "8 sockets · sort Remote ▼"
         assert "▼Remote" in page.lines()[0]
+
+
+async def test_what_rows_are_sorted_by_is_seen() -> None:
+    async with opened() as page:
+        await page.show(*SOCKS)
+        assert "Closed by" not in page.lines()[0]
+        while not page.title().startswith("sort by Closed by"):
+            await page.press(*(["s"] if not page.table.choosing else []), "right")
+        assert "▲Closed by" in page.lines()[0]
+        await page.press(*["right"] * 30)
+        assert page.table.column is IN_TABLE[-1]
 
 
 async def test_filtering_while_typing() -> None:
