@@ -13,8 +13,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel import counters, processes, sysctl
+from tcpwatch.kernel import counters, processes, sysctl, uapi
 from tcpwatch.kernel.messages import MessageError
+from tcpwatch.kernel.pool import Pool
 from tcpwatch.kernel.printable import printable
 from tcpwatch.kernel.processes import OwnerFinder
 from tcpwatch.kernel.sock_diag import SockDiag, SockDiagError
@@ -83,7 +84,8 @@ class LiveSource:
     def __init__(self, owners_least_s: float = OWNERS_LEAST_S) -> None:
         """Raises SockDiagError where sock_diag cannot be used, MessageError where it answers something else."""
         self.info = SourceInfo("sock_diag", privilege())
-        self._diag = SockDiag()
+        self._tables = Pool(uapi.SOCKET)
+        self._diag = SockDiag(self._tables)
         self._owners = OwnerFinder()
         self._owners_least_s = owners_least_s
         self._names = Names()
@@ -109,7 +111,7 @@ class LiveSource:
         listeners = self._diag.listeners()
         drops = dict(zip(listeners.table["idiag_cookie"].tolist(), listeners.drops.tolist(), strict=True))
         now, monotonic = time.time(), time.monotonic()
-        table, cookie, state = by_cookie(dump.table)
+        table, cookie, state = by_cookie(dump.table, self._tables.take)
         budget_s = max(self._owners_least_s, OWNERS_SHARE * (monotonic - begin))
         owner = self._find_owners(table, budget_s)
         figures, reasons = read_counters()

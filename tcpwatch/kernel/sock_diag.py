@@ -28,6 +28,9 @@ _SILENCE_S = 30
 
 _TCP_INFO_PLACES = {name: place[:2] for name, place in (uapi.TCP_INFO.fields or {}).items()}
 _LEAST_ROWS = 16 * 1024
+_ENDS = (uapi.NLMSG_DONE, uapi.NLMSG_ERROR)
+_DONE_SIZE = uapi.NLMSG_HDRLEN + 4
+"""NLMSG_DONE carries an errno (netlink_dump_done in net/netlink/af_netlink.c)."""
 _NO_DROPS = np.empty(0, np.uint32)
 _SOCKID_NAMES = (
     "idiag_sport", "idiag_dport", "idiag_src", "idiag_dst", "idiag_if", "idiag_cookie",
@@ -56,13 +59,17 @@ class Dump:
 class SockDiag:
     """A NETLINK_SOCK_DIAG socket. It stays in the network namespace in which it was opened."""
 
-    def __init__(self) -> None:
-        """Raises SockDiagError where the kernel has no sock_diag or forbids it (seccomp, gVisor)."""
+    def __init__(self, tables: Pool | None = None) -> None:
+        """Raises SockDiagError where the kernel has no sock_diag or forbids it (seccomp, gVisor).
+
+        `tables` is a pool of uapi.SOCKET that the dumps are to be taken from.
+        """
         self._socket = _open()
-        self._sequence = 0
+        # At random, so that it is nothing which stands in every message: headers are told by it.
+        self._sequence = int.from_bytes(os.urandom(4))
         self._buffer = np.zeros((_BATCH + _DATAGRAM) >> 2, np.uint32)
         self._bytes = self._buffer.data.cast("B")
-        self._tables = Pool(uapi.SOCKET)
+        self._tables = tables or Pool(uapi.SOCKET)
         self._expected = _LEAST_ROWS
 
     def dump(self, states: int = uapi.TCPF_ALL, first: NDArray[np.void] | None = None) -> Dump:
@@ -102,7 +109,7 @@ class SockDiag:
             request[name] = row[name]
         self._send(uapi.SOCK_DIAG_BY_FAMILY, 0, request)
         words = self._answer()
-        if messages.message_type(words, 0) != uapi.SOCK_DIAG_BY_FAMILY:
+        if messages.type_and_flags(words, 0)[0] != uapi.SOCK_DIAG_BY_FAMILY:
             return None  # NLMSG_ERROR: ENOENT or ESTALE, the socket has gone meanwhile
         layout = messages.attributes(words, 0)
         place, length = layout.get(uapi.INET_DIAG_INFO, (0, 0))
@@ -132,31 +139,43 @@ class SockDiag:
         if first is not None:
             rows.next(len(first))[:] = first
         dropped = []
-        interrupted = lost = finished = False
-        while not finished:
+        interrupted, lost, end = False, False, None
+        while end is None and not lost:
             try:
-                words, offsets, finished = self._receive_batch()
+                words, offsets, end = self._receive_batch()
             except _Overrun:
-                lost = finished = True
+                lost = True
                 self._reopen()
             else:
                 dropped.append(np.empty(len(offsets) if drops else 0, np.uint32))
                 table = rows.next(len(offsets))
                 interrupted |= messages.decode(words, offsets, table, dropped[-1] if drops else None)
+        if end is not None:
+            interrupted |= bool(messages.type_and_flags(words, end)[1] & uapi.NLM_F_DUMP_INTR)
         return Dump(rows.all(), np.concatenate(dropped or [_NO_DROPS]), interrupted, lost, retried=False)
 
-    def _receive_batch(self) -> tuple[messages.Words, messages.Offsets, bool]:
-        """Datagrams until the buffer is full or the dump has ended: words, sockets' offsets, whether it has ended."""
-        end, parts, finished = 0, [], False
-        while end < _BATCH and not finished:
-            size = self._receive(end)
-            offsets = messages.starts(self._buffer, end >> 2, (end + size + 3) >> 2)
-            finished = bool(len(offsets)) and self._is_last(int(offsets[-1]))
-            parts.append(offsets[:-1] if finished else offsets)
-            end += (size + 3) & ~3
-        words, offsets = self._buffer[: end >> 2], np.concatenate(parts)
-        # Rows of an earlier dump that was given up halfway are passed over.
-        return words, offsets[words[offsets + 2] == self._sequence], finished
+    def _receive_batch(self) -> tuple[messages.Words, messages.Offsets, int | None]:
+        """Datagrams until the buffer is full or the dump has ended: words, the sockets' offsets, and its end's."""
+        end, seems_last = 0, False
+        while end < _BATCH and not seems_last:
+            begin, end = end, end + ((self._receive(end) + 3) & ~3)
+            seems_last = self._seems_last(begin >> 2, end >> 2)
+        words = self._buffer[: end >> 2]
+        offsets = messages.starts(words, 0, len(words), self._sequence)
+        last = seems_last and len(offsets) > 0 and self._is_last(int(offsets[-1]))
+        # Answers to an earlier dump that was given up halfway are passed over.
+        mine = offsets[words[offsets + 2] == self._sequence]
+        return words, mine[:-1] if last else mine, int(mine[-1]) if last else None
+
+    def _seems_last(self, begin: int, end: int) -> bool:
+        """Whether a datagram looks as if it ended the dump, or is none of it.
+
+        It saves looking for the messages of each datagram by itself; what looks so is then looked at closely.
+        """
+        words, tail = self._buffer, end - (_DONE_SIZE >> 2)
+        if messages.type_and_flags(words, begin)[0] in _ENDS or int(words[begin + 2]) != self._sequence:
+            return True
+        return tail > begin and int(words[tail]) == _DONE_SIZE and int(words[tail + 2]) == self._sequence
 
     def _answer(self) -> messages.Words:
         """The one message that answers the question about one socket that was sent last."""
@@ -165,15 +184,14 @@ class SockDiag:
                 words = self._buffer[: self._receive(0) >> 2]
             except _Overrun as error:
                 raise SockDiagError(errno.ENOBUFS, "sock_diag dropped its answer") from error
-            if messages.starts(words, 0, len(words)).size != 1:
+            if messages.starts(words, 0, len(words), self._sequence).size != 1:
                 raise messages.MessageError("not one answer to a question about one socket")
             if int(words[2]) == self._sequence:
                 return words
 
     def _is_last(self, at: int) -> bool:
         """Whether the message at `at` ends this dump; raises SockDiagError where it ends it with an error."""
-        kind = messages.message_type(self._buffer, at)
-        if kind not in (uapi.NLMSG_DONE, uapi.NLMSG_ERROR):
+        if messages.type_and_flags(self._buffer, at)[0] not in _ENDS:
             return False
         if int(self._buffer[at + 2]) != self._sequence:
             return False  # the end of an earlier dump, given up halfway

@@ -18,7 +18,6 @@ from tcpwatch import text
 from tcpwatch.kernel import uapi
 from tcpwatch.kernel.processes import Owner
 from tcpwatch.model.rows import Rows
-from tcpwatch.model.sample import gathered
 from tcpwatch.model.states import State
 
 
@@ -64,6 +63,7 @@ Key = tuple[int, int, int]
 """Local port, then the address as two 64-bit halves, IPv4 in its IPv4-mapped form: what a SYN is looked up by."""
 _MAPPED = 0xFFFF << 32
 _ANY4, _ANY6 = (0, _MAPPED), (0, 0)
+_MAPPED_PREFIX = b"\0" * 10 + b"\xff\xff"
 
 
 def listeners(
@@ -112,7 +112,7 @@ def _half_open(rows: Rows, keys: set[Key]) -> dict[Key, int]:
     where = np.flatnonzero(rows.state == State.SYN_RCVD)
     if not len(where):
         return {}
-    ports = rows.table["idiag_sport"][where].astype(np.intp)
+    ports = rows.table["idiag_sport"][where]
     per_port = np.bincount(ports, minlength=65_536)
     candidates: dict[int, list[Key]] = {}
     for key in keys:
@@ -122,26 +122,42 @@ def _half_open(rows: Rows, keys: set[Key]) -> dict[Key, int]:
         if len(rivals) == 1 and rivals[0][1:] in (_ANY4, _ANY6):
             found[rivals[0]] = int(per_port[port])
         elif per_port[port]:  # also for a single one: half-open ones of other addresses may outlive their listener
-            found |= _by_address(gathered(rows.table, where[ports == port]), rivals)
+            found |= _by_address(rows.table, where[ports == port], rivals)
     return found
 
 
-def _by_address(half_open: NDArray[np.void], candidates: list[Key]) -> dict[Key, int]:
-    """The same for one port: exact addresses first, then any-IPv4, then any-address."""
-    high, low = _halves(half_open)
-    left = np.ones(len(half_open), np.bool_)
+def _by_address(table: NDArray[np.void], where: NDArray[np.intp], candidates: list[Key]) -> dict[Key, int]:
+    """The same for the rows of one port: exact addresses first, then any-IPv4, then any-address.
+
+    Addresses are compared as they came, in both forms that IPv4 has: to bring a million into one form costs more.
+    """
+    raw = np.ascontiguousarray(table["idiag_src"][where])
+    v4 = table["idiag_family"][where] == uapi.AF_INET
+    left = np.ones(len(where), np.bool_)
     found: dict[Key, int] = {}
     for key in sorted(candidates, key=lambda key: (key[1:] in (_ANY4, _ANY6), key[1:] == _ANY6)):
-        _, want_high, want_low = key
-        if key[1:] == _ANY6:
-            hit = left.copy()
-        elif key[1:] == _ANY4:
-            hit = left & (high == 0) & (low >> np.uint64(32) == 0xFFFF)
-        else:
-            hit = left & (high == np.uint64(want_high)) & (low == np.uint64(want_low))
-        found[key] = int(hit.sum())
+        hit = left & _listens(key, raw, v4)
+        found[key] = int(np.count_nonzero(hit))
         left &= ~hit
     return found
+
+
+def _listens(key: Key, raw: NDArray[np.uint8], v4: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether a listener takes what comes for these local addresses, shape (rows, 16)."""
+    if key[1:] == _ANY6:
+        return np.ones(len(raw), np.bool_)
+    address = key[1].to_bytes(8, "big") + key[2].to_bytes(8, "big")
+    if key[1:] == _ANY4:
+        return np.asarray(v4 | (raw[:, :12] == np.frombuffer(address[:12], np.uint8)).all(axis=1))
+    same = ~v4 & _equal(raw, address)
+    if address.startswith(_MAPPED_PREFIX):
+        same |= v4 & _equal(raw, address[12:].ljust(16, b"\0"))
+    return same
+
+
+def _equal(raw: NDArray[np.uint8], address: bytes) -> NDArray[np.bool_]:
+    halves, (high, low) = raw.view(np.uint64), np.frombuffer(address, np.uint64)
+    return np.asarray((halves[:, 0] == high) & (halves[:, 1] == low))
 
 
 def _halves(table: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

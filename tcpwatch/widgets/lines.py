@@ -68,7 +68,7 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
 
     def redraw(self) -> None:
         """Draw anew and repaint the lines that differ; without effect before the widget has a size."""
-        width = self.size.width
+        width = self.size.width - self.show_vertical_scrollbar  # which covers the last cell
         if not width or not self.is_attached:
             return
         lines = self.draw(width, self.size.height, palette(self.app))

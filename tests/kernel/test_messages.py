@@ -20,13 +20,16 @@ from tests import lab
 from tests.kernel import netlink
 
 GUARD = 0xAB
+ABSENT = 0xFEDCBA98  # a sequence number of none of the messages
 ROOT = Path(__file__).parents[2]
 
 
 def decoded(data: bytes, drops: bool = True) -> tuple[list[netlink.Row], bool]:
     """As netlink.decode, by tcpwatch; writing outside the rows that it was given is noticed."""
     words = np.frombuffer(data, np.uint32)
-    offsets = messages.starts(words, 0, len(words))
+    offsets = messages.starts(words, 0, len(words), ABSENT)
+    for sequence in np.unique(words[2:8]).tolist():  # however many messages it finds, the answer is the same
+        assert messages.starts(words, 0, len(words), sequence).tolist() == offsets.tolist()
     size = len(offsets)
     room = np.frombuffer(bytearray([GUARD]) * ((size + 2) * uapi.SOCKET.itemsize), uapi.SOCKET)
     dropped = np.zeros(size, np.uint32)
@@ -184,7 +187,7 @@ for line in sys.stdin:
     words = np.frombuffer(memory, np.uint32, len(data) // 4 + beyond, SIZE - len(data))
     words.sum()
     try:
-        offsets = messages.starts(words, 0, len(words))
+        offsets = messages.starts(words, 0, len(words), int(words[2]) if len(words) > 2 else 0)
         table, drops = np.empty(len(offsets), uapi.SOCKET), np.empty(len(offsets), np.uint32)
         messages.decode(words, offsets, table, drops)
     except messages.MessageError:

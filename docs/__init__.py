@@ -1,0 +1,1 @@
+"""How the README's picture is made."""
