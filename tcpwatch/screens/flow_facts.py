@@ -62,10 +62,12 @@ class Facts:
 
 
 def headline(facts: Facts) -> str:
-    """One line: both ends, who called whom, and the state."""
+    """One line: both ends, who called whom, and the state; a listener has one end."""
     role = Role(int(facts.row.role[0]))
     arrow = {Role.CLIENT: "→", Role.SERVER: "←"}.get(role, "·")
     state = f"closed, was {facts.state.name}" if facts.gone is not None else facts.state.name
+    if not facts.row.table["idiag_dport"][0]:
+        return f"{facts.cell('local', True)}  {state}"
     return f"{facts.cell('local', True)} {arrow} {facts.cell('remote', True)}  {state}"
 
 
