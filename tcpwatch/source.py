@@ -113,7 +113,11 @@ class LiveSource:
         now, monotonic = time.time(), time.monotonic()
         table, cookie, state = by_cookie(dump.table, self._tables.take)
         budget_s = max(self._owners_least_s, OWNERS_SHARE * (monotonic - begin))
-        owner = self._find_owners(table, budget_s)
+        inode = np.ascontiguousarray(table["idiag_inode"])
+        held = np.flatnonzero(inode)  # of a flood's million half-open rows, not one
+        owner = np.full(len(inode), processes.UNKNOWN_NO_PROCESS, np.int32)
+        owner[held] = self._owners.find(inode[held], budget_s)
+        owner.flags.writeable = False
         figures, reasons = read_counters()
         return Sample(
             time=now,
@@ -134,19 +138,10 @@ class LiveSource:
             drops=drops,
             counters=figures,
             sysctls=sysctl.read(),
-            users=self._names.users(table["idiag_uid"]),
+            users=self._names.users(table["idiag_uid"][held]),
             interfaces=self._names.interfaces(table["idiag_if"]),
             tcp_info=self._tcp_info(table, cookie, watched),
         )
-
-    def _find_owners(self, table: NDArray[np.void], budget_s: float) -> NDArray[np.int32]:
-        """Owner codes of the table's rows. Of a flood's million half-open rows, none has an inode to look for."""
-        inode = np.ascontiguousarray(table["idiag_inode"])
-        held = np.flatnonzero(inode)
-        owner = np.full(len(inode), processes.UNKNOWN_NO_PROCESS, np.int32)
-        owner[held] = self._owners.find(inode[held], budget_s)
-        owner.flags.writeable = False
-        return owner
 
     def _tcp_info(
         self, table: NDArray[np.void], cookie: NDArray[np.uint64], watched: Iterable[int]

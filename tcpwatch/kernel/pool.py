@@ -31,7 +31,8 @@ class Pool:
                 return self._arrays[at]
         for at in reversed(idle):
             del self._arrays[at]
-        array = np.empty(size, self._dtype)
+        # With room to spare, so that each serves for the next poll's table too, which is a little larger.
+        array = np.empty(size + size // 4, self._dtype)
         if len(self._arrays) < _KEPT:
             self._arrays.append(array)
         return array

@@ -80,7 +80,7 @@ class SockDiag:
         Raises SockDiagError where the kernel refuses, MessageError where it answers something else.
         """
         dump = self._dump(states, first=first)
-        self._expected = max(_LEAST_ROWS, len(dump.table) + len(dump.table) // 8)
+        self._expected = max(_LEAST_ROWS, len(dump.table) + len(dump.table) // 64)
         return dump
 
     def listeners(self) -> Dump:
@@ -246,7 +246,7 @@ class _Rows:
         """The next `count` rows, to be written to."""
         begin, end = self._length, self._length + count
         if end > len(self._table):
-            larger = self._pool.take(end + end // 2)
+            larger = self._pool.take(end + end // 4)
             larger[:begin] = self._table[:begin]
             self._table = larger
         self._length = end

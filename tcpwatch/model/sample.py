@@ -77,7 +77,7 @@ class Sample:
     sysctls: Mapping[str, int]
     """Last part of the knob's name → value; absent where unknown in this namespace."""
     users: Mapping[int, str] = field(default_factory=dict)
-    """uid → name, for every uid in the table."""
+    """uid → name, for the uid of every socket that a process holds."""
     interfaces: Mapping[int, str] = field(default_factory=dict)
     """Interface index → name, for every bound socket in the table."""
     tcp_info: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
@@ -103,7 +103,7 @@ def by_cookie(
         # The kernel gives cookies out as it walks, so that a table of old sockets comes in their order.
         rows = table
     else:
-        order = np.argsort(cookie, kind="stable")
+        order = _ascending(cookie)
         cookie = cookie[order]
         last = np.append(cookie[1:] != cookie[:-1], True)
         order, cookie = order[last], cookie[last]
@@ -113,6 +113,19 @@ def by_cookie(
     for array in (rows, cookie, state):
         array.flags.writeable = False
     return rows, cookie, state
+
+
+def _ascending(cookie: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """argsort, stable, 16 bits a pass: numpy sorts such numbers by radix, twice as fast for a million cookies.
+
+    Cookies are counted up, so that the span of those alive mostly needs two passes.
+    """
+    above = cookie - cookie.min()
+    order = np.argsort(above.astype(np.uint16), kind="stable")
+    for shift in range(16, int(above.max()).bit_length(), 16):
+        digit = (above >> np.uint64(shift)).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
 
 
 def gathered(table: NDArray[np.void], where: NDArray[np.intp]) -> NDArray[np.void]:
