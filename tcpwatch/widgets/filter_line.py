@@ -31,7 +31,7 @@ class FilterLine(Vertical):
     FilterLine Horizontal { height: 1; }
     FilterLine .filter--slash { width: 3; text-style: bold; }
     FilterLine Input, FilterLine Input:focus { height: 1; border: none; padding: 0; background: $panel; }
-    FilterLine .filter--wrong { height: 1; padding: 0 1; color: $text-error; display: none; }
+    FilterLine .filter--wrong { height: auto; padding: 0 1; color: $text-error; display: none; }
     FilterLine.-wrong .filter--wrong { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

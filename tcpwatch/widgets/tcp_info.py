@@ -72,18 +72,23 @@ def _options(value: int, exact: bool) -> str:
     return ", ".join(name for bit, name in enumerate(_OPTIONS) if value >> bit & 1) or "none"
 
 
-def _wscale(value: int, exact: bool) -> str:
-    return f"send {value & 15}, receive {value >> 4}"
+def _shift(value: int, exact: bool) -> str:
+    return f"× {1 << value:,}"
 
 
-_FASTOPEN_FAILED = ("", "no cookie", "data not acknowledged", "SYN repeated")
+def _yes(value: int, exact: bool) -> str:
+    return "yes" if value else "no"
 
 
-def _flags(value: int, exact: bool) -> str:
-    said = ["rate limited by the application"] if value & 1 else []
-    if value >> 1 & 3:
-        said.append(f"fast open failed: {_FASTOPEN_FAILED[value >> 1 & 3]}")
-    return ", ".join(said) or "none"
+def _never_told(value: int, exact: bool) -> str:
+    return text.UNKNOWN
+
+
+_FASTOPEN_FAILED = ("no failure", "no cookie", "data not acknowledged", "SYN repeated")
+
+
+def _fastopen(value: int, exact: bool) -> str:
+    return _FASTOPEN_FAILED[value] if value < len(_FASTOPEN_FAILED) else str(value)
 
 
 GROUPS: tuple[tuple[str, tuple[tuple[str, str, Show], ...]], ...] = (
@@ -101,7 +106,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, Show], ...]], ...] = (
     )),
     ("Rates", (
         ("delivery_rate", "delivery", _rate), ("pacing_rate", "pacing", _rate),
-        ("max_pacing_rate", "pacing limit", _rate), ("flags", "flags", _flags),
+        ("max_pacing_rate", "pacing limit", _rate), ("delivery_rate_app_limited", "app-limited", _yes),
     )),
     ("What limits it", (
         ("busy_time", "busy sending", _us), ("rwnd_limited", "by peer window", _us),
@@ -118,7 +123,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, Show], ...]], ...] = (
         ("bytes_sent", "sent", _bytes), ("bytes_acked", "acknowledged", _bytes), ("segs_out", "segments", _count),
         ("data_segs_out", "with data", _count), ("notsent_bytes", "not sent yet", _bytes),
         ("snd_wnd", "peer's window", _bytes), ("snd_mss", "segment size", _bytes),
-        ("last_data_sent", "last data", _ms), ("last_ack_sent", "last ACK", _ms),
+        ("last_data_sent", "last data", _ms), ("last_ack_sent", "last ACK", _never_told),  # "not remembered, sorry"
     )),
     ("Received", (
         ("bytes_received", "received", _bytes), ("segs_in", "segments", _count),
@@ -128,13 +133,14 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, Show], ...]], ...] = (
         ("last_data_recv", "last data", _ms), ("last_ack_recv", "last ACK", _ms),
     )),
     ("Agreed", (
-        ("state", "state", _state), ("options", "options", _options), ("wscale", "window scales", _wscale),
+        ("state", "state", _state), ("options", "options", _options), ("fastopen_client_fail", "fast open", _fastopen),
+        ("snd_wscale", "send scale", _shift), ("rcv_wscale", "receive scale", _shift),
         ("pmtu", "path MTU", _bytes), ("advmss", "MSS told", _bytes),
     )),
 )  # fmt: skip
 """Title, and (the kernel's name without tcpi_, label, how to show it)."""
 
-_AGO = frozenset({"last_data_sent", "last_ack_sent", "last_data_recv", "last_ack_recv"})
+_AGO = frozenset({"last_data_sent", "last_data_recv", "last_ack_recv"})
 _KNOWN = frozenset(name for _, fields in GROUPS for name, _, _ in fields)
 
 

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION
+from tcpwatch.kernel.sock_diag import info_fields
 from tcpwatch.kernel.uapi import TCP_INFO
 from tcpwatch.model.columns import WHY_UNKNOWN
 from tcpwatch.model.states import State
@@ -25,11 +26,12 @@ from tests.ui.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.views import NOW, Sock, make_view, sock
 
 COOKIE = 7
-NAMES = [str(name).removeprefix("tcpi_") for name in TCP_INFO.names or ()]
+NAMES = list(info_fields(bytes(TCP_INFO.itemsize)))  # as the kernel layer tells them
 INFO = {
     **{name: 3 + 977 * at for at, name in enumerate(NAMES)},
     "rtt": 23_456, "min_rtt": 0xFFFF_FFFF, "snd_ssthresh": 0x7FFF_FFFF, "max_pacing_rate": 0xFFFF_FFFF_FFFF_FFFF,
-    "state": 1, "ca_state": 4, "options": 0b1011, "wscale": 0x97, "flags": 1, "bytes_sent": 12_345_678,
+    "state": 1, "ca_state": 4, "options": 0b1011, "snd_wscale": 7, "rcv_wscale": 9,
+    "delivery_rate_app_limited": 1, "fastopen_client_fail": 1, "bytes_sent": 12_345_678,
 }  # fmt: skip
 SEEN = (
     Transition(NOW - 20, None, State.SYN_RCVD, Origin.POLL),
@@ -198,8 +200,9 @@ def test_fields_in_words_and_units() -> None:
     assert told["ca_state"] == "loss"
     assert told["state"] == "ESTABLISHED"
     assert told["options"] == "timestamps, SACK, ECN"
-    assert told["wscale"] == "send 7, receive 9"
-    assert told["flags"] == "rate limited by the application"
+    assert (told["snd_wscale"], told["rcv_wscale"]) == ("× 128", "× 512")
+    assert (told["delivery_rate_app_limited"], told["fastopen_client_fail"]) == ("yes", "no cookie")
+    assert told["last_ack_sent"] == "–"  # the kernel has no memory of it, and sends 0
     assert told["bytes_sent"] == "11.8 MB"
     assert _told(INFO, exact=True)["bytes_sent"].replace(",", "") == "12345678 B"
     assert _told(INFO, exact=True)["rtt"] == "23,456 µs"
