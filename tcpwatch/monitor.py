@@ -7,8 +7,9 @@ import time
 import numpy as np
 
 from tcpwatch.model import flows, ports
+from tcpwatch.model.columns import untold
 from tcpwatch.model.history import Series
-from tcpwatch.model.listeners import listeners
+from tcpwatch.model.listeners import Listener, listeners
 from tcpwatch.model.rates import rates
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
@@ -64,7 +65,7 @@ class Monitor:
             count_rates={s: (n - earlier[s]) / elapsed_s for s, n in counts.items()} if elapsed_s else {},
             rates=rates(before, sample) if before else {},
             trend=self._trend(),
-            listeners=listeners(rows, sample.drops, before.drops if before else {}, elapsed_s),
+            listeners=_listeners(rows, sample, before),
             half_open=counts[State.SYN_RCVD],
             time_wait=Gauge(counts[State.TIME_WAIT], sample.sysctls.get("tcp_max_tw_buckets")),
             orphans=Gauge(sample.counters.get("TCP_orphan"), sample.sysctls.get("tcp_max_orphans")),
@@ -99,6 +100,13 @@ class Monitor:
     def _pace(self, duration_s: float, cpu_s: float) -> Pace:
         asked_s = self.interval_s
         return Pace(duration_s, cpu_s, asked_s, max(asked_s, cpu_s / self._budget))
+
+
+def _listeners(rows: Rows, sample: Sample, before: Sample | None) -> tuple[Listener, ...]:
+    told = "recv_queue" not in untold(sample.source.kind)
+    if before is None:
+        return listeners(rows, sample.drops, {}, None, told)
+    return listeners(rows, sample.drops, before.drops, sample.monotonic - before.monotonic, told)
 
 
 def _counted(sample: Sample) -> dict[State, int]:

@@ -31,7 +31,7 @@ class PsutilSource:
     """psutil.net_connections: endpoints, state and pid of each socket, from /proc or another system's own means."""
 
     def __init__(self) -> None:
-        missing = ("no queues", "no timers", "no tcp_info", "no cookies: a reused address and port is the same flow")
+        missing = ("no queues, timers, tcp_info or cookies",)
         self.info = SourceInfo("psutil", privilege(), missing=missing)
         self._owners: dict[int, int] = {}
         self._known: list[Owner] = []

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tcpwatch import monitor as monitor_module
+from tcpwatch.model.listeners import Queue
 from tcpwatch.model.rows import Mark
 from tcpwatch.model.sample import Sample, SourceInfo
 from tcpwatch.model.states import State
@@ -212,3 +213,12 @@ def test_closing_closes_the_source() -> None:
     source = FakeSource()
     Monitor(source).close()
     assert source.closed
+
+
+def test_what_a_source_does_not_tell_is_not_zero() -> None:
+    listener, half_open = sock("LISTEN", "0.0.0.0:80"), sock("SYN_RCVD", "10.0.0.1:80", "10.0.0.2:4000")
+    psutil = SourceInfo("psutil", "user")
+    (view,) = steps(sample(0, listener, half_open, source=psutil))
+    assert view.listeners[0].accept_queue == Queue(None, None)
+    assert view.listeners[0].syn_queue == Queue(1, None)
+    assert view.listeners[0].accept_queue.share == 0

@@ -23,15 +23,18 @@ from tcpwatch.model.states import State
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Depth now, and the limit. The kernel lets a queue hold limit + 1 (6.18)."""
+    """Depth now, and the limit; None where the source does not tell. The kernel lets a queue hold limit + 1 (6.18)."""
 
-    depth: int
-    limit: int
+    depth: int | None
+    limit: int | None
 
     @property
     def share(self) -> float:
-        """Depth / limit; a limit of 0 counts as 1, since one connection fits."""
-        return self.depth / max(self.limit, 1)
+        """What is used of the limit, 0 where it is not known; a limit of 0 counts as 1, since one connection fits."""
+        return 0.0 if self.depth is None or self.limit is None else self.depth / max(self.limit, 1)
+
+
+UNTOLD = Queue(None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,16 @@ _MAPPED_PREFIX = b"\0" * 10 + b"\xff\xff"
 
 
 def listeners(
-    rows: Rows, drops: Mapping[int, int], before: Mapping[int, int], elapsed_s: float | None
+    rows: Rows,
+    drops: Mapping[int, int],
+    before: Mapping[int, int],
+    elapsed_s: float | None,
+    queues_told: bool = True,
 ) -> tuple[Listener, ...]:
     """Every listener of the table, the fullest accept queue first, then by port.
 
-    `drops` and `before` are cookie → drops of this sample and of the one `elapsed_s` earlier.
+    `drops` and `before` are cookie → drops of this sample and of the one `elapsed_s` earlier. Without `queues_told`
+    the table's queues are no facts (psutil): all that is known is how many connections are half-open.
     """
     mine = rows.take(np.flatnonzero(rows.state == State.LISTEN))
     keys = _keys(mine)
@@ -91,8 +99,8 @@ def listeners(
                 local_address=text.address(row["idiag_src"].tobytes(), int(row["idiag_family"])),
                 local_port=key[0],
                 owner=mine.owners[code] if code >= 0 else None,
-                accept_queue=Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])),
-                syn_queue=Queue(half_open.get(key, 0), backlog[key]),
+                accept_queue=Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if queues_told else UNTOLD,
+                syn_queue=Queue(half_open.get(key, 0), backlog[key] if queues_told else None),
                 group=sizes[key],
                 drops=dropped,
                 drops_per_s=_per_second(dropped, before.get(cookie), elapsed_s),

@@ -9,7 +9,7 @@ from tcpwatch.model.listeners import Listener, Queue
 from tcpwatch.model.states import FACTS, LIFE_ORDER
 from tcpwatch.model.view import View
 from tcpwatch.report.paint import BOLD, FULL_COLOUR, PHASE_COLOURS, bar, fitted, painted
-from tcpwatch.report.summary import queues_told, rfc3339
+from tcpwatch.report.summary import rfc3339
 
 WIDTH = 80
 """Cells of a line where no terminal says otherwise."""
@@ -69,7 +69,7 @@ def _limits(view: View, exact: bool) -> list[str]:
 
 
 def _listeners(view: View, room: int, colour: bool) -> list[str]:
-    shown, told = view.listeners[:LISTENERS_SHOWN], queues_told(view)
+    shown = view.listeners[:LISTENERS_SHOWN]
     rest = 2 + 2 * _QUEUE + _DROPS + 2
     name = max(20, min(max([len(one.endpoint) for one in shown], default=0), room - rest - _OWNER))
     owner = max(_OWNER, room - rest - name)
@@ -77,17 +77,18 @@ def _listeners(view: View, room: int, colour: bool) -> list[str]:
     lines = [painted(f"{title}{'drops'.rjust(_DROPS)}  process", BOLD, colour)]
     for one in shown:
         end = fitted(one.endpoint, name)
-        accept, syn = _queue(one.accept_queue, told, colour), _queue(one.syn_queue, told, colour)
+        accept, syn = _queue(one.accept_queue, colour), _queue(one.syn_queue, colour)
         lines.append(f"  {end}{accept}{syn}{text.count(one.drops).rjust(_DROPS)}  {fitted(_owner(one), owner)}")
     if len(view.listeners) > len(shown):
         lines.append(f"  … and {len(view.listeners) - len(shown):,} more (--json has all of them)")
     return lines
 
 
-def _queue(queue: Queue, told: bool, colour: bool) -> str:
-    if not told:
-        return text.UNKNOWN.rjust(_QUEUE)
-    words = f"{queue.depth:,} of {queue.limit:,}".rjust(_QUEUE)
+def _queue(queue: Queue, colour: bool) -> str:
+    words = text.UNKNOWN
+    if queue.depth is not None:
+        words = f"{queue.depth:,} of {text.UNKNOWN if queue.limit is None else f'{queue.limit:,}'}"
+    words = words.rjust(_QUEUE)
     return painted(words, FULL_COLOUR if queue.share >= 1 else None, colour)
 
 

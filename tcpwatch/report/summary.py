@@ -32,7 +32,7 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
         "states": {state.name: view.counts.get(state, 0) for state in LIFE_ORDER},
         "half_open": view.half_open,
         "time_wait": {"count": view.time_wait.value, "limit": view.time_wait.limit},
-        "listeners": [_listener(one, queues_told(view)) for one in view.listeners],
+        "listeners": [_listener(one) for one in view.listeners],
         "counters": dict(sample.counters),
         "rates": {name: round(rate, RATE_DIGITS) for name, rate in (rates or {}).items()},
         "findings": [],
@@ -44,17 +44,12 @@ def as_json(facts: Mapping[str, Any]) -> str:
     return json.dumps(facts) + "\n"
 
 
-def queues_told(view: View) -> bool:
-    """Whether the source tells the listeners' queues: psutil does not, and its zeros are no facts."""
-    return view.sample.source.kind == "sock_diag"
-
-
 def rfc3339(unix_s: float) -> str:
     """`2023-11-14T22:13:20.000Z`."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _listener(one: Listener, told: bool) -> dict[str, Any]:
+def _listener(one: Listener) -> dict[str, Any]:
     first = one.owner.processes[0] if one.owner else None
     accept, syn = one.accept_queue, one.syn_queue
     return {
@@ -62,7 +57,7 @@ def _listener(one: Listener, told: bool) -> dict[str, Any]:
         "local_port": one.local_port,
         "process": first.name if first else None,
         "pid": first.pid if first else None,
-        "accept_queue": {"depth": accept.depth if told else None, "limit": accept.limit if told else None},
-        "syn_queue": {"depth": syn.depth, "limit": syn.limit if told else None},
+        "accept_queue": {"depth": accept.depth, "limit": accept.limit},
+        "syn_queue": {"depth": syn.depth, "limit": syn.limit},
         "drops": one.drops,
     }

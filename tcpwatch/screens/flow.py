@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from tcpwatch.model.columns import untold
 from tcpwatch.model.view import View
 from tcpwatch.screens.flow_facts import Facts, flow_sections, headline
 from tcpwatch.widgets.footer_line import FooterLine
@@ -132,7 +133,7 @@ def _live(facts: Facts | None, view: View, cookie: int) -> Facts | None:
     if at is None:
         return None
     row = view.rows.take(slice(at, at + 1))
-    return replace(facts, row=row, gone=None) if facts else Facts(row)
+    return replace(facts, row=row, gone=None) if facts else Facts(row, untold=untold(view.sample.source.kind))
 
 
 def _closed(facts: Facts | None, view: View, cookie: int) -> Facts | None:
@@ -143,7 +144,8 @@ def _closed(facts: Facts | None, view: View, cookie: int) -> Facts | None:
     if len(found):
         at = int(found[0])
         row = view.closed.take(slice(at, at + 1))
-        return replace(facts, row=row, gone=view.sample.time) if facts else Facts(row, gone=view.sample.time)
+        facts = facts or Facts(row, untold=untold(view.sample.source.kind))
+        return replace(facts, row=row, gone=view.sample.time)
     return replace(facts, gone=view.sample.time) if facts else None
 
 

@@ -45,6 +45,8 @@ class Facts:
     transitions: tuple[Transition, ...] = ()
     gone: float | None = None
     """Unix seconds of the first sample without the flow."""
+    untold: frozenset[str] = frozenset()
+    """Keys of the columns that the source does not tell."""
 
     @property
     def state(self) -> State:
@@ -56,7 +58,9 @@ class Facts:
         return BY_KEY[key].values(self.row)[0]
 
     def cell(self, key: str, exact: bool = False) -> str:
-        """A column's value as the table shows it."""
+        """A column's value as the table shows it; `–` for what is not known."""
+        if key in self.untold:
+            return text.UNKNOWN
         column = BY_KEY[key]
         return column.show(column.values(self.row)[0], exact) or text.UNKNOWN
 
@@ -137,7 +141,10 @@ def _owner(facts: Facts) -> Iterator[Entry]:
     else:
         for process in facts.row.owners[code].processes:
             yield from _process(process)
-    yield Entry("socket's user", f"{facts.cell('user_or_uid')} ({facts.cell('uid')})")
+    if facts.cell("uid") == text.UNKNOWN:
+        yield Entry("socket's user", text.UNKNOWN)
+    else:
+        yield Entry("socket's user", f"{facts.cell('user_or_uid')} ({facts.cell('uid')})")
 
 
 def _process(process: Process) -> Iterator[Entry]:
@@ -149,7 +156,9 @@ def _process(process: Process) -> Iterator[Entry]:
 
 def _queues(facts: Facts, colours: Palette, exact: bool) -> Iterator[Entry]:
     receive, send = (int(facts.row.table[name][0]) for name in ("idiag_rqueue", "idiag_wqueue"))
-    if facts.state is State.LISTEN:
+    if "recv_queue" in facts.untold:
+        yield Entry("queues", text.UNKNOWN)
+    elif facts.state is State.LISTEN:
         full = receive > send
         yield Entry("accept queue", f"{receive:,} of {send:,} wait to be accepted", colours.alarm if full else None)
     else:

@@ -90,7 +90,7 @@ def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours
     if view is None:
         return _cropped(name, room)
     source, pace = view.sample.source, view.pace
-    user = f"user: {hidden:,} sockets without owner" if hidden else "user"
+    user = f"user: {hidden:,} socket{'s' * (hidden != 1)} without owner" if hidden else "user"
     cost = f"poll {pace.duration_s * 1000:.0f} ms {text.share(pace.core_share)}"
     ranked = [  # rank, text: a low rank leaves first
         (9, view.sample.host),

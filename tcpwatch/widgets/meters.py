@@ -27,10 +27,8 @@ class Meter:
     gauge: Gauge
 
     def figure(self, exact: bool) -> str:
-        """`513/512`, `–` for what is not known."""
-        if self.gauge.value is None and self.gauge.limit is None:
-            return text.UNKNOWN
-        return f"{text.count(self.gauge.value, exact)}/{text.count(self.gauge.limit, exact)}"
+        """As figure_of."""
+        return figure_of(self.gauge.value, self.gauge.limit, exact)
 
 
 def meters_of(view: View) -> list[Meter]:
@@ -52,8 +50,17 @@ def _of(queue: Queue | None) -> Gauge:
     return Gauge(queue.depth, queue.limit) if queue else Gauge(None, None)
 
 
-def level(value: int, limit: int, colours: Palette) -> Style:
-    """Red for a limit that is passed, amber near it."""
+def figure_of(value: int | None, limit: int | None, exact: bool) -> str:
+    """`513/512`, `–` for what is not known."""
+    if value is None and limit is None:
+        return text.UNKNOWN
+    return f"{text.count(value, exact)}/{text.count(limit, exact)}"
+
+
+def level(value: int | None, limit: int | None, colours: Palette) -> Style:
+    """Red for a limit that is passed, amber near it; dim where one is not known."""
+    if value is None or limit is None:
+        return colours.dim
     if value > limit:
         return colours.alarm
     return colours.warning if value >= NEARLY * max(limit, 1) else colours.plain
@@ -77,7 +84,7 @@ def _meter(meter: Meter, cells: int, colours: Palette, exact: bool) -> Line:
     figure = meter.figure(exact)
     length = cells - label - 2 - _FIGURE - 1
     value, limit = meter.gauge.value, meter.gauge.limit
-    style = colours.dim if value is None or limit is None else level(value, limit, colours)
+    style = level(value, limit, colours)
     return (
         (fit(meter.label, label) + " ", colours.dim if not value else colours.plain),
         (bar(meter.gauge.share, length), style),

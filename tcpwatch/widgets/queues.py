@@ -6,7 +6,7 @@ from tcpwatch import text
 from tcpwatch.model.listeners import Listener, Queue
 from tcpwatch.widgets.bars import bar
 from tcpwatch.widgets.lines import Line, fit
-from tcpwatch.widgets.meters import level
+from tcpwatch.widgets.meters import figure_of, level
 from tcpwatch.widgets.palette import Palette
 
 NARROWEST = 70
@@ -59,7 +59,7 @@ def _row(listener: Listener, widths: tuple[int, int, int], colours: Palette, exa
 
 def _queue(queue: Queue, length: int, colours: Palette, exact: bool) -> Line:
     style = level(queue.depth, queue.limit, colours)
-    figure = f"{text.count(queue.depth, exact)}/{text.count(queue.limit, exact)}"
+    figure = figure_of(queue.depth, queue.limit, exact)
     return (
         (bar(queue.share, length) + " ", style),
         (fit(figure, _FIGURE), style if queue.depth else colours.dim),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tcpwatch.kernel.processes import UNKNOWN_PERMISSION
-from tcpwatch.model.listeners import Queue
+from tcpwatch.model.listeners import UNTOLD, Queue
 from tcpwatch.model.sample import Completeness, SourceInfo
 from tcpwatch.model.view import View
 from tests.views import make_view, sock
@@ -27,6 +27,8 @@ def small_host(*, kind: str = "sock_diag", complete: bool = True) -> View:
         sock("CLOSED", "127.0.0.1:9999", "0.0.0.0:0"),
     )  # fmt: skip
     one = replace(view.listeners[0], syn_queue=Queue(1, 511), drops=38)
+    if kind == "psutil":
+        one = replace(one, accept_queue=UNTOLD, syn_queue=Queue(1, None))
     source = (
         SourceInfo("psutil", "user", missing=("no queues",)) if kind == "psutil" else SourceInfo("sock_diag", "root")
     )
