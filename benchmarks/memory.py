@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.sockets import PROJECT
+from tcpwatch.live_source import LiveSource
 from tcpwatch.monitor import Monitor
-from tcpwatch.source import LiveSource
 
 
 @dataclass(frozen=True, slots=True)

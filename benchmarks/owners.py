@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from benchmarks.timing import Cost
 from tcpwatch.kernel.fds import Inodes
 from tcpwatch.kernel.processes import UNKNOWN_NOT_LOOKED, OwnerFinder
+from tcpwatch.live_source import LiveSource
 from tcpwatch.monitor import Monitor
-from tcpwatch.source import LiveSource
 
 
 class _TimedFinder(OwnerFinder):
@@ -32,7 +32,7 @@ class _TimedFinder(OwnerFinder):
 
 def _timed() -> tuple[LiveSource, list[Cost]]:
     finder = _TimedFinder()
-    with patch("tcpwatch.source.OwnerFinder", lambda: finder):
+    with patch("tcpwatch.live_source.OwnerFinder", lambda: finder):
         return LiveSource(), finder.costs
 
 

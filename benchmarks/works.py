@@ -10,8 +10,8 @@ import numpy as np
 
 from tcpwatch.kernel import uapi
 from tcpwatch.kernel.processes import UNKNOWN_NOT_LOOKED
+from tcpwatch.live_source import LiveSource
 from tcpwatch.monitor import Monitor
-from tcpwatch.source import LiveSource
 
 _BUFFER = 64 * 1024
 _DONE = 20

@@ -250,9 +250,9 @@ def run(settings: Settings) -> int:
 
     Raises SourceError where nothing can be read, SettingsError for a theme that there is not.
     """
+    from tcpwatch.live_source import open_source
     from tcpwatch.monitor import Monitor
     from tcpwatch.settings import SettingsError
-    from tcpwatch.source import open_source
 
     if settings.theme is not None and settings.theme not in BUILTIN_THEMES:
         themes = ", ".join(sorted(BUILTIN_THEMES))

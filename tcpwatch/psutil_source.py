@@ -48,7 +48,7 @@ class PsutilSource:
         for row, connection in zip(raw, connections, strict=True):
             _fill(row, connection)
             pids[int(row["idiag_cookie"])] = connection.pid
-        table, cookie, state = by_cookie(raw)
+        table, cookie, state, *_ = by_cookie(raw)
         figures, reasons = read_counters()
         return Sample(
             time=now,

@@ -1,30 +1,14 @@
-"""Where samples come from: the live kernel, or psutil where sock_diag is not to be had."""
+"""Where samples come from: what a source is, and what every source of this host reads in the same way."""
 
 from __future__ import annotations
 
 import os
-import pwd
-import socket
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tcpwatch.kernel import counters, processes, sysctl, uapi
-from tcpwatch.kernel.messages import MessageError
-from tcpwatch.kernel.pool import Pool
-from tcpwatch.kernel.printable import printable
-from tcpwatch.kernel.processes import OwnerFinder
-from tcpwatch.kernel.sock_diag import SockDiag, SockDiagError
-from tcpwatch.model.sample import Completeness, Sample, SourceInfo, by_cookie, empty_table
-
-OWNERS_SHARE = 0.5
-"""Share of the time that the dump took that the search for owners may take in the same step ..."""
-OWNERS_LEAST_S = 0.05
-"""... but so much at least, so that small hosts see every owner at once."""
+from tcpwatch.kernel import counters
+from tcpwatch.model.sample import Sample, SourceInfo
 
 
 class SourceError(Exception):
@@ -43,141 +27,9 @@ class Source(Protocol):
         """Give back what is held."""
 
 
-def open_source(
-    kind: Literal["auto", "sock_diag", "psutil"] = "auto", owners_least_s: float = OWNERS_LEAST_S
-) -> Source:
-    """The best source of this host, or the one that is asked for. Raises SourceError.
-
-    `owners_least_s` is the time that each sample may spend on finding owners, if need be: a front end that draws once
-    gives more than one that polls.
-    """
-    if kind == "psutil":
-        return _psutil()
-    try:
-        return LiveSource(owners_least_s)
-    except (SockDiagError, MessageError) as error:
-        if kind == "sock_diag":
-            raise SourceError(f"{_reason(error)}; --source psutil shows less, but works without it") from error
-        return _psutil()
-
-
-def _psutil() -> Source:
-    from tcpwatch.psutil_source import PsutilSource
-
-    return PsutilSource()
-
-
-def _reason(error: SockDiagError | MessageError) -> str:
-    if isinstance(error, MessageError):
-        return f"sock_diag answers nonsense: {error}"
-    return error.strerror or str(error)
-
-
 def privilege() -> Literal["root", "user"]:
     """Whether every process may be looked into."""
     return "root" if os.geteuid() == 0 else "user"
-
-
-class LiveSource:
-    """sock_diag, /proc/net, /proc/sys/net and the processes of this network namespace."""
-
-    def __init__(self, owners_least_s: float = OWNERS_LEAST_S) -> None:
-        """Raises SockDiagError where sock_diag cannot be used, MessageError where it answers something else."""
-        self.info = SourceInfo("sock_diag", privilege())
-        self._tables = Pool(uapi.SOCKET)
-        self._diag = SockDiag(self._tables)
-        self._owners = OwnerFinder()
-        self._owners_least_s = owners_least_s
-        self._names = Names()
-        self._bound = _BoundSockets(self._diag)
-        self._host = printable(socket.gethostname())
-        try:
-            self._diag.listeners()  # a kernel without tcp_diag says so here, and not in the middle of a screen
-        except BaseException:
-            self._diag.close()
-            raise
-
-    def sample(self, watched: Iterable[int] = ()) -> Sample:
-        """As Source.sample."""
-        try:
-            return self._sample(watched)
-        except (SockDiagError, MessageError) as error:
-            raise SourceError(_reason(error)) from error
-
-    def _sample(self, watched: Iterable[int]) -> Sample:
-        begin = time.monotonic()
-        bound = self._bound.table()
-        dump = self._diag.dump(first=bound)
-        listeners = self._diag.listeners()
-        drops = dict(zip(listeners.table["idiag_cookie"].tolist(), listeners.drops.tolist(), strict=True))
-        now, monotonic = time.time(), time.monotonic()
-        table, cookie, state = by_cookie(dump.table, self._tables.take)
-        budget_s = max(self._owners_least_s, OWNERS_SHARE * (monotonic - begin))
-        inode = np.ascontiguousarray(table["idiag_inode"])
-        held = np.flatnonzero(inode)  # of a flood's million half-open rows, not one
-        owner = np.full(len(inode), processes.UNKNOWN_NO_PROCESS, np.int32)
-        owner[held] = self._owners.find(inode[held], budget_s)
-        owner.flags.writeable = False
-        figures, reasons = read_counters()
-        return Sample(
-            time=now,
-            monotonic=monotonic,
-            host=self._host,
-            source=self.info,
-            completeness=Completeness(
-                dump.interrupted or listeners.interrupted,
-                dump.lost or listeners.lost,
-                dump.retried or listeners.retried,
-                reasons,
-            ),
-            table=table,
-            cookie=cookie,
-            state=state,
-            owner=owner,
-            owners=self._owners.owners,
-            drops=drops,
-            counters=figures,
-            sysctls=sysctl.read(),
-            users=self._names.users(table["idiag_uid"][held]),
-            interfaces=self._names.interfaces(table["idiag_if"]),
-            tcp_info=self._tcp_info(table, cookie, watched),
-        )
-
-    def _tcp_info(
-        self, table: NDArray[np.void], cookie: NDArray[np.uint64], watched: Iterable[int]
-    ) -> dict[int, dict[str, int]]:
-        found = {}
-        for wanted in watched:
-            at = int(np.searchsorted(cookie, np.uint64(wanted)))
-            if at < len(cookie) and int(cookie[at]) == wanted and (info := self._diag.tcp_info(table[at])):
-                found[wanted] = info
-        return found
-
-    def close(self) -> None:
-        """As Source.close."""
-        self._diag.close()
-        self._owners = OwnerFinder()  # a search that was not finished holds a directory of /proc open
-
-
-class _BoundSockets:
-    """Sockets that are bound to a port and do nothing else, shown as CLOSED.
-
-    They cost a third of a whole dump: they are asked for anew when a hundred times the last walk has passed.
-    """
-
-    def __init__(self, diag: SockDiag) -> None:
-        self._diag = diag
-        self._table = empty_table()
-        self._due = 0.0
-
-    def table(self) -> NDArray[np.void]:
-        """uapi.SOCKET; up to a hundred times a walk's duration old."""
-        begin = time.monotonic()
-        if begin >= self._due:
-            self._table = self._diag.bound().table.copy()
-            end = time.monotonic()
-            self._due = end + 100 * (end - begin)
-        return self._table
 
 
 def read_counters(proc_net: Path = Path("/proc/net")) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -186,48 +38,3 @@ def read_counters(proc_net: Path = Path("/proc/net")) -> tuple[dict[str, int], t
         return counters.read(proc_net), ()
     except OSError as error:
         return {}, (f"no counters ({error.filename}: {error.strerror})",)
-
-
-class Names:
-    """Names of users and interfaces, each looked up once."""
-
-    def __init__(self) -> None:
-        self._users: dict[int, str] = {}
-        self._interfaces: dict[int, str] = {}
-
-    def users(self, uids: NDArray[np.uint32]) -> dict[int, str]:
-        """Uid → name for each uid of the column; a uid without a name is absent."""
-        return _named(uids, self._users, _user_name)
-
-    def interfaces(self, indices: NDArray[np.uint32]) -> dict[int, str]:
-        """Interface index → name for each index of the column; 0 and vanished ones are absent."""
-        return _named(indices, self._interfaces, _interface_name)
-
-
-def _named(numbers: NDArray[np.uint32], known: dict[int, str], look_up: Callable[[int], str | None]) -> dict[int, str]:
-    for number in _distinct(numbers):
-        if number not in known and (name := look_up(number)):
-            known[number] = name
-    return known
-
-
-def _distinct(numbers: NDArray[np.uint32]) -> list[int]:
-    """The distinct values; a table of counts costs a tenth of sorting, and such numbers are mostly small."""
-    numbers = np.ascontiguousarray(numbers)
-    if len(numbers) and int(numbers.max()) < 1 << 17:
-        return [int(number) for number in np.flatnonzero(np.bincount(numbers))]
-    return [int(number) for number in np.unique(numbers)]
-
-
-def _user_name(uid: int) -> str | None:
-    try:
-        return printable(pwd.getpwuid(uid).pw_name)
-    except KeyError:
-        return None
-
-
-def _interface_name(index: int) -> str | None:
-    try:
-        return printable(socket.if_indextoname(index)) if index else None
-    except OSError:
-        return None  # it has gone meanwhile

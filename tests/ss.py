@@ -13,9 +13,9 @@ import numpy as np
 
 from tcpwatch.kernel import uapi
 from tcpwatch.kernel.sock_diag import SockDiag
+from tcpwatch.live_source import LiveSource
 from tcpwatch.model.columns import COLUMNS
 from tcpwatch.monitor import Monitor
-from tcpwatch.source import LiveSource
 from tests import lab
 
 STATES = {

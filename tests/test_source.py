@@ -17,13 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch import source
+from tcpwatch import live_source, source
 from tcpwatch.kernel import sock_diag, uapi
 from tcpwatch.kernel.sock_diag import SockDiagError
+from tcpwatch.live_source import LiveSource, open_source
 from tcpwatch.model.sample import Sample, by_cookie
 from tcpwatch.model.states import State
 from tcpwatch.psutil_source import PsutilSource
-from tcpwatch.source import LiveSource, SourceError, open_source
+from tcpwatch.source import SourceError
 from tests import lab, ss
 from tests.kernel import netlink
 from tests.kernel.fake_kernel import FakeKernel
@@ -160,7 +161,7 @@ def test_of_rows_that_came_twice_the_later_one_stays(rows: list[tuple[int, int]]
         row["idiag_cookie"], row["idiag_state"] = cookie, state
     kernel_only = {12: State.SYN_RCVD, 13: State.CLOSED}
     expected = {cookie: kernel_only.get(state, state) for cookie, state in rows}
-    found, cookies, states = by_cookie(table)
+    found, cookies, states, *_ = by_cookie(table)
     assert list(zip(cookies.tolist(), states.tolist(), strict=True)) == sorted(expected.items())
     assert np.array_equal(found["idiag_cookie"], cookies)
 
@@ -182,7 +183,7 @@ def test_what_is_not_complete_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted: list[bytes | OSError] = [INTERRUPTED, netlink.done()]
     empty = [netlink.done()]
     FakeKernel(empty, interrupted, interrupted, empty, [ROW, LOST], [LOST], empty).install(monkeypatch)
-    monkeypatch.setattr(source._BoundSockets, "table", lambda self: np.zeros(0, uapi.SOCKET))
+    monkeypatch.setattr(live_source._BoundSockets, "table", lambda self: np.zeros(0, uapi.SOCKET))
     live = LiveSource()
     first, second = live.sample().completeness, live.sample().completeness
     assert (first.interrupted, first.lost, first.retried, first.complete) == (True, False, True, False)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.model.columns import Column, Keys, Values
+from tcpwatch.model.cells import Keys, Values
+from tcpwatch.model.columns import Column
 from tcpwatch.model.filter import Filter
 from tcpwatch.model.rows import Mark, Rows
 from tcpwatch.model.states import State

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.model.listening import Listening
 from tcpwatch.model.rows import Mark, Rows
 from tcpwatch.model.sample import Sample
 from tcpwatch.model.states import Closer, Role, State
@@ -36,8 +37,7 @@ class Joined:
     """Their states before."""
     new: NDArray[np.intp]
     """Rows that were not there before; empty on the first step."""
-    listening: NDArray[np.bool_]
-    """Table of 65,536: whether some socket listens on the port."""
+    listening: Listening
 
 
 def first(sample: Sample) -> Joined:
@@ -53,7 +53,7 @@ def first(sample: Sample) -> Joined:
         closer=np.zeros(size, np.uint8),
         mark=np.zeros(size, np.uint8),
     )
-    listening = listening_ports(sample)
+    listening = Listening.of(sample.table, sample.state)
     _judge(rows, np.arange(size), listening)
     none = np.empty(0, np.intp)
     return Joined(
@@ -93,9 +93,9 @@ def join(earlier: Joined, sample: Sample) -> Joined:
     mark[changed], mark[new] = Mark.CHANGED, Mark.NEW
     since[changed] = sample.time
     rows = _rows(sample, first_seen=first_seen, since=since, born=born, role=role, closer=closer, mark=mark)
-    listening = listening_ports(sample)
+    listening = Listening.of(sample.table, sample.state)
     _judge(rows, np.concatenate((changed, new)), listening)
-    if (listening & ~earlier.listening).any():  # a listener that came later still makes its port a server's
+    if listening.keys - earlier.listening.keys:  # a listener that came later still makes its port a server's
         _serve(rows, listening)
     gone = _unmatched(len(before), then)
     return Joined(
@@ -108,13 +108,6 @@ def join(earlier: Joined, sample: Sample) -> Joined:
         new=new,
         listening=listening,
     )
-
-
-def listening_ports(sample: Sample) -> NDArray[np.bool_]:
-    """Table of 65,536: whether some socket listens on the port."""
-    ports = np.zeros(65_536, np.bool_)
-    ports[sample.table["idiag_sport"][sample.state == State.LISTEN]] = True
-    return ports
 
 
 def _matched(cookie: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -160,14 +153,14 @@ def _rows(sample: Sample, **memory: NDArray[Any]) -> Rows:
     )
 
 
-def _judge(rows: Rows, where: NDArray[np.intp], listening: NDArray[np.bool_]) -> None:
+def _judge(rows: Rows, where: NDArray[np.intp], listening: Listening) -> None:
     """Role and first closer of the rows that are new or in a new state."""
     state = rows.state[where]
     role = rows.role[where]
     # Half-open sockets are a listener's, which may have closed since; one that has an inode is a connect() that
     # crossed the peer's SYN.
     half_open = (state == State.SYN_RCVD) & (rows.table["idiag_inode"][where] == 0)
-    server = (listening[rows.table["idiag_sport"][where]] & (state != State.SYN_SENT)) | half_open
+    server = (listening.serves(rows.table, where) & (state != State.SYN_SENT)) | half_open
     role = np.where(role == Role.UNKNOWN, np.where(server, Role.SERVER, Role.CLIENT), role)
     role[state == State.LISTEN] = Role.LISTENER
     role[state == State.CLOSED] = Role.UNKNOWN
@@ -179,9 +172,9 @@ def _judge(rows: Rows, where: NDArray[np.intp], listening: NDArray[np.bool_]) ->
     rows.closer[where] = np.where(silent, closer, told)
 
 
-def _serve(rows: Rows, listening: NDArray[np.bool_]) -> None:
-    served = (rows.role == Role.CLIENT) & listening[rows.table["idiag_sport"]] & (rows.state != State.SYN_SENT)
-    rows.role[served] = Role.SERVER
+def _serve(rows: Rows, listening: Listening) -> None:
+    clients = np.flatnonzero((rows.role == Role.CLIENT) & (rows.state != State.SYN_SENT))
+    rows.role[clients[listening.serves(rows.table, clients)]] = Role.SERVER
 
 
 _FIRST_CLOSER = np.zeros(256, np.uint8)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tcpwatch import text
 from tcpwatch.kernel import uapi
 from tcpwatch.kernel.processes import Owner
+from tcpwatch.model.listening import ANY4, ANY6, Key, keys_of, takes
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.states import State
 
@@ -62,13 +63,6 @@ class Listener:
         return text.endpoint(host, self.local_port)
 
 
-Key = tuple[int, int, int]
-"""Local port, then the address as two 64-bit halves, IPv4 in its IPv4-mapped form: what a SYN is looked up by."""
-_MAPPED = 0xFFFF << 32
-_ANY4, _ANY6 = (0, _MAPPED), (0, 0)
-_MAPPED_PREFIX = b"\0" * 10 + b"\xff\xff"
-
-
 def listeners(
     rows: Rows,
     drops: Mapping[int, int],
@@ -82,7 +76,7 @@ def listeners(
     the table's queues are no facts (psutil): all that is known is how many connections are half-open.
     """
     mine = rows.take(np.flatnonzero(rows.state == State.LISTEN))
-    keys = _keys(mine)
+    keys = keys_of(mine.table)
     backlog: Counter[Key] = Counter()
     for key, limit in zip(keys, mine.table["idiag_wqueue"].tolist(), strict=True):
         backlog[key] += limit
@@ -127,7 +121,7 @@ def _half_open(rows: Rows, keys: set[Key]) -> dict[Key, int]:
         candidates.setdefault(key[0], []).append(key)
     found: dict[Key, int] = {}
     for port, rivals in candidates.items():
-        if len(rivals) == 1 and rivals[0][1:] in (_ANY4, _ANY6):
+        if len(rivals) == 1 and rivals[0][1:] in (ANY4, ANY6):
             found[rivals[0]] = int(per_port[port])
         elif per_port[port]:  # also for a single one: half-open ones of other addresses may outlive their listener
             found |= _by_address(rows.table, where[ports == port], rivals)
@@ -143,39 +137,8 @@ def _by_address(table: NDArray[np.void], where: NDArray[np.intp], candidates: li
     v4 = table["idiag_family"][where] == uapi.AF_INET
     left = np.ones(len(where), np.bool_)
     found: dict[Key, int] = {}
-    for key in sorted(candidates, key=lambda key: (key[1:] in (_ANY4, _ANY6), key[1:] == _ANY6)):
-        hit = left & _listens(key, raw, v4)
+    for key in sorted(candidates, key=lambda key: (key[1:] in (ANY4, ANY6), key[1:] == ANY6)):
+        hit = left & takes(key, raw, v4)
         found[key] = int(np.count_nonzero(hit))
         left &= ~hit
     return found
-
-
-def _listens(key: Key, raw: NDArray[np.uint8], v4: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether a listener takes what comes for these local addresses, shape (rows, 16)."""
-    if key[1:] == _ANY6:
-        return np.ones(len(raw), np.bool_)
-    address = key[1].to_bytes(8, "big") + key[2].to_bytes(8, "big")
-    if key[1:] == _ANY4:
-        return np.asarray(v4 | (raw[:, :12] == np.frombuffer(address[:12], np.uint8)).all(axis=1))
-    same = ~v4 & _equal(raw, address)
-    if address.startswith(_MAPPED_PREFIX):
-        same |= v4 & _equal(raw, address[12:].ljust(16, b"\0"))
-    return same
-
-
-def _equal(raw: NDArray[np.uint8], address: bytes) -> NDArray[np.bool_]:
-    halves, (high, low) = raw.view(np.uint64), np.frombuffer(address, np.uint64)
-    return np.asarray((halves[:, 0] == high) & (halves[:, 1] == low))
-
-
-def _halves(table: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Local addresses as two host-order halves, IPv4 as IPv4-mapped."""
-    halves = np.ascontiguousarray(table["idiag_src"]).view(">u8").astype(np.uint64)
-    v4 = table["idiag_family"] == uapi.AF_INET
-    mapped = (halves[:, 0] >> np.uint64(32)) | np.uint64(_MAPPED)
-    return np.where(v4, np.uint64(0), halves[:, 0]), np.where(v4, mapped, halves[:, 1])
-
-
-def _keys(listening: Rows) -> list[Key]:
-    high, low = _halves(listening.table)
-    return list(zip(listening.table["idiag_sport"].tolist(), high.tolist(), low.tolist(), strict=True))

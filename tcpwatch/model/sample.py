@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,29 +90,51 @@ _CANONICAL[_NEW_SYN_RECV] = 3  # the same half-open connection
 _CANONICAL[_BOUND_INACTIVE] = 7  # CLOSED: bound to a port, nothing else
 
 
-def by_cookie(
-    table: NDArray[np.void], memory: Callable[[int], NDArray[np.void]] | None = None
-) -> tuple[NDArray[np.void], NDArray[np.uint64], NDArray[np.uint8]]:
-    """A dump's rows as `Sample` wants them: table, cookie, state, now read-only; `table` is given up to it.
+class Ordered(NamedTuple):
+    """A dump's rows as `Sample` wants them, with contiguous copies of the columns that every poll reads."""
 
-    `memory` gives a table of at least so many rows to sort into; without it, new memory is taken.
-    A socket that moved while the kernel walked its table can come twice: the later row is the truer.
+    table: NDArray[np.void]
+    """uapi.SOCKET, sorted by cookie, each cookie once, read-only."""
+    cookie: NDArray[np.uint64]
+    state: NDArray[np.uint8]
+    """One of the eleven."""
+    inode: NDArray[np.uint32]
+    interface: NDArray[np.uint32]
+
+
+_BLOCK = 16_384
+"""Rows that are moved, and have their columns copied, while they are in the processor's cache."""
+
+
+def by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.void]] | None = None) -> Ordered:
+    """Put a dump's rows in order; `table` is given up to the answer.
+
+    A socket that moved while the kernel walked its table can come twice: the later row is the truer. `memory` gives a
+    table of at least so many rows to sort into; without it, new memory is taken.
     """
     cookie = np.ascontiguousarray(table["idiag_cookie"])
     if bool((cookie[1:] > cookie[:-1]).all()):
         # The kernel gives cookies out as it walks, so that a table of old sockets comes in their order.
-        rows = table
+        order, rows = None, table
     else:
         order = _ascending(cookie)
         cookie = cookie[order]
         last = np.append(cookie[1:] != cookie[:-1], True)
         order, cookie = order[last], cookie[last]
         rows = (memory(len(order)) if memory else np.empty(len(order), table.dtype))[: len(order)]
-        np.take(_opaque(table), order, out=_opaque(rows), mode="clip")
-    state = _CANONICAL[rows["idiag_state"]]
-    for array in (rows, cookie, state):
+    size = len(cookie)
+    ordered = Ordered(rows, cookie, np.empty(size, np.uint8), np.empty(size, np.uint32), np.empty(size, np.uint32))
+    for first in range(0, size, _BLOCK):
+        part = slice(first, first + _BLOCK)
+        block = rows[part]
+        if order is not None:
+            np.take(_opaque(table), order[part], out=_opaque(block), mode="clip")
+        ordered.state[part] = _CANONICAL[block["idiag_state"]]
+        ordered.inode[part] = block["idiag_inode"]
+        ordered.interface[part] = block["idiag_if"]
+    for array in ordered:
         array.flags.writeable = False
-    return rows, cookie, state
+    return ordered
 
 
 def _ascending(cookie: NDArray[np.uint64]) -> NDArray[np.intp]:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tcpwatch.live_source import open_source
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.settings import Settings
-from tcpwatch.source import open_source
 
 PATIENCE_S = 10.0
 """How long owners are searched for in a single look; what is not found by then is told as "not looked up yet"."""

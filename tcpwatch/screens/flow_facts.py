@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from tcpwatch import text
 from tcpwatch.kernel.processes import Process
-from tcpwatch.model.columns import BY_KEY, WHY_UNKNOWN
+from tcpwatch.model.cells import WHY_UNKNOWN
+from tcpwatch.model.columns import BY_KEY
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.states import Closer, Role, State
 from tcpwatch.model.transitions import Origin, Transition

@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import pytest
 
+from tcpwatch.live_source import LiveSource
 from tcpwatch.model.columns import BY_KEY
 from tcpwatch.model.states import State
 from tcpwatch.monitor import Monitor
-from tcpwatch.source import LiveSource
 from tests import lab
 
 Action = Callable[[lab.Produced], None]

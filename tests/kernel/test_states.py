@@ -14,9 +14,9 @@ import pytest
 
 from tcpwatch.kernel import uapi
 from tcpwatch.kernel.sock_diag import SockDiag
+from tcpwatch.live_source import LiveSource
 from tcpwatch.model.columns import BY_KEY
 from tcpwatch.monitor import Monitor
-from tcpwatch.source import LiveSource
 from tests import lab, ss
 
 SO_COOKIE = 57  # asm-generic/socket.h

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tcpwatch.kernel import processes
-from tcpwatch.model.columns import BY_KEY, COLUMNS, EXPORTED, IN_TABLE, MARK_SIGNS, WHY_UNKNOWN, Column
+from tcpwatch.model.cells import WHY_UNKNOWN
+from tcpwatch.model.columns import BY_KEY, COLUMNS, EXPORTED, IN_TABLE, MARK_SIGNS, Column
 from tcpwatch.model.rows import Mark, Rows
 from tcpwatch.model.states import LIFE_ORDER, State
 from tests.views import Sock, make_rows, sock

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -240,8 +239,3 @@ def test_what_was_joined_cannot_be_written_to() -> None:
             with pytest.raises(ValueError, match="read-only"):
                 getattr(rows, name)[0] = 0
     assert known_of(first.rows, 0) == ("none", "client", "?", "1", "1")
-
-
-def test_ports_that_are_listened_on() -> None:
-    listening = flows.listening_ports(sample_of([flow("1 LISTEN 80"), flow("2 LISTEN 65535"), flow("3 ESTAB 81")], 1))
-    assert np.flatnonzero(listening).tolist() == [80, 65_535]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from tcpwatch.live_source import LiveSource
 from tcpwatch.model.listeners import Listener, Queue, listeners
 from tcpwatch.monitor import Monitor
-from tcpwatch.source import LiveSource
 from tests import lab, ss
 from tests.views import make_rows, sock
 

@@ -13,7 +13,7 @@ from tcpwatch.app import TcpwatchApp
 from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION
 from tcpwatch.kernel.sock_diag import info_fields
 from tcpwatch.kernel.uapi import TCP_INFO
-from tcpwatch.model.columns import WHY_UNKNOWN
+from tcpwatch.model.cells import WHY_UNKNOWN
 from tcpwatch.model.states import State
 from tcpwatch.model.transitions import Origin, Transition
 from tcpwatch.model.view import FlowDetail, View
