@@ -71,24 +71,17 @@ def first(sample: Sample) -> Joined:
 def join(earlier: Joined, sample: Sample) -> Joined:
     """The next sample, with the memory of the one before it."""
     before = earlier.rows
-    now, then = _matched(sample.cookie, before.cookie)
-    size = len(sample.cookie)
-    if len(now) == size == len(before):
-        # Nobody came and nobody went: the memory is the same, and only states may differ.
-        first_seen, born = before.first_seen, before.born
-        since, role, closer = before.since.copy(), before.role.copy(), before.closer.copy()
-        known = np.ones(size, np.bool_)
-    else:
-        known = np.zeros(size, np.bool_)
-        known[now] = True
-        first_seen = _carried(before.first_seen, now, then, size, sample.time)
-        since = _carried(before.since, now, then, size, sample.time)
-        born = _carried(before.born, now, then, size, True)
-        role = _carried(before.role, now, then, size, 0)
-        closer = _carried(before.closer, now, then, size, 0)
-    differs = before.state[then] != sample.state[now]
-    changed, old_state = now[differs], before.state[then[differs]]
-    new = np.flatnonzero(~known)
+    known, stays = _shared(sample.cookie, before.cookie)
+    size = len(known)
+    first_seen = _carried(before.first_seen, stays, known, sample.time)
+    since = _carried(before.since, stays, known, sample.time)
+    born = _carried(before.born, stays, known, True)
+    role = _carried(before.role, stays, known, 0)
+    closer = _carried(before.closer, stays, known, 0)
+    states = before.state[stays]
+    differs = np.flatnonzero(states != sample.state[known])
+    changed, old_state = np.flatnonzero(known)[differs], states[differs]
+    new, gone = np.flatnonzero(~known), np.flatnonzero(~stays)
     mark = np.zeros(size, np.uint8)
     mark[changed], mark[new] = Mark.CHANGED, Mark.NEW
     since[changed] = sample.time
@@ -97,7 +90,6 @@ def join(earlier: Joined, sample: Sample) -> Joined:
     _judge(rows, np.concatenate((changed, new)), listening)
     if listening.keys - earlier.listening.keys:  # a listener that came later still makes its port a server's
         _serve(rows, listening)
-    gone = _unmatched(len(before), then)
     return Joined(
         rows=_frozen(rows),
         closed=_closed(before, gone, sample.time),
@@ -110,32 +102,43 @@ def join(earlier: Joined, sample: Sample) -> Joined:
     )
 
 
-def _matched(cookie: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of the cookies that both sorted arrays have, in each of them."""
-    if len(cookie) == len(other) and np.array_equal(cookie, other):
-        same = np.arange(len(cookie))
-        return same, same
+def _shared(cookie: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For two sorted arrays: which of the first are in the second, and which of the second are in the first."""
+    if np.array_equal(cookie, other):
+        return np.ones(len(cookie), np.bool_), np.ones(len(other), np.bool_)
     if not len(cookie) or not len(other):
-        return np.empty(0, np.intp), np.empty(0, np.intp)
+        return np.zeros(len(cookie), np.bool_), np.zeros(len(other), np.bool_)
+    low = min(cookie[0], other[0])
+    span = int(max(cookie[-1], other[-1]) - low) + 1
+    if span <= _DENSE * (len(cookie) + len(other)):
+        # Cookies are counted up: those of a flood lie close together, and a table of their span is quickly looked up.
+        here, there = (cookie - low).astype(np.intp), (other - low).astype(np.intp)
+        return _marked(there, span)[here], _marked(here, span)[there]
     at = np.searchsorted(other, cookie)
     at[at == len(other)] = 0
-    now = np.flatnonzero(other[at] == cookie)
-    return now, at[now]
+    known = other[at] == cookie
+    stays = np.zeros(len(other), np.bool_)
+    stays[at[known]] = True
+    return known, stays
 
 
-def _unmatched(size: int, matched: NDArray[np.intp]) -> NDArray[np.intp]:
-    if len(matched) == size:
-        return np.empty(0, np.intp)
-    rest = np.ones(size, np.bool_)
-    rest[matched] = False
-    return np.flatnonzero(rest)
+_DENSE = 8
+"""Up to so many numbers for each cookie, a table costs less than a search."""
 
 
-def _carried(
-    old: NDArray[Any], now: NDArray[np.intp], then: NDArray[np.intp], size: int, fresh: object
-) -> NDArray[Any]:
-    values = np.full(size, fresh, old.dtype)
-    values[now] = old[then]
+def _marked(places: NDArray[np.intp], size: int) -> NDArray[np.bool_]:
+    table = np.zeros(size, np.bool_)
+    table[places] = True
+    return table
+
+
+def _carried(old: NDArray[Any], stays: NDArray[np.bool_], known: NDArray[np.bool_], fresh: object) -> NDArray[Any]:
+    """The memory of those that stay, at their places among the new rows; `fresh` for the others."""
+    kept = old[stays]
+    if len(kept) == len(known):
+        return kept
+    values = np.full(len(known), fresh, old.dtype)
+    values[known] = kept
     return values
 
 

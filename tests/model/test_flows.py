@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -239,3 +240,11 @@ def test_what_was_joined_cannot_be_written_to() -> None:
             with pytest.raises(ValueError, match="read-only"):
                 getattr(rows, name)[0] = 0
     assert known_of(first.rows, 0) == ("none", "client", "?", "1", "1")
+
+
+@given(st.sets(st.integers(1, 60)), st.sets(st.integers(1, 60)), st.sampled_from([1, 10**12]))
+def test_shared_cookies_close_together_and_far_apart(mine: set[int], others: set[int], distance: int) -> None:
+    here, there = (np.array(sorted(s), np.uint64) * np.uint64(distance) for s in (mine, others))
+    known, stays = flows._shared(here, there)
+    assert known.tolist() == [cookie in others for cookie in sorted(mine)]
+    assert stays.tolist() == [cookie in mine for cookie in sorted(others)]
