@@ -70,6 +70,8 @@ class SockDiag:
         self._buffer = np.zeros((_BATCH + _DATAGRAM) >> 2, np.uint32)
         self._bytes = self._buffer.data.cast("B")
         self._tables = tables or Pool(uapi.SOCKET)
+        self._small_tables = Pool(uapi.SOCKET)
+        """For the dumps of few sockets: one that took a large table would keep it from the sample."""
         self._expected = _LEAST_ROWS
 
     def dump(self, states: int = uapi.TCPF_ALL, first: NDArray[np.void] | None = None) -> Dump:
@@ -80,7 +82,8 @@ class SockDiag:
         Raises SockDiagError where the kernel refuses, MessageError where it answers something else.
         """
         dump = self._dump(states, first=first)
-        self._expected = max(_LEAST_ROWS, len(dump.table) + len(dump.table) // 64)
+        if states == uapi.TCPF_ALL:
+            self._expected = max(_LEAST_ROWS, len(dump.table) + len(dump.table) // 64)
         return dump
 
     def listeners(self) -> Dump:
@@ -135,7 +138,8 @@ class SockDiag:
         request["idiag_states"] = states
         request["idiag_ext"] = drops << (uapi.INET_DIAG_SKMEMINFO - 1)
         self._send(uapi.TCPDIAG_GETSOCK, uapi.NLM_F_DUMP, request)
-        rows = _Rows(self._tables, self._expected)
+        whole = states == uapi.TCPF_ALL
+        rows = _Rows(self._tables, self._expected) if whole else _Rows(self._small_tables, _LEAST_ROWS)
         if first is not None:
             rows.next(len(first))[:] = first
         dropped = []
