@@ -15,6 +15,7 @@ import pytest
 from pyroute2.netlink import diag as pyroute2_diag
 
 from tcpwatch.kernel import messages, sock_diag, uapi
+from tcpwatch.kernel.pool import Pool
 from tcpwatch.kernel.sock_diag import SockDiag, SockDiagError
 from tests import lab, ss
 from tests.kernel import netlink
@@ -277,3 +278,13 @@ def test_it_stays_in_the_namespace_in_which_it_was_opened(diag: SockDiag) -> Non
         assert theirs == inodes[1:]
         assert inodes[0] in ours
         assert inodes[1] not in ours
+
+
+def test_a_dump_of_few_sockets_takes_none_of_the_large_tables(namespace: lab.Namespace) -> None:
+    tables = Pool(uapi.SOCKET)
+    with socket.create_server(("127.0.0.1", 0)), closing(SockDiag(tables)) as diag:
+        assert len(diag.listeners().table)
+        diag.bound()
+        assert len(tables._arrays) == 0
+        assert len(diag.dump().table)
+        assert len(tables._arrays) == 1
