@@ -19,6 +19,7 @@ from textual.screen import Screen
 from textual.theme import BUILTIN_THEMES
 
 from tcpwatch.kernel.printable import printable
+from tcpwatch.model.listening import Key
 from tcpwatch.model.view import View
 from tcpwatch.poller import Broken, Outcome, Poller, Steps, Unreadable
 from tcpwatch.screens.main import TABS, MainScreen
@@ -194,6 +195,13 @@ class TcpwatchApp(App[None]):
             self.monitor.interval_s = interval_s
         self._ask_every(interval_s)
 
+    def look_into(self, key: Key | None) -> None:
+        """Ask for what is inside the queues of this address and port from now on, and for the first of it at once."""
+        if self.monitor is not None:
+            self.monitor.focus = key
+        if self._poller is not None and key is not None:
+            self._poller.ask()
+
     def watch_flows(self, cookies: frozenset[int]) -> None:
         """Ask for the detail of these flows from now on, and for the first one at once."""
         if self.monitor is not None:
@@ -257,7 +265,7 @@ def run(settings: Settings) -> int:
     if settings.theme is not None and settings.theme not in BUILTIN_THEMES:
         themes = ", ".join(sorted(BUILTIN_THEMES))
         raise SettingsError(f"no theme is called {settings.theme!r}; there are {themes}")
-    monitor = Monitor(open_source(settings.source), settings.interval_s, settings.budget)
+    monitor = Monitor(open_source(settings.source, watch_queues=True), settings.interval_s, settings.budget)
     poller = Poller(monitor)
     poller.start()
     try:

@@ -18,6 +18,7 @@ from tcpwatch.kernel.printable import printable
 from tcpwatch.kernel.processes import OwnerFinder
 from tcpwatch.kernel.sock_diag import SockDiag, SockDiagError
 from tcpwatch.model.sample import Completeness, Sample, SourceInfo, by_cookie, empty_table
+from tcpwatch.queue_watch import QueueWatch
 from tcpwatch.source import Source, SourceError, privilege, read_counters
 
 OWNERS_SHARE = 0.5
@@ -27,17 +28,19 @@ OWNERS_LEAST_S = 0.05
 
 
 def open_source(
-    kind: Literal["auto", "sock_diag", "psutil"] = "auto", owners_least_s: float = OWNERS_LEAST_S
+    kind: Literal["auto", "sock_diag", "psutil"] = "auto",
+    owners_least_s: float = OWNERS_LEAST_S,
+    watch_queues: bool = False,
 ) -> Source:
     """The best source of this host, or the one that is asked for. Raises SourceError.
 
     `owners_least_s` is the time that each sample may spend on finding owners, if need be: a front end that draws once
-    gives more than one that polls.
+    gives more than one that polls. With `watch_queues` a thread looks at the accept queues between two samples.
     """
     if kind == "psutil":
         return _psutil()
     try:
-        return LiveSource(owners_least_s)
+        return LiveSource(owners_least_s, watch_queues)
     except (SockDiagError, MessageError) as error:
         if kind == "sock_diag":
             raise SourceError(f"{_reason(error)}; --source psutil shows less, but works without it") from error
@@ -59,8 +62,11 @@ def _reason(error: SockDiagError | MessageError) -> str:
 class LiveSource:
     """sock_diag, /proc/net, /proc/sys/net and the processes of this network namespace."""
 
-    def __init__(self, owners_least_s: float = OWNERS_LEAST_S) -> None:
-        """Raises SockDiagError where sock_diag cannot be used, MessageError where it answers something else."""
+    def __init__(self, owners_least_s: float = OWNERS_LEAST_S, watch_queues: bool = False) -> None:
+        """As `open_source`.
+
+        Raises SockDiagError where sock_diag cannot be used, MessageError where it answers something else.
+        """
         self.info = SourceInfo("sock_diag", privilege())
         self._tables = Pool(uapi.SOCKET)
         self._diag = SockDiag(self._tables)
@@ -71,6 +77,7 @@ class LiveSource:
         self._host = printable(socket.gethostname())
         try:
             self._diag.listeners()  # a kernel without tcp_diag says so here, and not in the middle of a screen
+            self._queues = QueueWatch() if watch_queues else None
         except BaseException:
             self._diag.close()
             raise
@@ -86,7 +93,7 @@ class LiveSource:
         begin = time.monotonic()
         bound = self._bound.table()
         dump = self._diag.dump(first=bound)
-        listeners = self._diag.listeners()
+        listeners, peaks = self._diag.listeners(), self._queues.take() if self._queues else {}
         drops = dict(zip(listeners.table["idiag_cookie"].tolist(), listeners.drops.tolist(), strict=True))
         now, monotonic = time.time(), time.monotonic()
         ordered = by_cookie(dump.table, self._tables.take)
@@ -111,9 +118,13 @@ class LiveSource:
             table=table,
             cookie=cookie,
             state=ordered.state,
+            inode=inode,
+            local_port=ordered.local_port,
+            family=ordered.family,
             owner=owner,
             owners=self._owners.owners,
             drops=drops,
+            peaks=peaks,
             counters=figures,
             sysctls=sysctl.read(),
             users=self._names.users(table["idiag_uid"][held]),
@@ -133,6 +144,8 @@ class LiveSource:
 
     def close(self) -> None:
         """As Source.close."""
+        if self._queues:
+            self._queues.close()
         self._diag.close()
         self._owners = OwnerFinder()  # a search that was not finished holds a directory of /proc open
 

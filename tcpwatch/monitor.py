@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from tcpwatch.model import flows, ports
-from tcpwatch.model.columns import untold
+from tcpwatch.model.diagnosis.engine import Diagnosis
+from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.history import Series
-from tcpwatch.model.listeners import Listener, listeners
+from tcpwatch.model.listening import Key
+from tcpwatch.model.queue_members import focus
+from tcpwatch.model.queues import Queues
 from tcpwatch.model.rates import rates
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
 from tcpwatch.model.states import LIFE_ORDER, State
 from tcpwatch.model.transitions import Origin, Transitions
-from tcpwatch.model.view import FlowDetail, Gauge, Pace, Trend, View
+from tcpwatch.model.view import ARRIVALS, FlowDetail, Gauge, Pace, RateTrend, Trend, View
 from tcpwatch.source import Source
 
 TREND_S = 120
 """Seconds of history that a View carries for its sparklines."""
+TRENDS = (
+    ARRIVALS, "SyncookiesSent", "SyncookiesRecv", "SyncookiesFailed", "ListenOverflows", "ListenDrops",
+    "OutRsts", "EmbryonicRsts", "EstabResets",
+)  # fmt: skip
+"""The rates of which a View carries history."""
 
 
 class Monitor:
     """Polls a source and remembers what it needs to tell what changed. One thread calls `step`."""
 
-    def __init__(self, source: Source, interval_s: float = 1.0, budget: float = 0.25) -> None:
-        """`budget` is the share of one core that polling may take."""
+    def __init__(
+        self, source: Source, interval_s: float = 1.0, budget: float = 0.25, thresholds: Thresholds = DEFAULT
+    ) -> None:
+        """`budget` is the share of one core that polling may take, `thresholds` are those of the diagnosis."""
         self.interval_s = interval_s
         """Seconds between steps that a person asked for; may be set at any time."""
         self.watched: frozenset[int] = frozenset()
         """Cookies of the flows whose detail is wanted in the next View; may be set at any time."""
+        self.focus: Key | None = None
+        """The listening address and port whose queues the next View is to look into; may be set at any time."""
         self._source = source
         self._budget = budget
         self._step = 0
@@ -38,22 +51,29 @@ class Monitor:
         self._joined: flows.Joined | None = None
         self._counts: dict[State, int] = {}
         self._history = Series([state.name for state in LIFE_ORDER])
+        self._rate_history = Series(TRENDS)
         self._transitions = Transitions()
+        self._queues = Queues(thresholds.syn_queue_share)
+        self._diagnosis = Diagnosis(thresholds)
 
     def step(self) -> View:
         """Poll once. Raises SourceError where no sample can be had; the next step tries again."""
         wall, cpu = time.monotonic(), time.thread_time()
-        watched = self.watched
+        watched, key = self.watched, self.focus
         sample, before = self._source.sample(watched), self._sample
         joined = flows.join(self._joined, sample) if self._joined else flows.first(sample)
         self._remember(joined, sample)
         elapsed_s = sample.monotonic - before.monotonic if before else None
         counts, earlier = _counted(sample), self._counts
         self._history.add(sample.monotonic, {state.name: count for state, count in counts.items()})
+        moved = rates(before, sample) if before else {}
+        queues = self._queues.step(joined, sample, before, moved)
+        if queues.arrivals_per_s is not None:
+            self._rate_history.add(sample.monotonic, {**moved, ARRIVALS: queues.arrivals_per_s})
         self._step += 1
         self._sample, self._joined, self._counts = sample, joined, counts
         rows = joined.rows
-        return View(
+        view = View(
             step=self._step,
             sample=sample,
             rows=rows,
@@ -63,17 +83,24 @@ class Monitor:
             elapsed_s=elapsed_s,
             counts=counts,
             count_rates={s: (n - earlier[s]) / elapsed_s for s, n in counts.items()} if elapsed_s else {},
-            rates=rates(before, sample) if before else {},
+            rates=moved,
             trend=self._trend(),
-            listeners=_listeners(rows, sample, before),
-            half_open=counts[State.SYN_RCVD],
+            listeners=queues.listeners,
+            queue_trend=queues.trend,
+            half_open=queues.half_open,
+            crowded=queues.crowded,
+            stray=queues.traffic.stray,
+            arrivals_per_s=queues.arrivals_per_s,
+            rate_trend=self._rate_trend(),
             time_wait=Gauge(counts[State.TIME_WAIT], sample.sysctls.get("tcp_max_tw_buckets")),
             orphans=Gauge(sample.counters.get("TCP_orphan"), sample.sysctls.get("tcp_max_orphans")),
             memory_pages=Gauge(sample.counters.get("TCP_mem"), sample.sysctls.get("tcp_mem_high")),
             ports=_ports(rows, sample),
             details={cookie: self._detail(sample, cookie) for cookie in watched},
+            focus=focus(key, rows, queues.traffic) if key is not None else None,
             pace=self._pace(time.monotonic() - wall, time.thread_time() - cpu),
         )
+        return replace(view, findings=self._diagnosis.step(view))
 
     def close(self) -> None:
         """Close the source."""
@@ -94,19 +121,16 @@ class Monitor:
             slot_s, {state: tuple(column) for state, column in zip(LIFE_ORDER, values.T.tolist(), strict=True)}
         )
 
+    def _rate_trend(self) -> RateTrend:
+        slot_s, values = self._rate_history.window(TREND_S)
+        return RateTrend(slot_s, {name: tuple(column) for name, column in zip(TRENDS, values.T.tolist(), strict=True)})
+
     def _detail(self, sample: Sample, cookie: int) -> FlowDetail:
         return FlowDetail(sample.tcp_info.get(cookie), self._transitions.of(cookie))
 
     def _pace(self, duration_s: float, cpu_s: float) -> Pace:
         asked_s = self.interval_s
         return Pace(duration_s, cpu_s, asked_s, max(asked_s, cpu_s / self._budget))
-
-
-def _listeners(rows: Rows, sample: Sample, before: Sample | None) -> tuple[Listener, ...]:
-    told = "recv_queue" not in untold(sample.source.kind)
-    if before is None:
-        return listeners(rows, sample.drops, {}, None, told)
-    return listeners(rows, sample.drops, before.drops, sample.monotonic - before.monotonic, told)
 
 
 def _counted(sample: Sample) -> dict[State, int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from tcpwatch.model.listening import Key
 from tcpwatch.model.view import View
 from tcpwatch.source import SourceError
 
@@ -22,6 +23,8 @@ class Steps(Protocol):
     """Seconds between steps that a person asked for; may be set at any time."""
     watched: frozenset[int]
     """Cookies of the flows whose detail is wanted; may be set at any time."""
+    focus: Key | None
+    """The listening address and port whose queues are to be looked into; may be set at any time."""
 
     def step(self) -> View:
         """Poll once. Raises SourceError or OSError where that cannot be done now."""

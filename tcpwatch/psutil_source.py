@@ -48,7 +48,7 @@ class PsutilSource:
         for row, connection in zip(raw, connections, strict=True):
             _fill(row, connection)
             pids[int(row["idiag_cookie"])] = connection.pid
-        table, cookie, state, *_ = by_cookie(raw)
+        ordered = by_cookie(raw)
         figures, reasons = read_counters()
         return Sample(
             time=now,
@@ -56,12 +56,16 @@ class PsutilSource:
             host=printable(socket.gethostname()),
             source=self.info,
             completeness=Completeness(reasons=reasons),
-            table=table,
-            cookie=cookie,
-            state=state,
-            owner=self._owner_codes([pids[c] for c in cookie.tolist()]),
+            table=ordered.table,
+            cookie=ordered.cookie,
+            state=ordered.state,
+            inode=ordered.inode,
+            local_port=ordered.local_port,
+            family=ordered.family,
+            owner=self._owner_codes([pids[c] for c in ordered.cookie.tolist()]),
             owners=self._known,
             drops={},
+            peaks={},
             counters=figures,
             sysctls=sysctl.read(),
         )

@@ -73,7 +73,7 @@ def test_what_changed_from_step_to_step() -> None:
         (2, 2.0, 1, 0),
         (3, 1.0, 0, 2),
     ]
-    assert [view.half_open for view in views] == [0, 1, 1]
+    assert [view.half_open.count for view in views] == [0, 1, 1]
     assert views[1].rows.mark.tolist() == [Mark.NONE, Mark.CHANGED, Mark.NEW]
     assert views[1].count_rates[State.ESTABLISHED] == -0.5
     assert views[1].count_rates[State.SYN_RCVD] == 0.5

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from tcpwatch.kernel import uapi
 from tcpwatch.kernel.printable import printable
 from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, Owner, Process
-from tcpwatch.model.listeners import Listener, Queue
+from tcpwatch.model import flows
+from tcpwatch.model.diagnosis.thresholds import DEFAULT
+from tcpwatch.model.queues import Queues
 from tcpwatch.model.rows import Mark, Rows
 from tcpwatch.model.sample import Completeness, Sample, SourceInfo
 from tcpwatch.model.states import LIFE_ORDER, Closer, Role, State
-from tcpwatch.model.view import FlowDetail, Gauge, Pace, Trend, View
+from tcpwatch.model.view import FlowDetail, Gauge, Pace, RateTrend, Trend, View
 
 NOW = 1_700_000_000.0
 """Unix seconds of every view's sample, unless told."""
@@ -59,6 +61,7 @@ class Sock:
     cgroup_id: int | None
     shutdown: int | None
     mapped: bool
+    v6only: bool
 
     @property
     def owner(self) -> Owner | None:
@@ -100,6 +103,7 @@ def sock(
     cgroup_id: int | None = None,
     shutdown: int | None = None,
     mapped: bool = False,
+    v6only: bool = False,
 ) -> Sock:
     """A socket: endpoints as `10.0.0.1:80` or `[::1]:80`; `also` are further (pid, name) that hold it.
 
@@ -110,7 +114,7 @@ def sock(
         state if isinstance(state, State) else State.parse(state), _endpoint(local), _endpoint(remote),
         process, pid, command, tuple(also), owner_code, uid, user, recv_queue, send_queue, timer, timer_s,
         retransmits, Role[role.upper()], Closer[closer.upper()], Mark[mark.upper()], age_s, state_age_s,
-        born, cookie, inode, interface, cgroup_id, shutdown, mapped,
+        born, cookie, inode, interface, cgroup_id, shutdown, mapped, v6only,
     )  # fmt: skip
 
 
@@ -163,7 +167,7 @@ def make_table(socks: Sequence[Sock], interfaces: Sequence[str] = ()) -> NDArray
         row["idiag_if"] = interfaces.index(s.interface) + 1 if s.interface else 0
         row["cgroup_id"], row["shutdown"] = s.cgroup_id or 0, s.shutdown or 0
         has_cgroup, has_shutdown = s.cgroup_id is not None, s.shutdown is not None
-        row["has"] = uapi.HAS_CGROUP_ID * has_cgroup | uapi.HAS_SHUTDOWN * has_shutdown
+        row["has"] = uapi.HAS_CGROUP_ID * has_cgroup | uapi.HAS_SHUTDOWN * has_shutdown | uapi.IS_V6ONLY * s.v6only
     table.flags.writeable = False
     return table
 
@@ -189,26 +193,6 @@ def _frozen(values: Any, dtype: Any) -> NDArray[Any]:
     return array
 
 
-def make_listeners(rows: Rows) -> tuple[Listener, ...]:
-    """One listener for each LISTEN row, its SYN queue counted by address and port; drops are not known."""
-    found = []
-    ends = list(zip(rows.table["idiag_src"].tolist(), rows.table["idiag_sport"].tolist(), strict=True))
-    states = rows.state.tolist()
-    for i, state in enumerate(states):
-        if state != State.LISTEN:
-            continue
-        row, code = rows.table[i], int(rows.owner[i])
-        same = [other for other, end in zip(states, ends, strict=True) if end == ends[i]]
-        host = ipaddress.ip_address(bytes(row["idiag_src"])[: 4 if row["idiag_family"] == uapi.AF_INET else 16])
-        limit = int(row["idiag_wqueue"])
-        found.append(Listener(
-            int(rows.cookie[i]), int(row["idiag_family"]), str(host), int(row["idiag_sport"]),
-            rows.owners[code] if code >= 0 else None, Queue(int(row["idiag_rqueue"]), limit),
-            Queue(same.count(State.SYN_RCVD), limit), same.count(State.LISTEN), None, None,
-        ))  # fmt: skip
-    return tuple(sorted(found, key=lambda one: (-one.accept_queue.share, one.local_port)))
-
-
 def make_sample(rows: Rows, **overrides: Any) -> Sample:
     """The sample that these rows came from; root, complete, no counters, unless told."""
     facts: dict[str, Any] = {
@@ -220,9 +204,13 @@ def make_sample(rows: Rows, **overrides: Any) -> Sample:
         "table": rows.table,
         "cookie": rows.cookie,
         "state": rows.state,
+        "inode": np.ascontiguousarray(rows.table["idiag_inode"]),
+        "local_port": rows.table["idiag_sport"].astype(np.uint16),
+        "family": np.ascontiguousarray(rows.table["idiag_family"]),
         "owner": rows.owner,
         "owners": rows.owners,
         "drops": {},
+        "peaks": {},
         "counters": {},
         "sysctls": {},
         "users": rows.users,
@@ -258,9 +246,12 @@ def view_of(
     """A View of these rows, for tables too big for specs."""
     numbers = np.bincount(rows.state, minlength=16).tolist()
     counts = {state: numbers[state] for state in LIFE_ORDER}
+    sample = overrides.get("sample") or make_sample(rows)
+    joined = flows.first(sample)
+    queues = Queues(DEFAULT.syn_queue_share).step(replace(joined, rows=rows), sample, None, {})
     facts: dict[str, Any] = {
         "step": step,
-        "sample": make_sample(rows),
+        "sample": sample,
         "rows": rows,
         "closed": closed,
         "opened": int(np.count_nonzero(rows.mark == Mark.NEW)),
@@ -270,13 +261,19 @@ def view_of(
         "count_rates": dict.fromkeys(LIFE_ORDER, 0.0) if step > 1 else {},
         "rates": {},
         "trend": Trend(2.0, {state: (float(counts[state]),) for state in LIFE_ORDER}),
-        "listeners": () if "listeners" in overrides else make_listeners(rows),
-        "half_open": counts[State.SYN_RCVD],
+        "listeners": queues.listeners,
+        "queue_trend": queues.trend,
+        "half_open": queues.half_open,
+        "crowded": queues.crowded,
+        "stray": queues.traffic.stray,
+        "arrivals_per_s": None if step == 1 else 0.0,
+        "rate_trend": RateTrend(1.0, {}),
         "time_wait": Gauge(counts[State.TIME_WAIT], 131_072),
         "orphans": Gauge(0, 65_536),
         "memory_pages": Gauge(12, 190_000),
         "ports": Gauge(0, 28_232),
         "details": details or {},
+        "focus": None,
         "pace": Pace(0.012, 0.011, 1.0, 1.0),
     }
     return View(**{**facts, **overrides})

@@ -134,6 +134,8 @@ def _copy(words: Words, offsets: Offsets, layout: Layout, table: NDArray[np.void
     shutdown = _payload(layout, uapi.INET_DIAG_SHUTDOWN, 1)
     table["shutdown"] = words.view(np.uint8)[4 * (offsets + shutdown)] if shutdown else 0
     table["has"] = bool(cgroup) * uapi.HAS_CGROUP_ID | bool(shutdown) * uapi.HAS_SHUTDOWN
+    if v6only := _payload(layout, uapi.INET_DIAG_SKV6ONLY, 1):
+        table["has"] |= (words.view(np.uint8)[4 * (offsets + v6only)] != 0) * np.uint8(uapi.IS_V6ONLY)
 
 
 def _drops(words: Words, offsets: Offsets, layout: Layout) -> Drops | int:

@@ -28,6 +28,7 @@ TCPF_BOUND_INACTIVE = 1 << 13
 INET_DIAG_INFO = 2
 INET_DIAG_SKMEMINFO = 7
 INET_DIAG_SHUTDOWN = 8
+INET_DIAG_SKV6ONLY = 11
 INET_DIAG_CGROUP_ID = 21
 SK_MEMINFO_DROPS = 8
 
@@ -104,9 +105,9 @@ SOCKET = np.dtype(
 """One row of a socket table: `inet_diag_msg`, then the attributes that come unasked.
 
 `shutdown` is RCV_SHUTDOWN (1) | SEND_SHUTDOWN (2); `has` says which attributes were sent (HAS_*), so that an absent
-cgroup is not taken for cgroup 0.
+cgroup is not taken for cgroup 0, and whether SKV6ONLY was 1, which is sent of IPv6 sockets in LISTEN and CLOSED.
 """
-HAS_CGROUP_ID, HAS_SHUTDOWN = 1, 2
+HAS_CGROUP_ID, HAS_SHUTDOWN, IS_V6ONLY = 1, 2, 4
 
 _U4 = """rto ato snd_mss rcv_mss unacked sacked lost retrans fackets last_data_sent last_ack_sent last_data_recv
 last_ack_recv pmtu rcv_ssthresh rtt rttvar snd_ssthresh snd_cwnd advmss reordering rcv_rtt rcv_space total_retrans"""

@@ -53,8 +53,8 @@ def first(sample: Sample) -> Joined:
         closer=np.zeros(size, np.uint8),
         mark=np.zeros(size, np.uint8),
     )
-    listening = Listening.of(sample.table, sample.state)
-    _judge(rows, np.arange(size), listening)
+    listening = Listening.of(sample)
+    _judge(rows, np.arange(size), sample, listening)
     none = np.empty(0, np.intp)
     return Joined(
         rows=_frozen(rows),
@@ -86,10 +86,10 @@ def join(earlier: Joined, sample: Sample) -> Joined:
     mark[changed], mark[new] = Mark.CHANGED, Mark.NEW
     since[changed] = sample.time
     rows = _rows(sample, first_seen=first_seen, since=since, born=born, role=role, closer=closer, mark=mark)
-    listening = Listening.of(sample.table, sample.state)
-    _judge(rows, np.concatenate((changed, new)), listening)
-    if listening.keys - earlier.listening.keys:  # a listener that came later still makes its port a server's
-        _serve(rows, listening)
+    listening = Listening.of(sample)
+    _judge(rows, np.concatenate((changed, new)), sample, listening)
+    if set(listening.keys) - set(earlier.listening.keys):  # a listener that came later still makes its port a server's
+        _serve(rows, sample, listening)
     return Joined(
         rows=_frozen(rows),
         closed=_closed(before, gone, sample.time),
@@ -156,14 +156,14 @@ def _rows(sample: Sample, **memory: NDArray[Any]) -> Rows:
     )
 
 
-def _judge(rows: Rows, where: NDArray[np.intp], listening: Listening) -> None:
+def _judge(rows: Rows, where: NDArray[np.intp], sample: Sample, listening: Listening) -> None:
     """Role and first closer of the rows that are new or in a new state."""
     state = rows.state[where]
     role = rows.role[where]
     # Half-open sockets are a listener's, which may have closed since; one that has an inode is a connect() that
     # crossed the peer's SYN.
-    half_open = (state == State.SYN_RCVD) & (rows.table["idiag_inode"][where] == 0)
-    server = (listening.serves(rows.table, where) & (state != State.SYN_SENT)) | half_open
+    half_open = (state == State.SYN_RCVD) & (sample.inode[where] == 0)
+    server = ((listening.takers(sample, where) >= 0) & (state != State.SYN_SENT)) | half_open
     role = np.where(role == Role.UNKNOWN, np.where(server, Role.SERVER, Role.CLIENT), role)
     role[state == State.LISTEN] = Role.LISTENER
     role[state == State.CLOSED] = Role.UNKNOWN
@@ -175,9 +175,9 @@ def _judge(rows: Rows, where: NDArray[np.intp], listening: Listening) -> None:
     rows.closer[where] = np.where(silent, closer, told)
 
 
-def _serve(rows: Rows, listening: Listening) -> None:
+def _serve(rows: Rows, sample: Sample, listening: Listening) -> None:
     clients = np.flatnonzero((rows.role == Role.CLIENT) & (rows.state != State.SYN_SENT))
-    rows.role[clients[listening.serves(rows.table, clients)]] = Role.SERVER
+    rows.role[clients[listening.takers(sample, clients) >= 0]] = Role.SERVER
 
 
 _FIRST_CLOSER = np.zeros(256, np.uint8)

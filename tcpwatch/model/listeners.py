@@ -2,24 +2,27 @@
 
 For a listener the kernel tells the accept queue's depth as `idiag_rqueue` and its limit, min(listen()'s argument,
 somaxconn), as `idiag_wqueue`. The SYN queue is not told: its depth is the number of SYN_RCVD sockets with the
-listener's local address and port, its limit is the same backlog (net/ipv4/inet_connection_sock.c; sock_diag(7)).
+listener's local address and port, its limit is the same backlog; without SYN cookies a quarter of tcp_max_syn_backlog
+is kept free besides (tcp_conn_request in net/ipv4/tcp_input.c; inet_connection_sock.c; sock_diag(7)).
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import text
-from tcpwatch.kernel import uapi
 from tcpwatch.kernel.processes import Owner
-from tcpwatch.model.listening import ANY4, ANY6, Key, keys_of, takes
+from tcpwatch.model.half_open import Requests
+from tcpwatch.model.listening import NOBODY, Key, Listening
 from tcpwatch.model.rows import Rows
-from tcpwatch.model.states import State
+from tcpwatch.model.sample import Sample
+from tcpwatch.model.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,23 @@ class Queue:
         """What is used of the limit, 0 where it is not known; a limit of 0 counts as 1, since one connection fits."""
         return 0.0 if self.depth is None or self.limit is None else self.depth / max(self.limit, 1)
 
+    def holds(self, depth: int | None) -> bool:
+        """Whether so many are within the limit; true where one of both is not known."""
+        return depth is None or self.limit is None or depth <= self.limit
+
 
 UNTOLD = Queue(None, None)
+
+
+class Cap(enum.Enum):
+    """Who sets a queue's limit; the value says it to people."""
+
+    SOMAXCONN = "net.core.somaxconn"
+    LISTEN = "listen()"
+    """The application's argument, or a somaxconn that was another when it called listen()."""
+    SYN_BACKLOG = "tcp_max_syn_backlog"
+    """Three quarters of it: without SYN cookies the last quarter is kept for proven peers."""
+    UNKNOWN = text.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +73,30 @@ class Listener:
     drops: int | None
     """Segments dropped by this listener since it was opened; None where the source does not tell."""
     drops_per_s: float | None
+    key: Key
+    """What the sockets of a group have in common."""
+    inode: int = 0
+    interface: str = ""
+    """The interface that it is bound to; empty for any."""
+    accept_peak: int | None = None
+    """The deepest that the accept queue was seen since the step before."""
+    syn_peak: int = 0
+    """The deepest that the SYN queue (of the group) was seen in the last steps: a flooded one loses half of its
+    members at once every 7 s or so."""
+    accept_cap: Cap = Cap.UNKNOWN
+    syn_cap: Cap = Cap.UNKNOWN
+    accepted_per_s: float | None = None
+    """Accepted by the group, as far as the polls saw it: what came and went between two is not counted."""
+    waiting: int = 0
+    """Connections in the group's accept queues that the table has."""
+    given_up: int = 0
+    """Of these, clients that have closed already."""
+    waiting_s: float | None = None
+    """How long the oldest of them has waited; None where nothing waits."""
+    waiting_longer: bool = False
+    """It waited when we came: `waiting_s` is the least."""
+    repeated: int = 0
+    """Half-open connections of the group whose SYN+ACK was repeated."""
 
     @property
     def endpoint(self) -> str:
@@ -62,83 +104,142 @@ class Listener:
         host = "*" if self.local_address in ("0.0.0.0", "::") else self.local_address
         return text.endpoint(host, self.local_port)
 
+    @property
+    def process(self) -> str:
+        """`nginx[1234]`; empty where the owner is not known."""
+        return f"{self.owner.processes[0].name}[{self.owner.processes[0].pid}]" if self.owner else ""
 
-def listeners(
-    rows: Rows,
-    drops: Mapping[int, int],
-    before: Mapping[int, int],
-    elapsed_s: float | None,
-    queues_told: bool = True,
-) -> tuple[Listener, ...]:
-    """Every listener of the table, the fullest accept queue first, then by port.
+    @property
+    def accept_full(self) -> bool:
+        """The accept queue took no more, now or at some moment since the step before."""
+        return not self.accept_queue.holds(
+            self.accept_peak if self.accept_peak is not None else self.accept_queue.depth
+        )
 
-    `drops` and `before` are cookie → drops of this sample and of the one `elapsed_s` earlier. Without `queues_told`
-    the table's queues are no facts (psutil): all that is known is how many connections are half-open.
-    """
-    mine = rows.take(np.flatnonzero(rows.state == State.LISTEN))
-    keys = keys_of(mine.table)
-    backlog: Counter[Key] = Counter()
-    for key, limit in zip(keys, mine.table["idiag_wqueue"].tolist(), strict=True):
-        backlog[key] += limit
-    half_open = _half_open(rows, set(keys))
-    sizes = Counter(keys)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traffic:
+    """What one step found out about queues; per key where it says so, in the order of `listening.keys`."""
+
+    listening: Listening
+    requests: Requests
+    waiting: Waiting
+    accepted: NDArray[np.intp] | None
+    """Per key; None on the first step."""
+    syn_peak: NDArray[np.intp]
+    """Per key: the deepest SYN queue of the last steps, this one included."""
+
+    def syn_depths(self) -> NDArray[np.intp]:
+        """Half-open connections per key."""
+        return self._per_key(self.requests.key)
+
+    def repeated(self) -> NDArray[np.intp]:
+        """Of these, those whose SYN+ACK was repeated."""
+        return self._per_key(self.requests.key[self.requests.repeats > 0])
+
+    def _per_key(self, key: NDArray[np.int32]) -> NDArray[np.intp]:
+        return np.bincount(key + 1, minlength=len(self.listening.keys) + 1)[1:]
+
+    @property
+    def stray(self) -> int:
+        """Half-open connections whose listener has gone."""
+        return int(np.count_nonzero(self.requests.key == NOBODY))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the samples tell beside their tables."""
+
+    before: Mapping[int, int]
+    """Cookie → drops of the sample `elapsed_s` earlier."""
+    elapsed_s: float | None
+    queues: bool = True
+    """Without, the table's queues are no facts (psutil): all that is known is how many connections are half-open."""
+
+
+def listeners(rows: Rows, sample: Sample, traffic: Traffic, told: Told) -> tuple[Listener, ...]:
+    """Every listener of the sample, the fullest accept queue first, then by port."""
+    listening = traffic.listening
+    groups = _groups(rows, sample, traffic, told)
+    _, capped = _syn_limits(sample, listening)
+    mine = rows.take(listening.row)
     found = []
-    for at, key in enumerate(keys):
+    for at, place in enumerate(listening.key.tolist()):
         row, cookie, code = mine.table[at], int(mine.cookie[at]), int(mine.owner[at])
-        dropped = drops.get(cookie)
+        key, dropped = listening.keys[place], sample.drops.get(cookie)
+        queue = Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if told.queues else UNTOLD
+        cap = _accept_cap(queue.limit, sample.sysctls.get("somaxconn"))
         found.append(
             Listener(
                 cookie=cookie,
                 family=int(row["idiag_family"]),
                 local_address=text.address(row["idiag_src"].tobytes(), int(row["idiag_family"])),
-                local_port=key[0],
+                local_port=key.port,
                 owner=mine.owners[code] if code >= 0 else None,
-                accept_queue=Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if queues_told else UNTOLD,
-                syn_queue=Queue(half_open.get(key, 0), backlog[key] if queues_told else None),
-                group=sizes[key],
+                accept_queue=queue,
                 drops=dropped,
-                drops_per_s=_per_second(dropped, before.get(cookie), elapsed_s),
+                drops_per_s=_per_second(dropped, told.before.get(cookie), told.elapsed_s),
+                key=key,
+                inode=int(row["idiag_inode"]),
+                interface=mine.interfaces.get(key.interface, ""),
+                accept_peak=max(sample.peaks.get(cookie, 0), queue.depth) if queue.depth is not None else None,
+                accept_cap=cap,
+                syn_cap=Cap.SYN_BACKLOG if told.queues and capped[at] else cap,
+                **groups[place],
             )
         )
-    return tuple(sorted(found, key=lambda one: (-one.accept_queue.share, one.local_port, one.local_address)))
+    return tuple(
+        sorted(found, key=lambda one: (-one.accept_queue.share, one.local_port, one.local_address, one.cookie))
+    )
+
+
+def _groups(rows: Rows, sample: Sample, traffic: Traffic, told: Told) -> list[dict[str, Any]]:
+    """For each key what its sockets have in common."""
+    listening, waits = traffic.listening, traffic.waiting
+    keys = len(listening.keys)
+    sizes = np.bincount(listening.key, minlength=keys)
+    limits, _ = _syn_limits(sample, listening)
+    limit_of = np.bincount(listening.key, limits, keys).astype(np.intp).tolist()
+    depth, repeated = traffic.syn_depths().tolist(), traffic.repeated().tolist()
+    waiting = np.bincount(waits.key, minlength=keys).tolist()
+    given_up = np.bincount(waits.key[waits.given_up], minlength=keys).tolist()
+    oldest = waits.oldest(keys)
+    longer = np.zeros(keys, np.bool_)
+    longer[waits.key[~waits.seen_coming]] = True
+    accepted, elapsed_s = traffic.accepted, told.elapsed_s
+    return [
+        {
+            "group": int(sizes[at]),
+            "syn_queue": Queue(depth[at], limit_of[at] if told.queues else None),
+            "syn_peak": int(traffic.syn_peak[at]),
+            "repeated": repeated[at],
+            "waiting": waiting[at],
+            "given_up": given_up[at],
+            "waiting_s": max(0.0, rows.time - float(oldest[at])) if waiting[at] else None,
+            "waiting_longer": bool(longer[at]),
+            "accepted_per_s": float(accepted[at]) / elapsed_s if accepted is not None and elapsed_s else None,
+        }
+        for at in range(keys)
+    ]
+
+
+def _accept_cap(limit: int | None, somaxconn: int | None) -> Cap:
+    if limit is None or somaxconn is None:
+        return Cap.UNKNOWN
+    return Cap.SOMAXCONN if limit == somaxconn else Cap.LISTEN
+
+
+def _syn_limits(sample: Sample, listening: Listening) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The limit of each listening socket's SYN queue, and whether tcp_max_syn_backlog is what sets it."""
+    backlog = sample.table["idiag_wqueue"][listening.row].astype(np.float64)
+    most = sample.sysctls.get("tcp_max_syn_backlog")
+    if sample.sysctls.get("tcp_syncookies") != 0 or most is None:
+        return backlog, np.zeros(len(backlog), np.bool_)
+    unproven = most - (most >> 2)
+    return np.minimum(backlog, unproven), backlog > unproven
 
 
 def _per_second(now: int | None, then: int | None, elapsed_s: float | None) -> float | None:
     if now is None or then is None or not elapsed_s:
         return None
     return ((now - then) & 0xFFFFFFFF) / elapsed_s  # sk_drops is a u32 that may wrap
-
-
-def _half_open(rows: Rows, keys: set[Key]) -> dict[Key, int]:
-    """SYN_RCVD sockets per listening address and port, each counted with the most specific listener."""
-    where = np.flatnonzero(rows.state == State.SYN_RCVD)
-    if not len(where):
-        return {}
-    ports = rows.table["idiag_sport"][where]
-    per_port = np.bincount(ports, minlength=65_536)
-    candidates: dict[int, list[Key]] = {}
-    for key in keys:
-        candidates.setdefault(key[0], []).append(key)
-    found: dict[Key, int] = {}
-    for port, rivals in candidates.items():
-        if len(rivals) == 1 and rivals[0][1:] in (ANY4, ANY6):
-            found[rivals[0]] = int(per_port[port])
-        elif per_port[port]:  # also for a single one: half-open ones of other addresses may outlive their listener
-            found |= _by_address(rows.table, where[ports == port], rivals)
-    return found
-
-
-def _by_address(table: NDArray[np.void], where: NDArray[np.intp], candidates: list[Key]) -> dict[Key, int]:
-    """The same for the rows of one port: exact addresses first, then any-IPv4, then any-address.
-
-    Addresses are compared as they came, in both forms that IPv4 has: to bring a million into one form costs more.
-    """
-    raw = np.ascontiguousarray(table["idiag_src"][where])
-    v4 = table["idiag_family"][where] == uapi.AF_INET
-    left = np.ones(len(where), np.bool_)
-    found: dict[Key, int] = {}
-    for key in sorted(candidates, key=lambda key: (key[1:] in (ANY4, ANY6), key[1:] == ANY6)):
-        hit = left & takes(key, raw, v4)
-        found[key] = int(np.count_nonzero(hit))
-        left &= ~hit
-    return found

@@ -1,79 +1,151 @@
-"""Which local addresses and ports are listened on, and what a listener takes."""
+"""Which local addresses and ports are listened on, and whose an incoming connection is."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel import uapi
+from tcpwatch.model.sample import Sample
 from tcpwatch.model.states import State
 
-Key = tuple[int, int, int]
-"""Local port, then the address as two 64-bit halves, IPv4 in its IPv4-mapped form: what a SYN is looked up by."""
 _MAPPED = 0xFFFF << 32
 ANY4, ANY6 = (0, _MAPPED), (0, 0)
-_MAPPED_PREFIX = b"\0" * 10 + b"\xff\xff"
+NOBODY = -1
+"""Stands for the key of a socket that no listener takes."""
+
+
+class Key(NamedTuple):
+    """What a SYN is looked up by; the sockets of a SO_REUSEPORT group share it."""
+
+    port: int
+    high: int
+    low: int
+    """The address as two 64-bit halves, IPv4 in its IPv4-mapped form."""
+    interface: int = 0
+    """Index of the interface that it is bound to (SO_BINDTODEVICE); 0 for any."""
+    v6only: bool = False
+
+    @property
+    def any_address(self) -> bool:
+        """It listens on every address, of one family or both."""
+        return (self.high, self.low) in (ANY4, ANY6)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listening:
     """The listeners of one sample."""
 
-    keys: frozenset[Key]
-    ports: NDArray[np.bool_]
-    """Table of 65,536: whether some socket listens on the port."""
+    keys: tuple[Key, ...]
+    """Each once, the most specific first, as the kernel looks them up (inet_lookup_listener)."""
+    row: NDArray[np.intp]
+    """The sample's rows in LISTEN."""
+    key: NDArray[np.int32]
+    """Of each of these rows, the index in `keys`."""
+    _alone: NDArray[np.int32]
+    """Port → the index of its only key, where that has any address; NOBODY where nobody listens; else _ASK."""
 
     @classmethod
-    def of(cls, table: NDArray[np.void], state: NDArray[np.uint8]) -> Listening:
-        """From a sample's columns."""
-        keys = frozenset(keys_of(table[np.flatnonzero(state == State.LISTEN)]))
-        ports = np.zeros(65_536, np.bool_)
-        ports[[port for port, *_ in keys]] = True
-        return cls(keys, ports)
+    def of(cls, sample: Sample) -> Listening:
+        """The listeners of a sample."""
+        row = np.flatnonzero(sample.state == State.LISTEN)
+        of_row = _keys_of(sample.table[row])
+        keys = tuple(sorted(set(of_row), key=_specific_first))
+        places = {key: at for at, key in enumerate(keys)}
+        key = np.array([places[key] for key in of_row], np.int32)
+        return cls(keys, row, key, _alone(keys))
 
-    def serves(self, table: NDArray[np.void], where: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Whether the local end of each of these rows is a listener's.
+    def takers(self, sample: Sample, where: NDArray[np.intp]) -> NDArray[np.int32]:
+        """For each of these rows the index of the key that takes what comes to its local end, or NOBODY.
 
         The port alone does not tell: the same number may be a client's on another address.
         """
-        port = table["idiag_sport"][where]
-        served: NDArray[np.bool_] = self.ports[port]
-        rivals: dict[int, list[Key]] = {}
-        for key in self.keys:
-            rivals.setdefault(key[0], []).append(key)
-        for number in np.flatnonzero(np.bincount(port[served], minlength=1)).tolist():
-            if not any(key[1:] == ANY6 for key in rivals[number]):
-                there = np.flatnonzero(port == number)
-                raw = np.ascontiguousarray(table["idiag_src"][where[there]])
-                v4 = table["idiag_family"][where[there]] == uapi.AF_INET
-                served[there] = np.logical_or.reduce([takes(key, raw, v4) for key in rivals[number]])
-        return served
+        port = sample.local_port[where]
+        taker = self._alone[port]
+        of_one_family = np.array([key[1:3] == ANY4 for key in self.keys] + [False, False])  # _ASK and NOBODY
+        doubtful = np.flatnonzero(of_one_family[taker] & (sample.family[where] != uapi.AF_INET))
+        taker[doubtful] = _ASK
+        for number in np.flatnonzero(np.bincount(port[taker == _ASK], minlength=1)).tolist():
+            there = np.flatnonzero(port == number)
+            taker[there] = self._by_address(sample, where[there], number)
+        return taker
+
+    def _by_address(self, sample: Sample, where: NDArray[np.intp], port: int) -> NDArray[np.int32]:
+        taker = np.full(len(where), NOBODY, np.int32)
+        left = np.ones(len(where), np.bool_)
+        for at, key in enumerate(self.keys):
+            if key.port == port:
+                hit = left & _takes(key, sample, where)
+                taker[hit] = at
+                left &= ~hit
+        return taker
 
 
-def keys_of(listening: NDArray[np.void]) -> list[Key]:
-    """The key of each of these rows of listeners."""
+_ASK = -2
+"""Several listen on the port, or one on an address of its own: the address decides."""
+
+
+def _alone(keys: tuple[Key, ...]) -> NDArray[np.int32]:
+    rivals = defaultdict(list)
+    for at, key in enumerate(keys):
+        rivals[key.port].append(at)
+    table = np.full(65_536, NOBODY, np.int32)
+    for port, places in rivals.items():
+        key = keys[places[0]]
+        wildcard = len(places) == 1 and key in (Key(port, *ANY4), Key(port, *ANY6))
+        table[port] = places[0] if wildcard else _ASK
+    return table
+
+
+def _specific_first(key: Key) -> tuple[object, ...]:
+    return key.any_address, not key.interface, key[1:3] == ANY6, key
+
+
+def _keys_of(listening: NDArray[np.void]) -> list[Key]:
     high, low = _halves(listening)
-    return list(zip(listening["idiag_sport"].tolist(), high.tolist(), low.tolist(), strict=True))
+    v6only = (listening["has"] & uapi.IS_V6ONLY) != 0
+    columns = (listening["idiag_sport"], high, low, listening["idiag_if"], v6only)
+    return [Key(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def takes(key: Key, raw: NDArray[np.uint8], v4: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether a listener takes what comes for these local addresses, shape (rows, 16)."""
-    if key[1:] == ANY6:
-        return np.ones(len(raw), np.bool_)
-    address = key[1].to_bytes(8, "big") + key[2].to_bytes(8, "big")
-    if key[1:] == ANY4:
-        return np.asarray(v4 | (raw[:, :12] == np.frombuffer(address[:12], np.uint8)).all(axis=1))
-    same = ~v4 & _equal(raw, address)
-    if address.startswith(_MAPPED_PREFIX):
-        same |= v4 & _equal(raw, address[12:].ljust(16, b"\0"))
-    return same
+def _takes(key: Key, sample: Sample, where: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Whether a listener takes what comes to the local address of these rows."""
+    v4 = sample.family[where] == uapi.AF_INET
+    hit = _address_fits(key, sample.table, where, v4)
+    if key.interface:
+        hit &= sample.table["idiag_if"][where] == key.interface
+    return hit
 
 
-def _equal(raw: NDArray[np.uint8], address: bytes) -> NDArray[np.bool_]:
-    halves, (high, low) = raw.view(np.uint64), np.frombuffer(address, np.uint64)
-    return np.asarray((halves[:, 0] == high) & (halves[:, 1] == low))
+def _address_fits(
+    key: Key, table: NDArray[np.void], where: NDArray[np.intp], v4: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Addresses are compared as they came, in both forms that IPv4 has: to bring a million into one form costs more."""
+    if key[1:3] == ANY6 and not key.v6only:
+        return np.ones(len(where), np.bool_)
+    v6 = np.flatnonzero(~v4)
+    high, low = _halves(table[where[v6]])
+    fits = v4.copy()
+    if key[1:3] == ANY4:
+        fits[v6] = (high == 0) & (low >> np.uint64(32) == 0xFFFF)
+    elif key[1:3] == ANY6:
+        fits[:] = False
+        fits[v6] = (high != 0) | (low >> np.uint64(32) != 0xFFFF)
+    else:
+        mapped = key.high == 0 and key.low >> 32 == 0xFFFF
+        fits &= (_first_words(table)[where] == key.low & 0xFFFFFFFF) if mapped else False
+        fits[v6] = (high == key.high) & (low == key.low)
+    return fits
+
+
+def _first_words(table: NDArray[np.void]) -> NDArray[np.uint32]:
+    """The first four bytes of every local address, which are all of an IPv4 one, as numbers."""
+    at = table.dtype.fields["idiag_src"][1]  # type: ignore[index]  # it has fields
+    return np.ndarray(len(table), ">u4", table, at, table.strides)
 
 
 def _halves(table: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

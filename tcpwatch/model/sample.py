@@ -67,11 +67,17 @@ class Sample:
     """Contiguous copy of the hot column."""
     state: NDArray[np.uint8]
     """Kernel numbers as in states.State; every row has one of the eleven."""
+    inode: NDArray[np.uint32]
+    local_port: NDArray[np.uint16]
+    family: NDArray[np.uint8]
+    """Further hot columns, contiguous."""
     owner: NDArray[np.int32]
     """Index into `owners`, or a negative UNKNOWN_* code of kernel.processes."""
     owners: Sequence[Owner]
     drops: Mapping[int, int]
     """Listener's cookie → segments it has dropped (SK_MEMINFO_DROPS); absent where not told."""
+    peaks: Mapping[int, int]
+    """Listener's cookie → the deepest that its accept queue was since the sample before; absent where not watched."""
     counters: Mapping[str, int]
     """The kernel's name → value; a counter that this kernel lacks is absent."""
     sysctls: Mapping[str, int]
@@ -99,6 +105,8 @@ class Ordered(NamedTuple):
     state: NDArray[np.uint8]
     """One of the eleven."""
     inode: NDArray[np.uint32]
+    local_port: NDArray[np.uint16]
+    family: NDArray[np.uint8]
     interface: NDArray[np.uint32]
 
 
@@ -123,7 +131,15 @@ def by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.void]]
         order, cookie = order[last], cookie[last]
         rows = (memory(len(order)) if memory else np.empty(len(order), table.dtype))[: len(order)]
     size = len(cookie)
-    ordered = Ordered(rows, cookie, np.empty(size, np.uint8), np.empty(size, np.uint32), np.empty(size, np.uint32))
+    ordered = Ordered(
+        rows,
+        cookie,
+        state=np.empty(size, np.uint8),
+        inode=np.empty(size, np.uint32),
+        local_port=np.empty(size, np.uint16),
+        family=np.empty(size, np.uint8),
+        interface=np.empty(size, np.uint32),
+    )
     for first in range(0, size, _BLOCK):
         part = slice(first, first + _BLOCK)
         block = rows[part]
@@ -131,6 +147,8 @@ def by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.void]]
             np.take(_opaque(table), order[part], out=_opaque(block), mode="clip")
         ordered.state[part] = _CANONICAL[block["idiag_state"]]
         ordered.inode[part] = block["idiag_inode"]
+        ordered.local_port[part] = block["idiag_sport"]
+        ordered.family[part] = block["idiag_family"]
         ordered.interface[part] = block["idiag_if"]
     for array in ordered:
         array.flags.writeable = False

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tcpwatch.kernel.processes import UNKNOWN_PERMISSION
+from tcpwatch.model.diagnosis.finding import Finding
+from tcpwatch.model.half_open import HalfOpen
 from tcpwatch.model.listeners import Listener
+from tcpwatch.model.listening import Key
+from tcpwatch.model.queue_history import QueueTrend
+from tcpwatch.model.queue_members import Focus
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
 from tcpwatch.model.states import State
@@ -61,6 +66,19 @@ class Trend:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RateTrend:
+    """The last minutes of some rates: one value a slot, oldest first, NaN where nothing was polled."""
+
+    slot_s: float
+    per_s: Mapping[str, tuple[float, ...]]
+    """Kernel counter, or ARRIVALS, → increase per second."""
+
+
+ARRIVALS = "arrivals"
+"""SYNs that left a trace: new half-open connections, cookies sent, and SYNs dropped at a full SYN queue."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FlowDetail:
     """More about a flow that somebody looks at."""
 
@@ -95,7 +113,15 @@ class View:
     trend: Trend
     listeners: tuple[Listener, ...]
     """By fullest accept queue, then port."""
-    half_open: int
+    queue_trend: QueueTrend
+    half_open: HalfOpen
+    crowded: Mapping[Key, HalfOpen]
+    """The half-open connections of each listener whose SYN queue is, or was in the last seconds, nearly full."""
+    stray: int
+    """Half-open connections whose listener has gone."""
+    arrivals_per_s: float | None
+    """SYNs that left a trace (see ARRIVALS); None on the first step."""
+    rate_trend: RateTrend
     time_wait: Gauge
     orphans: Gauge
     memory_pages: Gauge
@@ -104,7 +130,11 @@ class View:
     """Ephemeral ports in use toward the fullest (remote address, remote port), against ip_local_port_range."""
     details: Mapping[int, FlowDetail]
     """Cookie → detail, for the flows that are watched."""
+    focus: Focus | None
+    """What is inside the queues that somebody looks into."""
     pace: Pace
+    findings: tuple[Finding, ...] = ()
+    """What is wrong, the most severe first."""
 
     @property
     def hidden_owners(self) -> int:

@@ -60,7 +60,7 @@ def _states(view: View, room: int, exact: bool, colour: bool) -> list[str]:
 
 
 def _limits(view: View, exact: bool) -> list[str]:
-    figures = (("half-open", view.half_open, None), ("TIME_WAIT", view.time_wait.value, view.time_wait.limit))
+    figures = (("half-open", view.half_open.count, None), ("TIME_WAIT", view.time_wait.value, view.time_wait.limit))
     lines = []
     for name, value, limit in figures:
         of = f" of {text.count(limit, exact)} ({text.share(value, limit)})" if limit else ""

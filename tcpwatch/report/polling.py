@@ -16,9 +16,9 @@ PATIENCE_S = 10.0
 
 
 @contextmanager
-def monitoring(settings: Settings) -> Iterator[Monitor]:
-    """A monitor of this host, closed in the end. Raises SourceError."""
-    monitor = Monitor(open_source(settings.source, PATIENCE_S), settings.interval_s, settings.budget)
+def monitoring(settings: Settings, watch_queues: bool = False) -> Iterator[Monitor]:
+    """A monitor of this host, closed in the end; `watch_queues` as `open_source` has it. Raises SourceError."""
+    monitor = Monitor(open_source(settings.source, PATIENCE_S, watch_queues), settings.interval_s, settings.budget)
     try:
         yield monitor
     finally:

@@ -30,7 +30,7 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
         },
         "sockets": len(view.rows),
         "states": {state.name: view.counts.get(state, 0) for state in LIFE_ORDER},
-        "half_open": view.half_open,
+        "half_open": view.half_open.count,
         "time_wait": {"count": view.time_wait.value, "limit": view.time_wait.limit},
         "listeners": [_listener(one) for one in view.listeners],
         "counters": dict(sample.counters),

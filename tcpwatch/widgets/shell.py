@@ -6,6 +6,7 @@ from typing import Protocol, cast
 
 from textual.dom import DOMNode
 
+from tcpwatch.model.listening import Key
 from tcpwatch.model.view import View
 
 
@@ -25,6 +26,9 @@ class Shell(Protocol):
     @property
     def age_s(self) -> float:
         """Age of what is on the screen, in seconds."""
+
+    def look_into(self, key: Key | None) -> None:
+        """Ask for what is inside the queues of this listening address and port from now on; None: of none."""
 
     def watch_flows(self, cookies: frozenset[int]) -> None:
         """Ask for the detail of these flows from now on."""

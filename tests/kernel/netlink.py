@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 ERROR, DONE, GETSOCK, BY_FAMILY = 2, 3, 18, 20
 REQUEST, DUMP, DUMP_INTR = 0x1, 0x300, 0x10
-SHUTDOWN, CGROUP_ID, SKMEMINFO, INFO = 8, 21, 7, 2
+SHUTDOWN, SKV6ONLY, CGROUP_ID, SKMEMINFO, INFO = 8, 11, 21, 7, 2
 HEADER, BODY = struct.Struct("=IHHII"), struct.Struct("=BBBB2s2s16s16sIQIIIII")
 
 CURRENT = 0xEEEEEEEE
@@ -102,11 +102,12 @@ def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 def row(payload: bytes) -> Row:
     found = dict(attributes(payload[BODY.size :]))  # of two of a kind the last one counts, as in nla_parse
     cgroup, shutdown, memory = found.get(CGROUP_ID, b""), found.get(SHUTDOWN, b""), found.get(SKMEMINFO, b"")
+    v6only = found.get(SKV6ONLY, b"")
     return Row(
         payload[: BODY.size],
         struct.unpack_from("=Q", cgroup)[0] if len(cgroup) >= 8 else 0,
         shutdown[0] if shutdown else 0,
-        (len(cgroup) >= 8) * 1 | bool(shutdown) * 2,
+        (len(cgroup) >= 8) * 1 | bool(shutdown) * 2 | any(v6only[:1]) * 4,
         struct.unpack_from("=I", memory, 32)[0] if len(memory) >= 36 else 0,
     )
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from tcpwatch.live_source import LiveSource
-from tcpwatch.model.listeners import Listener, Queue, listeners
+from tcpwatch.model.diagnosis.thresholds import DEFAULT
+from tcpwatch.model.flows import first
+from tcpwatch.model.listeners import Listener, Queue
+from tcpwatch.model.queues import Queues
 from tcpwatch.monitor import Monitor
 from tests import lab, ss
-from tests.views import make_rows, sock
+from tests.views import Sock, make_rows, make_sample, sock
+
+
+def listeners(socks: Sequence[Sock]) -> tuple[Listener, ...]:
+    """Those of one sample."""
+    sample = make_sample(make_rows(socks))
+    return Queues(DEFAULT.syn_queue_share).step(first(sample), sample, None, {}).listeners
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,7 @@ def listeners_of(scene: Scene) -> list[Listener]:
         end, mapped = spec.removeprefix("mapped "), spec.startswith("mapped ")
         remote = f"[2001:db8::9]:{1000 + at}" if "[" in end else f"192.0.2.9:{1000 + at}"
         specs.append(sock("SYN_RCVD", end, remote, mapped=mapped))
-    found = listeners(make_rows(specs), {}, {}, None)
+    found = listeners(specs)
     return sorted(found, key=lambda one: one.cookie)
 
 
@@ -88,7 +97,7 @@ def test_the_fullest_accept_queue_comes_first_then_the_port() -> None:
         sock("LISTEN", "0.0.0.0:60", recv_queue=0, send_queue=0),
         sock("ESTABLISHED", "10.0.0.1:50", "10.0.0.2:1", recv_queue=10**6),
     ]
-    found = listeners(make_rows(specs), {}, {}, None)
+    found = listeners(specs)
     assert [one.local_port for one in found] == [80, 90, 60, 70]
     assert [one.accept_queue.share for one in found] == [9 / 8, 1 / 8, 0, 0]
 
@@ -100,7 +109,7 @@ def test_an_owner_and_an_endpoint_for_people() -> None:
         sock("LISTEN", "[::1]:82"),
         sock("LISTEN", "127.0.0.1:83", mapped=True),
     ]
-    found = listeners(make_rows(specs), {}, {}, None)
+    found = listeners(specs)
     assert [one.endpoint for one in found] == ["*:80", "*:81", "[::1]:82", "127.0.0.1:83"]
     assert [one.owner and one.owner.processes[0].name for one in found] == ["nginx", None, None, None]
     assert [one.family for one in found] == [2, 10, 10, 10]
@@ -120,7 +129,10 @@ def test_an_owner_and_an_endpoint_for_people() -> None:
 def test_drops(
     now: dict[int, int], before: dict[int, int], elapsed_s: float | None, drops: int | None, per_s: float | None
 ) -> None:
-    (one,) = listeners(make_rows([sock("LISTEN", "0.0.0.0:80")]), now, before, elapsed_s)
+    rows = make_rows([sock("LISTEN", "0.0.0.0:80")])
+    sample, earlier = make_sample(rows, drops=now), make_sample(rows, drops=before)
+    past = replace(earlier, monotonic=sample.monotonic - elapsed_s) if elapsed_s else None
+    (one,) = Queues(DEFAULT.syn_queue_share).step(first(sample), sample, past, {}).listeners
     assert (one.drops, one.drops_per_s) == (drops, per_s)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tcpwatch.app import FAILED, TcpwatchApp, _run
+from tcpwatch.model.listening import Key
 from tcpwatch.model.view import Pace, View
 from tcpwatch.poller import Broken, Outcome, Poller, Unreadable
 from tcpwatch.source import SourceError
@@ -24,6 +25,7 @@ class FakeMonitor:
     def __init__(self) -> None:
         self.interval_s = 1.0
         self.watched: frozenset[int] = frozenset()
+        self.focus: Key | None = None
         self.outcomes: queue.Queue[View | Exception | None] = queue.Queue()
         self.began: queue.Queue[None] = queue.Queue()
         self.closed = False

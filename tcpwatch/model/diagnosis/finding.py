@@ -1,0 +1,62 @@
+"""Finding: one thing that is wrong, with its numbers, the reason, and what to look at."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+
+class Severity(enum.IntEnum):
+    """How bad it is; ordered."""
+
+    INFO = 1
+    WARNING = 2
+    CRITICAL = 3
+
+
+class Subject(NamedTuple):
+    """What a finding is about."""
+
+    kind: Literal["listener", "destination", "process", "host", "tcpwatch"]
+    name: str
+    """`*:443` of a listener; of a member of a SO_REUSEPORT group with its inode; the host's name."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}" if self.name else self.kind
+
+
+class Figure(NamedTuple):
+    """A value with its unit; None where it is not known."""
+
+    value: float | str | None
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One finding; `rule` and the names in `evidence` are a public contract."""
+
+    rule: str
+    """Stable name, as in diagnosis-rules: `syn-flood`, ..."""
+    severity: Severity
+    subject: Subject
+    headline: str
+    """One line with the numbers, without rule, severity and subject."""
+    evidence: Mapping[str, Figure]
+    why: str
+    """One or two sentences."""
+    advice: tuple[str, ...]
+    """What to look at and which knob turns it, as text."""
+    filter: str
+    """Selects the sockets concerned; empty where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a rule says of one step; it becomes a finding when it has held long enough."""
+
+    finding: Finding
+    at_once: Severity | None = field(default=None)
+    """Up to this severity a counter has told, which does not flicker: it need not hold for a second step."""

@@ -1,0 +1,238 @@
+"""Rules about SYN queues: `syn-queue-full` and `syn-flood`.
+
+Sources: tcp_conn_request and tcp_syn_flood_action in net/ipv4/tcp_input.c, reqsk_timer_handler in
+net/ipv4/inet_connection_sock.c; ip-sysctl.rst (tcp_syncookies); RFC 4987. Tried on Linux 6.18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tcpwatch import text
+from tcpwatch.model.diagnosis.finding import Candidate, Figure, Finding, Severity, Subject
+from tcpwatch.model.diagnosis.thresholds import Thresholds
+from tcpwatch.model.half_open import HalfOpen
+from tcpwatch.model.listeners import Cap, Listener
+from tcpwatch.model.view import View
+
+COOKIES_NEVER, COOKIES_WHEN_FULL, COOKIES_ALWAYS = 0, 1, 2
+"""Values of tcp_syncookies."""
+
+
+def syn_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
+    """The queue is at its limit, or the kernel says that one is, and this is the one."""
+    for one in groups(view):
+        queue = one.syn_queue
+        over = not queue.holds(queue.depth)
+        if over or queue.share >= limits.syn_queue_share or is_full(one, view, limits):
+            severity = Severity.CRITICAL if over or is_full(one, view, limits) else Severity.WARNING
+            yield Candidate(_queue_finding(one, view, severity))
+
+
+def syn_flood(view: View, limits: Thresholds) -> Iterator[Candidate]:
+    """A full SYN queue whose members do not answer, while the application accepts; or cookies that do not come back."""
+    unreturned = cookies_unreturned(view, limits)
+    crowded = [one for one in groups(view) if is_full(one, view, limits)]
+    for one in crowded:
+        # Behind a full accept queue honest clients stay half-open and repeat too.
+        if not backed_up(view, one, limits) and (unreturned or _repeated_share(one) > limits.flood_repeated_share):
+            yield Candidate(_flood_finding(one, view))
+    if unreturned and not crowded:
+        yield Candidate(_host_finding(view))
+
+
+def groups(view: View) -> list[Listener]:
+    """One listener for each address and port: members of a SO_REUSEPORT group share the SYN queue's figures."""
+    return list({one.key: one for one in reversed(view.listeners)}.values())[::-1]
+
+
+def is_full(one: Listener, view: View, limits: Thresholds) -> bool:
+    """Whether a SYN queue is full, or was in the last steps and the kernel goes on to say so.
+
+    About every 7 s half of a flooded queue expires at once: a moment of room does not mean that it is over.
+    """
+    queue = one.syn_queue
+    if queue.limit is None or queue.depth is None:
+        return False
+    lately = one.syn_peak >= limits.syn_queue_share * max(queue.limit, 1)
+    still = queue.share >= limits.syn_queue_share / 2
+    return queue.depth > queue.limit or (lately and still and _kernel_says_full(view))
+
+
+def _kernel_says_full(view: View) -> bool:
+    """SYNs met a full SYN queue since the step before, of whichever listener.
+
+    With tcp_syncookies=2 the counter of cookies rises with every SYN and means nothing.
+    """
+    mode, rates = view.sample.sysctls.get("tcp_syncookies"), view.rates
+    if mode == COOKIES_ALWAYS:
+        return False
+    said = rates.get("TCPReqQFullDoCookies", 0) + rates.get("TCPReqQFullDrop", 0)
+    return said > 0 or (mode == COOKIES_NEVER and _dropped_for_the_last_quarter(view) > 0)
+
+
+def _dropped_for_the_last_quarter(view: View) -> float:
+    """SYNs per second that were dropped without a counter of their own: three quarters of tcp_max_syn_backlog."""
+    drops, overflows, full = (view.rates.get(name, 0) for name in ("ListenDrops", "ListenOverflows", "TCPReqQFullDrop"))
+    return max(0.0, drops - overflows - full)
+
+
+def cookies_unreturned(view: View, limits: Thresholds) -> bool:
+    """Many cookies are sent and few come back."""
+    sent, returned = (view.rates.get(name, 0) for name in ("SyncookiesSent", "SyncookiesRecv"))
+    return sent >= limits.flood_cookies_per_s and returned < limits.flood_cookies_returned * sent
+
+
+def backed_up(view: View, one: Listener, limits: Thresholds) -> bool:
+    """Whether an accept queue of this address and port is full or nearly so."""
+    return any(
+        member.accept_full or member.accept_queue.share >= limits.accept_queue_share
+        for member in view.listeners
+        if member.key == one.key
+    )
+
+
+def _repeated_share(one: Listener) -> float:
+    return one.repeated / one.syn_queue.depth if one.syn_queue.depth else 0.0
+
+
+def sockets_of(one: Listener) -> str:
+    """Filter terms for the local end of a listener."""
+    address = "" if one.key.any_address else f" laddr:{one.local_address}"
+    return f"lport:{one.local_port}{address}"
+
+
+def _queue_finding(one: Listener, view: View, severity: Severity) -> Finding:
+    queue, rates = one.syn_queue, view.rates
+    mode = view.sample.sysctls.get("tcp_syncookies")
+    cookies, dropped = rates.get("TCPReqQFullDoCookies"), rates.get("TCPReqQFullDrop")
+    if dropped is not None and mode == COOKIES_NEVER:
+        dropped += _dropped_for_the_last_quarter(view)
+    headline = f"{text.count(queue.depth)} of {text.count(queue.limit)} half-open"
+    if cookies:
+        headline += f", {text.rate(cookies)} SYNs/s answered by cookies"
+    if dropped:
+        headline += f", {text.rate(dropped)} SYNs/s dropped"
+    return Finding(
+        "syn-queue-full",
+        severity,
+        Subject("listener", one.endpoint),
+        headline,
+        {
+            "syn_queue": Figure(queue.depth, "connections"),
+            "syn_queue_limit": Figure(queue.limit, "connections"),
+            "limit_set_by": Figure(one.syn_cap.value),
+            "repeated": Figure(one.repeated, "connections"),
+            "cookies_for_full_queue": Figure(cookies, "SYNs/s"),
+            "dropped_for_full_queue": Figure(dropped, "SYNs/s"),
+            "tcp_syncookies": Figure(mode),
+        },
+        _WHY_FULL + _SURPLUS.get(mode if mode is not None else COOKIES_WHEN_FULL, ""),
+        _queue_advice(one, mode),
+        f"state:syn-rcvd {sockets_of(one)}",
+    )
+
+
+_WHY_FULL = "The SYN queue holds connections that had their SYN+ACK and not yet sent the last ACK of the handshake. "
+_SURPLUS = {
+    COOKIES_NEVER: "SYNs beyond its limit are dropped: clients wait a second or more and try again.",
+    COOKIES_WHEN_FULL: "SYNs beyond its limit are answered by cookies: connections still open, without a place in it.",
+}
+
+
+def _queue_advice(one: Listener, mode: int | None) -> tuple[str, ...]:
+    said = {
+        Cap.SOMAXCONN: "The limit is net.core.somaxconn: raise it, then the application has to call listen() anew.",
+        Cap.LISTEN: "The limit is the application's argument of listen(): raise its backlog and restart it.",
+        Cap.SYN_BACKLOG: "The limit is three quarters of net.ipv4.tcp_max_syn_backlog (tcp_syncookies is 0): raise it.",
+    }
+    cookies = "Set net.ipv4.tcp_syncookies=1, so that a full queue refuses nobody." if mode == COOKIES_NEVER else None
+    burst = "Screen 4 tells a flood from a burst: a burst of honest clients only needs a larger queue."
+    return tuple(filter(None, (said.get(one.syn_cap), cookies, burst)))
+
+
+def _flood_finding(one: Listener, view: View) -> Finding:
+    found = view.crowded.get(one.key, view.half_open)
+    sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
+    headline = (
+        f"{text.rate(view.arrivals_per_s)} SYNs/s, {text.count(one.syn_queue.depth)} of "
+        f"{text.count(one.syn_queue.limit)} half-open from {text.count(found.sources.distinct)} addresses, "
+        f"{text.share(_repeated_share(one))} without an answer"
+    )
+    if sent:
+        headline += f", {text.rate(returned)} of {text.rate(sent)} cookies/s returned"
+    return Finding(
+        "syn-flood",
+        Severity.CRITICAL,
+        Subject("listener", one.endpoint),
+        headline,
+        {**_rates(view), **_members(found)},
+        "Most of those in the SYN queue do not answer its SYN+ACKs, though the application accepts: their addresses "
+        "are spoofed, or they do not mean to connect (RFC 4987).",
+        _flood_advice(view.sample.sysctls.get("tcp_syncookies"), found),
+        f"state:syn-rcvd {sockets_of(one)}",
+    )
+
+
+def _host_finding(view: View) -> Finding:
+    sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
+    mode = view.sample.sysctls.get("tcp_syncookies")
+    blind = "; with tcp_syncookies=2 no socket names the port" if mode == COOKIES_ALWAYS else ""
+    return Finding(
+        "syn-flood",
+        Severity.CRITICAL,
+        Subject("host", view.sample.host),
+        f"{text.rate(sent)} SYN cookies/s sent, {text.rate(returned)}/s returned{blind}",
+        _rates(view),
+        "SYNs are answered by cookies, of which few come back as the last ACK of a handshake: their senders are "
+        "spoofed, or do not mean to connect (RFC 4987).",
+        ("Look at the SYNs' ports and sources in a packet capture: tcpdump -n 'tcp[tcpflags] == tcp-syn'.",
+         "Filter the sources before they reach this host; the cookies keep the service reachable meanwhile."),
+        "state:syn-rcvd",
+    )  # fmt: skip
+
+
+def _rates(view: View) -> dict[str, Figure]:
+    names = {
+        "cookies_sent": "SyncookiesSent",
+        "cookies_returned": "SyncookiesRecv",
+        "cookies_failed": "SyncookiesFailed",
+    }
+    return {
+        "arrivals": Figure(view.arrivals_per_s, "SYNs/s"),
+        **{name: Figure(view.rates.get(counter), "cookies/s") for name, counter in names.items()},
+        "tcp_syncookies": Figure(view.sample.sysctls.get("tcp_syncookies")),
+    }
+
+
+def _members(found: HalfOpen) -> dict[str, Figure]:
+    four, six = found.sources.largest("/24"), found.sources.largest("/64")
+    return {
+        "half_open": Figure(found.count, "connections"),
+        "repeated_share": Figure(found.repeated_share),
+        "oldest": Figure(found.oldest_s, "s"),
+        "sources": Figure(found.sources.distinct, "addresses"),
+        "distinct_share": Figure(found.sources.distinct_share),
+        "largest_24": Figure(four.prefix if four else None),
+        "largest_24_share": Figure(four.share if four else None),
+        "largest_64": Figure(six.prefix if six else None),
+        "largest_64_share": Figure(six.share if six else None),
+    }
+
+
+def _flood_advice(mode: int | None, found: HalfOpen) -> tuple[str, ...]:
+    largest = max(
+        filter(None, (found.sources.largest(name) for name in ("/16", "/48"))), key=lambda it: it.share, default=None
+    )
+    cookies = (
+        "Set net.ipv4.tcp_syncookies=1: then a full SYN queue refuses no honest client."
+        if mode == COOKIES_NEVER
+        else "SYN cookies keep the service reachable; a larger backlog would only be flooded too."
+    )
+    near = largest is not None and largest.share >= 0.5
+    where = (
+        f"{text.share(largest.share)} come from {largest.prefix}: filter it before it reaches this host."
+        if near and largest is not None
+        else "The sources are spread: filter by rate, or upstream; single addresses are not worth a rule."
+    )
+    return cookies, where
