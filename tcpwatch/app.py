@@ -265,7 +265,9 @@ def run(settings: Settings) -> int:
     if settings.theme is not None and settings.theme not in BUILTIN_THEMES:
         themes = ", ".join(sorted(BUILTIN_THEMES))
         raise SettingsError(f"no theme is called {settings.theme!r}; there are {themes}")
-    monitor = Monitor(open_source(settings.source, watch_queues=True), settings.interval_s, settings.budget)
+    monitor = Monitor(
+        open_source(settings.source, watch_queues=True), settings.interval_s, settings.budget, settings.thresholds
+    )
     poller = Poller(monitor)
     poller.start()
     try:

@@ -1,7 +1,7 @@
 """The command line: commands and flags → Settings → one front end, imported when it is needed.
 
 Exit codes: 0 done (also when whoever read the output had enough of it), 2 refused or failed, with one line on stderr
-that begins with `tcpwatch: `, 130 interrupted.
+that begins with `tcpwatch: `, 130 interrupted; `check` ends with 1 or 3 besides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FAILED, INTERRUPTED = 2, 130
 WATCH_S = (0.1, 86_400.0)
-"""Least and most seconds of `summary --for`."""
+"""Least and most seconds of `--for`."""
 _COMPLETION_VARIABLE = "_TCPWATCH_COMPLETE"
 
 
@@ -204,13 +204,33 @@ def summarise(inherited: dict[str, Any], /, as_json: bool, duration: str | None,
     from tcpwatch.model.rates import rates
     from tcpwatch.report import overview, polling, summary
 
-    with _expected_failures(), polling.monitoring(chosen) as monitor:
+    with _expected_failures(), polling.monitoring(chosen, watch_queues=True) as monitor:
         first, last = polling.watch(monitor, seconds or 0.0)
     moved = None if seconds is None else rates(first.sample, last.sample)
     if as_json:
         output.write_data([summary.as_json(summary.summary(last, moved))])
     else:
         output.write_text([overview.as_text(last, moved, output.width, chosen.exact, output.colour)])
+
+
+@root.command("check")
+@click.option("--for", "duration", metavar="SECONDS", help="Poll that long [two intervals: three polls].")
+@_options("interval", "budget", "source", "config")
+@click.pass_context
+def check(context: click.Context, /, duration: str | None, **flags: Any) -> None:
+    """Say what is wrong, one line a finding; made for monitoring systems and scripts.
+
+    Exit code 0: nothing, 1: warnings, 3: something critical, 2: it could not be checked. A finding appears when its
+    condition held for two polls; all that appeared in the time are told.
+    """
+    chosen, output = _settings(context.obj, flags), Output()
+    seconds = 2 * chosen.interval_s if duration is None else _seconds(duration)
+    from tcpwatch.report import findings, polling
+
+    with _expected_failures(), polling.monitoring(chosen, watch_queues=True) as monitor:
+        found = findings.all_of(polling.views(monitor, seconds))
+    output.write_text(f"{findings.line(one, output.colour)}\n" for one in found)
+    context.exit(findings.exit_code(found))
 
 
 def _settings(inherited: dict[str, Any], flags: dict[str, Any]) -> Settings:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from tcpwatch.kernel.printable import printable
+from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds, allowed
 
 SourceKind = Literal["auto", "sock_diag", "psutil"]
 
@@ -40,6 +41,8 @@ class Settings:
     """Where samples come from; auto: sock_diag, else psutil."""
     exact: bool = False
     """Numbers as they are, instead of names and rounded ones."""
+    thresholds: Thresholds = DEFAULT
+    """Where the rules of the diagnosis begin to speak; in the file alone, a table of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ _RULES: dict[str, _Rule] = {
 """The key in the file → its rule. The variable is TCPWATCH_ and the key in capitals, the flag is -- and the key."""
 
 KEYS: tuple[str, ...] = tuple(_RULES)
+THRESHOLDS = "thresholds"
 
 
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -117,7 +121,8 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
             chosen[key] = _from_words(key, environ[variable], variable)
     for key, value in given.items():
         chosen[key] = _from_words(key, value, f"--{key}")
-    return Settings(**{_RULES[key].field: value for key, value in chosen.items()})
+    thresholds = chosen.pop(THRESHOLDS, DEFAULT)
+    return Settings(**{_RULES[key].field: value for key, value in chosen.items()}, thresholds=thresholds)
 
 
 def _from_words(key: str, value: str | bool, place: str) -> Any:
@@ -170,10 +175,27 @@ def _from_file(path: Path | None, asked: bool) -> dict[str, Any]:
         return {}
     name = printable(str(path))
     found = _parsed(_read(path, name, asked), name)
+    thresholds = _thresholds(found.pop(THRESHOLDS, {}), name)
     for key in found:
         if key not in _RULES:
             raise SettingsError(f"{name}: {_unknown(key)}")
-    return {key: _checked(key, value, f"{name}: {key}") for key, value in found.items()}
+    checked = {key: _checked(key, value, f"{name}: {key}") for key, value in found.items()}
+    return {**checked, THRESHOLDS: thresholds}
+
+
+def _thresholds(table: Any, name: str) -> Thresholds:
+    """The table of thresholds, where the file has one."""
+    if not isinstance(table, dict):
+        raise SettingsError(f"{name}: {THRESHOLDS} must be a table, not {_spelled(table)}")
+    known = [field.name for field in fields(Thresholds)]
+    for key, value in table.items():
+        if key not in known:
+            raise SettingsError(f"{name}: [{THRESHOLDS}] {_unknown(key, known)}")
+        low, high = allowed(key)
+        if not _number_within(low, high)(value):
+            wanted = f"a number from {low:g} to {high:g}"
+            raise SettingsError(f"{name}: [{THRESHOLDS}] {key} must be {wanted}, not {_spelled(value)}")
+    return Thresholds(**{key: float(value) for key, value in table.items()})
 
 
 def _read(path: Path, name: str, asked: bool) -> bytes:
@@ -203,7 +225,7 @@ def _parsed(content: bytes, name: str) -> dict[str, Any]:
         raise SettingsError(f"{name}: not a configuration file of tcpwatch: nested too deeply") from error
 
 
-def _unknown(key: str) -> str:
-    near = difflib.get_close_matches(key.lower(), KEYS, 1, 0.5)
+def _unknown(key: str, known: Sequence[str] = (*KEYS, THRESHOLDS)) -> str:
+    near = difflib.get_close_matches(key.lower(), known, 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else "remove it;"
-    return f'unknown key "{printable(key, 40)}": {hint} the keys are {", ".join(KEYS)}'
+    return f'unknown key "{printable(key, 40)}": {hint} the keys are {", ".join(known)}'

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tcpwatch import __version__, app, cli
+from tcpwatch.model.diagnosis.finding import Figure, Finding, Severity, Subject
 from tcpwatch.model.view import Pace, View
 from tcpwatch.report import polling
 from tcpwatch.settings import Settings
@@ -46,7 +47,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, *views: View) -> list[Settings]:
     seen: list[Settings] = []
 
     @contextmanager
-    def monitoring(settings: Settings) -> Iterator[StandIn]:
+    def monitoring(settings: Settings, watch_queues: bool = False) -> Iterator[StandIn]:
         seen.append(settings)
         yield StandIn(*views)
 
@@ -144,6 +145,44 @@ def _later(seconds: float, counters: dict[str, int]) -> View:
     return replace(view, sample=sample, pace=Pace(0.0, 0.0, 0.1, 0.1))
 
 
+def test_check(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (run("check", "--for", "0.1").exit_code, run("check", "--for", "0.1").output) == (0, "")
+    finding = Finding("syn-flood", Severity.WARNING, Subject("host", "web-1"), "9 SYNs/s", {}, "", (), "")
+    quick = replace(small_host(), pace=Pace(0.0, 0.0, 0.1, 0.1))
+    sick = replace(quick, findings=(finding,))
+    worse = replace(quick, findings=(replace(finding, severity=Severity.CRITICAL),))
+    for views, code, word in (([quick, sick, quick], 1, "warning"), ([sick, worse, sick], 3, "critical")):
+        stand_in(monkeypatch, *views)
+        result = run("check", "--for", "0.3", "--interval", "0.1")
+        assert (result.exit_code, result.stdout) == (code, f"{word} syn-flood host web-1: 9 SYNs/s\n")
+        assert result.stderr == ""
+    assert "\x1b[31mcritical" in run("check", "--for", "0.1", env={"FORCE_COLOR": "1"}).stdout
+
+
+def test_findings_in_the_summary(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = {"oldest": Figure(1.23456, "s"), "sources": Figure(None, "addresses"), "mode": Figure(1)}
+    finding = Finding(
+        "syn-flood", Severity.CRITICAL, Subject("listener", "*:80"), "bad", evidence, "why", ("do",), "lport:80"
+    )
+    stand_in(monkeypatch, replace(small_host(), findings=(finding,)))
+    (told,) = json.loads(run("summary", "--json").stdout)["findings"]
+    assert told == {
+        "rule": "syn-flood",
+        "severity": "critical",
+        "subject": "listener *:80",
+        "headline": "bad",
+        "evidence": {
+            "oldest": {"value": 1.235, "unit": "s"},
+            "sources": {"value": None, "unit": "addresses"},
+            "mode": {"value": 1, "unit": ""},
+        },
+        "why": "why",
+        "advice": ["do"],
+        "filter": "lport:80",
+    }
+    assert "critical syn-flood listener *:80: bad\n" in run("summary").stdout
+
+
 def test_settings_reach_the_monitor(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = stand_in(monkeypatch, small_host())
     assert run("--interval", "5", "--source", "psutil", "summary", "--interval", "6", "--budget", "0.5").exit_code == 0
@@ -165,6 +204,7 @@ def test_settings_reach_the_monitor(run: Callable[..., Result], monkeypatch: pyt
         (["summary", "--interval", "0"], "--interval must be a number of seconds from 0.1 to 3600"),
         (["summary", "--for", "nan"], '--for must be a number of seconds from 0.1 to 86400, not "nan"'),
         (["summary", "--for", "\x1b"], "--for must be"),
+        (["check", "--for", "x"], '--for must be a number of seconds from 0.1 to 86400, not "x"'),
         (["summary", "extra"], "unexpected extra argument"),
         ([], "the monitor needs a terminal"),
     ],
@@ -173,9 +213,9 @@ def test_refusals(args: list[str], said: str, run: Callable[..., Result]) -> Non
     assert said in failure(run(*args))
 
 
-@pytest.mark.parametrize("command", ["list", "summary"])
+@pytest.mark.parametrize("command", ["list", "summary", "check"])
 def test_no_source(command: str, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    def monitoring(settings: Settings) -> Any:
+    def monitoring(settings: Settings, watch_queues: bool = False) -> Any:
         raise SourceError("sock_diag cannot be used here")
 
     monkeypatch.setattr(polling, "monitoring", monitoring)
@@ -196,7 +236,7 @@ def test_the_monitor_gets_its_settings(run: Callable[..., Result], monkeypatch: 
 
 
 def test_interrupted_while_it_works(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    def monitoring(settings: Settings) -> Any:
+    def monitoring(settings: Settings, watch_queues: bool = False) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(polling, "monitoring", monitoring)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tcpwatch import settings
+from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.settings import Settings, SettingsError
 
 
@@ -141,3 +142,25 @@ def test_hostile_names_do_not_steer_the_terminal(home: dict[str, str]) -> None:
     assert "\\x1b[31m" in refusal({}, {**home, "TCPWATCH_SOURCE": "\x1b[31m\n"})
     write(home, '"\\u001b[31m" = 1')
     assert "\\x1b[31m" in refusal({}, home)
+
+
+def test_thresholds_of_the_diagnosis(home: dict[str, str]) -> None:
+    write(home, "interval = 2\n[thresholds]\nsyn_queue_share = 0.5\nresets_per_s = 50\n")
+    assert settings.load({}, home) == Settings(2.0, thresholds=Thresholds(syn_queue_share=0.5, resets_per_s=50.0))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("thresholds = 3", "thresholds must be a table, not 3"),
+        (
+            "[thresholds]\nsyn_queue_shar = 1",
+            '[thresholds] unknown key "syn_queue_shar": did you mean syn_queue_share?',
+        ),
+        ("[thresholds]\nsyn_queue_share = 80", "[thresholds] syn_queue_share must be a number from 0.01 to 1, not 80"),
+        ("[thresholds]\nresets_per_s = true", "[thresholds] resets_per_s must be a number from 0.1 to 1e+09, not true"),
+    ],
+)
+def test_refused_thresholds(content: str, said: str, home: dict[str, str]) -> None:
+    write(home, content)
+    assert said in refusal({}, home)

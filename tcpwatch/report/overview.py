@@ -8,6 +8,7 @@ from tcpwatch import text
 from tcpwatch.model.listeners import Listener, Queue
 from tcpwatch.model.states import FACTS, LIFE_ORDER
 from tcpwatch.model.view import View
+from tcpwatch.report import findings
 from tcpwatch.report.paint import BOLD, FULL_COLOUR, PHASE_COLOURS, bar, fitted, painted
 from tcpwatch.report.summary import rfc3339
 
@@ -29,6 +30,7 @@ def as_text(
     room = min(width or WIDTH, 120)
     parts = [
         _head(view),
+        [findings.line(finding, colour) for finding in view.findings],
         _states(view, room, exact, colour),
         _limits(view, exact),
         _listeners(view, room, colour),

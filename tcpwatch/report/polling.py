@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,19 +19,31 @@ PATIENCE_S = 10.0
 @contextmanager
 def monitoring(settings: Settings, watch_queues: bool = False) -> Iterator[Monitor]:
     """A monitor of this host, closed in the end; `watch_queues` as `open_source` has it. Raises SourceError."""
-    monitor = Monitor(open_source(settings.source, PATIENCE_S, watch_queues), settings.interval_s, settings.budget)
+    monitor = Monitor(
+        open_source(settings.source, PATIENCE_S, watch_queues),
+        settings.interval_s,
+        settings.budget,
+        settings.thresholds,
+    )
     try:
         yield monitor
     finally:
         monitor.close()
 
 
-def watch(monitor: Monitor, seconds: float) -> tuple[View, View]:
-    """The first and the last View of so many seconds, polled as often as the interval and the budget say."""
-    first = last = monitor.step()
+def views(monitor: Monitor, seconds: float) -> Iterator[View]:
+    """The Views of so many seconds, one at least, polled as often as the interval and the budget say."""
     deadline = time.monotonic() + seconds
+    yield (last := monitor.step())
     while (left_s := deadline - time.monotonic()) > 0:
         pause_s = last.pace.interval_s - last.pace.duration_s
         time.sleep(max(0.0, min(pause_s, left_s)))
-        last = monitor.step()
-    return first, last
+        yield (last := monitor.step())
+
+
+def watch(monitor: Monitor, seconds: float) -> tuple[View, View]:
+    """The first and the last of these Views; the others are not kept, since each may be large."""
+    polled = views(monitor, seconds)
+    first = next(polled)
+    rest = deque(polled, maxlen=1)
+    return first, rest[0] if rest else first

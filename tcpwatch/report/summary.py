@@ -10,6 +10,7 @@ from typing import Any
 from tcpwatch.model.listeners import Listener
 from tcpwatch.model.states import LIFE_ORDER
 from tcpwatch.model.view import View
+from tcpwatch.report import findings
 
 RATE_DIGITS = 3
 
@@ -35,7 +36,7 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
         "listeners": [_listener(one) for one in view.listeners],
         "counters": dict(sample.counters),
         "rates": {name: round(rate, RATE_DIGITS) for name, rate in (rates or {}).items()},
-        "findings": [],
+        "findings": [findings.as_object(finding) for finding in view.findings],
     }
 
 

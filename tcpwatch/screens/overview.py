@@ -10,12 +10,14 @@ from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.geometry import Region
 
+from tcpwatch.model.diagnosis.finding import Finding, Subject
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.screens.page import Page, SocketsAsked
 from tcpwatch.widgets.counters import FIRST, FURTHER, counter_lines
+from tcpwatch.widgets.finding_lines import finding_line, more_line
 from tcpwatch.widgets.histogram import Form, histogram, states_shown
-from tcpwatch.widgets.lines import Line, Lines, rule
+from tcpwatch.widgets.lines import Line, Lines, over, rule
 from tcpwatch.widgets.meters import meter_lines, meters_of
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.queues import NARROWEST, queue_lines
@@ -44,33 +46,43 @@ class OverviewPage(Page):
         self._overview.show_exact(exact)
 
 
+Item = State | tuple[str, Subject]
+"""What the cursor can be on: a state, or a finding by its rule and subject."""
+
+
 class _Overview(Lines, can_focus=True):
-    """The lines, and the cursor on the states."""
+    """The lines, and the cursor on findings and states."""
 
     DEFAULT_CSS = "_Overview { height: 1fr; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open"),
-        Binding("up,k", "move(-1)", "state before", show=False),
-        Binding("down,j", "move(1)", "next state", show=False),
-        Binding("pageup,ctrl+u", "move(-5)", "five states up", show=False),
-        Binding("pagedown,ctrl+d", "move(5)", "five states down", show=False),
-        Binding("home,g", "move(-99)", "first state", show=False),
-        Binding("end,G", "move(99)", "last state", show=False),
+        Binding("w", "why", "why"),
+        Binding("up,k", "move(-1)", "line before", show=False),
+        Binding("down,j", "move(1)", "next line", show=False),
+        Binding("pageup,ctrl+u", "move(-5)", "five lines up", show=False),
+        Binding("pagedown,ctrl+d", "move(5)", "five lines down", show=False),
+        Binding("home,g", "move(-99)", "first line", show=False),
+        Binding("end,G", "move(99)", "last line", show=False),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self._view: View | None = None
         self._exact = False
-        self._cursor = State.ESTABLISHED
-        self._state_at: list[State | None] = []
+        self._cursor: Item = State.ESTABLISHED
+        self._item_at: list[Item | None] = []
+        """What each line shows that the cursor can be on."""
 
     def show(self, view: View) -> None:
         """Draw this View."""
+        had = bool(self._view and self._view.findings)
         self._view = view
-        if self._cursor not in states_shown(view):
-            self._cursor = states_shown(view)[-1]
+        if self._cursor not in self._items():
+            gone = isinstance(self._cursor, State)
+            self._cursor = states_shown(view)[-1] if gone else self._items()[0]
         self.redraw()
+        if had != bool(view.findings):
+            self.refresh_bindings()
 
     def show_exact(self, exact: bool) -> None:
         """Numbers rounded or as they are."""
@@ -78,21 +90,38 @@ class _Overview(Lines, can_focus=True):
         self.redraw()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks: histogram, limits and first rates always, more of them as far as the height goes."""
+        """As Lines asks: findings, histogram, limits and first rates always, more of them as far as the height goes."""
         view = self._view
         if view is None:
             return [(), (("   waiting for the first answer of the kernel …", colours.dim),)]
-        rows = histogram(view, self._cursor, Form(width, colours, self._exact))
-        self._state_at = [state for _, state in rows]
-        lines = [line for line, _ in rows]
-        lines.append(rule("Limits", width, colours))
-        lines += meter_lines(meters_of(view), width, colours, self._exact)
+        lines = self._finding_lines(view, width, height, colours)
+        self._item_at = [_key(finding) for finding in self._shown_findings(height)]
+        self._item_at += [None] * (len(lines) - len(self._item_at))
+        marked = self._cursor if isinstance(self._cursor, State) else None
+        rows = histogram(view, marked, Form(width, colours, self._exact))
+        self._item_at += [state for _, state in rows]
+        lines += [line for line, _ in rows]
+        limits = meter_lines(meters_of(view), width, colours, self._exact)
         rates = counter_lines(FIRST, view, width, colours)
-        # The rule is the first thing to do without, so that 80×24 holds it all.
-        if len(lines) + len(rates) < height:
-            lines.append(rule("Rates", width, colours))
-        lines += rates
+        # The rules are the first to do without, so that 80×24 holds it all.
+        free = height - len(lines) - len(limits) - len(rates)
+        lines += [rule("Limits", width, colours)] * (free >= 1) + limits
+        lines += [rule("Rates", width, colours)] * (free >= 2) + rates
         return [*lines, *self._further(view, width, height - len(lines), colours)]
+
+    def _shown_findings(self, height: int) -> Sequence[Finding]:
+        """As many as leave room for the rest; `w` lists them all."""
+        findings = self._view.findings if self._view else ()
+        return findings[: max(3, height // 4)]
+
+    def _finding_lines(self, view: View, width: int, height: int, colours: Palette) -> list[Line]:
+        shown, lines = self._shown_findings(height), []
+        for finding in shown:
+            marked = self._cursor == _key(finding)
+            line = finding_line(finding, width, marked, colours)
+            lines.append(over(line, width, colours.cursor) if marked else line)
+        left_out = view.findings[len(shown) :]
+        return [*lines, more_line(left_out, colours)] if left_out else lines
 
     def _further(self, view: View, width: int, room: int, colours: Palette) -> list[Line]:
         """What fills a tall screen: further counters, then the listeners."""
@@ -107,39 +136,65 @@ class _Overview(Lines, can_focus=True):
             lines += queue_lines(view.listeners, room, width, colours, self._exact)
         return lines
 
-    def action_move(self, by: int) -> None:
-        """Move the cursor by so many states."""
+    def _items(self) -> list[Item]:
+        """What the cursor can be on, from above."""
         if self._view is None:
-            return
-        states = states_shown(self._view)
-        at = min(max(states.index(self._cursor) + by, 0), len(states) - 1)
-        self._go_to(states[at])
+            return []
+        return [*map(_key, self._shown_findings(self.size.height)), *states_shown(self._view)]
 
-    def _go_to(self, state: State) -> None:
-        self._cursor = state
+    def action_move(self, by: int) -> None:
+        """Move the cursor by so many lines that can be opened."""
+        items = self._items()
+        if items:
+            at = min(max(items.index(self._cursor) + by, 0), len(items) - 1)
+            self._go_to(items[at])
+
+    def _go_to(self, item: Item) -> None:
+        self._cursor = item
         self.redraw()
-        y = self._state_at.index(state)
+        y = self._item_at.index(item)
         # Two lines around it, so that the heading of its group is seen too, and the end of the page can be reached.
-        below = len(self.lines) - y if state is states_shown_last(self._state_at) else 2
+        last = next((one for one in reversed(self._item_at) if one is not None), None)
+        below = len(self.lines) - y if item == last else 2
         self.scroll_to_region(Region(0, max(0, y - 1), 1, 1 + below), animate=False)
 
+    @property
+    def _finding(self) -> Finding | None:
+        """The finding under the cursor."""
+        findings = self._view.findings if self._view else ()
+        return next((finding for finding in findings if _key(finding) == self._cursor), None)
+
     def action_open(self) -> None:
-        """Show the sockets that are in this state."""
-        if self._view is not None:
-            self.post_message(SocketsAsked(f"state:{self._cursor.name}"))
+        """Show the sockets that are in this state, or those that a finding is about."""
+        if isinstance(self._cursor, State):
+            if self._view is not None:
+                self.post_message(SocketsAsked(f"state:{self._cursor.name}"))
+        elif self._finding is not None and self._finding.filter:
+            self.post_message(SocketsAsked(self._finding.filter))
+        else:
+            self.action_why()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """`w` has a meaning only where something is wrong."""
+        return bool(self._view and self._view.findings) if action == "why" else True
+
+    def action_why(self) -> None:
+        """Explain what is wrong."""
+        from tcpwatch.screens.findings import FindingsScreen
+
+        self.app.push_screen(FindingsScreen(self._finding))
 
     def on_click(self, event: Click) -> None:
-        """The first click on a state moves the cursor there, the next one opens it."""
+        """The first click on a line moves the cursor there, the next one opens it."""
         y = event.y + self.scroll_offset.y
-        state = self._state_at[y] if 0 <= y < len(self._state_at) else None
-        if state is None:
+        item = self._item_at[y] if 0 <= y < len(self._item_at) else None
+        if item is None:
             return
-        if state is self._cursor:
+        if item == self._cursor:
             self.action_open()
         else:
-            self._go_to(state)
+            self._go_to(item)
 
 
-def states_shown_last(state_at: Sequence[State | None]) -> State | None:
-    """The state of the last line that has one."""
-    return next((state for state in reversed(state_at) if state is not None), None)
+def _key(finding: Finding) -> Item:
+    return finding.rule, finding.subject

@@ -25,7 +25,7 @@ def states_shown(view: View) -> tuple[State, ...]:
     return tuple(s for s in LIFE_ORDER if s is not State.CLOSED or view.counts.get(s))
 
 
-def histogram(view: View, cursor: State, form: Form) -> list[tuple[Line, State | None]]:
+def histogram(view: View, cursor: State | None, form: Form) -> list[tuple[Line, State | None]]:
     """The lines, each with the state that it shows; None for the rules between the groups."""
     lines: list[tuple[Line, State | None]] = []
     most = max(view.counts.values(), default=0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+from tcpwatch.model.diagnosis.engine import STEPS_IN, Diagnosis
 from tcpwatch.model.states import LIFE_ORDER, State
 from tcpwatch.model.view import Gauge, Trend, View
 from tests.views import Sock, make_view, sock
@@ -31,6 +33,20 @@ def busy_view(**overrides: Any) -> View:
     }
     socks = [s for state, count in counts.items() for s in _many(state, count)]
     return make_view(*_listeners(), *socks, **{**facts, **overrides})
+
+
+def sick_view(**overrides: Any) -> View:
+    """The same host with what the rules make of it, a flood besides."""
+    flood = {"TCPReqQFullDoCookies": 900.0, "SyncookiesSent": 900.0, "SyncookiesRecv": 3.0}
+    view = busy_view(rates={**RATES, **flood}, arrivals_per_s=1_200.0)
+    full = [sock("LISTEN", "0.0.0.0:8443", cookie=90_000, process="haproxy", pid=900, send_queue=16)]
+    full += [
+        sock("SYN_RCVD", "10.0.0.1:8443", f"192.0.2.{at}:9", cookie=90_001 + at, retransmits=1) for at in range(17)
+    ]
+    flooded = make_view(*full, arrivals_per_s=1_200.0)
+    view = replace(view, listeners=(*view.listeners, *flooded.listeners), crowded=flooded.crowded)
+    diagnosis = Diagnosis()
+    return replace(view, findings=[diagnosis.step(view) for _ in range(STEPS_IN)][-1], **overrides)
 
 
 def _listeners() -> list[Sock]:

@@ -15,7 +15,7 @@ from tcpwatch.model.states import State
 from tcpwatch.model.view import Gauge
 from tcpwatch.screens.connections import ConnectionsPage
 from tcpwatch.widgets.bars import bar, resample, sparkline
-from tests.ui.busy import HOSTILE, busy_view
+from tests.ui.busy import HOSTILE, busy_view, sick_view
 from tests.ui.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.views import make_view, sock
 
@@ -29,11 +29,71 @@ async def test_snapshot(size: tuple[int, int]) -> None:
         check_snapshot(f"overview_{size[0]}x{size[1]}", shot(app))
 
 
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
+async def test_snapshot_of_findings(size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        app.show(sick_view())
+        await pilot.pause()
+        check_snapshot(f"overview_findings_{size[0]}x{size[1]}", shot(app))
+        await pilot.press("g", "w")
+        await pilot.pause()
+        check_snapshot(f"findings_{size[0]}x{size[1]}", shot(app))
+        await pilot.press("escape")
+        assert "Handshake" in shot(app)
+
+
+async def test_enter_on_a_finding_leads_to_its_sockets() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(sick_view())
+        await pilot.press("g", "enter")
+        assert await _connections_filter(app, pilot) == "state:syn-rcvd lport:8443"
+
+
+async def test_a_finding_without_sockets_is_explained() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        view = sick_view()
+        app.show(replace(view, findings=(replace(view.findings[0], filter=""),)))
+        await pilot.press("g", "enter")
+        await pilot.pause()
+        assert "What to do" in shot(app)
+
+
+async def test_the_cursor_stays_on_its_finding_and_leaves_it_when_it_has_gone() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        view = sick_view()
+        app.show(view)
+        await pilot.press("g", "j")
+        assert "▸ ▲ critical  accept queue full" in shot(app)
+        app.show(replace(view, findings=view.findings[1:]))
+        await pilot.pause()
+        assert "▸ ▲ critical  accept queue full" in shot(app)
+        app.show(replace(view, findings=()))
+        await pilot.pause()
+        assert _cursor(app) == "LISTEN"
+
+
+async def test_what_is_too_much_is_listed_elsewhere() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        view = sick_view()
+        many = [replace(view.findings[0], rule=f"rule-{at}") for at in range(12)]
+        app.show(replace(view, findings=tuple(many)))
+        await pilot.pause()
+        assert "and 7 more; w lists them all" in shot(app)
+        await pilot.press("w", "G")
+        await pilot.pause()
+        assert "rule 11" in "\n".join(text for line in app.screen.focused.lines for text, _ in line)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("width", [50, 63, 64, 69, 70, 76, 80, 109, 110, 119, 120, 167, 168, 200, 300])
 async def test_no_line_is_wider_than_the_screen(width: int) -> None:
     app = make_app()
     async with app.run_test(size=(width, 50)) as pilot:
-        app.show(busy_view())
+        app.show(sick_view())
         await pilot.pause()
         overview = app.screen.focused
         assert overview is not None

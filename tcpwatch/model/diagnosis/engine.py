@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from tcpwatch.model.diagnosis import accept_queue, completeness, resets, syn_queue
@@ -12,7 +13,9 @@ from tcpwatch.model.view import View
 STEPS_IN, STEPS_OUT = 2, 5
 """A finding appears when its condition held for so many steps, and leaves when it was absent for so many."""
 
-RULES = {
+Rule = Callable[[View, Thresholds], Iterator[Candidate]]
+
+RULES: dict[str, Rule] = {
     "syn-flood": syn_queue.syn_flood,
     "accept-queue-full": accept_queue.accept_queue_full,
     "syn-queue-full": syn_queue.syn_queue_full,

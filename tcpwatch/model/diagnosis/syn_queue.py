@@ -34,11 +34,17 @@ def syn_flood(view: View, limits: Thresholds) -> Iterator[Candidate]:
     unreturned = cookies_unreturned(view, limits)
     crowded = [one for one in groups(view) if is_full(one, view, limits)]
     for one in crowded:
-        # Behind a full accept queue honest clients stay half-open and repeat too.
-        if not backed_up(view, one, limits) and (unreturned or _repeated_share(one) > limits.flood_repeated_share):
+        if is_flooded(one, view, limits):
             yield Candidate(_flood_finding(one, view))
     if unreturned and not crowded:
         yield Candidate(_host_finding(view))
+
+
+def is_flooded(one: Listener, view: View, limits: Thresholds) -> bool:
+    """Whether a SYN queue is full of connections that do not answer, though the application accepts."""
+    # Behind a full accept queue honest clients stay half-open and repeat too.
+    silent = cookies_unreturned(view, limits) or repeated_share(one) > limits.flood_repeated_share
+    return silent and is_full(one, view, limits) and not backed_up(view, one, limits)
 
 
 def groups(view: View) -> list[Listener]:
@@ -92,7 +98,8 @@ def backed_up(view: View, one: Listener, limits: Thresholds) -> bool:
     )
 
 
-def _repeated_share(one: Listener) -> float:
+def repeated_share(one: Listener) -> float:
+    """Of its half-open connections, those whose SYN+ACK was repeated."""
     return one.repeated / one.syn_queue.depth if one.syn_queue.depth else 0.0
 
 
@@ -102,22 +109,33 @@ def sockets_of(one: Listener) -> str:
     return f"lport:{one.local_port}{address}"
 
 
-def _queue_finding(one: Listener, view: View, severity: Severity) -> Finding:
-    queue, rates = one.syn_queue, view.rates
-    mode = view.sample.sysctls.get("tcp_syncookies")
-    cookies, dropped = rates.get("TCPReqQFullDoCookies"), rates.get("TCPReqQFullDrop")
-    if dropped is not None and mode == COOKIES_NEVER:
-        dropped += _dropped_for_the_last_quarter(view)
-    headline = f"{text.count(queue.depth)} of {text.count(queue.limit)} half-open"
+def queue_headline(one: Listener, view: View) -> str:
+    """`257 of 256 half-open, 740 SYNs/s answered by cookies`."""
+    cookies, dropped = _met_a_full_queue(view)
+    headline = f"{text.count(one.syn_queue.depth)} of {text.count(one.syn_queue.limit)} half-open"
     if cookies:
         headline += f", {text.rate(cookies)} SYNs/s answered by cookies"
     if dropped:
         headline += f", {text.rate(dropped)} SYNs/s dropped"
+    return headline
+
+
+def _met_a_full_queue(view: View) -> tuple[float | None, float | None]:
+    """SYNs per second that met a full SYN queue: answered by cookies, and dropped."""
+    cookies, dropped = (view.rates.get(name) for name in ("TCPReqQFullDoCookies", "TCPReqQFullDrop"))
+    if dropped is not None and view.sample.sysctls.get("tcp_syncookies") == COOKIES_NEVER:
+        dropped += _dropped_for_the_last_quarter(view)
+    return cookies, dropped
+
+
+def _queue_finding(one: Listener, view: View, severity: Severity) -> Finding:
+    queue, mode = one.syn_queue, view.sample.sysctls.get("tcp_syncookies")
+    cookies, dropped = _met_a_full_queue(view)
     return Finding(
         "syn-queue-full",
         severity,
         Subject("listener", one.endpoint),
-        headline,
+        queue_headline(one, view),
         {
             "syn_queue": Figure(queue.depth, "connections"),
             "syn_queue_limit": Figure(queue.limit, "connections"),
@@ -151,21 +169,25 @@ def _queue_advice(one: Listener, mode: int | None) -> tuple[str, ...]:
     return tuple(filter(None, (said.get(one.syn_cap), cookies, burst)))
 
 
-def _flood_finding(one: Listener, view: View) -> Finding:
+def flood_headline(one: Listener, view: View) -> str:
+    """`1,000 SYNs/s, 257 of 256 half-open from 256 addresses, 96 % without an answer, 3 of 740 cookies/s returned`."""
     found = view.crowded.get(one.key, view.half_open)
     sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
     headline = (
         f"{text.rate(view.arrivals_per_s)} SYNs/s, {text.count(one.syn_queue.depth)} of "
         f"{text.count(one.syn_queue.limit)} half-open from {text.count(found.sources.distinct)} addresses, "
-        f"{text.share(_repeated_share(one))} without an answer"
+        f"{text.share(repeated_share(one))} without an answer"
     )
-    if sent:
-        headline += f", {text.rate(returned)} of {text.rate(sent)} cookies/s returned"
+    return headline + (f", {text.rate(returned)} of {text.rate(sent)} cookies/s returned" if sent else "")
+
+
+def _flood_finding(one: Listener, view: View) -> Finding:
+    found = view.crowded.get(one.key, view.half_open)
     return Finding(
         "syn-flood",
         Severity.CRITICAL,
         Subject("listener", one.endpoint),
-        headline,
+        flood_headline(one, view),
         {**_rates(view), **_members(found)},
         "Most of those in the SYN queue do not answer its SYN+ACKs, though the application accepts: their addresses "
         "are spoofed, or they do not mean to connect (RFC 4987).",
@@ -174,15 +196,20 @@ def _flood_finding(one: Listener, view: View) -> Finding:
     )
 
 
-def _host_finding(view: View) -> Finding:
+def cookies_headline(view: View) -> str:
+    """`740 SYN cookies/s sent, 3/s returned`."""
     sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
-    mode = view.sample.sysctls.get("tcp_syncookies")
-    blind = "; with tcp_syncookies=2 no socket names the port" if mode == COOKIES_ALWAYS else ""
+    always = view.sample.sysctls.get("tcp_syncookies") == COOKIES_ALWAYS
+    blind = "; with tcp_syncookies=2 no socket names the port" if always else ""
+    return f"{text.rate(sent)} SYN cookies/s sent, {text.rate(returned)}/s returned{blind}"
+
+
+def _host_finding(view: View) -> Finding:
     return Finding(
         "syn-flood",
         Severity.CRITICAL,
         Subject("host", view.sample.host),
-        f"{text.rate(sent)} SYN cookies/s sent, {text.rate(returned)}/s returned{blind}",
+        cookies_headline(view),
         _rates(view),
         "SYNs are answered by cookies, of which few come back as the last ACK of a handshake: their senders are "
         "spoofed, or do not mean to connect (RFC 4987).",
@@ -209,14 +236,14 @@ def _members(found: HalfOpen) -> dict[str, Figure]:
     four, six = found.sources.largest("/24"), found.sources.largest("/64")
     return {
         "half_open": Figure(found.count, "connections"),
-        "repeated_share": Figure(found.repeated_share),
+        "repeated_share": Figure(found.repeated_share, "share"),
         "oldest": Figure(found.oldest_s, "s"),
         "sources": Figure(found.sources.distinct, "addresses"),
-        "distinct_share": Figure(found.sources.distinct_share),
+        "distinct_share": Figure(found.sources.distinct_share, "share"),
         "largest_24": Figure(four.prefix if four else None),
-        "largest_24_share": Figure(four.share if four else None),
+        "largest_24_share": Figure(four.share if four else None, "share"),
         "largest_64": Figure(six.prefix if six else None),
-        "largest_64_share": Figure(six.share if six else None),
+        "largest_64_share": Figure(six.share if six else None, "share"),
     }
 
 
