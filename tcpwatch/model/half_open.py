@@ -9,15 +9,17 @@ back, so it is never below 0, and said to be an estimate.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel import uapi
-from tcpwatch.model.listening import Listening
+from tcpwatch.model.columns import untold
+from tcpwatch.model.listening import Listening, first_words
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
-from tcpwatch.model.sources import Sources, sources
+from tcpwatch.model.sources import RemoteAddresses, Sources, sources
 from tcpwatch.model.states import State
 
 AGE_EDGES_S = (0, 1, 3, 7, 15, 31, 63)
@@ -41,17 +43,25 @@ class Requests:
     age_s: NDArray[np.float32]
     seen_coming: NDArray[np.bool_]
     """We saw it come: its age is ours, to one interval; else an estimate."""
-    v4: NDArray[np.bool_]
-    """Its source is IPv4, also IPv4-mapped."""
-    source: NDArray[np.uint64]
-    """Shape (n, 2): the remote address as two host-order halves; of IPv4 the second has the address."""
+    source: RemoteAddresses
+
+    def depths(self, keys: int) -> NDArray[np.intp]:
+        """How many each of so many keys has."""
+        return _per_key(self.key, keys)
+
+    def repeated(self, keys: int) -> NDArray[np.intp]:
+        """Of how many of them the SYN+ACK was repeated."""
+        return _per_key(self.key[self.repeats > 0], keys)
 
     def of(self, key: int) -> Requests:
         """Those of one key."""
         mine = self.key == key
         if mine.all():
             return self
-        return Requests(*(getattr(self, name)[mine] for name in self.__slots__))
+        return Requests(
+            self.row[mine], self.key[mine], self.repeats[mine], self.age_s[mine], self.seen_coming[mine],
+            self.source.take(mine),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,13 +88,22 @@ class HalfOpen:
         return self.repeated / self.count if self.count else 0.0
 
 
+def _per_key(key: NDArray[np.int32], keys: int) -> NDArray[np.intp]:
+    if len(key) and bool((key == key[0]).all()):  # a flood has one target
+        counts = np.zeros(keys + 1, np.intp)
+        counts[key[0] + 1] = len(key)
+    else:
+        counts = np.bincount(key + 1, minlength=keys + 1)
+    return counts[1:]
+
+
 def requests(rows: Rows, sample: Sample, listening: Listening) -> Requests:
     """The requests of a sample."""
     row = np.flatnonzero((sample.state == State.SYN_RCVD) & (sample.inode == 0))
     size = len(row)
     repeats = np.empty(size, np.uint8)
     expires_ms = np.empty(size, np.uint32)
-    source = np.empty((size, 2), ">u8")
+    source4 = np.empty(size, np.uint32)
     for first in range(0, size, _BLOCK):  # of so many rows all columns are read while they are in the cache
         part = slice(first, first + _BLOCK)
         here = row[part]
@@ -92,37 +111,34 @@ def requests(rows: Rows, sample: Sample, listening: Listening) -> Requests:
         wanted = slice(None) if len(here) == len(block) else here - here[0]
         repeats[part] = block["idiag_retrans"][wanted]
         expires_ms[part] = block["idiag_expires"][wanted]
-        source[part] = np.ascontiguousarray(block["idiag_dst"][wanted]).view(">u8")
-    v4, halves = _told_apart(source, sample.family[row])
+        source4[part] = first_words(block, "idiag_dst")[wanted]
     seen_coming = rows.born[row]
-    age_s = _ages(rows, row, repeats, expires_ms)
-    return Requests(row, listening.takers(sample, row), repeats, age_s, seen_coming, v4, halves)
+    v6 = np.flatnonzero(sample.family[row] != uapi.AF_INET)
+    return Requests(
+        row,
+        listening.takers(sample, row),
+        repeats,
+        _ages(rows, row, repeats, expires_ms, "timers" not in untold(sample.source.kind)),
+        seen_coming,
+        RemoteAddresses.of(source4, v6, sample.table["idiag_dst"][row[v6]]),
+    )
 
 
 _BLOCK = 16_384
 
 
-def _told_apart(source: NDArray[np.uint64], family: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
-    halves = source.astype(np.uint64)
-    v4 = family == uapi.AF_INET
-    v6 = np.flatnonzero(~v4)
-    where = v4 if len(v6) else slice(None)
-    halves[where, 1] = halves[where, 0] >> np.uint64(32)
-    halves[where, 0] = 0
-    if len(v6):
-        mapped = v6[(halves[v6, 0] == 0) & (halves[v6, 1] >> np.uint64(32) == 0xFFFF)]
-        halves[mapped, 1] &= np.uint64(0xFFFFFFFF)
-        v4[mapped] = True
-    return v4, halves
-
-
 def _ages(
-    rows: Rows, row: NDArray[np.intp], repeats: NDArray[np.uint8], expires_ms: NDArray[np.uint32]
+    rows: Rows, row: NDArray[np.intp], repeats: NDArray[np.uint8], expires_ms: NDArray[np.uint32], timers_told: bool
 ) -> NDArray[np.float32]:
-    ours = (rows.time - rows.first_seen[row]).astype(np.float32)
-    lived = _LIVED_S[repeats] - expires_ms.astype(np.float32) / np.float32(1000)
-    # What has been there since our first sample is at least as old as that.
-    return np.where(rows.born[row], ours, np.maximum(lived, ours))
+    # A clock that was set back makes nobody younger than 0.
+    age_s: NDArray[np.float32] = np.maximum(rows.time - rows.first_seen[row], 0).astype(np.float32)
+    strange = ~rows.born[row]
+    if strange.any() and timers_told:
+        lived = _LIVED_S[repeats]
+        lived -= expires_ms * np.float32(0.001)
+        # What has been there since our first sample is at least as old as that.
+        np.maximum(age_s, lived, out=age_s, where=strange)
+    return age_s
 
 
 _LIVED_S = np.exp2(np.minimum(np.arange(256), 16) + 1).astype(np.float32) - 1
@@ -131,21 +147,26 @@ _LIVED_S = np.exp2(np.minimum(np.arange(256), 16) + 1).astype(np.float32) - 1
 
 def half_open(found: Requests) -> HalfOpen:
     """What there is to say of these."""
-    ladder = np.bincount(np.minimum(found.repeats, LADDER - 1), minlength=LADDER)
-    ages = np.bincount(np.searchsorted(_EDGES, found.age_s, side="right") - 1, minlength=len(_EDGES))
+    # To count comparisons costs a tenth of sorting into bins.
+    at_least = [int(np.count_nonzero(found.repeats >= rung)) for rung in range(LADDER)]
+    older = [int(np.count_nonzero(found.age_s >= np.float32(edge))) for edge in AGE_EDGES_S]
     size = len(found.row)
     return HalfOpen(
         count=size,
-        repeated=size - int(ladder[0]),
+        repeated=at_least[1],
         estimated=size - int(np.count_nonzero(found.seen_coming)),
         late=int(np.count_nonzero((found.repeats == 0) & (found.age_s > _LATE_S))),
         oldest_s=float(found.age_s.max()) if size else None,
-        ages=tuple(ages.tolist()),
-        ladder=tuple(ladder.tolist()),
-        sources=sources(found.v4, found.source),
+        ages=_steps(older),
+        ladder=_steps(at_least),
+        sources=sources(found.source),
     )
 
 
-_EDGES = np.array(AGE_EDGES_S, np.float32)
+def _steps(cumulated: list[int]) -> tuple[int, ...]:
+    """How many are in each step, of how many are in it or above."""
+    return tuple(here - above for here, above in pairwise([*cumulated, 0]))
+
+
 _LATE_S = 2.0
 """The first repeat is due after 1 s; so much longer is no accident of the moment."""

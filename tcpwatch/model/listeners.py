@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tcpwatch import text
 from tcpwatch.kernel.processes import Owner
 from tcpwatch.model.half_open import Requests
-from tcpwatch.model.listening import NOBODY, Key, Listening
+from tcpwatch.model.listening import Key, Listening
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
 from tcpwatch.model.waiting import Waiting
@@ -126,24 +126,15 @@ class Traffic:
     waiting: Waiting
     accepted: NDArray[np.intp] | None
     """Per key; None on the first step."""
+    syn_depth: NDArray[np.intp]
+    """Per key: half-open connections."""
     syn_peak: NDArray[np.intp]
-    """Per key: the deepest SYN queue of the last steps, this one included."""
-
-    def syn_depths(self) -> NDArray[np.intp]:
-        """Half-open connections per key."""
-        return self._per_key(self.requests.key)
-
-    def repeated(self) -> NDArray[np.intp]:
-        """Of these, those whose SYN+ACK was repeated."""
-        return self._per_key(self.requests.key[self.requests.repeats > 0])
-
-    def _per_key(self, key: NDArray[np.int32]) -> NDArray[np.intp]:
-        return np.bincount(key + 1, minlength=len(self.listening.keys) + 1)[1:]
+    """Per key: the most that they were in the last steps, this one included."""
 
     @property
     def stray(self) -> int:
         """Half-open connections whose listener has gone."""
-        return int(np.count_nonzero(self.requests.key == NOBODY))
+        return len(self.requests.row) - int(self.syn_depth.sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +191,7 @@ def _groups(rows: Rows, sample: Sample, traffic: Traffic, told: Told) -> list[di
     sizes = np.bincount(listening.key, minlength=keys)
     limits, _ = _syn_limits(sample, listening)
     limit_of = np.bincount(listening.key, limits, keys).astype(np.intp).tolist()
-    depth, repeated = traffic.syn_depths().tolist(), traffic.repeated().tolist()
+    depth, repeated = traffic.syn_depth.tolist(), traffic.requests.repeated(keys).tolist()
     waiting = np.bincount(waits.key, minlength=keys).tolist()
     given_up = np.bincount(waits.key[waits.given_up], minlength=keys).tolist()
     oldest = waits.oldest(keys)

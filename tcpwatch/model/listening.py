@@ -66,9 +66,9 @@ class Listening:
         """
         port = sample.local_port[where]
         taker = self._alone[port]
-        of_one_family = np.array([key[1:3] == ANY4 for key in self.keys] + [False, False])  # _ASK and NOBODY
-        doubtful = np.flatnonzero(of_one_family[taker] & (sample.family[where] != uapi.AF_INET))
-        taker[doubtful] = _ASK
+        v6 = np.flatnonzero(sample.family[where] != uapi.AF_INET)
+        of_v4_alone = np.array([key[1:3] == ANY4 for key in self.keys] + [False, False])  # _ASK and NOBODY
+        taker[v6[of_v4_alone[taker[v6]]]] = _ASK
         for number in np.flatnonzero(np.bincount(port[taker == _ASK], minlength=1)).tolist():
             there = np.flatnonzero(port == number)
             taker[there] = self._by_address(sample, where[there], number)
@@ -137,14 +137,14 @@ def _address_fits(
         fits[v6] = (high != 0) | (low >> np.uint64(32) != 0xFFFF)
     else:
         mapped = key.high == 0 and key.low >> 32 == 0xFFFF
-        fits &= (_first_words(table)[where] == key.low & 0xFFFFFFFF) if mapped else False
+        fits &= (first_words(table, "idiag_src")[where] == key.low & 0xFFFFFFFF) if mapped else False
         fits[v6] = (high == key.high) & (low == key.low)
     return fits
 
 
-def _first_words(table: NDArray[np.void]) -> NDArray[np.uint32]:
-    """The first four bytes of every local address, which are all of an IPv4 one, as numbers."""
-    at = table.dtype.fields["idiag_src"][1]  # type: ignore[index]  # it has fields
+def first_words(table: NDArray[np.void], name: str) -> NDArray[np.uint32]:
+    """The first four bytes of every address in this column, which are all of an IPv4 one, as numbers."""
+    at = table.dtype.fields[name][1]  # type: ignore[index]  # it has fields
     return np.ndarray(len(table), ">u4", table, at, table.strides)
 
 

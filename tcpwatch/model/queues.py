@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tcpwatch.model.columns import untold
 from tcpwatch.model.flows import Joined
-from tcpwatch.model.half_open import HalfOpen, Requests, half_open, requests
+from tcpwatch.model.half_open import HalfOpen, half_open, requests
 from tcpwatch.model.listeners import Listener, Told, Traffic, listeners
-from tcpwatch.model.listening import Key
+from tcpwatch.model.listening import Key, Listening
 from tcpwatch.model.queue_history import QueueHistory, QueueTrend
 from tcpwatch.model.rows import Mark
 from tcpwatch.model.sample import Sample
@@ -53,7 +53,9 @@ class Queues:
         given = accepted(joined, sample, self._waiting, now) if told and self._waiting else None
         self._waiting = now
         elapsed_s = sample.monotonic - before.monotonic if before else None
-        traffic = Traffic(joined.listening, found, now, given, self._remember(joined, sample, found))
+        depth = found.depths(len(joined.listening.keys))
+        peak = self._remember(joined.listening, sample, depth)
+        traffic = Traffic(joined.listening, found, now, given, depth, peak)
         facts = Told(before.drops if before else {}, elapsed_s, told)
         listening = listeners(joined.rows, sample, traffic, facts)
         whole = half_open(found)
@@ -63,19 +65,16 @@ class Queues:
             self._history.trend(),
             whole,
             self._crowded(listening, traffic, whole),
-            _arrivals_per_s(joined, found, rates, elapsed_s) if elapsed_s else None,
+            _arrivals_per_s(joined, sample, rates, elapsed_s) if elapsed_s else None,
         )
 
-    def _remember(self, joined: Joined, sample: Sample, found: Requests) -> NDArray[np.intp]:
+    def _remember(self, listening: Listening, sample: Sample, depth: NDArray[np.intp]) -> NDArray[np.intp]:
         """Add to the history; returns the deepest SYN queue of the last seconds, for each key."""
-        listening = joined.listening
-        keys = len(listening.keys)
-        depth = np.bincount(found.key + 1, minlength=keys + 1)[1:][listening.key]
         cookies = sample.cookie[listening.row].tolist()
         accept = sample.table["idiag_rqueue"][listening.row].tolist()
         peaks = [max(now, sample.peaks.get(cookie, 0)) for now, cookie in zip(accept, cookies, strict=True)]
-        self._history.add(sample.monotonic, cookies, peaks, depth.tolist())
-        deepest = np.zeros(keys, np.intp)
+        self._history.add(sample.monotonic, cookies, peaks, depth[listening.key].tolist())
+        deepest = np.zeros(len(depth), np.intp)
         np.maximum.at(deepest, listening.key, self._history.syn_peaks(LATELY_S))
         return deepest
 
@@ -90,13 +89,14 @@ class Queues:
         return crowded
 
 
-def _arrivals_per_s(joined: Joined, found: Requests, rates: Mapping[str, float], elapsed_s: float) -> float:
+def _arrivals_per_s(joined: Joined, sample: Sample, rates: Mapping[str, float], elapsed_s: float) -> float:
     """SYNs per second that left a trace.
 
     Half-open now and not before, finished since the step before without being seen, answered by a cookie, dropped.
     ListenOverflows are left out: they count dropped last ACKs too.
     """
-    fresh = int(np.count_nonzero(joined.rows.mark[found.row] == Mark.NEW)) / elapsed_s
+    new = (joined.rows.mark == Mark.NEW) & (sample.state == State.SYN_RCVD)
+    fresh = int(np.count_nonzero(new)) / elapsed_s
     left = int(np.count_nonzero(joined.old_state == State.SYN_RCVD)) / elapsed_s
     names = ("PassiveOpens", "SyncookiesSent", "SyncookiesRecv", "ListenDrops", "ListenOverflows")
     opened, sent, returned, drops, overflows = (rates.get(name, 0.0) for name in names)
