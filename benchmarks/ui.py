@@ -32,6 +32,7 @@ FEW = 100
 START_WITHIN_S = 10.0
 GONE_WITHIN_S = 2.0
 IDLE_S = 20.0
+OPENINGS = 5
 
 Seen = Callable[[list[str]], bool]
 
@@ -143,6 +144,30 @@ def key_lines(population: Established | HalfOpen, at: str, count: int, budget: s
     return [*lines, hang_up_line(at)]
 
 
+def open_line(population: HalfOpen, at: str) -> Line:
+    """Key 4 → the Half-open screen, made and drawn for the first time."""
+    population.settle(30)
+    times = []
+    for _ in range(OPENINGS):
+        with Terminal((*PROGRAM, "--budget", "1"), *SIZES[1]) as terminal:
+            wait_for(terminal, keys.is_overview, 60)
+            time.sleep(3)
+            pressed = terminal.press(b"4")
+            wait_for(terminal, is_half_open, 60)
+        replay = Replay(terminal)
+        replay.feed(pressed)
+        shown = replay.first(is_half_open)
+        assert shown is not None
+        times.append(1e3 * (shown - pressed))
+    note = f"median of {OPENINGS}, worst {max(times):.0f} ms, polling without a pause"
+    return Line("key 4 → Half-open screen", at, statistics.median(times), 100, "{:.0f} ms", note)
+
+
+def is_half_open(text: list[str]) -> bool:
+    """The Half-open screen is there, with sources."""
+    return any("[4 Half-open]" in line for line in text) and any("198.19." in line for line in text)
+
+
 def _positive(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
@@ -171,7 +196,8 @@ def measure(given: argparse.Namespace, report: Report) -> None:
     if given.half_open:
         with own_place() as namespace, HalfOpen(namespace, given.half_open) as flood:
             there = flood.grow(given.half_open)
-            report.add(*key_lines(flood, f"{number(there)} half-open", given.keys, given.budget))
+            at = f"{number(there)} half-open"
+            report.add(open_line(flood, at), *key_lines(flood, at, given.keys, given.budget))
 
 
 def main() -> int:

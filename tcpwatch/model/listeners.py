@@ -37,9 +37,10 @@ class Queue:
         """What is used of the limit, 0 where it is not known; a limit of 0 counts as 1, since one connection fits."""
         return 0.0 if self.depth is None or self.limit is None else self.depth / max(self.limit, 1)
 
-    def holds(self, depth: int | None) -> bool:
-        """Whether so many are within the limit; true where one of both is not known."""
-        return depth is None or self.limit is None or depth <= self.limit
+    @property
+    def over(self) -> bool:
+        """Past its limit, so that nothing more goes in."""
+        return self.depth is not None and self.limit is not None and self.depth > self.limit
 
 
 UNTOLD = Queue(None, None)
@@ -111,10 +112,12 @@ class Listener:
 
     @property
     def accept_full(self) -> bool:
-        """The accept queue took no more, now or at some moment since the step before."""
-        return not self.accept_queue.holds(
-            self.accept_peak if self.accept_peak is not None else self.accept_queue.depth
-        )
+        """The accept queue is at its limit, or was at some moment since the step before.
+
+        At and not over it: a slow application is often seen when it has just made room for one.
+        """
+        peak, limit = self.accept_peak, self.accept_queue.limit
+        return peak is not None and limit is not None and peak >= max(limit, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

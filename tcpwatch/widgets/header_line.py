@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpwatch import text
+from tcpwatch.model.diagnosis.finding import Severity
 from tcpwatch.model.view import View
+from tcpwatch.widgets.finding_lines import SIGNS, severity_style
 from tcpwatch.widgets.lines import Line, Lines, Piece, cells_of, fit
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.shell import shell
@@ -63,6 +65,7 @@ class HeaderLine(Lines):
         if shell(self).trouble:
             said.append((f"cannot read: {shell(self).trouble}", colours.alarm))
         if view is not None:
+            said += worst(view, colours)
             if not view.sample.completeness.complete:
                 said.append((f"incomplete: {view.sample.completeness.words}", colours.warning))
             if view.pace.stretched:
@@ -71,6 +74,15 @@ class HeaderLine(Lines):
                 said.append((", ".join(view.sample.source.missing), colours.warning))
         gap = ("  ", colours.plain)
         return tuple(piece for one in said for piece in (one, gap))[:-1]
+
+
+def worst(view: View, colours: Palette) -> list[Piece]:
+    """`▲ 2` critical findings, or `△ 1` warning: on every screen, as the Overview is not always in sight."""
+    top = max((finding.severity for finding in view.findings), default=Severity.INFO)
+    if top is Severity.INFO:
+        return []
+    count = sum(finding.severity is top for finding in view.findings)
+    return [(f"{SIGNS[top]} {count}", severity_style(top, colours))]
 
 
 def _cropped(line: Line, width: int) -> Line:

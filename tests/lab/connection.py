@@ -9,7 +9,7 @@ from typing import Self
 
 from tests.lab.packets import SEQUENCE_SPACE, Endpoint, Flag, Options, Segment
 from tests.lab.waiting import DEADLINE_S
-from tests.lab.wire import Wire
+from tests.lab.wire import Line
 
 # Each connection starts above the ones before it, so that a kernel socket in TIME_WAIT accepts
 # a new connection of the same endpoints (RFC 9293, section 3.6.1).
@@ -43,7 +43,7 @@ class Connection:
     read them through wait_for, or after it. The peer never repeats anything by itself.
     """
 
-    def __init__(self, wire: Wire, local: Endpoint, remote: Endpoint, offer: Offer) -> None:
+    def __init__(self, wire: Line, local: Endpoint, remote: Endpoint, offer: Offer) -> None:
         self.local = local
         self.remote = remote
         self.completes = True  # answer a SYN+ACK by the ACK that ends the handshake

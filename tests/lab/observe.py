@@ -42,6 +42,7 @@ class Row:
     transmit_queue: int  # bytes; LISTEN: 0, or from find_row the limit of the accept queue
     receive_queue: int  # bytes; LISTEN: connections waiting for accept()
     timer: str
+    retransmits: int  # SYN_RCVD: of the SYN+ACK
     inode: int
 
 
@@ -67,6 +68,7 @@ def _row(family: Family, fields: list[str]) -> Row:
         transmit_queue=int(transmit, 16),
         receive_queue=int(receive, 16),
         timer=TIMERS[int(fields[5].split(":")[0], 16)],
+        retransmits=int(fields[6], 16),
         inode=int(fields[9]),
     )
 

@@ -23,6 +23,18 @@ _FIRST_PORT = 20_000
 _USUAL = Offer()
 
 
+def make_device(namespace: Namespace, device: str) -> int:
+    """A TUN device with LOCAL on the kernel's side and their networks behind it; its file descriptor."""
+    # nodad: duplicate address detection would hold an IPv6 address back for a second or more.
+    addresses = (
+        f"address add {LOCAL[4]}/15 dev {device}",
+        f"address add {LOCAL[6]}/64 dev {device} nodad",
+    )
+    fd = make_tun(namespace, device, *addresses, f"link set {device} up")
+    await_route(LOCAL[6])
+    return fd
+
+
 class Peer:
     """Opens a TUN device in the namespace and answers for all addresses behind it.
 
@@ -40,13 +52,7 @@ class Peer:
         self._flood: Flood | None = None
 
     def __enter__(self) -> Self:
-        # nodad: duplicate address detection would hold an IPv6 address back for a second or more.
-        addresses = (
-            f"address add {LOCAL[4]}/15 dev {self.device}",
-            f"address add {LOCAL[6]}/64 dev {self.device} nodad",
-        )
-        fd = make_tun(self._namespace, self.device, *addresses, f"link set {self.device} up")
-        await_route(LOCAL[6])
+        fd = make_device(self._namespace, self.device)
         self._wire = Wire(fd, self._receive)
         return self
 

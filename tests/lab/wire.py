@@ -6,7 +6,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from tests.lab.packets import Segment, parse
 from tests.lab.tun import MTU
@@ -22,6 +24,20 @@ class Logged:
     time_ns: int  # time.monotonic_ns()
     from_kernel: bool
     segment: Segment
+
+
+class Line(Protocol):
+    """What a Connection needs of the device that it is on."""
+
+    @property
+    def changed(self) -> AbstractContextManager[object]:
+        """The lock that guards the connection."""
+
+    def send(self, segment: Segment) -> None:
+        """Let the kernel receive the segment."""
+
+    def wait_for(self, predicate: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
+        """Wait until what the kernel sends has made the predicate true; or TimeoutError."""
 
 
 class Wire:

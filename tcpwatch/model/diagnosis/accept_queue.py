@@ -18,15 +18,23 @@ from tcpwatch.model.view import View
 
 def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """Each listener by itself: one lazy member among four hides in the sum of a SO_REUSEPORT group."""
-    overflows = view.rates.get("ListenOverflows", 0) > 0
     for one in view.listeners:
-        over = not one.accept_queue.holds(one.accept_queue.depth)
-        refused = one.accept_full and (bool(one.drops_per_s) or (overflows and one.drops_per_s is None))
-        if over or refused:
-            # The drops have told: once is enough, also where the queue was full between two polls only.
+        refused = one.accept_full and _refuses(one, view)
+        if one.accept_queue.over or refused:
+            # The counters have told: once is enough, also where the queue was full between two polls only.
             yield Candidate(_finding(one, view, Severity.CRITICAL), Severity.CRITICAL if refused else None)
         elif one.accept_queue.share >= limits.accept_queue_share:
             yield Candidate(_finding(one, view, Severity.WARNING))
+
+
+def _refuses(one: Listener, view: View) -> bool:
+    """Whether this listener dropped something for a full accept queue.
+
+    Its own drops alone prove nothing: they count SYNs that met a full SYN queue, and with TCP_DEFER_ACCEPT each last
+    ACK without data. ListenOverflows is all listeners'.
+    """
+    told = [rate for rate in (view.rates.get("ListenOverflows"), one.drops_per_s) if rate is not None]
+    return bool(told) and all(rate > 0 for rate in told)
 
 
 def _finding(one: Listener, view: View, severity: Severity) -> Finding:
@@ -82,7 +90,7 @@ def _why(one: Listener, view: View) -> str:
         if aborts
         else "the last ACK of their handshake is dropped, and they believe to be connected"
     )
-    pace = "has stopped to call accept()" if one.accepted_per_s == 0 else "calls accept() more slowly than clients come"
+    pace = "has stopped calling accept()" if one.accepted_per_s == 0 else "calls accept() more slowly than clients come"
     return f"The application {pace}. Clients beyond the limit are refused: {fate}."
 
 

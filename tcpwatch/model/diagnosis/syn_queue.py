@@ -22,11 +22,11 @@ COOKIES_NEVER, COOKIES_WHEN_FULL, COOKIES_ALWAYS = 0, 1, 2
 def syn_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """The queue is at its limit, or the kernel says that one is, and this is the one."""
     for one in groups(view):
-        queue = one.syn_queue
-        over = not queue.holds(queue.depth)
-        if over or queue.share >= limits.syn_queue_share or is_full(one, view, limits):
-            severity = Severity.CRITICAL if over or is_full(one, view, limits) else Severity.WARNING
-            yield Candidate(_queue_finding(one, view, severity))
+        full = is_full(one, view, limits)
+        if full or one.syn_queue.share >= limits.syn_queue_share:
+            yield Candidate(_queue_finding(one, view, Severity.CRITICAL if full else Severity.WARNING))
+    if _kernel_says_full(view) and not any(_lately_crowded(one, limits) for one in groups(view)):
+        yield Candidate(_between_polls(view))
 
 
 def syn_flood(view: View, limits: Thresholds) -> Iterator[Candidate]:
@@ -58,11 +58,14 @@ def is_full(one: Listener, view: View, limits: Thresholds) -> bool:
     About every 7 s half of a flooded queue expires at once: a moment of room does not mean that it is over.
     """
     queue = one.syn_queue
-    if queue.limit is None or queue.depth is None:
-        return False
-    lately = one.syn_peak >= limits.syn_queue_share * max(queue.limit, 1)
     still = queue.share >= limits.syn_queue_share / 2
-    return queue.depth > queue.limit or (lately and still and _kernel_says_full(view))
+    return queue.over or (still and _lately_crowded(one, limits) and _kernel_says_full(view))
+
+
+def _lately_crowded(one: Listener, limits: Thresholds) -> bool:
+    """Whether the SYN queue was nearly full in the last seconds."""
+    limit = one.syn_queue.limit
+    return limit is not None and one.syn_peak >= limits.syn_queue_share * max(limit, 1)
 
 
 def _kernel_says_full(view: View) -> bool:
@@ -148,6 +151,27 @@ def _queue_finding(one: Listener, view: View, severity: Severity) -> Finding:
         _WHY_FULL + _SURPLUS.get(mode if mode is not None else COOKIES_WHEN_FULL, ""),
         _queue_advice(one, mode),
         f"state:syn-rcvd {sockets_of(one)}",
+    )
+
+
+def _between_polls(view: View) -> Finding:
+    """A SYN queue that is full for moments only: no poll sees whose it is."""
+    cookies, dropped = view.rates.get("TCPReqQFullDoCookies", 0.0), view.rates.get("TCPReqQFullDrop", 0.0)
+    mode = view.sample.sysctls.get("tcp_syncookies")
+    fate = "answered by cookies" if cookies else "dropped"
+    return Finding(
+        "syn-queue-full",
+        Severity.WARNING if cookies else Severity.CRITICAL,
+        Subject("host", view.sample.host),
+        f"{text.rate(cookies or dropped)} SYNs/s met a full SYN queue and were {fate}; between the polls it has room",
+        {
+            "cookies_for_full_queue": Figure(cookies, "SYNs/s"),
+            "dropped_for_full_queue": Figure(dropped, "SYNs/s"),
+            "tcp_syncookies": Figure(mode),
+        },
+        (_WHY_FULL + _SURPLUS.get(COOKIES_WHEN_FULL if mode is None else mode, "")).strip(),
+        ("Screen 3 lists the limits: a burst of clients fills the smallest one first. Raise its backlog.",),
+        "state:syn-rcvd",
     )
 
 

@@ -110,6 +110,12 @@ SYN = {
     "a group counts as one": (
         Host({"0.0.0.0:80 0/10": (11, 11), "second 0.0.0.0:80 0/10": (0, 0)}), {},
     ),
+    "full between two polls, cookies sent": (
+        Host({"0.0.0.0:80 0/10": (0, 0)}, HONEST), {("syn-queue-full", "web-1"): WARNING},
+    ),
+    "full between two polls, SYNs dropped": (
+        Host({"0.0.0.0:80 0/10": (0, 0)}, DROPS, 0), {("syn-queue-full", "web-1"): CRITICAL},
+    ),
     "the silent last quarter": (
         Host({"0.0.0.0:80 0/4096": (97, 0)}, {"ListenDrops": 70.0}, 0, {"tcp_max_syn_backlog": 128}),
         {("syn-queue-full", "*:80"): CRITICAL},
@@ -140,7 +146,14 @@ ACCEPT = {
         Host({"0.0.0.0:80 3/100": (0, 0)}, OVERFLOWS, peaks={1: 101}, dropping=("*:80",)), {NGINX: CRITICAL}, CRITICAL
     ),
     "full between two polls, and nothing was dropped": (Host({"0.0.0.0:80 3/100": (0, 0)}, peaks={1: 101}), {}, None),
-    "it drops for another reason": (Host({"0.0.0.0:80 3/100": (0, 0)}, dropping=("*:80",)), {}, None),
+    "it drops for another reason": (Host({"0.0.0.0:80 3/100": (0, 0)}, OVERFLOWS, dropping=("*:80",)), {}, None),
+    "seen when it has just made room for one": (
+        Host({"0.0.0.0:80 100/100": (0, 0)}, OVERFLOWS, dropping=("*:80",)), {NGINX: CRITICAL}, CRITICAL
+    ),
+    "it drops, but not for a full accept queue": (
+        Host({"0.0.0.0:80 100/100": (0, 0)}, {"ListenOverflows": 0.0}, dropping=("*:80",)), {NGINX: WARNING}, None
+    ),
+    "another one overflows": (Host({"0.0.0.0:80 100/100": (0, 0)}, OVERFLOWS), {NGINX: WARNING}, None),
     "the sick one of two": (
         Host({"0.0.0.0:80 11/10": (0, 0), "0.0.0.0:81 1/10": (0, 0)}, OVERFLOWS, dropping=("*:80",)),
         {NGINX: CRITICAL}, CRITICAL,

@@ -1,0 +1,129 @@
+"""Real situations on the real kernel: each stands as its file says, and the diagnosis finds in it what the file says.
+
+And nothing else: that a listener is healthy, or that a full queue is no flood, counts as much as what is found.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from tcpwatch.live_source import open_source
+from tcpwatch.model.diagnosis.finding import Subject
+from tcpwatch.model.view import View
+from tcpwatch.monitor import Monitor
+from tests import lab
+from tests.lab.diag import dump
+from tests.lab.scene import FOLDER, SCENES, Condition, Expected, Scene, read
+from tests.lab.scene_player import Playing, play
+
+STEPS_TO_FIND = 3
+STEPS_OF_SILENCE = 5
+JITTER_S = 0.2  # a poll once a second would see what has a period of a second always in the same phase
+
+
+def require_a_stage() -> None:
+    lab.require(lab.namespaces, lab.tun, lab.ipv6, lab.program("ip"))
+
+
+@pytest.mark.parametrize(("scene", "family"), SCENES, ids=[f"{scene.name}-IPv{family}" for scene, family in SCENES])
+def test_a_scene_is_found_to_be_what_it_is(scene: Scene, family: lab.Family) -> None:
+    require_a_stage()
+    with play(scene, family) as it:
+        it.wait_until_it_stands()
+        with closing(Monitor(open_source("sock_diag"))) as monitor:
+            watch(it, monitor)
+
+
+def watch(it: Playing, monitor: Monitor) -> None:
+    """Poll about once a second until all is found that is expected; fail at once at anything else."""
+    expected = Counter(it.scene.expect)
+    chance = random.Random(it.scene.name)
+    for step in range(STEPS_OF_SILENCE if it.scene.silent else STEPS_TO_FIND):
+        if step:
+            Event().wait(chance.uniform(1 - JITTER_S, 1 + JITTER_S))
+        found = findings(monitor.step(), it.family)
+        it.check_that_it_remains()
+        assert all(is_foretold(one, expected) for one in found), f"step {step + 1}: {found}"
+        if expected and found == expected:
+            return
+    assert found == expected
+
+
+def is_foretold(one: Expected, expected: Counter[Expected]) -> bool:
+    """It is expected, or its warning: what makes it critical may need a step more to be sure of."""
+    return one in expected or replace(one, severity="critical") in expected
+
+
+def findings(view: View, family: lab.Family) -> Counter[Expected]:
+    """What was found, as the files write it."""
+    return Counter(
+        Expected(rule=one.rule, severity=one.severity.name.lower(), subject=written(one.subject, family))
+        for one in view.findings
+    )
+
+
+def written(subject: Subject, family: lab.Family) -> str:
+    """Members of a SO_REUSEPORT group are told apart by their inodes, of which a file can know nothing."""
+    endpoint, _, inode = subject.name.partition(" inode ")
+    if subject.kind == "listener" and inode:
+        (member,) = (row for row in dump(family, "LISTEN") if row.inode == int(inode))
+        return f"{endpoint} {'full' if member.receive_queue > member.transmit_queue else 'with room'}"
+    return {"listener": subject.name, "host": "host"}.get(subject.kind, str(subject))
+
+
+# The stage itself -----------------------------------------------------------------------------
+
+
+def a_scene() -> Scene:
+    return read(FOLDER / "accept_stopped.toml")
+
+
+def test_a_scene_that_does_not_stand_says_what_is_missing() -> None:
+    require_a_stage()
+    scene = replace(a_scene(), stands=(Condition.parse("accept_queue 8080 >= 0"), Condition.parse("SynMoon > 1")))
+    with pytest.raises(KeyError, match="SynMoon"), play(scene, 4) as it:
+        it.wait_until_it_stands()
+    scene = replace(a_scene(), stands=(Condition.parse("accept_queue 8080 > 1e6"),))
+    with pytest.raises(TimeoutError, match=r"accept_queue 8080 > 1e\+06, but is \d+"), play(scene, 4) as it:
+        it.wait_until_it_stands(deadline_s=0.1)
+
+
+def test_a_player_who_cannot_begin_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    require_a_stage()
+    with pytest.raises(RuntimeError, match="server"), play(replace(a_scene(), name="no such scene"), 4):
+        pass
+    assert "no such scene" in capfd.readouterr().err
+
+
+def test_a_word_that_means_nothing_is_an_error(tmp_path: Path) -> None:
+    text = (FOLDER / "accept_stopped.toml").read_text()
+    file = tmp_path / "misspelled.toml"
+    file.write_text(text.replace("backlog", "backlok"))
+    with pytest.raises(TypeError, match="backlok"):
+        read(file)
+    file.write_text(text.replace("[[expect]]", "[[except]]"))
+    with pytest.raises((TypeError, ValueError)):
+        read(file)
+
+
+def test_nothing_is_left_of_a_scene() -> None:
+    require_a_stage()
+    spoofed = read(FOLDER / "syn_flood_cookies_on.toml").spoofed
+    before = traces()
+    with play(replace(a_scene(), spoofed=spoofed), 4):
+        assert traces() != before
+    assert traces() == before
+
+
+def traces() -> tuple[str, list[str], list[str]]:
+    """Where the thread is, which files are open, which processes were started."""
+    here = Path("/proc/thread-self")
+    files = sorted(path.name for path in Path("/proc/self/fd").iterdir())
+    return str((here / "ns/net").readlink()), files, (here / "children").read_text().split()
