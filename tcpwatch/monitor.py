@@ -25,8 +25,8 @@ from tcpwatch.source import Source
 TREND_S = 120
 """Seconds of history that a View carries for its sparklines."""
 TRENDS = (
-    ARRIVALS, "SyncookiesSent", "SyncookiesRecv", "SyncookiesFailed", "ListenOverflows", "ListenDrops",
-    "OutRsts", "EmbryonicRsts", "EstabResets",
+    ARRIVALS, "SyncookiesSent", "SyncookiesRecv", "SyncookiesFailed", "TCPReqQFullDoCookies",
+    "TCPReqQFullDrop", "ListenOverflows", "ListenDrops", "OutRsts", "EmbryonicRsts", "EstabResets",
 )  # fmt: skip
 """The rates of which a View carries history."""
 
@@ -53,8 +53,9 @@ class Monitor:
         self._history = Series([state.name for state in LIFE_ORDER])
         self._rate_history = Series(TRENDS)
         self._transitions = Transitions()
+        self._thresholds = thresholds
         self._queues = Queues(thresholds.syn_queue_share)
-        self._diagnosis = Diagnosis(thresholds)
+        self._diagnosis = Diagnosis()
 
     def step(self) -> View:
         """Poll once. Raises SourceError where no sample can be had; the next step tries again."""
@@ -99,6 +100,7 @@ class Monitor:
             details={cookie: self._detail(sample, cookie) for cookie in watched},
             focus=focus(key, rows, queues.traffic) if key is not None else None,
             pace=self._pace(time.monotonic() - wall, time.thread_time() - cpu),
+            thresholds=self._thresholds,
         )
         return replace(view, findings=self._diagnosis.step(view))
 

@@ -15,7 +15,6 @@ from tcpwatch.monitor import Monitor
 from tcpwatch.queue_watch import QueueWatch
 from tests import lab
 
-
 _SO_COOKIE = 57
 
 

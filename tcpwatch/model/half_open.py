@@ -135,7 +135,7 @@ def _ages(
     strange = ~rows.born[row]
     if strange.any() and timers_told:
         lived = _LIVED_S[repeats]
-        lived -= expires_ms * np.float32(0.001)
+        lived -= expires_ms / np.float32(1000)  # not times 0.001, which puts an age of 1 s below it
         # What has been there since our first sample is at least as old as that.
         np.maximum(age_s, lived, out=age_s, where=strange)
     return age_s

@@ -101,8 +101,8 @@ class Listener:
 
     @property
     def endpoint(self) -> str:
-        """Local address and port, `*` for any address."""
-        host = "*" if self.local_address in ("0.0.0.0", "::") else self.local_address
+        """Local address and port, `*` for any address, `[::]` for any of IPv6 alone; as ss(8) has it."""
+        host = "*" if self.key.any_address and not self.key.v6only else self.local_address
         return text.endpoint(host, self.local_port)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ class Queues:
         self._waiting = now
         elapsed_s = sample.monotonic - before.monotonic if before else None
         depth = found.depths(len(joined.listening.keys))
-        peak = self._remember(joined.listening, sample, depth)
+        peak = self._remember(joined.listening, sample, depth, told)
         traffic = Traffic(joined.listening, found, now, given, depth, peak)
         facts = Told(before.drops if before else {}, elapsed_s, told)
         listening = listeners(joined.rows, sample, traffic, facts)
@@ -68,11 +69,14 @@ class Queues:
             _arrivals_per_s(joined, sample, rates, elapsed_s) if elapsed_s else None,
         )
 
-    def _remember(self, listening: Listening, sample: Sample, depth: NDArray[np.intp]) -> NDArray[np.intp]:
+    def _remember(self, listening: Listening, sample: Sample, depth: NDArray[np.intp], told: bool) -> NDArray[np.intp]:
         """Add to the history; returns the deepest SYN queue of the last seconds, for each key."""
         cookies = sample.cookie[listening.row].tolist()
         accept = sample.table["idiag_rqueue"][listening.row].tolist()
-        peaks = [max(now, sample.peaks.get(cookie, 0)) for now, cookie in zip(accept, cookies, strict=True)]
+        peaks = [
+            max(now, sample.peaks.get(cookie, 0)) if told else math.nan
+            for now, cookie in zip(accept, cookies, strict=True)
+        ]
         self._history.add(sample.monotonic, cookies, peaks, depth[listening.key].tolist())
         deepest = np.zeros(len(depth), np.intp)
         np.maximum.at(deepest, listening.key, self._history.syn_peaks(LATELY_S))

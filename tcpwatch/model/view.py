@@ -9,6 +9,7 @@ import numpy as np
 
 from tcpwatch.kernel.processes import UNKNOWN_PERMISSION
 from tcpwatch.model.diagnosis.finding import Finding
+from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.half_open import HalfOpen
 from tcpwatch.model.listeners import Listener
 from tcpwatch.model.listening import Key
@@ -133,6 +134,8 @@ class View:
     focus: Focus | None
     """What is inside the queues that somebody looks into."""
     pace: Pace
+    thresholds: Thresholds = DEFAULT
+    """Where the rules begin to speak."""
     findings: tuple[Finding, ...] = ()
     """What is wrong, the most severe first."""
 

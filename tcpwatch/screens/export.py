@@ -4,25 +4,50 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from textual.message import Message
+
+from tcpwatch.kernel.printable import printable
 from tcpwatch.model.arrange import Arrangement
 from tcpwatch.model.csv_text import csv_blocks
 
 
-def export_name(now: float) -> str:
+class Written(Message):
+    """An export has ended."""
+
+    def __init__(self, path: Path, what: str, error: OSError | None) -> None:
+        """`what` was to be written: `12 listeners`."""
+        super().__init__()
+        self.path, self.what, self.error = path, what, error
+
+    @property
+    def words(self) -> str:
+        """Where it is, or why it is not."""
+        path = printable(str(self.path))
+        if self.error is None:
+            return f"{self.what} written to {path}"
+        return f"cannot write {path}: {printable(self.error.strerror or str(self.error))}"
+
+
+def export_name(now: float, what: str = "connections") -> str:
     """File name for an export at this moment (Unix seconds), in local time."""
-    return time.strftime("tcpwatch-connections-%Y%m%d-%H%M%S.csv", time.localtime(now))
+    return time.strftime(f"tcpwatch-{what}-%Y%m%d-%H%M%S.csv", time.localtime(now))
 
 
 def write_csv(path: Path, shown: Arrangement, unknown: Collection[str]) -> None:
     """Write the live rows that are shown, in their order. Raises OSError, and then leaves no half a file."""
     order = shown.order[shown.order < len(shown.rows)]
+    write_text(path, csv_blocks(shown.rows, order, unknown))
+
+
+def write_text(path: Path, blocks: Iterable[str]) -> None:
+    """Write these one after the other. Raises OSError, and then leaves no half a file."""
     unfinished = path.with_name(path.name + ".part")
     with unfinished.open("x", encoding="utf-8", newline="") as file:
         try:
-            file.writelines(csv_blocks(shown.rows, order, unknown))
+            file.writelines(blocks)
             file.flush()
             unfinished.rename(path)
         except OSError:
@@ -34,10 +59,18 @@ def start_export(
     path: Path, shown: Arrangement, unknown: Collection[str], done: Callable[[OSError | None], object]
 ) -> None:
     """Do it in the background; `done` is called there, with what went wrong."""
+    _start(lambda: write_csv(path, shown, unknown), done)
 
+
+def start_writing(path: Path, blocks: Iterable[str], done: Callable[[OSError | None], object]) -> None:
+    """The same with any text."""
+    _start(lambda: write_text(path, blocks), done)
+
+
+def _start(write: Callable[[], None], done: Callable[[OSError | None], object]) -> None:
     def run() -> None:
         try:
-            write_csv(path, shown, unknown)
+            write()
         except OSError as error:
             done(error)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -13,6 +13,7 @@ from tcpwatch.model.columns import IN_TABLE, MARK_SIGNS
 from tcpwatch.model.filter import HELP
 from tcpwatch.model.rows import Mark
 from tcpwatch.model.states import FACTS, LIFE_ORDER, State
+from tcpwatch.screens.main import MainScreen
 from tcpwatch.widgets.footer_line import FooterLine
 from tcpwatch.widgets.header_line import HeaderLine
 from tcpwatch.widgets.lines import Line, rule
@@ -23,24 +24,32 @@ from tcpwatch.widgets.sections import Entry, Section, column_lines
 _MARKS = {Mark.NEW: "appeared since the poll before", Mark.CHANGED: "changed its state", Mark.CLOSED: "has closed"}
 
 
+@runtime_checkable
+class Explained(Protocol):
+    """A page, or a screen, that has something to say beside its keys."""
+
+    def about(self) -> Sequence[Section]:
+        """What its columns and signs mean."""
+
+
 class HelpScreen(Screen[None], inherit_bindings=False):
     """Lies on top of the screen that it explains."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "back", "back")]
 
-    def __init__(self, keys: Sequence[Entry]) -> None:
+    def __init__(self, keys: Sequence[Entry], about: Sequence[Section] = ()) -> None:
         super().__init__()
-        self._keys = keys
+        self._keys, self._about = keys, about
 
     @classmethod
     def of(cls, screen: Screen[Any]) -> HelpScreen:
         """Help for this screen, with the keys that it takes at this moment."""
-        return cls(keys_of(screen))
+        return cls(keys_of(screen), about(screen))
 
     def compose(self) -> ComposeResult:
         """As Textual asks."""
         yield HeaderLine()
-        yield _Help(self._keys)
+        yield _Help(self._keys, self._about)
         yield FooterLine()
 
     def on_mount(self) -> None:
@@ -55,20 +64,27 @@ class HelpScreen(Screen[None], inherit_bindings=False):
 class _Help(Reader):
     """The text."""
 
-    def __init__(self, keys: Sequence[Entry]) -> None:
+    def __init__(self, keys: Sequence[Entry], about: Sequence[Section]) -> None:
         super().__init__()
-        self._keys = keys
+        self._keys, self._about = keys, about
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks."""
         sections = [
             Section("Keys of this screen", self._keys, 16),
+            *self._about,
             Section("Filter", [Entry(term, meaning) for term, meaning in HELP], 20),
             Section("Columns", [Entry(column.title, column.help) for column in IN_TABLE], 10),
             Section("Marks", [Entry(MARK_SIGNS[mark], meaning) for mark, meaning in _MARKS.items()], 3),
             *_states(),
         ]
         return [rule("Help", width, colours), *column_lines(sections, width, colours)]
+
+
+def about(screen: Screen[Any]) -> Sequence[Section]:
+    """What the screen, or the page on it, says of itself."""
+    shown = screen.page if isinstance(screen, MainScreen) else screen
+    return shown.about() if isinstance(shown, Explained) else ()
 
 
 def keys_of(screen: Screen[Any]) -> list[Entry]:

@@ -35,7 +35,24 @@ def _connections() -> Page:
     return ConnectionsPage()
 
 
-TABS = (Tab("overview", "Overview", OverviewPage), Tab("connections", "Connections", _connections))
+def _listeners() -> Page:
+    from tcpwatch.screens.listeners import ListenersPage
+
+    return ListenersPage()
+
+
+def _half_open() -> Page:
+    from tcpwatch.screens.half_open import HalfOpenPage
+
+    return HalfOpenPage()
+
+
+TABS = (
+    Tab("overview", "Overview", OverviewPage),
+    Tab("connections", "Connections", _connections),
+    Tab("listeners", "Listeners", _listeners),
+    Tab("half_open", "Half-open", _half_open),
+)
 
 
 class MainScreen(Screen[None], inherit_bindings=False):

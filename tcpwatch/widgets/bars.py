@@ -22,17 +22,18 @@ def bar(share: float | None, width: int) -> str:
     return ("█" * whole + (_EIGHTHS[rest] if rest else "")).ljust(width)
 
 
-def sparkline(values: Sequence[float], slots: int, width: int) -> str:
+def sparkline(values: Sequence[float], slots: int, width: int, *, from_zero: bool = False) -> str:
     """The last `slots` values over `width` cells, the newest on the right; blank where nothing is known.
 
-    It shows change and not size: the lowest value is drawn lowest. Where several values share a cell the largest
-    counts, so that a short burst is not lost.
+    It shows change and not size: the lowest value is drawn lowest, or `from_zero` nothing, for what must not look alike
+    when it is always full and when it is always empty. Where several values share a cell the largest counts, so that a
+    short burst is not lost.
     """
     cells = resample(values, slots, width)
     known = [value for value in cells if value is not None]
     if not known:
         return " " * width
-    low, high = min(known), max(known)
+    low, high = 0.0 if from_zero else min(known), max(known)
     step = max(high - low, _FLATTEST * high, _LEAST_RANGE) / (len(_LEVELS) - 1)
     return "".join(" " if value is None else _LEVELS[round((value - low) / step)] for value in cells)
 

@@ -13,7 +13,8 @@ from tcpwatch.widgets.palette import Palette
 
 _COLUMN_CELLS = 50
 """Below this many cells a column is not worth having."""
-_GUTTER = 2
+GUTTER = 2
+"""Cells between two columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def wrapped(value: str, width: int) -> list[str]:
 def column_lines(sections: Sequence[Section], width: int, colours: Palette) -> list[Line]:
     """The sections in reading order, in as many columns of about equal height as the width allows."""
     count = max(1, min(3, width // _COLUMN_CELLS))
-    cells = (width - _GUTTER * (count - 1)) // count
+    cells = (width - GUTTER * (count - 1)) // count
     blocks = [_section_lines(section, cells, colours) for section in sections]
     columns: list[list[Line]] = [[] for _ in range(count)]
     height = _least_height([len(block) for block in blocks], count)
@@ -64,7 +65,7 @@ def column_lines(sections: Sequence[Section], width: int, colours: Palette) -> l
         if columns[at] and len(columns[at]) + len(block) > height and at + 1 < count:
             at += 1
         columns[at] += block
-    return list(_side_by_side(columns, cells, colours))
+    return list(side_by_side(columns, cells, colours))
 
 
 def _least_height(heights: Sequence[int], count: int) -> int:
@@ -104,12 +105,13 @@ def _entry_lines(entry: Entry, label: int, width: int, colours: Palette) -> Iter
         yield ((" " * indent, colours.plain), (value, style))
 
 
-def _side_by_side(columns: Sequence[Sequence[Line]], cells: int, colours: Palette) -> Iterator[Line]:
-    for y in range(max(map(len, columns))):
+def side_by_side(columns: Sequence[Sequence[Line]], cells: int, colours: Palette) -> Iterator[Line]:
+    """Columns of so many cells each, with a gutter between them."""
+    for y in range(max(map(len, columns), default=0)):
         pieces: list[tuple[str, Style]] = []
         for at, column in enumerate(columns):
             line = column[y] if y < len(column) else ()
             pieces += line
             if at + 1 < len(columns):
-                pieces.append((" " * (cells - cells_of(line) + _GUTTER), colours.plain))
+                pieces.append((" " * (cells - cells_of(line) + GUTTER), colours.plain))
         yield tuple(pieces)

@@ -195,7 +195,7 @@ class SocketTable(ScrollView, can_focus=True, inherit_bindings=False):
     # Sorting
 
     @property
-    def sorting(self) -> Sorting:
+    def sorting(self) -> Sorting[Column]:
         """How a person wants the rows sorted; the Arrangement follows."""
         return Sorting(self.column, self.reverse, self.choosing)
 

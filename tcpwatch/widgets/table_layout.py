@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from rich.cells import cell_len, set_cell_size
-
-from tcpwatch.model.columns import Column
 
 GAP = 1
 """Empty cells before each column."""
@@ -16,16 +15,36 @@ ESSENTIAL = 5
 """Columns up to this priority grow before the others get a place."""
 
 
+class Tabular(Protocol):
+    """What a column of any table tells about itself; see model.columns.Column."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def title(self) -> str: ...  # noqa: D102
+    @property
+    def width(self) -> int: ...  # noqa: D102
+    @property
+    def grow(self) -> int: ...  # noqa: D102
+    @property
+    def priority(self) -> int: ...  # noqa: D102
+    @property
+    def right(self) -> bool: ...  # noqa: D102
+
+
+C = TypeVar("C", bound=Tabular)
+
+
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(Generic[C]):
     """A column in a table: from the cell `left` on, `width` cells."""
 
-    column: Column
+    column: C
     left: int
     width: int
 
 
-def laid_out(columns: Sequence[Column], room: int, wants: Mapping[str, int], asked: str = "") -> tuple[Placed, ...]:
+def laid_out(columns: Sequence[C], room: int, wants: Mapping[str, int], asked: str = "") -> tuple[Placed[C], ...]:
     """The columns that fit into `room` cells, in their order.
 
     `wants` is what a column's texts need beyond its width, by key; `asked` is the key of a column that somebody wants
@@ -47,7 +66,7 @@ def laid_out(columns: Sequence[Column], room: int, wants: Mapping[str, int], ask
     return tuple(placed)
 
 
-def _place(columns: Sequence[Column], room: int, widths: dict[str, int]) -> int:
+def _place(columns: Sequence[Tabular], room: int, widths: dict[str, int]) -> int:
     """Give each column its width as long as there is room; returns what is left."""
     for column in columns:
         if column.width + GAP <= room or column.priority == 0:
@@ -56,7 +75,7 @@ def _place(columns: Sequence[Column], room: int, widths: dict[str, int]) -> int:
     return room
 
 
-def _grow(columns: Sequence[Column], room: int, widths: dict[str, int], wants: Mapping[str, int]) -> int:
+def _grow(columns: Sequence[Tabular], room: int, widths: dict[str, int], wants: Mapping[str, int]) -> int:
     """Give columns what they want, as long as they can have all of it, then the least want a part; returns the rest."""
     unmet = {}
     for column in columns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic
 
 from rich.cells import cell_len
 from rich.style import Style
@@ -14,7 +15,7 @@ from tcpwatch.model.rows import Mark
 from tcpwatch.text import count
 from tcpwatch.widgets.lines import Piece
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.table_layout import Placed, fitted
+from tcpwatch.widgets.table_layout import C, Placed, fitted
 
 PREFIX = 1
 """Cells left of the columns: the mark's sign. The cursor's stands in the gap before the first column."""
@@ -24,10 +25,10 @@ _STATED = ("state", "phase")
 
 
 @dataclass(frozen=True, slots=True)
-class Sorting:
+class Sorting(Generic[C]):
     """How the rows are to be sorted, and whether a person is choosing it now."""
 
-    column: Column
+    column: C
     reverse: bool
     choosing: bool
 
@@ -37,7 +38,7 @@ class Sorting:
         return "▼" if self.reverse else "▲"
 
 
-def header_pieces(columns: Sequence[Placed], sorting: Sorting, colours: Palette) -> list[Piece]:
+def header_pieces(columns: Sequence[Placed[C]], sorting: Sorting[C], colours: Palette) -> list[Piece]:
     """The titles. The arrow stands in the gap before its title, so that it takes no room from it."""
     pieces: list[Piece] = []
     at = -PREFIX
@@ -45,13 +46,16 @@ def header_pieces(columns: Sequence[Placed], sorting: Sorting, colours: Palette)
         is_key = placed.column is sorting.column
         arrow = sorting.arrow if is_key else ""
         style = Style(bold=True, reverse=True) if is_key and sorting.choosing else colours.strong
-        title = fitted(placed.column.title, placed.width, placed.column.right)
-        pieces += [(" " * (placed.left - at - len(arrow)), colours.plain), (arrow, colours.key), (title, style)]
+        title, left = placed.column.title, placed.left
+        if placed.column.right:  # an arrow far from its title would belong to the column before
+            left += max(0, placed.width - cell_len(title))
+        pieces += [(" " * (left - at - len(arrow)), colours.plain), (arrow, colours.key)]
         at = placed.left + placed.width
+        pieces.append((fitted(title, at - left), style))
     return pieces
 
 
-def row_pieces(line: Line, columns: Sequence[Placed], cursor: bool, colours: Palette) -> list[Piece]:
+def row_pieces(line: Line, columns: Sequence[Placed[Column]], cursor: bool, colours: Palette) -> list[Piece]:
     """A row. New ones are bold, of changed ones the state is, and closed ones are dim: more than a sign, no colour."""
     plain = {Mark.NEW: colours.strong, Mark.CLOSED: colours.dim}.get(line.mark, colours.plain)
     stated = colours.dim if line.mark is Mark.CLOSED else colours.of_phase(line.state.facts.phase)
@@ -67,7 +71,7 @@ def row_pieces(line: Line, columns: Sequence[Placed], cursor: bool, colours: Pal
     return pieces
 
 
-def _cell(text: str, without_names: str, placed: Placed) -> str:
+def _cell(text: str, without_names: str, placed: Placed[Column]) -> str:
     """The text in the column's width; the shorter one where that helps."""
     too_wide = cell_len(text) > placed.width
     return fitted(min(text, without_names, key=len) if too_wide else text, placed.width, placed.column.right)

@@ -19,7 +19,7 @@ class TableTexts:
 
     def __init__(self) -> None:
         self.arrangement: Arrangement | None = None
-        self.placed: tuple[Placed, ...] = ()
+        self.placed: tuple[Placed[Column], ...] = ()
         self.columns: Sequence[Column] = IN_TABLE
         self.exact = False
         self._room = 0

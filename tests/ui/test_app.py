@@ -15,7 +15,7 @@ from tcpwatch.model.sample import Completeness, SourceInfo
 from tcpwatch.model.states import FACTS, Phase, State
 from tcpwatch.model.view import View
 from tcpwatch.screens.help import HelpScreen
-from tcpwatch.screens.main import MainScreen
+from tcpwatch.screens.main import TABS, MainScreen
 from tcpwatch.screens.overview import OverviewPage
 from tcpwatch.settings import Settings, SettingsError
 from tcpwatch.widgets.footer_line import FooterLine
@@ -142,12 +142,13 @@ async def test_digits_and_tab_change_the_page() -> None:
     app = make_app()
     async with app.run_test(size=SMALL) as pilot:
         app.show(busy_view())
-        for key, page in (("2", "connections"), ("1", "overview"), ("tab", "connections"), ("tab", "overview"),
-                          ("shift+tab", "connections"), ("escape", "overview")):  # fmt: skip
+        last = len(TABS) - 1
+        keys = [*((str(at + 1), at) for at in range(last + 1)), ("1", 0), ("tab", 1), ("shift+tab", 0)]
+        for key, at in [*keys, ("shift+tab", last), ("tab", 0), ("escape", last)]:
             await pilot.press(key)
             await pilot.pause()
-            assert _page(app) == page
-            assert f"[{1 if page == 'overview' else 2} {page.title()}]" in shot(app).splitlines()[1]
+            assert _page(app) == TABS[at].id
+            assert f"[{at + 1} {TABS[at].title}]" in shot(app).splitlines()[1]
 
 
 async def test_esc_goes_back_the_way_one_came_and_stops_at_the_first() -> None:
@@ -296,7 +297,7 @@ async def test_the_palette_offers_what_the_keys_do() -> None:
     app = make_app()
     async with app.run_test(size=SMALL):
         titles = [command.title for command in app.get_system_commands(app.screen)]
-        assert titles[:3] == ["Go to Overview", "Go to Connections", "Pause"]
+        assert titles[: len(TABS) + 1] == [*(f"Go to {tab.title}" for tab in TABS), "Pause"]
         assert {"Poll every 0.5 s", "Show exact numbers", "Theme", "Help", "Quit"} <= set(titles)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from tcpwatch.model.diagnosis import accept_queue, completeness, resets, syn_queue
 from tcpwatch.model.diagnosis.finding import Candidate, Finding, Severity, Subject
-from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds
+from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.view import View
 
 STEPS_IN, STEPS_OUT = 2, 5
@@ -70,13 +70,12 @@ class _Case:
 class Diagnosis:
     """Remembers for a few steps what the rules said."""
 
-    def __init__(self, thresholds: Thresholds = DEFAULT) -> None:
-        self._thresholds = thresholds
+    def __init__(self) -> None:
         self._cases: dict[tuple[str, Subject], _Case] = {}
 
     def step(self, view: View) -> tuple[Finding, ...]:
         """What is wrong after this View, the most severe first."""
-        said = {(c.finding.rule, c.finding.subject): c for rule in RULES.values() for c in rule(view, self._thresholds)}
+        said = {(c.finding.rule, c.finding.subject): c for rule in RULES.values() for c in rule(view, view.thresholds)}
         for key, candidate in said.items():
             self._cases.setdefault(key, _Case(candidate.finding))
         for key, case in self._cases.items():
