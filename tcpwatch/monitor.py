@@ -61,7 +61,7 @@ class Monitor:
         """Poll once. Raises SourceError where no sample can be had; the next step tries again."""
         wall, cpu = time.monotonic(), time.thread_time()
         watched, key = self.watched, self.focus
-        sample, before = self._source.sample(watched), self._sample
+        sample, before = self._source.sample(watched | self._queues.unknown), self._sample
         joined = flows.join(self._joined, sample) if self._joined else flows.first(sample)
         self._remember(joined, sample)
         elapsed_s = sample.monotonic - before.monotonic if before else None

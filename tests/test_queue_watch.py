@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -77,3 +78,15 @@ def test_a_sock_diag_that_fails_ends_the_looks_and_nothing_else(
     assert not watch._thread.is_alive()
     assert watch.take() == {}
     watch.close()
+
+
+def test_how_long_it_waited_before_we_came(namespace: lab.Namespace) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as listener:
+        client = socket.create_connection(listener.getsockname())
+        begin = time.time()
+        lab.wait_until(lambda: time.time() - begin > 0.3, "that it has waited for a while")
+        with client, closing(Monitor(LiveSource())) as monitor:
+            monitor.step()
+            (one,) = (one for one in monitor.step().listeners if one.local_port == listener.getsockname()[1])
+            assert one.waiting_s is not None
+            assert 0.3 <= one.waiting_s <= time.time() - begin + 0.1  # jiffies

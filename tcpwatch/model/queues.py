@@ -44,7 +44,13 @@ class Queues:
         """From `crowded_share` of its limit on a SYN queue is looked at by itself."""
         self._crowded_share = crowded_share
         self._waiting: Waiting | None = None
+        self._unknown: frozenset[int] = frozenset()
         self._history = QueueHistory()
+
+    @property
+    def unknown(self) -> frozenset[int]:
+        """Cookies of which the next sample should have tcp_info: after the first step, of what waited before it."""
+        return self._unknown
 
     def step(self, joined: Joined, sample: Sample, before: Sample | None, rates: Mapping[str, float]) -> QueuesNow:
         """`joined` is the sample joined with the one `before`; `rates` are the counters' between the two."""
@@ -52,6 +58,7 @@ class Queues:
         found = requests(joined.rows, sample, joined.listening)
         now = waiting(joined, sample, self._waiting) if told else nothing_waits()
         given = accepted(joined, sample, self._waiting, now) if told and self._waiting else None
+        self._unknown = now.unknown() if before is None else frozenset()
         self._waiting = now
         elapsed_s = sample.monotonic - before.monotonic if before else None
         depth = found.depths(len(joined.listening.keys))

@@ -6,6 +6,7 @@ been given to the application by accept() yet (tried on Linux 6.18).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +28,25 @@ class Waiting:
     key: NDArray[np.int32]
     """Index in Listening.keys: members of a SO_REUSEPORT group share it, and the kernel does not tell whose it is."""
     since: NDArray[np.float64]
-    """Unix seconds of the first sample that had it waiting."""
+    """Unix seconds of the first sample that had it waiting, or earlier where its tcp_info tells so."""
     seen_coming: NDArray[np.bool_]
     """It came after our first sample, so that `since` is its beginning, to one interval."""
     given_up: NDArray[np.bool_]
     """The client has closed already."""
+
+    def unknown(self) -> frozenset[int]:
+        """Cookies of some of those that waited when we came: their tcp_info tells how long at least."""
+        return frozenset(self.cookie[~self.seen_coming][:_ASKED].tolist())
 
     def oldest(self, keys: int) -> NDArray[np.float64]:
         """For each key the time since when the oldest has waited; infinity where nothing waits."""
         found = np.full(keys, np.inf)
         np.minimum.at(found, self.key, self.since)
         return found
+
+
+_ASKED = 256
+"""Each costs a question to the kernel, 0.05 ms."""
 
 
 def nothing_waits() -> Waiting:
@@ -59,7 +68,18 @@ def waiting(joined: Joined, sample: Sample, before: Waiting | None) -> Waiting:
     if before is not None:
         known, at = _found(before.cookie, cookie)
         since[known], seen_coming[known] = before.since[at], before.seen_coming[at]
+    for place in np.flatnonzero(np.isin(cookie, np.array(list(sample.tcp_info), np.uint64))).tolist():
+        since[place] = min(since[place], sample.time - _least_age_s(sample.tcp_info[int(cookie[place])]))
     return Waiting(row, cookie, key, since, seen_coming, sample.state[row] == State.CLOSE_WAIT)
+
+
+def _least_age_s(info: Mapping[str, int]) -> float:
+    """What came last is no older than the connection.
+
+    The kernel lets `last_data_sent` begin with the connection (tcp_create_openreq_child), and whoever was not accepted
+    has sent nothing: it is the age itself.
+    """
+    return max(info.get(name, 0) for name in ("last_data_sent", "last_data_recv", "last_ack_recv")) / 1000
 
 
 def accepted(joined: Joined, sample: Sample, before: Waiting, now: Waiting) -> NDArray[np.intp]:

@@ -71,6 +71,26 @@ def test_what_waited_before_us_has_waited_longer() -> None:
     assert [(one.waiting_s, one.waiting_longer) for one in found] == [(0.0, True), (2.0, True), (1.0, False)]
 
 
+def test_tcp_info_tells_how_long_at_least() -> None:
+    info = {2: {"last_data_sent": 30_000, "last_ack_recv": 20_000}, 4: {"last_ack_recv": 99_000}}
+    first, second, third = follow(
+        sample(0, LISTEN, WAITS, OURS),
+        sample(1, LISTEN, WAITS, OURS, replace(WAITS, cookie=9), tcp_info=info),
+        sample(2, LISTEN, WAITS, OURS),
+    )
+    assert [now.listeners[0].waiting_s for _, now in (first, second, third)] == [0.0, 30.0, 31.0]
+
+
+def test_of_what_waited_before_us_tcp_info_is_asked_for_once() -> None:
+    queues = Queues(0.8)
+    one = sample(0, LISTEN, WAITS, GAVE_UP, OURS)
+    assert queues.unknown == frozenset()
+    queues.step(flows.first(one), one, None, {})
+    assert queues.unknown == frozenset({2, 3})
+    queues.step(flows.first(one), one, one, {})
+    assert queues.unknown == frozenset()
+
+
 def test_accepted_per_second() -> None:
     accepted = replace(WAITS, inode=11)
     fresh = replace(OURS, cookie=12)
