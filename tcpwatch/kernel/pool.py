@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _KEPT = 4
-"""Tables in use at once: one that is being filled, the one that it is sorted into, the newest sample's, and the one that
-the screen still shows in a pause."""
+"""Tables in use at once: one that is being filled, the one that it is sorted into, the newest sample's, and the one
+that the screen still shows in a pause."""
 
 
 class Pool:
