@@ -1,17 +1,15 @@
-"""Writes what a table shows into a CSV file, in a thread of its own."""
+"""Writes what a table shows into a file, in a thread of its own."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from textual.message import Message
 
 from tcpwatch.kernel.printable import printable
-from tcpwatch.model.arrange import Arrangement
-from tcpwatch.model.csv_text import csv_blocks
 
 
 class Written(Message):
@@ -36,12 +34,6 @@ def export_name(now: float, what: str = "connections") -> str:
     return time.strftime(f"tcpwatch-{what}-%Y%m%d-%H%M%S.csv", time.localtime(now))
 
 
-def write_csv(path: Path, shown: Arrangement, unknown: Collection[str]) -> None:
-    """Write the live rows that are shown, in their order. Raises OSError, and then leaves no half a file."""
-    order = shown.order[shown.order < len(shown.rows)]
-    write_text(path, csv_blocks(shown.rows, order, unknown))
-
-
 def write_text(path: Path, blocks: Iterable[str]) -> None:
     """Write these one after the other. Raises OSError, and then leaves no half a file."""
     unfinished = path.with_name(path.name + ".part")
@@ -55,22 +47,12 @@ def write_text(path: Path, blocks: Iterable[str]) -> None:
             raise
 
 
-def start_export(
-    path: Path, shown: Arrangement, unknown: Collection[str], done: Callable[[OSError | None], object]
-) -> None:
-    """Do it in the background; `done` is called there, with what went wrong."""
-    _start(lambda: write_csv(path, shown, unknown), done)
-
-
 def start_writing(path: Path, blocks: Iterable[str], done: Callable[[OSError | None], object]) -> None:
-    """The same with any text."""
-    _start(lambda: write_text(path, blocks), done)
+    """Do it in the background; `done` is called there, with what went wrong."""
 
-
-def _start(write: Callable[[], None], done: Callable[[OSError | None], object]) -> None:
     def run() -> None:
         try:
-            write()
+            write_text(path, blocks)
         except OSError as error:
             done(error)
         else:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
-from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.events import Resize
 
 from tcpwatch import text
+from tcpwatch.kernel.printable import printable
+from tcpwatch.model.filter import Filter
+from tcpwatch.model.listeners import Listener
+from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.screens.export import Written, export_name, start_writing
-from tcpwatch.screens.page import Page
+from tcpwatch.screens.export import export_name
+from tcpwatch.screens.table_page import TablePage
 from tcpwatch.widgets.cursor_table import CursorTable, choosing_line
+from tcpwatch.widgets.filter_line import FilterLine
 from tcpwatch.widgets.lines import Line, Lines, Piece
 from tcpwatch.widgets.listener_columns import ACCEPT, ALL, columns_for
 from tcpwatch.widgets.listener_export import csv_lines, values_of
@@ -23,16 +28,15 @@ from tcpwatch.widgets.listener_rows import Lately, Row, Unseen, children_of, row
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.record_table import RecordTable
 from tcpwatch.widgets.sections import Entry, Section
+from tcpwatch.widgets.table_lines import FILTER_KEYS
 
 
-class ListenersPage(Page):
-    """Two lines of title, and the table."""
+class ListenersPage(TablePage):
+    """Two lines of title, the table, and the filter line."""
 
     DEFAULT_CSS = "ListenersPage { height: 1fr; layout: vertical; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "fold", "unfold"),
-        Binding("x", "export", "export as CSV", show=False),
-        Binding("c", "copy", "copy the row", show=False),
     ]
 
     def __init__(self) -> None:
@@ -40,6 +44,8 @@ class ListenersPage(Page):
         self._view: View | None = None
         self._unfolded: set[Hashable] = set()
         self._lately = Lately()
+        self.unseen: Unseen | None = None
+        """What the polls cannot have seen."""
         self._title = _Title(self)
         self.table: RecordTable[Row] = RecordTable(
             ALL,
@@ -54,6 +60,7 @@ class ListenersPage(Page):
         """As Textual asks."""
         yield self._title
         yield self.table
+        yield FilterLine()
 
     def _mark(self, row: Row) -> str:
         return " " if not row.is_group else "-" if row.identity in self._unfolded else "+"
@@ -72,14 +79,38 @@ class ListenersPage(Page):
 
     def show(self, view: View) -> None:
         """As Page asks."""
-        had_groups, self._view = self.has_groups, view
-        unseen = self._lately.look(view)
-        rows = rows_of(view, least=unseen is not None)
+        self._view, self.unseen = view, self._lately.look(view)
+        self.refilter()
+
+    def refilter(self) -> None:
+        """As TablePage asks. A group is shown when one of its sockets passes."""
+        view, had_groups = self._view, self.has_groups
+        if view is None:
+            return
+        rows = rows_of(view, least=self.unseen is not None)
         self._unfolded &= {row.identity for row in rows if row.is_group}
-        self.table.show(rows, ("Nobody listens on a TCP port here.",))
-        self._title.tell(unseen)
+        passing = _passing(view, self.filter)
+        shown, hidden = [], set[Hashable]()
+        for row in rows:
+            cookies = {one.cookie for one in row.members}
+            if passing.isdisjoint(cookies):
+                hidden |= {row.identity, *cookies}
+            else:
+                shown.append(row)
+        self.table.show(shown, self._why_empty(view), hidden)
+        self._title.redraw()
         if self.has_groups is not had_groups:
             self.refresh_bindings()
+
+    def _why_empty(self, view: View) -> Sequence[str]:
+        if not view.listeners:
+            return ("Nobody listens on a TCP port here.",)
+        return (f"None of {text.count(len(view.listeners))} listeners passes the filter.", FILTER_KEYS)
+
+    @property
+    def shown(self) -> list[Listener]:
+        """The sockets of the rows that are shown, from top to bottom."""
+        return [one for row in self.table.records if not row.inside for one in row.members]
 
     def on_resize(self, event: Resize) -> None:
         """Other columns."""
@@ -97,7 +128,7 @@ class ListenersPage(Page):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Without groups there is nothing to unfold."""
-        return action != "fold" or self.has_groups
+        return super().check_action(action, parameters) if action != "fold" else self.has_groups
 
     def action_fold(self) -> None:
         """Show the members of the group under the cursor, or hide them again."""
@@ -133,18 +164,16 @@ class ListenersPage(Page):
             self.notify("row copied", markup=False)
 
     def action_export(self) -> None:
-        """Write every listener, in the order that is shown, into a file in the current directory."""
-        listeners = [one for row in self.table.records if not row.inside for one in row.members]
-        if not listeners:
-            return
-        path = Path.cwd() / export_name(time.time(), "listeners")
-        what = f"{text.count(len(listeners))} listeners"
-        start_writing(path, csv_lines(listeners), lambda error: self.post_message(Written(path, what, error)))
+        """Write the listeners that are shown, in their order, into a file in the current directory."""
+        if listeners := self.shown:
+            name = export_name(time.time(), "listeners")
+            self.export(name, f"{text.count(len(listeners))} listeners", csv_lines(listeners))
 
-    def on_written(self, message: Written) -> None:
-        """Say where it is, or why it is not."""
-        message.stop()
-        self.notify(message.words, severity="error" if message.error else "information", markup=False)
+
+def _passing(view: View, filter_: Filter) -> frozenset[int]:
+    """Cookies of the listeners that pass: they are rows like others, in LISTEN."""
+    rows = view.rows.take(np.flatnonzero(view.rows.state == State.LISTEN))
+    return frozenset(rows.cookie[filter_.mask(rows)].tolist())
 
 
 class _Title(Lines):
@@ -155,12 +184,6 @@ class _Title(Lines):
     def __init__(self, page: ListenersPage) -> None:
         super().__init__()
         self._page = page
-        self._unseen: Unseen | None = None
-
-    def tell(self, unseen: Unseen | None) -> None:
-        """Draw the page's View, with this among the remarks."""
-        self._unseen = unseen
-        self.redraw()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks."""
@@ -168,14 +191,17 @@ class _Title(Lines):
         if view is None:
             return [((" waiting for the first answer of the kernel …", colours.plain),), ()]
         first = choosing_line(sorting, colours) if sorting.choosing else self._facts(view, colours)
-        return [first, _remarks(view, self._unseen, width, colours)]
+        return [first, _remarks(view, self._page.unseen, width, colours)]
 
     def _facts(self, view: View, colours: Palette) -> Line:
         sorting = self._page.table.sorting
         groups = sum(row.is_group for row in self._page.table.records)
-        count = len(view.listeners)
+        count, filter_text = len(view.listeners), self._page.filter.text
+        of_all = f"{len(self._page.shown):,} of " if filter_text else ""
         of_groups = f", {groups:,} group{'s' * (groups != 1)}" if groups else ""
-        pieces: list[Piece] = [(f" {count:,} listener{'s' * (count != 1)}{of_groups}", colours.strong)]
+        pieces: list[Piece] = [(f" {of_all}{count:,} listener{'s' * (count != 1)}{of_groups}", colours.strong)]
+        if filter_text:
+            pieces += [(" · filter ", colours.dim), (printable(filter_text), colours.plain)]
         for word, name in (("overflows", "ListenOverflows"), ("drops", "ListenDrops")):
             rate = view.rates.get(name)
             figure = text.UNKNOWN if rate is None else f"{text.rate(rate)}/s"

@@ -22,11 +22,10 @@ from tcpwatch.widgets.footer_line import FooterLine
 from tcpwatch.widgets.header_line import HeaderLine
 from tcpwatch.widgets.lines import Line, Lines, Piece
 from tcpwatch.widgets.listener_rows import Lately, Row, rows_of
-from tcpwatch.widgets.member_columns import ACCEPT_COLUMNS, SYN_COLUMNS, Member
+from tcpwatch.widgets.member_columns import ACCEPT_COLUMNS, SYN_COLUMNS
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.queue_head import head_lines
 from tcpwatch.widgets.queue_pane import QueuePane
-from tcpwatch.widgets.record_table import RecordTable
 from tcpwatch.widgets.sections import Entry, Section
 from tcpwatch.widgets.shell import shell
 
@@ -156,9 +155,8 @@ class QueueScreen(Screen[None], inherit_bindings=False):
     def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
         """Enter on a member: its flow."""
         message.stop()
-        record = message.table.record if isinstance(message.table, RecordTable) else None
-        if isinstance(record, Member):
-            self.post_message(FlowSelected(record.cookie))
+        if isinstance(message.identity, int):  # the cookie
+            self.post_message(FlowSelected(message.identity))
 
     def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
         """The heading tells how to choose."""

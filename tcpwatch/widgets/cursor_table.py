@@ -1,41 +1,26 @@
-"""CursorTable: rows under a header, the cursor, and choosing the column to sort by; what a row is says a subclass.
-
-The keys, the mouse and the sorting are those of SocketTable, so that a person learns them once.
-"""
+"""CursorTable: a table with a cursor, where one chooses the column to sort by; what a row is says a subclass."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import ClassVar, Generic
+from typing import ClassVar
 
-from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Blur, Click, Focus, Resize
 from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
-from textual.strip import Strip
 
-from tcpwatch.widgets.lines import Line, Piece
+from tcpwatch.widgets.drawn_table import HEADER, DrawnTable
+from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette, palette
-from tcpwatch.widgets.table_layout import C, Placed
-from tcpwatch.widgets.table_lines import PREFIX, Sorting, header_pieces
-
-HEADER = 1
-"""Lines above the rows."""
+from tcpwatch.widgets.table_layout import C
+from tcpwatch.widgets.table_lines import PREFIX, Sorting
 
 
-class CursorTable(ScrollView, Generic[C], can_focus=True, inherit_bindings=False):
+class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
     """The cursor is on a thing, not on a place: it stays there while rows move."""
 
-    DEFAULT_CSS = """
-    CursorTable {
-        height: 1fr; overflow-x: hidden; overflow-y: auto;
-        scrollbar-size-vertical: 1; scrollbar-gutter: stable;
-    }
-    """
-    ALLOW_SELECT: ClassVar[bool] = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open"),
         Binding("s", "sort", "sort"),
@@ -53,11 +38,11 @@ class CursorTable(ScrollView, Generic[C], can_focus=True, inherit_bindings=False
     ]
 
     class Opened(Message):
-        """A person opened the row under the cursor."""
+        """A person opened the row under the cursor; keys typed since may have moved that."""
 
-        def __init__(self, table: CursorTable[C]) -> None:
+        def __init__(self, table: CursorTable[C], identity: Hashable) -> None:
             super().__init__()
-            self.table = table
+            self.table, self.identity = table, identity
 
     class SortChanged(Message):
         """A person chose how to sort, or began or ended choosing."""
@@ -66,8 +51,8 @@ class CursorTable(ScrollView, Generic[C], can_focus=True, inherit_bindings=False
             super().__init__()
             self.table = table
 
-    def __init__(self, column: C, reverse: bool, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, columns: Sequence[C], column: C, reverse: bool, *, id: str | None = None) -> None:
+        super().__init__(columns, id=id)
         self.column = column
         self.reverse = reverse
         self.choosing = False
@@ -75,13 +60,10 @@ class CursorTable(ScrollView, Generic[C], can_focus=True, inherit_bindings=False
         self._cursor = 0
         self._held: Hashable | None = None
         """The row under the cursor; None until somebody moves it: till then it stays at the top."""
+        self._hidden: Hashable | None = None
+        """The row that was under the cursor before a filter hid it: there the cursor goes back."""
 
     # What a subclass tells
-
-    @property
-    def _count(self) -> int:
-        """Rows."""
-        raise NotImplementedError
 
     def _identity(self, place: int) -> Hashable:
         """What stays the same of the row at this place."""
@@ -91,35 +73,58 @@ class CursorTable(ScrollView, Generic[C], can_focus=True, inherit_bindings=False
         """Where it is now."""
         raise NotImplementedError
 
-    @property
-    def _sortable(self) -> Sequence[C]:
-        """Columns that one can sort by."""
-        raise NotImplementedError
-
-    @property
-    def _placed(self) -> Sequence[Placed[C]]:
-        """Columns that are seen."""
-        raise NotImplementedError
-
-    def _set_room(self, room: int) -> None:
-        """So many cells for all columns."""
-        raise NotImplementedError
-
-    def _prepare(self, first: int, last: int, colours: Palette) -> bool:
-        """The rows `first` … `last - 1` are about to be drawn; True if that moved the columns."""
-        raise NotImplementedError
-
-    def _row(self, place: int, cursor: bool, colours: Palette) -> Sequence[Piece]:
-        """A row's pieces."""
+    def _hides(self, identity: Hashable) -> bool:
+        """It is not among the rows, but would be without the filter."""
         raise NotImplementedError
 
     def _resort(self) -> None:
         """Follow `column` and `reverse`."""
-        raise NotImplementedError
 
-    def _instead(self, line: int, colours: Palette) -> Line:
-        """What is said in this line below the last row, counted from 0."""
-        return ()
+    @property
+    def _sortable(self) -> Sequence[C]:
+        """Columns that one can sort by."""
+        return self.columns
+
+    # What is shown
+
+    def show_columns(self, columns: Sequence[C]) -> None:
+        """Choose among these columns, as many as fit; those of the same keys stand for the ones before."""
+        self.column = next((column for column in columns if column.key == self.column.key), self.column)
+        super().show_columns(columns)
+
+    def _change(self, change: Callable[[], object]) -> None:
+        """Change the rows. The cursor's stays on its line of the screen, where it is still among them."""
+        line = self._cursor - self.scroll_offset.y
+        in_sight = self._held is not None and 0 <= line < self._page
+        change()
+        self._cursor = self._place_of_cursor()
+        self._set_height(self._count + HEADER)
+        self._scroll(self._cursor - line if in_sight else self.scroll_offset.y)
+        self._redraw()
+
+    def _set_height(self, height: int) -> None:
+        """So many lines, seen or not. A layout, and all painted anew, is only where the scrollbar comes or goes."""
+        if (height > self.size.height) is self.show_vertical_scrollbar:
+            self.set_reactive(CursorTable.virtual_size, Size(0, height))
+            self.vertical_scrollbar.window_virtual_size = height
+        else:
+            self.virtual_size = Size(0, height)
+
+    def _place_of_cursor(self) -> int:
+        """Where its row is now; where that has gone, the same place, and the row that is there now."""
+        for identity in (self._hidden, self._held):
+            place = None if identity is None else self._place(identity)
+            if place is not None:
+                self._held = identity
+                self._hidden = None if identity == self._hidden else self._hidden
+                return place
+        place = max(0, min(self._cursor, self._count - 1))
+        if self._held is not None and self._count:
+            remembered = self._hidden is not None and self._hides(self._hidden)
+            if not remembered and self._hides(self._held):
+                self._hidden = self._held  # perhaps only while somebody types
+            self._held = self._identity(place)
+        return place
 
     # The cursor
 
@@ -128,38 +133,13 @@ class CursorTable(ScrollView, Generic[C], can_focus=True, inherit_bindings=False
         """The cursor's place, 0 the topmost."""
         return self._cursor
 
-    @property
-    def _page(self) -> int:
-        """Rows that are seen at once."""
-        return max(1, self.size.height - HEADER)
-
-    def _change(self, change: Callable[[], object]) -> None:
-        """Change the rows. The cursor's stays on its line of the screen, where it is still among them."""
-        line = self._cursor - self.scroll_offset.y
-        in_sight = self._held is not None and 0 <= line < self._page
-        change()
-        self._cursor = self._place_of_cursor()
-        self.virtual_size = Size(0, self._count + HEADER)  # costs a layout, but not where it is the same
-        self._scroll(self._cursor - line if in_sight else self.scroll_offset.y)
-        self.refresh()
-
-    def _place_of_cursor(self) -> int:
-        """Where its row is now; where that has gone, the same place, and the row that is there now."""
-        place = None if self._held is None else self._place(self._held)
-        if place is not None:
-            return place
-        place = max(0, min(self._cursor, self._count - 1))
-        if self._held is not None and self._count:
-            self._held = self._identity(place)
-        return place
-
     def move_to(self, place: int) -> None:
         """Put the cursor on the row at this place, or the nearest that there is."""
         if not self._count:
             return
         before = self._cursor
         self._cursor = max(0, min(place, self._count - 1))
-        self._held = self._identity(self._cursor)
+        self._held, self._hidden = self._identity(self._cursor), None
         top = self.scroll_offset.y
         self._scroll(max(min(top, self._cursor), self._cursor - self._page + 1))
         if self.scroll_offset.y == top:
@@ -191,13 +171,13 @@ class CursorTable(ScrollView, Generic[C], can_focus=True, inherit_bindings=False
         if self.choosing:
             self.action_sorted()
         elif self._count:
-            self.post_message(self.Opened(self))
+            self.post_message(self.Opened(self, self._identity(self._cursor)))
 
     def on_click(self, event: Click) -> None:
         """A click on the header sorts, on a row puts the cursor there, twice opens it."""
         event.stop()
         if event.y < HEADER:
-            for placed in self._placed:
+            for placed in self._layout.placed:
                 if placed.left <= event.x - PREFIX < placed.left + placed.width and placed.column in self._sortable:
                     self.sort_by(placed.column)
             return
@@ -250,15 +230,21 @@ class CursorTable(ScrollView, Generic[C], can_focus=True, inherit_bindings=False
 
     # Drawing
 
+    def _over(self, place: int) -> Style | None:
+        if place != self._cursor or place >= self._count:
+            return None
+        if not self.has_focus:
+            return Style.null()
+        return Style(reverse=True) if self.app.no_color else palette(self.app).cursor
+
     def on_resize(self, event: Resize) -> None:
         """Other columns may fit; a cursor that was in sight stays so."""
-        self._set_room(self.scrollable_content_region.width - PREFIX)
         if self._held is not None:
             self._scroll(max(min(self.scroll_offset.y, self._cursor), self._cursor - self._page + 1))
-        self.refresh()
+        self._redraw()
 
     def on_focus(self, event: Focus) -> None:
-        """The cursor's band shows where the keys go."""
+        """A band shows where the keys go."""
         self.refresh_line(self._cursor + HEADER)
 
     def on_blur(self, event: Blur) -> None:
@@ -266,25 +252,6 @@ class CursorTable(ScrollView, Generic[C], can_focus=True, inherit_bindings=False
         self.refresh_line(self._cursor + HEADER)
         if self.choosing:
             self.action_sorted()
-
-    def render_line(self, y: int) -> Strip:
-        """As the line API asks; `y` counts from the top of the widget."""
-        top, colours = self.scroll_offset.y, palette(self.app)
-        if self._prepare(top, top + self._page, colours) and y:
-            self.call_next(self.refresh)  # lines that were painted before this one have their columns elsewhere
-        if y < HEADER:
-            return self._finished(header_pieces(self._placed, self.sorting, colours))
-        place = top + y - HEADER
-        if place >= self._count:
-            return self._finished(self._instead(place - self._count, colours))
-        cursor = place == self._cursor
-        band = Style(reverse=True) if self.app.no_color else colours.cursor
-        return self._finished(self._row(place, cursor, colours), band if cursor and self.has_focus else None)
-
-    def _finished(self, pieces: Sequence[Piece], over: Style | None = None) -> Strip:
-        base = self.rich_style + over if over else self.rich_style
-        segments = [Segment(text, base + style) for text, style in pieces]
-        return Strip(segments).adjust_cell_length(self.scrollable_content_region.width, base)
 
 
 def choosing_line(sorting: Sorting[C], colours: Palette) -> Line:

@@ -10,8 +10,8 @@ where `one` is a record: the table knows nothing else of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from rich.cells import cell_len, set_cell_size
@@ -19,7 +19,7 @@ from rich.style import Style
 
 from tcpwatch.widgets.lines import Line, Piece, cells_of
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.table_layout import Placed, fitted, laid_out
+from tcpwatch.widgets.table_layout import Placed, fitted
 
 R = TypeVar("R")
 
@@ -55,57 +55,24 @@ class RecordColumn(Generic[R]):
     right: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class RecordLines(Generic[R]):
-    """Columns laid out for what is in sight: they widen for texts that come, and narrow only with a new question."""
+def record_pieces(
+    record: R, mark: str, columns: Sequence[Placed[RecordColumn[R]]], exact: bool, colours: Palette
+) -> list[Piece]:
+    """A row, with its mark at the left edge."""
+    pieces: list[Piece] = [(mark, colours.strong)]
+    at = 0
+    for placed in columns:
+        pieces.append((" " * (placed.left - at), colours.plain))
+        look = Look(placed.width, colours, exact)
+        pieces += in_cell(placed.column.draw(record, look), placed.width, placed.column.right)
+        at = placed.left + placed.width
+    return pieces
 
-    columns: Sequence[RecordColumn[R]]
-    mark: Callable[[R], str]
-    """A sign for the cell left of the columns."""
-    exact: bool = False
-    placed: tuple[Placed[RecordColumn[R]], ...] = ()
-    _room: int = 0
-    _asked: str = ""
-    _wants: dict[str, int] = field(default_factory=dict)
 
-    def ask(self, columns: Sequence[RecordColumn[R]], asked: str, exact: bool) -> None:
-        """Of these columns those that fit, the one with the key `asked` among them."""
-        if (columns, asked, exact) != (self.columns, self._asked, self.exact):
-            self.columns, self._asked, self.exact = columns, asked, exact
-            self._wants.clear()
-        self._lay_out()
-
-    def set_room(self, room: int) -> None:
-        """So many cells for all columns together."""
-        self._room = room
-        self._lay_out()
-
-    def make_room(self, records: Sequence[R], colours: Palette) -> bool:
-        """Note what these want beyond the columns' widths; True if that moved the columns."""
-        before = self.placed
-        for column in self.columns:
-            if column.grow:
-                look = Look(column.width + column.grow, colours, self.exact)
-                longest = max((cells_of(column.draw(record, look)) for record in records), default=0)
-                want = min(longest - column.width, column.grow)
-                self._wants[column.key] = max(want, self._wants.get(column.key, 0))
-        self._lay_out()
-        return self.placed != before
-
-    def _lay_out(self) -> None:
-        self.placed = laid_out(self.columns, self._room, self._wants, self._asked)
-
-    def pieces(self, record: R, cursor: bool, colours: Palette) -> list[Piece]:
-        """A row. The cursor's sign stands in the gap before the first column."""
-        pieces: list[Piece] = [(self.mark(record), colours.strong)]
-        at = 0
-        for placed in self.placed:
-            gap = " " * (placed.left - at)
-            pieces.append((f"▸{gap[1:]}" if cursor and at == 0 else gap, colours.plain))
-            look = Look(placed.width, colours, self.exact)
-            pieces += in_cell(placed.column.draw(record, look), placed.width, placed.column.right)
-            at = placed.left + placed.width
-        return pieces
+def longest_of(column: RecordColumn[R], records: Iterable[R], exact: bool, colours: Palette) -> int:
+    """Cells of the longest text that these have in a column that may grow."""
+    look = Look(column.width + column.grow, colours, exact)
+    return max((cells_of(column.draw(record, look)) for record in records), default=0)
 
 
 def in_cell(line: Line, width: int, right: bool) -> list[Piece]:

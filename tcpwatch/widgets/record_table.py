@@ -9,14 +9,13 @@ with Enter and `CursorTable.SortChanged` with another order, each with the `tabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Generic
 
 from tcpwatch.widgets.cursor_table import CursorTable
-from tcpwatch.widgets.lines import Line, Piece
+from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.record_columns import R, RecordColumn, RecordLines, sorted_records
-from tcpwatch.widgets.table_layout import Placed
+from tcpwatch.widgets.record_columns import R, RecordColumn, longest_of, record_pieces, sorted_records
 
 
 class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
@@ -37,15 +36,13 @@ class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
 
         `mark` is one cell wide, and stands at the left edge.
         """
-        super().__init__(next(column for column in columns if column.key == sort), reverse, id=id)
-        self._identity_of, self._children = identity, children
-        self._lines = RecordLines(columns, mark)
+        super().__init__(columns, next(column for column in columns if column.key == sort), reverse, id=id)
+        self._identity_of, self._children, self._mark = identity, children, mark
         self._given: Sequence[R] = ()
         self._records: list[R] = []
         self._places: dict[Hashable, int] = {}
         self._empty: Sequence[str] = ()
-        self._measured: tuple[int, int] | None = None
-        self._lines.ask(columns, sort, exact=False)
+        self._filtered: Collection[Hashable] = ()
 
     @property
     def record(self) -> R | None:
@@ -57,23 +54,17 @@ class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
         """All rows, from top to bottom."""
         return self._records
 
-    def show(self, records: Sequence[R], empty: Sequence[str] = ()) -> None:
-        """Show these; equal ones stay in this order. `empty` is what is said where there are none."""
-        self._given, self._empty = records, empty
+    def show(self, records: Sequence[R], empty: Sequence[str] = (), filtered: Collection[Hashable] = ()) -> None:
+        """Show these; equal ones stay in this order. `empty` is what is said where there are none.
+
+        `filtered` are the identities of those that a filter hides: when it goes, the cursor goes back to its own.
+        """
+        self._given, self._empty, self._filtered = records, empty, filtered
         self.show_again()
 
     def show_again(self) -> None:
         """The records are the same, but their children are others."""
         self._change(self._resort)
-
-    def show_columns(self, columns: Sequence[RecordColumn[R]]) -> None:
-        """Choose among these columns, as many as fit; those of the same keys stand for the ones before."""
-        self.column = next((column for column in columns if column.key == self.column.key), self.column)
-        self._ask(columns, self._lines.exact)
-
-    def show_exact(self, exact: bool) -> None:
-        """Numbers as they are, and no names, or as people like them."""
-        self._ask(self._lines.columns, exact)
 
     def hold(self, identity: Hashable) -> None:
         """Put the cursor on this record, where it is shown."""
@@ -92,37 +83,24 @@ class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
     def _place(self, identity: Hashable) -> int | None:
         return self._places.get(identity)
 
+    def _hides(self, identity: Hashable) -> bool:
+        return identity in self._filtered
+
     @property
     def _sortable(self) -> Sequence[RecordColumn[R]]:
-        return [column for column in self._lines.columns if column.sort is not None]
-
-    @property
-    def _placed(self) -> Sequence[Placed[RecordColumn[R]]]:
-        return self._lines.placed
-
-    def _set_room(self, room: int) -> None:
-        self._lines.set_room(room)
+        return [column for column in self.columns if column.sort is not None]
 
     def _prepare(self, first: int, last: int, colours: Palette) -> bool:
-        if self._measured == (first, last):
-            return False
-        self._measured = first, last
-        return self._lines.make_room(self._records[first:last], colours)
+        records, growing = self._records[first:last], filter(self._layout.may_widen, self.columns)
+        return self._layout.widen([(column, longest_of(column, records, self.exact, colours)) for column in growing])
 
-    def _row(self, place: int, cursor: bool, colours: Palette) -> Sequence[Piece]:
-        return self._lines.pieces(self._records[place], cursor, colours)
+    def _row(self, place: int, colours: Palette) -> Line:
+        record = self._records[place]
+        return tuple(record_pieces(record, self._mark(record), self._layout.placed, self.exact, colours))
+
+    def _why_empty(self) -> Sequence[str]:
+        return self._empty
 
     def _resort(self) -> None:
         self._records = sorted_records(self._given, self.column.sort, self.reverse, self._children)
         self._places = {self._identity_of(record): place for place, record in enumerate(self._records)}
-        self._ask(self._lines.columns, self._lines.exact)
-
-    def _ask(self, columns: Sequence[RecordColumn[R]], exact: bool) -> None:
-        # What the rows are sorted by is worth seeing.
-        self._lines.ask(columns, self.column.key, exact)
-        self._measured = None
-        self.refresh()
-
-    def _instead(self, line: int, colours: Palette) -> Line:
-        said = self._empty if not self._records else ()
-        return ((f"   {said[line - 1]}", colours.plain),) if 0 < line <= len(said) else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -42,6 +42,41 @@ class Placed(Generic[C]):
     column: C
     left: int
     width: int
+
+
+class Layout(Generic[C]):
+    """Columns laid out for what is in sight: they widen for texts that come, and narrow only with a new question."""
+
+    def __init__(self) -> None:
+        self.placed: tuple[Placed[C], ...] = ()
+        self._columns: Sequence[C] = ()
+        self._room = 0
+        self._asked = ""
+        self._question: Hashable = None
+        self._wants: dict[str, int] = {}
+
+    def ask(self, columns: Sequence[C], room: int, asked: str, question: Hashable) -> None:
+        """Of these columns those that fit into `room` cells; `asked` as in laid_out, and a part of the question."""
+        if (columns, asked, question) != (self._columns, self._asked, self._question):
+            self._wants.clear()
+        self._columns, self._room, self._asked, self._question = columns, room, asked, question
+        self._lay_out()
+
+    def widen(self, longest: Iterable[tuple[C, int]]) -> bool:
+        """Make room for texts of so many cells in these columns; True if that moved the columns."""
+        before = self.placed
+        for column, cells in longest:
+            want = min(cells - column.width, column.grow)
+            self._wants[column.key] = max(want, self._wants.get(column.key, 0))
+        self._lay_out()
+        return self.placed != before
+
+    def may_widen(self, column: C) -> bool:
+        """Whether a longer text would change anything."""
+        return self._wants.get(column.key, 0) < column.grow
+
+    def _lay_out(self) -> None:
+        self.placed = laid_out(self._columns, self._room, self._wants, self._asked)
 
 
 def laid_out(columns: Sequence[C], room: int, wants: Mapping[str, int], asked: str = "") -> tuple[Placed[C], ...]:

@@ -20,6 +20,9 @@ from tcpwatch.widgets.table_layout import C, Placed, fitted
 PREFIX = 1
 """Cells left of the columns: the mark's sign. The cursor's stands in the gap before the first column."""
 
+FILTER_KEYS = "/ changes it, Esc takes it away."
+"""What is said where a filter hides all."""
+
 _STATED = ("state", "phase")
 """Columns in the colour of the state."""
 
@@ -55,7 +58,13 @@ def header_pieces(columns: Sequence[Placed[C]], sorting: Sorting[C], colours: Pa
     return pieces
 
 
-def row_pieces(line: Line, columns: Sequence[Placed[Column]], cursor: bool, colours: Palette) -> list[Piece]:
+def with_cursor(row: Sequence[Piece]) -> list[Piece]:
+    """The row with the cursor's sign, in the gap before the first column."""
+    mark, (gap, style), *cells = row
+    return [mark, (f"▸{gap[1:]}", style), *cells]
+
+
+def row_pieces(line: Line, columns: Sequence[Placed[Column]], colours: Palette) -> list[Piece]:
     """A row. New ones are bold, of changed ones the state is, and closed ones are dim: more than a sign, no colour."""
     plain = {Mark.NEW: colours.strong, Mark.CLOSED: colours.dim}.get(line.mark, colours.plain)
     stated = colours.dim if line.mark is Mark.CLOSED else colours.of_phase(line.state.facts.phase)
@@ -64,8 +73,7 @@ def row_pieces(line: Line, columns: Sequence[Placed[Column]], cursor: bool, colo
     pieces: list[Piece] = [(MARK_SIGNS[line.mark], colours.strong)]
     at = 0
     for placed, text, without_names in zip(columns, line.cells, line.plain, strict=True):
-        gap = " " * (placed.left - at)
-        pieces.append((f"▸{gap[1:]}" if cursor and at == 0 else gap, plain))
+        pieces.append((" " * (placed.left - at), plain))
         pieces.append((_cell(text, without_names, placed), stated if placed.column.key in _STATED else plain))
         at = placed.left + placed.width
     return pieces
@@ -85,4 +93,4 @@ def why_empty(shown: Arrangement | None) -> Sequence[str]:
         return ()
     if not shown.total:
         return ("No TCP sockets here.",)
-    return (f"None of {count(shown.total)} sockets passes the filter.", "/ changes it, Esc takes it away.")
+    return (f"None of {count(shown.total)} sockets passes the filter.", FILTER_KEYS)

@@ -12,8 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from textual.app import App
 from textual.pilot import Pilot
+from textual.strip import Strip
+from textual.widget import Widget
 
 from tcpwatch.app import TcpwatchApp
 from tests.views import NOW
@@ -53,4 +56,17 @@ async def until(pilot: Pilot[Any], holds: Callable[[], bool]) -> None:
         await pilot.pause(0.01)
 
 
-__all__ = ["LARGE", "NOW", "SMALL", "check_snapshot", "make_app", "shot", "until"]
+def painted_lines(widget: Widget, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lines of this widget that are asked for from now on, one after the other."""
+    asked: list[int] = []
+    render = widget.render_line
+
+    def render_line(y: int) -> Strip:
+        asked.append(y)
+        return render(y)
+
+    monkeypatch.setattr(widget, "render_line", render_line)
+    return asked
+
+
+__all__ = ["LARGE", "NOW", "SMALL", "check_snapshot", "make_app", "painted_lines", "shot", "until"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +16,14 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from tcpwatch import text
+from tcpwatch.model.arrange import Arrangement
 from tcpwatch.model.columns import EXPORTED, IN_TABLE
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import SourceInfo
 from tcpwatch.screens import connections
 from tcpwatch.screens.connections import ConnectionsPage
 from tcpwatch.screens.page import FlowSelected
-from tests.ui.shots import check_snapshot, shot, until
+from tests.ui.shots import check_snapshot, painted_lines, shot, until
 from tests.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
 
@@ -251,6 +254,7 @@ async def test_the_cursor_comes_back_when_a_filter_hid_its_flow() -> None:
         page.page.set_filter("state:tw")
         await page.pilot.pause()
         assert page.under_cursor() != flow
+        await page.show(*SOCKS, step=2)
         page.page.set_filter("")
         await page.pilot.pause()
         assert page.under_cursor() == flow
@@ -357,6 +361,64 @@ async def test_a_big_table_is_arranged_in_a_thread_and_the_latest_request_wins()
         await page.show(*SOCKS, step=2)  # a small table, at once; no late answer may replace it
         await page.pilot.pause(0.1)
         assert page.title() == "0 of 8 sockets · filter rport:29 · sort State ▲"
+
+
+async def test_only_lines_that_differ_are_painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(160, 50) as page:
+        painted = painted_lines(page.table, monkeypatch)
+
+        async def paints(*socks: Sock) -> list[int]:
+            painted.clear()
+            await page.show(*socks)
+            return painted
+
+        many = [sock("ESTAB", f"10.0.0.1:{port}", "10.0.0.2:1", process="x", pid=1) for port in range(1, 100)]
+        await page.show(*many)
+        assert await paints(*many) == []
+        many[3], many[90] = replace(many[3], recv_queue=7), replace(many[90], recv_queue=7)
+        assert await paints(*many) == [4]
+        many.append(sock("TIME_WAIT", "10.0.0.1:9", "10.0.0.2:1"))
+        assert await paints(*many) == [], "it is out of sight"
+        assert page.table.vertical_scrollbar.window_virtual_size == page.table.virtual_size.height == 101
+        many = [replace(one, send_queue=port % 9) for port, one in enumerate(many)]
+        assert await paints(*many) == list(range(49))
+        wider = replace(many[0], process="a-process-of-a-long-name")
+        assert await paints(wider, *many[1:]) == list(range(49)), "the columns moved"
+        page.page.set_filter("state:tw")
+        await page.pilot.pause()
+        assert await paints(wider, *many[1:]) == []
+        assert await paints(*many[:-1]) == [1, 2, 3], "nothing, why, and what can be done"
+
+
+async def test_moving_and_focus_paint_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened() as page:
+        await page.show(*SOCKS)
+        painted = painted_lines(page.table, monkeypatch)
+        await page.press("j")
+        assert painted == [1, 2]
+        assert page.under_cursor() == 2
+
+
+async def test_scrolling_makes_text_of_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    make = Arrangement.lines
+
+    def lines(shown: Arrangement, first: int, last: int, *how: Any) -> list[Any]:
+        asked.append((first, last))
+        return make(shown, first, last, *how)
+
+    monkeypatch.setattr(Arrangement, "lines", lines)
+    many = [sock("ESTAB", f"10.0.0.1:{port}", "10.0.0.2:1") for port in range(1001, 3001)]
+    async with opened() as page:
+        await page.show(*many)
+        asked.clear()
+        await page.press(*"jjj", "ctrl+d", "ctrl+d", "k")
+        assert asked == [(22, 26)]
+        await page.press("G", "g")
+        assert asked == [(22, 26), (1978, 2000)]
+        for _ in range(100):
+            await page.press("pagedown")
+        assert len(page.table._finished) <= 512 + 24
 
 
 async def test_resizing_at_any_moment() -> None:

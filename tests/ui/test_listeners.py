@@ -21,7 +21,7 @@ from tcpwatch.screens.flow import FlowScreen
 from tcpwatch.screens.listeners import ListenersPage
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.queue import QueueScreen
-from tests.ui.shots import LARGE, SMALL, check_snapshot, make_app, shot, until
+from tests.ui.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot, until
 from tests.ui.waiting import LISTENERS, looked_into, members, somaxconn, waiting_view
 from tests.views import make_rows, make_sample, make_view, sock
 
@@ -259,6 +259,94 @@ async def test_the_order_survives_a_resize() -> None:
         await it.pilot.resize_terminal(*SMALL)
         await it.show(waiting_view(step=3))
         assert "▲Accept-Q" in it.lines()[4]
+
+
+# The filter
+
+
+async def test_filtering_while_typing() -> None:
+    async with shown(waiting_view(), LARGE) as it:
+        all_of_them = it.ports()
+        await it.press("slash", *"process:nginx")
+        assert it.ports() == [443]
+        assert it.lines()[2].startswith(" 1 of 8 listeners · filter process:nginx · overflows ")
+        await it.press("enter")
+        assert it.page.table.has_focus
+        await it.show(waiting_view(step=3))
+        assert it.ports() == [443]
+        await it.press("escape")
+        assert it.ports() == all_of_them
+        assert it.lines()[2].startswith(" 8 listeners, 1 group · overflows ")
+        assert isinstance(it.page, ListenersPage), "Esc takes the filter away and stays here"
+        await it.press("slash", *"x:", "escape")
+        assert it.page.table.has_focus
+
+
+async def test_a_group_is_shown_when_a_member_passes() -> None:
+    async with shown(waiting_view()) as it:
+        it.page.set_filter("pid:901")
+        await it.press("o")
+        assert it.ports() == [9000, 100_006, 100_007, 100_005], "with all its members"
+        assert it.lines()[2].startswith(" 3 of 8 listeners, 1 group · filter pid:901")
+        it.page.set_filter("-pid:901")
+        await it.press("j")
+        assert it.ports()[0] == 9000, "others of it pass"
+
+
+async def test_a_group_stays_unfolded_while_a_filter_hides_it_and_the_cursor_comes_back() -> None:
+    async with shown(waiting_view()) as it:
+        await it.press("o", "j")
+        before = it.ports()
+        it.page.set_filter("process:nginx")
+        await it.show(waiting_view(step=3))
+        assert (it.ports(), it.under_cursor()) == ([443], 443)
+        it.page.set_filter("")
+        await it.show(waiting_view(step=4))
+        assert it.ports() == before
+        assert it.under_cursor() == before[1], "a member of the group"
+        await it.press("G")
+        it.page.set_filter("process:nginx")
+        await it.show(waiting_view(step=5))
+        await it.press("j")
+        it.page.set_filter("")
+        await it.show(waiting_view(step=6))
+        assert it.under_cursor() == 443, "where somebody moved the cursor since"
+
+
+async def test_a_filter_that_nothing_passes_or_nobody_understands() -> None:
+    async with shown(waiting_view()) as it:
+        it.page.set_filter("port:1")
+        await it.press("x", "c", "enter", "o")
+        assert "None of 8 listeners passes the filter." in shot(it.app)
+        assert "/ changes it, Esc takes it away." in shot(it.app)
+        it.page.set_filter("state:nonsense")
+        await it.press("j")
+        assert "no state is spelled" in shot(it.app)
+
+
+async def test_only_what_the_filter_shows_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with shown(waiting_view()) as it:
+        it.page.set_filter("process:nginx")
+        await it.press("x")
+        await until(it.pilot, lambda: bool(list(tmp_path.glob("tcpwatch-listeners-*.csv"))))
+    (path,) = tmp_path.iterdir()
+    with path.open(encoding="utf-8", newline="") as file:
+        assert [line["local_port"] for line in csv.DictReader(file)] == ["443"]
+
+
+# What is painted
+
+
+async def test_only_lines_that_differ_are_painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shown(waiting_view(), LARGE) as it:
+        painted = painted_lines(it.page.table, monkeypatch)
+        await it.show(waiting_view())
+        assert painted == []
+        view = waiting_view()
+        others = (replace(one, drops_per_s=5.0) if one.local_port == 22 else one for one in view.listeners)
+        await it.show(replace(view, listeners=tuple(others)))
+        assert painted == [1 + it.ports().index(22)]
 
 
 # What waits inside

@@ -17,6 +17,7 @@ from tcpwatch.widgets.cursor_table import CursorTable
 from tcpwatch.widgets.lines import Line, cells_of
 from tcpwatch.widgets.record_columns import Look, RecordColumn, in_cell, sorted_records
 from tcpwatch.widgets.record_table import RecordTable
+from tests.ui.shots import painted_lines
 
 
 @dataclass(frozen=True)
@@ -222,3 +223,30 @@ def test_unknown_ones_come_last_and_equal_ones_keep_their_order(reverse: bool) -
     things = [Thing("n", None), Thing("a", 1), Thing("b", 2), Thing("c", 1)]
     names = "".join(one.name for one in sorted_records(things, lambda one: one.size, reverse, lambda one: ()))
     assert names == ("bacn" if reverse else "acbn")
+
+
+async def test_only_lines_that_differ_are_painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shown() as it:
+        await it.show(*THINGS)
+        painted = painted_lines(it.table, monkeypatch)
+
+        async def paints(*things: Thing) -> list[int]:
+            painted.clear()
+            await it.show(*things)
+            return painted
+
+        assert await paints(*THINGS) == []
+        assert await paints(Thing("b", 21), *THINGS[1:]) == [2]
+        assert await paints(Thing("b", 1000), *THINGS[1:], Thing("d", 0)) == [2, 4]
+        await it.pilot.press("j")
+        assert await paints(Thing("b", 9000), *THINGS[1:], Thing("d", 0)) == [1, 2], "with the cursor"
+        assert await paints(*(Thing(name, at) for at, name in enumerate("abcdef"))) == list(range(8))
+
+
+async def test_another_theme_paints_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shown() as it:
+        await it.show(*THINGS)
+        before = it.table.render_line(0)
+        it.app.theme = "textual-light"
+        await it.pilot.pause()
+        assert it.table.render_line(0) != before
