@@ -19,7 +19,7 @@ from benchmarks.memory import measure as measure_memory
 from benchmarks.owners import FirstAttribution, following
 from benchmarks.place import own_place, run_alone
 from benchmarks.report import Line, Report, number
-from benchmarks.sockets import Established, HalfOpen, count
+from benchmarks.sockets import Established, HalfOpen, count, leave_time_waits
 from benchmarks.timing import Rounds, Work, interleave, progress
 from tcpwatch.kernel.sock_diag import SockDiag
 
@@ -28,6 +28,7 @@ SLOW_TOOLS_UP_TO = 20_000
 GROWTH = 100
 """The growth of cost is measured from a hundredth of the half-open connections."""
 DISCARD, DUMP, STEP, SS = "receive and discard", "dump + decode", "Monitor.step()", "ss -tanH"
+INFOS = "dump + decode, with tcp_info"
 
 
 def poll_rounds(population: Established | HalfOpen, runs: int, more: dict[str, Work] | None = None) -> Rounds:
@@ -35,14 +36,15 @@ def poll_rounds(population: Established | HalfOpen, runs: int, more: dict[str, W
     diag, step = SockDiag(), works.Step()
     try:
         mine: dict[str, Work] = {DISCARD: works.Discard(), DUMP: lambda: _dump(diag), STEP: step, SS: works.ss_all}
+        mine[INFOS] = lambda: _dump(diag, infos=True)
         return interleave(mine | (more or {}), runs, population.settle)
     finally:
         diag.close()
         step.close()
 
 
-def _dump(diag: SockDiag) -> None:
-    diag.dump()
+def _dump(diag: SockDiag, infos: bool = False) -> None:
+    diag.dump(infos=infos)
 
 
 def poll_lines(rounds: Rounds, at: str) -> list[Line]:
@@ -53,7 +55,13 @@ def poll_lines(rounds: Rounds, at: str) -> list[Line]:
         note = f"{times}; processor time {rounds.cpu_ratio(name, unit):.2f} ×"
         return Line(f"{name}, against {unit}", at, rounds.ratio(name, unit), bar, note=note)
 
-    return [line(DUMP, DISCARD, 1.20), line(DUMP, SS, 0.6), line(STEP, DISCARD, 1.6), line(SS, DISCARD, None)]
+    return [
+        line(DUMP, DISCARD, 1.20),
+        line(DUMP, SS, 0.6),
+        line(INFOS, DUMP, None),
+        line(STEP, DISCARD, 1.6),
+        line(SS, DISCARD, None),
+    ]
 
 
 def slow_tools(population: Established, sockets: int, runs: int) -> list[Line]:
@@ -134,6 +142,23 @@ def mixed(sockets: int, runs: int) -> list[Line]:
         return [replace(line, bar=None) for line in poll_lines(poll_rounds(flood, runs), at)]
 
 
+def ending(sockets: int, runs: int) -> list[Line]:
+    """TIME_WAITs of clients and half-open connections, which are grouped by destination and by source in each step."""
+    with own_place() as namespace, HalfOpen(namespace, sockets) as flood:
+        half = flood.grow(sockets)
+        waiting = leave_time_waits(namespace, sockets)
+        at = f"{number(waiting)} TIME_WAIT and {number(half)} half-open"
+        progress(at)
+        step = works.Step()
+        try:
+            rounds = interleave({DISCARD: works.Discard(), STEP: step}, runs, lambda seconds: None)
+        finally:
+            step.close()
+        left = f"{number(count('time-wait'))} TIME_WAIT left in the end"
+        note = f"{rounds.ms(STEP):.0f} : {rounds.ms(DISCARD):.0f} ms, {left}"
+        return [Line(f"{STEP}, against {DISCARD}", at, rounds.ratio(STEP, DISCARD), 2.0, note=note)]
+
+
 def growth_lines(small: Rounds, few: int, large: Rounds, many: int) -> list[Line]:
     """Cost of one socket among many, against one among few."""
     lines = []
@@ -150,6 +175,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What a poll costs, against the kernel's part and other tools.")
     parser.add_argument("--established", type=int, default=200_000, metavar="N", help="sockets; 0: leave them out")
     parser.add_argument("--half-open", type=int, default=1_000_000, metavar="N", help="sockets; 0: leave them out")
+    parser.add_argument("--time-wait", type=int, default=500_000, metavar="N", help="and as many half-open; 0: none")
     parser.add_argument("--runs", type=int, default=5, metavar="R", help="rounds, of which the median counts")
     return parser.parse_args()
 
@@ -157,7 +183,9 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run, print, return the exit code."""
     given = arguments()
-    if lacking := needs.missing(given.established, given.half_open, ("psutil", "pyroute2"), ("ss", "ip")):
+    if lacking := needs.missing(
+        given.established, given.half_open + 2 * given.time_wait, ("psutil", "pyroute2"), ("ss", "ip")
+    ):
         print(f"poll.py: {lacking}", file=sys.stderr)
         return 2
     if (code := run_alone()) is not None:
@@ -169,6 +197,8 @@ def main() -> int:
         report.add(*mixed(few, given.runs))
     if given.half_open:
         report.add(*half_open(given.half_open, given.runs))
+    if given.time_wait:
+        report.add(*ending(given.time_wait, given.runs))
     print(report.markdown())
     return 0
 

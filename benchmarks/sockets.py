@@ -152,6 +152,28 @@ class HalfOpen:
         return [(begin, end) for begin, end in bursts if end > now]
 
 
+def leave_time_waits(namespace: lab.Namespace, sockets: int) -> int:
+    """Have so many TIME_WAITs of clients, for a minute; returns how many there are."""
+    namespace.sysctl("net.ipv4.tcp_max_tw_buckets", 2 * sockets + 1_000)
+    namespace.sysctl("net.ipv4.ip_local_port_range", "1024 65535")
+    namespace.sysctl("net.ipv4.tcp_tw_reuse", 0)  # 2, the usual value, would use those over loopback again
+    each = -(-sockets // _CLOSERS)
+    commands = [
+        [sys.executable, "-m", "benchmarks.closer", f"127.{8 + number}.0.1", str(each)] for number in range(_CLOSERS)
+    ]
+    closers = [subprocess.Popen(command, cwd=PROJECT) for command in commands]
+    dump = Discard()
+    while any(closer.poll() is None for closer in closers):
+        dump()  # so that their cookies are given out as on a host that is watched
+        time.sleep(0.5)
+    if any(closer.returncode for closer in closers):
+        raise RuntimeError("a process could not leave its TIME_WAITs; what it wrote stands above")
+    return count("time-wait")
+
+
+_CLOSERS = 2
+
+
 def destroy_half_open() -> None:
     """Have the kernel forget the half-open connections at once: they would outlive their listener by minutes.
 

@@ -45,10 +45,13 @@ class Discard:
 
 
 class Step:
-    """A whole Monitor.step(), with every owner known that is to be known; the last View stays, as in the UI."""
+    """A whole Monitor.step(), with every owner known that is to be known; the last View stays, as in the UI.
+
+    Of very many flows only some steps have the tcp_info, as LiveSource has it: the median is one without.
+    """
 
     def __init__(self) -> None:
-        self._monitor = Monitor(LiveSource())
+        self._monitor = Monitor(LiveSource(ask_infos=True))
         self.view = self._monitor.step()
         while (self.view.sample.owner == UNKNOWN_NOT_LOOKED).any():
             self.view = self._monitor.step()

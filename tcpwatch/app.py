@@ -270,9 +270,8 @@ def run(settings: Settings) -> int:
     if settings.theme is not None and settings.theme not in BUILTIN_THEMES:
         themes = ", ".join(sorted(BUILTIN_THEMES))
         raise SettingsError(f"no theme is called {settings.theme!r}; there are {themes}")
-    monitor = Monitor(
-        open_source(settings.source, watch_queues=True), settings.interval_s, settings.budget, settings.thresholds
-    )
+    source = open_source(settings.source, watch_queues=True, ask_infos=True)
+    monitor = Monitor(source, settings.interval_s, settings.budget, settings.thresholds)
     poller = Poller(monitor)
     poller.start()
     try:

@@ -7,17 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from tcpwatch.model import flows, ports
+from tcpwatch.model import flows
 from tcpwatch.model.diagnosis.engine import Diagnosis
 from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.history import Series
 from tcpwatch.model.listening import Key
+from tcpwatch.model.path import PathSteps
+from tcpwatch.model.ports import Ephemeral, PortTrend, ephemeral
 from tcpwatch.model.queue_members import focus
 from tcpwatch.model.queues import Queues
 from tcpwatch.model.rates import rates
-from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
 from tcpwatch.model.states import LIFE_ORDER, State
+from tcpwatch.model.teardown import Ages, TeardownSteps
 from tcpwatch.model.transitions import Origin, Transitions
 from tcpwatch.model.view import ARRIVALS, FlowDetail, Gauge, Pace, RateTrend, Trend, View
 from tcpwatch.source import Source
@@ -26,7 +28,8 @@ TREND_S = 120
 """Seconds of history that a View carries for its sparklines."""
 TRENDS = (
     ARRIVALS, "SyncookiesSent", "SyncookiesRecv", "SyncookiesFailed", "TCPReqQFullDoCookies",
-    "TCPReqQFullDrop", "ListenOverflows", "ListenDrops", "OutRsts", "EmbryonicRsts", "EstabResets",
+    "TCPReqQFullDrop", "ListenOverflows", "ListenDrops", "OutRsts", "EmbryonicRsts", "EstabResets", "RetransSegs",
+    "TCPSynRetrans", "TCPOrigDataSent",
 )  # fmt: skip
 """The rates of which a View carries history."""
 
@@ -55,13 +58,17 @@ class Monitor:
         self._transitions = Transitions()
         self._thresholds = thresholds
         self._queues = Queues(thresholds.syn_queue_share)
+        self._port_trend = PortTrend()
+        self._teardown = TeardownSteps(Ages(thresholds.close_wait_age_s, thresholds.half_closed_age_s))
+        self._path = PathSteps(thresholds.connect_stuck_repeats)
         self._diagnosis = Diagnosis()
 
     def step(self) -> View:
         """Poll once. Raises SourceError where no sample can be had; the next step tries again."""
         wall, cpu = time.monotonic(), time.thread_time()
         watched, key = self.watched, self.focus
-        sample, before = self._source.sample(watched | self._queues.unknown), self._sample
+        asked = watched.union(self._queues.unknown, self._teardown.unknown, self._path.unknown)
+        sample, before = self._source.sample(asked), self._sample
         joined = flows.join(self._joined, sample) if self._joined else flows.first(sample)
         self._remember(joined, sample)
         elapsed_s = sample.monotonic - before.monotonic if before else None
@@ -74,6 +81,7 @@ class Monitor:
         self._step += 1
         self._sample, self._joined, self._counts = sample, joined, counts
         rows = joined.rows
+        ports = self._port_trend.step(sample.monotonic, ephemeral(rows, sample))
         view = View(
             step=self._step,
             sample=sample,
@@ -96,7 +104,10 @@ class Monitor:
             time_wait=Gauge(counts[State.TIME_WAIT], sample.sysctls.get("tcp_max_tw_buckets")),
             orphans=Gauge(sample.counters.get("TCP_orphan"), sample.sysctls.get("tcp_max_orphans")),
             memory_pages=Gauge(sample.counters.get("TCP_mem"), sample.sysctls.get("tcp_mem_high")),
-            ports=_ports(rows, sample),
+            ports=_fullest(ports),
+            ephemeral=ports,
+            teardown=self._teardown.step(rows, sample, before, moved),
+            path=self._path.step(rows, sample, moved),
             details={cookie: self._detail(sample, cookie) for cookie in watched},
             focus=focus(key, rows, queues.traffic) if key is not None else None,
             pace=self._pace(time.monotonic() - wall, time.thread_time() - cpu),
@@ -140,8 +151,7 @@ def _counted(sample: Sample) -> dict[State, int]:
     return {state: int(per_number[state]) for state in LIFE_ORDER}
 
 
-def _ports(rows: Rows, sample: Sample) -> Gauge:
-    low, high = sample.sysctls.get("ip_local_port_range_low"), sample.sysctls.get("ip_local_port_range_high")
-    if low is None or high is None:
+def _fullest(ports: Ephemeral | None) -> Gauge:
+    if ports is None:
         return Gauge(None, None)
-    return Gauge(ports.fullest(rows, low, high), high - low + 1)
+    return Gauge(ports.fullest.used if ports.fullest else 0, ports.range.usable)

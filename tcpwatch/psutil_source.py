@@ -68,6 +68,7 @@ class PsutilSource:
             peaks={},
             counters=figures,
             sysctls=sysctl.read(),
+            reserved_ports=sysctl.reserved_ports(),
         )
 
     def close(self) -> None:

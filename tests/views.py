@@ -20,10 +20,13 @@ from tcpwatch.kernel.printable import printable
 from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, Owner, Process
 from tcpwatch.model import flows
 from tcpwatch.model.diagnosis.thresholds import DEFAULT
+from tcpwatch.model.path import PathSteps
+from tcpwatch.model.ports import ephemeral
 from tcpwatch.model.queues import Queues
 from tcpwatch.model.rows import Mark, Rows
 from tcpwatch.model.sample import Completeness, Sample, SourceInfo
 from tcpwatch.model.states import LIFE_ORDER, Closer, Role, State
+from tcpwatch.model.teardown import Ages, TeardownSteps
 from tcpwatch.model.view import FlowDetail, Gauge, Pace, RateTrend, Trend, View
 
 NOW = 1_700_000_000.0
@@ -272,6 +275,9 @@ def view_of(
         "orphans": Gauge(0, 65_536),
         "memory_pages": Gauge(12, 190_000),
         "ports": Gauge(0, 28_232),
+        "ephemeral": ephemeral(rows, sample),
+        "teardown": TeardownSteps(Ages(60.0, 300.0)).step(rows, sample, None, {}),
+        "path": PathSteps(2).step(rows, sample, {}),
         "details": details or {},
         "focus": None,
         "pace": Pace(0.012, 0.011, 1.0, 1.0),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel import uapi
+from tcpwatch.kernel.tcp_info import Gathering
 
 _HEADER_WORDS = uapi.NLMSG_HDRLEN >> 2
 _MSG_WORDS = uapi.INET_DIAG_MSG.itemsize >> 2
@@ -64,12 +65,19 @@ def type_and_flags(words: Words, at: int) -> tuple[int, int]:
     return kind, flags
 
 
-def decode(words: Words, offsets: Offsets, table: NDArray[np.void], drops: Drops | None = None) -> bool:
+def decode(
+    words: Words,
+    offsets: Offsets,
+    table: NDArray[np.void],
+    drops: Drops | None = None,
+    infos: Gathering | None = None,
+) -> bool:
     """Write the socket messages at `offsets` (from `starts`, so that each lies inside `words`) into the first rows.
 
     `table` (uapi.SOCKET) and `drops` (sk_drops where SKMEMINFO was asked for, else 0) have a row for each offset; rows
-    come in any order. Returns whether a message carried NLM_F_DUMP_INTR: the table changed in a way that the kernel
-    noticed. Raises MessageError for another type than a socket's and for lengths that do not fit.
+    come in any order. `infos` gathers the tcp_info of those that carry it. Returns whether a message carried
+    NLM_F_DUMP_INTR: the table changed in a way that the kernel noticed. Raises MessageError for another type than a
+    socket's and for lengths that do not fit.
     """
     type_and_flags = words[offsets + 1]
     types = type_and_flags & 0xFFFF
@@ -83,6 +91,9 @@ def decode(words: Words, offsets: Offsets, table: NDArray[np.void], drops: Drops
         _copy(words, alike, layout, table[part])
         if drops is not None:
             drops[part] = _drops(words, alike, layout)
+        if infos is not None and uapi.INET_DIAG_INFO in layout:
+            place, told = layout[uapi.INET_DIAG_INFO]
+            infos.add(words, alike, place + 1, told)
         done = part.stop
     return bool((type_and_flags >> 16 & uapi.NLM_F_DUMP_INTR).any())
 

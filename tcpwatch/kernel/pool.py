@@ -39,6 +39,29 @@ class Pool:
         return array
 
 
+class Growing:
+    """A growing table, made of pooled arrays."""
+
+    def __init__(self, pool: Pool, expected: int) -> None:
+        self._pool = pool
+        self._length = 0
+        self._table = pool.take(expected)
+
+    def next(self, count: int) -> NDArray[Any]:
+        """The next `count` rows, to be written to."""
+        begin, end = self._length, self._length + count
+        if end > len(self._table):
+            larger = self._pool.take(end + end // 4)
+            larger[:begin] = self._table[:begin]
+            self._table = larger
+        self._length = end
+        return self._table[begin:end]
+
+    def all(self) -> NDArray[Any]:
+        """What was written."""
+        return self._table[: self._length]
+
+
 def _references_when_idle() -> int:
     """What getrefcount says of an array that only a list holds: a view counts, as its `base` is the array."""
     held = [np.empty(1)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 _IPV4 = (
     "tcp_max_tw_buckets", "tcp_syncookies", "tcp_max_syn_backlog", "tcp_synack_retries", "tcp_tw_reuse",
-    "tcp_fin_timeout", "tcp_abort_on_overflow", "tcp_max_orphans",
+    "tcp_fin_timeout", "tcp_abort_on_overflow", "tcp_max_orphans", "tcp_timestamps",
 )  # fmt: skip
 
 
@@ -28,6 +28,16 @@ def read(proc_sys_net: Path = Path("/proc/sys/net")) -> dict[str, int]:
     _add(found, ipv4 / "ip_local_port_range", ("ip_local_port_range_low", "ip_local_port_range_high"))
     _add(found, ipv4 / "tcp_mem", ("tcp_mem_low", "tcp_mem_pressure", "tcp_mem_high"))
     return found
+
+
+def reserved_ports(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[tuple[int, int], ...]:
+    """ip_local_reserved_ports: first and last port of each range; empty where there are none or it is not told."""
+    try:
+        words = (proc_sys_net / "ipv4" / "ip_local_reserved_ports").read_text().strip()
+    except OSError:
+        return ()
+    ranges = (word.partition("-") for word in words.split(",") if word)
+    return tuple((int(first), int(last or first)) for first, _, last in ranges)
 
 
 def _add(found: dict[str, int], path: Path, names: tuple[str, ...]) -> None:

@@ -138,3 +138,14 @@ TCP_INFO = np.dtype(
 Units: rto, ato, rtt, rttvar, rcv_rtt, min_rtt, busy_time, rwnd_limited, sndbuf_limited in µs; last_* and total_rto_time
 in ms; rates in bytes/s; cwnd and the counts in segments.
 """
+
+_BYTES = "state ca_state retransmits probes backoff options wscale flags"
+_FLOW = f"bytes_acked bytes_received busy_time rwnd_limited sndbuf_limited {_BYTES} rtt total_retrans"
+
+FLOW_INFO = np.dtype(
+    [
+        ("idiag_cookie", "=u8"),
+        *[(f"tcpi_{n}", TCP_INFO.fields[f"tcpi_{n}"][0]) for n in _FLOW.split()],  # type: ignore[index]
+    ]
+)
+"""The part of tcp_info that is read of every flow: 64 bytes of 256, so that 200,000 fit into 13 MB."""

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tcpwatch.model import cells
+from tcpwatch.model import cells, throughput_cells
 from tcpwatch.model.cells import Keys, Values
 from tcpwatch.model.rows import Mark, Rows
 from tcpwatch.model.states import Closer, Role
+from tcpwatch.model.throughput import Throughput
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,21 @@ _CGROUP = cells.field("cgroup_id")
 _IF = cells.field("idiag_if")
 _BY_OWNER = cells.owner_keys(lambda owner: (cells.owner_name(owner), cells.owner_pid(owner)))
 _TIMER_NAME = cells.timer_names, cells.field("idiag_timer")[1]
+_RX, _TX = throughput_cells.figures(Throughput.rx_per_s), throughput_cells.figures(Throughput.tx_per_s)
+_RTT = throughput_cells.figures(Throughput.rtt_us, per=1000, digits=3)
+
+_THROUGHPUT: tuple[Column, ...] = (
+    Column("rx_bytes_per_s", "Rx/s", "Bytes received per second, between the last two times that the kernel was asked",
+      *_RX, cells.show_size, 6, 5, 6, True),
+    Column("tx_bytes_per_s", "Tx/s", "Bytes per second that the peer has acknowledged, likewise",
+      *_TX, cells.show_size, 6, 5, 6, True),
+    Column("rtt_ms", "RTT", "Round trip time, smoothed by the kernel", *_RTT, throughput_cells.show_ms, 8, 5, 6, True),
+    Column("limited_by", "Limit", "What holds back what this end sends: application, receiver (its window is full), "
+      "send buffer or network", throughput_cells.limits, throughput_cells.limit_keys, cells.plain, 11, 0, 6),
+    Column("retransmits_total", "Retrans", "Segments repeated since the connection began",
+      *throughput_cells.counts(Throughput.retransmits), throughput_cells.show_count, 7, 0, 8, True),
+)  # fmt: skip
+"""What tcp_info tells. They came later: in JSON and CSV they stand last, so that the others keep their place."""
 
 COLUMNS: tuple[Column, ...] = (
     Column("state", "State", "TCP state, RFC 9293's name", cells.states, cells.state_keys, cells.plain, 11, priority=0),
@@ -68,6 +84,7 @@ COLUMNS: tuple[Column, ...] = (
       "LISTEN: connections that wait to be accepted", *_RQUEUE, cells.show_size, 6, 4, 2, True),
     Column("send_queue", "Send-Q", "Bytes not yet acknowledged by the peer; "
       "LISTEN: limit of the accept queue", *_WQUEUE, cells.show_size, 6, 4, 4, True),
+    *_THROUGHPUT,
     Column("owner", "Process", "Process that holds the socket, with pid; +n: n more hold it too; "
       "?: not visible (Enter says why)", cells.owner_cells, _BY_OWNER, cells.plain, 10, 14, 3, exported=False),
     Column("timers", "Timer", "The timer that runs, and what is left of it",
@@ -120,7 +137,7 @@ COLUMNS: tuple[Column, ...] = (
 )  # fmt: skip
 
 BY_KEY: dict[str, Column] = {column.key: column for column in COLUMNS}
-EXPORTED: tuple[Column, ...] = tuple(c for c in COLUMNS if c.exported)
+EXPORTED: tuple[Column, ...] = (*(c for c in COLUMNS if c.exported and c not in _THROUGHPUT), *_THROUGHPUT)
 IN_TABLE: tuple[Column, ...] = tuple(c for c in COLUMNS if c.in_table)
 
 MARK_SIGNS = {Mark.NONE: " ", Mark.NEW: "+", Mark.CHANGED: "~", Mark.CLOSED: "×"}
@@ -129,6 +146,7 @@ MARK_SIGNS = {Mark.NONE: " ", Mark.NEW: "+", Mark.CHANGED: "~", Mark.CLOSED: "×
 _UNTOLD_BY_PSUTIL = frozenset({
     "recv_queue", "send_queue", "timers", "timer", "timer_s", "retransmits", "uid", "user", "user_or_uid",
     "inode", "cookie", "interface", "cgroup_id", "shutdown",
+    *(column.key for column in _THROUGHPUT),
 })  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from tcpwatch.model.listening import Listening
 from tcpwatch.model.rows import Mark, Rows
 from tcpwatch.model.sample import Sample
 from tcpwatch.model.states import Closer, Role, State
+from tcpwatch.model.throughput import Throughput
 
 CLOSED_KEPT = 2_000
 """Ended flows that a View keeps as rows for one step; beyond it they are counted only."""
@@ -46,6 +47,7 @@ def first(sample: Sample) -> Joined:
     times = np.full(size, sample.time)
     rows = _rows(
         sample,
+        Throughput().after(sample.infos),
         first_seen=times,
         since=times,
         born=np.zeros(size, np.bool_),
@@ -85,7 +87,8 @@ def join(earlier: Joined, sample: Sample) -> Joined:
     mark = np.zeros(size, np.uint8)
     mark[changed], mark[new] = Mark.CHANGED, Mark.NEW
     since[changed] = sample.time
-    rows = _rows(sample, first_seen=first_seen, since=since, born=born, role=role, closer=closer, mark=mark)
+    throughput = before.throughput.after(sample.infos)
+    rows = _rows(sample, throughput, first_seen=first_seen, since=since, born=born, role=role, closer=closer, mark=mark)
     listening = Listening.of(sample)
     _judge(rows, np.concatenate((changed, new)), sample, listening)
     if set(listening.keys) - set(earlier.listening.keys):  # a listener that came later still makes its port a server's
@@ -142,7 +145,7 @@ def _carried(old: NDArray[Any], stays: NDArray[np.bool_], known: NDArray[np.bool
     return values
 
 
-def _rows(sample: Sample, **memory: NDArray[Any]) -> Rows:
+def _rows(sample: Sample, throughput: Throughput, **memory: NDArray[Any]) -> Rows:
     return Rows(
         time=sample.time,
         table=sample.table,
@@ -152,6 +155,7 @@ def _rows(sample: Sample, **memory: NDArray[Any]) -> Rows:
         owners=sample.owners,
         users=sample.users,
         interfaces=sample.interfaces,
+        throughput=throughput,
         **memory,
     )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.processes import Owner
+from tcpwatch.model.throughput import Throughput
 
 
 class Mark(enum.IntEnum):
@@ -47,6 +48,8 @@ class Rows:
     owners: Sequence[Owner]
     users: Mapping[int, str]
     interfaces: Mapping[int, str]
+    throughput: Throughput = field(default_factory=Throughput)
+    """Of all flows, by cookie, whichever of them are rows here."""
 
     def __len__(self) -> int:
         return len(self.cookie)

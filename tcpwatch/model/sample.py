@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel import uapi
 from tcpwatch.kernel.processes import Owner
+from tcpwatch.kernel.tcp_info import FlowInfos
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,20 @@ class Completeness:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Infos:
+    """tcp_info of every flow of one sample: aligned, read-only columns, by cookie."""
+
+    cookie: NDArray[np.uint64]
+    """Ascending, each once."""
+    figures: NDArray[np.void]
+    """uapi.FLOW_INFO; a field that was not told is 0 in all of them (see tcp_info.tells)."""
+    when: NDArray[np.float64]
+    """Monotonic seconds at which the kernel told it, which is not the same for all in a long dump."""
+    told: int
+    """Bytes of struct tcp_info that this kernel sends."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One poll. The arrays have one row a socket, sorted by cookie, each cookie once, and are read-only."""
 
@@ -82,15 +97,21 @@ class Sample:
     """The kernel's name → value; a counter that this kernel lacks is absent."""
     sysctls: Mapping[str, int]
     """Last part of the knob's name → value; absent where unknown in this namespace."""
+    reserved_ports: tuple[tuple[int, int], ...] = ()
+    """ip_local_reserved_ports: first and last port of each range."""
+    descriptor_limits: Mapping[int, int] = field(default_factory=dict)
+    """pid → RLIMIT_NOFILE, of processes that hold sockets in CLOSE_WAIT; absent where it cannot be read."""
     users: Mapping[int, str] = field(default_factory=dict)
     """uid → name, for the uid of every socket that a process holds."""
     interfaces: Mapping[int, str] = field(default_factory=dict)
     """Interface index → name, for every bound socket in the table."""
     tcp_info: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     """Cookie → tcp_info of the sockets that were asked for (fields without `tcpi_`)."""
+    infos: Infos | None = None
+    """The same of all flows, as far as their throughput needs it; None where this sample did not ask for it."""
 
 
-_NEW_SYN_RECV, _BOUND_INACTIVE = 12, 13
+_LISTEN, _NEW_SYN_RECV, _BOUND_INACTIVE = 10, 12, 13
 _CANONICAL = np.arange(256, dtype=np.uint8)
 _CANONICAL[_NEW_SYN_RECV] = 3  # the same half-open connection
 _CANONICAL[_BOUND_INACTIVE] = 7  # CLOSED: bound to a port, nothing else
@@ -153,6 +174,22 @@ def by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.void]]
     for array in ordered:
         array.flags.writeable = False
     return ordered
+
+
+def infos_by_cookie(told: FlowInfos, memory: Callable[[int], NDArray[np.void]] | None = None) -> Infos:
+    """Put the infos of a dump in order, each flow once, without the listeners: these are no flows. As `by_cookie`."""
+    flows = np.flatnonzero(told.figures["tcpi_state"] != _LISTEN)
+    cookie = told.figures["idiag_cookie"][flows]
+    if not bool((cookie[1:] > cookie[:-1]).all()):
+        order = _ascending(cookie)
+        order = order[np.append(np.diff(cookie[order]) != 0, True)]
+        cookie, flows = cookie[order], flows[order]
+    figures = (memory(len(flows)) if memory else np.empty(len(flows), told.figures.dtype))[: len(flows)]
+    np.take(_opaque(told.figures), flows, out=_opaque(figures), mode="clip")
+    infos = Infos(cookie, figures, told.when[flows], told.told)
+    for array in (infos.cookie, infos.figures, infos.when):
+        array.flags.writeable = False
+    return infos
 
 
 def _ascending(cookie: NDArray[np.uint64]) -> NDArray[np.intp]:

@@ -13,11 +13,14 @@ from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.half_open import HalfOpen
 from tcpwatch.model.listeners import Listener
 from tcpwatch.model.listening import Key
+from tcpwatch.model.path import Path
+from tcpwatch.model.ports import Ephemeral
 from tcpwatch.model.queue_history import QueueTrend
 from tcpwatch.model.queue_members import Focus
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
 from tcpwatch.model.states import State
+from tcpwatch.model.teardown import Teardown
 from tcpwatch.model.transitions import Transition
 
 
@@ -128,7 +131,11 @@ class View:
     memory_pages: Gauge
     """TCP's memory (sockstat `mem`, pages) against the last of the three figures of tcp_mem."""
     ports: Gauge
-    """Ephemeral ports in use toward the fullest (remote address, remote port), against ip_local_port_range."""
+    """Ephemeral ports in use toward the fullest destination, of those that connect() may use toward it."""
+    ephemeral: Ephemeral | None
+    """Ephemeral ports, by destination; None where the kernel does not tell their range."""
+    teardown: Teardown
+    path: Path
     details: Mapping[int, FlowDetail]
     """Cookie → detail, for the flows that are watched."""
     focus: Focus | None

@@ -165,8 +165,22 @@ def _queues(facts: Facts, colours: Palette, exact: bool) -> Iterator[Entry]:
     else:
         yield Entry("receive queue", f"{text.size(receive, exact)} bytes not read by the application")
         yield Entry("send queue", f"{text.size(send, exact)} bytes not acknowledged by the peer")
+        yield Entry("throughput", _throughput(facts, exact))
     yield Entry("timer", facts.cell("timers"))
     yield Entry("retransmits", facts.cell("retransmits"))
+
+
+def _throughput(facts: Facts, exact: bool) -> str:
+    """`rx 98 kB/s, tx 1.21 MB/s, limited by receiver`, between the last two times that all were asked."""
+    if facts.value("rx_bytes_per_s") is None:
+        return text.UNKNOWN
+    received, sent = (_per_second(facts.cell(f"{way}_bytes_per_s", exact)) for way in ("rx", "tx"))
+    limit = facts.value("limited_by")
+    return f"rx {received}, tx {sent}" + (f", limited by {limit}" if limit else "")
+
+
+def _per_second(size: str) -> str:
+    return f"{size} B/s" if size[-1].isdigit() else f"{size}B/s"
 
 
 def _socket(facts: Facts, exact: bool) -> Iterator[Entry]:

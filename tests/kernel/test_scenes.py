@@ -5,27 +5,17 @@ And nothing else: that a listener is healthy, or that a full queue is no flood, 
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 
 import pytest
 
-from tcpwatch.live_source import open_source
-from tcpwatch.model.diagnosis.finding import Subject
-from tcpwatch.model.view import View
-from tcpwatch.monitor import Monitor
 from tests import lab
-from tests.lab.diag import dump
-from tests.lab.scene import FOLDER, SCENES, Condition, Expected, Scene, read
-from tests.lab.scene_player import Playing, play
+from tests.lab.scene import FOLDER, Condition, Scene, about, read
+from tests.lab.scene_player import play
+from tests.lab.scene_watch import watch
 
-STEPS_TO_FIND = 3
-STEPS_OF_SILENCE = 5
-JITTER_S = 0.2  # a poll once a second would see what has a period of a second always in the same phase
+SCENES = about("queues")
 
 
 def require_a_stage() -> None:
@@ -37,45 +27,7 @@ def test_a_scene_is_found_to_be_what_it_is(scene: Scene, family: lab.Family) -> 
     require_a_stage()
     with play(scene, family) as it:
         it.wait_until_it_stands()
-        with closing(Monitor(open_source("sock_diag"))) as monitor:
-            watch(it, monitor)
-
-
-def watch(it: Playing, monitor: Monitor) -> None:
-    """Poll about once a second until all is found that is expected; fail at once at anything else."""
-    expected = Counter(it.scene.expect)
-    chance = random.Random(it.scene.name)
-    for step in range(STEPS_OF_SILENCE if it.scene.silent else STEPS_TO_FIND):
-        if step:
-            Event().wait(chance.uniform(1 - JITTER_S, 1 + JITTER_S))
-        found = findings(monitor.step(), it.family)
-        it.check_that_it_remains()
-        assert all(is_foretold(one, expected) for one in found), f"step {step + 1}: {found}"
-        if expected and found == expected:
-            return
-    assert found == expected
-
-
-def is_foretold(one: Expected, expected: Counter[Expected]) -> bool:
-    """It is expected, or its warning: what makes it critical may need a step more to be sure of."""
-    return one in expected or replace(one, severity="critical") in expected
-
-
-def findings(view: View, family: lab.Family) -> Counter[Expected]:
-    """What was found, as the files write it."""
-    return Counter(
-        Expected(rule=one.rule, severity=one.severity.name.lower(), subject=written(one.subject, family))
-        for one in view.findings
-    )
-
-
-def written(subject: Subject, family: lab.Family) -> str:
-    """Members of a SO_REUSEPORT group are told apart by their inodes, of which a file can know nothing."""
-    endpoint, _, inode = subject.name.partition(" inode ")
-    if subject.kind == "listener" and inode:
-        (member,) = (row for row in dump(family, "LISTEN") if row.inode == int(inode))
-        return f"{endpoint} {'full' if member.receive_queue > member.transmit_queue else 'with room'}"
-    return {"listener": subject.name, "host": "host"}.get(subject.kind, str(subject))
+        watch(it)
 
 
 # The stage itself -----------------------------------------------------------------------------

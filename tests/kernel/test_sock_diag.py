@@ -17,6 +17,7 @@ from pyroute2.netlink import diag as pyroute2_diag
 from tcpwatch.kernel import messages, sock_diag, uapi
 from tcpwatch.kernel.pool import Pool
 from tcpwatch.kernel.sock_diag import SockDiag, SockDiagError
+from tcpwatch.kernel.tcp_info import info_fields
 from tests import lab, ss
 from tests.kernel import netlink
 from tests.kernel.fake_kernel import FakeKernel
@@ -62,6 +63,7 @@ def test_the_question_about_one_socket_is_what_pyroute2_asks(monkeypatch: pytest
 ASKING: tuple[tuple[Callable[[SockDiag], sock_diag.Dump], int, int], ...] = (
     (lambda diag: diag.dump(), 0xFFF, 0),
     (lambda diag: diag.dump(1 << 3), 1 << 3, 0),
+    (lambda diag: diag.dump(infos=True), 0xFFF, 1 << 1),
     (lambda diag: diag.listeners(), 1 << 10, 1 << 6),
     (lambda diag: diag.bound(), 1 << 13, 0),
 )
@@ -149,7 +151,7 @@ GROWING = {"last_data_sent", "last_ack_sent", "last_data_recv", "last_ack_recv"}
 
 
 def getsockopt(kernel: socket.socket) -> dict[str, int]:
-    return sock_diag.info_fields(kernel.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 512))
+    return info_fields(kernel.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 512))
 
 
 def row_of(diag: SockDiag, ends: ss.Ends) -> np.void:
@@ -232,16 +234,16 @@ def test_a_shorter_tcp_info_tells_less() -> None:
     """Every length that a kernel of some age may send: what lies past its end is absent, and not 0."""
     rng = np.random.default_rng(3)
     payload = rng.bytes(uapi.TCP_INFO.itemsize + 8)  # a newer kernel's is longer
-    full = sock_diag.info_fields(payload)
+    full = info_fields(payload)
     assert full["snd_wscale"] | full["rcv_wscale"] << 4 == payload[6]
     assert full["delivery_rate_app_limited"] | full["fastopen_client_fail"] << 1 == payload[7] & 7
     before = 0
     for length in range(len(payload) + 1):
-        info = sock_diag.info_fields(payload[:length])
+        info = info_fields(payload[:length])
         assert info.items() <= full.items()
         assert len(info) >= before
         before = len(info)
-    assert "total_rto" not in sock_diag.info_fields(payload[:232])
+    assert "total_rto" not in info_fields(payload[:232])
     assert info == full
 
 

@@ -65,6 +65,9 @@ class Connection:
         self._acknowledging = True
         self._acknowledging_fin = True
         self._window = 65535  # bytes
+        self._buffer: int | None = None  # bytes, if nobody empties it
+        self._kernel_window = 0  # bytes, from _una
+        self._kernel_scale = 0
         self._lose_every = 0
         self._carrying = 0  # segments with data or FIN the kernel has sent
 
@@ -133,6 +136,17 @@ class Connection:
             self._window = size
             self._send(Flag.ACK)
 
+    def stop_reading(self, buffer: int) -> None:
+        """From now on, and best before the handshake: the window is what is left of a buffer that nobody empties."""
+        with self._wire.changed:
+            self._buffer = buffer
+
+    def read_all(self) -> None:
+        """Empty the buffer, read everything from now on, and say so."""
+        with self._wire.changed:
+            self._buffer = None
+            self._send(Flag.ACK)
+
     def lose_every(self, nth: int) -> None:
         """From now on drop each nth segment with data or FIN the kernel sends; 0: drop none."""
         with self._wire.changed:
@@ -148,6 +162,11 @@ class Connection:
     def all_acknowledged(self) -> bool:
         """The kernel has acknowledged everything the peer has sent."""
         return self._una == self._next
+
+    @property
+    def room(self) -> int:
+        """Bytes that the kernel's window has left for the peer."""
+        return max(self._kernel_window - (self._next - self._una) % SEQUENCE_SPACE, 0)
 
     def belongs_to(self, syn: Segment) -> bool:
         """The kernel's SYN is a repetition of the one this connection began with."""
@@ -165,6 +184,7 @@ class Connection:
             return
         self.answered = True
         self._una = segment.ack
+        self._kernel_window = segment.window  # never scaled in a SYN (RFC 7323, section 2.2)
         if self.established:
             self._acknowledge()
         elif self.completes:
@@ -180,6 +200,7 @@ class Connection:
         if segment.options.timestamps:
             self._timestamp = segment.options.timestamps[0]
         self._una = segment.ack
+        self._kernel_window = segment.window << self._kernel_scale
         self.established = self.established or self.all_acknowledged
         in_order = segment.seq == self._expected
         self._take(segment)
@@ -198,12 +219,17 @@ class Connection:
         if known >= segment.length or self.fin_received:
             return  # nothing new, or something missing before it
         data = segment.payload[known:]
-        if data and not self._window:
+        if data and not self._open:
             return
         self.received += data
         self.fin_received = bool(segment.flags & Flag.FIN)
         new = len(data) + self.fin_received
         self._expected = (self._expected + new) % SEQUENCE_SPACE
+
+    @property
+    def _open(self) -> int:
+        """The window, bytes."""
+        return self._window if self._buffer is None else max(self._buffer - len(self.received), 0)
 
     def _acknowledge(self) -> None:
         if not self._acknowledging:
@@ -223,6 +249,7 @@ class Connection:
             sack_permitted=offer.sack_permitted and theirs.sack_permitted,
             timestamps=theirs.timestamps if stamped else None,
         )
+        self._kernel_scale = theirs.window_scale or 0 if scaled else 0
         self._timestamp = theirs.timestamps[0] if theirs.timestamps else 0
 
     def _send_syn(self, flags: Flag) -> None:
@@ -230,11 +257,11 @@ class Connection:
         agreed = self._offer if flags is Flag.SYN else self._agreed
         stamps = (_clock(), self._timestamp) if agreed.timestamps else None
         options = Options(self._offer.mss, agreed.window_scale, agreed.sack_permitted, stamps)
-        self._emit(flags, min(self._window, 65535), options)
+        self._emit(flags, min(self._open, 65535), options)
 
     def _send(self, flags: Flag, payload: bytes = b"") -> None:
         stamps = (_clock(), self._timestamp) if self._agreed.timestamps else None
-        window = min(self._window >> (self._agreed.window_scale or 0), 65535)
+        window = min(self._open >> (self._agreed.window_scale or 0), 65535)
         self._emit(flags, window, Options(timestamps=stamps), payload)
 
     def _emit(self, flags: Flag, window: int, options: Options, payload: bytes = b"") -> None:

@@ -1,7 +1,7 @@
 """A scene as data: who listens, who comes, how one knows that it stands, and what a diagnosis has to make of it.
 
-The files are in `tests/lab/scenes`, one situation each; their words are the names of the fields below. A figure is
-what the kernel says, by the names in `scene_figures`.
+The files are in `tests/lab/scenes`, one situation each; their words are the names of the fields below and in
+`scene_parts`. A figure is what the kernel says, by the names in `scene_figures`.
 """
 
 import operator
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from tests.lab.packets import Family
+from tests.lab.scene_parts import Application, Caller, Clients, Host, LocalClients, Spoofed
 
 FOLDER = Path(__file__).parent / "scenes"
 
@@ -22,48 +23,6 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "==": operator.eq,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Application:
-    """A process that listens; it sends back what it reads, and closes when its client has closed."""
-
-    port: int
-    backlog: int
-    accepts: Literal["everything", "nothing"] | float  # a number: so many a second, at irregular times
-    address: Literal["any", "local"] = "any"
-    sockets: int = 1  # that share the port (SO_REUSEPORT), each with the backlog
-    lazy: int = 0  # how many of them are never accepted from
-    defer_accept_s: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clients:
-    """Honest clients on other hosts: they repeat a SYN without answer, and answer every SYN+ACK."""
-
-    port: int
-    per_s: float
-    burst: int = 1  # so many arrive together, the less often
-    rtt_ms: tuple[float, float] = (1, 5)  # from, to; each has one of its own
-    sends_after_s: float | None = None  # a few bytes, counted from its last ACK
-    leaves_after_s: float | None = None  # closes its end, counted likewise
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalClients:
-    """Clients on the host itself, by the kernel's own sockets: connect, ask, read the answer, close."""
-
-    port: int
-    per_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spoofed:
-    """SYNs from hosts that do not exist."""
-
-    port: int
-    per_s: float
-    sources: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +49,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Expected:
-    """A finding; the subject is `host` or a listener's endpoint as a person writes it.
+    """A finding; the subject is `host`, `process NAME`, `destination NAME`, or a listener's endpoint.
 
     A member of a SO_REUSEPORT group has ` full` behind the endpoint if its accept queue is, ` with room` if not.
     """
@@ -110,13 +69,20 @@ class Scene:
     families: tuple[Family, ...]
     stands: tuple[Condition, ...]  # all at once: the situation is there
     remains: tuple[Condition, ...]  # true from then on, at every look
+    topic: Literal["queues", "connections"] = "queues"  # connections: ports, teardown, loss, windows, the dead
     silent: bool  # nothing is to be found
-    sysctls: dict[str, int] = field(default_factory=dict)
+    steps: int | None = None  # so many polls at most until all is found, or of silence; None: as few as usual
+    sysctls: dict[str, int | str] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)  # sysctls that this namespace has not, for the diagnosis
+    thresholds: dict[str, float] = field(default_factory=dict)  # of the diagnosis, where a test cannot wait so long
     applications: tuple[Application, ...]
     clients: tuple[Clients, ...]
     local_clients: tuple[LocalClients, ...]
+    callers: tuple[Caller, ...]
+    hosts: tuple[Host, ...]
     spoofed: tuple[Spoofed, ...]
     expect: tuple[Expected, ...]
+    allow: tuple[Expected, ...]  # may be found too, or not
 
     def __post_init__(self) -> None:
         if self.silent == bool(self.expect):
@@ -131,11 +97,14 @@ def read(path: Path) -> Scene:
         "stands": tuple(map(Condition.parse, raw.pop("stands"))),
         "remains": tuple(map(Condition.parse, raw.pop("remains", ()))),
         "silent": raw.pop("silent", False),
-        "applications": tuple(Application(**table) for table in raw.pop("application")),
+        "applications": tuple(Application(**table) for table in raw.pop("application", ())),
         "clients": tuple(_clients(**table) for table in raw.pop("clients", ())),
         "local_clients": tuple(LocalClients(**table) for table in raw.pop("local_clients", ())),
+        "callers": tuple(Caller(**table) for table in raw.pop("caller", ())),
+        "hosts": tuple(Host(**table) for table in raw.pop("host", ())),
         "spoofed": tuple(Spoofed(**table) for table in raw.pop("spoofed", ())),
         "expect": tuple(Expected(**table) for table in raw.pop("expect", ())),
+        "allow": tuple(Expected(**table) for table in raw.pop("allow", ())),
     }
     return Scene(name=path.stem, **made, **raw)
 
@@ -145,7 +114,7 @@ def _clients(rtt_ms: tuple[float, float] = (1, 5), **rest: Any) -> Clients:
     return Clients(rtt_ms=(low, high), **rest)
 
 
-SCENES: tuple[tuple[Scene, Family], ...] = tuple(
-    (scene, family) for scene in map(read, sorted(FOLDER.glob("*.toml"))) for family in scene.families
-)
-"""Every scene with each of its families, for `pytest.mark.parametrize`."""
+def about(topic: str) -> tuple[tuple[Scene, Family], ...]:
+    """Every scene of a topic with each of its families, for `pytest.mark.parametrize`."""
+    scenes = [scene for scene in map(read, sorted(FOLDER.glob("*.toml"))) if scene.topic == topic]
+    return tuple((scene, family) for scene in scenes for family in scene.families)

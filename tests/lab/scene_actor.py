@@ -1,7 +1,7 @@
 """The players of a scene: processes of their own, which share no interpreter lock with the program under test.
 
-Each is `python -m tests.lab.scene_ROLE SCENE FAMILY ...`, says "ready" when its part can begin, and ends when its
-standard input does: it does not outlive whoever started it, whatever happens there.
+Each is `python -m tests.lab.scene_ROLE SCENE FAMILY NAME FD...` and calls itself NAME. It says "ready" when its part
+can begin, and ends when its standard input does: it does not outlive whoever started it, whatever happens there.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.packets import Family
@@ -21,13 +22,13 @@ CUE = 0  # the file descriptor that becomes readable when the part is over
 
 
 @contextlib.contextmanager
-def start(role: str, scene: Scene, family: Family, *fds: int) -> Iterator[None]:
+def start(role: str, scene: Scene, family: Family, *fds: int, name: str = "") -> Iterator[None]:
     """Let a process play a role in the thread's namespace for the length of the `with` block.
 
     What it could not do to the end is an error: a traceback on its standard error, RuntimeError here.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", f"tests.lab.scene_{role}", scene.name, str(family), *map(str, fds)],
+        [sys.executable, "-m", f"tests.lab.scene_{role}", scene.name, str(family), name or role, *map(str, fds)],
         cwd=_PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -63,10 +64,21 @@ def _end(process: subprocess.Popen[str]) -> None:
 # The other side ---------------------------------------------------------------------------------
 
 
-def part() -> tuple[Scene, Family, list[int]]:
-    """The arguments of the process: its scene, the family, file descriptors."""
-    name, family, *fds = sys.argv[1:]
-    return read(FOLDER / f"{name}.toml"), 6 if family == "6" else 4, [int(fd) for fd in fds]
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The arguments of the process."""
+
+    scene: Scene
+    family: Family
+    name: str
+    fds: tuple[int, ...]
+
+
+def part() -> Part:
+    """Take the arguments, and the name, by which monitors know the process from then on."""
+    scene, family, name, *fds = sys.argv[1:]
+    Path("/proc/self/comm").write_text(name)
+    return Part(read(FOLDER / f"{scene}.toml"), 6 if family == "6" else 4, name, tuple(map(int, fds)))
 
 
 def say_ready() -> None:

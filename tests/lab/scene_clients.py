@@ -1,175 +1,154 @@
-"""`python -m tests.lab.scene_clients SCENE FAMILY FD`: the honest clients of a scene, behind a TUN device.
+"""The honest clients of a scene, behind the TUN device.
 
 The path is as long as each client's round trip says: its ACK of a SYN+ACK comes so much later. Everything after the
 handshake is answered at once.
 """
 
-import heapq
 import itertools
-import os
 import random
-import select
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 
-from tests.lab import scene_actor
 from tests.lab.connection import Connection, Offer
-from tests.lab.packets import Endpoint, Family, Flag, Segment, parse
+from tests.lab.packets import Endpoint, Family, Flag, Segment
 from tests.lab.peer import LOCAL
-from tests.lab.scene import Clients
-from tests.lab.tun import MTU
-from tests.lab.waiting import DEADLINE_S
+from tests.lab.scene_line import Device, Timetable
+from tests.lab.scene_parts import Clients
 
 _HOSTS: dict[Family, str] = {4: "198.18.1.{}", 6: "fd00:198:18::1:{}"}
 _HOST_COUNT = 100  # each costs a neighbour entry in IPv6, of which there may be 1024
 _FIRST_PORT = 10_000
 _SYN_REPEATS_S = (1.0, 3.0)  # after the first SYN (RFC 6298, section 2)
 _REQUEST = b"a few bytes"
+_SEGMENT = 1460  # bytes: one that fills the kernel's window sends no less
 
-Deed = Callable[[], None]
+Ends = tuple[Endpoint, Endpoint]
 
 
-class Timetable:
-    """Deeds in the order of their times."""
+@dataclass(slots=True)
+class Guest:
+    """One client, from its SYN until both ends have closed."""
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Deed]] = []
-        self._numbers = itertools.count()  # two of the same time: the first comes first
-
-    def add(self, time_s: float, deed: Deed) -> None:
-        heapq.heappush(self._heap, (time_s, next(self._numbers), deed))
-
-    def after(self, seconds: float, deed: Deed) -> None:
-        self.add(time.monotonic() + seconds, deed)
-
-    def do_what_is_due(self) -> None:
-        while self._heap and self._heap[0][0] <= time.monotonic():
-            _, _, deed = heapq.heappop(self._heap)
-            deed()
+    connection: Connection
+    kind: Clients
+    asked: int = 0  # bytes
+    left: bool = False
 
     @property
-    def pause_s(self) -> float:
-        """Until the next deed."""
-        return max(self._heap[0][0] - time.monotonic(), 0.0)
-
-
-class Device:
-    """The line of all clients; there is one thread, so it needs no lock."""
-
-    changed: AbstractContextManager[object] = nullcontext()
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def send(self, segment: Segment) -> None:
-        os.write(self.fd, segment.pack())
-
-    def wait_for(self, predicate: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
-        raise RuntimeError(f"the thread that would wait for {what} is the one that reads")
-
-    def read(self) -> Segment | None:
-        """The next segment of the kernel; None if there is none now, or no TCP."""
-        try:
-            return parse(os.read(self.fd, MTU))
-        except BlockingIOError:
-            return None
+    def gone(self) -> bool:
+        it = self.connection
+        return it.reset or (it.fin_received and it.all_acknowledged and (self.left or not self.kind.follows))
 
 
 class Crowd:
     """All clients of the scene, of all kinds."""
 
-    def __init__(self, device: Device, family: Family, seed: str) -> None:
-        self.timetable = Timetable()
+    def __init__(self, device: Device, timetable: Timetable, family: Family, seed: str) -> None:
         self._device = device
+        self._timetable = timetable
         self._family = family
         self._random = random.Random(seed)
         self._numbers = itertools.count()
-        self._present: dict[tuple[Endpoint, Endpoint], tuple[Connection, Clients]] = {}
+        self._present: dict[Ends, Guest] = {}
+        self._arrived: Counter[Clients] = Counter()
+        self._carried: Counter[Clients] = Counter()  # segments with data or FIN, those that get lost as well
 
     def expect(self, kind: Clients) -> None:
-        """Let clients of a kind arrive from now on, without end."""
+        """Let clients of a kind arrive from now on, without end or until there are enough."""
         self._arrive(kind, time.monotonic())
 
-    def hear(self, segment: Segment) -> None:
-        """Take what the kernel sends to one of them; one who has gone does not answer."""
+    def hear(self, segment: Segment) -> bool:
+        """Take what the kernel sends to one of them; one who has gone does not answer. Whether it was for one."""
         ends = segment.source, segment.destination
-        if ends not in self._present:
-            return
-        connection, kind = self._present[ends]
-        if not segment.flags & Flag.SYN:
-            connection.receive(segment)
-        else:
-            first = not connection.answered
-            connection.receive_syn(segment)
-            if first:
-                self.timetable.after(self._random.uniform(*kind.rtt_ms) / 1000, partial(self._complete, ends))
-        if connection.reset or (connection.fin_received and connection.all_acknowledged):
+        guest = self._present.get(ends)
+        if guest is None:
+            return False
+        if segment.flags & Flag.SYN:
+            self._begin(guest, ends, segment)
+        elif not self._is_lost(guest.kind, segment):
+            guest.connection.receive(segment)
+            self._go_on(guest)
+        if guest.gone:
             del self._present[ends]
+        return True
+
+    def _begin(self, guest: Guest, ends: Ends, segment: Segment) -> None:
+        first = not guest.connection.answered
+        guest.connection.receive_syn(segment)
+        if first:
+            self._timetable.after(self._random.uniform(*guest.kind.rtt_ms) / 1000, partial(self._complete, ends))
+
+    def _is_lost(self, kind: Clients, segment: Segment) -> bool:
+        if not kind.loses_every or not segment.length:
+            return False
+        self._carried[kind] += 1
+        return self._carried[kind] % kind.loses_every == 0
+
+    def _go_on(self, guest: Guest) -> None:
+        """What follows at once from what the kernel has sent."""
+        connection, kind = guest.connection, guest.kind
+        # The rest of a window that is nearly closed goes when nothing else is on its way (RFC 9293, 3.8.6.2.1).
+        if kind.fills and connection.room >= (1 if connection.all_acknowledged else _SEGMENT):
+            connection.send(bytes(connection.room))
+        if kind.follows and connection.fin_received and not guest.left:
+            guest.left = True
+            connection.fin()
 
     def _arrive(self, kind: Clients, due: float) -> None:
         for _ in range(kind.burst):
             self._knock(kind)
+        self._arrived[kind] += kind.burst
         due += kind.burst / kind.per_s
-        self.timetable.add(due, partial(self._arrive, kind, due))
+        if kind.most is None or self._arrived[kind] < kind.most:
+            self._timetable.add(due, partial(self._arrive, kind, due))
 
     def _knock(self, kind: Clients) -> None:
         row, host = divmod(next(self._numbers), _HOST_COUNT)
         local = Endpoint.of(LOCAL[self._family], kind.port)
         remote = Endpoint.of(_HOSTS[self._family].format(host + 1), _FIRST_PORT + row)
         connection = Connection(self._device, local, remote, Offer())
-        connection.completes = False  # not at once: see hear
+        connection.completes = False  # not at once: see _begin
+        connection.acknowledge(fin=kind.acknowledges_fin)
         ends = local, remote
-        self._present[ends] = connection, kind
+        self._present[ends] = Guest(connection, kind)
         connection.syn()
         for pause_s in _SYN_REPEATS_S:
-            self.timetable.after(pause_s, partial(self._knock_again, ends))
+            self._timetable.after(pause_s, partial(self._knock_again, ends))
 
-    def _knock_again(self, ends: tuple[Endpoint, Endpoint]) -> None:
-        if ends in self._present and not (connection := self._present[ends][0]).answered:
+    def _knock_again(self, ends: Ends) -> None:
+        if ends in self._present and not (connection := self._present[ends].connection).answered:
             connection.syn()
 
-    def _complete(self, ends: tuple[Endpoint, Endpoint]) -> None:
-        if ends not in self._present:
+    def _complete(self, ends: Ends) -> None:
+        guest = self._present.get(ends)
+        if guest is None:
             return
-        connection, kind = self._present[ends]
-        connection.complete()
+        guest.connection.complete()
+        kind = guest.kind
         if kind.sends_after_s is not None:
-            self.timetable.after(kind.sends_after_s, partial(self._send, ends))
+            self._timetable.after(kind.sends_after_s, partial(self._ask, ends))
+        if kind.asks_every_s is not None:
+            self._ask_again(ends)
         if kind.leaves_after_s is not None:
-            self.timetable.after(kind.leaves_after_s, partial(self._leave, ends))
+            self._timetable.after(kind.leaves_after_s, partial(self._leave, ends))
+        self._go_on(guest)
 
-    def _send(self, ends: tuple[Endpoint, Endpoint]) -> None:
-        if ends in self._present:
-            self._present[ends][0].send(_REQUEST)
+    def _ask(self, ends: Ends) -> None:
+        if guest := self._present.get(ends):
+            guest.asked += len(_REQUEST)
+            guest.connection.send(_REQUEST)
 
-    def _leave(self, ends: tuple[Endpoint, Endpoint]) -> None:
-        if ends in self._present:
-            self._present[ends][0].fin()
-
-
-def play(crowd: Crowd, device: Device) -> None:
-    """Until the part is over."""
-    while True:
-        readable, _, _ = select.select([device.fd, scene_actor.CUE], [], [], crowd.timetable.pause_s)
-        if scene_actor.CUE in readable:
+    def _ask_again(self, ends: Ends) -> None:
+        guest = self._present.get(ends)
+        if guest is None or guest.kind.asks_every_s is None:
             return
-        while segment := device.read():
-            crowd.hear(segment)
-            crowd.timetable.do_what_is_due()
-        crowd.timetable.do_what_is_due()
+        if len(guest.connection.received) == guest.asked:
+            self._ask(ends)
+        self._timetable.after(guest.kind.asks_every_s, partial(self._ask_again, ends))
 
-
-def main() -> None:
-    scene, family, (fd,) = scene_actor.part()
-    device = Device(fd)
-    crowd = Crowd(device, family, scene.name)
-    scene_actor.say_ready()
-    for kind in scene.clients:
-        crowd.expect(kind)
-    play(crowd, device)
-
-
-if __name__ == "__main__":
-    main()
+    def _leave(self, ends: Ends) -> None:
+        if guest := self._present.get(ends):
+            guest.left = True
+            guest.connection.fin()

@@ -2,38 +2,59 @@
 
     accept_queue PORT        connections that wait for accept(), in the fullest queue of the port
     full_accept_queues PORT  listeners of the port whose accept queue is above its limit
-    syn_queue PORT           half-open connections
-    repeated PORT            those of them whose SYN+ACK has been repeated
-    given_up PORT            connections that wait for accept() though the client has closed
+    WORD PORT                sockets with the local port: half-open, in teardown, unread; see COUNTED
+    WORD to PORT             those with the remote port
+    WORD                     all of them
     NAME                     a counter's increase since the scene began
     NAME / NAME              one of them by the other
     NAME per_s               a counter's pace since the scene began
+    sockstat NAME            a figure of the line TCP: of /proc/net/sockstat
+    connected to PORT        connect()s of the scene's callers that were done
+    no_port to PORT          those that failed with EADDRNOTAVAIL
 
 Counters are the kernel's: `SyncookiesSent` is what nstat writes as TcpExtSyncookiesSent.
 """
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 from tests.lab.diag import dump
 from tests.lab.namespace import Namespace
 from tests.lab.observe import Row
 from tests.lab.packets import Family
+from tests.lab.scene_parts import Caller
+from tests.lab.scene_tally import MET, Tally
+
+_MUCH = 10_000  # bytes unread
+_OPEN = "ESTABLISHED"
 
 
 class Figures:
     """The lab's own eyes: sock_diag, asked for few states, and /proc/net. For the main thread."""
 
-    def __init__(self, namespace: Namespace, family: Family) -> None:
+    def __init__(self, namespace: Namespace, family: Family, callers: tuple[Caller, ...], counts: Tally) -> None:
         self._namespace = namespace
         self._family = family
+        self._callers = callers
+        self._counts = counts
         self._start = namespace.counters()
         self._start_time = time.monotonic()
 
     def __getitem__(self, figure: str) -> float:
         match figure.split():
+            case [word, "to", port] if word in MET:
+                calls = enumerate(self._callers)
+                return sum(self._counts.count(number, word) for number, it in calls if it.port == int(port))
+            case [word, "to", port]:
+                return self._sockets(word, lambda row: row.remote.port == int(port))
             case [word, port] if port.isdecimal():
-                return self._queue(word, int(port))
+                return self._sockets(word, lambda row: row.local.port == int(port))
+            case [word] if word in COUNTED:
+                return self._sockets(word, lambda row: True)
+            case ["sockstat", name]:
+                return _sockstat()[name]
             case [name, "per_s"]:
                 return self._counter(name) / (time.monotonic() - self._start_time)
             case [name, "/", other]:
@@ -45,31 +66,48 @@ class Figures:
     def _counter(self, name: str) -> int:
         return self._namespace.counters()[name] - self._start[name]
 
-    def _queue(self, word: str, port: int) -> int:
-        state, measure = _QUEUES[word]
-        return measure([row for row in dump(self._family, state) if row.local.port == port])
+    def _sockets(self, word: str, meant: Callable[[Row], bool]) -> int:
+        if word in _LISTENERS:
+            return _LISTENERS[word]([row for row in dump(self._family, "LISTEN") if meant(row)])
+        states, counted = COUNTED[word]
+        return sum(meant(row) and counted(row) for state in states.split() for row in dump(self._family, state))
 
 
-def _deepest(listeners: list[Row]) -> int:
-    return max(row.receive_queue for row in listeners)
+def _sockstat() -> dict[str, int]:
+    lines = Path("/proc/net/sockstat").read_text().splitlines()
+    words = next(line.split() for line in lines if line.startswith("TCP:"))
+    return dict(zip(words[1::2], map(int, words[2::2]), strict=True))
 
 
-def _full(listeners: list[Row]) -> int:
-    return sum(row.receive_queue > row.transmit_queue for row in listeners)
+_LISTENERS: dict[str, Callable[[list[Row]], int]] = {
+    "accept_queue": lambda listeners: max(row.receive_queue for row in listeners),
+    "full_accept_queues": lambda listeners: sum(row.receive_queue > row.transmit_queue for row in listeners),
+}
 
 
-def _repeated(half_open: list[Row]) -> int:
-    return sum(row.retransmits > 0 for row in half_open)
+class Kind(NamedTuple):
+    """Which sockets a word counts."""
+
+    states: str
+    counted: Callable[[Row], bool] = lambda row: True
 
 
-def _unowned(closed: list[Row]) -> int:
-    return sum(row.inode == 0 for row in closed)
-
-
-_QUEUES: dict[str, tuple[str, Callable[[list[Row]], int]]] = {
-    "accept_queue": ("LISTEN", _deepest),
-    "full_accept_queues": ("LISTEN", _full),
-    "syn_queue": ("SYN_RCVD", len),
-    "repeated": ("SYN_RCVD", _repeated),
-    "given_up": ("CLOSE_WAIT", _unowned),
+COUNTED: dict[str, Kind] = {
+    "syn_queue": Kind("SYN_RCVD"),
+    "repeated": Kind("SYN_RCVD", lambda row: row.retransmits > 0),  # their SYN+ACK
+    "given_up": Kind("CLOSE_WAIT", lambda row: row.inode == 0),  # not accepted, and the client has closed
+    "syn_sent": Kind("SYN_SENT"),
+    "syn_sent_twice_repeated": Kind("SYN_SENT", lambda row: row.retransmits >= 2),
+    "established": Kind(_OPEN),
+    "unread": Kind(_OPEN, lambda row: row.receive_queue >= _MUCH),
+    "probing": Kind(_OPEN, lambda row: row.timer == "persist"),  # the peer's window is closed
+    "time_wait": Kind("TIME_WAIT"),
+    "pinned": Kind(f"{_OPEN} SYN_SENT TIME_WAIT FIN_WAIT_1 FIN_WAIT_2 CLOSE_WAIT LAST_ACK CLOSING"),
+    "fin_wait_1": Kind("FIN_WAIT_1"),
+    "orphans": Kind("FIN_WAIT_1 LAST_ACK CLOSING", lambda row: row.inode == 0),
+    "half_closed": Kind("FIN_WAIT_2", lambda row: row.inode > 0),
+    "half_closed_orphans": Kind("FIN_WAIT_2", lambda row: row.inode == 0),
+    "leaked": Kind("CLOSE_WAIT", lambda row: row.inode > 0 and row.receive_queue == 0),  # EOF read
+    "stuck": Kind("CLOSE_WAIT", lambda row: row.inode > 0 and row.receive_queue == 1),  # EOF not read
+    "abandoned": Kind("CLOSE_WAIT", lambda row: row.inode > 0 and row.receive_queue > 1),  # nor the data before it
 }

@@ -1,11 +1,11 @@
-"""`python -m tests.lab.scene_local_clients SCENE FAMILY`: clients on the same host, over loopback."""
+"""`python -m tests.lab.scene_local_clients SCENE FAMILY NAME`: clients on the same host, over loopback."""
 
 import socket
 import time
 from contextlib import ExitStack
 
 from tests.lab import scene_actor
-from tests.lab.scene import LocalClients
+from tests.lab.scene_parts import LocalClients
 
 _SOURCES = 8  # addresses that they come from: the host has 28,232 ephemeral ports for each of them
 _AT_ONCE = 20
@@ -45,8 +45,7 @@ def play(kind: LocalClients) -> None:
 
 
 def main() -> None:
-    scene, _, _ = scene_actor.part()
-    (kind,) = scene.local_clients
+    (kind,) = scene_actor.part().scene.local_clients
     scene_actor.say_ready()
     play(kind)
 

@@ -9,8 +9,10 @@ from tests.lab.flood import Flood
 from tests.lab.namespace import Namespace
 from tests.lab.packets import Endpoint, Family
 from tests.lab.peer import LOCAL, make_device
-from tests.lab.scene import Condition, Scene, Spoofed
+from tests.lab.scene import Condition, Scene
 from tests.lab.scene_figures import Figures
+from tests.lab.scene_parts import Spoofed
+from tests.lab.scene_tally import Tally, tally
 from tests.lab.waiting import wait_until
 
 LONGEST_S = 30
@@ -22,11 +24,11 @@ STANDS_WITHIN_S = 10.0
 class Playing:
     """A scene that goes on in the background; the main thread lives in its namespace."""
 
-    def __init__(self, scene: Scene, namespace: Namespace, family: Family) -> None:
+    def __init__(self, scene: Scene, namespace: Namespace, family: Family, counts: Tally) -> None:
         self.scene = scene
         self.namespace = namespace
         self.family = family
-        self.figures = Figures(namespace, family)
+        self.figures = Figures(namespace, family, scene.callers, counts)
 
     def wait_until_it_stands(self, deadline_s: float = STANDS_WITHIN_S) -> None:
         """TimeoutError, with the figures, if the situation does not come about."""
@@ -55,10 +57,14 @@ def play(scene: Scene, family: Family) -> Iterator[Playing]:
             namespace.sysctl(name, value)
         fd = make_device(namespace, "clients0")
         stack.callback(os.close, fd)
-        playing = Playing(scene, namespace, family)
-        stack.enter_context(scene_actor.start("server", scene, family))
-        if scene.clients:
-            stack.enter_context(scene_actor.start("clients", scene, family, fd))
+        counts = stack.enter_context(tally())
+        playing = Playing(scene, namespace, family, counts)
+        for process in dict.fromkeys(it.process for it in scene.applications):
+            stack.enter_context(scene_actor.start("server", scene, family, name=process))
+        if scene.clients or scene.hosts:
+            stack.enter_context(scene_actor.start("outside", scene, family, fd))
+        for process in dict.fromkeys(it.process for it in scene.callers):
+            stack.enter_context(scene_actor.start("callers", scene, family, counts.fd, name=process))
         if scene.local_clients:
             stack.enter_context(scene_actor.start("local_clients", scene, family))
         for spoofed in scene.spoofed:

@@ -1,19 +1,22 @@
-"""`python -m tests.lab.scene_server SCENE FAMILY`: the applications of a scene, in one process."""
+"""`python -m tests.lab.scene_server SCENE FAMILY NAME`: the applications of a scene that share a process."""
 
-import heapq
+import contextlib
 import random
+import resource
 import selectors
 import socket
-import time
+from functools import partial
 
 from tests.lab import scene_actor
 from tests.lab.packets import Family
 from tests.lab.peer import LOCAL
-from tests.lab.scene import Application, Scene
+from tests.lab.scene_line import Timetable
+from tests.lab.scene_parts import Application
 
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ANY: dict[Family, str] = {4: "0.0.0.0", 6: "::"}
 _JITTER = 0.3  # of the pause between two accepts: otherwise a poll and it may see each other in one phase for ever
+_SIP, _SIP_EVERY_S = 30_000, 0.4  # bytes that a slow reader reads, and how often
 
 
 def open_listeners(application: Application, family: Family) -> list[socket.socket]:
@@ -35,76 +38,99 @@ def open_listeners(application: Application, family: Family) -> list[socket.sock
 
 
 class Server:
-    """One loop: accepts as it is told, sends back what it reads, closes when the other end has closed."""
+    """One loop: accepts as it is told, and does with each client what the application's manner says."""
 
-    def __init__(self, scene: Scene, family: Family) -> None:
+    def __init__(self, seed: str, family: Family) -> None:
+        self._family = family
         self._selector = selectors.DefaultSelector()
         self._selector.register(scene_actor.CUE, selectors.EVENT_READ)
-        self._random = random.Random(scene.name)
-        self._due: list[tuple[float, int, float]] = []  # when to accept from which listener, how many a second
-        self._listeners: dict[int, socket.socket] = {}
-        for application in scene.applications:
-            for number, listener in enumerate(open_listeners(application, family)):
-                self._listeners[listener.fileno()] = listener
-                if number >= application.lazy:
-                    self._attend(listener, application.accepts)
+        self._random = random.Random(seed)
+        self._timetable = Timetable()
+        self._kept: list[socket.socket] = []  # nothing more is done with them
+
+    def open(self, application: Application) -> None:
+        """Listen, and attend to all listeners but the lazy ones."""
+        if application.descriptors is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (application.descriptors,) * 2)
+        for number, listener in enumerate(open_listeners(application, self._family)):
+            accepts = application.accepts
+            if number < application.lazy or accepts == "nothing":
+                self._kept.append(listener)
+            elif isinstance(accepts, str):
+                accept = partial(self._accept_all, listener, application)
+                self._selector.register(listener, selectors.EVENT_READ, accept)
+            else:
+                self._put_off(listener, application, accepts)
 
     def run(self) -> None:
         while True:
-            wait_s = self._due[0][0] - time.monotonic() if self._due else None
-            for key, _ in self._selector.select(wait_s):
+            for key, _ in self._selector.select(self._timetable.pause_s):
                 if key.fd == scene_actor.CUE:
                     return
-                self._serve(key)
-            self._accept_what_is_due()
+                key.data()
+            self._timetable.do_what_is_due()
 
-    def _attend(self, listener: socket.socket, accepts: str | float) -> None:
-        if accepts == "everything":
-            self._selector.register(listener, selectors.EVENT_READ, listener)
-        elif not isinstance(accepts, str):
-            self._put_off(listener.fileno(), accepts)
-
-    def _put_off(self, fd: int, per_s: float) -> None:
+    def _put_off(self, listener: socket.socket, application: Application, per_s: float) -> None:
         pause_s = self._random.uniform(1 - _JITTER, 1 + _JITTER) / per_s
-        heapq.heappush(self._due, (time.monotonic() + pause_s, fd, per_s))
+        self._timetable.after(pause_s, partial(self._accept_in_time, listener, application, per_s))
 
-    def _accept_what_is_due(self) -> None:
-        while self._due and self._due[0][0] <= time.monotonic():
-            _, fd, per_s = heapq.heappop(self._due)
-            self._accept(self._listeners[fd])
-            self._put_off(fd, per_s)
+    def _accept_in_time(self, listener: socket.socket, application: Application, per_s: float) -> None:
+        self._accept(listener, application)
+        self._put_off(listener, application, per_s)
 
-    def _serve(self, key: selectors.SelectorKey) -> None:
-        listener = self._listeners.get(key.fd)
-        if listener:
-            while self._accept(listener):
-                pass
-        elif isinstance(key.fileobj, socket.socket):
-            self._answer(key.fileobj)
+    def _accept_all(self, listener: socket.socket, application: Application) -> None:
+        while self._accept(listener, application):
+            pass
 
-    def _accept(self, listener: socket.socket) -> bool:
+    def _accept(self, listener: socket.socket, application: Application) -> bool:
         try:
             connection, _ = listener.accept()
         except BlockingIOError:
             return False
         connection.setblocking(False)
-        self._selector.register(connection, selectors.EVENT_READ)
+        match application.manner:
+            case "reads nothing":
+                self._kept.append(connection)
+            case "reads slowly":
+                self._sip(connection)
+            case "reads on":
+                self._selector.register(connection, selectors.EVENT_READ, partial(self._read, connection))
+            case _:
+                answer = partial(self._answer, connection, application)
+                self._selector.register(connection, selectors.EVENT_READ, answer)
         return True
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket, application: Application) -> None:
         try:
-            if data := connection.recv(4096):
+            data = connection.recv(4096)
+            if data:
                 connection.sendall(data)
-                return
+                if application.manner == "answers and shuts down":
+                    connection.shutdown(socket.SHUT_WR)
+                if application.manner != "answers and closes":
+                    return
         except ConnectionError:
             pass  # the client is in a hurry
         self._selector.unregister(connection)
         connection.close()
 
+    def _read(self, connection: socket.socket) -> None:
+        if not connection.recv(1_000_000):
+            self._selector.unregister(connection)
+            self._kept.append(connection)
+
+    def _sip(self, connection: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):  # nothing there yet
+            connection.recv(_SIP)
+        self._timetable.after(_SIP_EVERY_S, partial(self._sip, connection))
+
 
 def main() -> None:
-    scene, family, _ = scene_actor.part()
-    server = Server(scene, family)
+    part = scene_actor.part()
+    server = Server(part.scene.name, part.family)
+    for application in part.scene.applications:
+        if application.process == part.name:
+            server.open(application)
     scene_actor.say_ready()
     server.run()
 

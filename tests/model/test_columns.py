@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ from tcpwatch.model.cells import WHY_UNKNOWN
 from tcpwatch.model.columns import BY_KEY, COLUMNS, EXPORTED, IN_TABLE, MARK_SIGNS, Column
 from tcpwatch.model.rows import Mark, Rows
 from tcpwatch.model.states import LIFE_ORDER, State
+from tcpwatch.model.throughput import Throughput
+from tests.infos import make_infos
 from tests.views import Sock, make_rows, sock
 
 CONTRACT = [
     "state", "local_address", "local_port", "remote_address", "remote_port", "recv_queue", "send_queue", "timer",
     "timer_s", "retransmits", "role", "uid", "user", "closer", "phase", "pid", "process", "pids", "command",
     "owner_unknown", "inode", "cookie", "interface", "cgroup_id", "shutdown", "age_s", "state_age_s",
+    "rx_bytes_per_s", "tx_bytes_per_s", "rtt_ms", "limited_by", "retransmits_total",
 ]  # fmt: skip
 ALL_STATES = [sock(state, f"10.0.0.1:{80 + state}", f"192.0.2.1:{4000 + state}") for state in State]
 FULL = sock(
@@ -31,8 +35,15 @@ ANY = sock("LISTEN", "[::]:80", "[::]:0", cookie=5)
 MAPPED = sock("ESTAB", "10.0.0.1:80", "192.0.2.1:4000", mapped=True, cookie=6)
 
 
+SENDING = {"rtt": 23_456, "total_retrans": 12, "busy_time": 4_000_000, "rwnd_limited": 4_000_000}
+THROUGHPUT = Throughput(
+    make_infos({2**64 - 1: {**SENDING, "bytes_received": 5_001}, 7: {"rtt": 45}, 8: {"rtt": 1_250_000}}, 1005),
+    make_infos({2**64 - 1: {}}),
+)
+
+
 def value(key: str, spec: Sock) -> Any:
-    return BY_KEY[key].values(make_rows([spec]))[0]
+    return BY_KEY[key].values(replace(make_rows([spec]), throughput=THROUGHPUT))[0]
 
 
 def shown(key: str, spec: Sock, exact: bool = False) -> str:
@@ -93,6 +104,11 @@ EXPORTS: dict[str, tuple[object, object]] = {
     "shutdown": ("receive", None),
     "age_s": (12.346, 7.0),
     "state_age_s": (2.0, 7.0),
+    "rx_bytes_per_s": (1000.2, None),
+    "tx_bytes_per_s": (0.0, None),
+    "rtt_ms": (23.456, None),
+    "limited_by": ("receiver", None),
+    "retransmits_total": (12, None),
 }
 
 
@@ -134,6 +150,15 @@ def test_shutdown(mask: int | None, word: str | None) -> None:
         ("user_or_uid", FULL, "www", "33"),
         ("user_or_uid", BARE, "", ""),
         ("timer_s", BARE, "–", "–"),
+        ("rx_bytes_per_s", FULL, "1000", "1000"),
+        ("tx_bytes_per_s", BARE, "–", "–"),
+        ("rtt_ms", FULL, "23.5 ms", "23.456 ms"),
+        ("rtt_ms", replace(FULL, cookie=7), "0.045 ms", "0.045 ms"),
+        ("rtt_ms", replace(FULL, cookie=8), "1250 ms", "1250 ms"),
+        ("rtt_ms", BARE, "–", "–"),
+        ("limited_by", FULL, "receiver", "receiver"),
+        ("limited_by", BARE, "–", "–"),
+        ("retransmits_total", FULL, "12", "12"),
         ("interface", BARE, "–", "–"),
     ],
 )
@@ -188,6 +213,20 @@ def test_order(key: str, specs: list[Sock], turned: bool) -> None:
     rows = make_rows(specs)
     order = np.arange(len(rows))
     assert sorted_by(key, rows.take(order[::-1] if turned else order)) == list(range(1, len(specs) + 1))
+
+
+@pytest.mark.parametrize("key", ["rx_bytes_per_s", "tx_bytes_per_s", "rtt_ms", "limited_by", "retransmits_total"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_order_of_throughput(key: str, turned: bool) -> None:
+    """What is not known, here of cookie 4, comes before all that is, 0 included."""
+    names = ("bytes_received", "bytes_acked", "total_retrans")
+    busy = {1: {"rtt": 1}, 2: {"busy_time": 10**6, "rwnd_limited": 10**6, "rtt": 2}, 3: {"busy_time": 10**6, "rtt": 10}}
+    last = {cookie: dict.fromkeys(names, 5 * (cookie - 1)) | busy[cookie] for cookie in busy}
+    last[1]["bytes_acked"] += key == "limited_by"
+    throughput = Throughput(make_infos(last, 1001), make_infos({cookie: {} for cookie in last}))
+    rows = replace(make_rows([sock("ESTAB", "10.0.0.1:1")] * 4), throughput=throughput)
+    order = np.arange(len(rows))
+    assert sorted_by(key, rows.take(order[::-1] if turned else order)) == [4, 1, 2, 3]
 
 
 def test_marks_differ_without_colour() -> None:

@@ -20,9 +20,11 @@ from tcpwatch.model.arrange import Arrangement
 from tcpwatch.model.columns import EXPORTED, IN_TABLE
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import SourceInfo
+from tcpwatch.model.throughput import Throughput
 from tcpwatch.screens import connections
 from tcpwatch.screens.connections import ConnectionsPage
 from tcpwatch.screens.page import FlowSelected
+from tests.infos import make_infos
 from tests.ui.shots import check_snapshot, painted_lines, shot, until
 from tests.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
@@ -55,7 +57,8 @@ class Opened:
         self.table = self.page.table
 
     async def show(self, *socks: Sock, step: int = 1, closed: tuple[Sock, ...] = ()) -> None:
-        self.page.show(make_view(*socks, step=step, closed=closed))
+        view = make_view(*socks, step=step, closed=closed)
+        self.page.show(replace(view, rows=replace(view.rows, throughput=THROUGHPUT)))
         await self.pilot.pause()
 
     async def press(self, *keys: str) -> None:
@@ -110,6 +113,15 @@ SOCKS = (
     sock("TIME_WAIT", "10.0.0.1:443", "203.0.113.9:40003", timer="timewait", timer_s=31, closer="local", age_s=29),
     sock("FIN_WAIT_2", "10.0.0.1:443", "203.0.113.9:40004", process="\\x1b[31mred", pid=7, timer="timewait", age_s=1),
 )  # fmt: skip
+THROUGHPUT = Throughput(
+    make_infos({
+        4: {"bytes_acked": 987_654_321, "rtt": 23_456, "total_retrans": 12, "busy_time": 10**6},
+        5: {"bytes_received": 1_234, "rtt": 45},
+        6: {"bytes_acked": 99, "bytes_received": 512, "rtt": 250_000},
+    }, 1001),
+    make_infos({4: {}, 5: {}, 6: {}}),
+)  # fmt: skip
+"""Of the three that are flows, by their cookies."""
 CLOSED = (sock("LAST_ACK", "10.0.0.1:443", "203.0.113.5:40009", cookie=100, age_s=5),)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,16 +12,18 @@ from rich.cells import cell_len
 
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION
-from tcpwatch.kernel.sock_diag import info_fields
+from tcpwatch.kernel.tcp_info import info_fields
 from tcpwatch.kernel.uapi import TCP_INFO
 from tcpwatch.model.cells import WHY_UNKNOWN
 from tcpwatch.model.states import State
+from tcpwatch.model.throughput import Throughput
 from tcpwatch.model.transitions import Origin, Transition
 from tcpwatch.model.view import FlowDetail, View
 from tcpwatch.screens.flow import FlowScreen
 from tcpwatch.screens.page import FlowSelected
 from tcpwatch.widgets.sections import wrapped
 from tcpwatch.widgets.tcp_info import GROUPS, info_sections
+from tests.infos import make_infos
 from tests.ui.busy import HOSTILE
 from tests.ui.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.views import NOW, Sock, make_view, sock
@@ -33,6 +36,10 @@ INFO = {
     "state": 1, "ca_state": 4, "options": 0b1011, "snd_wscale": 7, "rcv_wscale": 9,
     "delivery_rate_app_limited": 1, "fastopen_client_fail": 1, "bytes_sent": 12_345_678,
 }  # fmt: skip
+THROUGHPUT = Throughput(
+    make_infos({COOKIE: {"bytes_received": 5_000, "bytes_acked": 9_000_000, "busy_time": 2_000_000}}, 1002),
+    make_infos({COOKIE: {}}),
+)
 SEEN = (
     Transition(NOW - 20, None, State.SYN_RCVD, Origin.POLL),
     Transition(NOW - 19, State.SYN_RCVD, State.ESTABLISHED, Origin.POLL),
@@ -61,7 +68,8 @@ def _flow(**given: Any) -> Sock:
 
 
 def _view(*socks: Sock, info: dict[str, int] | None = INFO, seen: tuple[Transition, ...] = SEEN, **given: Any) -> View:
-    return make_view(*socks, details={COOKIE: FlowDetail(info, seen)}, **given)
+    view = make_view(*socks, details={COOKIE: FlowDetail(info, seen)}, **given)
+    return replace(view, rows=replace(view.rows, throughput=THROUGHPUT))
 
 
 def _text(app: TcpwatchApp) -> str:
@@ -149,6 +157,27 @@ async def test_a_flow_that_closes_keeps_its_last_facts() -> None:
         for words in ("Closed 3 s ago", "smoothed: 23.5 ms", "tcp_info as it was 5 s ago", "9 bytes not acknowledged",
                       "ESTABLISHED: 22:13:01.0 21 s"):  # fmt: skip
             assert words in text
+
+
+@pytest.mark.parametrize(
+    ("throughput", "words"),
+    [
+        (THROUGHPUT, "throughput: rx 2500 B/s, tx 4.29 MB/s, limited by network timer"),
+        (
+            Throughput(make_infos({COOKIE: {}}, 1001), THROUGHPUT.before),
+            "throughput: rx 0 B/s, tx 0 B/s timer",
+        ),
+        (Throughput(), "throughput: – timer"),
+    ],
+)
+async def test_throughput(throughput: Throughput, words: str) -> None:
+    view = _view(_flow())
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(replace(view, rows=replace(view.rows, throughput=throughput)))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert words in _text(app)
 
 
 async def test_a_flow_that_is_not_there() -> None:

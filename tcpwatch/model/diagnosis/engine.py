@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from tcpwatch.model.diagnosis import accept_queue, completeness, resets, syn_queue
+from tcpwatch.model.diagnosis import accept_queue, completeness, path, ports, resets, syn_queue, teardown
 from tcpwatch.model.diagnosis.finding import Candidate, Finding, Severity, Subject
 from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.view import View
@@ -19,6 +19,15 @@ RULES: dict[str, Rule] = {
     "syn-flood": syn_queue.syn_flood,
     "accept-queue-full": accept_queue.accept_queue_full,
     "syn-queue-full": syn_queue.syn_queue_full,
+    "port-exhaustion": ports.port_exhaustion,
+    "connect-stuck": path.connect_stuck,
+    "close-wait-leak": teardown.close_wait_leak,
+    "time-wait-buildup": teardown.time_wait_buildup,
+    "zero-window": path.zero_window,
+    "retransmissions": path.retransmissions,
+    "tcp-memory": path.tcp_memory,
+    "orphans": teardown.orphans,
+    "half-closed": teardown.half_closed,
     "resets": resets.resets,
     "data-incomplete": completeness.data_incomplete,
 }

@@ -24,6 +24,43 @@ class Thresholds:
     resets_per_s: float = 5.0
     """Resets sent per second below which nothing is said. [H]"""
 
+    time_wait_share: float = 0.8
+    """TIME_WAIT of tcp_max_tw_buckets: time-wait-buildup warns. [H]"""
+    ports_share: float = 0.5
+    """Ports in use toward one destination: port-exhaustion warns, as connect() searches every other port first."""
+    ports_critical_share: float = 0.8
+    """And critical from here on while they become more. [H]"""
+    ports_exhausted_share: float = 0.95
+    """And from here on in any case. [H]"""
+    close_wait_count: float = 20
+    """CLOSE_WAITs of one process, older than `close_wait_age_s`: close-wait-leak. [H]"""
+    close_wait_age_s: float = 60.0
+    """[H]"""
+    close_wait_descriptors_share: float = 0.5
+    """Of the process's RLIMIT_NOFILE: then it is critical. [H]"""
+    half_closed_age_s: float = 300.0
+    """FIN_WAIT_2 that a process holds: half-closed. [H]"""
+    orphans_share: float = 0.25
+    """Of tcp_max_orphans: orphans warns, as the kernel weighs idle ones up to four times."""
+    orphans_critical_share: float = 0.5
+    """As it weighs others twice."""
+    retransmissions_share: float = 0.01
+    """Data segments sent again: retransmissions warns. [H]"""
+    retransmissions_critical_share: float = 0.05
+    """[H]"""
+    retransmissions_window_s: float = 30.0
+    """[H]"""
+    retransmissions_segments: float = 100
+    """Data segments within that time, below which nothing is said. [H]"""
+    connect_stuck_count: float = 5
+    """connect()s to one destination without an answer: connect-stuck. [H]"""
+    connect_stuck_repeats: float = 2
+    """SYNs that each of them has repeated. [H]"""
+    zero_window_age_s: float = 5.0
+    """A peer's closed window: zero-window. [H]"""
+    memory_critical_share: float = 0.9
+    """Of the last figure of tcp_mem: tcp-memory is critical. [H]"""
+
 
 DEFAULT = Thresholds()
 
