@@ -47,11 +47,18 @@ def _half_open() -> Page:
     return HalfOpenPage()
 
 
+def _teardown() -> Page:
+    from tcpwatch.screens.teardown import TeardownPage
+
+    return TeardownPage()
+
+
 TABS = (
     Tab("overview", "Overview", OverviewPage),
     Tab("connections", "Connections", _connections),
     Tab("listeners", "Listeners", _listeners),
     Tab("half_open", "Half-open", _half_open),
+    Tab("teardown", "Teardown", _teardown),
 )
 
 
