@@ -106,7 +106,7 @@ class Monitor:
             memory_pages=Gauge(sample.counters.get("TCP_mem"), sample.sysctls.get("tcp_mem_high")),
             ports=_fullest(ports),
             ephemeral=ports,
-            teardown=self._teardown.step(rows, sample, before, moved),
+            teardown=self._teardown.step(rows, sample, moved),
             path=self._path.step(rows, sample, moved),
             details={cookie: self._detail(sample, cookie) for cookie in watched},
             focus=focus(key, rows, queues.traffic) if key is not None else None,

@@ -276,7 +276,7 @@ def view_of(
         "memory_pages": Gauge(12, 190_000),
         "ports": Gauge(0, 28_232),
         "ephemeral": ephemeral(rows, sample),
-        "teardown": TeardownSteps(Ages(60.0, 300.0)).step(rows, sample, None, {}),
+        "teardown": TeardownSteps(Ages(60.0, 300.0)).step(rows, sample, {}),
         "path": PathSteps(2).step(rows, sample, {}),
         "details": details or {},
         "focus": None,

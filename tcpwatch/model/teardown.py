@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.processes import Owner
+from tcpwatch.model.columns import untold
 from tcpwatch.model.lasting import Lasting
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
@@ -33,7 +34,7 @@ class TimeWaits:
     entered_per_s: float | None
     """The kernel's counter TW; None where it is not known."""
     left_per_s: float | None
-    """Those that ended: what entered, less what they became more."""
+    """Those that ended: what entered, less what they became more; over 10 s, as the kernel ends them in lumps."""
     calendar: tuple[int, ...]
     """How many end within the first second from now, the second, ...; TIME_WAIT_S entries."""
     by_port: tuple[tuple[int, int], ...]
@@ -63,11 +64,8 @@ class CloseWaits:
     """RLIMIT_NOFILE of the process: each keeps a descriptor. None where it cannot be read."""
     growing: bool
     """They became more in each of the last five minutes."""
-
-    @property
-    def count(self) -> int:
-        """All three kinds."""
-        return self.leaked + self.stuck + self.unread
+    count: int
+    """All three kinds; where the source does not tell queues (psutil), more than they are together."""
 
     @property
     def share(self) -> float:
@@ -132,14 +130,15 @@ class TeardownSteps:
         self._close_wait, self._fin_wait = Lasting(), Lasting()
         self._minutes: deque[tuple[float, dict[int, int]]] = deque(maxlen=_MINUTES + 1)
         self._unasked: list[int] | None = None
+        self._recent: deque[tuple[float, int, int]] = deque()
 
     @property
     def unknown(self) -> frozenset[int]:
         """Cookies whose tcp_info the next sample should have: of some that were in their state before we came."""
         return frozenset(self._unasked[:_ASKED]) if self._unasked else frozenset()
 
-    def step(self, rows: Rows, sample: Sample, before: Sample | None, rates: Mapping[str, float]) -> Teardown:
-        """What this sample shows; `rates` are the counters' since the one `before`."""
+    def step(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> Teardown:
+        """What this sample shows; `rates` are the counters' since the one before."""
         close_wait = np.flatnonzero(sample.state == State.CLOSE_WAIT)
         fin_wait = np.flatnonzero((sample.state == State.FIN_WAIT_2) & (sample.inode != 0))
         if self._unasked is None:
@@ -152,7 +151,7 @@ class TeardownSteps:
         half_s = rows.time - self._fin_wait.step(rows.time, sample.cookie[fin_wait], _least(rows, sample, fin_wait))
         held = rows.owner[close_wait] >= 0
         return Teardown(
-            time_wait=_time_waits(rows, sample, before, rates),
+            time_wait=_time_waits(rows, sample, rates.get("TW"), self._left_per_s(sample)),
             close_wait=self._close_waits(rows, sample, close_wait[held], ages_s[held]),
             close_wait_waiting=int(np.count_nonzero(sample.inode[close_wait] == 0)),
             half_closed=_half_closed(rows, fin_wait, half_s, self._ages.half_closed_s),
@@ -163,7 +162,8 @@ class TeardownSteps:
     def _close_waits(
         self, rows: Rows, sample: Sample, row: NDArray[np.intp], age_s: NDArray[np.float64]
     ) -> tuple[CloseWaits, ...]:
-        unread = sample.table["idiag_rqueue"][row]
+        told = "recv_queue" not in untold(sample.source.kind)
+        unread = sample.table["idiag_rqueue"][row].astype(np.int64) if told else np.full(len(row), -1)
         by_owner = _by_owner(rows, row)
         self._remember(sample.monotonic, {_pid(rows, code): len(members) for code, members in by_owner.items()})
         found = []
@@ -180,9 +180,21 @@ class TeardownSteps:
                     oldest_s=float(ages.max()),
                     limit=sample.descriptor_limits.get(pid),
                     growing=self._growing(pid),
+                    count=len(members),
                 )
             )
         return tuple(sorted(found, key=lambda one: (-one.count, one.process)))
+
+    def _left_per_s(self, sample: Sample) -> float | None:
+        entered, count = sample.counters.get("TW"), int(np.count_nonzero(sample.state == State.TIME_WAIT))
+        if entered is None:
+            return None
+        self._recent.append((sample.monotonic, entered, count))
+        while len(self._recent) > 2 and sample.monotonic - self._recent[1][0] >= _LUMPS_S:
+            self._recent.popleft()
+        then, entered_then, count_then = self._recent[0]
+        elapsed_s = sample.monotonic - then
+        return max(0.0, (entered - entered_then - count + count_then) / elapsed_s) if elapsed_s > 0 else None
 
     def _remember(self, monotonic: float, counts: dict[int, int]) -> None:
         """Once a minute."""
@@ -240,18 +252,15 @@ def _count(sample: Sample, state: State, *, orphaned: bool) -> int:
     return int(np.count_nonzero((sample.state == state) & ((sample.inode == 0) == orphaned)))
 
 
-def _time_waits(rows: Rows, sample: Sample, before: Sample | None, rates: Mapping[str, float]) -> TimeWaits:
+_LUMPS_S = 10.0
+
+
+def _time_waits(rows: Rows, sample: Sample, entered: float | None, left: float | None) -> TimeWaits:
     waits = np.flatnonzero(sample.state == State.TIME_WAIT)
     left_s = np.minimum(sample.table["idiag_expires"][waits] // 1000, TIME_WAIT_S - 1)
     server = waits[rows.role[waits] == Role.SERVER]
     per_port = np.bincount(sample.local_port[server], minlength=1)
     most = [int(port) for port in np.argsort(-per_port, kind="stable")[:TOP] if per_port[port]]
-    entered = rates.get("TW")
-    left = None
-    if entered is not None and before is not None:
-        elapsed_s = sample.monotonic - before.monotonic
-        more = len(waits) - int(np.count_nonzero(before.state == State.TIME_WAIT))
-        left = max(0.0, entered - more / elapsed_s) if elapsed_s > 0 else None
     return TimeWaits(
         count=len(waits),
         server=len(server),

@@ -8,7 +8,7 @@ import pytest
 
 from tcpwatch.model import flows
 from tcpwatch.model.rates import rates
-from tcpwatch.model.sample import Sample
+from tcpwatch.model.sample import Sample, SourceInfo
 from tcpwatch.model.states import State
 from tcpwatch.model.teardown import Ages, Teardown, TeardownSteps
 from tests.views import NOW, Sock, make_rows, make_sample, sock
@@ -25,7 +25,7 @@ def follow(*samples: Sample) -> list[Teardown]:
     found = []
     for one in samples:
         joined = flows.join(joined, one) if joined else flows.first(one)
-        found.append(steps.step(joined.rows, one, before, rates(before, one) if before else {}))
+        found.append(steps.step(joined.rows, one, rates(before, one) if before else {}))
         before = one
     return found
 
@@ -66,6 +66,13 @@ def test_the_three_kinds_of_close_wait() -> None:
     assert one.close_wait_waiting == 1
 
 
+def test_psutil_does_not_tell_the_kinds() -> None:
+    socks = [sock("CLOSE_WAIT", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)]
+    (one,) = follow(sample(0, *socks, source=SourceInfo("psutil", "root")))
+    (app,) = one.close_wait
+    assert (app.leaked, app.stuck, app.unread, app.count) == (0, 0, 0, 1)
+
+
 def leaks(second: float, *counts: int) -> Sample:
     socks = [
         sock("CLOSE_WAIT", "10.0.0.1:80", f"192.0.2.{process}:{at + 1}", cookie=1000 * process + at + 1,
@@ -84,16 +91,27 @@ def test_how_old_they_are() -> None:
 
 def test_how_old_they_were_when_we_came() -> None:
     info = {1001: {"last_ack_recv": 90_000}, 1002: {"last_ack_recv": 5}}
-    steps, joined, before = TeardownSteps(Ages(60, 300)), None, None
+    steps, joined = TeardownSteps(Ages(60, 300)), None
     oldest, asked = [], []
     for one in (leaks(0, 2), replace(leaks(1, 3), tcp_info=info), leaks(2, 3)):
         joined = flows.join(joined, one) if joined else flows.first(one)
-        told = steps.step(joined.rows, one, before, {}).close_wait[0]
+        told = steps.step(joined.rows, one, {}).close_wait[0]
         oldest.append((told.oldest_s, told.old))
         asked.append(steps.unknown)
-        before = one
     assert oldest == [(0.0, 0), (90.0, 1), (91.0, 1)]
     assert asked == [frozenset({1001, 1002}), frozenset(), frozenset()], "of those that came later we know it ourselves"
+
+
+def test_what_left_is_told_over_ten_seconds() -> None:
+    """The kernel ends TIME_WAITs in lumps: here forty each four seconds, while ten enter each second."""
+    story, there = [], 100
+    for second in range(25):
+        there += 10 - 40 * (second % 4 == 3)
+        socks = [waits(40_000 + at, 9.0, cookie=at + 1) for at in range(there)]
+        story.append(sample(second, *socks, counters={"TW": 1000 + 10 * second}))
+    left = [one.time_wait.left_per_s for one in follow(*story)]
+    assert left[0] is None
+    assert all(one is not None and 6 <= one <= 14 for one in left[10:]), left
 
 
 @pytest.mark.parametrize(

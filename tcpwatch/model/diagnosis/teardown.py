@@ -64,12 +64,14 @@ def close_wait_leak(view: View, limits: Thresholds) -> Iterator[Candidate]:
 def _close_wait_finding(one: CloseWaits, severity: Severity) -> Finding:
     kinds = {"never closed": one.leaked, "end not read": one.stuck, "data unread": one.unread}
     told = ", ".join(f"{text.count(number)} {words}" for words, number in kinds.items() if number)
+    why = _WHY_CLOSE_WAIT[max(kinds, key=lambda words: kinds[words])] if told else _WHY_UNTOLD
     share = f", {text.share(one.share)} of its descriptors" if one.limit else ""
+    which = f" ({told})" if told else ""
     return Finding(
         "close-wait-leak",
         severity,
         Subject("process", one.process),
-        f"{text.count(one.count)} CLOSE_WAIT ({told}), oldest {text.duration(one.oldest_s)}{share}",
+        f"{text.count(one.count)} CLOSE_WAIT{which}, oldest {text.duration(one.oldest_s)}{share}",
         {
             "close_wait": Figure(one.count, "sockets"),
             "never_closed": Figure(one.leaked, "sockets"),
@@ -80,7 +82,7 @@ def _close_wait_finding(one: CloseWaits, severity: Severity) -> Finding:
             "descriptor_limit": Figure(one.limit, "descriptors"),
             "growing": Figure("yes" if one.growing else "no"),
         },
-        _WHY_CLOSE_WAIT[max(kinds, key=lambda words: kinds[words])],
+        why,
         ("No knob helps: only the program can end CLOSE_WAIT, by close(). Look for a path that forgets it, often after "
          "an error.",
          "A restart frees them; its descriptors run out otherwise."),
@@ -88,6 +90,7 @@ def _close_wait_finding(one: CloseWaits, severity: Severity) -> Finding:
     )  # fmt: skip
 
 
+_WHY_UNTOLD = "The peers have closed, and the program has not."
 _WHY_CLOSE_WAIT = {
     "never closed": "The peers have closed, the program has read the end and never calls close(): it leaks sockets.",
     "end not read": "The peers have closed, and the program does not read the end: it is stuck, or waits for something "
