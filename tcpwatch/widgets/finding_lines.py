@@ -23,8 +23,9 @@ def severity_style(severity: Severity, colours: Palette) -> Style:
 
 
 def rule_words(finding: Finding) -> str:
-    """`SYN queue full`."""
-    return finding.rule.replace("-", " ").replace("syn ", "SYN ")
+    """`SYN queue full`, `TIME_WAIT buildup`."""
+    words = finding.rule.replace("time-wait", "TIME_WAIT").replace("close-wait", "CLOSE_WAIT").replace("-", " ")
+    return " ".join(word.upper() if word in ("syn", "tcp") else word for word in words.split())
 
 
 def finding_line(finding: Finding, width: int, marked: bool, colours: Palette) -> Line:
