@@ -1,4 +1,4 @@
-"""Arranger: filters and sorts in a thread of its own, so that a big table never holds up a key."""
+"""Arranger: filters, sorts and groups in a thread of its own, so that a big table never holds up a key."""
 
 from __future__ import annotations
 
@@ -6,10 +6,26 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from tcpwatch.model.arrange import Arrangement, arrange
 from tcpwatch.model.columns import Column
 from tcpwatch.model.filter import Filter
+from tcpwatch.model.groups import By, Grouped, groups_of
 from tcpwatch.model.rows import Rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouping:
+    """Rows that pass a filter, grouped."""
+
+    grouped: Grouped
+    filter: Filter
+    total: int
+    """Rows, whether they pass or not."""
+
+
+Arranged = Arrangement | Grouping
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,13 +38,20 @@ class Request:
     filter: Filter
     column: Column
     reverse: bool
+    by: By | None = None
+    """Groups are wanted, instead of single sockets in an order."""
 
-    def arranged(self) -> Arrangement:
+    def arranged(self) -> Arranged:
         """The answer, computed here and now."""
-        return arrange(self.rows, self.closed, self.filter, self.column, self.reverse)
+        if self.by is None:
+            return arrange(self.rows, self.closed, self.filter, self.column, self.reverse)
+        passing = self.rows
+        if self.filter.tests:  # else a copy for nothing
+            passing = self.rows.take(np.flatnonzero(self.filter.mask(self.rows)))
+        return Grouping(groups_of(passing, self.by), self.filter, len(self.rows))
 
 
-Answer = tuple[Request, Arrangement | Exception]
+Answer = tuple[Request, Arranged | Exception]
 
 
 class Arranger:
@@ -67,7 +90,7 @@ class Arranger:
                 self._deliver((request, _answer(request)))
 
 
-def _answer(request: Request) -> Arrangement | Exception:
+def _answer(request: Request) -> Arranged | Exception:
     """A bug here belongs to the UI, which can end the app; a dead thread would only leave an old picture."""
     try:
         return request.arranged()

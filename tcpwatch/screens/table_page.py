@@ -31,6 +31,11 @@ class TablePage(Page):
         raise NotImplementedError
 
     @property
+    def on_screen(self) -> CursorTable[Any]:
+        """The table that is seen, and takes the keys."""
+        return self.table
+
+    @property
     def filter(self) -> Filter:
         """The filter that a person asked for."""
         return self.query_one(FilterLine).filter
@@ -48,13 +53,13 @@ class TablePage(Page):
     def on_filter_line_left(self, message: FilterLine.Left) -> None:
         """The keys go to the table again."""
         message.stop()
-        self.table.focus()
+        self.on_screen.focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Esc steps back from a filter, where there is one; `/` is a letter like others while one is typed."""
         if action == "clear_filter":
             return bool(self.filter.text)
-        return action != "filter" or self.table.has_focus
+        return action != "filter" or self.on_screen.has_focus
 
     def action_filter(self) -> None:
         """Type a filter."""
