@@ -47,7 +47,7 @@ def _dump(diag: SockDiag, infos: bool = False) -> None:
     diag.dump(infos=infos)
 
 
-def poll_lines(rounds: Rounds, at: str) -> list[Line]:
+def poll_lines(rounds: Rounds, at: str, step_bar: float = 1.6) -> list[Line]:
     """Their ratios against the bars."""
 
     def line(name: str, unit: str, bar: float | None) -> Line:
@@ -131,7 +131,7 @@ def half_open(sockets: int, runs: int) -> list[Line]:
         large = poll_rounds(population, runs)
         there = count("syn-recv")
         at = f"{number(there)} half-open"
-        return poll_lines(large, at) + memory_lines(at, 400) + growth_lines(small, few, large, there)
+        return poll_lines(large, at, 1.9) + memory_lines(at, 400) + growth_lines(small, few, large, there)
 
 
 def mixed(sockets: int, runs: int) -> list[Line]:
