@@ -112,6 +112,8 @@ class PathSteps:
         row = np.flatnonzero(sample.state == State.SYN_SENT)
         repeats = sample.table["idiag_retrans"][row]
         row, repeats = row[repeats >= self._repeats], repeats[repeats >= self._repeats]
+        if not len(row):
+            return ()
         groups = grouped(remotes(sample, row))
         most, size = groups.most(repeats), groups.size
         top = np.argsort(-size, kind="stable")[:TOP].tolist()
@@ -124,6 +126,8 @@ class PathSteps:
         first = self._unknown is None
         self._unknown = frozenset(sample.cookie[row][:_ASKED].tolist()) if first else frozenset()
         since = self._persist.step(rows.time, sample.cookie[row], _waited_s(sample, row))
+        if not len(row):
+            return ()
         server = rows.role[row] == Role.SERVER
         # A client's port says nothing: those of one address are taken together.
         peer = np.where(server, addresses(sample, row, "idiag_dst") << np.uint64(16), remotes(sample, row))

@@ -76,9 +76,15 @@ class RemoteAddresses:
         return RemoteAddresses(self.v4[wanted], place[self.v6[kept]], self.halves[kept])
 
 
+NONE = Sources(0, 0, 0.0, dict.fromkeys(GROUPINGS, ()))
+"""Of no connections."""
+
+
 def sources(remote: RemoteAddresses) -> Sources:
     """The sources of connections with these addresses."""
     total = len(remote.v4)
+    if not total:
+        return NONE
     four = _counted(remote.v4 if not len(remote.v6) else np.delete(remote.v4, remote.v6))
     mixed = _mixed(remote.halves)
     six, networks = _sorted_and_counted(mixed), _sorted_and_counted(remote.halves[:, 0])
