@@ -55,6 +55,10 @@ class Owner:
 
     processes: tuple[Process, ...]
 
+    def __str__(self) -> str:
+        """`nginx[1234]`: the first of them."""
+        return f"{self.processes[0].name}[{self.processes[0].pid}]"
+
 
 class OwnerFinder:
     """Finds the owners of sockets, call by call. Not thread-safe.

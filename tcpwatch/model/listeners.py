@@ -108,7 +108,7 @@ class Listener:
     @property
     def process(self) -> str:
         """`nginx[1234]`; empty where the owner is not known."""
-        return f"{self.owner.processes[0].name}[{self.owner.processes[0].pid}]" if self.owner else ""
+        return str(self.owner) if self.owner else ""
 
     @property
     def accept_full(self) -> bool:

@@ -65,7 +65,7 @@ class Unread:
     @property
     def process(self) -> str:
         """`app[12]`."""
-        return f"{self.owner.processes[0].name}[{self.owner.processes[0].pid}]"
+        return str(self.owner)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

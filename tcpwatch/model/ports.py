@@ -92,7 +92,7 @@ class Destination:
     @property
     def process(self) -> str:
         """`app[12]`, empty where no process holds them."""
-        return f"{self.owner.processes[0].name}[{self.owner.processes[0].pid}]" if self.owner else ""
+        return str(self.owner) if self.owner else ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

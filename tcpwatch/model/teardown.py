@@ -75,7 +75,7 @@ class CloseWaits:
     @property
     def process(self) -> str:
         """`app[12]`."""
-        return f"{self.owner.processes[0].name}[{self.owner.processes[0].pid}]"
+        return str(self.owner)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +91,7 @@ class HalfClosed:
     @property
     def process(self) -> str:
         """`app[12]`."""
-        return f"{self.owner.processes[0].name}[{self.owner.processes[0].pid}]"
+        return str(self.owner)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
