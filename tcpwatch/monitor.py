@@ -9,7 +9,6 @@ import numpy as np
 
 from tcpwatch.model import flows
 from tcpwatch.model.diagnosis.engine import Diagnosis
-from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.history import Series
 from tcpwatch.model.listening import Key
 from tcpwatch.model.path import PathSteps
@@ -23,6 +22,7 @@ from tcpwatch.model.teardown import Ages, TeardownSteps
 from tcpwatch.model.transitions import Origin, Transitions
 from tcpwatch.model.view import ARRIVALS, FlowDetail, Gauge, Pace, RateTrend, Trend, View
 from tcpwatch.source import Source
+from tcpwatch.thresholds import DEFAULT, Thresholds
 
 TREND_S = 120
 """Seconds of history that a View carries for its sparklines."""

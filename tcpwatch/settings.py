@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tcpwatch.kernel.printable import printable
-from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds, allowed
+from tcpwatch.thresholds import DEFAULT, Thresholds, allowed
 
 SourceKind = Literal["auto", "sock_diag", "psutil"]
 

@@ -35,9 +35,9 @@ def imported(args: list[str], home: Path) -> tuple[int, set[str]]:
 @pytest.mark.parametrize(
     ("args", "code", "absent"),
     [
-        (["--version"], 0, {"numpy", "psutil", "tcpwatch.model.view", "tcpwatch.source"}),
-        (["--help"], 0, {"numpy", "psutil", "tcpwatch.model.view", "tcpwatch.source"}),
-        ([], 2, {"numpy", "psutil", "tcpwatch.model.view", "tcpwatch.source"}),
+        (["--version"], 0, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.source"}),
+        (["--help"], 0, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.source"}),
+        ([], 2, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.source"}),
         (["list", "--source", "nonsense"], 2, {"numpy", "tcpwatch.source"}),
         (["list"], 0, {"tcpwatch.report.overview", "tcpwatch.report.summary"}),
         (["list", "--json"], 0, {"tcpwatch.report.overview", "tcpwatch.report.summary"}),

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tcpwatch import settings
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.settings import Settings, SettingsError
+from tcpwatch.thresholds import Thresholds
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from tcpwatch.kernel import uapi
 from tcpwatch.kernel.printable import printable
 from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, Owner, Process
 from tcpwatch.model import flows
-from tcpwatch.model.diagnosis.thresholds import DEFAULT
 from tcpwatch.model.path import PathSteps
 from tcpwatch.model.ports import ephemeral
 from tcpwatch.model.queues import Queues
@@ -28,6 +27,7 @@ from tcpwatch.model.sample import Completeness, Sample, SourceInfo
 from tcpwatch.model.states import LIFE_ORDER, Closer, Role, State
 from tcpwatch.model.teardown import Ages, TeardownSteps
 from tcpwatch.model.view import FlowDetail, Gauge, Pace, RateTrend, Trend, View
+from tcpwatch.thresholds import DEFAULT
 
 NOW = 1_700_000_000.0
 """Unix seconds of every view's sample, unless told."""

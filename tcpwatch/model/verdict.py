@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from tcpwatch import text
 from tcpwatch.model.diagnosis import syn_queue as rules
 from tcpwatch.model.diagnosis.finding import Finding, Severity
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.half_open import HalfOpen
 from tcpwatch.model.listeners import Listener
 from tcpwatch.model.listening import Key
 from tcpwatch.model.verdict_calm import Shape, calm, closed
 from tcpwatch.model.verdict_kinds import Kind, Verdict
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import Thresholds
 
 
 def verdict(view: View, key: Key | None = None) -> Verdict:

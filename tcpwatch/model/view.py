@@ -9,7 +9,6 @@ import numpy as np
 
 from tcpwatch.kernel.processes import UNKNOWN_PERMISSION
 from tcpwatch.model.diagnosis.finding import Finding
-from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.half_open import HalfOpen
 from tcpwatch.model.listeners import Listener
 from tcpwatch.model.listening import Key
@@ -22,6 +21,7 @@ from tcpwatch.model.sample import Sample
 from tcpwatch.model.states import State
 from tcpwatch.model.teardown import Teardown
 from tcpwatch.model.transitions import Transition
+from tcpwatch.thresholds import DEFAULT, Thresholds
 
 
 @dataclass(frozen=True, slots=True)

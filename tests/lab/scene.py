@@ -82,7 +82,6 @@ class Scene:
     hosts: tuple[Host, ...]
     spoofed: tuple[Spoofed, ...]
     expect: tuple[Expected, ...]
-    allow: tuple[Expected, ...]  # may be found too, or not
 
     def __post_init__(self) -> None:
         if self.silent == bool(self.expect):
@@ -104,7 +103,6 @@ def read(path: Path) -> Scene:
         "hosts": tuple(Host(**table) for table in raw.pop("host", ())),
         "spoofed": tuple(Spoofed(**table) for table in raw.pop("spoofed", ())),
         "expect": tuple(Expected(**table) for table in raw.pop("expect", ())),
-        "allow": tuple(Expected(**table) for table in raw.pop("allow", ())),
     }
     return Scene(name=path.stem, **made, **raw)
 

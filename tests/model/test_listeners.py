@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tcpwatch.live_source import LiveSource
-from tcpwatch.model.diagnosis.thresholds import DEFAULT
 from tcpwatch.model.flows import first
 from tcpwatch.model.listeners import Listener, Queue
 from tcpwatch.model.queues import Queues
 from tcpwatch.monitor import Monitor
+from tcpwatch.thresholds import DEFAULT
 from tests import lab, ss
 from tests.views import Sock, make_rows, make_sample, sock
 

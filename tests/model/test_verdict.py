@@ -12,13 +12,13 @@ from tcpwatch.model.diagnosis.accept_queue import accept_queue_full
 from tcpwatch.model.diagnosis.engine import Diagnosis
 from tcpwatch.model.diagnosis.finding import Severity
 from tcpwatch.model.diagnosis.syn_queue import groups, syn_flood, syn_queue_full
-from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.listening import ANY4, Key
 from tcpwatch.model.queue_members import Focus, Members
 from tcpwatch.model.sample import SourceInfo
 from tcpwatch.model.verdict import members, verdict
 from tcpwatch.model.verdict_kinds import Kind, Verdict
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import DEFAULT, Thresholds
 from tests.model.diagnosis.test_queues import COOKIES, HONEST, OVERFLOWS, SYN, Host
 from tests.views import make_rows, make_sample, make_view, sock, view_of
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from tcpwatch import text
 from tcpwatch.model.diagnosis.finding import Candidate, Figure, Finding, Severity, Subject
 from tcpwatch.model.diagnosis.syn_queue import sockets_of
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.listeners import Cap, Listener
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import Thresholds
 
 
 def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:

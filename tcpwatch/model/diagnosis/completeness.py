@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from tcpwatch import text
 from tcpwatch.model.diagnosis.finding import Candidate, Figure, Finding, Severity, Subject
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import Thresholds
 
 
 def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from tcpwatch.model.diagnosis import accept_queue, completeness, path, ports, resets, syn_queue, teardown
 from tcpwatch.model.diagnosis.finding import Candidate, Finding, Severity, Subject
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import Thresholds
 
 STEPS_IN, STEPS_OUT = 2, 5
 """A finding appears when its condition held for so many steps, and leaves when it was absent for so many."""

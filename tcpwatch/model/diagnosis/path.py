@@ -13,10 +13,10 @@ import numpy as np
 
 from tcpwatch import text
 from tcpwatch.model.diagnosis.finding import Candidate, Figure, Finding, Severity, Subject
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.groups import By, Group, groups_of
 from tcpwatch.model.path import Closed, Stuck, Unread
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import Thresholds
 
 
 def retransmissions(view: View, limits: Thresholds) -> Iterator[Candidate]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from tcpwatch import text
 from tcpwatch.model.diagnosis.finding import Candidate, Figure, Finding, Severity, Subject
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.ports import Destination, Ephemeral
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import Thresholds
 
 
 def port_exhaustion(view: View, limits: Thresholds) -> Iterator[Candidate]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from tcpwatch import text
 from tcpwatch.model.diagnosis.finding import Candidate, Figure, Finding, Severity, Subject
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import Thresholds
 
 _NOW_S, _BEFORE_S, _KNOWN_S = 10, 60, 20
 """The last seconds, those before them, and how many of the latter must be known."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from tcpwatch import text
 from tcpwatch.model.diagnosis.finding import Candidate, Figure, Finding, Severity, Subject
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.half_open import HalfOpen
 from tcpwatch.model.listeners import Cap, Listener
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import Thresholds
 
 COOKIES_NEVER, COOKIES_WHEN_FULL, COOKIES_ALWAYS = 0, 1, 2
 """Values of tcp_syncookies."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from tcpwatch import text
 from tcpwatch.model.diagnosis.finding import Candidate, Figure, Finding, Severity, Subject
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.states import State
 from tcpwatch.model.teardown import CloseWaits, HalfClosed
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import Thresholds
 
 
 def time_wait_buildup(view: View, limits: Thresholds) -> Iterator[Candidate]:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tcpwatch.model.diagnosis import engine
 from tcpwatch.model.diagnosis.engine import Diagnosis
 from tcpwatch.model.diagnosis.finding import Candidate, Finding, Severity, Subject
-from tcpwatch.model.diagnosis.thresholds import Thresholds
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import Thresholds
 from tests.views import make_view
 
 SEVERITIES = {"w": Severity.WARNING, "W": Severity.WARNING, "c": Severity.CRITICAL, "C": Severity.CRITICAL}

@@ -10,9 +10,9 @@ import pytest
 from tcpwatch.model.diagnosis.completeness import data_incomplete
 from tcpwatch.model.diagnosis.finding import Severity
 from tcpwatch.model.diagnosis.resets import resets
-from tcpwatch.model.diagnosis.thresholds import DEFAULT
 from tcpwatch.model.sample import Completeness
 from tcpwatch.model.view import Pace, RateTrend
+from tcpwatch.thresholds import DEFAULT
 from tests.views import make_view
 
 NAN = math.nan

@@ -10,9 +10,9 @@ import pytest
 from tcpwatch.model.diagnosis.accept_queue import accept_queue_full
 from tcpwatch.model.diagnosis.finding import Candidate, Severity
 from tcpwatch.model.diagnosis.syn_queue import syn_flood, syn_queue_full
-from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.filter import Filter
 from tcpwatch.model.view import View
+from tcpwatch.thresholds import DEFAULT, Thresholds
 from tests.views import Sock, make_rows, make_sample, sock, view_of
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL

@@ -13,12 +13,12 @@ from tcpwatch.kernel import uapi
 from tcpwatch.model.diagnosis import path, ports, teardown
 from tcpwatch.model.diagnosis.engine import Rule
 from tcpwatch.model.diagnosis.finding import Candidate, Severity
-from tcpwatch.model.diagnosis.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.filter import Filter
 from tcpwatch.model.path import Closed, Path, Stuck, Unread
 from tcpwatch.model.sample import Infos
 from tcpwatch.model.throughput import Throughput
 from tcpwatch.model.view import Gauge, RateTrend, View
+from tcpwatch.thresholds import DEFAULT, Thresholds
 from tests.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
