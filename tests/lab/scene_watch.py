@@ -39,12 +39,37 @@ def watch(it: Playing) -> None:
         for step in range(steps):
             if step:
                 wait_about_a_second(chance)
-            found = findings(monitor.step(), it.family)
+            before, view, after = ports_in_ss(it), monitor.step(), ports_in_ss(it)
+            if before == after:  # a quiet moment: else nobody can say which of the two the poll saw
+                meters = ports_on_meters(view)
+                by_hand = Counter(destination for destination, _ in before)
+                assert meters == by_hand, f"step {step + 1}: {meters - by_hand}, {by_hand - meters}"
+            found = findings(view, it.family)
             it.check_that_it_remains()
             assert all(is_foretold(one, expected) for one in found), f"step {step + 1}: {found}"
             if expected and found == expected:
                 return
         assert found == expected
+
+
+def ports_in_ss(it: Playing) -> set[tuple[str, str]]:
+    """Destination and ephemeral port of each connection that ss shows and that takes such a port."""
+    low, high = map(int, it.namespace.sysctl("net.ipv4.ip_local_port_range").split())
+    lines = [line.split()[:5] for line in it.namespace.ss("-tanHO").splitlines()]
+    ends = [(state, *local.rsplit(":", 1), remote) for state, _, _, local, remote in lines]
+    listening = {port for state, _, port, _ in ends if state in ("LISTEN", "UNCONN")}
+    return {
+        (f"{remote} from {host.strip('[]')}", port)
+        for state, host, port, remote in ends
+        if state != "SYN-RECV" and port not in listening and low <= int(port) <= high
+    }
+
+
+def ports_on_meters(view: View) -> Counter[str]:
+    """How many there are toward each destination, as the meters have it."""
+    assert view.ephemeral is not None
+    meters = view.ephemeral.destinations
+    return Counter({f"{one.remote} from {one.local_address}": one.used + one.reusable for one in meters})
 
 
 def wait_about_a_second(chance: random.Random) -> None:
