@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -107,6 +108,9 @@ class TcpwatchApp(App[None]):
 
     def on_mount(self) -> None:
         """Begin to ask for steps."""
+        if not self.is_headless:  # asked to end, it leaves the terminal, and the kernel, as it found them
+            ended = partial(self.exit, return_code=128 + signal.SIGTERM)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended)
         if self._poller is not None:
             self._poller.attach(self._deliver)
             self._ask_every(self.interval_s)
@@ -270,8 +274,8 @@ def run(settings: Settings) -> int:
     if settings.theme is not None and settings.theme not in BUILTIN_THEMES:
         themes = ", ".join(sorted(BUILTIN_THEMES))
         raise SettingsError(f"no theme is called {settings.theme!r}; there are {themes}")
-    source = open_source(settings.source, watch_queues=True, ask_infos=True)
-    monitor = Monitor(source, settings.interval_s, settings.budget, settings.thresholds)
+    source = open_source(settings.source, watch_queues=True, ask_infos=True, events=True, trace=settings.trace)
+    monitor = Monitor(source, settings.interval_s, settings.budget, settings.thresholds, settings.memory_mib)
     poller = Poller(monitor)
     poller.start()
     try:

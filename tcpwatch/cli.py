@@ -6,9 +6,10 @@ that begins with `tcpwatch: `, 130 interrupted; `check` ends with 1 or 3 besides
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -16,6 +17,7 @@ import click
 
 from tcpwatch import __version__, settings
 from tcpwatch.kernel.printable import printable
+from tcpwatch.options import FilterCommand, options
 from tcpwatch.report.output import Output, OutputClosed, OutputError, abandon, complain
 from tcpwatch.settings import Settings, SettingsError
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 FAILED, INTERRUPTED = 2, 130
 WATCH_S = (0.1, 86_400.0)
 """Least and most seconds of `--for`."""
+EVENTS_INTERVAL_S = 0.2
+"""Seconds between the polls of `events`, unless somebody says otherwise."""
 _COMPLETION_VARIABLE = "_TCPWATCH_COMPLETE"
 
 
@@ -68,61 +72,6 @@ class Commands(click.Group):
         return FAILED
 
 
-class FilterCommand(click.Command):
-    """A command whose arguments are filter terms. `-term` is one too, though it looks like a flag."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Flags first, terms behind a `--`."""
-        flags: list[str] = []
-        terms: list[str] = []
-        known = {name: option for option in self.get_params(ctx) for name in option.opts if name.startswith("-")}
-        left = iter(args)
-        for arg in left:
-            if arg == "--":
-                terms.extend(left)
-            elif arg in known or arg.startswith("--"):
-                flags.append(arg)
-                if arg in known and not getattr(known[arg], "is_flag", True):
-                    value = next(left, None)
-                    if value is None:
-                        return super().parse_args(ctx, flags)  # click says that the value is missing
-                    flags.append(value)
-            else:
-                terms.append(arg)
-        return super().parse_args(ctx, [*flags, "--", *terms])
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The terms, as the filter itself explains them."""
-        from tcpwatch.model.filter import HELP
-
-        with formatter.section("Terms of FILTER, which must all hold"):
-            formatter.write_dl(list(HELP))
-
-
-_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-_OPTIONS: dict[str, _Decorator] = {
-    "interval": click.option("-i", "--interval", metavar="SECONDS", help="Time between polls, 0.1 to 3600 [1]."),
-    "budget": click.option("--budget", metavar="SHARE", help="Share of one core for polling, 0.01 to 1 [0.25]."),
-    "theme": click.option("--theme", metavar="NAME", help="Colour theme of the monitor."),
-    "source": click.option("--source", metavar="KIND", help="auto, sock_diag or psutil [auto]."),
-    "exact": click.option(
-        "-n", "--exact", is_flag=True, default=None, help="Numbers as they are, no names, no rounding."
-    ),
-    "config": click.option("--config", metavar="FILE", help="Configuration file, instead of the usual one."),
-}
-
-
-def _options(*keys: str) -> _Decorator:
-    """These settings as flags of a command."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for key in reversed(keys):
-            command = _OPTIONS[key](command)
-        return command
-
-    return decorate
-
-
 def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
     if not asked:
         return
@@ -131,7 +80,7 @@ def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> N
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@_options("interval", "budget", "theme", "source", "exact", "config")
+@options("interval", "budget", "theme", "source", "exact", "memory", "trace", "config")
 @click.option(
     "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
     help="Show the version and exit.",
@@ -166,7 +115,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 @root.command("list", cls=FilterCommand)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header line.")
-@_options("source", "exact", "config")
+@options("source", "exact", "config")
 @click.argument("filter_words", metavar="[FILTER]", nargs=-1)
 @click.pass_obj
 def list_sockets(
@@ -195,16 +144,16 @@ def list_sockets(
 @root.command("summary")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--for", "duration", metavar="SECONDS", help="Poll that long, and tell the counters' rates.")
-@_options("interval", "budget", "source", "exact", "config")
+@options("interval", "budget", "source", "exact", "trace", "config")
 @click.pass_obj
 def summarise(inherited: dict[str, Any], /, as_json: bool, duration: str | None, **flags: Any) -> None:
-    """Say how this host's TCP is: states, listeners and their queues, counters."""
+    """Say how this host's TCP is: states, listeners and their queues, counters; with --for how long flows live."""
     chosen, output = _settings(inherited, flags), Output()
     seconds = None if duration is None else _seconds(duration)
     from tcpwatch.model.rates import rates
     from tcpwatch.report import overview, polling, summary
 
-    with _expected_failures(), polling.monitoring(chosen, watch_queues=True) as monitor:
+    with _expected_failures(), polling.monitoring(chosen, watch_queues=True, events=seconds is not None) as monitor:
         first, last = polling.watch(monitor, seconds or 0.0)
     moved = None if seconds is None else rates(first.sample, last.sample)
     if as_json:
@@ -215,7 +164,7 @@ def summarise(inherited: dict[str, Any], /, as_json: bool, duration: str | None,
 
 @root.command("check")
 @click.option("--for", "duration", metavar="SECONDS", help="Poll that long [two intervals: three polls].")
-@_options("interval", "budget", "source", "config")
+@options("interval", "budget", "source", "trace", "config")
 @click.pass_context
 def check(context: click.Context, /, duration: str | None, **flags: Any) -> None:
     """Say what is wrong, one line a finding; made for monitoring systems and scripts.
@@ -227,15 +176,45 @@ def check(context: click.Context, /, duration: str | None, **flags: Any) -> None
     seconds = 2 * chosen.interval_s if duration is None else _seconds(duration)
     from tcpwatch.report import findings, polling
 
-    with _expected_failures(), polling.monitoring(chosen, watch_queues=True) as monitor:
+    with _expected_failures(), polling.monitoring(chosen, watch_queues=True, events=True) as monitor:
         found = findings.all_of(polling.views(monitor, seconds))
     output.write_text(f"{findings.line(one, output.colour)}\n" for one in found)
     context.exit(findings.exit_code(found))
 
 
-def _settings(inherited: dict[str, Any], flags: dict[str, Any]) -> Settings:
+@root.command("events", cls=FilterCommand)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--for", "duration", metavar="SECONDS", help="End after that long [when interrupted].")
+@options("interval", "budget", "source", "exact", "memory", "trace", "config")
+@click.argument("filter_words", metavar="[FILTER]", nargs=-1)
+@click.pass_obj
+def tell_events(
+    inherited: dict[str, Any], /, as_json: bool, duration: str | None, filter_words: tuple[str, ...], **flags: Any
+) -> None:
+    """Tell what happens to the flows that pass FILTER, one line an event, as it happens; made for pipes.
+
+    Changes of state from polls, destroy events and the trace; with the trace also repeated segments, resets and drops.
+    `state:` asks for the state that a flow comes into. The kernel is asked every 0.2 s unless told otherwise.
+    """
+    chosen, output = _settings(inherited, flags, Settings(interval_s=EVENTS_INTERVAL_S)), Output()
+    seconds = math.inf if duration is None else _seconds(duration)
+    wanted = _filter(" ".join(filter_words))
+    from tcpwatch.report import events, polling
+
+    write = output.write_data if as_json else output.write_text
+    reporter = events.Reporter(as_json, wanted, trace=chosen.trace, exact=chosen.exact, colour=output.colour)
+    with _expected_failures(), polling.monitoring(chosen, events=True, lasting=True) as monitor:
+        for view in polling.views(monitor, seconds):
+            news = reporter.step(view)
+            for loss in news.losses:
+                complain(loss)
+            write(news.lines)
+
+
+def _settings(inherited: dict[str, Any], flags: dict[str, Any], usual: Settings = settings.USUAL) -> Settings:
     """A command's own flags win over those before its name."""
-    return settings.load({**inherited, **{key: value for key, value in flags.items() if value is not None}})
+    own = {key: value for key, value in flags.items() if value is not None}
+    return settings.load({**inherited, **own}, usual=usual)
 
 
 def _seconds(words: str) -> float:

@@ -6,11 +6,13 @@ import pwd
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.event_watch import EventWatch
 from tcpwatch.kernel import processes, sysctl, uapi
 from tcpwatch.kernel.limits import DescriptorLimits
 from tcpwatch.kernel.messages import MessageError
@@ -38,17 +40,20 @@ def open_source(
     owners_least_s: float = OWNERS_LEAST_S,
     watch_queues: bool = False,
     ask_infos: bool = False,
+    events: bool = False,
+    trace: bool = False,
 ) -> Source:
     """The best source of this host, or the one that is asked for. Raises SourceError.
 
     `owners_least_s` is the time that each sample may spend on finding owners, if need be: a front end that draws once
     gives more than one that polls. With `watch_queues` a thread looks at the accept queues between two samples. With
-    `ask_infos` samples have the tcp_info of all flows: every one, or every few where there are very many.
+    `ask_infos` samples have the tcp_info of all flows: every one, or every few where there are very many. With `events`
+    they tell of every socket that was destroyed meanwhile, and with `trace` too of all that was traced, if it may be.
     """
     if kind == "psutil":
         return _psutil()
     try:
-        return LiveSource(owners_least_s, watch_queues, ask_infos)
+        return LiveSource(owners_least_s, watch_queues, ask_infos, events, trace)
     except (SockDiagError, MessageError) as error:
         if kind == "sock_diag":
             raise SourceError(f"{_reason(error)}; --source psutil shows less, but works without it") from error
@@ -71,7 +76,12 @@ class LiveSource:
     """sock_diag, /proc/net, /proc/sys/net and the processes of this network namespace."""
 
     def __init__(
-        self, owners_least_s: float = OWNERS_LEAST_S, watch_queues: bool = False, ask_infos: bool = False
+        self,
+        owners_least_s: float = OWNERS_LEAST_S,
+        watch_queues: bool = False,
+        ask_infos: bool = False,
+        events: bool = False,
+        trace: bool = False,
     ) -> None:
         """As `open_source`.
 
@@ -94,6 +104,8 @@ class LiveSource:
         except BaseException:
             self._diag.close()
             raise
+        self._events = EventWatch(trace) if events else None
+        self._tell_of_trace()
 
     def sample(self, watched: Iterable[int] = ()) -> Sample:
         """As Source.sample."""
@@ -103,9 +115,12 @@ class LiveSource:
             raise SourceError(_reason(error)) from error
 
     def _sample(self, watched: Iterable[int]) -> Sample:
+        destroyed = self._events.take_destroyed() if self._events else None
         begin = time.monotonic()
         bound = self._bound.table()
         dump = self._dump(bound)
+        traced = self._events.take_traced() if self._events else None
+        self._tell_of_trace()
         listeners, peaks = self._diag.listeners(), self._queues.take() if self._queues else {}
         drops = dict(zip(listeners.table["idiag_cookie"].tolist(), listeners.drops.tolist(), strict=True))
         now, monotonic = time.time(), time.monotonic()
@@ -146,7 +161,15 @@ class LiveSource:
             interfaces=self._names.interfaces(ordered.interface),
             tcp_info=self._tcp_info(table, cookie, watched),
             infos=infos_by_cookie(dump.infos, self._info_tables.take) if dump.infos else None,
+            destroyed=destroyed,
+            traced=traced,
+            begun=begin,
         )
+
+    def _tell_of_trace(self) -> None:
+        """Into `info`: a trace may also fail later."""
+        if self._events and self._events.no_trace != self.info.no_trace:
+            self.info = replace(self.info, no_trace=self._events.no_trace)
 
     def _dump(self, bound: NDArray[np.void]) -> Dump:
         if self._info_turns is None:
@@ -171,6 +194,8 @@ class LiveSource:
         """As Source.close."""
         if self._queues:
             self._queues.close()
+        if self._events:
+            self._events.close()
         self._diag.close()
         self._owners = OwnerFinder()  # a search that was not finished holds a directory of /proc open
 

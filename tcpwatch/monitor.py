@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -9,17 +10,25 @@ import numpy as np
 
 from tcpwatch.model import flows
 from tcpwatch.model.diagnosis.engine import Diagnosis
+from tcpwatch.model.ending import Ending
+from tcpwatch.model.flow_graphs import FlowGraphs
+from tcpwatch.model.flow_totals import Tally
 from tcpwatch.model.history import Series
 from tcpwatch.model.listening import Key
+from tcpwatch.model.lives import Lives
+from tcpwatch.model.past import Past
 from tcpwatch.model.path import PathSteps
 from tcpwatch.model.ports import Ephemeral, PortTrend, ephemeral
 from tcpwatch.model.queue_members import focus
 from tcpwatch.model.queues import Queues
 from tcpwatch.model.rates import rates
+from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
+from tcpwatch.model.scans import Scans
 from tcpwatch.model.states import LIFE_ORDER, State
+from tcpwatch.model.story import first_known, story
 from tcpwatch.model.teardown import Ages, TeardownSteps
-from tcpwatch.model.transitions import Origin, Transitions
+from tcpwatch.model.trace_state import Trace
 from tcpwatch.model.view import ARRIVALS, FlowDetail, Gauge, Pace, RateTrend, Trend, View
 from tcpwatch.source import Source
 from tcpwatch.thresholds import DEFAULT, Thresholds
@@ -38,9 +47,17 @@ class Monitor:
     """Polls a source and remembers what it needs to tell what changed. One thread calls `step`."""
 
     def __init__(
-        self, source: Source, interval_s: float = 1.0, budget: float = 0.25, thresholds: Thresholds = DEFAULT
+        self,
+        source: Source,
+        interval_s: float = 1.0,
+        budget: float = 0.25,
+        thresholds: Thresholds = DEFAULT,
+        memory_mib: int = 64,
     ) -> None:
-        """`budget` is the share of one core that polling may take, `thresholds` are those of the diagnosis."""
+        """`budget` is the share of one core that polling may take, `thresholds` are those of the diagnosis.
+
+        `memory_mib` is for what happened to flows, and those that closed.
+        """
         self.interval_s = interval_s
         """Seconds between steps that a person asked for; may be set at any time."""
         self.watched: frozenset[int] = frozenset()
@@ -55,7 +72,11 @@ class Monitor:
         self._counts: dict[State, int] = {}
         self._history = Series([state.name for state in LIFE_ORDER])
         self._rate_history = Series(TRENDS)
-        self._transitions = Transitions()
+        self._lives = Lives(memory_mib)
+        self._tally = Tally()
+        self._trace = Trace()
+        self._graphs = FlowGraphs()
+        self._scans = Scans()
         self._thresholds = thresholds
         self._queues = Queues(thresholds.syn_queue_share)
         self._port_trend = PortTrend()
@@ -69,10 +90,12 @@ class Monitor:
         watched, key = self.watched, self.focus
         asked = watched.union(self._queues.unknown, self._teardown.unknown, self._path.unknown)
         sample, before = self._source.sample(asked), self._sample
-        joined = flows.join(self._joined, sample) if self._joined else flows.first(sample)
-        self._remember(joined, sample)
+        earlier = self._joined
+        joined = flows.join(earlier, sample) if earlier else flows.first(sample)
+        lived = self._lives.step(joined, earlier, sample, before) if earlier and before else None
+        past = self._lives.past
         elapsed_s = sample.monotonic - before.monotonic if before else None
-        counts, earlier = _counted(sample), self._counts
+        counts, counted = _counted(sample), self._counts
         self._history.add(sample.monotonic, {state.name: count for state, count in counts.items()})
         moved = rates(before, sample) if before else {}
         queues = self._queues.step(joined, sample, before, moved)
@@ -81,6 +104,8 @@ class Monitor:
         self._step += 1
         self._sample, self._joined, self._counts = sample, joined, counts
         rows = joined.rows
+        self._graphs.step(sample, rows, watched)
+        tells_ends = sample.destroyed is not None
         ports = self._port_trend.step(sample.monotonic, ephemeral(rows, sample))
         view = View(
             step=self._step,
@@ -91,7 +116,7 @@ class Monitor:
             ended=len(joined.ended_cookie),
             elapsed_s=elapsed_s,
             counts=counts,
-            count_rates={s: (n - earlier[s]) / elapsed_s for s, n in counts.items()} if elapsed_s else {},
+            count_rates={s: (n - counted[s]) / elapsed_s for s, n in counts.items()} if elapsed_s else {},
             rates=moved,
             trend=self._trend(),
             listeners=queues.listeners,
@@ -108,25 +133,22 @@ class Monitor:
             ephemeral=ports,
             teardown=self._teardown.step(rows, sample, moved),
             path=self._path.step(rows, sample, moved),
-            details={cookie: self._detail(sample, cookie) for cookie in watched},
+            details={
+                cookie: self._detail(joined.rows, sample, past, elapsed_s or math.nan, cookie) for cookie in watched
+            },
             focus=focus(key, rows, queues.traffic) if key is not None else None,
             pace=self._pace(time.monotonic() - wall, time.thread_time() - cpu),
             thresholds=self._thresholds,
+            past=past,
+            flows=self._tally.step(sample.monotonic, lived, past) if tells_ends else None,
+            trace=self._trace.step(sample, elapsed_s, self._lives.foreign, self._lives.unsure),
+            scans=self._scans.step(sample.monotonic, sample.traced, sample.table) if sample.traced else (),
         )
         return replace(view, findings=self._diagnosis.step(view))
 
     def close(self) -> None:
         """Close the source."""
         self._source.close()
-
-    def _remember(self, joined: flows.Joined, sample: Sample) -> None:
-        new, changed = joined.new, joined.changed
-        state, cookie = sample.state, sample.cookie
-        none = np.zeros
-        add = self._transitions.add
-        add(sample.time, joined.ended_cookie, joined.ended_state, none(len(joined.ended_state), np.uint8), Origin.POLL)
-        add(sample.time, cookie[changed], joined.old_state, state[changed], Origin.POLL)
-        add(sample.time, cookie[new], none(len(new), np.uint8), state[new], Origin.POLL)
 
     def _trend(self) -> Trend:
         slot_s, values = self._history.window(TREND_S)
@@ -138,8 +160,16 @@ class Monitor:
         slot_s, values = self._rate_history.window(TREND_S)
         return RateTrend(slot_s, {name: tuple(column) for name, column in zip(TRENDS, values.T.tolist(), strict=True)})
 
-    def _detail(self, sample: Sample, cookie: int) -> FlowDetail:
-        return FlowDetail(sample.tcp_info.get(cookie), self._transitions.of(cookie))
+    def _detail(self, rows: Rows, sample: Sample, past: Past, slack_s: float, cookie: int) -> FlowDetail:
+        told, at, closed = past.of([cookie])[cookie], rows.find(cookie), past.closed_of(cookie)
+        now = State(int(rows.state[at])) if at is not None else None
+        return FlowDetail(
+            sample.tcp_info.get(cookie),
+            told,
+            story(told, first_known(rows, at, slack_s), now),
+            Ending(int(closed["ending"])) if closed is not None else None,
+            self._graphs.of(cookie),
+        )
 
     def _pace(self, duration_s: float, cpu_s: float) -> Pace:
         asked_s = self.interval_s

@@ -6,7 +6,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ SourceKind = Literal["auto", "sock_diag", "psutil"]
 
 INTERVAL_S = (0.1, 3600.0)
 BUDGET = (0.01, 1.0)
+MEMORY_MIB = (1, 65_536)
 THEME_LIMIT = 64
 CONFIG_VARIABLE = "TCPWATCH_CONFIG"
 CONFIG_LIMIT = 1 << 20
@@ -41,6 +42,10 @@ class Settings:
     """Where samples come from; auto: sock_diag, else psutil."""
     exact: bool = False
     """Numbers as they are, instead of names and rounded ones."""
+    memory_mib: int = 64
+    """What the story of the flows may take, 1 to 65536 MiB."""
+    trace: bool = True
+    """Whether the kernel's tracepoints are used, where that is possible."""
     thresholds: Thresholds = DEFAULT
     """Where the rules of the diagnosis begin to speak; in the file alone, a table of that name."""
 
@@ -64,6 +69,10 @@ def _number_within(low: float, high: float) -> Callable[[Any], bool]:
         return number and low <= value <= high  # not true of NaN either
 
     return accepts
+
+
+def _whole_within(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _switch(text: str) -> bool:
@@ -99,15 +108,25 @@ _RULES: dict[str, _Rule] = {
         lambda value: isinstance(value, str) and value in ("auto", "sock_diag", "psutil"),
     ),
     "exact": _Rule("exact", "true or false", lambda value: isinstance(value, bool), _switch),
+    "memory": _Rule(
+        "memory_mib",
+        f"a whole number of MiB from {MEMORY_MIB[0]} to {MEMORY_MIB[1]}",
+        _whole_within(*MEMORY_MIB),
+        int,
+    ),
+    "trace": _Rule("trace", "true or false", lambda value: isinstance(value, bool), _switch),
 }
 """The key in the file → its rule. The variable is TCPWATCH_ and the key in capitals, the flag is -- and the key."""
 
 KEYS: tuple[str, ...] = tuple(_RULES)
+USUAL = Settings()
 THRESHOLDS = "thresholds"
 
 
-def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings that hold now. Raises SettingsError.
+def load(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, usual: Settings = USUAL
+) -> Settings:
+    """The settings that hold now; `usual` are a command's defaults. Raises SettingsError.
 
     `flags` has the keys of the file, and `config` for the file; None stands for a flag that was not given. An empty
     variable counts as one that is not set.
@@ -122,7 +141,7 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
     for key, value in given.items():
         chosen[key] = _from_words(key, value, f"--{key}")
     thresholds = chosen.pop(THRESHOLDS, DEFAULT)
-    return Settings(**{_RULES[key].field: value for key, value in chosen.items()}, thresholds=thresholds)
+    return replace(usual, thresholds=thresholds, **{_RULES[key].field: value for key, value in chosen.items()})
 
 
 def _from_words(key: str, value: str | bool, place: str) -> Any:

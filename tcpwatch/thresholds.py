@@ -23,6 +23,8 @@ class Thresholds:
     """Resets sent, the last 10 s against the minute before. [H]"""
     resets_per_s: float = 5.0
     """Resets sent per second below which nothing is said. [H]"""
+    port_scan_ports: float = 20
+    """Closed ports that one source tried in the last 10 s: port-scan. [H]"""
 
     time_wait_share: float = 0.8
     """TIME_WAIT of tcp_max_tw_buckets: time-wait-buildup warns. [H]"""

@@ -19,7 +19,7 @@ from tcpwatch.model.view import Pace, View
 from tcpwatch.report import polling
 from tcpwatch.settings import Settings
 from tcpwatch.source import SourceError
-from tests.report.views import small_host
+from tests.report.views import a_story, small_host
 
 
 class StandIn:
@@ -43,12 +43,18 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result
     return lambda *args, **extra: CliRunner().invoke(cli.root, args, **extra)
 
 
+EXTRA: dict[str, bool] = {}
+"""What a monitor was asked for last, besides."""
+
+
 def stand_in(monkeypatch: pytest.MonkeyPatch, *views: View) -> list[Settings]:
     seen: list[Settings] = []
+    EXTRA.clear()
 
     @contextmanager
-    def monitoring(settings: Settings, watch_queues: bool = False) -> Iterator[StandIn]:
+    def monitoring(settings: Settings, watch_queues: bool = False, **extra: bool) -> Iterator[StandIn]:
         seen.append(settings)
+        EXTRA.update(extra)
         yield StandIn(*views)
 
     monkeypatch.setattr(polling, "monitoring", monitoring)
@@ -66,10 +72,11 @@ def failure(result: Result) -> str:
 def test_version_and_help(run: Callable[..., Result]) -> None:
     result = run("--version")
     assert (result.exit_code, result.output) == (0, f"tcpwatch {__version__}\n")
-    for args in (["-h"], ["--help"], ["list", "-h"], ["summary", "--help"]):
+    for args in (["-h"], ["--help"], ["list", "-h"], ["summary", "--help"], ["events", "-h"]):
         result = run(*args)
         assert result.exit_code == 0 and result.stdout.startswith("Usage: ") and result.stderr == ""
-    assert "state:" in run("list", "--help").stdout, "the filter's terms"
+    for command in ("list", "events"):
+        assert "state:" in run(command, "--help").stdout, "the filter's terms"
 
 
 def test_list(run: Callable[..., Result]) -> None:
@@ -205,6 +212,9 @@ def test_settings_reach_the_monitor(run: Callable[..., Result], monkeypatch: pyt
         (["summary", "--for", "nan"], '--for must be a number of seconds from 0.1 to 86400, not "nan"'),
         (["summary", "--for", "\x1b"], "--for must be"),
         (["check", "--for", "x"], '--for must be a number of seconds from 0.1 to 86400, not "x"'),
+        (["events", "--for", "x"], '--for must be a number of seconds from 0.1 to 86400, not "x"'),
+        (["events", "prt:80"], "did you mean port:"),
+        (["events", "--memory", "0"], "--memory must be a whole number of MiB from 1 to 65536"),
         (["summary", "extra"], "unexpected extra argument"),
         ([], "the monitor needs a terminal"),
     ],
@@ -213,13 +223,49 @@ def test_refusals(args: list[str], said: str, run: Callable[..., Result]) -> Non
     assert said in failure(run(*args))
 
 
-@pytest.mark.parametrize("command", ["list", "summary", "check"])
+@pytest.mark.parametrize("command", ["list", "summary", "check", "events"])
 def test_no_source(command: str, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    def monitoring(settings: Settings, watch_queues: bool = False) -> Any:
+    def monitoring(settings: Settings, **extra: bool) -> Any:
         raise SourceError("sock_diag cannot be used here")
 
     monkeypatch.setattr(polling, "monitoring", monitoring)
     assert failure(run(command)) == "sock_diag cannot be used here"
+
+
+@pytest.mark.parametrize(
+    ("args", "asked"),
+    [
+        (["list"], {}),
+        (["summary"], {"events": False}),
+        (["summary", "--for", "0.1"], {"events": True}),
+        (["check", "--for", "0.1"], {"events": True}),
+        (["events", "--for", "0.1"], {"events": True, "lasting": True}),
+    ],
+    ids=" ".join,
+)
+def test_who_asks_for_events(
+    args: list[str], asked: dict[str, bool], run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = stand_in(monkeypatch, small_host())
+    run(*args)
+    assert asked == EXTRA and seen[0].trace
+    run("--no-trace", *args)
+    assert not seen[1].trace
+
+
+def test_events(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    views = [replace(view, pace=Pace(0.0, 0.0, 0.1, 0.1)) for view in a_story()]
+    seen = stand_in(monkeypatch, *views)
+    result = run("events", "--json", "--for", "0.25", "--trace")
+    assert result.exit_code == 0 and result.stderr == "tcpwatch: 3 trace events were lost\n"
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["new"] for one in told] == ["ESTABLISHED", "FIN_WAIT_1", "CLOSED", None, None]
+    assert seen[0] == Settings(interval_s=0.2), "more often than others"
+    stand_in(monkeypatch, *views)
+    assert run("events", "--json", "state:fin-wait-1", "--for", "0.25").stdout.count("\n") == 1
+    seen = stand_in(monkeypatch, *views)
+    assert "ESTABLISHED → FIN_WAIT_1" in run("events", "-i", "0.1", "--for", "0.25", "-state:listen").stdout
+    assert seen[0].interval_s == 0.1
 
 
 def test_the_monitor_gets_its_settings(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +282,7 @@ def test_the_monitor_gets_its_settings(run: Callable[..., Result], monkeypatch: 
 
 
 def test_interrupted_while_it_works(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    def monitoring(settings: Settings, watch_queues: bool = False) -> Any:
+    def monitoring(settings: Settings, **extra: bool) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(polling, "monitoring", monitoring)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -73,6 +74,52 @@ def test_real_summary(connection: tuple[int, int], environ: dict[str, str]) -> N
     assert [one["accept_queue"] for one in mine] == [{"depth": 1, "limit": 7}]
     assert facts["states"]["LISTEN"] >= 1 and facts["sockets"] == sum(facts["states"].values())
     assert set(facts["rates"]) <= set(facts["counters"]) and "CurrEstab" not in facts["rates"]
+    assert set(facts["flows"]) == {"opened_per_s", "ended_per_s", "lifetime_ms", "exact", "window_s"}
+
+
+def test_real_events(environ: dict[str, str]) -> None:
+    """A connection that begins, ends, and is told of with its ends: whoever runs this, with a trace or without."""
+    process = start(["events", "--json", "addr:127.0.0.1"], environ, bufsize=1)
+    assert process.stdout is not None
+    try:
+        told = _told_of_a_connection(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err == "" or err.startswith("tcpwatch: no trace ("), err
+    assert not list(Path("/sys/kernel/tracing/instances").glob(f"tcpwatch-{process.pid}*")), "nothing is left behind"
+    assert {one["what"] for one in told} == {"state"}
+    assert {one["origin"] for one in told} <= {"poll", "event", "trace"}
+
+
+def _told_of_a_connection(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """What is told of connections that are made one after the other, until the end of one is."""
+    assert process.stdout is not None
+    told: list[dict[str, Any]] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+        while not any(one["ending"] == "closed by us" for one in told):
+            with closing(socket.create_connection(("127.0.0.1", port))) as client:
+                server.accept()[0].close()
+                client.recv(1)
+            while select.select([process.stdout], [], [], 0.3)[0]:
+                one = json.loads(process.stdout.readline())
+                told += [one] * (port in (one["local_port"], one["remote_port"]))
+    return told
+
+
+def test_events_end_quietly_when_their_reader_does(environ: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    process = start(["events"], environ, stdout=writer)
+    os.close(writer)
+    os.close(reader)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        while process.poll() is None:
+            socket.create_connection(server.getsockname()).close()
+            server.accept()[0].close()
+    code, _, err = end(process)
+    assert code == 0 and (err == "" or err.startswith("tcpwatch: no trace (")), err
 
 
 COMMANDS = [
@@ -123,11 +170,12 @@ def test_the_monitor_without_a_terminal(environ: dict[str, str]) -> None:
     assert err.startswith("tcpwatch: the monitor needs a terminal") and err.count("\n") == 1
 
 
-def test_interrupted(environ: dict[str, str]) -> None:
+@pytest.mark.parametrize("args", [["summary", "--for", "60"], ["events", "addr:192.0.2.1"]], ids=" ".join)
+def test_interrupted(args: list[str], environ: dict[str, str]) -> None:
     def default_interrupt() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
 
-    process = start(["summary", "--for", "60"], environ, preexec_fn=default_interrupt)
+    process = start([*args, "--no-trace"], environ, preexec_fn=default_interrupt)
     try:
         wait_until(lambda: has_socket(process.pid))
         process.send_signal(signal.SIGINT)

@@ -45,6 +45,8 @@ def imported(args: list[str], home: Path) -> tuple[int, set[str]]:
         (["list", "prt:1"], 2, {"tcpwatch.source", "tcpwatch.report.table"}),
         (["summary"], 0, {"tcpwatch.report.listing", "tcpwatch.report.table", "tcpwatch.model.filter"}),
         (["summary", "--json", "--for", "0.1"], 0, {"tcpwatch.report.listing", "tcpwatch.model.filter"}),
+        (["events", "--for", "0.1"], 0, {"tcpwatch.report.overview", "tcpwatch.report.listing"}),
+        (["events", "prt:1"], 2, {"tcpwatch.source", "tcpwatch.report.events"}),
     ],
 )
 def test_headless(args: list[str], code: int, absent: set[str], tmp_path: Path) -> None:

@@ -149,12 +149,21 @@ def test_details_of_those_that_are_watched() -> None:
     assert source.watched == [frozenset(), {2, 77}, {2, 77}, frozenset()]
 
 
-def test_a_birth_is_told_as_one() -> None:
-    monitor = Monitor(FakeSource(sample(5), sample(6, HALF)))
+def test_a_half_open_connection_is_told_of_when_it_is_one_no_more() -> None:
+    """A flood's half-open connections would push all others out of what is remembered."""
+    open_ = sock("ESTAB", "10.0.0.1:80", "10.0.0.2:4000", cookie=3)
+    monitor = Monitor(FakeSource(sample(5), sample(6, HALF), sample(7, open_)))
     monitor.step()
     monitor.watched = frozenset({3})
-    (change,) = monitor.step().details[3].transitions
-    assert (change.old, change.new) == (None, State.SYN_RCVD)
+    detail = monitor.step().details[3]
+    assert detail.transitions == ()
+    (stretch,) = detail.story.stretches
+    assert (stretch.state, stretch.begin.time, stretch.begin.slack_s, stretch.least) == (
+        State.SYN_RCVD, NOW + 12, 1.0, False,
+    )  # fmt: skip
+    birth, done = monitor.step().details[3].transitions
+    assert (birth.old, birth.new, birth.time) == (None, State.SYN_RCVD, NOW + 12)
+    assert (done.old, done.new, done.time) == (State.SYN_RCVD, State.ESTABLISHED, NOW + 14)
 
 
 # Pace ---------------------------------------------------------------------------------------------
@@ -204,7 +213,8 @@ def test_a_long_night_takes_no_more_memory() -> None:
         sizes.add(monitor._history.nbytes)
     assert len(sizes) == 1
     assert sizes.pop() < 2**20
-    assert len(monitor._transitions) <= 1 << 18
+    assert len(view.past.transitions) > 0
+    assert view.past.transitions_ever == 1499 * 60
     assert (view.opened, view.ended, len(view.rows)) == (30, 30, 30)
     assert np.array_equal(view.rows.first_seen, np.full(30, view.sample.time))
 

@@ -33,7 +33,7 @@ def refusal(flags: dict[str, object] | None, environ: dict[str, str]) -> str:
 
 
 def test_defaults(home: dict[str, str]) -> None:
-    assert settings.load({}, home) == Settings(1.0, 0.25, None, "auto", False)
+    assert settings.load({}, home) == Settings(1.0, 0.25, None, "auto", False, 64, True)
     assert settings.load({}, {}) == Settings(), "without a home there is no file"
 
 
@@ -44,6 +44,28 @@ def test_each_place_wins_over_the_one_before(home: dict[str, str]) -> None:
     assert settings.load({}, environ) == Settings(3.0, 0.5, "nord", "auto", False)
     flags = {"interval": "4", "exact": True, "budget": None}
     assert settings.load(flags, environ) == Settings(4.0, 0.5, "nord", "auto", True)
+
+
+def test_a_command_may_have_defaults_of_its_own(home: dict[str, str]) -> None:
+    usual = Settings(interval_s=0.2)
+    assert settings.load({}, home, usual) == usual
+    assert settings.load({}, {**home, "TCPWATCH_INTERVAL": "3"}, usual).interval_s == 3
+    write(home, "interval = 2")
+    assert settings.load({}, home, usual).interval_s == 2
+
+
+def test_memory_and_trace(home: dict[str, str]) -> None:
+    write(home, "memory = 1\ntrace = false")
+    assert (settings.load({}, home).memory_mib, settings.load({}, home).trace) == (1, False)
+    chosen = settings.load({"memory": " 65536 ", "trace": True}, {**home, "TCPWATCH_TRACE": "0"})
+    assert (chosen.memory_mib, chosen.trace) == (65_536, True)
+    assert settings.load({}, {**home, "TCPWATCH_TRACE": "on"}).trace
+    assert refusal({}, {**home, "TCPWATCH_TRACE": "maybe"}) == 'TCPWATCH_TRACE must be true or false, not "maybe"'
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "65537", "1.5", "64 MiB", "1e3", "", "nan", "9" * 5000])
+def test_no_memory(text: str, home: dict[str, str]) -> None:
+    assert refusal({"memory": text}, home).startswith("--memory must be a whole number of MiB from 1 to 65536, not ")
 
 
 def test_the_file_is_found_where_it_is_asked_for(home: dict[str, str], tmp_path: Path) -> None:
@@ -93,6 +115,10 @@ def test_no_intervals(text: str, home: dict[str, str]) -> None:
         ('source = "ss"', 'source must be one of auto, sock_diag, psutil, not "ss"'),
         ("exact = 1", "exact must be true or false, not 1"),
         ("exact = 2024-01-01", "exact must be true or false, not 2024-01-01"),
+        ("memory = 1.0", "memory must be a whole number of MiB from 1 to 65536, not 1.0"),
+        ("memory = true", "memory must be a whole number of MiB from 1 to 65536, not true"),
+        ('memory = "64"', 'memory must be a whole number of MiB from 1 to 65536, not "64"'),
+        ("trace = 0", "trace must be true or false, not 0"),
         ("[interval]", "interval must be a number of seconds from 0.1 to 3600, not a table"),
         ("intervall = 1", 'unknown key "intervall": did you mean interval? the keys are interval, budget, theme, '),
         ("interval_s = 1", 'unknown key "interval_s": did you mean interval?'),

@@ -17,6 +17,12 @@ TCPDIAG_GETSOCK = 18
 """The old request: answers for IPv4 and IPv6 in one walk of the hash table."""
 SOCK_DIAG_BY_FAMILY = 20
 
+SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY = 1, 3
+"""Multicast groups of NETLINK_SOCK_DIAG: what is freed of a network namespace's TCP sockets."""
+SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
+SO_RCVBUFFORCE, SO_MEMINFO = 33, 55
+"""As include/uapi/asm-generic/socket.h has them; alpha, parisc and sparc number otherwise."""
+
 AF_INET, AF_INET6 = 2, 10
 IPPROTO_TCP = 6
 

@@ -40,6 +40,21 @@ def addresses(sample: Sample, row: NDArray[np.intp], name: str) -> NDArray[np.ui
     return number
 
 
+def both_ends(
+    rows: NDArray[np.void],
+    sport: str = "idiag_sport",
+    dport: str = "idiag_dport",
+    src: str = "idiag_src",
+    dst: str = "idiag_dst",
+) -> NDArray[np.uint64]:
+    """One number for the local and the remote end of each row of uapi.SOCKET, or of a table with other names."""
+    number = rows[sport].astype(np.uint64) << np.uint64(16) | rows[dport].astype(np.uint64)
+    for name in (src, dst):
+        halves = np.ascontiguousarray(rows[name]).view("=u8").reshape(-1, 2)
+        number = mixed(mixed(number ^ halves[:, 0]) ^ halves[:, 1])
+    return number
+
+
 def remote_text(sample: Sample, at: int, port: bool = True) -> str:
     """The remote end of one row: `192.0.2.1:443`, or the address alone."""
     row = sample.table[at]

@@ -32,8 +32,12 @@ class Joined:
     ended_cookie: NDArray[np.uint64]
     ended_state: NDArray[np.uint8]
     """All flows that ended, and the state in which they were last seen."""
+    gone: NDArray[np.intp]
+    """Where these were among the rows before."""
     changed: NDArray[np.intp]
     """Rows whose state is another than before."""
+    was: NDArray[np.intp]
+    """Where these were among the rows before."""
     old_state: NDArray[np.uint8]
     """Their states before."""
     new: NDArray[np.intp]
@@ -63,7 +67,9 @@ def first(sample: Sample) -> Joined:
         closed=rows.take(none),
         ended_cookie=sample.cookie[:0],
         ended_state=sample.state[:0],
+        gone=none,
         changed=none,
+        was=none,
         old_state=sample.state[:0],
         new=none,
         listening=listening,
@@ -98,7 +104,9 @@ def join(earlier: Joined, sample: Sample) -> Joined:
         closed=_closed(before, gone, sample.time),
         ended_cookie=before.cookie[gone],
         ended_state=before.state[gone],
+        gone=gone,
         changed=changed,
+        was=np.flatnonzero(stays)[differs],
         old_state=old_state,
         new=new,
         listening=listening,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,22 @@ _MAPPED = 0xFFFF << 32
 ANY4, ANY6 = (0, _MAPPED), (0, 0)
 NOBODY = -1
 """Stands for the key of a socket that no listener takes."""
+
+
+class Locals(Protocol):
+    """Sockets, as far as it matters whose they are: aligned columns, as a Sample has them."""
+
+    @property
+    def table(self) -> NDArray[np.void]:
+        """uapi.SOCKET"""
+
+    @property
+    def local_port(self) -> NDArray[np.uint16]:
+        """Of each."""
+
+    @property
+    def family(self) -> NDArray[np.uint8]:
+        """Of each."""
 
 
 class Key(NamedTuple):
@@ -59,7 +75,7 @@ class Listening:
         key = np.array([places[key] for key in of_row], np.int32)
         return cls(keys, row, key, _alone(keys))
 
-    def takers(self, sample: Sample, where: NDArray[np.intp]) -> NDArray[np.int32]:
+    def takers(self, sample: Locals, where: NDArray[np.intp]) -> NDArray[np.int32]:
         """For each of these rows the index of the key that takes what comes to its local end, or NOBODY.
 
         The port alone does not tell: the same number may be a client's on another address.
@@ -74,7 +90,7 @@ class Listening:
             taker[there] = self._by_address(sample, where[there], number)
         return taker
 
-    def _by_address(self, sample: Sample, where: NDArray[np.intp], port: int) -> NDArray[np.int32]:
+    def _by_address(self, sample: Locals, where: NDArray[np.intp], port: int) -> NDArray[np.int32]:
         taker = np.full(len(where), NOBODY, np.int32)
         left = np.ones(len(where), np.bool_)
         for at, key in enumerate(self.keys):
@@ -112,7 +128,7 @@ def _keys_of(listening: NDArray[np.void]) -> list[Key]:
     return [Key(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _takes(key: Key, sample: Sample, where: NDArray[np.intp]) -> NDArray[np.bool_]:
+def _takes(key: Key, sample: Locals, where: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Whether a listener takes what comes to the local address of these rows."""
     v4 = sample.family[where] == uapi.AF_INET
     hit = _address_fits(key, sample.table, where, v4)
@@ -144,6 +160,8 @@ def _address_fits(
 
 def first_words(table: NDArray[np.void], name: str) -> NDArray[np.uint32]:
     """The first four bytes of every address in this column, which are all of an IPv4 one, as numbers."""
+    if not len(table):
+        return np.empty(0, np.uint32)
     at = table.dtype.fields[name][1]  # type: ignore[index]  # it has fields
     return np.ndarray(len(table), ">u4", table, at, table.strides)
 

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel import uapi
+from tcpwatch.kernel.destroyed import Destroyed
 from tcpwatch.kernel.processes import Owner
 from tcpwatch.kernel.tcp_info import FlowInfos
+from tcpwatch.kernel.trace_events import Traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class SourceInfo:
     """Empty for the namespace of the host, else the name by which a person asked for another."""
     missing: tuple[str, ...] = ()
     """What this source cannot tell, in words, for the header: "no queues", "no timers", ..."""
+    no_trace: str = "not asked for"
+    """Why there is no trace, in words: "needs root", "switched off", ...; empty where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,12 @@ class Sample:
     """Cookie → tcp_info of the sockets that were asked for (fields without `tcpi_`)."""
     infos: Infos | None = None
     """The same of all flows, as far as their throughput needs it; None where this sample did not ask for it."""
+    destroyed: Destroyed | None = None
+    """Sockets that were freed before this sample's dump began, and after the one before it; None where nobody asked."""
+    traced: Traced | None = None
+    """What was traced until this sample's dump had ended, since the sample before; None where there is no trace."""
+    begun: float = 0.0
+    """Monotonic seconds when the dump began: `destroyed` tells of what happened before."""
 
 
 _LISTEN, _NEW_SYN_RECV, _BOUND_INACTIVE = 10, 12, 13

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tcpwatch.kernel.processes import UNKNOWN_PERMISSION
 from tcpwatch.model.diagnosis.finding import Finding
+from tcpwatch.model.ending import Ending
+from tcpwatch.model.flow_graphs import FlowGraph
+from tcpwatch.model.flow_totals import FlowTotals
 from tcpwatch.model.half_open import HalfOpen
 from tcpwatch.model.listeners import Listener
 from tcpwatch.model.listening import Key
+from tcpwatch.model.past import Past
 from tcpwatch.model.path import Path
 from tcpwatch.model.ports import Ephemeral
 from tcpwatch.model.queue_history import QueueTrend
 from tcpwatch.model.queue_members import Focus
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
+from tcpwatch.model.scans import Scan
 from tcpwatch.model.states import State
+from tcpwatch.model.story import Story
 from tcpwatch.model.teardown import Teardown
+from tcpwatch.model.trace_state import TraceState
 from tcpwatch.model.transitions import Transition
 from tcpwatch.thresholds import DEFAULT, Thresholds
 
@@ -89,7 +96,13 @@ class FlowDetail:
     tcp_info: Mapping[str, int] | None
     """Fields without `tcpi_`; None where the socket has none or has gone."""
     transitions: tuple[Transition, ...]
-    """Changes of state that were seen, oldest first."""
+    """What happened to it, oldest first, whoever told it."""
+    story: Story = field(default_factory=Story)
+    """The same put together: its states, each with its time and how that is known."""
+    ending: Ending | None = None
+    """How its full socket ended, though it may go on in TIME_WAIT; None while it has not."""
+    graph: FlowGraph | None = None
+    """Its figures since it is watched; None where the source does not tell them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +158,13 @@ class View:
     """Where the rules begin to speak."""
     findings: tuple[Finding, ...] = ()
     """What is wrong, the most severe first."""
+    past: Past = field(default_factory=Past)
+    """What happened to flows, and those that closed lately."""
+    flows: FlowTotals | None = None
+    """How many open and end, and how long they live; None where the source does not tell of ends."""
+    trace: TraceState = field(default_factory=TraceState)
+    scans: tuple[Scan, ...] = ()
+    """Who met a reset at several ports of this host in the last seconds; needs the trace."""
 
     @property
     def hidden_owners(self) -> int:

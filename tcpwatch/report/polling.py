@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tcpwatch.live_source import open_source
+from tcpwatch.live_source import OWNERS_LEAST_S, open_source
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.settings import Settings
@@ -17,22 +20,50 @@ PATIENCE_S = 10.0
 
 
 @contextmanager
-def monitoring(settings: Settings, watch_queues: bool = False) -> Iterator[Monitor]:
-    """A monitor of this host, closed in the end; `watch_queues` as `open_source` has it. Raises SourceError."""
-    monitor = Monitor(
-        open_source(settings.source, PATIENCE_S, watch_queues),
-        settings.interval_s,
-        settings.budget,
-        settings.thresholds,
-    )
+def monitoring(
+    settings: Settings, watch_queues: bool = False, events: bool = False, lasting: bool = False
+) -> Iterator[Monitor]:
+    """A monitor of this host, closed in the end; `watch_queues` and `events` as `open_source` has them.
+
+    With `events` the trace is used too, where the settings allow it. One that is `lasting` finds owners bit by bit, so
+    that no step takes long. Raises SourceError.
+    """
+    with _terminable():
+        source = open_source(
+            settings.source,
+            OWNERS_LEAST_S if lasting else PATIENCE_S,
+            watch_queues,
+            events=events,
+            trace=events and settings.trace,
+        )
+        monitor = Monitor(source, settings.interval_s, settings.budget, settings.thresholds, settings.memory_mib)
+        try:
+            yield monitor
+        finally:
+            monitor.close()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A signal that ends the process leaves nothing behind in the kernel: the trace costs all that it tells of."""
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    for number in numbers:  # those that whoever started it does not want ignored, as nohup does
+        signal.signal(number, leave)
     try:
-        yield monitor
+        yield
     finally:
-        monitor.close()
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def views(monitor: Monitor, seconds: float) -> Iterator[View]:
-    """The Views of so many seconds, one at least, polled as often as the interval and the budget say."""
+    """The Views of so many seconds (math.inf: without end), one at least, as often as the interval and budget say."""
     deadline = time.monotonic() + seconds
     yield (last := monitor.step())
     while (left_s := deadline - time.monotonic()) > 0:

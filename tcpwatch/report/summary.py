@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from tcpwatch.model.flow_totals import FlowTotals
 from tcpwatch.model.listeners import Listener
 from tcpwatch.model.states import LIFE_ORDER
+from tcpwatch.model.totals_text import PERCENTILES
 from tcpwatch.model.view import View
 from tcpwatch.report import findings
 
@@ -18,7 +20,8 @@ RATE_DIGITS = 3
 def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, Any]:
     """The facts of a View; `rates` (counter → increase per second) only where it was watched for a while.
 
-    None stands for what is not known. `time` is RFC 3339 in UTC, queues count connections, `drops` segments.
+    None stands for what is not known. `time` is RFC 3339 in UTC, queues count connections, `drops` segments; `flows`
+    need more than one look.
     """
     sample = view.sample
     return {
@@ -37,6 +40,7 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
         "counters": dict(sample.counters),
         "rates": {name: round(rate, RATE_DIGITS) for name, rate in (rates or {}).items()},
         "findings": [findings.as_object(finding) for finding in view.findings],
+        "flows": None if rates is None or view.flows is None else _flows(view.flows),
     }
 
 
@@ -48,6 +52,22 @@ def as_json(facts: Mapping[str, Any]) -> str:
 def rfc3339(unix_s: float) -> str:
     """`2023-11-14T22:13:20.000Z`."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _flows(flows: FlowTotals) -> dict[str, Any]:
+    """Of all flows: lifetimes that are not `exact` are at most what is told."""
+    totals, life = flows.all, flows.all.lifetime_ms
+    return {
+        "opened_per_s": round(totals.opened_per_s, RATE_DIGITS),
+        "ended_per_s": round(totals.ended_per_s, RATE_DIGITS),
+        "lifetime_ms": {name: _rounded(getattr(life, name)) for name in PERCENTILES},
+        "exact": round(totals.exact, RATE_DIGITS),
+        "window_s": round(flows.window_s, RATE_DIGITS),
+    }
+
+
+def _rounded(figure: float | None) -> float | None:
+    return None if figure is None else round(figure, RATE_DIGITS)
 
 
 def _listener(one: Listener) -> dict[str, Any]:

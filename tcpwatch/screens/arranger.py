@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -53,19 +54,22 @@ class Request:
 
 Answer = tuple[Request, Arranged | Exception]
 
+Q = TypeVar("Q")
+A = TypeVar("A")
 
-class Arranger:
+
+class Arranger(Generic[Q, A]):
     """Answers the latest request; those that came while it was busy with another, save the last, are forgotten."""
 
-    def __init__(self, deliver: Callable[[Answer], object]) -> None:
-        """`deliver` is called in the thread."""
-        self._deliver = deliver
-        self._latest: Request | None = None
+    def __init__(self, answer: Callable[[Q], A], deliver: Callable[[tuple[Q, A | Exception]], object]) -> None:
+        """Both are called in the thread."""
+        self._answer, self._deliver = answer, deliver
+        self._latest: Q | None = None
         self._asked = threading.Event()
         self._stopped = False
         self._thread: threading.Thread | None = None
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: Q) -> None:
         """Arrange this as soon as what is being arranged is done."""
         self._latest = request
         if self._thread is None:
@@ -87,12 +91,11 @@ class Arranger:
                 return
             request, self._latest = self._latest, None
             if request is not None:
-                self._deliver((request, _answer(request)))
+                self._deliver((request, self._answered(request)))
 
-
-def _answer(request: Request) -> Arranged | Exception:
-    """A bug here belongs to the UI, which can end the app; a dead thread would only leave an old picture."""
-    try:
-        return request.arranged()
-    except Exception as error:
-        return error
+    def _answered(self, request: Q) -> A | Exception:
+        """A bug here belongs to the UI, which can end the app; a dead thread would only leave an old picture."""
+        try:
+            return self._answer(request)
+        except Exception as error:
+            return error

@@ -64,7 +64,7 @@ class ConnectionsPage(TablePage):
         """What the table of groups shows."""
         self._way = Way()
         """What is wanted; what is on screen follows when it has been computed."""
-        self._arranger = Arranger(lambda answer: self.post_message(Delivered(answer)))
+        self._arranger = Arranger(Request.arranged, lambda answer: self.post_message(Delivered(answer)))
         self._asked = self._shown = 0
         self._gone = 0
         """Number of the last request before a person went elsewhere: its answer is of no use any more."""

@@ -1,18 +1,20 @@
-"""What the flow screen says of a flow, as sections of labelled facts."""
+"""What the flow screen says of a flow, as blocks of facts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from tcpwatch import text
 from tcpwatch.kernel.processes import Process
 from tcpwatch.model.cells import WHY_UNKNOWN
-from tcpwatch.model.columns import BY_KEY
-from tcpwatch.model.rows import Rows
+from tcpwatch.model.ending import Ending, sentence
 from tcpwatch.model.states import Closer, Role, State
-from tcpwatch.model.transitions import Origin, Transition
+from tcpwatch.screens.flow_known import Facts
+from tcpwatch.widgets.blocks import Block, block_of
+from tcpwatch.widgets.flow_graphs import graph_blocks
+from tcpwatch.widgets.flow_states import incident_blocks, states_block
+from tcpwatch.widgets.moments import begins_earlier, between
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
 from tcpwatch.widgets.tcp_info import info_sections
@@ -29,110 +31,75 @@ _CLOSERS = {
     Closer.PEER: "the other end, first (passive close)",
     Closer.BOTH: "both ends at once",
 }
-_ORIGINS = {Origin.POLL: "polled"}
+_ORDERLY = (Ending.BY_US, Ending.BY_PEER, Ending.AT_ONCE, Ending.ORDERLY)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Facts:
-    """The last that is known of a flow."""
+def headline(facts: Facts, width: int | None = None) -> str:
+    """One line: both ends, who called whom, and the state or how it ended; a listener has one end.
 
-    row: Rows
-    """Of one row."""
-    tcp_info: Mapping[str, int] | None = None
-    info_time: float | None = None
-    """Unix seconds of the sample that had `tcp_info`."""
-    asked: bool = False
-    """A poll was taken that looked for tcp_info."""
-    transitions: tuple[Transition, ...] = ()
-    gone: float | None = None
-    """Unix seconds of the first sample without the flow."""
-    untold: frozenset[str] = frozenset()
-    """Keys of the columns that the source does not tell."""
-
-    @property
-    def state(self) -> State:
-        """The last one."""
-        return State(int(self.row.state[0]))
-
-    def value(self, key: str) -> object:
-        """A column's value."""
-        return BY_KEY[key].values(self.row)[0]
-
-    def cell(self, key: str, exact: bool = False) -> str:
-        """A column's value as the table shows it; `–` for what is not known."""
-        if key in self.untold:
-            return text.UNKNOWN
-        column = BY_KEY[key]
-        return column.show(column.values(self.row)[0], exact) or text.UNKNOWN
-
-
-def headline(facts: Facts) -> str:
-    """One line: both ends, who called whom, and the state; a listener has one end."""
+    Where that is wider than `width` the middle of the addresses is left out.
+    """
     role = Role(int(facts.row.role[0]))
     arrow = {Role.CLIENT: "→", Role.SERVER: "←"}.get(role, "·")
-    state = f"closed, was {facts.state.name}" if facts.gone is not None else facts.state.name
-    if not facts.row.table["idiag_dport"][0]:
-        return f"{facts.cell('local', True)}  {state}"
-    return f"{facts.cell('local', True)} {arrow} {facts.cell('remote', True)}  {state}"
+    ends = [facts.cell("local", True)]
+    if facts.row.table["idiag_dport"][0]:
+        ends.append(facts.cell("remote", True))
+    state = _state_words(facts)
+    if width is not None:
+        room = max(8, (width - len(state) - 2 - 3 * (len(ends) - 1)) // len(ends))
+        spare = sum(max(0, room - len(end)) for end in ends)
+        ends = [text.shortened(end, room + spare) for end in ends]
+    return f"{f' {arrow} '.join(ends)}  {state}"
 
 
-def flow_sections(facts: Facts, now: float, colours: Palette, exact: bool = False) -> list[Section]:
+def _state_words(facts: Facts) -> str:
+    """`ESTABLISHED`, `TIME_WAIT, closed by us`, `closed by us`, `closed, was ESTABLISHED`."""
+    how = facts.ending.word if facts.ending else ""
+    if facts.gone is None:
+        return f"{facts.state.name}, {how}" if how else facts.state.name
+    return how or f"closed, was {facts.state.name}"
+
+
+def flow_blocks(facts: Facts, now: float, colours: Palette, exact: bool = False) -> list[Block]:
     """Everything, in the order in which one asks for it; `now` is the time of the last sample."""
+    graph, live = facts.graph, facts.gone is None
     return [
-        Section("Connection", list(_connection(facts, now, colours, exact))),
-        Section("States seen", list(_states(facts, now, colours))),
-        Section("Owner", list(_owner(facts))),
-        Section("Queues and timer", list(_queues(facts, colours, exact))),
-        Section("Socket", list(_socket(facts, exact))),
-        *_info(facts, now, exact),
+        block_of(Section("Connection", list(_connection(facts, now, colours, exact)))),
+        states_block(facts.story, now, facts.no_trace, facts.detailed),
+        *incident_blocks(facts.story, facts.trace),
+        *(graph_blocks(graph, facts.state, live, exact) if graph else ()),
+        block_of(Section("Owner", list(_owner(facts)))),
+        block_of(Section("Queues and timer", list(_queues(facts, colours, exact)))),
+        block_of(Section("Socket", list(_socket(facts, exact)))),
+        *map(block_of, _info(facts, now, exact)),
     ]
 
 
 def _connection(facts: Facts, now: float, colours: Palette, exact: bool) -> Iterator[Entry]:
     state = facts.state
     about = state.facts
+    if facts.ending is not None:
+        orderly = facts.ending in _ORDERLY
+        yield Entry("", sentence(facts.ending, facts.last_full_state), colours.strong if orderly else colours.warning)
     if facts.gone is not None:
-        yield Entry("", f"Closed {text.duration(now - facts.gone)} ago; these are the last facts.", colours.warning)
+        ago = f"Closed {text.duration(now - facts.gone)} ago; these are the last facts."
+        yield Entry("", ago, colours.dim if facts.ending else colours.warning)
     yield Entry("local", facts.cell("local", exact))
     yield Entry("remote", facts.cell("remote", exact))
     yield Entry("role", _ROLES[Role(int(facts.row.role[0]))])
     yield Entry("state", f"{state.name}  {about.zh}", colours.of_phase(about.phase), f"kernel {about.kernel}")
-    yield Entry("", about.meaning)
-    if about.step:
-        yield Entry("step", f"{about.step} of the {about.phase.value}")
-    yield Entry("in this state", facts.cell("state_age").replace(">", "at least "))
-    yield Entry("known for", facts.cell("age").replace(">", "at least "))
-    yield Entry("closed by", _CLOSERS[Closer(int(facts.row.closer[0]))])
-
-
-def _states(facts: Facts, now: float, colours: Palette) -> Iterator[Entry]:
-    """Each state with the clock time it was seen first and how long it lasted."""
-    if not facts.transitions:
-        state, since = facts.state, float(facts.row.since[0])
-        least = "" if facts.row.born[0] or since > float(facts.row.first_seen[0]) else "at least "
-        end = facts.gone if facts.gone is not None else now
-        yield Entry(
-            state.name, f"{_clock(since)}  {least}{text.duration(end - since)}", colours.of_phase(state.facts.phase)
-        )
-        yield Entry("", "No change of state was seen yet.", colours.dim)
-        return
-    first = facts.transitions[0]
-    if first.old is not None:
-        since = float(facts.row.first_seen[0])
-        lasted = f"{_clock(since)}  at least {text.duration(first.time - since)}"
-        yield Entry(first.old.name, lasted, colours.of_phase(first.old.facts.phase))
-    ends = [*(t.time for t in facts.transitions[1:]), facts.gone if facts.gone is not None else now]
-    for change, end in zip(facts.transitions, ends, strict=True):
-        known = _ORIGINS[change.origin]
-        if change.new is None:
-            yield Entry("(gone)", _clock(change.time), colours.dim, known)
-            continue
-        lasted = f"{_clock(change.time)}  {text.duration(end - change.time)}"
-        yield Entry(change.new.name, lasted, colours.of_phase(change.new.facts.phase), known)
-
-
-def _clock(unix: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(unix)) + f".{int(unix * 10) % 10}"
+    if facts.gone is None:
+        yield Entry("", about.meaning)
+        if about.step:
+            yield Entry("step", f"{about.step} of the {about.phase.value}")
+        yield Entry("in this state", facts.cell("state_age").replace(">", "at least "))
+        yield Entry("known for", facts.cell("age").replace(">", "at least "))
+    elif facts.story.stretches:
+        first, last = facts.story.stretches[0], facts.story.stretches[-1]
+        least = "at least " if begins_earlier(first) else ""
+        yield Entry("lived", least + between(first.begin, last.end, facts.gone))
+    if facts.ending is None:
+        yield Entry("closed by", _CLOSERS[Closer(int(facts.row.closer[0]))])
 
 
 def _owner(facts: Facts) -> Iterator[Entry]:

@@ -53,12 +53,19 @@ def _teardown() -> Page:
     return TeardownPage()
 
 
+def _timelines() -> Page:
+    from tcpwatch.screens.timelines import TimelinesPage
+
+    return TimelinesPage()
+
+
 TABS = (
     Tab("overview", "Overview", OverviewPage),
     Tab("connections", "Connections", _connections),
     Tab("listeners", "Listeners", _listeners),
     Tab("half_open", "Half-open", _half_open),
     Tab("teardown", "Teardown", _teardown),
+    Tab("timelines", "Timelines", _timelines),
 )
 
 

@@ -16,11 +16,15 @@ from tcpwatch.model.view import View
 from tcpwatch.screens.page import Page, SocketsAsked
 from tcpwatch.widgets.counters import FIRST, FURTHER, counter_lines
 from tcpwatch.widgets.finding_lines import finding_line, more_line
+from tcpwatch.widgets.flow_totals import totals_lines, totals_tables
 from tcpwatch.widgets.histogram import Form, histogram, states_shown
 from tcpwatch.widgets.lines import Line, Lines, over, rule
 from tcpwatch.widgets.meters import meter_lines, meters_of
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.queues import NARROWEST, queue_lines
+
+_LISTENERS = 5
+"""So many of them come before the tables of flows."""
 
 
 class OverviewPage(Page):
@@ -103,7 +107,10 @@ class _Overview(Lines, can_focus=True):
         lines += [line for line, _ in rows]
         limits = meter_lines(meters_of(view), width, colours, self._exact)
         rates = counter_lines(FIRST, view, width, colours)
-        # The rules are the first to do without, so that 80×24 holds it all.
+        totals = totals_lines(view.flows, width, colours)
+        # The rules are the first to do without, then the flows' line, so that 80×24 holds the rest.
+        if len(lines) + len(limits) + len(rates) + len(totals) <= height:
+            rates += totals
         free = height - len(lines) - len(limits) - len(rates)
         lines += [rule("Limits", width, colours)] * (free >= 1) + limits
         lines += [rule("Rates", width, colours)] * (free >= 2) + rates
@@ -124,17 +131,23 @@ class _Overview(Lines, can_focus=True):
         return [*lines, more_line(left_out, colours)] if left_out else lines
 
     def _further(self, view: View, width: int, room: int, colours: Palette) -> list[Line]:
-        """What fills a tall screen: further counters, then the listeners."""
+        """What fills a tall screen: further counters, the listeners, flows by service and by process."""
         lines: list[Line] = []
         counters = counter_lines(FURTHER, view, width, colours)
         if room >= len(counters):
             lines += counters
         room -= len(lines) + 1
+        tables = totals_tables(view.flows, width, colours) if view.flows is not None else []
+        if tables and room - len(tables) - 1 >= min(len(view.listeners), _LISTENERS) + 1:
+            room -= len(tables) + 1
+            tables = [rule("Flows", width, colours), *tables]
+        else:
+            tables = []
         if room >= 2 and view.listeners and width >= NARROWEST:
             title = f"Listeners ({len(view.listeners):,})"
             lines.append(rule(title, width, colours))
             lines += queue_lines(view.listeners, room, width, colours, self._exact)
-        return lines
+        return lines + tables
 
     def _items(self) -> list[Item]:
         """What the cursor can be on, from above."""

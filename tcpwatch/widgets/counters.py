@@ -65,11 +65,16 @@ FURTHER = (
 """Where there is room."""
 
 
-def counter_lines(counters: tuple[Counter, ...], view: View, width: int, colours: Palette) -> list[Line]:
-    """The counters in a grid, with the kernel's names where it is wide."""
+def grid(width: int) -> tuple[int, int]:
+    """Columns that fit, and the cells of each."""
     room = width - len(_INDENT) - 1
     columns = max(1, min(4, room // (_NAMED_CELLS if width >= _NAMED_FROM else _CELLS)))
-    cells = room // columns
+    return columns, room // columns
+
+
+def counter_lines(counters: tuple[Counter, ...], view: View, width: int, colours: Palette) -> list[Line]:
+    """The counters in a grid, with the kernel's names where it is wide."""
+    columns, cells = grid(width)
     lines: list[Line] = []
     for start in range(0, len(counters), columns):
         pieces: list[Piece] = [(_INDENT, colours.plain)]

@@ -103,9 +103,11 @@ class Connection:
             for at in range(0, len(data), size):
                 self._send(Flag.ACK | Flag.PSH, data[at : at + size])
 
-    def fin(self) -> None:
-        """Send a FIN, which acknowledges no more than has been acknowledged before."""
+    def fin(self, *, acknowledging: bool = False) -> None:
+        """Send a FIN, which acknowledges no more than has been acknowledged before, or (acknowledging) all."""
         with self._wire.changed:
+            if acknowledging:
+                self._acknowledged = self._expected
             self._send(Flag.ACK | Flag.FIN)
 
     def rst(self) -> None:

@@ -1,8 +1,8 @@
-"""Three small questions to sock_diag.
+"""Three small questions to sock_diag, and an order.
 
 One socket by its ends, which spares the waits of the lab the walk through the kernel's whole hash
 table that each reading of /proc/net/tcp is (tens of milliseconds even when it is empty); all
-sockets of one state; and those that are bound only, which /proc/net/tcp does not show.
+sockets of one state; and those that are bound only, which /proc/net/tcp does not show. The order destroys a socket.
 """
 
 import errno
@@ -17,7 +17,9 @@ from tests.lab.packets import Endpoint, Family
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
+_SOCK_DESTROY = 21
 _NLM_F_REQUEST = 0x001
+_NLM_F_ACK = 0x004
 _NLM_F_DUMP = 0x300
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
@@ -35,10 +37,7 @@ def find_row(family: Family, local: Endpoint, remote: Endpoint) -> Row | None:
 
     In a socket of family 6, IPv4 ends are v4-mapped ones.
     """
-    ends = struct.pack("!HH", local.port, remote.port)
-    ends += _pack_address(family, local) + _pack_address(family, remote)
-    messages = _ask(family, _ALL_STATES, ends + bytes(4) + _ANY_COOKIE, 0)
-    found = next(messages, None)
+    found = next(_ask(family, _ALL_STATES, _identity(family, local, remote), 0), None)
     row = _row(found) if found else None
     # For want of the connection the kernel answers with the listener it would go to.
     return row if row and (row.local, row.remote) == (local, remote) else None
@@ -58,16 +57,29 @@ def bound_inactive(family: Family) -> set[Endpoint]:
     return {_row(message).local for message in messages}
 
 
+def destroy(family: Family, local: Endpoint, remote: Endpoint) -> None:
+    """What `ss -K` does to the socket with these ends (CONFIG_INET_DIAG_DESTROY).
+
+    There has to be one: else the kernel takes the listener that it would go to.
+    """
+    list(_ask(family, _ALL_STATES, _identity(family, local, remote), _NLM_F_ACK, _SOCK_DESTROY))
+
+
+def _identity(family: Family, local: Endpoint, remote: Endpoint) -> bytes:
+    """A struct inet_diag_sockid."""
+    ends = struct.pack("!HH", local.port, remote.port)
+    return ends + _pack_address(family, local) + _pack_address(family, remote) + bytes(4) + _ANY_COOKIE
+
+
 def _pack_address(family: Family, end: Endpoint) -> bytes:
     if family == 6 and end.family == 4:
         return socket.inet_pton(socket.AF_INET6, f"::ffff:{end.address}")
     return socket.inet_pton(_AF[family], end.address).ljust(16, b"\0")
 
 
-def _ask(family: Family, states: int, identity: bytes, flags: int) -> Iterator[bytes]:
+def _ask(family: Family, states: int, identity: bytes, flags: int, kind: int = _SOCK_DIAG_BY_FAMILY) -> Iterator[bytes]:
     """Send a struct inet_diag_req_v2; yield each struct inet_diag_msg of the answer."""
     body = struct.pack("=BBBxI", _AF[family], socket.IPPROTO_TCP, 0, states) + identity
-    kind = _SOCK_DIAG_BY_FAMILY
     head = struct.pack("=IHHII", _HEADER + len(body), kind, _NLM_F_REQUEST | flags, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as diag:
         diag.send(head + body)
@@ -85,7 +97,7 @@ def _split(answer: bytes) -> Iterator[bytes]:
             return
         if kind == _NLMSG_ERROR:
             (number,) = struct.unpack_from("=i", answer, at + _HEADER)
-            if -number == errno.ENOENT:  # no such socket
+            if -number in (0, errno.ENOENT):  # it is done; no such socket
                 return
             raise OSError(-number, os.strerror(-number))
         yield answer[at + _HEADER : at + length]

@@ -55,6 +55,16 @@ def tun() -> str:
     return ""
 
 
+def tracefs() -> str:
+    """Tracepoints can be used: tracefs is mounted, and open to this user, who has to be root for it."""
+    places = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+    if any(os.access(f"{place}/instances", os.W_OK | os.X_OK) for place in places):
+        return ""
+    if any(os.path.ismount(place) for place in places):
+        return "tracefs is not open to this user, needs root"
+    return "tracefs is not mounted (mount -t tracefs nodev /sys/kernel/tracing)"
+
+
 def ipv6() -> str:
     """The kernel speaks IPv6."""
     return "" if Path("/proc/net/if_inet6").exists() else "this kernel has no IPv6"

@@ -39,10 +39,10 @@ def watch(it: Playing) -> None:
         for step in range(steps):
             if step:
                 wait_about_a_second(chance)
-            before, view, after = ports_in_ss(it), monitor.step(), ports_in_ss(it)
-            if before == after:  # a quiet moment: else nobody can say which of the two the poll saw
+            before, view, after = moment(it), monitor.step(), moment(it)
+            if before == after:  # a quiet one: else nobody can say which of the two the poll saw
                 meters = ports_on_meters(view)
-                by_hand = Counter(destination for destination, _ in before)
+                by_hand = Counter(destination for destination, _ in before[1])
                 assert meters == by_hand, f"step {step + 1}: {meters - by_hand}, {by_hand - meters}"
             found = findings(view, it.family)
             it.check_that_it_remains()
@@ -50,6 +50,11 @@ def watch(it: Playing) -> None:
             if expected and found == expected:
                 return
         assert found == expected
+
+
+def moment(it: Playing) -> tuple[int, set[tuple[str, str]]]:
+    """Connections that were opened till now, as one may come and go between two looks, and what ss shows."""
+    return it.namespace.counters()["ActiveOpens"], ports_in_ss(it)
 
 
 def ports_in_ss(it: Playing) -> set[tuple[str, str]]:

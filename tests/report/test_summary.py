@@ -7,29 +7,31 @@ import re
 from dataclasses import replace
 
 from tcpwatch import text
+from tcpwatch.model.flow_totals import FlowTotals
 from tcpwatch.model.states import LIFE_ORDER
 from tcpwatch.model.view import Gauge
 from tcpwatch.report import overview, summary
 from tests.report import golden
 from tests.report.views import small_host
+from tests.totals import FLOWS, totals
 from tests.views import make_view, sock
 
 ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 
 
 def test_json() -> None:
-    line = summary.as_json(summary.summary(small_host(), {"ActiveOpens": 2 / 3}))
+    line = summary.as_json(summary.summary(replace(small_host(), flows=FLOWS), {"ActiveOpens": 2 / 3}))
     assert line.count("\n") == 1
     golden.check("summary.json", json.dumps(json.loads(line), indent=2) + "\n")
 
 
 def test_the_promised_keys() -> None:
     facts = summary.summary(make_view())
-    promised = "time host source sockets states half_open time_wait listeners counters rates findings"
+    promised = "time host source sockets states half_open time_wait listeners counters rates findings flows"
     assert list(facts) == promised.split()
     assert list(facts["states"]) == [state.name for state in LIFE_ORDER]
     assert set(facts["states"].values()) == {0}
-    assert facts["rates"] == {} and facts["findings"] == [] and facts["listeners"] == []
+    assert facts["rates"] == {} and facts["findings"] == [] and facts["listeners"] == [] and facts["flows"] is None
 
 
 def test_what_is_not_known_is_null() -> None:
@@ -58,7 +60,19 @@ def test_psutil_tells_no_queues() -> None:
 
 
 def test_text() -> None:
-    golden.check("summary.txt", overview.as_text(small_host(), {"ActiveOpens": 2.0, "TW": 0.01, "ListenDrops": 0.0}))
+    view = replace(small_host(), flows=FLOWS)
+    golden.check("summary.txt", overview.as_text(view, {"ActiveOpens": 2.0, "TW": 0.01, "ListenDrops": 0.0}))
+
+
+def test_how_long_flows_live() -> None:
+    nothing = replace(small_host(), flows=FlowTotals(60.0, totals(p50_ms=None)))
+    told = summary.summary(nothing, {})["flows"]
+    assert told["lifetime_ms"] == {"p50": None, "p90": None, "p99": None} and told["opened_per_s"] == 0.0
+    assert "flows  opened 0/s  ended 0/s  life p50 –  p90 –  p99 –\n" in overview.as_text(nothing, {})
+    exact = replace(small_host(), flows=FlowTotals(60.0, totals(exact=1.0)))
+    assert "life p50 12 ms  p90 336 ms  p99 1.2 s\n" in overview.as_text(exact, {})
+    assert "flows" not in overview.as_text(exact) and summary.summary(exact)["flows"] is None, "of a single look"
+    assert "flows" not in overview.as_text(small_host(), {}) and summary.summary(small_host(), {})["flows"] is None
 
 
 def test_text_of_one_look_has_no_rates() -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from tcpwatch.kernel.processes import UNKNOWN_PERMISSION
+import numpy as np
+
+from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION, Owner, Process
+from tcpwatch.model.ending import Ending
 from tcpwatch.model.listeners import UNTOLD, Queue
+from tcpwatch.model.past import CLOSED, Past
 from tcpwatch.model.sample import Completeness, SourceInfo
+from tcpwatch.model.states import State
+from tcpwatch.model.trace_state import TraceState
+from tcpwatch.model.transitions import TRANSITION, Origin, What
 from tcpwatch.model.view import View
-from tests.views import make_view, sock
+from tests.views import NOW, Sock, make_rows, make_view, sock
 
 
 def small_host(*, kind: str = "sock_diag", complete: bool = True) -> View:
@@ -36,3 +44,48 @@ def small_host(*, kind: str = "sock_diag", complete: bool = True) -> View:
     counters = {"ActiveOpens": 5, "CurrEstab": 3, "ListenOverflows": 38}
     sample = replace(view.sample, source=source, completeness=completeness, counters=counters)
     return replace(view, sample=sample, listeners=(one,))
+
+
+WORKER = Owner((Process(12, "nginx", "nginx: worker process", 33, "www-data", NOW - 3600),))
+
+
+def transitions(*rows: dict[str, Any]) -> Any:
+    """Rows of TRANSITION: changes of state known by the trace, unless told."""
+    made = np.zeros(len(rows), TRANSITION)
+    for row, facts in zip(made, rows, strict=True):
+        for name, value in {"what": What.STATE, "origin": Origin.TRACE, **facts}.items():
+            row[name] = value
+    return made
+
+
+def closed(one: Sock, ending: Ending, owner: int = UNKNOWN_NO_PROCESS) -> Any:
+    """A record of CLOSED of this socket."""
+    record = np.zeros(1, CLOSED)
+    rows = make_rows([one])
+    record["cookie"], record["row"], record["state"] = rows.cookie, rows.table, rows.state
+    record["ending"], record["owner"] = ending, owner
+    return record
+
+
+def a_story() -> tuple[View, View]:
+    """Two Views: a connection that we closed, another that no poll saw, and the end of one of which nobody knows more.
+
+    The first is in TIME_WAIT when we look, so that its record alone tells whose it was.
+    """
+    live = sock("TIME-WAIT", "10.0.0.1:80", "10.0.0.8:50000", cookie=5)
+    unseen = sock("LAST-ACK", "[2001:db8::1]:80", "[2001:db8::2]:4000", cookie=7)
+    first = transitions(
+        {"time": NOW + 0.25, "cookie": 5, "old": State.ESTABLISHED, "new": State.FIN_WAIT_1},
+        {"time": NOW + 0.125, "cookie": 5, "old": State.SYN_RCVD, "new": State.ESTABLISHED},
+    )
+    second = transitions(
+        {"time": NOW + 0.5, "cookie": 5, "old": State.FIN_WAIT_2, "new": State.CLOSED},
+        {"time": NOW + 1.0, "cookie": 7, "old": State.LAST_ACK, "origin": Origin.POLL, "slack": 0.2},
+        {"time": NOW + 2.0, "cookie": 9, "old": State.TIME_WAIT, "origin": Origin.POLL, "slack": np.nan},
+    )
+    records = (closed(live, Ending.BY_US, 3), closed(unseen, Ending.BY_PEER))
+    known: dict[str, Any] = {"owners": [WORKER], "owners_from": 3, "closed": records}
+    trace = TraceState(on=True, reset_reasons={11: "TCP_ABORT_ON_CLOSE"}, drop_reasons={2: "TCP_LISTEN_OVERFLOW"})
+    before = make_view(live, past=Past(transitions=(first,), transitions_ever=2, **known), trace=trace)
+    past = Past(transitions=(first, second), transitions_ever=5, **known)
+    return before, make_view(live, step=2, past=past, trace=replace(trace, lost=3, lost_lately=3))

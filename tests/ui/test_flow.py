@@ -15,9 +15,13 @@ from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION
 from tcpwatch.kernel.tcp_info import info_fields
 from tcpwatch.kernel.uapi import TCP_INFO
 from tcpwatch.model.cells import WHY_UNKNOWN
+from tcpwatch.model.ending import Ending
+from tcpwatch.model.flow_graphs import FlowGraph
 from tcpwatch.model.states import State
+from tcpwatch.model.story import Story
 from tcpwatch.model.throughput import Throughput
-from tcpwatch.model.transitions import Origin, Transition
+from tcpwatch.model.trace_state import TraceState
+from tcpwatch.model.transitions import Origin
 from tcpwatch.model.view import FlowDetail, View
 from tcpwatch.screens.flow import FlowScreen
 from tcpwatch.screens.page import FlowSelected
@@ -25,6 +29,7 @@ from tcpwatch.widgets.sections import wrapped
 from tcpwatch.widgets.tcp_info import GROUPS, info_sections
 from tests.infos import make_infos
 from tests.ui.busy import HOSTILE
+from tests.ui.flow_cases import BY_PEER, NAN, OWNER, POLLED, RESET, TRACED, chapters, closed, moment, past, wave
 from tests.ui.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.views import NOW, Sock, make_view, sock
 
@@ -39,10 +44,6 @@ INFO = {
 THROUGHPUT = Throughput(
     make_infos({COOKIE: {"bytes_received": 5_000, "bytes_acked": 9_000_000, "busy_time": 2_000_000}}, 1002),
     make_infos({COOKIE: {}}),
-)
-SEEN = (
-    Transition(NOW - 20, None, State.SYN_RCVD, Origin.POLL),
-    Transition(NOW - 19, State.SYN_RCVD, State.ESTABLISHED, Origin.POLL),
 )
 
 
@@ -67,9 +68,18 @@ def _flow(**given: Any) -> Sock:
     return sock(state, local, remote, **{**facts, **given})
 
 
-def _view(*socks: Sock, info: dict[str, int] | None = INFO, seen: tuple[Transition, ...] = SEEN, **given: Any) -> View:
-    view = make_view(*socks, details={COOKIE: FlowDetail(info, seen)}, **given)
-    return replace(view, rows=replace(view.rows, throughput=THROUGHPUT))
+def _view(
+    *socks: Sock,
+    info: dict[str, int] | None = INFO,
+    story: Story = POLLED,
+    ending: Ending | None = None,
+    graph: FlowGraph | None = None,
+    no_trace: str = "needs root",
+    **given: Any,
+) -> View:
+    view = make_view(*socks, details={COOKIE: FlowDetail(info, (), story, ending, graph)}, **given)
+    source = replace(view.sample.source, no_trace=no_trace)
+    return replace(view, rows=replace(view.rows, throughput=THROUGHPUT), sample=replace(view.sample, source=source))
 
 
 def _text(app: TcpwatchApp) -> str:
@@ -83,11 +93,14 @@ def _text(app: TcpwatchApp) -> str:
 async def test_snapshot(size: tuple[int, int]) -> None:
     app = make_app()
     async with app.run_test(size=size) as pilot:
-        app.show(_view(_flow()))
+        app.show(_view(_flow(), graph=wave()))
         app.post_message(FlowSelected(COOKIE))
         await pilot.pause()
         check_snapshot(f"flow_{size[0]}x{size[1]}", shot(app))
         if size == SMALL:
+            await pilot.press("pagedown")
+            await pilot.pause()
+            check_snapshot("flow_graphs_80x24", shot(app))
             await pilot.press("G")
             await pilot.pause()
             check_snapshot("flow_end_80x24", shot(app))
@@ -124,7 +137,7 @@ async def test_states_with_times_and_durations() -> None:
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         text = _text(app)
-        assert "SYN_RCVD: 22:13:00.0 1 s ESTABLISHED: 22:13:01.0 19 s" in text
+        assert "SYN_RCVD: 22:13:00.0, 1 s, polled ±1.0 s ESTABLISHED: 22:13:01.0, 19 s, polled ±1.0 s" in text
         assert "ESTABLISHED 已建立" in text
         assert "the other end, first (passive close)" in text
 
@@ -132,15 +145,19 @@ async def test_states_with_times_and_durations() -> None:
 async def test_a_flow_that_was_there_before_us_is_at_least_so_old() -> None:
     app = make_app()
     async with app.run_test(size=LARGE) as pilot:
-        app.show(_view(_flow(born=False, state_age_s=20), seen=()))
+        app.show(_view(_flow(born=False, state_age_s=20), story=Story()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         assert "in this state: at least 20 s known for: at least 20 s" in _text(app)
-        assert "ESTABLISHED: 22:13:00.0 at least 20 s" in _text(app)
-        change = (Transition(NOW - 5, State.ESTABLISHED, State.CLOSE_WAIT, Origin.POLL),)
-        app.show(_view(_flow(born=False, state="CLOSE_WAIT", state_age_s=5), seen=change))
+        assert "ESTABLISHED: 22:13:00.0, at least 20 s, polled" in _text(app)
+        changed = Story(
+            chapters(
+                (State.ESTABLISHED, moment(20, Origin.POLL)), (State.CLOSE_WAIT, moment(5, Origin.POLL)), least=True
+            )
+        )
+        app.show(_view(_flow(born=False, state="CLOSE_WAIT", state_age_s=5), story=changed))
         await pilot.pause()
-        assert "ESTABLISHED: 22:13:00.0 at least 15 s CLOSE_WAIT: 22:13:15.0 5 s" in _text(app)
+        assert "ESTABLISHED: 22:13:00.0, at least 15 s, polled CLOSE_WAIT: 22:13:15.0, 5 s" in _text(app)
 
 
 async def test_a_flow_that_closes_keeps_its_last_facts() -> None:
@@ -155,8 +172,150 @@ async def test_a_flow_that_closes_keeps_its_last_facts() -> None:
         text = _text(app)
         assert "closed, was ESTABLISHED" in shot(app)
         for words in ("Closed 3 s ago", "smoothed: 23.5 ms", "tcp_info as it was 5 s ago", "9 bytes not acknowledged",
-                      "ESTABLISHED: 22:13:01.0 21 s"):  # fmt: skip
+                      "ESTABLISHED: 22:13:01.0, 21 s", "CLOSED: 22:13:22.0, polled ±1.0 s"):  # fmt: skip
             assert words in text
+
+
+async def test_a_flow_that_nobody_tells_of_has_the_state_of_its_row() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(make_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        app.show(make_view(_flow(state="CLOSE_WAIT", state_age_s=1)))
+        await pilot.pause()
+        assert "States CLOSE_WAIT: 22:13:19.0, 1 s, polled" in _text(app)
+
+
+TRACE = TraceState(on=True, drop_reasons={17: "TCP_LISTEN_OVERFLOW"}, reset_reasons={2: "TCP_ABORT_ON_CLOSE"})
+
+
+def _orderly() -> View:
+    """In TIME_WAIT, all of it traced; its tcp_info is the one of its end."""
+    flow = _flow(state="TIME_WAIT", role="client", closer="local", process=None, state_age_s=1.25, age_s=63.5)
+    record = closed(flow, Ending.BY_US, State.FIN_WAIT_2, {"rtt": 1234})
+    return _view(
+        flow, info=None, story=TRACED, ending=Ending.BY_US, no_trace="", trace=TRACE, graph=wave(), past=past(record)
+    )  # fmt: skip
+
+
+def _reset() -> View:
+    """Closed before the screen opens."""
+    record = closed(_flow(), Ending.RESET_SENT, State.ESTABLISHED, {"rtt": 1234, "bytes_acked": 77}, owner=5)
+    known = replace(past(record), owners=[OWNER], owners_from=5)
+    return _view(info=None, story=RESET, ending=Ending.RESET_SENT, no_trace="", trace=TRACE, past=known)
+
+
+def _by_peer() -> View:
+    record = closed(
+        _flow(process=None), Ending.BY_PEER, State.LAST_ACK, begin=NOW - 200, begin_slack=NAN, end=NOW - 4.25
+    )
+    return _view(info=None, story=BY_PEER, ending=Ending.BY_PEER, past=past(record))
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
+@pytest.mark.parametrize("name", ["orderly", "reset", "by_peer"])
+async def test_snapshot_of_an_end(name: str, size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        app.show({"orderly": _orderly, "reset": _reset, "by_peer": _by_peer}[name]())
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        check_snapshot(f"flow_{name}_{size[0]}x{size[1]}", shot(app))
+
+
+async def test_an_orderly_end_while_in_time_wait() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_orderly())
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        text = _text(app)
+        for words in ("TIME_WAIT, closed by us", "its FIN did not wait for the peer's",
+                      "SYN_SENT: 22:12:16.500, 2.0 ms, trace",
+                      "TIME_WAIT: 22:13:18.750, 1.2 s, trace", "2 retransmissions, 1 segment dropped",
+                      "22:13:16.500 dropped TCP_LISTEN_OVERFLOW", "smoothed: 1.2 ms", "tcp_info as it was 2 s ago",
+                      "rtt: max 84.0 ms, now 81.0 ms, min 20.0 ms"):  # fmt: skip
+            assert words in text
+        assert "No trace" not in text
+        assert "these are the last facts" not in text
+
+
+async def test_a_flow_that_closed_before_the_screen_opened() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_reset())
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        text = _text(app)
+        for words in ("[2001:db8::1]:443 ← [2001:db8::42]:40123 reset sent", "Reset sent in ESTABLISHED", "nginx[12]",
+                      "SYN_RCVD: –, not told, trace", "CLOSED: 22:13:18.000, trace", "lived: 28 s",
+                      "1 reset sent 22:13:18.000 reset sent TCP_ABORT_ON_CLOSE", "Closed 2 s ago", "smoothed: 1.2 ms",
+                      "acknowledged: 77 B", "server: the other end opened"):  # fmt: skip
+            assert words in text
+
+
+async def test_a_closed_flow_before_its_states_are_told() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(make_view(past=past(closed(_flow(process=None), Ending.UNKNOWN, State.ESTABLISHED))))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "They come with the next poll." in shot(app)
+        assert "closed, was ESTABLISHED" in shot(app)
+        assert "It has gone; nothing tells how." in shot(app)
+
+
+async def test_the_record_of_an_end_that_was_seen_keeps_the_owner() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        record = closed(_flow(process=None, owner_code=UNKNOWN_NO_PROCESS), Ending.TIMED_OUT, State.ESTABLISHED)
+        app.show(_view(step=3, info=None, ending=Ending.TIMED_OUT, past=past(record)))
+        await pilot.pause()
+        text = _text(app)
+        assert "worker[13]" in text
+        assert "Timed out in ESTABLISHED: the peer did not answer any more." in text
+        assert "smoothed: 23.5 ms" in text  # the record has none
+
+
+async def test_without_a_trace_one_line_says_why() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "No trace (needs root): times are exact to a poll." in shot(app)
+
+
+@pytest.mark.parametrize("given", [{}, {"theme": "textual-light"}, {"theme": "ansi-dark"}])
+@pytest.mark.parametrize("no_color", [False, True])
+async def test_every_theme_shows_the_same(
+    given: dict[str, str], no_color: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    app = make_app(**given)
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_orderly())
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        check_snapshot("flow_orderly_160x50", shot(app))
+
+
+async def test_the_ends_of_a_long_title_are_shortened_and_not_the_state() -> None:
+    ends = "[2001:db8:1111:2222:3333:4444:5555:6666]:44321", "[2001:db8:1111:2222:3333:4444:5555:7777]:55432"
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(_view(_flow(ends=ends)))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        title = shot(app).splitlines()[1]
+        assert title.endswith(":55432  ESTABLISHED")
+        assert "…" in title
+        assert len(title) < SMALL[0]
 
 
 @pytest.mark.parametrize(
@@ -205,10 +364,12 @@ async def test_a_listener_tells_its_accept_queue() -> None:
     app = make_app()
     async with app.run_test(size=LARGE) as pilot:
         listener = _flow(state="LISTEN", ends=("0.0.0.0:443", "0.0.0.0:0"), recv_queue=513, send_queue=512)
-        app.show(_view(listener, seen=()))
+        app.show(_view(listener, story=Story(), graph=wave()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         assert "accept queue: 513 of 512 wait to be accepted" in _text(app)
+        assert "Accept queue over 1 m 30 s waiting: now 0" in _text(app)
+        assert "Congestion window" not in _text(app)
 
 
 def _told(info: dict[str, int], exact: bool = False) -> dict[str, str]:
@@ -254,7 +415,7 @@ async def test_keys_scroll(key: str) -> None:
         reader = app.screen.focused
         assert reader is not None
         for keys, offset in (
-            ([key], 1), ([key, "k"], 1), (["up"], 0), (["ctrl+d"], 10), (["ctrl+u"], 0), (["pagedown"], 20),
+            ([key], 1), ([key, "k"], 1), (["up"], 0), (["ctrl+d"], 9), (["ctrl+u"], 0), (["pagedown"], 18),
             (["pageup"], 0), (["G"], reader.max_scroll_y), (["g"], 0), (["end"], reader.max_scroll_y), (["home"], 0),
         ):  # fmt: skip
             await pilot.press(*keys)
@@ -272,6 +433,7 @@ async def test_copy_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
         await pilot.press("c")
         assert copied[0].startswith("[2001:db8::1]:443 ← [2001:db8::42]:40123  ESTABLISHED\n")
         assert f"process: {HOSTILE}[12]" in copied[0]
+        assert "  SYN_RCVD: 22:13:00.0, 1 s, polled ±1.0 s\n" in copied[0]
         await pilot.press("escape")
         await pilot.pause()
         assert not isinstance(app.screen, FlowScreen)
@@ -291,7 +453,7 @@ async def test_exact_numbers() -> None:
 async def test_no_line_is_wider_than_the_screen(width: int) -> None:
     app = make_app()
     async with app.run_test(size=(width, 24)) as pilot:
-        app.show(_view(_flow(command="/usr/bin/日本語" * 30)))
+        app.show(_view(_flow(command="/usr/bin/日本語" * 30), story=TRACED, graph=wave(), ending=Ending.BY_US))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         reader = app.screen.focused

@@ -454,7 +454,7 @@ async def test_copy() -> None:
 
 
 async def test_the_help_tells_keys_and_columns() -> None:
-    async with shown(some_view(), LARGE) as it:
+    async with shown(some_view(), (160, 60)) as it:
         await it.press("question_mark")
         told = " ".join(shot(it.app).split())
         for words in (

@@ -11,10 +11,12 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
+from tcpwatch.model.flow_totals import FlowTotals
 from tcpwatch.model.states import State
 from tcpwatch.model.view import Gauge
 from tcpwatch.screens.connections import ConnectionsPage
 from tcpwatch.widgets.bars import bar, resample, sparkline
+from tests.totals import FLOWS, totals
 from tests.ui.busy import HOSTILE, busy_view, sick_view
 from tests.ui.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.views import make_view, sock
@@ -41,6 +43,47 @@ async def test_snapshot_of_findings(size: tuple[int, int]) -> None:
         check_snapshot(f"findings_{size[0]}x{size[1]}", shot(app))
         await pilot.press("escape")
         assert "Handshake" in shot(app)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
+async def test_snapshot_of_flows(size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        app.show(busy_view(flows=FLOWS))
+        await pilot.pause()
+        check_snapshot(f"overview_flows_{size[0]}x{size[1]}", shot(app))
+
+
+async def test_flows_leave_before_anything_else_does() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        view = sick_view(flows=FLOWS)
+        for findings, shown in ((2, True), (3, False)):
+            app.show(replace(view, findings=view.findings[:findings]))
+            await pilot.pause()
+            assert ("life p50" in shot(app)) is shown
+            assert "TW full" in shot(app) and "memory pages" in shot(app)
+
+
+async def test_listeners_come_before_flows() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        listeners = [sock("LISTEN", f"10.0.0.1:{port}") for port in range(1, 40)]
+        app.show(make_view(*listeners, flows=FLOWS))
+        await pilot.pause()
+        assert "── Flows ──" in shot(app) and " more" in shot(app)
+        lines = app.screen.focused.lines  # type: ignore[union-attr]
+        assert len(lines) <= app.screen.focused.size.height  # type: ignore[union-attr]
+
+
+async def test_no_flow_is_no_table() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(busy_view(flows=FlowTotals(1.0, totals(p50_ms=None))))
+        await pilot.pause()
+        assert "── Flows ──" not in shot(app)
+        line = next(line for line in shot(app).splitlines() if "new flows" in line)
+        assert line.split() == "new flows 0/s ended 0/s life p50/90/99 – – –".split()
 
 
 async def test_enter_on_a_finding_leads_to_its_sockets() -> None:
@@ -93,7 +136,7 @@ async def test_what_is_too_much_is_listed_elsewhere() -> None:
 async def test_no_line_is_wider_than_the_screen(width: int) -> None:
     app = make_app()
     async with app.run_test(size=(width, 50)) as pilot:
-        app.show(sick_view())
+        app.show(sick_view(flows=FLOWS))
         await pilot.pause()
         overview = app.screen.focused
         assert overview is not None

@@ -11,13 +11,16 @@ from tcpwatch.thresholds import Thresholds
 
 
 def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """Something could not be read, or a step takes longer than the time between two."""
+    """Something could not be read or was lost, or a step takes longer than the time between two."""
     completeness, pace = view.sample.completeness, view.pace
     late = pace.duration_s > pace.interval_s
-    if completeness.complete and not late:
+    lost = list(_lost(view))
+    if completeness.complete and not late and not lost:
         return
     slow = f"a step takes {text.duration(pace.duration_s)}, one is due every {text.duration(pace.interval_s)}"
-    said = [completeness.words] * (not completeness.complete) + [slow] * late
+    said = [completeness.words] * (not completeness.complete) + lost + [slow] * late
+    advice = ["A longer interval (+) gives the kernel time between two dumps."] * late
+    advice += ["A shorter interval (-) empties the kernel's buffers more often."] * bool(lost and not late)
     finding = Finding(
         "data-incomplete",
         Severity.WARNING,
@@ -27,10 +30,20 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
             "step": Figure(pace.duration_s, "s"),
             "interval": Figure(pace.interval_s, "s"),
             "missing": Figure(completeness.words or None),
+            "trace_events_lost": Figure(view.trace.lost_lately, "events"),
+            "destroy_events_lost": Figure(view.trace.ends_lost_lately, "events"),
         },
         "What tcpwatch shows is not all that there is, or comes late: other findings may be missing.",
-        ("A longer interval (+) gives the kernel time between two dumps.",) if late else (),
+        tuple(advice),
         "",
     )
-    # An interrupted or overrun dump was made twice already; a slow step may be an accident.
-    yield Candidate(finding, None if completeness.complete else Severity.WARNING)
+    # An interrupted or overrun dump was made twice already, and losses are counted; a slow step may be an accident.
+    yield Candidate(finding, Severity.WARNING if lost or not completeness.complete else None)
+
+
+def _lost(view: View) -> Iterator[str]:
+    """What was told between the last two polls and did not fit into the kernel's buffers."""
+    trace = view.trace
+    for count, what in ((trace.lost_lately, "trace event"), (trace.ends_lost_lately, "destroy event")):
+        if count:
+            yield f"{text.count(count)} {what}{'s' * (count != 1)} lost"

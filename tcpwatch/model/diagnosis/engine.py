@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from tcpwatch.model.diagnosis import accept_queue, completeness, path, ports, resets, syn_queue, teardown
+from tcpwatch.model.diagnosis import accept_queue, completeness, path, port_scan, ports, resets, syn_queue, teardown
 from tcpwatch.model.diagnosis.finding import Candidate, Finding, Severity, Subject
 from tcpwatch.model.view import View
 from tcpwatch.thresholds import Thresholds
@@ -28,6 +28,7 @@ RULES: dict[str, Rule] = {
     "tcp-memory": path.tcp_memory,
     "orphans": teardown.orphans,
     "half-closed": teardown.half_closed,
+    "port-scan": port_scan.port_scan,
     "resets": resets.resets,
     "data-incomplete": completeness.data_incomplete,
 }

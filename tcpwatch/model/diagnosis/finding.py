@@ -19,7 +19,7 @@ class Severity(enum.IntEnum):
 class Subject(NamedTuple):
     """What a finding is about."""
 
-    kind: Literal["listener", "destination", "process", "host", "tcpwatch"]
+    kind: Literal["listener", "destination", "source", "process", "host", "tcpwatch"]
     name: str
     """`*:443` of a listener; of a member of a SO_REUSEPORT group with its inode; the host's name."""
 

@@ -11,6 +11,7 @@ from tcpwatch.model.diagnosis.completeness import data_incomplete
 from tcpwatch.model.diagnosis.finding import Severity
 from tcpwatch.model.diagnosis.resets import resets
 from tcpwatch.model.sample import Completeness
+from tcpwatch.model.trace_state import TraceState
 from tcpwatch.model.view import Pace, RateTrend
 from tcpwatch.thresholds import DEFAULT
 from tests.views import make_view
@@ -66,3 +67,28 @@ def test_incomplete_data(
     found = list(data_incomplete(view, DEFAULT))
     assert [one.finding.headline for one in found] == [headline] * (headline is not None)
     assert [one.at_once for one in found] == [at_once] * (headline is not None)
+
+
+LOST = {
+    "trace": (TraceState(lost=500, lost_lately=123), "123 trace events lost"),
+    "ends": (TraceState(ends_lost=9, ends_lost_lately=1), "1 destroy event lost"),
+    "both": (TraceState(lost_lately=1, ends_lost_lately=2_000), "1 trace event lost; 2,000 destroy events lost"),
+    "long ago": (TraceState(lost=500, ends_lost=9), None),
+}
+
+
+@pytest.mark.parametrize(("trace", "headline"), LOST.values(), ids=LOST)
+def test_lost_events(trace: TraceState, headline: str | None) -> None:
+    found = list(data_incomplete(make_view(trace=trace), DEFAULT))
+    assert [one.finding.headline for one in found] == [headline] * (headline is not None)
+    assert [one.at_once for one in found if one.at_once != Severity.WARNING] == []
+    for one in found:
+        assert one.finding.evidence["trace_events_lost"].value == trace.lost_lately
+        assert one.finding.advice == ("A shorter interval (-) empties the kernel's buffers more often.",)
+
+
+def test_what_is_late_is_not_asked_for_more_often() -> None:
+    view = make_view(trace=TraceState(lost_lately=5), pace=Pace(2.5, 0.1, 1.0, 2.0))
+    (one,) = data_incomplete(view, DEFAULT)
+    assert one.finding.headline == "5 trace events lost; a step takes 2.5 s, one is due every 2 s"
+    assert one.finding.advice == ("A longer interval (+) gives the kernel time between two dumps.",)

@@ -1,0 +1,82 @@
+"""Ending: how a flow ended, in a word and in a sentence."""
+
+from __future__ import annotations
+
+import enum
+
+from tcpwatch.model.states import State
+
+
+class Ending(enum.IntEnum):
+    """How a flow's full socket ended; fits a uint8 column."""
+
+    UNKNOWN = 0
+    """It has gone, and nothing tells how."""
+    BY_US = 1
+    BY_PEER = 2
+    AT_ONCE = 3
+    """With a FIN that did not wait for the other end's: ours, the peer's, or both, which crossed."""
+    ORDERLY = 4
+    """Our FIN was acknowledged; whose was first is not known."""
+    RESET_SENT = 5
+    RESET_RECEIVED = 6
+    RESET = 7
+    """Without FINs; who sent the reset is not known."""
+    TIMED_OUT = 8
+    REFUSED = 9
+    """connect() met a reset."""
+    GIVEN_UP = 10
+    """Our application closed before the handshake was done."""
+    KILLED = 11
+    """SOCK_DESTROY (ss -K), which sends a reset."""
+    NOT_ACCEPTED = 12
+    """Reset by us in the accept queue: its listener closed, or tcp_abort_on_overflow."""
+
+    @property
+    def word(self) -> str:
+        """For a table and JSON: `closed by us`, `reset sent`."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Ending.UNKNOWN: "unknown",
+    Ending.BY_US: "closed by us",
+    Ending.BY_PEER: "closed by peer",
+    Ending.AT_ONCE: "closed at once",
+    Ending.ORDERLY: "closed",
+    Ending.RESET_SENT: "reset sent",
+    Ending.RESET_RECEIVED: "reset received",
+    Ending.RESET: "reset",
+    Ending.TIMED_OUT: "timed out",
+    Ending.REFUSED: "refused",
+    Ending.GIVEN_UP: "given up",
+    Ending.KILLED: "killed",
+    Ending.NOT_ACCEPTED: "not accepted",
+}
+
+
+def sentence(ending: Ending, last: State | None) -> str:
+    """How it ended, for a person; `last` is the state that it ended in, where that is known."""
+    if ending is Ending.TIMED_OUT and last is State.SYN_SENT:
+        return "Timed out: nobody answered the SYN."
+    if ending is Ending.TIMED_OUT and last is State.SYN_RCVD:
+        return "Timed out: the last ACK of the handshake never came."
+    where = f" in {last.name}" if last not in (None, State.CLOSED) else ""
+    return _SENTENCES[ending].format(where=where)
+
+
+_SENTENCES = {
+    Ending.UNKNOWN: "It has gone; nothing tells how.",
+    Ending.BY_US: "Closed by this end: its FIN did not wait for the peer's (active close).",
+    Ending.BY_PEER: "Closed by the peer: its FIN came first, ours followed (passive close).",
+    Ending.AT_ONCE: "Closed by both ends at once: their FINs crossed.",
+    Ending.ORDERLY: "Closed: this end's FIN was acknowledged; whose FIN was first is not known.",
+    Ending.RESET_SENT: "Reset sent{where}: this end tore the connection down.",
+    Ending.RESET_RECEIVED: "Reset received{where}: the peer tore the connection down.",
+    Ending.RESET: "Torn down{where} without a FIN; who sent the reset is not known.",
+    Ending.TIMED_OUT: "Timed out{where}: the peer did not answer any more.",
+    Ending.REFUSED: "Refused: the peer answered the SYN with a reset.",
+    Ending.GIVEN_UP: "Given up{where}: this end closed it before the handshake was done.",
+    Ending.KILLED: "Killed{where}: somebody destroyed the socket (ss -K), which sent a reset.",
+    Ending.NOT_ACCEPTED: "Reset by this end in the accept queue: no application had accepted it.",
+}

@@ -1,0 +1,29 @@
+"""Where numbers are in a sorted column, for many at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOWHERE = -1
+
+
+def places(column: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """The place of each of `wanted` in the ascending `column`, or NOWHERE."""
+    if not len(column):
+        return np.full(len(wanted), NOWHERE, np.intp)
+    at = np.searchsorted(column, wanted)
+    at[at == len(column)] = 0
+    at[column[at] != wanted] = NOWHERE
+    return at
+
+
+def among(column: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of `wanted` are in the ascending `column`."""
+    there: NDArray[np.bool_] = places(column, wanted) != NOWHERE
+    return there
+
+
+def ascending(*columns: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """All of them in order; some may come twice. (np.unique hashes: numbers like these in ten times the time.)"""
+    return np.sort(np.concatenate(columns))

@@ -1,0 +1,47 @@
+"""How a state is drawn on a line of time: a letter, a line after it, and a mark for how its beginning is known.
+
+Colour tells the phase, the letter the state, so that nothing is lost without colour.
+"""
+
+from __future__ import annotations
+
+from rich.style import Style
+
+from tcpwatch.model.states import State
+from tcpwatch.widgets.palette import Palette
+
+LETTERS: dict[State, str] = {
+    State.LISTEN: "N",  # not l, which looks like 1
+    State.SYN_SENT: "S",
+    State.SYN_RCVD: "R",
+    State.ESTABLISHED: "E",
+    State.FIN_WAIT_1: "1",
+    State.FIN_WAIT_2: "2",
+    State.CLOSE_WAIT: "C",
+    State.LAST_ACK: "L",
+    State.CLOSING: "X",
+    State.TIME_WAIT: "T",
+    State.CLOSED: "·",
+}
+FILLS: dict[State, str] = {
+    State.LISTEN: "┄",
+    State.SYN_SENT: "┄",
+    State.SYN_RCVD: "┄",
+    State.ESTABLISHED: "━",
+    State.FIN_WAIT_1: "─",
+    State.FIN_WAIT_2: "╍",
+    State.CLOSE_WAIT: "╍",
+    State.LAST_ACK: "─",
+    State.CLOSING: "─",
+    State.TIME_WAIT: "┈",
+    State.CLOSED: " ",
+}
+"""What a stretch is filled with after its letter: heavy where data may flow, broken where one way only."""
+
+EXACT, UNSURE, EARLIER, GOES_ON = "│", "┊", "…", "▸"
+"""Edges of a stretch: exact; known to a poll; begun before we looked; and, at the end, not ended."""
+
+
+def stretch_style(state: State, colours: Palette) -> Style:
+    """The colour of a state's letter and line: its phase's."""
+    return colours.of_phase(state.facts.phase)

@@ -1,0 +1,156 @@
+"""2,000 connections that live for some milliseconds between two polls: each is told of, with or without the trace."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from tcpwatch.live_source import LiveSource
+from tcpwatch.model.filter import Filter
+from tcpwatch.model.past import Past
+from tcpwatch.model.states import Role, State
+from tcpwatch.model.story import story
+from tcpwatch.model.timelines import By, Chooser
+from tcpwatch.model.transitions import Origin
+from tcpwatch.model.view import View
+from tcpwatch.monitor import Monitor
+from tests import lab
+from tests.lab.requirements import tracefs
+
+CONNECTIONS = 2_000
+POLL_S = 1.0
+EXACT_S = 0.001
+S = State
+CLIENT = (S.SYN_SENT, S.ESTABLISHED, S.FIN_WAIT_1, S.FIN_WAIT_2, S.TIME_WAIT)
+SERVER = (S.SYN_RCVD, S.ESTABLISHED, S.CLOSE_WAIT, S.LAST_ACK)
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """One connection, by the client's clock, time.monotonic(): just before and after each of its calls."""
+
+    port: int
+    connect: tuple[float, float]
+    close: tuple[float, float]
+
+
+def serve(listener: socket.socket) -> None:
+    """Read until the client has closed, then close."""
+    with suppress(OSError):
+        while True:
+            accepted, _ = listener.accept()
+            with accepted:
+                while accepted.recv(4096):
+                    pass
+
+
+def call(address: tuple[str, int], count: int, generator: random.Random) -> Iterator[Called]:
+    for _ in range(count):
+        with socket.socket() as sock:
+            times = [time.monotonic()]
+            sock.connect(address)
+            times.append(time.monotonic())
+            port = sock.getsockname()[1]
+            sock.send(b"hello")
+            until = times[1] + generator.uniform(0.0005, 0.004)
+            while time.monotonic() < until:  # a sleep would be longer than the connection is to live
+                pass
+            times.append(time.monotonic())
+        yield Called(port, (times[0], times[1]), (times[2], time.monotonic()))
+
+
+@contextmanager
+def watched(trace: bool) -> Iterator[tuple[Monitor, tuple[str, int]]]:
+    """A Monitor in a namespace of its own, and the address of a server there."""
+    lab.require(lab.namespaces)
+    if trace:
+        lab.require(tracefs)
+    with ExitStack() as stack:
+        namespace = stack.enter_context(lab.Namespace())
+        namespace.sysctl("net.ipv4.ip_local_port_range", "2000 60000")  # no port comes twice
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 1080), backlog=128))
+        monitor = stack.enter_context(closing(Monitor(LiveSource(events=True, trace=trace))))
+        monitor.step()
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield monitor, listener.getsockname()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was done, and the last View of it."""
+
+    called: list[Called]
+    view: View
+    opened: int
+    ended: int
+
+    @property
+    def past(self) -> Past:
+        return self.view.past
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["trace", "no trace"])
+def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
+    with watched(request.param) as (monitor, address):
+        done, due = [], time.monotonic() + POLL_S
+        for one in call(address, CONNECTIONS, random.Random(1)):
+            done.append(one)
+            if time.monotonic() >= due:
+                monitor.step()
+                due += POLL_S
+        lab.wait_until(lambda: monitor.step().past.closed_ever >= 2 * CONNECTIONS, "the ends")
+        last = monitor.step()
+        totals = last.flows
+        assert totals is not None
+        seconds = totals.window_s
+        yield Seen(done, last, round(totals.all.opened_per_s * seconds), round(totals.all.ended_per_s * seconds))
+
+
+def test_each_is_counted_once(seen: Seen) -> None:
+    assert (seen.opened, seen.ended) == (2 * CONNECTIONS, 2 * CONNECTIONS)
+    assert (seen.view.trace.lost, seen.view.trace.ends_lost) == (0, 0)
+    closed = np.concatenate(seen.past.closed)
+    assert len(closed) == 2 * CONNECTIONS
+    for role, port in ((Role.CLIENT, "idiag_sport"), (Role.SERVER, "idiag_dport")):
+        ports = closed["row"][closed["role"] == role][port]
+        assert sorted(ports.tolist()) == sorted(one.port for one in seen.called)
+
+
+def test_each_is_in_timelines(seen: Seen) -> None:
+    chosen = Chooser().choose(seen.view, Filter.parse(""), By("begin"), reverse=True)
+    assert len(chosen) == 2 * CONNECTIONS
+
+
+@pytest.mark.parametrize("seen", [True], ids=["trace"], indirect=True)
+def test_with_the_trace_each_has_all_its_states(seen: Seen) -> None:
+    closed = np.concatenate(seen.past.closed)
+    called = {one.port: one for one in seen.called}
+    told = seen.past.of(closed["cookie"].tolist())
+    offset = seen.view.sample.time - seen.view.sample.monotonic
+    for record in closed:
+        is_client, cookie = record["role"] == Role.CLIENT, int(record["cookie"])
+        at = seen.view.rows.find(cookie)
+        now = State(int(seen.view.rows.state[at])) if at is not None else None
+        stretches = story(told[cookie], None, now).stretches
+        assert tuple(one.state for one in stretches) == (CLIENT if is_client else SERVER)
+        assert all(one.begin.origin is Origin.TRACE for one in stretches)
+        if is_client:
+            check_times(called[int(record["row"]["idiag_sport"])], [one.begin.time - offset for one in stretches])
+
+
+def check_times(one: Called, begins: list[float]) -> None:
+    """Every state began while the call that leads to it was under way."""
+    syn_sent, established, fin_wait_1 = begins[:3]
+    for begin, (earliest, latest) in ((syn_sent, one.connect), (established, one.connect), (fin_wait_1, one.close)):
+        assert earliest - EXACT_S <= begin <= latest + EXACT_S
+    assert all(before <= after for before, after in itertools.pairwise(begins))

@@ -1,0 +1,122 @@
+"""What the kernel says of every socket, by the text of its own trace: an oracle that shares nothing with tcpwatch.
+
+An instance of tracefs of the test's own. Its text is read without being used up, and twice: as the kernel prints the
+events for people, and with the option `fields`, for the address of the socket, which most of them do not print.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.lab.observe import STATES
+
+_PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+_EVENTS = (
+    "sock/inet_sock_set_state",
+    "tcp/tcp_destroy_sock",
+    "tcp/tcp_send_reset",
+    "tcp/tcp_receive_reset",
+    "tcp/tcp_retransmit_skb",
+    "tcp/tcp_retransmit_synack",
+)
+_BUFFER_KB = 16_384  # for each processor: 100,000 events or so
+_ENTRIES = re.compile(r"^# entries-in-buffer/entries-written: (\d+)/(\d+)", re.MULTILINE)
+_LINE = re.compile(r"^.*\[\d+\] \S+ +(?P<time>\d+\.\d+): (?P<event>\w+): (?P<rest>.*)$")
+_PAIR = re.compile(r"(\w+)=(\S+)")
+_KERNEL_NAMES = {"SYN_RECV": "SYN_RCVD", "FIN_WAIT1": "FIN_WAIT_1", "FIN_WAIT2": "FIN_WAIT_2", "CLOSE": "CLOSED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event."""
+
+    time: float  # seconds of CLOCK_MONOTONIC
+    event: str  # inet_sock_set_state, tcp_destroy_sock, ...
+    socket: int  # its address in the kernel; 0: none
+    local_port: int
+    remote_port: int
+    old: str = ""  # as RFC 9293 spells it
+    new: str = ""
+    reason: str = ""  # of a reset that was sent, without SK_RST_REASON_
+    cookie: int = 0
+
+
+class TraceText:
+    """Inside the `with` block the kernel takes notes; of all network namespaces together."""
+
+    def __enter__(self) -> Self:
+        place = _place()
+        assert place, "ask requirements.tracefs first"
+        self._instance = place / "instances" / f"lab-{os.getpid()}"
+        self._instance.mkdir()
+        try:
+            self._set("trace_clock", "mono")
+            self._set("buffer_size_kb", str(_BUFFER_KB))
+            for event in _EVENTS:
+                self._set(f"events/{event}/enable", "1")
+        except OSError:
+            self._instance.rmdir()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._instance.rmdir()
+
+    def read(self) -> list[Told]:
+        """All that was told, in the order of time, for the last time.
+
+        Nothing if the kernel has overwritten some of it: others may be busy, and their events come here too.
+        """
+        self._set("tracing_on", "0")
+        self._set("options/fields", "1")
+        fields = self._lines()
+        self._set("options/fields", "0")
+        both = zip(self._lines(), fields, strict=True)
+        return [_told(*text, int(field[2].get("skaddr", "0"), 16)) for text, field in both]
+
+    def _set(self, name: str, value: str) -> None:
+        (self._instance / name).write_text(value)
+
+    def _lines(self) -> list[tuple[float, str, dict[str, str]]]:
+        text = (self._instance / "trace").read_text()
+        entries = _ENTRIES.search(text)
+        if entries is None or entries[1] != entries[2]:
+            return []
+        found = filter(None, map(_LINE.match, text.splitlines()))
+        return [(float(it["time"]), it["event"], dict(_PAIR.findall(it["rest"]))) for it in found]
+
+
+def _place() -> Path | None:
+    return next((place for place in _PLACES if (place / "instances").is_dir()), None)
+
+
+def _told(time: float, event: str, words: dict[str, str], socket: int) -> Told:
+    if event == "tcp_send_reset":
+        local, remote = words["src"], words["dest"]
+    else:
+        local, remote = words["sport"], words["dport"]
+    return Told(
+        time=time,
+        event=event,
+        socket=socket,
+        local_port=int(local.rpartition(":")[2]),
+        remote_port=int(remote.rpartition(":")[2]),
+        old=_state(words.get("oldstate", words.get("state", ""))),
+        new=_state(words.get("newstate", words.get("state", ""))),
+        reason=words.get("reason", ""),
+        cookie=int(words.get("sock_cookie", "0"), 16),
+    )
+
+
+def _state(kernel: str) -> str:
+    name = kernel.removeprefix("TCP_")
+    name = _KERNEL_NAMES.get(name, name)
+    return name if name in STATES else ""

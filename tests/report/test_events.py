@@ -1,0 +1,180 @@
+"""`tcpwatch events`: what is told of each event, once, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tcpwatch.model.ending import Ending
+from tcpwatch.model.filter import Filter
+from tcpwatch.model.past import Past
+from tcpwatch.model.sample import Completeness
+from tcpwatch.model.states import State
+from tcpwatch.model.trace_state import TraceState
+from tcpwatch.model.transitions import Origin, What
+from tcpwatch.model.view import View
+from tcpwatch.report.events import Reporter
+from tests.report import golden
+from tests.report.views import a_story, closed, small_host, transitions
+from tests.views import NOW, make_view, sock
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Times of the text are local."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def told(
+    views: Sequence[View], *, as_json: bool = True, wanted: str = "", exact: bool = False, colour: bool = False
+) -> str:
+    reporter = Reporter(as_json, Filter.parse(wanted) if wanted else None, exact=exact, colour=colour)
+    return "".join(piece for view in views for piece in reporter.step(view).lines)
+
+
+def objects(*views: View, wanted: str = "") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in told(views, wanted=wanted).splitlines()]
+
+
+def losses(*views: View, trace: bool = True) -> list[str]:
+    reporter = Reporter(True, trace=trace)
+    return [loss for view in views for loss in reporter.step(view).losses]
+
+
+INCIDENTS = transitions(
+    {"time": NOW, "cookie": 5, "what": What.RETRANSMITTED, "old": State.ESTABLISHED, "new": State.ESTABLISHED},
+    {"time": NOW + 1e-6, "cookie": 5, "what": What.RESET_SENT, "old": State.CLOSED, "new": State.CLOSED, "reason": 11},
+    {"time": NOW + 0.001, "cookie": 5, "what": What.RESET_RECEIVED},
+    {"time": NOW + 0.01, "cookie": 5, "what": What.DROPPED, "old": State.LISTEN, "new": State.LISTEN, "reason": 2},
+    {"time": NOW + 0.1, "cookie": 5, "what": What.DROPPED, "reason": 999},
+    {"time": NOW + 0.2, "cookie": 5, "old": State.ESTABLISHED, "new": State.CLOSED, "origin": Origin.EVENT},
+)
+
+
+def incidents() -> View:
+    live = sock("ESTAB", "10.0.0.1:80", "10.0.0.8:50000", cookie=5, process='a"\x1b', pid=9)
+    record = closed(live, Ending.RESET_SENT)
+    past = Past(transitions=(INCIDENTS,), transitions_ever=len(INCIDENTS), closed=(record,))
+    return make_view(live, past=past, trace=a_story()[0].trace)
+
+
+def test_golden() -> None:
+    views = [*a_story(), replace(incidents(), past=replace(incidents().past, transitions_ever=5 + len(INCIDENTS)))]
+    golden.check("events.json", told(views))
+    golden.check("events.txt", told(views, as_json=False))
+
+
+def test_each_is_told_once_and_a_step_in_the_order_of_time() -> None:
+    before, after = a_story()
+    found = objects(before, before, after, after)
+    assert [one["new"] for one in found] == ["ESTABLISHED", "FIN_WAIT_1", "CLOSED", None, None]
+    assert found[0]["time"] < found[1]["time"]
+
+
+def test_the_promised_keys() -> None:
+    promised = "time cookie local_address local_port remote_address remote_port old new origin slack_ms what reason "
+    promised += "process pid ending"
+    assert list(objects(*a_story())[0]) == promised.split()
+
+
+def test_whose_and_how_it_ended() -> None:
+    *_, over, unseen, unknown = objects(*a_story())
+    assert (over["process"], over["pid"], over["ending"]) == ("nginx", 12, "closed by us"), "from the record"
+    assert (unseen["local_address"], unseen["ending"], unseen["slack_ms"]) == ("2001:db8::1", "closed by peer", 200.0)
+    assert unknown["cookie"] == 9 and unknown["slack_ms"] is None
+    assert {unknown[key] for key in ("local_address", "remote_port", "process", "ending", "new")} == {None}
+
+
+def test_a_flow_that_left_with_this_step() -> None:
+    gone = sock("ESTAB", "10.0.0.1:80", "10.0.0.9:1", process="nginx", pid=12, cookie=4)
+    other = sock("ESTAB", "10.0.0.1:80", "10.0.0.9:2", process="sshd", pid=13, cookie=3)
+    rows = transitions(
+        {"time": NOW, "cookie": 4, "old": State.ESTABLISHED, "origin": Origin.POLL, "slack": 1.0},
+        {"time": NOW, "cookie": 3, "new": State.ESTABLISHED, "origin": Origin.POLL, "slack": 1.0},
+    )
+    past = Past(transitions=(rows,), transitions_ever=2)
+    found = objects(make_view(other, closed=[gone], past=past))
+    assert [(one["remote_port"], one["process"], one["ending"]) for one in found] == [
+        (1, "nginx", None),
+        (2, "sshd", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "new"),
+    [
+        ("state:fin-wait-1", ["FIN_WAIT_1"]),
+        ("-state:fin-wait-1", ["ESTABLISHED", "CLOSED", None, None]),
+        ("process:nginx", ["ESTABLISHED", "FIN_WAIT_1", "CLOSED"]),
+        ("addr:2001:db8::", [None]),
+        ("rport:50000 state:open", ["ESTABLISHED"]),
+        ("state:tw", [None]),
+        ("port:1", []),
+    ],
+)
+def test_filters(wanted: str, new: list[str | None]) -> None:
+    assert [one["new"] for one in objects(*a_story(), wanted=wanted)] == new
+
+
+def test_the_last_record_of_a_flow_counts() -> None:
+    before, after = a_story()
+    later = closed(sock("ESTAB", "10.0.0.1:80", "10.0.0.8:50000", cookie=5), Ending.KILLED, 3)
+    after = replace(after, past=replace(after.past, closed=(*after.past.closed, later)))
+    assert objects(before, after)[2]["ending"] == "killed"
+
+
+def test_psutil_knows_no_cookies() -> None:
+    rows = transitions({"time": NOW, "cookie": 1, "new": State.ESTABLISHED, "origin": Origin.POLL})
+    view = replace(small_host(kind="psutil"), past=Past(transitions=(rows,), transitions_ever=1))
+    (one,) = objects(view)
+    assert one["cookie"] is None and one["local_address"] == "10.0.0.1"
+
+
+def test_what_was_lost_is_said_once() -> None:
+    before, after = a_story()
+    more = replace(after, trace=replace(after.trace, lost=4, ends_lost=2_000))
+    assert losses(before, after, after) == ["3 trace events were lost"]
+    assert losses(after, more) == [
+        "3 trace events were lost",
+        "1 trace event was lost",
+        "2,000 destroy events were lost",
+    ]
+    missed = replace(before, past=replace(before.past, transitions_ever=1002))
+    assert losses(missed) == ["1,000 more events came at once than there is memory for; see --memory"]
+    assert len(objects(missed)) == 2
+    incomplete = replace(before, sample=replace(before.sample, completeness=Completeness(interrupted=True)))
+    assert losses(before, incomplete, incomplete, before, incomplete) == ["incomplete: interrupted dump"] * 2
+
+
+def test_no_trace_is_said_where_one_was_wanted() -> None:
+    view = make_view(trace=TraceState(why_not="needs root"))
+    (said,) = losses(view, view)
+    assert said.startswith("no trace (needs root): ")
+    assert losses(view, trace=False) == []
+
+
+def test_colour_is_for_the_change_alone() -> None:
+    plain, coloured = (told(a_story(), as_json=False, colour=colour) for colour in (False, True))
+    assert "\x1b" not in plain and "\x1b[32mSYN_RCVD → ESTABLISHED   \x1b[0m" in coloured
+    assert "10.0.0.1:80" in told(a_story(), as_json=False, exact=True)
+
+
+def test_many_at_once() -> None:
+    """More than become text at once: each has its own ends."""
+    size = 12_000
+    rows = np.zeros(size, INCIDENTS.dtype)
+    rows["cookie"], rows["time"], rows["what"] = np.arange(size, 0, -1), NOW, What.STATE
+    rows["new"], rows["origin"] = State.ESTABLISHED, Origin.POLL
+    socks = [sock("ESTAB", "10.0.0.1:80", f"10.0.0.9:{port}", cookie=port) for port in range(1, size, 2)]
+    found = objects(make_view(*socks, past=Past(transitions=(rows[:7_000], rows[7_000:]), transitions_ever=size)))
+    assert [one["remote_port"] for one in found] == [port if port % 2 else None for port in range(size, 0, -1)]
