@@ -79,7 +79,7 @@ def live_through(rate: int, seconds: float, trace: bool, memory_mib: int) -> Run
 
 
 def _count(run: Run, view: View) -> None:
-    run.told = view.past.closed_ever
+    run.told = view.past.ended_ever
     run.lost, run.ends_lost = view.trace.lost, view.trace.ends_lost
     run.exact = view.flows.all.exact if view.flows else 0.0
 
@@ -90,7 +90,14 @@ def lines(run: Run, trace: bool, bar: float) -> list[Line]:
     lost = f"{number(run.lost)} trace events and {number(run.ends_lost)} destroy events lost, as is shown"
     return [
         Line("our processor share", at, 100 * run.share, bar, "{:.0f} %"),
-        Line("ends not told of", at, run.flows - run.told, 0 if not run.ends_lost else None, "{:.0f}", lost),
+        Line(
+            "ends told too few, or too often",
+            at,
+            abs(run.flows - run.told),
+            0 if not run.ends_lost else None,
+            "{:.0f}",
+            lost,
+        ),
         *([Line("lifetimes that are not exact", at, 100 * (1 - run.exact), 0, "{:.2f} %")] if trace else []),
     ]
 

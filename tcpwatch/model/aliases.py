@@ -30,30 +30,40 @@ class Aliases:
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """For some cookies of `events` (uapi.SOCKET) those of the same flows in `rows`; the former ascending.
 
-        `new` are the rows that were not there before, `when` is the time of each event.
+        `new` are the rows that were not there before, `when` is the time of each event. Of several flows with the same
+        ends, one after the other, the first is that of a small socket that has gone, the last of one that is there.
         """
+        order = np.argsort(when, kind="stable")
+        cookies, ends = events["idiag_cookie"][order].astype(np.uint64), both_ends(events)[order]
+        there = among(rows.cookie, self._cookies)
+        old, told_old = _matched(ends, self._ends[~there], self._cookies[~there])
+        left = np.setdiff1d(np.arange(len(ends)), old)
+        self._add(rows, new, there)
+        last = left[::-1]  # of equal ones the first is found
+        young, told_young = _matched(ends[last], self._ends, self._cookies)
+        stays = ~np.isin(self._cookies, told_young)
+        self._ends, self._cookies = self._ends[stays], self._cookies[stays]
+        found = np.concatenate((old, last[young]))
+        back = np.argsort(cookies[found])
+        return cookies[found][back], np.concatenate((told_old, told_young))[back]
+
+    def _add(self, rows: Rows, new: NDArray[np.intp], there: NDArray[np.bool_]) -> None:
+        """Small sockets that came, beside those that are there still."""
         small = new[np.isin(rows.state[new], (State.TIME_WAIT, State.FIN_WAIT_2))]
         table = gathered(rows.table, small)
         nobody_s = table["idiag_inode"] == 0
-        ends = np.concatenate((self._ends, both_ends(table)[nobody_s]))
-        cookies = np.concatenate((self._cookies, rows.cookie[small[nobody_s]]))
-        alive = among(rows.cookie, cookies)
-        order = np.flatnonzero(alive)[np.argsort(ends[alive], kind="stable")]
-        ends, cookies = ends[order], cookies[order]
-        last = np.append(ends[1:] != ends[:-1], True)[: len(ends)]
-        self._ends, self._cookies = ends[last], cookies[last]
-        if not len(self._ends) or not len(events):
-            return np.empty(0, np.uint64), np.empty(0, np.uint64)
-        of_event = events["idiag_cookie"].astype(np.uint64)
-        at = places(self._ends, both_ends(events))
-        found = np.flatnonzero(at != NOWHERE)
-        # Of several flows with the same ends, one after the other, it is the last one that is there still.
-        found = found[np.lexsort((when[found], at[found]))]
-        found = found[np.append(np.diff(at[found]) != 0, True)] if len(found) else found
-        found = found[np.argsort(of_event[found])]
-        there = self._cookies[at[found]]
-        self._ends, self._cookies = np.delete(self._ends, at[found]), np.delete(self._cookies, at[found])
-        return of_event[found], there
+        self._ends = np.concatenate((self._ends[there], both_ends(table)[nobody_s]))
+        self._cookies = np.concatenate((self._cookies[there], rows.cookie[small[nobody_s]]))
+
+
+def _matched(
+    ends: NDArray[np.uint64], wanted: NDArray[np.uint64], cookies: NDArray[np.uint64]
+) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
+    """Where each of `wanted` is first among `ends`, and its cookie; without those that are not there."""
+    distinct, first = np.unique(ends, return_index=True)
+    at = places(distinct, wanted)
+    found = at != NOWHERE
+    return first[at[found]], cookies[found]
 
 
 def renamed(cookies: NDArray[np.uint64], aliases: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> NDArray[np.uint64]:

@@ -36,36 +36,56 @@ class Connections:
     """Destroy events of sockets that had a connection, each cookie once, ascending."""
 
     cookie: NDArray[np.uint64]
-    table: NDArray[np.void]
-    infos: NDArray[np.void]
-    when: NDArray[np.float64]
-    told: int
+    told: Destroyed
+    at: NDArray[np.intp]
+    """Where each is in `told`, which is not copied till somebody needs it."""
 
-    def take(self, at: NDArray[np.intp]) -> Connections:
+    @property
+    def table(self) -> NDArray[np.void]:
+        """uapi.SOCKET"""
+        return gathered(self.told.table, self.at)
+
+    @property
+    def infos(self) -> NDArray[np.void]:
+        """uapi.TCP_INFO"""
+        return gathered(self.told.infos, self.at)
+
+    @property
+    def when(self) -> NDArray[np.float64]:
+        """Monotonic seconds."""
+        return self.told.when[self.at]
+
+    @property
+    def disconnected(self) -> NDArray[np.bool_]:
+        """Whose ends the kernel had taken: tcp_disconnect()."""
+        bare: NDArray[np.bool_] = self.told.table["idiag_dport"][self.at] == 0
+        return bare
+
+    def take(self, where: NDArray[np.intp]) -> Connections:
         """Some of them."""
-        return Connections(
-            self.cookie[at], gathered(self.table, at), gathered(self.infos, at), self.when[at], self.told
-        )
+        return Connections(self.cookie[where], self.told, self.at[where])
 
     def renamed(self, aliases: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> Connections:
         """The same by the cookies by which they go on."""
         if not len(aliases[0]):
             return self
         cookie = renamed(self.cookie, aliases)
-        order = np.argsort(cookie)
-        return replace(self, cookie=cookie).take(order)
+        return replace(self, cookie=cookie).take(np.argsort(cookie))
+
+
+_NOTHING = Destroyed(np.empty(0, uapi.SOCKET), np.empty(0, uapi.TCP_INFO), np.empty(0), 0)
 
 
 def connections(destroyed: Destroyed | None) -> Connections:
     """Of all destroy events those of sockets that had a connection."""
-    if destroyed is None or not len(destroyed.table):
-        return Connections(np.empty(0, np.uint64), np.empty(0, uapi.SOCKET), np.empty(0, uapi.TCP_INFO), np.empty(0), 0)
-    table = destroyed.table
-    had = (table["idiag_dport"] != 0) | table["idiag_dst"].any(axis=1)  # a failed or torn one keeps its remote address
+    told = destroyed or _NOTHING
+    table = told.table
+    # A failed or torn one keeps its remote address.
+    had = (table["idiag_dport"] != 0) | (np.ascontiguousarray(table["idiag_dst"]).view("=u8").reshape(-1, 2) != 0).any(
+        1
+    )
     cookie, first = np.unique(table["idiag_cookie"], return_index=True)
-    at = first[had[first]]
-    cookie = cookie[had[first]]
-    return Connections(cookie, gathered(table, at), gathered(destroyed.infos, at), destroyed.when[at], destroyed.told)
+    return Connections(cookie[had[first]], told, first[had[first]])
 
 
 class _Local(NamedTuple):
@@ -113,14 +133,14 @@ def records(
         return found, np.zeros(0, np.bool_)
     found["cookie"] = cookie
     disconnected = np.zeros(len(found), np.bool_)
-    disconnected[: len(events.cookie)] = events.table["idiag_dport"] == 0
+    disconnected[: len(events.cookie)] = events.disconnected
     was, lives = places(before.cookie, cookie), places(now.cookie, cookie)
     ended = _Ended(polled, events, was, lives, _threads_of(cookie, closed), disconnected)
     found["seen"] = (was != NOWHERE) | (lives != NOWHERE)
     _fill_rows(found, ended)
     _fill_memory(found, ended, owners)
     found["info"][: len(events.cookie)] = events.infos
-    found["told"][: len(events.cookie)] = events.told
+    found["told"][: len(events.cookie)] = events.told.told
     evidence = _evidence(found, ended, owners)
     found["state"] = evidence.state
     found["ending"] = judged(evidence, {name: number for number, name in reasons.items()})
@@ -149,8 +169,8 @@ def improved(
     `closed` and `reasons` as in `records`.
     """
     better = record.copy()
-    disconnected = events.table["idiag_dport"] == 0
-    better["info"], better["told"] = events.infos, np.where(disconnected, 0, events.told)
+    disconnected = events.disconnected
+    better["info"], better["told"] = events.infos, np.where(disconnected, 0, events.told.told)
     size, none = len(better), np.zeros(len(better), np.uint8)
     evidence = Evidence(
         state=better["state"],

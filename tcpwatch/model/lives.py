@@ -66,6 +66,7 @@ class Lives:
         """Cookies of the step before's destroy events: the trace may tell of them later."""
         self._over: deque[NDArray[np.void]] = deque(maxlen=OVER_STEPS)
         """traced.THREAD of the last steps' sockets that the trace saw destroyed: the event may come later."""
+        self._ended = 0
         self.foreign = 0
         """Sockets of other namespaces that the trace told of."""
         self.unsure = 0
@@ -81,6 +82,7 @@ class Lives:
             self._owners.begin,
             self._closed.written,
             self._told.written,
+            self._ended,
         )
 
     def step(self, joined: Joined, before: Joined, sample: Sample, earlier: Sample) -> Lived:
@@ -106,7 +108,8 @@ class Lives:
         self._told.add(_of_events(found))
         self._told.add(_of_trace(followed.events, sample))
         self._remember(joined, found, events.cookie)
-        return self._lived(polled, gathered(found, np.flatnonzero(counted)))
+        self._ended += int(np.count_nonzero(counted))
+        return self._lived(polled, found if counted.all() else gathered(found, np.flatnonzero(counted)))
 
     def _follow(self, polled: Polled, events: Connections) -> Followed:
         sample, joined = polled.sample, polled.joined

@@ -108,7 +108,7 @@ def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
             if time.monotonic() >= due:
                 monitor.step()
                 due += POLL_S
-        lab.wait_until(lambda: monitor.step().past.closed_ever >= 2 * CONNECTIONS, "the ends")
+        lab.wait_until(lambda: monitor.step().past.ended_ever >= 2 * CONNECTIONS, "the ends")
         last = monitor.step()
         totals = last.flows
         assert totals is not None
