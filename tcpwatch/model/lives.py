@@ -70,7 +70,7 @@ class Lives:
         self.foreign = 0
         """Sockets of other namespaces that the trace told of."""
         self.unsure = 0
-        """Sockets of the trace of which it is not known, yet, whose they are."""
+        """Living sockets of the trace of which it is not known whose they are."""
 
     @property
     def past(self) -> Past:

@@ -26,9 +26,9 @@ class TraceState:
     ends_lost_lately: int = 0
     """The same in the last step."""
     foreign: int = 0
-    """Sockets of other network namespaces."""
+    """Sockets of other network namespaces, which have ended."""
     unsure: int = 0
-    """Sockets in the trace of which it is not known, yet, whose they are."""
+    """Sockets that live and that no poll has told of: another namespace's, or it is not known whose they are."""
     retransmitted_per_s: float = 0.0
     resets_sent_per_s: float = 0.0
     resets_received_per_s: float = 0.0

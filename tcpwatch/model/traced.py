@@ -67,7 +67,7 @@ class Followed(NamedTuple):
     foreign: int
     """Sockets that turned out to be another namespace's."""
     unsure: int
-    """Sockets of which it is not known, yet."""
+    """Living sockets that no poll has told of since PATIENCE_S: another namespace's, or their ends are not known."""
 
 
 class Threads:
@@ -115,7 +115,7 @@ class Threads:
             by_cookie(gathered(threads, np.flatnonzero(mine & destroyed))),
             self._closed(),
             int(np.count_nonzero(lost)),
-            int(np.count_nonzero(waiting)),
+            int(np.count_nonzero(waiting & (events["time"][start] < now - PATIENCE_S))),
         )
 
     def _closed(self) -> NDArray[np.void]:

@@ -67,6 +67,9 @@ def _trust(view: View) -> Iterator[tuple[str, bool]]:
     kept = sum(len(chunk) for chunk in past.closed)
     if past.closed_ever > kept:
         yield f"kept: {text.count(kept)} of {text.count(past.closed_ever)} closed", False
+    if trace.unsure:
+        many = f"{text.count(trace.unsure)} traced socket{'s' * (trace.unsure != 1)}"
+        yield f"{many} of another namespace, or unsure", False
 
 
 def window_words(seconds: float) -> str:
