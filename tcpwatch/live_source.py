@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from tcpwatch.event_watch import EventWatch
 from tcpwatch.kernel import processes, sysctl, uapi
+from tcpwatch.kernel.callers import Callers
 from tcpwatch.kernel.limits import DescriptorLimits
 from tcpwatch.kernel.messages import MessageError
 from tcpwatch.kernel.pool import Pool
 from tcpwatch.kernel.printable import printable
 from tcpwatch.kernel.processes import Owner, OwnerFinder
 from tcpwatch.kernel.sock_diag import Dump, SockDiag, SockDiagError
+from tcpwatch.kernel.trace_events import Kind, Traced
 from tcpwatch.model.sample import Completeness, Sample, SourceInfo, by_cookie, empty_table, infos_by_cookie
 from tcpwatch.queue_watch import QueueWatch
 from tcpwatch.source import Source, SourceError, privilege, read_counters
@@ -105,6 +107,7 @@ class LiveSource:
             self._diag.close()
             raise
         self._events = EventWatch(trace) if events else None
+        self._callers = Callers()
         self._tell_of_trace()
 
     def sample(self, watched: Iterable[int] = ()) -> Sample:
@@ -163,6 +166,7 @@ class LiveSource:
             infos=infos_by_cookie(dump.infos, self._info_tables.take) if dump.infos else None,
             destroyed=destroyed,
             traced=traced,
+            callers=self._callers.of(_threads(traced)) if traced else {},
             begun=begin,
         )
 
@@ -200,6 +204,13 @@ class LiveSource:
         self._owners = OwnerFinder()  # a search that was not finished holds a directory of /proc open
 
 
+def _threads(traced: Traced) -> list[int]:
+    """Those that called connect()."""
+    events = traced.events
+    calls = (events["kind"] == Kind.STATE) & (events["old"] == _CLOSE) & (events["new"] == _SYN_SENT)
+    return [int(pid) for pid in np.unique(events["pid"][calls]) if pid > 0]
+
+
 _LIMITS_ASKED = 64
 """Processes whose limit is read."""
 
@@ -212,7 +223,7 @@ def _holders(state: NDArray[np.uint8], owner: NDArray[np.int32], owners: Sequenc
     return [owners[code].processes[0].pid for code in most if counts[code]]
 
 
-_CLOSE_WAIT = 8
+_SYN_SENT, _CLOSE, _CLOSE_WAIT = 2, 7, 8
 
 
 class _BoundSockets:

@@ -223,6 +223,20 @@ def _fill_memory(found: NDArray[np.void], ended: _Ended, owners: OwnerCodes) -> 
     visited = ended.threads["visited"]
     found["role"][visited & (1 << State.SYN_SENT) != 0] = Role.CLIENT
     found["role"][visited & (1 << State.LISTEN) != 0] = Role.SERVER
+    _fill_callers(found, ended, owners)
+
+
+def _fill_callers(found: NDArray[np.void], ended: _Ended, owners: OwnerCodes) -> None:
+    """Who called connect(), of those that no poll has seen with their owner."""
+    callers = ended.polled.sample.callers
+    at = np.flatnonzero((found["owner"] < 0) & (ended.threads["pid"] > 0))
+    if not callers or not len(at):
+        return
+    distinct, inverse = np.unique(ended.threads["pid"][at], return_inverse=True)
+    people = list(callers.values())
+    place = {pid: number for number, pid in enumerate(callers)}
+    codes = np.array([place.get(pid, UNKNOWN_NO_PROCESS) for pid in distinct.tolist()], np.int32)
+    found["owner"][at] = owners.of(codes, people)[inverse]
 
 
 def _listened(

@@ -15,8 +15,11 @@ from tcpwatch.model.transitions import Origin, made
 
 TIME_WAIT_S = 60.0
 """TCP_TIMEWAIT_LEN of include/net/tcp.h."""
-_TICK_S = 0.02
-"""Of the kernel's timers: HZ is 100 at least, and what is left is rounded."""
+TIMER_S = 0.25
+"""So much later than it was the beginning of a TIME_WAIT may look, by its timer: measured up to 0.19 s in a virtual
+machine, where the clock that timers go by (jiffies) runs late (Linux 6.18)."""
+_EARLY_S = 0.02
+"""And so much earlier: HZ is 100 at least, and what is left is rounded."""
 HALF_OPEN_TOLD = 1_000
 """Half-open connections that vanish in one step and are told of: a flood's would push all others out."""
 
@@ -49,16 +52,16 @@ class Polled:
         return full
 
     def told(self, rows: NDArray[np.intp], old: NDArray[np.uint8] | int) -> NDArray[np.void]:
-        """TRANSITIONs into their present states; TIME_WAIT's timer says when that began, to within the dump."""
+        """TRANSITIONs into their present states; TIME_WAIT's timer says when that began, nearly."""
         sample = self.sample
         state = sample.state[rows]
         time, slack = np.full(len(rows), sample.time), np.full(len(rows), self.elapsed_s, np.float32)
         waits = np.flatnonzero(state == State.TIME_WAIT)
         left_s = sample.table["idiag_expires"][rows[waits]] / 1000.0
-        begun = sample.time - (TIME_WAIT_S - left_s) + _TICK_S / 2
+        begun = sample.time - (TIME_WAIT_S - left_s) + _EARLY_S
         time[waits] = np.clip(begun, sample.time - self.elapsed_s, sample.time)
         if sample.begun:
-            slack[waits] = sample.monotonic - sample.begun + _TICK_S
+            slack[waits] = min(self.elapsed_s, TIMER_S) + sample.monotonic - sample.begun
         return made(time, sample.cookie[rows], old, state, Origin.POLL, slack)
 
     @cached_property

@@ -117,6 +117,8 @@ class Sample:
     """Sockets that were freed before this sample's dump began, and after the one before it; None where nobody asked."""
     traced: Traced | None = None
     """What was traced until this sample's dump had ended, since the sample before; None where there is no trace."""
+    callers: Mapping[int, Owner] = field(default_factory=dict)
+    """Thread's number, as the trace tells it with connect() → its process; absent where that is not known."""
     begun: float = 0.0
     """Monotonic seconds when the dump began: `destroyed` tells of what happened before."""
 

@@ -128,9 +128,9 @@ def _after_full(changes: Sequence[Transition], now: State | None) -> list[Transi
     if waits is not None:
         others = [one for one in changes if one.new not in (State.CLOSED, State.TIME_WAIT)]
         half = any(one.new is State.FIN_WAIT_2 and one.time >= closed.time for one in others)
-        exact = waits.time - waits.slack_s - _TICK_S <= closed.time <= waits.time + _TICK_S
-        exact &= closed.origin is Origin.TRACE or closed.slack_s <= waits.slack_s
-        begin = waits if half or not exact else replace(closed, new=State.TIME_WAIT, old=waits.old)
+        # An event tells that the full socket ended: an orphan may have been in FIN_WAIT_2 for a while after that.
+        exact = closed.origin is Origin.TRACE and abs(closed.time - waits.time) <= waits.slack_s + _TICK_S
+        begin = replace(closed, new=State.TIME_WAIT, old=waits.old) if exact and not half else waits
         return [*others, begin]
     if now is State.TIME_WAIT:
         return [replace(one, new=now) if one is closed else one for one in changes]

@@ -6,6 +6,8 @@ from tcpwatch import text
 from tcpwatch.model.flow_totals import Totals
 
 PERCENTILES = ("p50", "p90", "p99")
+LIFE = (*zip(PERCENTILES, PERCENTILES, strict=True), ("shortest", "least"), ("longest", "most"))
+"""Words for lifetimes, each with the figure of a Spread."""
 _UNITS = (("µs", 0.001), ("ms", 1.0), ("s", 1_000.0), ("m", 60_000.0), ("h", 3_600_000.0))
 
 
@@ -18,7 +20,7 @@ def span(ms: float | None) -> str:
     return f"{value:.0f} {unit}" if value >= 9.95 or unit == "µs" else f"{value:.1f} {unit}"
 
 
-def lifetime(totals: Totals, percentile: str) -> str:
-    """A percentile of the lifetimes; `≤12 ms` where not all are exact: they were at most as long."""
-    ms = getattr(totals.lifetime_ms, percentile)
+def lifetime(totals: Totals, figure: str) -> str:
+    """A percentile or an extreme of the lifetimes; `≤12 ms` where not all are exact: they were at most as long."""
+    ms = getattr(totals.lifetime_ms, figure)
     return ("≤" if ms is not None and totals.exact < 1 else "") + span(ms)

@@ -25,7 +25,9 @@ THREAD = np.dtype(
         ("begin", "=f8"),
         ("closed", "=f8"),
         ("destroyed", "=f8"),
+        ("latest", "=f8"),
         ("ends", TRACE_EVENT),
+        ("pid", "=i4"),
         ("visited", "=u2"),
         ("retransmitted", "=u2"),
         ("reason", "=u2"),
@@ -37,14 +39,15 @@ THREAD = np.dtype(
 """One socket of the trace, so far.
 
 begin, closed, destroyed: times of its opening (connect(), or the last ACK of a handshake with us), of its change to
-CLOSE, and of tcp_destroy_sock, NaN for what was not seen; ends: an event that tells both ends, all 0 where none did;
-visited: bit n for state n; reason, reset_in: of the last reset that it sent, and the state it was in then, 0 for none;
-last: the state that it left for CLOSE, or its present one.
+CLOSE, and of tcp_destroy_sock, NaN for what was not seen; latest: of its last event; pid: the thread that called
+connect(), 0 for none; ends: an event that tells both ends, all 0 where none did; visited: bit n for state n; reason,
+reset_in: of the last reset that it sent, and the state it was in then, 0 for none; last: the state that it left for
+CLOSE, or its present one.
 """
 
 KEPT_EVENTS = 300_000
 """Events of sockets of which nobody knows whose they are, that are kept for the day when somebody does."""
-PATIENCE_S = 3.0
+PATIENCE_S = 1.0
 """So long after tcp_destroy_sock a destroy event, or a poll, may still say that a socket is ours."""
 
 _NOT_A_FLOW = (0, State.LISTEN, State.TIME_WAIT, 12)
@@ -142,13 +145,17 @@ class Threads:
         # A socket that was closed may be connected again; else, the address was given out again, and what was told of
         # the end of who had it is lost.
         again = (opening["old"] == State.CLOSED) & ~np.isnan(self._known["closed"][at])
-        known[:] = (self._known["socket"][at] == threads["socket"]) & (~begins | again)
-        known[1:] &= threads["socket"][1:] != threads["socket"][:-1]
+        # What came before that is of somebody else, who had the address then, and of whom it is not known who that was.
+        later = opening["time"] > self._known["latest"][at]
+        same = (self._known["socket"][at] == threads["socket"]) & later
+        known[:] = same & (~begins | again)
+        known[1:] &= (threads["socket"][1:] != threads["socket"][:-1]) | ~same[:-1]
         threads["cookie"][known] = self._known["cookie"][at[known]]
         whose = known.copy()
         known &= np.isnan(threads["begin"])  # of another life of the same socket nothing else carries on
         old = self._known[at[known]]
-        threads["begin"][known] = old["begin"]
+        for name in ("begin", "pid"):
+            threads[name][known] = old[name]
         threads["closed"][known] = np.fmin(threads["closed"][known], old["closed"])
         threads["visited"][known] |= old["visited"]
         threads["retransmitted"][known] += old["retransmitted"]
@@ -188,12 +195,15 @@ def _summed(events: NDArray[np.void], start: NDArray[np.intp]) -> NDArray[np.voi
     opened = np.maximum.reduceat(np.where(opening, place, -1), start)
     # A socket may be connected again after it was refused, or after tcp_disconnect(): only its last life counts.
     lives = place >= np.repeat(opened, np.diff(np.append(start, len(events))))
+    calls = (opened >= 0) & (old[opened] == State.CLOSED)
+    threads["pid"] = np.where(calls, events["pid"][opened], 0)
     state, sent = (kind == Kind.STATE) & lives, (kind == Kind.RESET_SENT) & lives
     closing = state & (new == State.CLOSED)
     threads["socket"] = events["socket"][start]
     threads["cookie"] = np.maximum.reduceat(events["cookie"], start)
     for name, where in (("begin", opening & lives), ("closed", closing), ("destroyed", kind == Kind.DESTROYED)):
         threads[name] = np.fmin.reduceat(np.where(where, time, np.nan), start)
+    threads["latest"] = np.maximum.reduceat(time, start)
     bits = np.where(state, (1 << new.astype(np.uint16)) | (1 << old.astype(np.uint16)), 0).astype(np.uint16)
     threads["visited"] = np.bitwise_or.reduceat(bits, start)
     threads["retransmitted"] = np.add.reduceat(((kind == Kind.RETRANSMIT) & lives).astype(np.uint16), start)

@@ -34,7 +34,7 @@ def as_text(
         [findings.line(finding, colour) for finding in view.findings],
         _states(view, room, exact, colour),
         _limits(view, exact),
-        [] if rates is None else _flows(view),
+        [] if rates is None else _flows(view, room),
         _listeners(view, room, colour),
         [] if rates is None else _rates(rates, colour),
     ]
@@ -72,14 +72,19 @@ def _limits(view: View, exact: bool) -> list[str]:
     return lines
 
 
-def _flows(view: View) -> list[str]:
-    """`flows  opened 61/s  ended 60/s  life p50 12 ms  p90 340 ms  p99 1.2 s`, where that is known."""
+def _flows(view: View, room: int) -> list[str]:
+    """`flows  opened 61/s  ended 60/s  life p50 12 ms  p90 340 ms  p99 1.2 s`, where that is known.
+
+    Then `shortest 2.1 ms  longest 17 m`, below `p50` where both do not fit in a line.
+    """
     if view.flows is None:
         return []
     totals = view.flows.all
-    life = "  ".join(f"{name} {totals_text.lifetime(totals, name)}" for name in totals_text.PERCENTILES)
-    rates = f"opened {text.rate(totals.opened_per_s)}/s  ended {text.rate(totals.ended_per_s)}/s"
-    return [f"flows  {rates}  life {life}"]
+    words = [f"{name} {totals_text.lifetime(totals, figure)}" for name, figure in totals_text.LIFE]
+    few, extremes = ("  ".join(some) for some in (words[:-2], words[-2:]))
+    head = f"flows  opened {text.rate(totals.opened_per_s)}/s  ended {text.rate(totals.ended_per_s)}/s  life "
+    line = f"{head}{few}  {extremes}"
+    return [line] if len(line) <= room else [head + few, " " * len(head) + extremes]
 
 
 def _listeners(view: View, room: int, colour: bool) -> list[str]:

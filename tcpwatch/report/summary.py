@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from tcpwatch.model.flow_totals import FlowTotals
+from tcpwatch.model.flow_totals import DECADES, FlowTotals, Spread, Totals
 from tcpwatch.model.listeners import Listener
 from tcpwatch.model.states import LIFE_ORDER
 from tcpwatch.model.totals_text import PERCENTILES
@@ -15,6 +15,8 @@ from tcpwatch.model.view import View
 from tcpwatch.report import findings
 
 RATE_DIGITS = 3
+_MS_DIGITS = 3
+"""Lives are told to the microsecond."""
 
 
 def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -55,19 +57,35 @@ def rfc3339(unix_s: float) -> str:
 
 
 def _flows(flows: FlowTotals) -> dict[str, Any]:
-    """Of all flows: lifetimes that are not `exact` are at most what is told."""
-    totals, life = flows.all, flows.all.lifetime_ms
+    """Of all flows, and of the busiest services and processes."""
     return {
-        "opened_per_s": round(totals.opened_per_s, RATE_DIGITS),
-        "ended_per_s": round(totals.ended_per_s, RATE_DIGITS),
-        "lifetime_ms": {name: _rounded(getattr(life, name)) for name in PERCENTILES},
-        "exact": round(totals.exact, RATE_DIGITS),
+        **_totals(flows.all),
         "window_s": round(flows.window_s, RATE_DIGITS),
+        "by_service": [{"name": one.name or None, **_totals(one)} for one in flows.by_service],
+        "by_process": [{"name": one.name or None, **_totals(one)} for one in flows.by_process],
     }
 
 
-def _rounded(figure: float | None) -> float | None:
-    return None if figure is None else round(figure, RATE_DIGITS)
+def _totals(totals: Totals) -> dict[str, Any]:
+    """Lifetimes that are not `exact` are at most what is told."""
+    return {
+        "opened_per_s": round(totals.opened_per_s, RATE_DIGITS),
+        "ended_per_s": round(totals.ended_per_s, RATE_DIGITS),
+        "lifetime_ms": _spread(totals.lifetime_ms, ("shortest", "longest"), _MS_DIGITS),
+        "bytes": _spread(totals.bytes, ("smallest", "largest"), None),
+        "exact": round(totals.exact, RATE_DIGITS),
+    }
+
+
+def _spread(spread: Spread, extremes: tuple[str, str], digits: int | None) -> dict[str, Any]:
+    """`histogram`: what each part ends below, None for the last, and how many flows are in it."""
+    figures = {name: getattr(spread, name) for name in PERCENTILES}
+    figures |= dict(zip(extremes, (spread.least, spread.most), strict=True))
+    bounds, counts = (*DECADES, None), spread.histogram or [0] * (len(DECADES) + 1)
+    return {
+        **{name: None if figure is None else round(figure, digits) for name, figure in figures.items()},
+        "histogram": [list(part) for part in zip(bounds, counts, strict=True)],
+    }
 
 
 def _listener(one: Listener) -> dict[str, Any]:

@@ -108,15 +108,15 @@ def _owner(facts: Facts) -> Iterator[Entry]:
         yield Entry("process", WHY_UNKNOWN[code])
     else:
         for process in facts.row.owners[code].processes:
-            yield from _process(process)
+            yield from _process(process, "was held by" if facts.state is State.TIME_WAIT else "process")
     if facts.cell("uid") == text.UNKNOWN:
         yield Entry("socket's user", text.UNKNOWN)
     else:
         yield Entry("socket's user", f"{facts.cell('user_or_uid')} ({facts.cell('uid')})")
 
 
-def _process(process: Process) -> Iterator[Entry]:
-    yield Entry("process", f"{process.name}[{process.pid}]")
+def _process(process: Process, label: str) -> Iterator[Entry]:
+    yield Entry(label, f"{process.name}[{process.pid}]")
     yield Entry("command", process.command or text.UNKNOWN)
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.started))
     yield Entry("runs as", f"{process.user} ({process.uid}), since {started}")

@@ -83,6 +83,8 @@ def learned(facts: Facts | None, view: View, cookie: int) -> Facts | None:
     row, gone = (view.rows.take(slice(at, at + 1)), None) if at is not None else _last(facts, view, cookie, record)
     if row is None:
         return None
+    if record is not None and row.owner[0] < 0 and (owner := view.past.owner(int(record["owner"]))):
+        row = replace(row, owner=np.zeros(1, np.int32), owners=[owner])  # who had it, before it was the kernel's alone
     facts = replace(
         facts or Facts(row),
         row=row,

@@ -16,12 +16,13 @@ from tcpwatch.model.view import View
 from tcpwatch.screens.page import Page, SocketsAsked
 from tcpwatch.widgets.counters import FIRST, FURTHER, counter_lines
 from tcpwatch.widgets.finding_lines import finding_line, more_line
-from tcpwatch.widgets.flow_totals import totals_lines, totals_tables
+from tcpwatch.widgets.flow_totals import ROWS, about_flows, tables_height, tables_lines, totals_lines
 from tcpwatch.widgets.histogram import Form, histogram, states_shown
 from tcpwatch.widgets.lines import Line, Lines, over, rule
 from tcpwatch.widgets.meters import meter_lines, meters_of
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.queues import NARROWEST, queue_lines
+from tcpwatch.widgets.sections import Section
 
 _LISTENERS = 5
 """So many of them come before the tables of flows."""
@@ -48,6 +49,10 @@ class OverviewPage(Page):
     def show_names(self, exact: bool) -> None:
         """As Page asks."""
         self._overview.show_exact(exact)
+
+    def about(self) -> Sequence[Section]:
+        """For the help."""
+        return [about_flows()]
 
 
 Item = State | tuple[str, Subject]
@@ -132,21 +137,23 @@ class _Overview(Lines, can_focus=True):
 
     def _further(self, view: View, width: int, room: int, colours: Palette) -> list[Line]:
         """What fills a tall screen: further counters, the listeners, flows by service and by process."""
-        lines: list[Line] = []
-        counters = counter_lines(FURTHER, view, width, colours)
-        if room >= len(counters):
-            lines += counters
-        room -= len(lines) + 1
-        tables = totals_tables(view.flows, width, colours) if view.flows is not None else []
-        if tables and room - len(tables) - 1 >= min(len(view.listeners), _LISTENERS) + 1:
-            room -= len(tables) + 1
-            tables = [rule("Flows", width, colours), *tables]
-        else:
-            tables = []
-        if room >= 2 and view.listeners and width >= NARROWEST:
-            title = f"Listeners ({len(view.listeners):,})"
-            lines.append(rule(title, width, colours))
-            lines += queue_lines(view.listeners, room, width, colours, self._exact)
+        listeners = view.listeners if width >= NARROWEST else ()
+        some, all_of_them = ((2 + count if count else 0) for count in (min(len(listeners), _LISTENERS), len(listeners)))
+        least = tables_height(view.flows, width)
+        # Counters that are small where all is well are worth less than who opens connections: the others come first.
+        promised = some + least if least and some + least <= room else 0
+        lines = counter_lines(FURTHER, view, width, colours)
+        if room < len(lines) + promised:
+            lines = []
+        room -= len(lines)
+        tables: list[Line] = []
+        if view.flows is not None and promised:
+            wanted = min(room - some, tables_height(view.flows, width, ROWS))
+            tables = tables_lines(view.flows, width, max(wanted, room - all_of_them), colours)
+        room -= len(tables)
+        if room >= 3 and listeners:
+            lines.append(rule(f"Listeners ({len(listeners):,})", width, colours))
+            lines += queue_lines(listeners, room - 1, width, colours, self._exact)
         return lines + tables
 
     def _items(self) -> list[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import socket
 import threading
@@ -29,6 +30,7 @@ from tests.lab.requirements import tracefs
 CONNECTIONS = 2_000
 POLL_S = 1.0
 EXACT_S = 0.001
+FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO
 S = State
 CLIENT = (S.SYN_SENT, S.ESTABLISHED, S.FIN_WAIT_1, S.FIN_WAIT_2, S.TIME_WAIT)
 SERVER = (S.SYN_RCVD, S.ESTABLISHED, S.CLOSE_WAIT, S.LAST_ACK)
@@ -146,6 +148,19 @@ def test_with_the_trace_each_has_all_its_states(seen: Seen) -> None:
         assert all(one.begin.origin is Origin.TRACE for one in stretches)
         if is_client:
             check_times(called[int(record["row"]["idiag_sport"])], [one.begin.time - offset for one in stretches])
+
+
+@pytest.mark.parametrize("seen", [True], ids=["trace"], indirect=True)
+def test_with_the_trace_one_knows_who_called(seen: Seen) -> None:
+    closed = np.concatenate(seen.past.closed)
+    clients = closed[closed["role"] == Role.CLIENT]
+    owners = {seen.past.owner(code) for code in np.unique(clients["owner"]).tolist()}
+    if os.stat("/proc/self/ns/pid").st_ino == FIRST_PID_NAMESPACE:
+        (owner,) = owners
+        assert owner is not None
+        assert owner.processes[0].pid == os.getpid()
+    else:  # the kernel tells another number than the one that a process has here
+        assert owners == {None}
 
 
 def check_times(one: Called, begins: list[float]) -> None:

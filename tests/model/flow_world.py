@@ -41,6 +41,8 @@ class Life:
     """So long an application holds the socket after TCP has done with it."""
     foreign: bool = False
     """It lives in another namespace: only the trace tells of it."""
+    address: int = 0
+    """Of its socket in the kernel; 0: one of its own."""
     polls: tuple[float, ...] = ()
     """When somebody asks for all cookies: a TIME_WAIT that nobody had asked for before gets another one."""
 
@@ -93,7 +95,7 @@ def traced(lives: Sequence[Life], begin: float, end: float) -> Traced:
     for row, (time, kind, life, old, new) in zip(table, events, strict=True):
         ends = make_table([life.sock(S.ESTABLISHED)])[0]
         row["time"], row["kind"], row["old"], row["new"] = 1000.0 + time, kind, old, new
-        row["socket"], row["family"] = SOCKET + 64 * life.cookie, uapi.AF_INET
+        row["socket"], row["family"] = life.address or SOCKET + 64 * life.cookie, uapi.AF_INET
         row["src"], row["dst"] = ends["idiag_src"], ends["idiag_dst"]
         row["sport"], row["dport"] = 0 if (old, new) == (7, 2) else ends["idiag_sport"], ends["idiag_dport"]
         row["cookie"] = life.cookie if kind == Kind.DESTROYED else 0

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from tcpwatch import text
-from tcpwatch.model.flow_totals import FlowTotals
+from tcpwatch.model.flow_totals import DECADES, FlowTotals
 from tcpwatch.model.states import LIFE_ORDER
 from tcpwatch.model.view import Gauge
 from tcpwatch.report import overview, summary
@@ -17,12 +17,15 @@ from tests.totals import FLOWS, totals
 from tests.views import make_view, sock
 
 ESCAPE = re.compile("\x1b\\[[0-9;]*m")
+PART = re.compile(r"\[\s+(\S+),\s+(\d+)\s+\]")
+"""Of a histogram: on one line, it can be read."""
 
 
 def test_json() -> None:
     line = summary.as_json(summary.summary(replace(small_host(), flows=FLOWS), {"ActiveOpens": 2 / 3}))
     assert line.count("\n") == 1
-    golden.check("summary.json", json.dumps(json.loads(line), indent=2) + "\n")
+    told = json.dumps(json.loads(line), indent=2)
+    golden.check("summary.json", PART.sub(r"[\1, \2]", told) + "\n")
 
 
 def test_the_promised_keys() -> None:
@@ -67,12 +70,26 @@ def test_text() -> None:
 def test_how_long_flows_live() -> None:
     nothing = replace(small_host(), flows=FlowTotals(60.0, totals(p50_ms=None)))
     told = summary.summary(nothing, {})["flows"]
-    assert told["lifetime_ms"] == {"p50": None, "p90": None, "p99": None} and told["opened_per_s"] == 0.0
-    assert "flows  opened 0/s  ended 0/s  life p50 –  p90 –  p99 –\n" in overview.as_text(nothing, {})
+    none = [*([bound, 0] for bound in DECADES), [None, 0]]
+    figures = dict.fromkeys(("p50", "p90", "p99", "shortest", "longest"))
+    assert told["lifetime_ms"] == {**figures, "histogram": none} and told["opened_per_s"] == 0.0
+    assert list(told["bytes"]) == ["p50", "p90", "p99", "smallest", "largest", "histogram"]
+    assert told["bytes"]["largest"] is None and told["by_service"] == told["by_process"] == []
+    words = "flows  opened 0/s  ended 0/s  life p50 –  p90 –  p99 –  shortest –  longest –\n"
+    assert words in overview.as_text(nothing, {})
     exact = replace(small_host(), flows=FlowTotals(60.0, totals(exact=1.0)))
-    assert "life p50 12 ms  p90 336 ms  p99 1.2 s\n" in overview.as_text(exact, {})
+    few = "flows  opened 61/s  ended 60/s  life p50 12 ms  p90 336 ms  p99 1.2 s"
+    extremes = "shortest 100 µs  longest 4.1 s"
+    assert f"{few}\n{' ' * few.index('p50')}{extremes}\n" in overview.as_text(exact, {})
+    assert f"{few}  {extremes}\n" in overview.as_text(exact, {}, 120)
     assert "flows" not in overview.as_text(exact) and summary.summary(exact)["flows"] is None, "of a single look"
     assert "flows" not in overview.as_text(small_host(), {}) and summary.summary(small_host(), {})["flows"] is None
+
+
+def test_of_what_is_not_known_by_name() -> None:
+    told = summary.summary(replace(small_host(), flows=FLOWS), {})["flows"]
+    assert [one["name"] for one in told["by_process"]] == ["nginx[1234]", "[@click=app.quit]x[/][802]", None]
+    assert list(told["by_service"][0]) == ["name", "opened_per_s", "ended_per_s", "lifetime_ms", "bytes", "exact"]
 
 
 def test_text_of_one_look_has_no_rates() -> None:

@@ -11,11 +11,12 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
-from tcpwatch.model.flow_totals import FlowTotals
+from tcpwatch.model.flow_totals import FlowTotals, Spread
 from tcpwatch.model.states import State
 from tcpwatch.model.view import Gauge
 from tcpwatch.screens.connections import ConnectionsPage
 from tcpwatch.widgets.bars import bar, resample, sparkline
+from tcpwatch.widgets.flow_totals import by_decade
 from tests.totals import FLOWS, totals
 from tests.ui.busy import HOSTILE, busy_view, sick_view
 from tests.ui.shots import LARGE, SMALL, check_snapshot, make_app, shot
@@ -71,7 +72,7 @@ async def test_listeners_come_before_flows() -> None:
         listeners = [sock("LISTEN", f"10.0.0.1:{port}") for port in range(1, 40)]
         app.show(make_view(*listeners, flows=FLOWS))
         await pilot.pause()
-        assert "── Flows ──" in shot(app) and " more" in shot(app)
+        assert "── Flows by service (3) ──" in shot(app) and " more" in shot(app)
         lines = app.screen.focused.lines  # type: ignore[union-attr]
         assert len(lines) <= app.screen.focused.size.height  # type: ignore[union-attr]
 
@@ -81,9 +82,71 @@ async def test_no_flow_is_no_table() -> None:
     async with app.run_test(size=LARGE) as pilot:
         app.show(busy_view(flows=FlowTotals(1.0, totals(p50_ms=None))))
         await pilot.pause()
-        assert "── Flows ──" not in shot(app)
+        assert "── Flows by" not in shot(app)
         line = next(line for line in shot(app).splitlines() if "new flows" in line)
         assert line.split() == "new flows 0/s ended 0/s life p50/90/99 – – –".split()
+
+
+async def test_flows_come_before_counters_that_are_not_always_shown() -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        for flows, counters in ((FLOWS, False), (None, True)):
+            app.show(busy_view(flows=flows))
+            await pilot.pause()
+            assert ("Flows by service" in shot(app), "zero win." in shot(app)) == (not counters, counters)
+            assert "127.0.0.1:5432" in shot(app), "a listener"
+
+
+async def test_the_busiest_are_as_many_as_there_is_room_for() -> None:
+    many = tuple(totals(f"[2001:db8:1111:2222:3333:4444:5555:{at}]:443", 40.0 - at) for at in range(1, 21))
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.show(busy_view(flows=FlowTotals(60.0, totals(), many, many[:2])))
+        await pilot.pause()
+        assert "── Flows by service, top 3 ─" in shot(app) and "── Flows by process (2) ─" in shot(app)
+        assert ":5555:3]:443 " in shot(app) and ":5555:4]:443 " not in shot(app)
+        await pilot.resize_terminal(120, 100)
+        await pilot.pause()
+        assert "── Flows by service, top 20  opened/s" in shot(app) and ":5555:20]:443 " in shot(app)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [
+        (100, "ended/s life <ms·s··h·· p50 p99 longest bytes 0B··k··M··"),
+        (120, "opened/s ended/s life <ms·s··h·· shortest p50 p99 longest bytes 0B··k··M·· p50"),
+        (160, "opened/s ended/s life <ms·s··h·· shortest p50 p90 p99 longest bytes 0B··k··M·· p50 p99 largest"),
+        (300, "opened/s ended/s life <ms·s··h·· shortest p50 p90 p99 longest bytes 0B··k··M·· p50 p99 largest"),
+    ],
+)
+async def test_columns_of_flows(width: int, heads: str) -> None:
+    app = make_app()
+    async with app.run_test(size=(width, 50)) as pilot:
+        app.show(busy_view(flows=FLOWS))
+        await pilot.pause()
+        lines = shot(app).splitlines()
+        at, head = next((at, line) for at, line in enumerate(lines) if "Flows by service" in line)
+        assert head.rpartition("──")[2].lstrip("─").split() == heads.split()
+        row = lines[at + 1]
+        # What a cell means is read above it.
+        assert row[head.index("<ms·s··h··") :].startswith("▂▄█▂▂▂▁▁▁▁ ")
+        assert row[head.index("0B··k··M··") :].startswith("▂▁▂▂█▄▂▂▂▂")
+
+
+async def test_help_explains_the_histograms() -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 120)) as pilot:
+        app.show(busy_view())
+        await pilot.press("question_mark")
+        await pilot.pause()
+        for word in ("── Flows ──", "<ms·s··h··  ", "0B··k··M··  ", "▁▂▄█ "):
+            assert word in shot(app)
+
+
+def test_a_single_flow_is_seen_beside_many() -> None:
+    assert by_decade(Spread(1_000_001, histogram=(0, 1, 0, 0, 1_000_000, 0, 0, 0, 0, 0))) == "▁▂▁▁█▁▁▁▁▁"
+    assert by_decade(Spread(1, histogram=(1, 0, 0, 0, 0, 0, 0, 0, 0, 0))) == "█▁▁▁▁▁▁▁▁▁"
+    assert by_decade(Spread()) == "–"
 
 
 async def test_enter_on_a_finding_leads_to_its_sockets() -> None:
@@ -132,7 +195,7 @@ async def test_what_is_too_much_is_listed_elsewhere() -> None:
         assert "rule 11" in "\n".join(text for line in app.screen.focused.lines for text, _ in line)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("width", [50, 63, 64, 69, 70, 76, 80, 109, 110, 119, 120, 167, 168, 200, 300])
+@pytest.mark.parametrize("width", [50, 63, 64, 69, 70, 76, 80, 99, 100, 109, 110, 119, 120, 167, 168, 200, 300])
 async def test_no_line_is_wider_than_the_screen(width: int) -> None:
     app = make_app()
     async with app.run_test(size=(width, 50)) as pilot:
