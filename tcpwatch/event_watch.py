@@ -25,7 +25,7 @@ EXPECTED_RATE = 20_000
 """Destroyed sockets a second that may come out of nothing, at any time."""
 PAUSE_LEAST_S, PAUSE_MOST_S = 0.002, 0.05
 """Between two readings while sockets are being destroyed, so that many are read at once."""
-TRACE_LEAST_S, TRACE_MOST_S = 0.02, 0.25
+TRACE_LEAST_S, TRACE_MOST_S = 0.02, 0.5
 """Between two readings of the trace."""
 
 

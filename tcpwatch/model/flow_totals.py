@@ -91,9 +91,11 @@ class Tally:
         while len(self._slots) > 1 and self._slots[1].begin <= monotonic - WINDOW_S:
             self._slots.popleft()
         self._forget()
-        if lived is not None:
+        if lived is not None and (len(lived.opened) or len(lived.ended)):
             self._add(self._slots[-1], lived, past)
         window_s = max(monotonic - self._slots[0].begin, 1e-3)
+        if not any(slot.counts for slot in self._slots):  # an idle host costs nothing
+            return FlowTotals(window_s, Totals("", 0.0, 0.0, Spread(), Spread()))
         whole, *_ = self._totals("all", window_s, [""])
         return FlowTotals(
             window_s,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.kernel import uapi
 from tcpwatch.kernel.trace_events import TRACE_EVENT, Kind
 from tcpwatch.model.aliases import Aliases, renamed
 from tcpwatch.model.chunks import Log
@@ -46,6 +47,9 @@ class Lived:
     """For Past.owner."""
     ended: NDArray[np.void]
     """past.CLOSED of flows that ended, each once."""
+
+
+_NOTHING_LIVED = Lived(np.empty(0, uapi.SOCKET), np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, CLOSED))
 
 
 class Lives:
@@ -87,6 +91,8 @@ class Lives:
 
     def step(self, joined: Joined, before: Joined, sample: Sample, earlier: Sample) -> Lived:
         """What happened between two samples."""
+        if self._nothing_happened(joined, sample):
+            return _NOTHING_LIVED
         polled = Polled(joined, before, sample, earlier)
         events = connections(sample.destroyed)
         followed = self._follow(polled, events)
@@ -110,6 +116,12 @@ class Lives:
         self._remember(joined, found, events.cookie)
         self._ended += int(np.count_nonzero(counted))
         return self._lived(polled, found if counted.all() else gathered(found, np.flatnonzero(counted)))
+
+    def _nothing_happened(self, joined: Joined, sample: Sample) -> bool:
+        """An idle host costs nothing."""
+        told = (sample.destroyed.table if sample.destroyed else (), sample.traced.events if sample.traced else ())
+        moved = (joined.new, joined.changed, joined.gone, *told, self._before_that, *self._over)
+        return not any(map(len, moved)) and self._threads.idle
 
     def _follow(self, polled: Polled, events: Connections) -> Followed:
         sample, joined = polled.sample, polled.joined

@@ -82,6 +82,11 @@ class Threads:
         self._known = np.empty(0, THREAD)
         """Ours that live, sorted by socket."""
 
+    @property
+    def idle(self) -> bool:
+        """Nothing waits to be told, or to be understood."""
+        return not len(self._open) and not len(self._closed())
+
     def step(self, events: NDArray[np.void], now: float, ours: Membership, moved: Moved) -> Followed:
         """Take these events (TRACE_EVENT, in the order of time); `now` is monotonic.
 
