@@ -23,6 +23,7 @@ from tcpwatch.widgets.meters import meter_lines, meters_of
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.queues import NARROWEST, queue_lines
 from tcpwatch.widgets.sections import Section
+from tcpwatch.widgets.trace_line import trace_line
 
 _LISTENERS = 5
 """So many of them come before the tables of flows."""
@@ -136,13 +137,13 @@ class _Overview(Lines, can_focus=True):
         return [*lines, more_line(left_out, colours)] if left_out else lines
 
     def _further(self, view: View, width: int, room: int, colours: Palette) -> list[Line]:
-        """What fills a tall screen: further counters, the listeners, flows by service and by process."""
+        """What fills a tall screen: further counters, the trace's rates, listeners, flows by service and process."""
         listeners = view.listeners if width >= NARROWEST else ()
         some, all_of_them = ((2 + count if count else 0) for count in (min(len(listeners), _LISTENERS), len(listeners)))
         least = tables_height(view.flows, width)
         # Counters that are small where all is well are worth less than who opens connections: the others come first.
         promised = some + least if least and some + least <= room else 0
-        lines = counter_lines(FURTHER, view, width, colours)
+        lines = counter_lines(FURTHER, view, width, colours) + trace_line(view, width, colours)
         if room < len(lines) + promised:
             lines = []
         room -= len(lines)

@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.model.flow_totals import FlowTotals, Spread
 from tcpwatch.model.states import State
+from tcpwatch.model.trace_state import TraceState
 from tcpwatch.model.view import Gauge
 from tcpwatch.screens.connections import ConnectionsPage
 from tcpwatch.widgets.bars import bar, resample, sparkline
@@ -46,11 +47,15 @@ async def test_snapshot_of_findings(size: tuple[int, int]) -> None:
         assert "Handshake" in shot(app)
 
 
+DROPS = {f"TCP_REASON_{at}": 9.0 - at for at in range(8)} | {"TCP_LISTEN_OVERFLOW": 38.0}
+TRACE = TraceState(on=True, retransmitted_per_s=3.2, resets_sent_per_s=5.0, drops_per_s=DROPS)
+
+
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 async def test_snapshot_of_flows(size: tuple[int, int]) -> None:
     app = make_app()
     async with app.run_test(size=size) as pilot:
-        app.show(busy_view(flows=FLOWS))
+        app.show(busy_view(flows=FLOWS, trace=TRACE))
         await pilot.pause()
         check_snapshot(f"overview_flows_{size[0]}x{size[1]}", shot(app))
 
