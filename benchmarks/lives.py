@@ -44,6 +44,8 @@ class Run:
     share: float = 0.0
     """Processor time of this whole process, of the time on the clock."""
     memory_kb: tuple[int, ...] = ()
+    story_mib: float = 0.0
+    """What happened to flows, and those that closed: as much as is kept in the end."""
 
 
 def live_through(rate: int, seconds: float, trace: bool, memory_mib: int) -> Run:
@@ -80,6 +82,7 @@ def live_through(rate: int, seconds: float, trace: bool, memory_mib: int) -> Run
 
 def _count(run: Run, view: View) -> None:
     run.told = view.past.ended_ever
+    run.story_mib = sum(chunk.nbytes for chunk in (*view.past.closed, *view.past.transitions)) / (1 << 20)
     run.lost, run.ends_lost = view.trace.lost, view.trace.ends_lost
     run.exact = view.flows.all.exact if view.flows else 0.0
 
@@ -102,14 +105,16 @@ def lines(run: Run, trace: bool, bar: float) -> list[Line]:
     ]
 
 
-def memory_line(run: Run, memory_mib: int, seconds: float) -> Line:
-    """How much it grew, with the socket table's own memory in it."""
-    grown_mib = (max(run.memory_kb) - run.memory_kb[0]) / 1024
-    half = len(run.memory_kb) // 2
-    late = max(run.memory_kb[half:]) - max(run.memory_kb[:half])
-    note = f"second half against the first {late / 1024:+.0f} MiB; {run.memory_kb[-1] / 1024:.0f} MiB in the end"
+def memory_lines(run: Run, memory_mib: int, seconds: float) -> list[Line]:
+    """What the story takes, and how much the whole process grew, socket tables and all."""
     at = f"{run.rate:,.0f} connections/s for {seconds:.0f} s, memory = {memory_mib}"
-    return Line("memory beyond the first second", at, grown_mib, None, "{:.0f} MiB", note)
+    half = len(run.memory_kb) // 2
+    growth = max(run.memory_kb[half:]) / max(run.memory_kb[:half])
+    note = f"{run.memory_kb[0] / 1024:.0f} MiB after a second, {run.memory_kb[-1] / 1024:.0f} MiB in the end"
+    return [
+        Line("memory of the flows' story", at, run.story_mib, memory_mib, "{:.0f} MiB"),
+        Line("whole process, second half against first", at, growth, None, "{:.2f} ×", note),
+    ]
 
 
 def arguments() -> argparse.Namespace:
@@ -137,7 +142,7 @@ def main() -> int:
     if given.memory_seconds:
         progress(f"{number(given.memory_rate)} connections/s for {given.memory_seconds} s")
         run = live_through(given.memory_rate, given.memory_seconds, True, 64)
-        report.add(memory_line(run, 64, given.memory_seconds))
+        report.add(*memory_lines(run, 64, given.memory_seconds))
     print(report.markdown())
     return 0
 

@@ -51,7 +51,7 @@ def crowd(flood: lab.Flood) -> None:
 
 async def watch(path: Path) -> None:
     """Run the program without a terminal, and save what it shows at the end."""
-    monitor = Monitor(open_source())
+    monitor = Monitor(open_source(watch_queues=True, ask_infos=True, events=True, trace=True))
     poller = Poller(monitor)
     poller.start()
     app = TcpwatchApp(monitor, poller)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tcpwatch.event_watch import EventWatch
 from tcpwatch.kernel import processes, sysctl, uapi
 from tcpwatch.kernel.callers import Callers
+from tcpwatch.kernel.destroyed import Destroyed
 from tcpwatch.kernel.limits import DescriptorLimits
 from tcpwatch.kernel.messages import MessageError
 from tcpwatch.kernel.pool import Pool
@@ -108,6 +109,7 @@ class LiveSource:
             raise
         self._events = EventWatch(trace) if events else None
         self._callers = Callers()
+        self._unused: Destroyed | None = None
         self._tell_of_trace()
 
     def sample(self, watched: Iterable[int] = ()) -> Sample:
@@ -118,7 +120,7 @@ class LiveSource:
             raise SourceError(_reason(error)) from error
 
     def _sample(self, watched: Iterable[int]) -> Sample:
-        destroyed = self._events.take_destroyed() if self._events else None
+        destroyed = self._take_destroyed()
         begin = time.monotonic()
         bound = self._bound.table()
         dump = self._dump(bound)
@@ -135,6 +137,7 @@ class LiveSource:
         owner[held] = self._owners.find(inode[held], budget_s)
         owner.flags.writeable = False
         figures, reasons = read_counters()
+        self._unused = None
         return Sample(
             time=now,
             monotonic=monotonic,
@@ -169,6 +172,12 @@ class LiveSource:
             callers=self._callers.of(_threads(traced)) if traced else {},
             begun=begin,
         )
+
+    def _take_destroyed(self) -> Destroyed | None:
+        """Also what a sample before this one took that was not to be had in the end."""
+        told = self._events.take_destroyed() if self._events else None
+        self._unused = told.after(self._unused) if told else None
+        return self._unused
 
     def _tell_of_trace(self) -> None:
         """Into `info`: a trace may also fail later."""

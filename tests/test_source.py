@@ -205,6 +205,39 @@ def test_a_step_that_fails_says_why_and_the_next_one_succeeds(monkeypatch: pytes
     assert kernel.open_now == 0
 
 
+def test_ends_told_to_a_sample_that_failed_come_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.require(lab.namespaces)
+    with ExitStack() as stack:
+        stack.enter_context(lab.Namespace())
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        it = stack.enter_context(closing(LiveSource(events=True)))
+        it.sample()
+        socket.create_connection(listener.getsockname()).close()
+        accepted, _ = listener.accept()
+        accepted.close()
+        told = []
+        with monkeypatch.context() as patched:
+
+            def refuse(*_: object, **__: object) -> NoReturn:
+                told.append(it._unused)
+                raise SockDiagError(errno.EIO, "no")
+
+            patched.setattr(it._diag, "dump", refuse)
+
+            def both_are_told() -> bool:
+                with pytest.raises(SourceError):
+                    it.sample()
+                return told[-1] is not None and len(told[-1].table) == 2
+
+            lab.wait_until(both_are_told, "two destroy events")
+        destroyed = it.sample().destroyed
+        assert destroyed is not None
+        assert len(destroyed.table) == len(destroyed.infos) == len(destroyed.when) == 2
+        after = it.sample().destroyed
+        assert after is not None
+        assert not len(after.table)
+
+
 @pytest.mark.parametrize("answer", [netlink.error(errno.ENOENT), b"\xff" * 64])
 def test_a_kernel_without_tcp_diag(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     kernel = FakeKernel([answer], [answer])

@@ -28,3 +28,14 @@ class Destroyed:
     """Bytes of struct tcp_info that this kernel sends, as far as uapi.TCP_INFO has them."""
     lost: int = 0
     """Events since the last time that the kernel could not queue for us, or that we could not keep."""
+
+    def after(self, earlier: Destroyed | None) -> Destroyed:
+        """Both together, where what was told earlier could not be used."""
+        if earlier is None:
+            return self
+        table = np.concatenate((earlier.table, self.table))
+        infos = np.concatenate((earlier.infos, self.infos))
+        when = np.concatenate((earlier.when, self.when))
+        for column in (table, infos, when):
+            column.flags.writeable = False
+        return Destroyed(table, infos, when, self.told, earlier.lost + self.lost)
