@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tcpwatch.widgets.lines import Line, rule
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.sections import GUTTER, Section, column_lines, side_by_side
+from tcpwatch.widgets.sections import GUTTER, Section, balanced, column_lines
 
 _LEAST, _MOST, _COLUMNS = 50, 99, 3
 """Cells below which a column is not worth having, and beyond which its lines are too long to be read."""
@@ -44,28 +44,4 @@ def in_columns(blocks: Sequence[Block], width: int, colours: Palette) -> list[Li
     """The blocks in reading order, in as many columns of about equal height as the width allows."""
     count = max(1, min(_COLUMNS, width // _LEAST))
     cells = min(_MOST, (width - GUTTER * (count - 1)) // count)
-    drawn = [block.lines(cells, colours) for block in blocks]
-    height = _least_height([len(lines) for lines in drawn], count)
-    columns: list[list[Line]] = [[]]
-    for lines in drawn:
-        if columns[-1] and len(columns[-1]) + len(lines) > height:
-            columns.append([])
-        columns[-1] += lines
-    return list(side_by_side(columns, cells, colours))
-
-
-def _least_height(heights: Sequence[int], count: int) -> int:
-    """The smallest height of `count` columns that hold blocks of these heights, in order and unbroken."""
-    height = max(max(heights, default=0), -(-sum(heights) // count))
-    while _columns_needed(heights, height) > count:
-        height += 1
-    return height
-
-
-def _columns_needed(heights: Sequence[int], height: int) -> int:
-    needed, left = 1, height
-    for block in heights:
-        if block > left:
-            needed, left = needed + 1, height
-        left -= block
-    return needed
+    return balanced([block.lines(cells, colours) for block in blocks], count, cells, colours)

@@ -57,29 +57,35 @@ def column_lines(sections: Sequence[Section], width: int, colours: Palette) -> l
     """The sections in reading order, in as many columns of about equal height as the width allows."""
     count = max(1, min(3, width // _COLUMN_CELLS))
     cells = (width - GUTTER * (count - 1)) // count
-    blocks = [_section_lines(section, cells, colours) for section in sections]
-    columns: list[list[Line]] = [[] for _ in range(count)]
+    return balanced([_section_lines(section, cells, colours) for section in sections], count, cells, colours)
+
+
+def balanced(blocks: Sequence[Sequence[Line]], count: int, cells: int, colours: Palette) -> list[Line]:
+    """Blocks, each of at least one line, unbroken and in order, in up to `count` columns of about equal height."""
     height = _least_height([len(block) for block in blocks], count)
-    at = 0
+    columns: list[list[Line]] = [[]]
     for block in blocks:
-        if columns[at] and len(columns[at]) + len(block) > height and at + 1 < count:
-            at += 1
-        columns[at] += block
+        if columns[-1] and len(columns[-1]) + len(block) > height:
+            columns.append([])
+        columns[-1] += block
     return list(side_by_side(columns, cells, colours))
 
 
 def _least_height(heights: Sequence[int], count: int) -> int:
-    """The smallest height of `count` columns that hold blocks of these heights, in order and unbroken."""
+    """The smallest height of `count` columns that hold blocks of these heights."""
     height = max(max(heights, default=0), -(-sum(heights) // count))
-    while True:
-        used, left = 1, height
-        for block in heights:
-            if block > left:
-                used, left = used + 1, height
-            left -= block
-        if used <= count:
-            return height
+    while _columns_needed(heights, height) > count:
         height += 1
+    return height
+
+
+def _columns_needed(heights: Sequence[int], height: int) -> int:
+    needed, left = 1, height
+    for block in heights:
+        if block > left:
+            needed, left = needed + 1, height
+        left -= block
+    return needed
 
 
 def _section_lines(section: Section, width: int, colours: Palette) -> list[Line]:
