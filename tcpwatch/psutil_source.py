@@ -32,7 +32,7 @@ class PsutilSource:
 
     def __init__(self) -> None:
         missing = ("no queues, timers, tcp_info or cookies",)
-        self.info = SourceInfo("psutil", privilege(), missing=missing)
+        self.info = SourceInfo("psutil", privilege(), missing=missing, no_trace="not with psutil")
         self._owners: dict[int, int] = {}
         self._known: list[Owner] = []
 
