@@ -80,10 +80,8 @@ def connections(destroyed: Destroyed | None) -> Connections:
     """Of all destroy events those of sockets that had a connection."""
     told = destroyed or _NOTHING
     table = told.table
-    # A failed or torn one keeps its remote address.
-    had = (table["idiag_dport"] != 0) | (np.ascontiguousarray(table["idiag_dst"]).view("=u8").reshape(-1, 2) != 0).any(
-        1
-    )
+    remote = np.ascontiguousarray(table["idiag_dst"]).view("=u8").reshape(-1, 2)
+    had = (table["idiag_dport"] != 0) | remote.any(axis=1)  # a failed or torn one keeps its remote address
     cookie, first = np.unique(table["idiag_cookie"], return_index=True)
     return Connections(cookie[had[first]], told, first[had[first]])
 

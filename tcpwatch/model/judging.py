@@ -12,11 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel import uapi
 from tcpwatch.model.ending import Ending
 from tcpwatch.model.states import Closer, Role, State
 
-_KEEPALIVE, _DATA, _LINGER = "TCP_KEEPALIVE_TIMEOUT", "TCP_ABORT_ON_DATA", "TCP_ABORT_ON_LINGER"
 _NEVER_MS = 600_000
 """last_data_sent of a socket that never had a connection is the host's uptime; a flow that no poll saw is younger."""
 
@@ -68,38 +66,37 @@ def _unanswered(evidence: Evidence) -> NDArray[np.bool_]:
 
 def _by_trace(evidence: Evidence, reasons: dict[str, int]) -> NDArray[np.uint8]:
     threads = evidence.threads
-    last, reset_in, reason = threads["last"], threads["reset_in"], threads["reason"]
-    calling = last == State.SYN_SENT
+    last, reset_in = threads["last"], threads["reset_in"]
+    calling, torn = last == State.SYN_SENT, reset_in != 0
+
+    def because(name: str) -> NDArray[np.bool_]:
+        """Reset for this reason; kernels before 6.10 tell none."""
+        found: NDArray[np.bool_] = torn & (threads["reason"] == reasons.get(name, -1))
+        return found
+
     # A reset that was sent before the change to CLOSE is no application's: tcp_abort(), or a timer.
-    before = (reset_in != 0) & (reset_in != State.CLOSED)
+    before = torn & (reset_in != State.CLOSED)
     repeated = threads["retransmitted"] > 0
-    fin = fin_acknowledged(evidence)
+    fin = fin_acknowledged(evidence) | ~evidence.told
     # close() frees at once what waits in SYN_SENT; after a timeout the application has to close it.
     freed_at_once = threads["destroyed"] - threads["closed"] < 1e-3
-    return np.select(
-        [
-            (reset_in != 0) & (reason == reasons.get(_DATA, -1)),  # the segment that met a closed socket is told as
-            threads["reset_received"] & calling,  # a reset received, though it was none
-            threads["reset_received"],
-            before & (reason == reasons.get(_KEEPALIVE, -1)),
-            before & (reason != reasons.get(_LINGER, -1)),
-            (reset_in != 0) & evidence.queued,
-            reset_in != 0,
-            calling & freed_at_once & ~evidence.disconnected,
-            calling & repeated,
-            calling & evidence.disconnected,
-            (last == State.CLOSING) & (fin | ~evidence.told),
-            (last == State.LAST_ACK) & (fin | ~evidence.told),
-            last == State.FIN_WAIT_2,
-            np.isin(last, _SENDING) & (_unanswered(evidence) | (repeated & ~evidence.disconnected)),
-        ],
-        [
-            Ending.RESET_SENT, Ending.REFUSED, Ending.RESET_RECEIVED, Ending.TIMED_OUT, Ending.KILLED,
-            Ending.NOT_ACCEPTED, Ending.RESET_SENT, Ending.GIVEN_UP, Ending.TIMED_OUT, Ending.GIVEN_UP,
-            Ending.AT_ONCE, Ending.BY_PEER, Ending.BY_US, Ending.TIMED_OUT,
-        ],
-        Ending.UNKNOWN,
-    )  # fmt: skip
+    vain = _unanswered(evidence) | (repeated & ~evidence.disconnected)
+    return _first(
+        (because("TCP_ABORT_ON_DATA"), Ending.RESET_SENT),  # the segment that it answers is told as a reset received
+        (threads["reset_received"] & calling, Ending.REFUSED),
+        (threads["reset_received"], Ending.RESET_RECEIVED),
+        (before & because("TCP_KEEPALIVE_TIMEOUT"), Ending.TIMED_OUT),
+        (before & because("TCP_STATE"), Ending.KILLED),
+        (torn & evidence.queued, Ending.NOT_ACCEPTED),
+        (torn, Ending.RESET_SENT),
+        (calling & freed_at_once & ~evidence.disconnected, Ending.GIVEN_UP),
+        (calling & repeated, Ending.TIMED_OUT),
+        (calling & evidence.disconnected, Ending.GIVEN_UP),
+        ((last == State.CLOSING) & fin, Ending.AT_ONCE),
+        ((last == State.LAST_ACK) & fin, Ending.BY_PEER),
+        (last == State.FIN_WAIT_2, Ending.BY_US),
+        (np.isin(last, _SENDING) & vain, Ending.TIMED_OUT),
+    )
 
 
 _SENDING = (
@@ -109,40 +106,31 @@ _SENDING = (
 
 
 def _by_polls(evidence: Evidence) -> NDArray[np.uint8]:
-    state, info, told = evidence.state, evidence.info, evidence.told
-    fin = fin_acknowledged(evidence)
-    was_open = told & (info["tcpi_last_data_sent"] < _NEVER_MS)
-    waits = evidence.goes_on != 0
+    state, info, told, bare = evidence.state, evidence.info, evidence.told, evidence.disconnected
+    fin, waits = fin_acknowledged(evidence), evidence.goes_on != 0
+    calling = state == State.SYN_SENT
+    was_open = told & (((state != 0) & ~calling) | (info["tcpi_last_data_sent"] < _NEVER_MS))
     # The peer's FIN counts in bytes_received: without data it says whether that came.
     alone = told & (info["tcpi_data_segs_in"] == 0) & (info["tcpi_bytes_received"] == 0)
-    torn = np.isin(state, (State.FIN_WAIT_1, State.FIN_WAIT_2))
-    return np.select(
-        [
-            waits & (evidence.closer == Closer.BOTH),
-            waits,
-            evidence.disconnected & evidence.queued,
-            evidence.disconnected & (state == State.SYN_SENT),
-            evidence.disconnected & was_open,
-            evidence.disconnected,
-            fin & (state == State.CLOSING),
-            fin & np.isin(state, (State.CLOSE_WAIT, State.LAST_ACK)),
-            fin & torn,
-            fin & alone,
-            fin,
-            told & ((state == State.SYN_SENT) | ~was_open),
-            _unanswered(evidence),
-            told,
-        ],
-        [
-            Ending.AT_ONCE, Ending.BY_US, Ending.NOT_ACCEPTED, Ending.UNKNOWN, Ending.RESET_SENT, Ending.UNKNOWN,
-            Ending.AT_ONCE, Ending.BY_PEER, Ending.RESET, Ending.UNKNOWN, Ending.ORDERLY, Ending.UNKNOWN,
-            Ending.TIMED_OUT,
-            Ending.RESET,
-        ],
-        Ending.UNKNOWN,
-    )  # fmt: skip
+    return _first(
+        (waits & (evidence.closer == Closer.BOTH), Ending.AT_ONCE),
+        (waits, Ending.BY_US),
+        (bare & evidence.queued, Ending.NOT_ACCEPTED),
+        (bare & was_open, Ending.RESET_SENT),
+        (bare, Ending.UNKNOWN),
+        (fin & (state == State.CLOSING), Ending.AT_ONCE),
+        (fin & np.isin(state, (State.CLOSE_WAIT, State.LAST_ACK)), Ending.BY_PEER),
+        (fin & np.isin(state, (State.FIN_WAIT_1, State.FIN_WAIT_2)), Ending.RESET),
+        (fin & alone, Ending.UNKNOWN),
+        (fin, Ending.ORDERLY),
+        (told & ~was_open, Ending.UNKNOWN),
+        (_unanswered(evidence), Ending.TIMED_OUT),
+        (told, Ending.RESET),
+    )
 
 
-def no_info(size: int) -> NDArray[np.void]:
-    """As many rows of tcp_info that tell nothing."""
-    return np.zeros(size, uapi.TCP_INFO)
+def _first(*cases: tuple[NDArray[np.bool_], Ending]) -> NDArray[np.uint8]:
+    """The ending of the first case that holds; UNKNOWN where none does."""
+    conditions, endings = zip(*cases, strict=True)
+    found: NDArray[np.uint8] = np.select(conditions, endings, Ending.UNKNOWN).astype(np.uint8)
+    return found

@@ -185,8 +185,12 @@ def _starts(events: NDArray[np.void]) -> NDArray[np.intp]:
     if not len(events):
         return np.empty(0, np.intp)
     socket, kind = np.ascontiguousarray(events["socket"]), np.ascontiguousarray(events["kind"])
-    over = (kind[:-1] == Kind.DESTROYED) & (kind[1:] != Kind.RESET_SENT)  # data that met a closed socket: reset last
-    return np.flatnonzero(np.append(True, (socket[1:] != socket[:-1]) | over))
+    gone, reset = kind == Kind.DESTROYED, kind == Kind.RESET_SENT
+    # Data that met a closed socket is answered by a reset after its end.
+    last = gone.copy()
+    last[:-1] &= ~(reset[1:] & (socket[1:] == socket[:-1]))
+    last[1:] |= reset[1:] & gone[:-1] & (socket[1:] == socket[:-1])
+    return np.flatnonzero(np.append(True, (socket[1:] != socket[:-1]) | last[:-1]))
 
 
 def _summed(events: NDArray[np.void], start: NDArray[np.intp]) -> NDArray[np.void]:
