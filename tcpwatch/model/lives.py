@@ -26,7 +26,7 @@ from tcpwatch.model.polled import Polled
 from tcpwatch.model.sample import Sample, gathered
 from tcpwatch.model.states import State
 from tcpwatch.model.traced import Followed, Threads, by_cookie
-from tcpwatch.model.transitions import TRANSITION, Origin, What, made
+from tcpwatch.model.transitions import TRANSITION, Finder, Origin, What, made
 
 OVER_STEPS = 3
 AWAITED = 16_384
@@ -59,6 +59,7 @@ class Lives:
         half = memory_mib * (1 << 20) // 2
         self._closed = Log(CLOSED, max(1_000, half // CLOSED.itemsize))
         self._told = Log(TRANSITION, max(10_000, half // TRANSITION.itemsize))
+        self._finder = Finder()
         self._owners = OwnerCodes()
         self._threads = Threads()
         self._aliases = Aliases()
@@ -87,6 +88,7 @@ class Lives:
             self._closed.written,
             self._told.written,
             self._ended,
+            self._finder,
         )
 
     def step(self, joined: Joined, before: Joined, sample: Sample, earlier: Sample) -> Lived:

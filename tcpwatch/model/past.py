@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel import uapi
 from tcpwatch.kernel.processes import Owner
-from tcpwatch.model.transitions import Transition, of_flows
+from tcpwatch.model.transitions import Finder, Transition
 
 CLOSED = np.dtype(
     [
@@ -56,10 +56,12 @@ class Past:
     """Rows that were ever added to `closed` and to `transitions`, kept or not."""
     ended_ever: int = 0
     """Flows whose end was told, each counted once."""
+    finder: Finder = field(default_factory=Finder)
+    """Shared by the Pasts of one monitor, since it remembers."""
 
     def of(self, cookies: Collection[int]) -> dict[int, tuple[Transition, ...]]:
-        """What is known of each of these flows, in the order of time; 10 ms for a million transitions."""
-        return of_flows(self.transitions, cookies)
+        """What is known of each of these flows, in the order of time; some ms for a million transitions."""
+        return self.finder.of(self.transitions, cookies)
 
     def owner(self, code: int) -> Owner | None:
         """Who held it; None where that is not known (any more)."""

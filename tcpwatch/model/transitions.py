@@ -85,20 +85,43 @@ def made(
     return rows
 
 
-def of_flows(chunks: Sequence[NDArray[np.void]], cookies: Collection[int]) -> dict[int, tuple[Transition, ...]]:
-    """What is still known of each of these flows, in the order of time; empty where nothing is.
+_BATCH = np.uint64(12)
+"""The kernel gives cookies out in batches of 4,096 for each processor (COOKIE_LOCAL_BATCH in linux/cookie.h)."""
 
-    10 ms for a million rows, however many flows are asked for.
-    """
-    wanted = np.fromiter(cookies, np.uint64, len(cookies))
-    low = np.zeros(1 << 16, np.bool_)
-    low[wanted.astype(np.uint16)] = True
-    found: dict[int, list[Transition]] = {int(cookie): [] for cookie in cookies}
-    near = [np.flatnonzero(low[chunk["cookie"].astype(np.uint16)]) for chunk in chunks]
-    rows = np.concatenate([chunk[at] for chunk, at in zip(chunks, near, strict=True)] or [np.empty(0, TRANSITION)])
-    for row in rows[np.isin(rows["cookie"], wanted)]:
-        found[int(row["cookie"])].append(_transition(row))
-    return {cookie: tuple(sorted(each, key=lambda one: one.time)) for cookie, each in found.items()}
+
+class Finder:
+    """Finds what was told of flows among many chunks, and remembers which batches of cookies are in each of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[NDArray[np.void], int, frozenset[int]]] = {}
+        """Place in memory → the array that is there, its rows then, and the batches. Replaced as a whole: two threads
+        may look at once."""
+
+    def of(self, chunks: Sequence[NDArray[np.void]], cookies: Collection[int]) -> dict[int, tuple[Transition, ...]]:
+        """What `chunks` still know of each of these flows, in the order of time; empty where that is nothing.
+
+        Some ms for forty flows among a million rows; new chunks cost 0.2 ms each, once.
+        """
+        wanted = np.fromiter(cookies, np.uint64, len(cookies))
+        batches = frozenset((wanted >> _BATCH).tolist())
+        found: dict[int, list[Transition]] = {int(cookie): [] for cookie in cookies}
+        for chunk, has in zip(chunks, self._batches(chunks), strict=True):
+            if not has.isdisjoint(batches):
+                for row in chunk[np.isin(chunk["cookie"], wanted)]:
+                    found[int(row["cookie"])].append(_transition(row))
+        return {cookie: tuple(sorted(each, key=lambda one: one.time)) for cookie, each in found.items()}
+
+    def _batches(self, chunks: Sequence[NDArray[np.void]]) -> list[frozenset[int]]:
+        before, now, told = self._known, dict[int, tuple[NDArray[np.void], int, frozenset[int]]](), []
+        for chunk in chunks:
+            whole = chunk if chunk.base is None else chunk.base
+            old = before.get(id(whole))
+            if old is None or old[0] is not whole or old[1] != len(chunk):
+                old = whole, len(chunk), frozenset((chunk["cookie"] >> _BATCH).tolist())
+            now[id(whole)] = old
+            told.append(old[2])
+        self._known = now
+        return told
 
 
 def between(chunks: Sequence[NDArray[np.void]], begin: float, end: float) -> NDArray[np.void]:

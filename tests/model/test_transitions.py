@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tcpwatch.model.chunks import CHUNK, Log
 from tcpwatch.model.states import State
-from tcpwatch.model.transitions import TRANSITION, Origin, Transition, between, made, of_flows
+from tcpwatch.model.transitions import TRANSITION, Finder, Origin, Transition, between, made
 
 Change = tuple[int, int, int]
 """Cookie, old state, new state; 0 for none."""
@@ -29,7 +29,7 @@ def test_what_is_told_of_a_flow() -> None:
     add(log, 2.0, [(7, 3, 1)])
     add(log, 3.0, [])
     add(log, 4.5, [(9, 1, 0), (7, 1, 8)])
-    found = of_flows(log.chunks, [7, 9, 8, 7 + (1 << 16)])
+    found = Finder().of(log.chunks, [7, 9, 8, 7 + (1 << 16)])
     assert found[7] == (transition(1.0, 0, 3), transition(2.0, 3, 1), transition(4.5, 1, 8))
     assert found[9] == (transition(1.0, 0, 1), transition(4.5, 1, 0))
     assert found[8] == found[7 + (1 << 16)] == ()
@@ -40,13 +40,13 @@ def test_what_was_told_late_stands_where_it_happened() -> None:
     log = Log(TRANSITION, 1000)
     add(log, 2.0, [(7, 1, 8)])
     add(log, 1.0, [(7, 0, 1)])
-    assert [one.time for one in of_flows(log.chunks, [7])[7]] == [1.0, 2.0]
+    assert [one.time for one in Finder().of(log.chunks, [7])[7]] == [1.0, 2.0]
     assert between(log.chunks, 1.0, 2.0)["new"].tolist() == [1]
     assert between(log.chunks, 0.0, 9.0)["time"].tolist() == [1.0, 2.0]
 
 
 def test_an_empty_log_knows_no_flow() -> None:
-    assert of_flows(Log(TRANSITION, 10).chunks, [0]) == {0: ()}
+    assert Finder().of(Log(TRANSITION, 10).chunks, [0]) == {0: ()}
     assert not len(between((), 0.0, 1.0))
 
 
@@ -56,7 +56,16 @@ def test_memory_is_bounded() -> None:
         add(log, float(time), [(cookie, 1, 8) for cookie in range(7)])
     assert 75 <= len(log) <= 100
     assert log.written == 350
-    assert of_flows(log.chunks, [6])[6][-1].time == 49.0
+    assert Finder().of(log.chunks, [6])[6][-1].time == 49.0
+
+
+def test_a_finder_that_remembers_finds_what_came_since() -> None:
+    log, finder = Log(TRANSITION, 4 * CHUNK), Finder()
+    for time in range(5):
+        add(log, float(time), [(cookie, 0, 1) for cookie in range(time * CHUNK, (time + 1) * CHUNK)] + [(3, 1, 8)])
+        found = finder.of(log.chunks, [3, time * CHUNK + 7])
+        assert [one.time for one in found[3]][-1] == time
+        assert [one.time for one in found[time * CHUNK + 7]] == [time]
 
 
 def test_what_was_handed_out_stays_as_it_was() -> None:
@@ -64,7 +73,7 @@ def test_what_was_handed_out_stays_as_it_was() -> None:
     add(log, 1.0, [(1, 0, 1)])
     held = log.chunks
     add(log, 2.0, [(cookie, 0, 1) for cookie in range(6 * CHUNK)])
-    assert of_flows(held, [1])[1] == (transition(1.0, 0, 1),)
+    assert Finder().of(held, [1])[1] == (transition(1.0, 0, 1),)
     assert not held[0].flags.writeable
     assert len(log) <= 4 * CHUNK
 
@@ -84,4 +93,4 @@ def test_the_last_ones_stay_whatever_came(capacity: int, rounds: list[list[Chang
     last = everything[len(everything) - kept :]
     for cookie in (1, 2, 2**64 - 1):
         expected = tuple(transition(time, old, new) for time, who, old, new in last if who == cookie)
-        assert of_flows(log.chunks, [cookie])[cookie] == expected
+        assert Finder().of(log.chunks, [cookie])[cookie] == expected
