@@ -114,8 +114,6 @@ def _told_better(one: Transition, traced: Sequence[Transition]) -> bool:
     """A poll says what the trace had said by then."""
     if one.origin is not Origin.POLL or one.new is None:
         return False
-    if one.new is State.TIME_WAIT:
-        return False
     return any(it.time <= one.time and one.new in (it.old, it.new) for it in traced)
 
 

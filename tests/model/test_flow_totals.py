@@ -65,3 +65,15 @@ def test_by_service_and_without_owner() -> None:
     (service,) = told.by_service
     assert service.name == ":443" and service.lifetime_ms.most == 0.0
     assert told.by_process == ()
+
+
+def test_the_last_minute_counts_and_rates_are_of_the_time_that_is_told() -> None:
+    tally = Tally()
+    for second in range(200):
+        lived = ended([1.0] * 3, [1] * 3) if second < 100 else None
+        told = tally.step(NOW + second, lived, Past())
+        assert 0 < told.window_s <= 65 or second == 0
+        if second == 99:
+            assert told.all.ended_per_s * told.window_s == pytest.approx(told.all.lifetime_ms.count)
+            assert told.all.ended_per_s == pytest.approx(3.0, rel=0.05)
+    assert (told.all.ended_per_s, told.by_service) == (0.0, ())
