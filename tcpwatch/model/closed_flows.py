@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel import uapi
-from tcpwatch.kernel.destroyed import Destroyed
 from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS
-from tcpwatch.model.aliases import renamed
+from tcpwatch.model.connections import Connections
 from tcpwatch.model.ending import Ending
 from tcpwatch.model.flows import Joined
 from tcpwatch.model.judging import Evidence, judged
@@ -29,61 +27,6 @@ from tcpwatch.model.transitions import Origin
 
 _SLACK_S = 0.001
 """Times of the kernel and ours, put together."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Connections:
-    """Destroy events of sockets that had a connection, each cookie once, ascending."""
-
-    cookie: NDArray[np.uint64]
-    told: Destroyed
-    at: NDArray[np.intp]
-    """Where each is in `told`, which is not copied till somebody needs it."""
-
-    @property
-    def table(self) -> NDArray[np.void]:
-        """uapi.SOCKET"""
-        return gathered(self.told.table, self.at)
-
-    @property
-    def infos(self) -> NDArray[np.void]:
-        """uapi.TCP_INFO"""
-        return gathered(self.told.infos, self.at)
-
-    @property
-    def when(self) -> NDArray[np.float64]:
-        """Monotonic seconds."""
-        return self.told.when[self.at]
-
-    @property
-    def disconnected(self) -> NDArray[np.bool_]:
-        """Whose ends the kernel had taken: tcp_disconnect()."""
-        bare: NDArray[np.bool_] = self.told.table["idiag_dport"][self.at] == 0
-        return bare
-
-    def take(self, where: NDArray[np.intp]) -> Connections:
-        """Some of them."""
-        return Connections(self.cookie[where], self.told, self.at[where])
-
-    def renamed(self, aliases: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> Connections:
-        """The same by the cookies by which they go on."""
-        if not len(aliases[0]):
-            return self
-        cookie = renamed(self.cookie, aliases)
-        return replace(self, cookie=cookie).take(np.argsort(cookie))
-
-
-_NOTHING = Destroyed(np.empty(0, uapi.SOCKET), np.empty(0, uapi.TCP_INFO), np.empty(0), 0)
-
-
-def connections(destroyed: Destroyed | None) -> Connections:
-    """Of all destroy events those of sockets that had a connection."""
-    told = destroyed or _NOTHING
-    table = told.table
-    remote = np.ascontiguousarray(table["idiag_dst"]).view("=u8").reshape(-1, 2)
-    had = (table["idiag_dport"] != 0) | remote.any(axis=1)  # a failed or torn one keeps its remote address
-    cookie, first = np.unique(table["idiag_cookie"], return_index=True)
-    return Connections(cookie[had[first]], told, first[had[first]])
 
 
 class _Local(NamedTuple):

@@ -17,7 +17,8 @@ from tcpwatch.kernel import uapi
 from tcpwatch.kernel.trace_events import TRACE_EVENT, Kind
 from tcpwatch.model.aliases import Aliases, renamed
 from tcpwatch.model.chunks import Log
-from tcpwatch.model.closed_flows import Connections, connections, improved, records
+from tcpwatch.model.closed_flows import improved, records
+from tcpwatch.model.connections import Connections, connections
 from tcpwatch.model.flows import Joined
 from tcpwatch.model.lookup import NOWHERE, among, ascending, places
 from tcpwatch.model.owner_codes import OwnerCodes
