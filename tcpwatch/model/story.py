@@ -45,6 +45,15 @@ class Stretch:
         return (self.end.time if self.end else now) - self.begin.time
 
 
+def begins_with_last_ack(stretch: Stretch, first: bool) -> bool:
+    """How long it lasted is not told; `first`: it is the first of its flow.
+
+    The kernel makes the socket of an accepted connection, and traces it, when the last ACK comes: a SYN_RCVD that only
+    the trace told of seems to begin there.
+    """
+    return first and stretch.state is State.SYN_RCVD and stretch.begin.origin is Origin.TRACE
+
+
 @dataclass(frozen=True, slots=True)
 class Story:
     """What is known of one flow."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from tcpwatch.model.csv_text import BLOCK
 from tcpwatch.model.states import LIFE_ORDER, State
-from tcpwatch.model.story import Moment
+from tcpwatch.model.story import Moment, begins_with_last_ack
 from tcpwatch.model.timeline import Timeline, rows_of
 from tcpwatch.model.timelines import Chosen
 
@@ -26,7 +26,7 @@ def values_of(row: Timeline) -> dict[str, Any]:
     for stretch in row.stretches:
         if stretch.state in spent:
             spent[stretch.state] += max(0.0, stretch.duration_s(row.now))
-    seen = {stretch.state for stretch in row.stretches}
+    seen = {stretch.state for at, stretch in enumerate(row.stretches) if not begins_with_last_ack(stretch, at == 0)}
     return {
         "cookie": row.cookie,
         "local_address": row.local[0],

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from tcpwatch import text
-from tcpwatch.model.states import State
-from tcpwatch.model.story import Moment, Stretch
+from tcpwatch.model.story import Moment, Stretch, begins_with_last_ack
 from tcpwatch.model.transitions import Origin
 
 NOT_TOLD = "not told"
@@ -57,12 +56,8 @@ def begins_earlier(stretch: Stretch) -> bool:
 
 
 def untold(stretch: Stretch, first: bool) -> bool:
-    """Nothing is known of how long it lasted; `first`: it is the first of its flow.
-
-    The kernel makes the socket of an accepted connection, and traces it, when the last ACK comes: a SYN_RCVD that only
-    the trace told of seems to begin there.
-    """
-    if first and stretch.state is State.SYN_RCVD and stretch.begin.origin is Origin.TRACE:
+    """Nothing is known of how long it lasted; `first`: it is the first of its flow."""
+    if begins_with_last_ack(stretch, first):
         return True
     return begins_earlier(stretch) and stretch.end is not None and stretch.end.time <= stretch.begin.time
 

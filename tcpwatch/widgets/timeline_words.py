@@ -8,7 +8,7 @@ from tcpwatch import text
 from tcpwatch.kernel.printable import printable
 from tcpwatch.model.ending import sentence
 from tcpwatch.model.states import LIFE_ORDER, State
-from tcpwatch.model.story import Moment, Stretch
+from tcpwatch.model.story import Moment, Stretch, begins_with_last_ack
 from tcpwatch.model.timeline import Timeline
 from tcpwatch.model.timelines import Chosen
 from tcpwatch.model.transitions import What
@@ -135,6 +135,9 @@ def _unsure(row: Timeline, at: float) -> str | None:
 
 
 def _stretch(row: Timeline, stretch: Stretch, at: float, colours: Palette) -> Iterator[Piece]:
+    if begins_with_last_ack(stretch, stretch is row.stretches[0]):
+        yield f": how long is not told, till the last ACK came · {_told(stretch.begin)}", colours.plain
+        return
     least = "at least " if stretch.least else ""
     yield f" for {least}{_words(at - stretch.begin.time, stretch.begin)}", colours.plain
     if stretch.end is not None:
