@@ -74,7 +74,9 @@ def test_real_summary(connection: tuple[int, int], environ: dict[str, str]) -> N
     assert [one["accept_queue"] for one in mine] == [{"depth": 1, "limit": 7}]
     assert facts["states"]["LISTEN"] >= 1 and facts["sockets"] == sum(facts["states"].values())
     assert set(facts["rates"]) <= set(facts["counters"]) and "CurrEstab" not in facts["rates"]
-    assert {"opened_per_s", "ended_per_s", "lifetime_ms", "bytes", "exact", "window_s"} < set(facts["flows"])
+    assert set(facts["flows"]) == set(
+        "opened_per_s ended_per_s lifetime_ms bytes exact window_s by_service by_process".split()
+    )
 
 
 def test_real_events(environ: dict[str, str]) -> None:

@@ -201,11 +201,11 @@ def test_the_interval_may_be_changed_meanwhile() -> None:
 
 
 def test_a_long_night_takes_no_more_memory() -> None:
-    """Flows that come and go each step: what is remembered of the past are two rings."""
+    """Flows that come and go each step: what is remembered of the past stays within its setting."""
     churn = [sock("ESTAB", "10.0.0.1:80", f"192.0.2.1:{4000 + at}", cookie=10 + at) for at in range(60)]
     night = (sample(60.0 * minute, *churn[minute % 2 :: 2]) for minute in range(1500))
     source = FakeSource()
-    monitor = Monitor(source)
+    monitor = Monitor(source, memory_mib=1)
     sizes = set()
     for one in night:
         source._samples.append(one)
@@ -213,8 +213,10 @@ def test_a_long_night_takes_no_more_memory() -> None:
         sizes.add(monitor._history.nbytes)
     assert len(sizes) == 1
     assert sizes.pop() < 2**20
-    assert len(view.past.transitions) > 0
     assert view.past.transitions_ever == 1499 * 60
+    kept = (*view.past.transitions, *view.past.closed)
+    assert 2**19 < sum(chunk.nbytes for chunk in kept) <= 2**20
+    assert sum(map(len, view.past.transitions)) < view.past.transitions_ever
     assert (view.opened, view.ended, len(view.rows)) == (30, 30, 30)
     assert np.array_equal(view.rows.first_seen, np.full(30, view.sample.time))
 
