@@ -92,7 +92,11 @@ class Monitor:
         sample, before = self._source.sample(asked), self._sample
         earlier = self._joined
         joined = flows.join(earlier, sample) if earlier else flows.first(sample)
-        lived = self._lives.step(joined, earlier, sample, before) if earlier and before else None
+        lived = None
+        if earlier and before:
+            lived = self._lives.step(joined, earlier, sample, before)
+        else:
+            self._lives.begin(joined, sample)
         past = self._lives.past
         elapsed_s = sample.monotonic - before.monotonic if before else None
         counts, counted = _counted(sample), self._counts

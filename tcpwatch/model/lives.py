@@ -92,6 +92,18 @@ class Lives:
             self._finder,
         )
 
+    def begin(self, joined: Joined, sample: Sample) -> None:
+        """With the first sample: flows that opened since the trace began, and that live, have their beginning."""
+        if sample.traced is not None:
+            rows = joined.rows
+            followed = self._threads.step(
+                sample.traced.events,
+                sample.monotonic,
+                lambda cookies: among(rows.cookie, cookies),
+                lambda: (rows.table, rows.cookie),
+            )
+            self._told.add(_of_trace(followed.events, sample))
+
     def step(self, joined: Joined, before: Joined, sample: Sample, earlier: Sample) -> Lived:
         """What happened between two samples."""
         if self._nothing_happened(joined, sample):

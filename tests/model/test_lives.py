@@ -49,6 +49,7 @@ class Told:
         samples = [sample(lives, polls[0], 0.0, trace, events)]
         samples += [sample(lives, time, before, trace, events) for before, time in pairwise(polls)]
         joined = flows.first(samples[0])
+        model.begin(joined, samples[0])
         for earlier, now in pairwise(samples):
             before, joined = joined, flows.join(joined, now)
             lived = model.step(joined, before, now, earlier)
@@ -148,6 +149,18 @@ def test_an_address_is_given_out_again_before_one_knows_whose_it_was() -> None:
     assert closed is not None
     assert (closed["begin_slack"], closed["end_slack"]) == (0.0, 0.0)
     assert (told.opened, told.ended, told.foreign) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("begin", [0.5, 1.0005])
+def test_a_flow_that_opened_around_the_first_poll_has_its_beginning(begin: float) -> None:
+    one = life("a client that is left", 0.0001, 2.0, 0.5, 0.1, begin=begin)
+    told = Told([one], POLLS, trace=True)
+    stretches = told.story(one.cookie).stretches
+    assert [stretch.state for stretch in stretches] == list(one.states)
+    assert stretches[0].begin.time == pytest.approx(NOW + begin, abs=1e-4)
+    closed = told.closed(one.cookie)
+    assert closed is not None
+    assert (closed["begin_slack"], closed["end_slack"]) == (0.0, 0.0)
 
 
 def test_without_any_event_polls_tell_all_there_is() -> None:
