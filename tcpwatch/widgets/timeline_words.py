@@ -21,7 +21,7 @@ from tcpwatch.widgets.state_marks import FILLS, LETTERS, stretch_style
 from tcpwatch.widgets.table_lines import Sorting
 from tcpwatch.widgets.timeline_axis import Axis, Window
 from tcpwatch.widgets.timeline_cells import MARKS
-from tcpwatch.widgets.timeline_columns import SHOWN, TimelineColumn
+from tcpwatch.widgets.timeline_columns import SHOWN, TimelineColumn, length_words
 
 
 def title_line(chosen: Chosen, sorting: Sorting[TimelineColumn], colours: Palette) -> Line:
@@ -160,7 +160,7 @@ def _ended(row: Timeline, at: float, colours: Palette) -> Iterator[Piece]:
     ago = _words(max(0.0, at - end.time), end)
     yield f"ended {ago} {'ago' if at >= row.now else 'before'}: {row.ending.word}", colours.plain
     yield f" · {how_known(end)}", colours.dim
-    yield f" · lived {_words(row.length_s, row.begin, end)}", colours.dim
+    yield f" · lived {length_words(row)}", colours.dim
     yield f" · {sentence(row.ending, last if last is not State.TIME_WAIT else None)}", colours.dim
 
 
