@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -135,11 +136,17 @@ class Tracepoints:
 
     def take(self) -> Traced:
         """Everything that has happened before this call and after the one before. Raises TraceError, as `read`."""
+        until = time.monotonic()
         self.read()
         (events,), forgotten = self._backlog.take()
-        time_ = events["time"]
-        if bool((time_[1:] < time_[:-1]).any()):
-            events = opaque(events)[np.argsort(time_, kind="stable")].view(TRACE_EVENT)
+        times = events["time"]
+        if bool((times[1:] < times[:-1]).any()):
+            events = opaque(events)[np.argsort(times, kind="stable")].view(TRACE_EVENT)
+        # What came while the processors' buffers were read, one after the other, has holes: it is for the next time.
+        whole = int(np.searchsorted(events["time"], until, "right"))
+        if whole < len(events):
+            self._backlog.add(events[whole:])
+            events = events[:whole]
         events.flags.writeable = False
         lost, self._lost = self._lost, 0
         return Traced(events, lost + forgotten, self._reset_reasons, self._drop_reasons)

@@ -6,10 +6,11 @@ import itertools
 import os
 import random
 import socket
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,14 +46,15 @@ class Called:
     close: tuple[float, float]
 
 
-def serve(listener: socket.socket) -> None:
-    """Read until the client has closed, then close."""
-    with suppress(OSError):
-        while True:
-            accepted, _ = listener.accept()
-            with accepted:
-                while accepted.recv(4096):
-                    pass
+SERVER_PROCESS = """
+import socket, sys
+listener = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    with listener.accept()[0] as accepted:
+        while accepted.recv(4096):
+            pass
+"""
+"""Reads until the client has closed, then closes; in a process of its own, as a thread would wait for the client's."""
 
 
 def call(address: tuple[str, int], count: int, generator: random.Random) -> Iterator[Called]:
@@ -78,13 +80,17 @@ def watched(trace: bool) -> Iterator[tuple[Monitor, tuple[str, int]]]:
         lab.require(tracefs)
     with ExitStack() as stack:
         namespace = stack.enter_context(lab.Namespace())
-        namespace.sysctl("net.ipv4.ip_local_port_range", "2000 60000")  # no port comes twice
+        namespace.sysctl("net.ipv4.ip_local_port_range", "2000 60000")
+        namespace.sysctl("net.ipv4.tcp_tw_reuse", "0")  # so that no port comes twice: over loopback it could, after 1 s
+        # A server that had to wait sees the client's FIN twice, and its answer to the second would end a TIME_WAIT.
+        namespace.sysctl("net.ipv4.tcp_rfc1337", "1")
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 1080), backlog=128))
         monitor = stack.enter_context(closing(Monitor(LiveSource(events=True, trace=trace))))
         monitor.step()
-        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        command = [sys.executable, "-c", SERVER_PROCESS, str(listener.fileno())]
+        server = stack.enter_context(subprocess.Popen(command, pass_fds=[listener.fileno()]))
+        stack.callback(server.kill)
         yield monitor, listener.getsockname()
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,10 @@ def test_with_the_trace_each_has_all_its_states(seen: Seen) -> None:
         now = State(int(seen.view.rows.state[at])) if at is not None else None
         stretches = story(told[cookie], None, now).stretches
         assert tuple(one.state for one in stretches) == (CLIENT if is_client else SERVER)
-        assert all(one.begin.origin is Origin.TRACE for one in stretches)
+        # A poll may meet a client's orphan in FIN_WAIT_2: the trace does not tell how it goes on.
+        met = is_client and record["row"]["idiag_state"] == State.FIN_WAIT_2 and record["row"]["idiag_inode"] == 0
+        traced = stretches[:-1] if met else stretches
+        assert all(one.begin.origin is Origin.TRACE for one in traced)
         if is_client:
             check_times(called[int(record["row"]["idiag_sport"])], [one.begin.time - offset for one in stretches])
 

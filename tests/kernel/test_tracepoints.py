@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import math
 import os
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -222,6 +224,27 @@ def test_a_socket_s_address_is_of_one_cookie_at_a_time(trace: Tracepoints) -> No
         of_it = events[events["socket"] == socket_]
         begins = np.flatnonzero(of_it["kind"] == Kind.DESTROYED)[:-1] + 1
         assert set(of_it["old"][begins].tolist()) <= {CLOSE, LISTEN}
+
+
+def test_each_take_ends_at_one_moment_on_all_processors(trace: Tracepoints) -> None:
+    """Their buffers are read one after the other: what comes meanwhile is left for the next take."""
+
+    def connect() -> None:
+        for _ in range(1_000):
+            with connected(socket.AF_INET):
+                pass
+
+    threads = [threading.Thread(target=connect) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    taken = []
+    while any(thread.is_alive() for thread in threads):
+        times = trace.take().events["time"]
+        if len(times):
+            taken.append((len(times), times[0], times[-1]))
+    taken.append((len(trace.take().events), math.inf, math.inf))
+    assert all(end <= begin for (_, _, end), (_, begin, _) in pairwise(taken))
+    assert sum(count for count, _, _ in taken) >= 2 * 1_000 * 12  # states and ends of both
 
 
 # What is lost -------------------------------------------------------------------------------------
