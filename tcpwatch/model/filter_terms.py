@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,7 +185,7 @@ def _endpoint_shows(wanted: str, end: tuple[str, str]) -> Test:
 
     def mask(rows: Rows) -> Mask:
         addresses = Addresses.of(rows.table, address)
-        found = addresses.contain(Term(wanted.strip("[]"), wanted[:1] == "[", wanted[-1:] == "]"))
+        found = addresses.contain(_bracketed(wanted))
         if "[" in wanted or "]" in wanted:
             found &= ~addresses.is_v4  # the brackets belong to IPv6
         if numbers is not None:
@@ -194,6 +195,11 @@ def _endpoint_shows(wanted: str, end: tuple[str, str]) -> Test:
     return mask
 
 
+def _bracketed(wanted: str) -> Term:
+    """A bracket stands before an IPv6 address, or after it, and nowhere in it."""
+    return Term(wanted.removeprefix("[").removesuffix("]"), wanted[:1] == "[", wanted[-1:] == "]")
+
+
 def _across(addresses: Addresses, rows: Rows, port: str, wanted: str) -> Mask:
     """The end of an address, a colon, the beginning of a port."""
     host, colon, number = wanted.rpartition(":")
@@ -201,7 +207,7 @@ def _across(addresses: Addresses, rows: Rows, port: str, wanted: str) -> Mask:
     bracket = host.endswith("]")
     if not colon or begins is None or (":" in host and not bracket):
         return np.zeros(len(rows), np.bool_)
-    found = addresses.contain(Term(host.strip("[]"), host[:1] == "[", end=True))
+    found = addresses.contain(replace(_bracketed(host), end=True))
     found &= ~addresses.is_v4 if bracket else (addresses.is_v4 | (host == ""))
     return found & _at_ports(rows, port, begins)
 
