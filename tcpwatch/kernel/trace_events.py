@@ -33,6 +33,8 @@ class Kind(enum.IntEnum):
     DROP = 7
     """skb:kfree_skb with a reason of TCP's; has no ends, `socket` is 0 or, since Linux 6.11, the receiving one. Reasons
     that do not begin with TCP_ (NO_SOCKET, SOCKET_RCVBUFF, SOCKET_BACKLOG, PROTO_MEM) may be a UDP packet's."""
+    ERROR = 8
+    """sock:inet_sk_error_report: the error that the application will be told; has ends and no `socket`."""
 
 
 TRACE_EVENT = np.dtype(
@@ -45,7 +47,7 @@ TRACE_EVENT = np.dtype(
         ("sport", "=u2"),  # host order; 0 where it has none (before connect() has chosen one)
         ("dport", "=u2"),
         ("pid", "=i4"),  # whoever ran: the caller of connect() for CLOSE → SYN_SENT, by chance for the rest
-        ("reason", "=u2"),  # of a reset or a drop, a key of Traced.reset_reasons or drop_reasons; 0 where not told
+        ("reason", "=u2"),  # of a reset or a drop, a key of Traced.reset_reasons or drop_reasons; of an error its errno
         ("kind", "u1"),
         ("old", "u1"),  # states as the kernel numbers them; both the present one where nothing changed; 0 not told
         ("new", "u1"),

@@ -43,8 +43,9 @@ def rows(kind: Kind, form: Format, told: NDArray[np.void], time: NDArray[np.int6
             out["socket"] = told[name]
     if form.has("sock_cookie"):
         out["cookie"] = told["sock_cookie"]
-    if form.has("reason"):
-        out["reason"] = told["reason"]
+    for name in ("reason", "error"):
+        if form.has(name):
+            out["reason"] = told[name]
     if form.has("oldstate", "newstate"):
         out["old"], out["new"] = told["oldstate"], told["newstate"]
     elif form.has("state"):

@@ -47,6 +47,7 @@ _TRACEPOINTS = (
     _Tracepoint("tcp/tcp_send_reset", Kind.RESET_SENT),
     _Tracepoint("tcp/tcp_receive_reset", Kind.RESET_RECEIVED),
     _Tracepoint("skb/kfree_skb", Kind.DROP),
+    _Tracepoint("sock/inet_sk_error_report", Kind.ERROR, "protocol == 6 && error > 0"),
 )
 _DROPS = ("SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM", "NO_SOCKET")
 """Drop reasons that concern TCP, beside those that begin with TCP_; UDP has these too."""

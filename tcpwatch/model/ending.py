@@ -28,9 +28,12 @@ class Ending(enum.IntEnum):
     GIVEN_UP = 10
     """Our application closed before the handshake was done."""
     KILLED = 11
-    """SOCK_DESTROY (ss -K), which sends a reset."""
+    """SOCK_DESTROY (ss -K), which sends a reset if the connection was open."""
     NOT_ACCEPTED = 12
     """Reset by us in the accept queue: its listener closed, or tcp_abort_on_overflow."""
+    UNREACHABLE = 13
+    """An ICMP error answered the handshake: of a router, of a firewall that rejects, or of this host's own neighbour
+    discovery."""
 
     @property
     def word(self) -> str:
@@ -52,6 +55,7 @@ _WORDS = {
     Ending.GIVEN_UP: "given up",
     Ending.KILLED: "killed",
     Ending.NOT_ACCEPTED: "not accepted",
+    Ending.UNREACHABLE: "unreachable",
 }
 
 
@@ -77,6 +81,7 @@ _SENTENCES = {
     Ending.TIMED_OUT: "Timed out{where}: the peer did not answer any more.",
     Ending.REFUSED: "Refused: the peer answered the SYN with a reset.",
     Ending.GIVEN_UP: "Given up{where}: this end closed it before the handshake was done.",
-    Ending.KILLED: "Killed{where}: somebody destroyed the socket (ss -K), which sent a reset.",
+    Ending.KILLED: "Killed{where}: somebody destroyed the socket (ss -K).",
+    Ending.UNREACHABLE: "Unreachable: an ICMP error ended the handshake (no route, no host, or a rejecting firewall).",
     Ending.NOT_ACCEPTED: "Reset by this end in the accept queue: no application had accepted it.",
 }

@@ -7,6 +7,7 @@ tcp_keepalive_timer), tcp_input.c (tcp_reset). `bytes_acked` counts the FIN, and
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +67,7 @@ def _unanswered(evidence: Evidence) -> NDArray[np.bool_]:
 
 def _by_trace(evidence: Evidence, reasons: dict[str, int]) -> NDArray[np.uint8]:
     threads = evidence.threads
-    last, reset_in = threads["last"], threads["reset_in"]
+    last, reset_in, error = threads["last"], threads["reset_in"], threads["error"]
     calling, torn = last == State.SYN_SENT, reset_in != 0
 
     def because(name: str) -> NDArray[np.bool_]:
@@ -85,6 +86,9 @@ def _by_trace(evidence: Evidence, reasons: dict[str, int]) -> NDArray[np.uint8]:
         (because("TCP_ABORT_ON_DATA"), Ending.RESET_SENT),  # the segment that it answers is told as a reset received
         (threads["reset_received"] & calling, Ending.REFUSED),
         (threads["reset_received"], Ending.RESET_RECEIVED),
+        (error == errno.ECONNABORTED, Ending.KILLED),
+        (error == errno.ETIMEDOUT, Ending.TIMED_OUT),
+        ((error != 0) & np.isin(last, _OPENING), Ending.UNREACHABLE),
         (before & because("TCP_KEEPALIVE_TIMEOUT"), Ending.TIMED_OUT),
         (before & because("TCP_STATE"), Ending.KILLED),
         (torn & evidence.queued, Ending.NOT_ACCEPTED),
@@ -103,6 +107,8 @@ _SENDING = (
     State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK, State.SYN_RCVD,
 )  # fmt: skip
 """States in which something waits for an answer that may never come."""
+
+_OPENING = (State.SYN_SENT, State.SYN_RCVD)
 
 
 def _by_polls(evidence: Evidence) -> NDArray[np.uint8]:
@@ -125,6 +131,7 @@ def _by_polls(evidence: Evidence) -> NDArray[np.uint8]:
         (fin, Ending.ORDERLY),
         (told & ~was_open, Ending.UNKNOWN),
         (_unanswered(evidence), Ending.TIMED_OUT),
+        (told & (state == State.SYN_RCVD), Ending.UNKNOWN),  # a reset, or an ICMP error
         (told, Ending.RESET),
     )
 

@@ -255,8 +255,8 @@ def _of_events(found: NDArray[np.void]) -> NDArray[np.void]:
 
 
 _WHAT = np.zeros(256, np.uint8)
-_WHAT[[Kind.STATE, Kind.RETRANSMIT, Kind.RESET_SENT, Kind.RESET_RECEIVED, Kind.DROP]] = (
-    What.STATE, What.RETRANSMITTED, What.RESET_SENT, What.RESET_RECEIVED, What.DROPPED,
+_WHAT[[Kind.STATE, Kind.RETRANSMIT, Kind.RESET_SENT, Kind.RESET_RECEIVED, Kind.DROP, Kind.ERROR]] = (
+    What.STATE, What.RETRANSMITTED, What.RESET_SENT, What.RESET_RECEIVED, What.DROPPED, What.ERROR,
 )  # fmt: skip
 _FROM = np.arange(256, dtype=np.uint8)
 _FROM[[State.CLOSED, State.LISTEN]] = 0  # of a connection these are no states

@@ -144,7 +144,8 @@ class _Lives:
 
 
 _INTEREST = (
-    Ending.RESET_SENT, Ending.RESET_RECEIVED, Ending.RESET, Ending.REFUSED, Ending.NOT_ACCEPTED, Ending.KILLED,
+    Ending.RESET_SENT, Ending.RESET_RECEIVED, Ending.RESET, Ending.REFUSED, Ending.UNREACHABLE,
+    Ending.NOT_ACCEPTED, Ending.KILLED,
     Ending.TIMED_OUT, Ending.GIVEN_UP, Ending.UNKNOWN, Ending.BY_US, Ending.BY_PEER, Ending.AT_ONCE, Ending.ORDERLY,
 )  # fmt: skip
 _ALIVE = len(_INTEREST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from tcpwatch.kernel.trace_events import Kind
 from tcpwatch.model.sample import Sample
+from tcpwatch.model.transitions import What
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +40,10 @@ class TraceState:
     reset_reasons: Mapping[int, str] = field(default_factory=dict)
     drop_reasons: Mapping[int, str] = field(default_factory=dict)
     """The kernel's number → its name, as `TCP_ABORT_ON_CLOSE`, `TCP_LISTEN_OVERFLOW`; absent where it has none."""
+
+    def reasons(self, what: What) -> Mapping[int, str]:
+        """The same for what happened to a flow: of an error, `ECONNREFUSED`."""
+        return {What.DROPPED: self.drop_reasons, What.ERROR: errno.errorcode}.get(what, self.reset_reasons)
 
 
 class Trace:

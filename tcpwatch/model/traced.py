@@ -17,6 +17,7 @@ from tcpwatch.kernel.trace_events import TRACE_EVENT, Kind
 from tcpwatch.model.ends import both_ends
 from tcpwatch.model.sample import gathered
 from tcpwatch.model.states import State
+from tcpwatch.model.trace_errors import sockets
 
 THREAD = np.dtype(
     [
@@ -31,6 +32,7 @@ THREAD = np.dtype(
         ("visited", "=u2"),
         ("retransmitted", "=u2"),
         ("reason", "=u2"),
+        ("error", "=u2"),
         ("last", "u1"),
         ("reset_in", "u1"),
         ("reset_received", "?"),
@@ -40,9 +42,9 @@ THREAD = np.dtype(
 
 begin, closed, destroyed: times of its opening (connect(), or the last ACK of a handshake with us), of its change to
 CLOSE, and of tcp_destroy_sock, NaN for what was not seen; latest: of its last event; pid: the thread that called
-connect(), 0 for none; ends: an event that tells both ends, all 0 where none did; visited: bit n for state n; reason,
-reset_in: of the last reset that it sent, and the state it was in then, 0 for none; last: the state that it left for
-CLOSE, or its present one.
+connect(), 0 for none; error: the errno that the application was told, 0 for none; ends: an event that tells both ends,
+all 0 where none did; visited: bit n for state n; reason, reset_in: of the last reset that it sent, and the state it was
+in then, 0 for none; last: the state that it left for CLOSE, or its present one.
 """
 
 KEPT_EVENTS = 300_000
@@ -52,6 +54,7 @@ PATIENCE_S = 1.0
 
 _NOT_A_FLOW = (0, State.LISTEN, State.TIME_WAIT, 12)
 """States of a socket that answers a segment with a reset and is no connection's full socket; 12 is NEW_SYN_RECV."""
+_OF_CONNECTIONS = (Kind.DESTROYED, Kind.RETRANSMIT, Kind.RESET_RECEIVED, Kind.ERROR)
 
 Membership = Callable[[NDArray[np.uint64]], NDArray[np.bool_]]
 Moved = Callable[[], tuple[NDArray[np.void], NDArray[np.uint64]]]
@@ -131,13 +134,17 @@ class Threads:
 
     def _of_flows(self, events: NDArray[np.void]) -> NDArray[np.void]:
         """Those that tell of a connection's own socket: none of listeners, nor of segments that met none."""
-        kind, old, new, socket = (np.ascontiguousarray(events[name]) for name in ("kind", "old", "new", "socket"))
+        kind, old, new = (np.ascontiguousarray(events[name]) for name in ("kind", "old", "new"))
+        socket = sockets(events)
         listens = (new == State.LISTEN) | ((old == State.LISTEN) & (new == State.CLOSED))
-        told = np.isin(kind, (Kind.DESTROYED, Kind.RETRANSMIT, Kind.RESET_RECEIVED)) | ((kind == Kind.STATE) & ~listens)
+        told = np.isin(kind, _OF_CONNECTIONS) | ((kind == Kind.STATE) & ~listens)
         told |= (kind == Kind.RESET_SENT) & ~np.isin(old, _NOT_A_FLOW)
         dropped = np.flatnonzero(kind == Kind.DROP)
         told[dropped] = np.isin(socket[dropped], np.concatenate((self._known["socket"], socket[told])))
-        return gathered(events, np.flatnonzero(told & (socket != 0)))
+        taken = np.flatnonzero(told & (socket != 0))
+        events = gathered(events, taken)
+        events["socket"] = socket[taken]
+        return events
 
     def _continued(self, threads: NDArray[np.void], opening: NDArray[np.void]) -> NDArray[np.bool_]:
         """Go on where an earlier step had got to; says of which threads one knew. `opening`: first events."""
@@ -165,6 +172,7 @@ class Threads:
         threads["visited"][known] |= old["visited"]
         threads["retransmitted"][known] += old["retransmitted"]
         threads["reset_received"][known] |= old["reset_received"]
+        threads["error"][known] = np.maximum(threads["error"][known], old["error"])
         for name, where in (("last", "last"), ("reason", "reset_in"), ("reset_in", "reset_in")):
             empty = known.copy()
             empty[known] = threads[where][known] == 0
@@ -215,6 +223,8 @@ def _summed(events: NDArray[np.void], start: NDArray[np.intp]) -> NDArray[np.voi
     threads["latest"] = np.maximum.reduceat(time, start)
     bits = np.where(state, (1 << new.astype(np.uint16)) | (1 << old.astype(np.uint16)), 0).astype(np.uint16)
     threads["visited"] = np.bitwise_or.reduceat(bits, start)
+    told = (kind == Kind.ERROR) & lives
+    threads["error"] = np.maximum.reduceat(np.where(told, events["reason"], 0), start)
     threads["retransmitted"] = np.add.reduceat(((kind == Kind.RETRANSMIT) & lives).astype(np.uint16), start)
     threads["reset_received"] = np.logical_or.reduceat((kind == Kind.RESET_RECEIVED) & lives, start)
     change = np.maximum.reduceat(np.where(state, place, -1), start)

@@ -31,6 +31,8 @@ class What(enum.IntEnum):
     RESET_SENT = 3
     RESET_RECEIVED = 4
     DROPPED = 5
+    ERROR = 6
+    """The application was told an error."""
 
 
 TRANSITION = np.dtype(

@@ -17,6 +17,7 @@ from tcpwatch.model.columns import untold
 from tcpwatch.model.ending import Ending
 from tcpwatch.model.filter import Filter
 from tcpwatch.model.states import FACTS, State
+from tcpwatch.model.trace_state import TraceState
 from tcpwatch.model.transitions import Origin, What
 from tcpwatch.model.view import View
 from tcpwatch.report.happened import Happened, happened
@@ -85,14 +86,9 @@ class Reporter:
             yield f"{missed:,} more events came at once than there is memory for; see --memory"
 
     def _lines(self, view: View, found: Happened) -> Iterator[str]:
-        names: dict[int, Mapping[int, str]] = {
-            What.RESET_SENT: view.trace.reset_reasons,
-            What.RESET_RECEIVED: view.trace.reset_reasons,
-        }
-        names[What.DROPPED] = view.trace.drop_reasons
         hidden = untold(view.sample.source.kind)
         for begin in range(0, len(found), BLOCK):
-            facts = [_fact(row, names) for row in found.rows(begin, begin + BLOCK)]
+            facts = [_fact(row, view.trace) for row in found.rows(begin, begin + BLOCK)]
             if self._as_json:
                 yield "".join([f"{json.dumps(_shown(fact, hidden))}\n" for fact in facts])
             else:
@@ -111,7 +107,7 @@ class Reporter:
         return "  ".join([moment, *ends, change, *known])
 
 
-def _fact(row: tuple[Any, ...], names: Mapping[int, Mapping[int, str]]) -> dict[str, Any]:
+def _fact(row: tuple[Any, ...], trace: TraceState) -> dict[str, Any]:
     """One event; the keys are those of the JSON, and `unix_s`. None stands for none, and for what is not known."""
     time, slack, cookie, old, new, origin, what, reason, ending, *flow = row
     local_address, local_port, remote_address, remote_port, process, pid = flow
@@ -128,7 +124,7 @@ def _fact(row: tuple[Any, ...], names: Mapping[int, Mapping[int, str]]) -> dict[
         "origin": _ORIGINS[origin],
         "slack_ms": round(1000 * slack, 3) if slack == slack else None,
         "what": _WHATS[what],
-        "reason": names.get(what, {}).get(reason, str(reason)) if reason else None,
+        "reason": trace.reasons(What(what)).get(reason, str(reason)) if reason else None,
         "process": process,
         "pid": pid,
         "ending": Ending(ending).word if ending is not None else None,

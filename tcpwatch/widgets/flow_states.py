@@ -115,6 +115,7 @@ _WORDS = {
     What.RESET_SENT: ("reset sent", "resets sent"),
     What.RESET_RECEIVED: ("reset received", "resets received"),
     What.DROPPED: ("dropped", "segments dropped"),
+    What.ERROR: ("error told", "errors told"),
 }
 _ONE = {What.RETRANSMITTED: "retransmission", What.DROPPED: "segment dropped"}
 _WHAT = max(len(each) for each, _ in _WORDS.values())
@@ -145,10 +146,7 @@ class _Incidents:
 
     def _why(self, one: Transition) -> str:
         """The kernel's name of the reason, or its number."""
-        if not one.reason:
-            return ""
-        names = self.trace.drop_reasons if one.what is What.DROPPED else self.trace.reset_reasons
-        return names.get(one.reason) or f"reason {one.reason}"
+        return self.trace.reasons(one.what).get(one.reason, f"reason {one.reason}") if one.reason else ""
 
     @property
     def left_out(self) -> str:

@@ -40,13 +40,14 @@ ENDINGS: dict[Ending, str] = {
     Ending.GIVEN_UP: "/",
     Ending.KILLED: "x",
     Ending.NOT_ACCEPTED: "x",
+    Ending.UNREACHABLE: "x",
 }
 """A mark for each ending, that no state has for its letter."""
 
 MARKS = (
     ("E━━━", "a state: its letter, then its line; see below"),
     ("|", "the flow has ended in order, with a FIN from both ends"),
-    ("x", "it was reset, refused, or killed"),
+    ("x", "it was reset, refused, unreachable, or killed"),
     ("!", "it has timed out"),
     ("/", "given up before the handshake was done"),
     ("?", "it has gone, and nothing tells how"),

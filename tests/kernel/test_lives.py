@@ -27,12 +27,12 @@ from tcpwatch.model.transitions import Origin
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tests import lab, ss
-from tests.lab import lives_killed, lives_orderly, lives_queued, lives_silent, lives_torn
+from tests.lab import lives_killed, lives_orderly, lives_queued, lives_silent, lives_torn, lives_unreachable
 from tests.lab.lives import GONE, LIVES, Life, Played, played
 from tests.lab.requirements import tracefs
 from tests.lab.trace_text import Told, TraceText
 
-MADE_BY = (lives_orderly, lives_torn, lives_killed, lives_queued, lives_silent)  # each fills LIVES
+MADE_BY = (lives_orderly, lives_torn, lives_killed, lives_queued, lives_silent, lives_unreachable)  # each fills LIVES
 EXACT_S = 0.001
 LENIENT_S = 0.002  # what changes while a sample is taken, and one clock against the other
 SETTLED_S = 2.0  # destroy events are late, some ms

@@ -161,7 +161,9 @@ def test_a_reset_is_told_at_both_ends_with_its_reason(trace: Tracepoints, family
 
 
 @FAMILIES
-def test_a_closed_port_answers_with_a_reset_of_no_socket(trace: Tracepoints, family: int) -> None:
+def test_a_closed_port_answers_with_a_reset_of_no_socket_and_who_called_is_told(
+    trace: Tracepoints, family: int
+) -> None:
     with socket.create_server((HOSTS[family], 0), family=family) as listener:
         port = listener.getsockname()[1]
     begin = time.monotonic()
@@ -173,6 +175,9 @@ def test_a_closed_port_answers_with_a_reset_of_no_socket(trace: Tracepoints, fam
     (received,) = events[events["kind"] == Kind.RESET_RECEIVED]
     assert (sent["sport"], sent["dport"], sent["socket"], sent["new"]) == (port, received["sport"], 0, 0)
     assert received["dport"] == port
+    if "sock/inet_sk_error_report" not in trace.missing:
+        (told,) = events[events["kind"] == Kind.ERROR]
+        assert (told["reason"], told["sport"], told["dport"]) == (errno.ECONNREFUSED, received["sport"], port)
     if traced.reset_reasons:
         assert traced.reset_reasons[int(sent["reason"])] == "NO_SOCKET"
     if "skb/kfree_skb" not in trace.missing:

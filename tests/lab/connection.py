@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Self
 
+from tests.lab.icmp import Unreachable
 from tests.lab.packets import SEQUENCE_SPACE, Endpoint, Flag, Options, Segment
 from tests.lab.waiting import DEADLINE_S
 from tests.lab.wire import Line
@@ -53,6 +54,7 @@ class Connection:
         self.reset = False  # the kernel has sent RST
         self.received = b""
         self.lost = 0  # segments dropped by lose_every
+        self.unreachable: Unreachable | None = None  # the ICMP error that answers the kernel's next SYN
         self._wire = wire
         self._offer = offer
         self._agreed = Options()  # of the kernel's options, those the peer offered as well

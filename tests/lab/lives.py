@@ -31,6 +31,7 @@ _LESS = {
     "RESET": "RESET UNKNOWN",
     "TIMED_OUT": "TIMED_OUT UNKNOWN",
     "REFUSED": "REFUSED RESET UNKNOWN",
+    "UNREACHABLE": "UNREACHABLE UNKNOWN",
     "GIVEN_UP": "GIVEN_UP UNKNOWN",
     "KILLED": "KILLED RESET_SENT RESET UNKNOWN",
     "NOT_ACCEPTED": "NOT_ACCEPTED RESET_SENT RESET UNKNOWN",
@@ -71,15 +72,17 @@ def life(
     *,
     family: Family = 4,
     less: str = "",
+    without: str = "",
     full: bool = True,
     freed: bool = True,
 ) -> Callable[[Play], Play]:
-    """Put a play into LIVES; `states`, `endings` and `less` are words, `less` what else would be honest."""
+    """Put a play into LIVES; all but its name are words: `less` what else would be honest, `without` what would not."""
 
     def register(play: Play) -> Play:
         assert name not in LIVES, name
         right = tuple(endings.split())
         honest = {word for each in right for word in _LESS[each].split()} | set(less.split())
+        honest -= set(without.split())
         LIVES[name] = Life(name, play, family, tuple(states.split()), right, frozenset(honest), full, freed)
         return play
 

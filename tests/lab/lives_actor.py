@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from tests.lab.connection import Connection, Policy
 from tests.lab.diag import destroy
+from tests.lab.icmp import Unreachable
 from tests.lab.namespace import Namespace
 from tests.lab.packets import Endpoint, Family
 from tests.lab.peer import LOCAL, Peer
@@ -109,6 +110,10 @@ class Actor(Stage):
         """The host answers the call."""
         self.connection.answer(Policy.ACCEPT)
         self.connection.wait_for(lambda it: it.established, "the last ACK of the handshake")
+
+    def unreachable(self, why: Unreachable) -> None:
+        """A router on the way, or a firewall, or the host answers the last segment by an ICMP error."""
+        self.peer.unreachable(self.connection, why)
 
     # Teardown -------------------------------------------------------------------------------
 

@@ -178,7 +178,7 @@ def _disconnected(it: Actor) -> Iterator[str]:
     it.kernel.close()
 
 
-@life("killed in SYN_SENT", "SYN_SENT", "UNKNOWN", less="KILLED GIVEN_UP")
+@life("killed in SYN_SENT", "SYN_SENT", "KILLED", less="GIVEN_UP", without="RESET_SENT RESET")
 def _killed(it: Actor) -> Iterator[str]:
     """No reset is sent."""
     it.call()

@@ -128,27 +128,25 @@ class Segment:
         offset = (20 + len(options)) // 4 << 4
         tcp = struct.pack("!HHIIBBHHH", *fields, offset, self.flags, self.window, 0, 0)
         tcp += options + self.payload
-        sum_ = checksum(self._pseudo_header(len(tcp)) + tcp)
-        tcp = tcp[:16] + sum_.to_bytes(2) + tcp[18:]
-        return self._ip_header(len(tcp)) + tcp
+        ends = addresses(self.source, self.destination)
+        pseudo_header = ends + struct.pack("!II", len(tcp), socket.IPPROTO_TCP)
+        tcp = tcp[:16] + checksum(pseudo_header + tcp).to_bytes(2) + tcp[18:]
+        return ip_header(ends, socket.IPPROTO_TCP, len(tcp)) + tcp
 
-    def _addresses(self) -> bytes:
-        family = _AF[self.family]
-        pton = socket.inet_pton
-        return pton(family, self.source.address) + pton(family, self.destination.address)
 
-    def _pseudo_header(self, length: int) -> bytes:
-        return self._addresses() + struct.pack("!II", length, socket.IPPROTO_TCP)
+def addresses(source: Endpoint, destination: Endpoint) -> bytes:
+    """Both, as an IP header has them."""
+    family = _AF[source.family]
+    return socket.inet_pton(family, source.address) + socket.inet_pton(family, destination.address)
 
-    def _ip_header(self, length: int) -> bytes:
-        protocol = socket.IPPROTO_TCP
-        if self.family == 6:
-            start = struct.pack("!IHBB", 6 << 28, length, protocol, _HOP_LIMIT)
-            return start + self._addresses()
-        form = "!BBHHHBBH"
-        fields = (0x45, 0, 20 + length, 0, _DONT_FRAGMENT, _HOP_LIMIT, protocol)
-        sum_ = checksum(struct.pack(form, *fields, 0) + self._addresses())
-        return struct.pack(form, *fields, sum_) + self._addresses()
+
+def ip_header(ends: bytes, protocol: int, length: int) -> bytes:
+    """The header of a packet from and to these `addresses` with `length` bytes after it."""
+    if len(ends) == 32:
+        return struct.pack("!IHBB", 6 << 28, length, protocol, _HOP_LIMIT) + ends
+    form = "!BBHHHBBH"
+    fields = (0x45, 0, 20 + length, 0, _DONT_FRAGMENT, _HOP_LIMIT, protocol)
+    return struct.pack(form, *fields, checksum(struct.pack(form, *fields, 0) + ends)) + ends
 
 
 def parse(packet: bytes) -> Segment | None:

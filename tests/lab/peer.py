@@ -8,6 +8,7 @@ from typing import Self
 
 from tests.lab.connection import Connection, Offer, Policy
 from tests.lab.flood import Flood, FloodReport
+from tests.lab.icmp import Unreachable, unreachable
 from tests.lab.namespace import Namespace, await_route
 from tests.lab.packets import Endpoint, Family, Flag, Segment
 from tests.lab.tun import make_tun
@@ -142,6 +143,11 @@ class Peer:
         self._wire.wait_for(look, what)
         return found[0]
 
+    def unreachable(self, connection: Connection, why: Unreachable) -> None:
+        """Answer the last segment that the kernel sent to it by an ICMP error."""
+        last = next(it.segment for it in reversed(self.log(connection)) if it.from_kernel)
+        self._wire.send_packet(unreachable(last, why))
+
     # The peer is a crowd --------------------------------------------------------------------
 
     @property
@@ -193,3 +199,5 @@ class Peer:
             self._connections[syn.source, syn.destination] = connection
         connection.receive_syn(syn)
         connection.answer(policy)
+        if connection.unreachable:
+            self._wire.send_packet(unreachable(syn, connection.unreachable))

@@ -63,6 +63,11 @@ class Wire:
             self._log.append(Logged(time.monotonic_ns(), False, segment))
             os.write(self._fd, segment.pack())
 
+    def send_packet(self, packet: bytes) -> None:
+        """Let the kernel receive a packet that is no segment; it is not logged."""
+        with self.changed:
+            os.write(self._fd, packet)
+
     def log(self) -> list[Logged]:
         """A copy of the log, oldest first."""
         with self.changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -57,6 +58,7 @@ INCIDENTS = transitions(
     {"time": NOW + 0.001, "cookie": 5, "what": What.RESET_RECEIVED},
     {"time": NOW + 0.01, "cookie": 5, "what": What.DROPPED, "old": State.LISTEN, "new": State.LISTEN, "reason": 2},
     {"time": NOW + 0.1, "cookie": 5, "what": What.DROPPED, "reason": 999},
+    {"time": NOW + 0.15, "cookie": 5, "what": What.ERROR, "reason": errno.EHOSTUNREACH},
     {"time": NOW + 0.2, "cookie": 5, "old": State.ESTABLISHED, "new": State.CLOSED, "origin": Origin.EVENT},
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from dataclasses import replace
 from typing import Any
@@ -65,6 +66,15 @@ RESET = Story(
     (Transition(NOW - 2.0, State.ESTABLISHED, None, Origin.TRACE, what=What.RESET_SENT, reason=2),),
 )  # fmt: skip
 """Accepted, and reset by this end; all of it traced."""
+
+UNREACHABLE = Story(
+    chapters((State.SYN_SENT, moment(4.0)), end=moment(2.5)),
+    (
+        Transition(NOW - 3.0, State.SYN_SENT, State.SYN_SENT, Origin.TRACE, what=What.RETRANSMITTED),
+        Transition(NOW - 2.5, None, None, Origin.TRACE, what=What.ERROR, reason=errno.EHOSTUNREACH),
+    ),
+)
+"""An ICMP error answered the second SYN; all of it traced."""
 
 BY_PEER = Story(
     chapters(

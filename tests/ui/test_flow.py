@@ -29,7 +29,20 @@ from tcpwatch.widgets.sections import wrapped
 from tcpwatch.widgets.tcp_info import GROUPS, info_sections
 from tests.infos import make_infos
 from tests.ui.busy import HOSTILE
-from tests.ui.flow_cases import BY_PEER, NAN, OWNER, POLLED, RESET, TRACED, chapters, closed, moment, past, wave
+from tests.ui.flow_cases import (
+    BY_PEER,
+    NAN,
+    OWNER,
+    POLLED,
+    RESET,
+    TRACED,
+    UNREACHABLE,
+    chapters,
+    closed,
+    moment,
+    past,
+    wave,
+)
 from tests.ui.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.views import NOW, Sock, make_view, sock
 
@@ -213,12 +226,20 @@ def _by_peer() -> View:
     return _view(info=None, story=BY_PEER, ending=Ending.BY_PEER, past=past(record))
 
 
+def _unreachable() -> View:
+    record = closed(_flow(role="client"), Ending.UNREACHABLE, State.SYN_SENT, begin=NOW - 4, end=NOW - 2.5)
+    return _view(info=None, story=UNREACHABLE, ending=Ending.UNREACHABLE, no_trace="", trace=TRACE, past=past(record))
+
+
+ENDS = {"orderly": _orderly, "reset": _reset, "by_peer": _by_peer, "unreachable": _unreachable}
+
+
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
-@pytest.mark.parametrize("name", ["orderly", "reset", "by_peer"])
+@pytest.mark.parametrize("name", ENDS)
 async def test_snapshot_of_an_end(name: str, size: tuple[int, int]) -> None:
     app = make_app()
     async with app.run_test(size=size) as pilot:
-        app.show({"orderly": _orderly, "reset": _reset, "by_peer": _by_peer}[name]())
+        app.show(ENDS[name]())
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         check_snapshot(f"flow_{name}_{size[0]}x{size[1]}", shot(app))

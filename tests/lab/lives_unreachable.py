@@ -1,0 +1,98 @@
+"""Lives that an ICMP error ends, or does not: a firewall that rejects, a host that is not there."""
+
+import errno
+from collections.abc import Iterator
+
+from tests.lab.connection import Policy
+from tests.lab.icmp import Unreachable
+from tests.lab.lives import GONE, after_open, life
+from tests.lab.lives_actor import Actor
+from tests.lab.lives_orderly import by_us, cross
+from tests.lab.lives_silent import PATIENCE_MS
+
+
+def _fails(it: Actor, code: int) -> None:
+    """The application learns why, and the kernel sets the socket back."""
+    assert it.kernel.connect_ex((it.host, it.connection.remote.port)) == code
+
+
+@life("port unreachable", "SYN_SENT", "UNREACHABLE")
+def _port(it: Actor) -> Iterator[str]:
+    """The application closes at once."""
+    it.call()
+    yield "SYN_SENT"
+    it.unreachable(Unreachable.PORT)
+    it.kernel.close()
+    yield GONE
+
+
+@life("prohibited", "SYN_SENT", "UNREACHABLE", family=6)
+def _prohibited(it: Actor) -> Iterator[str]:
+    it.call()
+    yield "SYN_SENT"
+    it.unreachable(Unreachable.PROHIBITED)
+    yield GONE
+    _fails(it, errno.EACCES)
+    it.kernel.close()
+
+
+@life("host unreachable", "SYN_SENT", "UNREACHABLE")
+def _host(it: Actor) -> Iterator[str]:
+    it.call()
+    yield "SYN_SENT"
+    it.unreachable(Unreachable.HOST)
+    yield GONE
+    _fails(it, errno.EHOSTUNREACH)
+    it.kernel.close()
+
+
+@life("host unreachable after the second SYN", "SYN_SENT", "UNREACHABLE", family=6)
+def _host_late(it: Actor) -> Iterator[str]:
+    it.call()
+    yield "SYN_SENT"
+    it.connection.unreachable = Unreachable.HOST
+    yield GONE
+    it.kernel.close()
+
+
+@life("crossed, then host unreachable", "SYN_SENT SYN_RCVD", "UNREACHABLE")
+def _crossed(it: Actor) -> Iterator[str]:
+    yield from cross(it, {})
+    it.unreachable(Unreachable.HOST)
+    yield GONE
+    it.kernel.close()
+
+
+@life("half-open, then host unreachable", "SYN_RCVD", "UNKNOWN", full=False)
+def _half_open(it: Actor) -> Iterator[str]:
+    """The kernel drops the request socket."""
+    it.knock()
+    yield "SYN_RCVD"
+    it.unreachable(Unreachable.HOST)
+    yield GONE
+
+
+@life("unreachable, then called again", "SYN_SENT SYN_SENT ESTABLISHED FIN_WAIT_1 FIN_WAIT_2 TIME_WAIT", "BY_US")
+def _called_again(it: Actor) -> Iterator[str]:
+    """With the same socket: one cookie, two lives."""
+    it.call()
+    yield "SYN_SENT"
+    it.unreachable(Unreachable.HOST)
+    yield GONE
+    _fails(it, errno.EHOSTUNREACH)
+    it.call_again(Policy.SILENT)
+    yield "SYN_SENT"
+    it.answer()
+    yield "ESTABLISHED"
+    yield from by_us(it)
+
+
+@after_open("host unreachable, and no answer to data", "", "TIMED_OUT")
+def _data(it: Actor) -> Iterator[str]:
+    """An open connection lives on; the error is what the application is told in the end."""
+    it.set("TCP_USER_TIMEOUT", PATIENCE_MS)
+    it.connection.acknowledge(False)
+    it.kernel.sendall(b"data")
+    it.unreachable(Unreachable.HOST)
+    yield GONE
+    it.kernel.close()
