@@ -75,10 +75,10 @@ class Connection:
 
     # What the script says -------------------------------------------------------------------
 
-    def syn(self) -> None:
-        """Send, or repeat, the SYN of an opening by the peer."""
+    def syn(self, data: bytes = b"") -> None:
+        """Send, or repeat, the SYN of an opening by the peer; with `data` it is TCP Fast Open's (RFC 7413)."""
         with self._wire.changed:
-            self._send_syn(Flag.SYN)
+            self._send_syn(Flag.SYN, data)
 
     def complete(self) -> None:
         """Send the last ACK of the handshake."""
@@ -256,12 +256,12 @@ class Connection:
         self._kernel_scale = theirs.window_scale or 0 if scaled else 0
         self._timestamp = theirs.timestamps[0] if theirs.timestamps else 0
 
-    def _send_syn(self, flags: Flag) -> None:
+    def _send_syn(self, flags: Flag, data: bytes = b"") -> None:
         self._next = self._una  # the same number each time: a SYN may be a repetition
         agreed = self._offer if flags is Flag.SYN else self._agreed
         stamps = (_clock(), self._timestamp) if agreed.timestamps else None
         options = Options(self._offer.mss, agreed.window_scale, agreed.sack_permitted, stamps)
-        self._emit(flags, min(self._open, 65535), options)
+        self._emit(flags, min(self._open, 65535), options, data)
 
     def _send(self, flags: Flag, payload: bytes = b"") -> None:
         stamps = (_clock(), self._timestamp) if self._agreed.timestamps else None

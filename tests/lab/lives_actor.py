@@ -57,11 +57,11 @@ class Actor(Stage):
 
     # Handshakes -----------------------------------------------------------------------------
 
-    def knock(self, listener: socket.socket | None = None) -> None:
-        """A client has got its SYN+ACK."""
+    def knock(self, listener: socket.socket | None = None, data: bytes = b"") -> None:
+        """A client has got its SYN+ACK; its SYN may have carried data."""
         port = local_end(listener or self.listen()).port
         remote = Endpoint(self.host, next(_ports))
-        self._connection = self._note(self.peer.half_open(port, family=self.family, remote=remote))
+        self._connection = self._note(self.peer.half_open(port, family=self.family, remote=remote, data=data))
 
     def knock_again(self) -> None:
         """The same client, from the same port."""

@@ -50,14 +50,14 @@ def _kill_close_wait(it: Actor) -> Iterator[str]:
     yield from kill(it)
 
 
-@after_open("killed in LAST_ACK", "CLOSE_WAIT LAST_ACK", "KILLED BY_PEER UNKNOWN")
+@after_open("killed in LAST_ACK", "CLOSE_WAIT LAST_ACK", "KILLED", less="BY_PEER")
 def _kill_last_ack(it: Actor) -> Iterator[str]:
     """Without a reset: as if the last ACK had come."""
     yield from last_ack(it)
     yield from kill(it)
 
 
-@after_open("killed in CLOSING", "FIN_WAIT_1 CLOSING", "KILLED AT_ONCE UNKNOWN")
+@after_open("killed in CLOSING", "FIN_WAIT_1 CLOSING", "KILLED", less="AT_ONCE")
 def _kill_closing(it: Actor) -> Iterator[str]:
     yield from closing(it)
     yield from kill(it)

@@ -215,6 +215,39 @@ def _deferred(it: Actor) -> Iterator[str]:
     yield from by_us(it)
 
 
+def serve_fast(it: Actor) -> Iterator[str]:
+    """TCP Fast Open: the application may accept it, and has its first data, before the last ACK of the handshake."""
+    it.namespace.sysctl("net.ipv4.tcp_fastopen", 0x202)  # servers may, and ask for no cookie
+    listener = it.listen()
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
+    it.knock(listener, data=b"first")
+    it.take()
+    assert it.kernel.recv(10) == b"first"
+    yield "SYN_RCVD"
+
+
+@life("a fast open", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US")
+def _fast(it: Actor) -> Iterator[str]:
+    yield from serve_fast(it)
+    it.connection.complete()
+    yield "ESTABLISHED"
+    yield from by_us(it)
+
+
+@life("a fast open, closed before the last ACK", f"SYN_RCVD {BY_US}", "BY_US", family=6)
+def _fast_closed(it: Actor) -> Iterator[str]:
+    yield from serve_fast(it)
+    yield from by_us(it)
+
+
+@life("a fast open, reset by the peer", "SYN_RCVD", "RESET_RECEIVED")
+def _fast_reset(it: Actor) -> Iterator[str]:
+    yield from serve_fast(it)
+    it.connection.rst()
+    yield GONE
+    it.kernel.close()
+
+
 def serve_mapped(it: Actor) -> Iterator[str]:
     """An IPv4 client of an IPv6 socket."""
     it.knock_mapped()

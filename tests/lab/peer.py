@@ -91,10 +91,11 @@ class Peer:
         family: Family = 4,
         remote: Endpoint | None = None,
         offer: Offer = _USUAL,
+        data: bytes = b"",
         deadline_s: float = DEADLINE_S,
     ) -> Connection:
         """Send the SYN, get the SYN+ACK, and leave it at that; `complete()` may follow."""
-        connection = self.knock(port, family=family, remote=remote, offer=offer)
+        connection = self.knock(port, family=family, remote=remote, offer=offer, data=data)
         connection.wait_for(lambda it: it.answered, "the SYN+ACK", deadline_s)
         return connection
 
@@ -105,11 +106,12 @@ class Peer:
         family: Family = 4,
         remote: Endpoint | None = None,
         offer: Offer = _USUAL,
+        data: bytes = b"",
     ) -> Connection:
         """Send the SYN only, and wait for nothing: the kernel may well drop or refuse it."""
         connection = self._start(port, family, remote, offer)
         connection.completes = False
-        connection.syn()
+        connection.syn(data)
         return connection
 
     def _start(self, port: int, family: Family, remote: Endpoint | None, offer: Offer) -> Connection:
