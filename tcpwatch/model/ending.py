@@ -41,6 +41,9 @@ class Ending(enum.IntEnum):
         return _WORDS[self]
 
 
+ALIVE = 255
+"""In a column of endings: it has not ended."""
+
 _WORDS = {
     Ending.UNKNOWN: "unknown",
     Ending.BY_US: "closed by us",

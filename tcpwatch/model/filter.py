@@ -18,6 +18,7 @@ import numpy as np
 from tcpwatch.kernel.processes import Owner
 from tcpwatch.model import filter_terms as terms
 from tcpwatch.model.address_search import Mask
+from tcpwatch.model.ending import ALIVE, Ending
 from tcpwatch.model.filter_terms import Test
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.states import LIFE_ORDER, Phase, Role, State
@@ -33,6 +34,10 @@ HELP: tuple[tuple[str, str], ...] = (
     ("pid:12", "its process id"),
     ("user:www-data", "the socket's user: name or number"),
     ("role:server", "client, server, listener or unknown"),
+    (
+        "ending:reset,refused",
+        "how it ended, or what that begins with; or live (Timelines and events know)",
+    ),
     ("inode: cookie:", "the socket's inode, its cookie (0x… for hexadecimal)"),
     ("-term  !term", "what does not pass the term"),
     ("anything else", "is searched for in all that a row shows; quotes hold blanks together"),
@@ -166,6 +171,17 @@ def _role(value: str) -> Test:
     return terms.roles([found[0] for found in wanted])
 
 
+def _ending(value: str) -> Test:
+    wanted: set[int] = set()
+    for name in map(terms.squeezed, _listed(value)):
+        found = {int(ending) for ending in Ending if terms.squeezed(ending.word).startswith(name or "?")}
+        if not found and name != "live":
+            words = "closed, reset, refused, unreachable, timed-out, killed or live"
+            raise ValueError(f"no flow ends {name!r}; type ending:{words}")
+        wanted |= found or {ALIVE}
+    return terms.endings(wanted)
+
+
 def _listed(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()] or [value]
 
@@ -259,6 +275,7 @@ KEYS: dict[str, Callable[[str], Test]] = {
     "process": _process,
     "user": terms.users,
     "role": _role,
+    "ending": _ending,
     "inode": _numbers("inode", lambda wanted: terms.field("idiag_inode", wanted)),
     "cookie": _numbers("cookie", terms.cookies, 64),
 }
@@ -270,6 +287,6 @@ ALIASES = {"sport": "lport", "dport": "rport", "src": "laddr", "dst": "raddr", "
 EXAMPLES = {
     "state": "state:established", "port": "port:443", "lport": "lport:443", "rport": "rport:443",
     "addr": "addr:10.0.0.1", "laddr": "laddr:10.0.0.1", "raddr": "raddr:10.0.0.1", "pid": "pid:1234",
-    "process": "process:nginx", "user": "user:root", "role": "role:server", "inode": "inode:4711",
-    "cookie": "cookie:4711",
+    "process": "process:nginx", "user": "user:root", "role": "role:server", "ending": "ending:reset",
+    "inode": "inode:4711", "cookie": "cookie:4711",
 }  # fmt: skip

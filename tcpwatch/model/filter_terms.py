@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tcpwatch import text
 from tcpwatch.kernel.processes import Owner
 from tcpwatch.model.address_search import Addresses, Mask, Term
+from tcpwatch.model.ending import ALIVE
 from tcpwatch.model.number_text import numbers_with
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.states import FACTS, State
@@ -50,6 +51,13 @@ def states(wanted: Collection[State]) -> Test:
     table = np.zeros(256, np.bool_)
     table[list(wanted)] = True
     return lambda rows: table.take(rows.state)
+
+
+def endings(wanted: Collection[int]) -> Test:
+    """Ended so (ending.Ending, ending.ALIVE); where nobody has asked, all live."""
+    table = np.zeros(256, np.bool_)
+    table[list(wanted)] = True
+    return lambda rows: np.full(len(rows), table[ALIVE]) if rows.ending is None else table.take(rows.ending)
 
 
 def roles(wanted: Collection[int]) -> Test:

@@ -113,7 +113,7 @@ def as_rows(records: NDArray[np.void], past: Past, like: Rows) -> Rows:
 def _rows(records: Sequence[NDArray[np.void]], past: Past, like: Rows) -> Rows:
     column = {
         name: np.concatenate([some[name] for some in records])
-        for name in ("row", "cookie", "state", "begin", "role", "closer", "owner")
+        for name in ("row", "cookie", "state", "begin", "role", "closer", "owner", "ending")
     }
     code = column["owner"]
     known = (code >= past.owners_from) & (code < past.owners_from + len(past.owners))
@@ -133,6 +133,7 @@ def _rows(records: Sequence[NDArray[np.void]], past: Past, like: Rows) -> Rows:
         owners=past.owners,
         users=like.users,
         interfaces=like.interfaces,
+        ending=column["ending"],
     )
 
 

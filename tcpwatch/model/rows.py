@@ -48,6 +48,8 @@ class Rows:
     owners: Sequence[Owner]
     users: Mapping[int, str]
     interfaces: Mapping[int, str]
+    ending: NDArray[np.uint8] | None = None
+    """ending.Ending or ending.ALIVE; None: nobody has asked."""
     throughput: Throughput = field(default_factory=Throughput)
     """Of all flows, by cookie, whichever of them are rows here."""
 
@@ -57,7 +59,7 @@ class Rows:
     def take(self, where: NDArray[np.intp] | slice) -> Rows:
         """The rows at these indices, in that order."""
         picked = {name: getattr(self, name)[where] for name in _COLUMNS}
-        return replace(self, **picked)
+        return replace(self, **picked, ending=None if self.ending is None else self.ending[where])
 
     def find(self, cookie: int) -> int | None:
         """Index of the row with this cookie; rows must be sorted by cookie, as in a View."""

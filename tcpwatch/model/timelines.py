@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.model.arrange import sorted_places
 from tcpwatch.model.cells import Keys, state_keys
-from tcpwatch.model.ending import Ending
+from tcpwatch.model.ending import ALIVE, Ending
 from tcpwatch.model.filter import Filter
 from tcpwatch.model.gone import Columns, Gone
 from tcpwatch.model.lookup import NOWHERE, places
@@ -94,9 +94,10 @@ class Chooser:
         is_live = live != NOWHERE
         is_live[is_live] = flows[live[is_live]]
         ended, record = at[~is_live], at[is_live]
-        kept = np.flatnonzero(flows & filter_.mask(rows)) if filter_.tests else np.flatnonzero(flows)
-        shown = ended[gone.passes[ended]]
         lives = _Lives.of(rows, gone, live[is_live], record)
+        passes = filter_.mask(replace(rows, ending=lives.ending)) if filter_.tests else True
+        kept = np.flatnonzero(flows & passes)
+        shown = ended[gone.passes[ended]]
         keys = _keys(by, lives, gone, kept, shown, rows)
         order = np.concatenate((kept, shown + len(rows)))[sorted_places(keys, len(kept) + len(shown), reverse)]
         order.flags.writeable = False
@@ -128,19 +129,19 @@ def _last_records(cookie: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Lives:
-    """Of all live rows: begin, end of the full socket (NaN while it lives), and how it ended (live: ALIVE)."""
+    """Of all live rows: begin, end of the full socket (NaN while it lives), and how it ended (else ALIVE)."""
 
     begin: NDArray[np.float64]
     end: NDArray[np.float64]
-    rank: NDArray[np.uint8]
+    ending: NDArray[np.uint8]
 
     @classmethod
     def of(cls, rows: Rows, gone: Columns, where: NDArray[np.intp], record: NDArray[np.intp]) -> _Lives:
         """`where` are the rows of which there is a record: they are in TIME_WAIT, or soon will have gone."""
-        begin, rank = rows.first_seen.copy(), np.full(len(rows), _ALIVE, np.uint8)
+        begin, ending = rows.first_seen.copy(), np.full(len(rows), ALIVE, np.uint8)
         end = np.where(rows.state == State.TIME_WAIT, rows.since, np.nan)
-        begin[where], end[where], rank[where] = gone.begin[record], gone.end[record], _RANK[gone.ending[record]]
-        return cls(begin, end, rank)
+        begin[where], end[where], ending[where] = gone.begin[record], gone.end[record], gone.ending[record]
+        return cls(begin, end, ending)
 
 
 _INTEREST = (
@@ -148,9 +149,9 @@ _INTEREST = (
     Ending.NOT_ACCEPTED, Ending.KILLED,
     Ending.TIMED_OUT, Ending.GIVEN_UP, Ending.UNKNOWN, Ending.BY_US, Ending.BY_PEER, Ending.AT_ONCE, Ending.ORDERLY,
 )  # fmt: skip
-_ALIVE = len(_INTEREST)
-_RANK = np.full(256, _ALIVE, np.uint8)
-_RANK[list(_INTEREST)] = np.arange(_ALIVE)
+_RANK = np.full(256, len(_INTEREST), np.uint8)
+"""Of ALIVE too: the last."""
+_RANK[list(_INTEREST)] = np.arange(len(_INTEREST))
 
 
 def _keys(by: By, lives: _Lives, gone: Columns, kept: NDArray[np.intp], shown: NDArray[np.intp], rows: Rows) -> Keys:
@@ -163,7 +164,7 @@ def _keys(by: By, lives: _Lives, gone: Columns, kept: NDArray[np.intp], shown: N
         ranks = np.concatenate((state_keys(rows)[0][kept], np.full(len(shown), np.iinfo(np.uint8).max, np.uint8)))
         return ranks, begin, cookie
     if by is By.ENDING:
-        return np.concatenate((lives.rank[kept], _RANK[gone.ending[shown]])), begin, cookie
+        return _RANK[np.concatenate((lives.ending[kept], gone.ending[shown]))], begin, cookie
     end = np.concatenate((lives.end[kept], gone.end[shown]))
     if by is By.END:
         after = max(rows.time, float(np.nanmax(end, initial=0.0))) + 1

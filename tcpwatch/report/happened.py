@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, Owner
 from tcpwatch.model.columns import BY_KEY
+from tcpwatch.model.ending import ALIVE
 from tcpwatch.model.filter import Filter
 from tcpwatch.model.gone import as_rows
 from tcpwatch.model.lookup import places
@@ -34,8 +35,8 @@ class Happened:
     flow: NDArray[np.intp]
     """Of each row, its flow's place in `flows`."""
     flows: Rows
-    ending: NDArray[np.int16]
-    """Of each flow, model.ending.Ending; -1 where no record of its end is there."""
+    ending: NDArray[np.uint8]
+    """Of each row, model.ending.Ending; ALIVE where the flow does not end with it, or no record of its end is there."""
     missed: int
     """Rows that came and went since."""
 
@@ -53,10 +54,9 @@ class Happened:
         unknown = (flows.table["idiag_family"] == 0).tolist()
         columns = [BY_KEY[key].values(flows) for key in _COLUMNS]
         about = [(None,) * len(columns) if none else row for none, *row in zip(unknown, *columns, strict=True)]
-        ending = np.where(_ends(told), self.ending[self.flow[begin:end]], -1)
         fields = [told[name].tolist() for name in ("time", "slack", "cookie", "old", "new", "origin", "what", "reason")]
-        for *facts, over, at in zip(*fields, ending.tolist(), place.tolist(), strict=True):
-            yield (*facts, over if over >= 0 else None, *about[at])
+        for *facts, over, at in zip(*fields, self.ending[begin:end].tolist(), place.tolist(), strict=True):
+            yield (*facts, over if over != ALIVE else None, *about[at])
 
 
 def _ends(told: NDArray[np.void]) -> NDArray[np.bool_]:
@@ -73,11 +73,12 @@ def happened(view: View, known: int, wanted: Filter | None = None) -> Happened:
     """
     told, missed = _fresh(view.past, known)
     cookies, flow = np.unique(told["cookie"], return_inverse=True)
-    flows, ending = _flows(view, cookies)
+    flows, ending_of = _flows(view, cookies)
+    ending = np.where(_ends(told), ending_of[flow], np.uint8(ALIVE))
     if wanted is not None:
         state = np.where(told["new"] != 0, told["new"], told["old"])
-        kept = wanted.mask(replace(flows.take(flow), state=state))
-        told, flow = told[kept], flow[kept]
+        kept = wanted.mask(replace(flows.take(flow), state=state, ending=ending))
+        told, flow, ending = told[kept], flow[kept], ending[kept]
     return Happened(told, flow, flows, ending, missed)
 
 
@@ -93,7 +94,7 @@ def _fresh(past: Past, known: int) -> tuple[NDArray[np.void], int]:
     return rows[np.argsort(rows["time"], kind="stable")], max(left, 0)
 
 
-def _flows(view: View, cookies: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.int16]]:
+def _flows(view: View, cookies: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.uint8]]:
     """The flow of each of these ascending cookies, and how it ended, where that is recorded.
 
     As it is in the table, else as it was when it left, else as its record has it; without a family where nothing knows
@@ -112,7 +113,7 @@ def _flows(view: View, cookies: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.in
     of_record = np.where(recorded >= 0, recorded, len(records)) + begin_last
     flows = joined.take(np.where(live >= 0, of_live, np.where(left >= 0, of_left + begin_left, of_record)))
     owner = np.where(flows.owner >= 0, flows.owner, joined.owner[of_record])
-    ending = np.full(len(cookies), -1, np.int16)
+    ending = np.full(len(cookies), ALIVE, np.uint8)
     ending[recorded >= 0] = records["ending"][recorded[recorded >= 0]]
     return replace(flows, owner=np.where(owner >= 0, owner, flows.owner)), ending
 

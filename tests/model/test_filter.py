@@ -110,6 +110,8 @@ def passing(filter_text: str, rows: Rows = ROWS) -> list[int]:
     ("::1", [3, 5]),
     ("[@click=app.quit]", [4]),
     ('"state:tw"', []),
+    ("ending:live", [0, 1, 2, 3, 4, 5, 6]),
+    ("ending:reset", []),
 ])  # fmt: skip
 def test_terms(filter_text: str, expected: list[int]) -> None:
     assert passing(filter_text) == expected
@@ -129,6 +131,8 @@ def test_terms(filter_text: str, expected: list[int]) -> None:
     ("inode:-1", "inode:4711"),
     ("cookie:99999999999999999999", "cookie:4711"),
     ("role:boss", "role:client"),
+    ("ending:foo", "type ending:closed, reset,"),
+    ("ending:-", "ending:closed"),
     ('"open', "quote"),
     ('""', "quotes"),
     ("-", "-state:listen"),

@@ -95,6 +95,11 @@ def test_nothing_at_all() -> None:
     ("port:4012", [12]),
     ("cookie:5", [5]),
     ("state:listen", []),
+    ("ending:closed", [12, 5]),
+    ("ending:reset-sent,timedout", [11, 10]),
+    ("ending:LIVE", [4, 6, 3]),
+    ("-ending:closed", [4, 11, 10, 6, 3]),
+    ("ending:unknown", []),
 ])  # fmt: skip
 def test_the_filter_asks_live_and_closed_flows_alike(wanted: str, expected: list[int]) -> None:
     chosen = choose(view(*CLOSED_FLOWS), Filter.parse(wanted))

@@ -122,6 +122,9 @@ def test_a_flow_that_left_with_this_step() -> None:
         ("rport:50000 state:open", ["ESTABLISHED"]),
         ("state:tw", [None]),
         ("port:1", []),
+        ("ending:closed", ["CLOSED", None]),
+        ("ending:closed-by-us", ["CLOSED"]),
+        ("ending:live", ["ESTABLISHED", "FIN_WAIT_1", None]),
     ],
 )
 def test_filters(wanted: str, new: list[str | None]) -> None:
