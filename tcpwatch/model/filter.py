@@ -34,10 +34,7 @@ HELP: tuple[tuple[str, str], ...] = (
     ("pid:12", "its process id"),
     ("user:www-data", "the socket's user: name or number"),
     ("role:server", "client, server, listener or unknown"),
-    (
-        "ending:reset,refused",
-        "how it ended, or what that begins with; or live (Timelines and events know)",
-    ),
+    ("ending:reset,refused", "how it ended, or what that begins with; or live (Timelines and events know)"),
     ("inode: cookie:", "the socket's inode, its cookie (0x… for hexadecimal)"),
     ("-term  !term", "what does not pass the term"),
     ("anything else", "is searched for in all that a row shows; quotes hold blanks together"),

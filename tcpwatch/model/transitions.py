@@ -48,8 +48,9 @@ TRANSITION = np.dtype(
     ]
 )
 """time: Unix seconds at which it was known; slack: so much earlier it may have been (the time between two polls; 0
-where it is exact); reason: the kernel's number for a reset or a drop, 0 where not told; old, new: states, 0 for none
-(new: the table has it no more); CLOSED (7) where a full socket ended, which may go on as a small one.
+where it is exact); reason: the kernel's number for a reset or a drop, an error's errno, 0 where not told; old, new:
+states, 0 for none (new: the table has it no more); CLOSED (7) where a full socket ended, which may go on as a small
+one.
 """
 
 
@@ -66,7 +67,7 @@ class Transition:
     """So much earlier it may have been."""
     what: What = What.STATE
     reason: int = 0
-    """Of a reset or a drop, as the kernel numbers it; 0 where not told."""
+    """Of a reset or a drop, as the kernel numbers it; of an error its errno; 0 where not told."""
 
 
 def made(
