@@ -21,10 +21,15 @@ class Source:
     """One address or network."""
 
     prefix: str
-    """`192.0.2.7`, `192.0.2.0/24`, `2001:db8::/64`; as the filter's `raddr:` takes it."""
+    """`192.0.2.7`, `192.0.2.0/24`, `2001:db8::/64`."""
     count: int
     share: float
     """Of all."""
+
+    @property
+    def term(self) -> str:
+        """For a filter: `raddr:192.0.2.0/24`; of `2001:db8::` alone, which may be the beginning of others, as well."""
+        return f"raddr:{self.prefix}" + ("/128" if self.prefix.endswith("::") else "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

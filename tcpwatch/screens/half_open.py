@@ -168,7 +168,7 @@ class _HalfOpen(Lines, can_focus=True):
         source, one = self._named(self._cursor), self._subject.one if self._subject else None
         terms = ["state:syn-rcvd"]
         if source is not None:
-            terms.append(f"raddr:{source.prefix}")
+            terms.append(source.term)
         if one is not None:
             terms.append(sockets_of(one))
         self.post_message(SocketsAsked(" ".join(terms)))
