@@ -90,8 +90,8 @@ class Window:
         cell = self.cursor_cell(now, cells) + by
         time = min(axis.middle(cell), max(now, axis.left))
         over = min(0, cell) + max(0, cell - (axis.cells - 1))
-        left = axis.left + over * axis.cell_s if axis.middle(cell) <= now else axis.left
-        return Window(self.span_s, (left, time))
+        goes_along = axis.middle(cell) <= now or time > axis.right
+        return Window(self.span_s, (axis.left + over * axis.cell_s * goes_along, time))
 
     def panned(self, by: float, now: float, cells: int) -> Window:
         """The window moved by that part of its width, and the cursor with it, but not beyond now."""

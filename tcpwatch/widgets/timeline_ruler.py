@@ -39,6 +39,8 @@ def label(unix: float, step_s: float) -> str:
 def ticks(axis: Axis) -> list[tuple[int, str]]:
     """Cell and label of each tick, from left to right."""
     step = tick_s(axis, 10)
+    if step < 1e-4:  # so long are their labels that they would touch where a float's rounding takes a cell away
+        step = tick_s(axis, 11)
     offset = time.localtime(axis.left).tm_gmtoff if step >= 3_600 else 0
     first = math.ceil((axis.left + offset) / step - 1e-9)
     found = []

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.style import Style
@@ -67,6 +67,7 @@ keys = st.lists(
 
 
 @given(keys, widths, offsets)
+@example([("moved", -1), ("zoomed", -1), ("moved", 1), ("moved", 1)], 4, 0.0)
 def test_the_cursor_is_in_sight_and_never_after_now(pressed: list[tuple[str, int]], cells: int, offset: float) -> None:
     window, now = Window(), NOW + offset
     for what, by in pressed:
