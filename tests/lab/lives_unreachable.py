@@ -11,8 +11,12 @@ from tests.lab.lives_orderly import by_us, cross
 from tests.lab.lives_silent import PATIENCE_MS
 
 
-def _fails(it: Actor, code: int) -> None:
-    """The application learns why, and the kernel sets the socket back."""
+def call_in_vain(it: Actor, why: Unreachable, code: int) -> Iterator[str]:
+    """The application learns why; with that the kernel sets the socket back."""
+    it.call()
+    yield "SYN_SENT"
+    it.unreachable(why)
+    yield GONE
     assert it.kernel.connect_ex((it.host, it.connection.remote.port)) == code
 
 
@@ -28,21 +32,13 @@ def _port(it: Actor) -> Iterator[str]:
 
 @life("prohibited", "SYN_SENT", "UNREACHABLE", family=6)
 def _prohibited(it: Actor) -> Iterator[str]:
-    it.call()
-    yield "SYN_SENT"
-    it.unreachable(Unreachable.PROHIBITED)
-    yield GONE
-    _fails(it, errno.EACCES)
+    yield from call_in_vain(it, Unreachable.PROHIBITED, errno.EACCES)
     it.kernel.close()
 
 
 @life("host unreachable", "SYN_SENT", "UNREACHABLE")
 def _host(it: Actor) -> Iterator[str]:
-    it.call()
-    yield "SYN_SENT"
-    it.unreachable(Unreachable.HOST)
-    yield GONE
-    _fails(it, errno.EHOSTUNREACH)
+    yield from call_in_vain(it, Unreachable.HOST, errno.EHOSTUNREACH)
     it.kernel.close()
 
 
@@ -75,11 +71,7 @@ def _half_open(it: Actor) -> Iterator[str]:
 @life("unreachable, then called again", "SYN_SENT SYN_SENT ESTABLISHED FIN_WAIT_1 FIN_WAIT_2 TIME_WAIT", "BY_US")
 def _called_again(it: Actor) -> Iterator[str]:
     """With the same socket: one cookie, two lives."""
-    it.call()
-    yield "SYN_SENT"
-    it.unreachable(Unreachable.HOST)
-    yield GONE
-    _fails(it, errno.EHOSTUNREACH)
+    yield from call_in_vain(it, Unreachable.HOST, errno.EHOSTUNREACH)
     it.call_again(Policy.SILENT)
     yield "SYN_SENT"
     it.answer()
