@@ -26,7 +26,7 @@ from tcpwatch.model.rows import Rows
 from tcpwatch.model.sample import Sample
 from tcpwatch.model.scans import Scans
 from tcpwatch.model.states import LIFE_ORDER, State
-from tcpwatch.model.story import first_known, story
+from tcpwatch.model.story import first_known, first_recorded, story
 from tcpwatch.model.teardown import Ages, TeardownSteps
 from tcpwatch.model.trace_state import Trace
 from tcpwatch.model.view import ARRIVALS, FlowDetail, Gauge, Pace, RateTrend, Trend, View
@@ -167,10 +167,13 @@ class Monitor:
     def _detail(self, rows: Rows, sample: Sample, past: Past, slack_s: float, cookie: int) -> FlowDetail:
         told, at, closed = past.of([cookie])[cookie], rows.find(cookie), past.closed_of(cookie)
         now = State(int(rows.state[at])) if at is not None else None
+        first = first_known(rows, at, slack_s)
+        if first is None and told and closed is not None:
+            first = first_recorded(closed)  # it may have been there before the first thing that is told of it
         return FlowDetail(
             sample.tcp_info.get(cookie),
             told,
-            story(told, first_known(rows, at, slack_s), now),
+            story(told, first, now),
             Ending(int(closed["ending"])) if closed is not None else None,
             self._graphs.of(cookie),
         )

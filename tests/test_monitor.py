@@ -144,6 +144,8 @@ def test_details_of_those_that_are_watched() -> None:
         (State.CLOSE_WAIT, None),
     ]
     assert [change.time for change in gone.transitions] == [NOW + 12, NOW + 14]
+    there = gone.story.stretches[0]
+    assert (there.state, there.begin.time, there.least) == (State.ESTABLISHED, NOW + 10, True), "also after its end"
     monitor.watched = frozenset()
     assert monitor.step().details == {}
     assert source.watched == [frozenset(), {2, 77}, {2, 77}, frozenset()]

@@ -247,10 +247,13 @@ def _fill_times(found: NDArray[np.void], ended: _Ended) -> None:
     idle_s = found["info"]["tcpi_last_ack_recv"][:told] / 1000.0
     slack[(was[:told] == NOWHERE) & (idle_s > slack)] = np.nan
     found["end"][:told], found["end_slack"][:told], found["origin"][:told] = when + offset, slack, Origin.EVENT
-    # An application may hold what TCP has done with: in TIME_WAIT for a while.
-    small = np.flatnonzero(_states(ended.polled.before.rows, was) == State.TIME_WAIT)
-    found["end"][small] = np.minimum(found["end"][small], ended.polled.before.rows.since[was[small]])
-    found["end_slack"][small], found["origin"][small] = elapsed_s, Origin.POLL
+    # An application may hold what TCP has done with: in TIME_WAIT for a while, or bound and closed since before a poll.
+    before = ended.polled.before.rows
+    for state, held_slack in ((State.TIME_WAIT, elapsed_s), (State.CLOSED, np.nan)):
+        held = np.flatnonzero(was != NOWHERE)
+        held = held[before.state[was[held]] == state]
+        found["end"][held] = np.minimum(found["end"][held], before.since[was[held]])
+        found["end_slack"][held], found["origin"][held] = held_slack, Origin.POLL
     closed = ~np.isnan(threads["closed"])
     found["end"][closed] = threads["closed"][closed] + offset
     found["end_slack"][closed], found["origin"][closed] = 0.0, Origin.TRACE

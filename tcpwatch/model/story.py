@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tcpwatch.model.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.model.transitions import Origin, Transition, What
@@ -100,6 +102,28 @@ def first_known(rows: Rows, at: int | None, slack_s: float = 0.0) -> Stretch | N
     least = not rows.born[at] and rows.since[at] == rows.first_seen[at]
     begin = Moment(float(rows.first_seen[at]), Origin.POLL, slack_s if rows.born[at] else math.nan)
     return Stretch(State(int(rows.state[at])), begin, None, bool(least))
+
+
+_ORIGINS = {int(origin) for origin in Origin}
+
+
+def begin_of(record: np.void) -> Moment:
+    """Of a closed flow (past.CLOSED)."""
+    slack = float(record["begin_slack"])
+    return Moment(float(record["begin"]), Origin.TRACE if slack == 0 else Origin.POLL, slack)
+
+
+def end_of(record: np.void) -> Moment:
+    """The same."""
+    origin = int(record["origin"])
+    known = Origin(origin) if origin in _ORIGINS else Origin.POLL
+    return Moment(float(record["end"]), known, float(record["end_slack"]))
+
+
+def first_recorded(record: np.void) -> Stretch | None:
+    """As first_known, of a closed flow: as if all its life it had been in its last state, if that is known."""
+    begin, state = begin_of(record), int(record["state"])
+    return Stretch(State(state), begin, end_of(record), math.isnan(begin.slack_s)) if state else None
 
 
 def _merged(changes: Sequence[Transition], now: State | None) -> list[Transition]:

@@ -16,7 +16,7 @@ from tcpwatch.model.gone import as_rows
 from tcpwatch.model.past import CLOSED
 from tcpwatch.model.rows import Mark, Rows
 from tcpwatch.model.states import Role, State
-from tcpwatch.model.story import Moment, Story, Stretch, story
+from tcpwatch.model.story import Moment, Story, Stretch, begin_of, end_of, first_recorded, story
 from tcpwatch.model.timelines import Chosen
 from tcpwatch.model.transitions import Origin, Transition
 
@@ -94,14 +94,12 @@ def _closed(chosen: Chosen, indices: NDArray[np.intp], told: Told) -> list[Timel
 
 def _ended(chosen: Chosen, fact: Timeline, record: np.void, told: Told) -> Timeline:
     """With what the record and the transitions say."""
-    begin, end = _begin(record), _end(record)
-    least = bool(np.isnan(record["begin_slack"]))
-    first = Stretch(fact.state, begin, end, least) if fact.state is not None else None
-    known = _closed_off(story(told[fact.cookie], first), end)
+    begin, end = begin_of(record), end_of(record)
+    known = _closed_off(story(told[fact.cookie], first_recorded(record)), end)
     fresh = end.time > chosen.view.sample.time - (chosen.view.elapsed_s or 0.0)
     mark = Mark.CLOSED if fresh else Mark.NONE
     fact = replace(fact, end=end, ending=Ending(int(record["ending"])), live=False, mark=mark)
-    return _with(fact, known, begin, least)
+    return _with(fact, known, begin, bool(np.isnan(begin.slack_s)))
 
 
 def _closed_off(known: Story, end: Moment) -> Story:
@@ -134,7 +132,7 @@ def _live(chosen: Chosen, indices: NDArray[np.intp], told: Told) -> list[Timelin
             fact = _recorded(fact, record, chosen)
         elif fact.state is State.TIME_WAIT:
             fact = replace(fact, end=_last_begin(known))
-        made.append(_with(fact, known, _begin(record) if record is not None else begin, not born))
+        made.append(_with(fact, known, begin_of(record) if record is not None else begin, not born))
     return made
 
 
@@ -146,7 +144,7 @@ def _recorded(fact: Timeline, record: np.void, chosen: Chosen) -> Timeline:
     return replace(
         named,
         role=fact.role or Role(int(record["role"])),
-        end=_end(record),
+        end=end_of(record),
         ending=Ending(int(record["ending"])),
         received=received,
         sent=sent,
@@ -162,20 +160,6 @@ def _with(fact: Timeline, known: Story, begin: Moment, least: bool) -> Timeline:
     if known.stretches:
         begin, least = known.stretches[0].begin, known.stretches[0].least
     return replace(fact, begin=begin, least=least, stretches=known.stretches, incidents=known.incidents)
-
-
-_ORIGINS = {int(origin) for origin in Origin}
-
-
-def _begin(record: np.void) -> Moment:
-    slack = float(record["begin_slack"])
-    return Moment(float(record["begin"]), Origin.TRACE if slack == 0 else Origin.POLL, slack)
-
-
-def _end(record: np.void) -> Moment:
-    origin = int(record["origin"])
-    known = Origin(origin) if origin in _ORIGINS else Origin.POLL
-    return Moment(float(record["end"]), known, float(record["end_slack"]))
 
 
 # Many at once

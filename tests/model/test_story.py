@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
+from tcpwatch.model.past import CLOSED
 from tcpwatch.model.states import State
-from tcpwatch.model.story import Moment, Stretch, story
+from tcpwatch.model.story import Moment, Stretch, first_recorded, story
 from tcpwatch.model.transitions import Origin, Transition, What
 
 ORIGINS = {"poll": Origin.POLL, "event": Origin.EVENT, "trace": Origin.TRACE}
@@ -120,3 +123,13 @@ def test_incidents_are_no_states() -> None:
     seen = story([transition("1 poll ->ES"), again, transition("4 trace ES>CW")], None, State.CLOSE_WAIT)
     assert [one.state for one in seen.stretches] == [State.ESTABLISHED, State.CLOSE_WAIT]
     assert seen.incidents == (again,)
+
+
+def test_a_closed_flow_was_there_before_the_first_thing_that_is_told_of_it() -> None:
+    """It lived when we came, so that the trace tells its end alone."""
+    (record,) = np.zeros(1, CLOSED)
+    assert first_recorded(record) is None
+    record["state"], record["begin"], record["begin_slack"], record["end"] = State.SYN_SENT, 5.0, math.nan, 9.0
+    end = Transition(9.0, State.SYN_SENT, State.CLOSED, Origin.TRACE)
+    (only,) = story((end,), first_recorded(record)).stretches
+    assert (only.state, only.begin.time, only.least, only.end) == (State.SYN_SENT, 5.0, True, Moment(9.0, Origin.TRACE))
