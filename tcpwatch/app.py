@@ -109,8 +109,9 @@ class TcpwatchApp(App[None]):
     def on_mount(self) -> None:
         """Begin to ask for steps."""
         if not self.is_headless:  # asked to end, it leaves the terminal, and the kernel, as it found them
-            ended = partial(self.exit, return_code=128 + signal.SIGTERM)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                ended = partial(self.exit, return_code=128 + number)
+                asyncio.get_running_loop().add_signal_handler(number, ended)
         if self._poller is not None:
             self._poller.attach(self._deliver)
             self._ask_every(self.interval_s)

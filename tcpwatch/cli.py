@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -105,7 +106,11 @@ def _monitor(chosen: Settings) -> int:
     from tcpwatch.app import run
 
     with _expected_failures():
-        return run(chosen)
+        code = run(chosen)
+    if code == 128 + signal.SIGHUP:  # the terminal has gone
+        for stream in (sys.stdout, sys.stderr):
+            abandon(stream)
+    return code
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -201,19 +201,30 @@ def has_socket(pid: int) -> bool:
         return False
 
 
-def on_a_terminal(args: list[str], environ: dict[str, str], columns: int) -> str:
-    """What the program writes to a terminal of so many columns."""
+def read_to_the_end(leader: int) -> bytes:
+    """Of a terminal."""
+    written = b""
+    try:
+        while piece := os.read(leader, 4096):
+            written += piece
+    except OSError as error:  # how a terminal's end looks on Linux
+        assert error.errno == errno.EIO
+    return written
+
+
+def make_terminal(columns: int) -> tuple[int, int]:
     leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    return leader, follower
+
+
+def on_a_terminal(args: list[str], environ: dict[str, str], columns: int) -> str:
+    """What the program writes to a terminal of so many columns."""
+    leader, follower = make_terminal(columns)
     process = start(args, environ, stdout=follower)
     os.close(follower)
-    written = b""
-    with open(leader, "rb", buffering=0) as terminal:
-        try:
-            while piece := terminal.read(4096):
-                written += piece
-        except OSError as error:  # how a terminal's end looks on Linux
-            assert error.errno == errno.EIO
+    written = read_to_the_end(leader)
+    os.close(leader)
     assert end(process)[::2] == (0, "")
     return written.decode()
 
@@ -232,3 +243,25 @@ def test_another_locale(connection: tuple[int, int], environ: dict[str, str]) ->
     for args in (["list"], ["summary"], ["list", "--json"]):
         code, out, err = end(start(args, ascii_only))
         assert (code, err) == (0, "") and out.isascii()
+
+
+@pytest.mark.parametrize("how", ["the terminal is closed", "SIGTERM"])
+def test_the_monitor_leaves_nothing_behind(environ: dict[str, str], how: str) -> None:
+    leader, follower = make_terminal(80)
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), follower)
+    # Its own session, whose terminal this is: so it is told of its end.
+    controlled = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+    process = start([], {**environ, "TERM": "xterm-256color"}, **streams, **controlled)
+    os.close(follower)
+    with process:
+        written = b""
+        while b"ESTABLISHED" not in written:  # the first screen stands
+            assert select.select([leader], [], [], 60)[0], written
+            written += os.read(leader, 4096)
+        if how == "SIGTERM":
+            process.send_signal(signal.SIGTERM)
+            read_to_the_end(leader)
+        os.close(leader)
+        process.wait(60)
+    assert process.returncode == 128 + (signal.SIGTERM if how == "SIGTERM" else signal.SIGHUP)
+    assert not list(Path("/sys/kernel/tracing/instances").glob(f"tcpwatch-{process.pid}*"))
