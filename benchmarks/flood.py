@@ -18,12 +18,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import keys, needs
-from benchmarks.keys import Latencies
-from benchmarks.place import own_place, run_alone
-from benchmarks.report import Line, Report, number
-from benchmarks.terminal import Replay, Terminal, wait_for
-from benchmarks.timing import progress
+from benchmarks.support import keys, needs
+from benchmarks.support.keys import Latencies
+from benchmarks.support.place import own_place, run_alone
+from benchmarks.support.report import Line, Report, number
+from benchmarks.support.terminal import Replay, Terminal, wait_for
+from benchmarks.support.timing import progress
 from benchmarks.ui import PROGRAM, SIZES, processor_s
 from tests import lab
 

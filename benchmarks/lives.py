@@ -16,15 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import needs
-from benchmarks.callers import callers
 from benchmarks.flood import resident_kb
-from benchmarks.place import own_place, run_alone
-from benchmarks.report import Line, Report, number
-from benchmarks.timing import progress
-from tcpwatch.live_source import LiveSource
+from benchmarks.support import needs
+from benchmarks.support.callers import callers
+from benchmarks.support.place import own_place, run_alone
+from benchmarks.support.report import Line, Report, number
+from benchmarks.support.timing import progress
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
+from tcpwatch.sources.live import LiveSource
 
 _STEP_S = 1.0
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import needs, works
-from benchmarks.memory import measure as measure_memory
-from benchmarks.owners import FirstAttribution, following
-from benchmarks.place import own_place, run_alone
-from benchmarks.report import Line, Report, number
-from benchmarks.sockets import Established, HalfOpen, count, leave_time_waits
-from benchmarks.timing import Rounds, Work, interleave, progress
-from tcpwatch.kernel.sock_diag import SockDiag
+from benchmarks.support import needs, works
+from benchmarks.support.memory import measure as measure_memory
+from benchmarks.support.owners import FirstAttribution, following
+from benchmarks.support.place import own_place, run_alone
+from benchmarks.support.report import Line, Report, number
+from benchmarks.support.sockets import Established, HalfOpen, count, leave_time_waits
+from benchmarks.support.timing import Rounds, Work, interleave, progress
+from tcpwatch.kernel.netlink.sock_diag import SockDiag
 
 SLOW_TOOLS_UP_TO = 20_000
 """pyroute2 and psutil take seconds for more."""

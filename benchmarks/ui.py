@@ -17,15 +17,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import keys, needs
-from benchmarks.place import own_place, run_alone
-from benchmarks.report import Line, Report, number
-from benchmarks.sockets import Established, HalfOpen
-from benchmarks.terminal import Replay, Terminal, wait_for
-from benchmarks.timing import progress
+from benchmarks.support import keys, needs
+from benchmarks.support.place import own_place, run_alone
+from benchmarks.support.report import Line, Report, number
+from benchmarks.support.sockets import Established, HalfOpen
+from benchmarks.support.terminal import Replay, Terminal, wait_for
+from benchmarks.support.timing import progress
 
 PROGRAM = (sys.executable, "-m", "tcpwatch")
-EMPTY_APP = (sys.executable, "-m", "benchmarks.empty_app")
+EMPTY_APP = (sys.executable, "-m", "benchmarks.support.empty_app")
 NOTHING = (sys.executable, "-c", "print('ready')")
 SIZES = ((80, 24), (160, 50))
 FEW = 100

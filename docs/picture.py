@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from tcpwatch.app import TcpwatchApp
-from tcpwatch.live_source import open_source
 from tcpwatch.monitor import Monitor
 from tcpwatch.poller import Poller
+from tcpwatch.sources.live import open_source
 from tests import lab
 
 WATCHED_S = 125

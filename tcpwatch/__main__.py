@@ -9,9 +9,9 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
     try:
-        from tcpwatch import cli
+        from tcpwatch.cli import commands
 
-        cli.main()
+        commands.main()
     except KeyboardInterrupt:  # while modules are still being imported
         sys.exit(130)
 

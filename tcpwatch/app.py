@@ -20,17 +20,17 @@ from textual.reactive import var
 from textual.screen import Screen
 from textual.theme import BUILTIN_THEMES
 
-from tcpwatch.kernel.printable import printable
-from tcpwatch.model.listening import Key
+from tcpwatch.model.listeners.listener_keys import Key
 from tcpwatch.model.view import View
 from tcpwatch.poller import Broken, Outcome, Poller, Steps, Unreadable
 from tcpwatch.screens.main import TABS, MainScreen
-from tcpwatch.screens.page import FlowSelected
+from tcpwatch.screens.shared.page import FlowSelected
+from tcpwatch.units.printable import printable
 
 if TYPE_CHECKING:
     from textual.timer import Timer
 
-    from tcpwatch.settings import Settings
+    from tcpwatch.config.settings import Settings
 
 INTERVALS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 FAILED = 2
@@ -221,7 +221,7 @@ class TcpwatchApp(App[None]):
 
     def action_help(self) -> None:
         """Explain the screen that is on top; again: close the help."""
-        from tcpwatch.screens.help import HelpScreen
+        from tcpwatch.screens.help.page import HelpScreen
 
         if isinstance(self.screen, HelpScreen):
             self.screen.dismiss()
@@ -230,7 +230,7 @@ class TcpwatchApp(App[None]):
 
     def on_flow_selected(self, message: FlowSelected) -> None:
         """Open a flow."""
-        from tcpwatch.screens.flow import FlowScreen
+        from tcpwatch.screens.flow.page import FlowScreen
 
         self.push_screen(FlowScreen(message.cookie))
 
@@ -268,9 +268,9 @@ def run(settings: Settings) -> int:
 
     Raises SourceError where nothing can be read, SettingsError for a theme that there is not.
     """
-    from tcpwatch.live_source import open_source
+    from tcpwatch.config.settings import SettingsError
     from tcpwatch.monitor import Monitor
-    from tcpwatch.settings import SettingsError
+    from tcpwatch.sources.live import open_source
 
     if settings.theme is not None and settings.theme not in BUILTIN_THEMES:
         themes = ", ".join(sorted(BUILTIN_THEMES))

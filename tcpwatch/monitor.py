@@ -8,30 +8,30 @@ from dataclasses import replace
 
 import numpy as np
 
-from tcpwatch.model import flows
-from tcpwatch.model.diagnosis.engine import Diagnosis
-from tcpwatch.model.ending import Ending
-from tcpwatch.model.flow_graphs import FlowGraphs
-from tcpwatch.model.flow_totals import Tally
-from tcpwatch.model.history import Series
-from tcpwatch.model.listening import Key
-from tcpwatch.model.lives import Lives
-from tcpwatch.model.past import Past
-from tcpwatch.model.path import PathSteps
-from tcpwatch.model.ports import Ephemeral, PortTrend, ephemeral
-from tcpwatch.model.queue_members import focus
-from tcpwatch.model.queues import Queues
-from tcpwatch.model.rates import rates
-from tcpwatch.model.rows import Rows
-from tcpwatch.model.sample import Sample
-from tcpwatch.model.scans import Scans
+from tcpwatch.arrays.time_series import Series
+from tcpwatch.config.thresholds import DEFAULT, Thresholds
+from tcpwatch.model.analyses.ephemeral_ports import Ephemeral, PortTrend, ephemeral
+from tcpwatch.model.analyses.port_scans import Scans
+from tcpwatch.model.analyses.stalls import PathSteps
+from tcpwatch.model.analyses.teardown import Ages, TeardownSteps
+from tcpwatch.model.lifecycle.archive import Past
+from tcpwatch.model.lifecycle.ending import Ending
+from tcpwatch.model.lifecycle.history import first_known, first_recorded, story
+from tcpwatch.model.lifecycle.trace_stats import Trace
+from tcpwatch.model.lifecycle.tracker import Lives
+from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.queue_analysis import Queues
+from tcpwatch.model.listeners.queue_detail import focus
+from tcpwatch.model.poll import rates
+from tcpwatch.model.rules.engine import Diagnosis
+from tcpwatch.model.sockets import join
+from tcpwatch.model.sockets.flow_graphs import FlowGraphs
+from tcpwatch.model.sockets.flow_totals import Tally
+from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import LIFE_ORDER, State
-from tcpwatch.model.story import first_known, first_recorded, story
-from tcpwatch.model.teardown import Ages, TeardownSteps
-from tcpwatch.model.trace_state import Trace
 from tcpwatch.model.view import ARRIVALS, FlowDetail, Gauge, Pace, RateTrend, Trend, View
-from tcpwatch.source import Source
-from tcpwatch.thresholds import DEFAULT, Thresholds
+from tcpwatch.sample import Sample
+from tcpwatch.sources.base import Source
 
 TREND_S = 120
 """Seconds of history that a View carries for its sparklines."""
@@ -68,7 +68,7 @@ class Monitor:
         self._budget = budget
         self._step = 0
         self._sample: Sample | None = None
-        self._joined: flows.Joined | None = None
+        self._joined: join.Joined | None = None
         self._counts: dict[State, int] = {}
         self._history = Series([state.name for state in LIFE_ORDER])
         self._rate_history = Series(TRENDS)
@@ -91,7 +91,7 @@ class Monitor:
         asked = watched.union(self._queues.unknown, self._teardown.unknown, self._path.unknown)
         sample, before = self._source.sample(asked), self._sample
         earlier = self._joined
-        joined = flows.join(earlier, sample) if earlier else flows.first(sample)
+        joined = join.join(earlier, sample) if earlier else join.first(sample)
         lived = None
         if earlier and before:
             lived = self._lives.step(joined, earlier, sample, before)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tcpwatch.model.listening import Key
+from tcpwatch.model.listeners.listener_keys import Key
 from tcpwatch.model.view import View
-from tcpwatch.source import SourceError
+from tcpwatch.sources.base import SourceError
 
 
 class Steps(Protocol):

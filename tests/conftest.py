@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests import lab
 
-_NEED_NO_KERNEL = tuple(Path(__file__).parent / name for name in ("report", "ui"))
+_NEED_NO_KERNEL = tuple(Path(__file__).parent / name for name in ("report", "screens"))
 
 # The machine may be a slow one with other work: only what is computed counts, not how long it took. Without a
 # database and without chance a run is the same everywhere, and leaves nothing in the tree.

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LOOK = """
 import json, sys
-from tcpwatch import cli
+from tcpwatch.cli import commands as cli
 sys.argv = ["tcpwatch", *sys.argv[1:]]
 try:
     cli.main()
@@ -35,22 +35,22 @@ def imported(args: list[str], home: Path) -> tuple[int, set[str]]:
 @pytest.mark.parametrize(
     ("args", "code", "absent"),
     [
-        (["--version"], 0, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.source"}),
-        (["--help"], 0, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.source"}),
-        ([], 2, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.source"}),
-        (["list", "--source", "nonsense"], 2, {"numpy", "tcpwatch.source"}),
-        (["list"], 0, {"tcpwatch.report.overview", "tcpwatch.report.summary"}),
-        (["list", "--json"], 0, {"tcpwatch.report.overview", "tcpwatch.report.summary"}),
-        (["list", "--csv", "port:1"], 0, {"tcpwatch.report.overview", "tcpwatch.report.summary"}),
-        (["list", "prt:1"], 2, {"tcpwatch.source", "tcpwatch.report.table"}),
-        (["summary"], 0, {"tcpwatch.report.listing", "tcpwatch.report.table", "tcpwatch.model.filter"}),
-        (["summary", "--json", "--for", "0.1"], 0, {"tcpwatch.report.listing", "tcpwatch.model.filter"}),
-        (["events", "--for", "0.1"], 0, {"tcpwatch.report.overview", "tcpwatch.report.listing"}),
-        (["events", "prt:1"], 2, {"tcpwatch.source", "tcpwatch.report.events"}),
+        (["--version"], 0, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.sources.base"}),
+        (["--help"], 0, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.sources.base"}),
+        ([], 2, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.sources.base"}),
+        (["list", "--source", "nonsense"], 2, {"numpy", "tcpwatch.sources.base"}),
+        (["list"], 0, {"tcpwatch.report.summary_text", "tcpwatch.report.summary_json"}),
+        (["list", "--json"], 0, {"tcpwatch.report.summary_text", "tcpwatch.report.summary_json"}),
+        (["list", "--csv", "port:1"], 0, {"tcpwatch.report.summary_text", "tcpwatch.report.summary_json"}),
+        (["list", "prt:1"], 2, {"tcpwatch.sources.base", "tcpwatch.report.list_text"}),
+        (["summary"], 0, {"tcpwatch.report.list_json", "tcpwatch.report.list_text", "tcpwatch.model.query.filter"}),
+        (["summary", "--json", "--for", "0.1"], 0, {"tcpwatch.report.list_json", "tcpwatch.model.query.filter"}),
+        (["events", "--for", "0.1"], 0, {"tcpwatch.report.summary_text", "tcpwatch.report.list_json"}),
+        (["events", "prt:1"], 2, {"tcpwatch.sources.base", "tcpwatch.report.events"}),
     ],
 )
 def test_headless(args: list[str], code: int, absent: set[str], tmp_path: Path) -> None:
     ended, modules = imported(args, tmp_path)
     assert ended == code
-    never = {"textual", "rich", "asyncio", "tcpwatch.app", "tcpwatch.psutil_source"}
+    never = {"textual", "rich", "asyncio", "tcpwatch.app", "tcpwatch.sources.psutil"}
     assert modules & (never | absent) == set()

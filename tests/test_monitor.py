@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from tcpwatch import monitor as monitor_module
-from tcpwatch.model.listeners import Queue
-from tcpwatch.model.rows import Mark
-from tcpwatch.model.sample import Sample, SourceInfo
+from tcpwatch.model.listeners.listeners import Queue
+from tcpwatch.model.sockets.rows import Mark
 from tcpwatch.model.states import State
 from tcpwatch.model.view import Gauge, View
 from tcpwatch.monitor import Monitor
-from tcpwatch.source import SourceError
-from tests.views import NOW, Sock, make_rows, make_sample, sock
+from tcpwatch.sample import Sample, SourceInfo
+from tcpwatch.sources.base import SourceError
+from tests.support.views import NOW, Sock, make_rows, make_sample, sock
 
 
 class FakeSource:

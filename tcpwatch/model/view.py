@@ -7,28 +7,28 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tcpwatch.kernel.processes import UNKNOWN_PERMISSION
-from tcpwatch.model.diagnosis.finding import Finding
-from tcpwatch.model.ending import Ending
-from tcpwatch.model.flow_graphs import FlowGraph
-from tcpwatch.model.flow_totals import FlowTotals
-from tcpwatch.model.half_open import HalfOpen
-from tcpwatch.model.listeners import Listener
-from tcpwatch.model.listening import Key
-from tcpwatch.model.past import Past
-from tcpwatch.model.path import Path
-from tcpwatch.model.ports import Ephemeral
-from tcpwatch.model.queue_history import QueueTrend
-from tcpwatch.model.queue_members import Focus
-from tcpwatch.model.rows import Rows
-from tcpwatch.model.sample import Sample
-from tcpwatch.model.scans import Scan
+from tcpwatch.config.thresholds import DEFAULT, Thresholds
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
+from tcpwatch.model.analyses.ephemeral_ports import Ephemeral
+from tcpwatch.model.analyses.port_scans import Scan
+from tcpwatch.model.analyses.stalls import Path
+from tcpwatch.model.analyses.teardown import Teardown
+from tcpwatch.model.lifecycle.archive import Past
+from tcpwatch.model.lifecycle.ending import Ending
+from tcpwatch.model.lifecycle.history import Story
+from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.transitions import Transition
+from tcpwatch.model.listeners.half_open import HalfOpen
+from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.listeners.queue_detail import Focus
+from tcpwatch.model.listeners.queue_history import QueueTrend
+from tcpwatch.model.rules.finding import Finding
+from tcpwatch.model.sockets.flow_graphs import FlowGraph
+from tcpwatch.model.sockets.flow_totals import FlowTotals
+from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
-from tcpwatch.model.story import Story
-from tcpwatch.model.teardown import Teardown
-from tcpwatch.model.trace_state import TraceState
-from tcpwatch.model.transitions import Transition
-from tcpwatch.thresholds import DEFAULT, Thresholds
+from tcpwatch.sample import Sample
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tcpwatch import text
-from tcpwatch.model.cells import show_endpoint
-from tcpwatch.model.columns import untold
-from tcpwatch.model.ending import Ending
-from tcpwatch.model.filter import Filter
+from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.columns.socket_values import show_endpoint
+from tcpwatch.model.lifecycle.ending import Ending
+from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.transitions import Origin, What
+from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.states import FACTS, State
-from tcpwatch.model.trace_state import TraceState
-from tcpwatch.model.transitions import Origin, What
 from tcpwatch.model.view import View
-from tcpwatch.report.happened import Happened, happened
-from tcpwatch.report.paint import PHASE_COLOURS, painted
+from tcpwatch.report.ansi import PHASE_COLOURS, painted
+from tcpwatch.report.new_transitions import Happened, happened
+from tcpwatch.units import text
 
 BLOCK = 5_000
 """Events that become text at once."""

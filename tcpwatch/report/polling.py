@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tcpwatch.live_source import OWNERS_LEAST_S, open_source
+from tcpwatch.config.settings import Settings
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
-from tcpwatch.settings import Settings
+from tcpwatch.sources.live import OWNERS_LEAST_S, open_source
 
 PATIENCE_S = 10.0
 """How long owners are searched for in a single look; what is not found by then is told as "not looked up yet"."""

@@ -12,11 +12,11 @@ from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Input
 
 from tcpwatch.model.view import View
-from tcpwatch.screens.overview import OverviewPage
-from tcpwatch.screens.page import Page, SocketsAsked
+from tcpwatch.screens.overview.page import OverviewPage
+from tcpwatch.screens.shared.header_line import HeaderLine
+from tcpwatch.screens.shared.page import Page, SocketsAsked
+from tcpwatch.screens.shared.shell import shell
 from tcpwatch.widgets.footer_line import FooterLine
-from tcpwatch.widgets.header_line import HeaderLine
-from tcpwatch.widgets.shell import shell
 from tcpwatch.widgets.tab_line import TabLine
 
 
@@ -30,31 +30,31 @@ class Tab:
 
 
 def _connections() -> Page:
-    from tcpwatch.screens.connections import ConnectionsPage
+    from tcpwatch.screens.connections.page import ConnectionsPage
 
     return ConnectionsPage()
 
 
 def _listeners() -> Page:
-    from tcpwatch.screens.listeners import ListenersPage
+    from tcpwatch.screens.listeners.page import ListenersPage
 
     return ListenersPage()
 
 
 def _half_open() -> Page:
-    from tcpwatch.screens.half_open import HalfOpenPage
+    from tcpwatch.screens.half_open.page import HalfOpenPage
 
     return HalfOpenPage()
 
 
 def _teardown() -> Page:
-    from tcpwatch.screens.teardown import TeardownPage
+    from tcpwatch.screens.teardown.page import TeardownPage
 
     return TeardownPage()
 
 
 def _timelines() -> Page:
-    from tcpwatch.screens.timelines import TimelinesPage
+    from tcpwatch.screens.timelines.page import TimelinesPage
 
     return TimelinesPage()
 
@@ -164,7 +164,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     async def on_sockets_asked(self, message: SocketsAsked) -> None:
         """Show these sockets on the page that lists them."""
-        from tcpwatch.screens.connections import ConnectionsPage
+        from tcpwatch.screens.connections.page import ConnectionsPage
 
         page = await self.go_to("connections")
         cast(ConnectionsPage, page).set_filter(message.filter_text)

@@ -19,19 +19,19 @@ table. Root needs nothing else; for an ordinary user `enter_user_namespace()` ha
 before anything starts a thread (numpy does on import), so at the top of the first conftest.py.
 """
 
-from tests.lab.connection import Connection, Offer, Policy
 from tests.lab.diag import bound_inactive, find_row
-from tests.lab.flood import Flood, FloodReport, finish
-from tests.lab.namespace import Namespace
+from tests.lab.machine.namespace import Namespace
+from tests.lab.machine.requirements import ipv6, kernel, namespaces, program, require, tun
+from tests.lab.machine.user_namespace import enter_user_namespace
 from tests.lab.observe import Row, rows, tcp_state
-from tests.lab.packets import Endpoint, Family, Flag, Options, Segment, parse
-from tests.lab.peer import LOCAL, REMOTE, Peer
-from tests.lab.requirements import ipv6, kernel, namespaces, program, require, tun
 from tests.lab.states import SCENARIOS, STATES, Produced, produce
-from tests.lab.user_namespace import enter_user_namespace
 from tests.lab.variants import VARIANTS
 from tests.lab.waiting import wait_until
-from tests.lab.wire import Logged
+from tests.lab.wire.connection import Connection, Offer, Policy
+from tests.lab.wire.flood import Flood, FloodReport, finish
+from tests.lab.wire.packets import Endpoint, Family, Flag, Options, Segment, parse
+from tests.lab.wire.peer import LOCAL, REMOTE, Peer
+from tests.lab.wire.wire import Logged
 
 CASES: tuple[tuple[str, Family], ...] = tuple(
     (plan.name, family) for plan in SCENARIOS.values() for family in plan.families

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 
 from tests.lab.observe import STATES, TIMERS, Row
-from tests.lab.packets import Endpoint, Family
+from tests.lab.wire.packets import Endpoint, Family
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h
 _NETLINK_SOCK_DIAG = 4

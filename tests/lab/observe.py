@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.packets import Endpoint, Family
+from tests.lab.wire.packets import Endpoint, Family
 
 # include/net/tcp_states.h, by the names of RFC 9293. Half-open sockets are 12 inside the kernel
 # (TCP_NEW_SYN_RECV) but are shown as 3.

@@ -3,11 +3,11 @@
 import socket
 from dataclasses import dataclass, field
 
-from tests.lab.connection import Connection, Policy
 from tests.lab.diag import find_row
-from tests.lab.packets import Endpoint, Family
-from tests.lab.peer import LOCAL, REMOTE, Peer
 from tests.lab.waiting import DEADLINE_S, wait_until
+from tests.lab.wire.connection import Connection, Policy
+from tests.lab.wire.packets import Endpoint, Family
+from tests.lab.wire.peer import LOCAL, REMOTE, Peer
 
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 NOBODY: dict[Family, Endpoint] = {4: Endpoint("0.0.0.0", 0), 6: Endpoint("::", 0)}

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.lab.connection import Connection, Policy
 from tests.lab.diag import find_row
 from tests.lab.observe import Row, tcp_state
-from tests.lab.packets import Endpoint, Family
-from tests.lab.peer import Peer
 from tests.lab.stage import NOBODY, Ends, Stage, local_end
 from tests.lab.waiting import wait_until
+from tests.lab.wire.connection import Connection, Policy
+from tests.lab.wire.packets import Endpoint, Family
+from tests.lab.wire.peer import Peer
 
 Play = Callable[[Stage], Ends]
 Sign = Callable[[Row], bool]

@@ -5,9 +5,9 @@ tcp(7) describes the socket options; what the queues hold: include/net/sock.h, n
 
 import socket
 
-from tests.lab.connection import Policy
 from tests.lab.stage import Ends, Stage
 from tests.lab.states import SCENARIOS, STATES, scenario
+from tests.lab.wire.connection import Policy
 
 DATA = b"x" * 1000  # less than one segment
 MUCH = b"x" * 100_000  # more than the peer's window of 64 KiB

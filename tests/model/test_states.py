@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.kernel import uapi
+from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.states import FACTS, LIFE_ORDER, Closer, Phase, Role, State
 
 SPELLINGS = {

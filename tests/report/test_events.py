@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcpwatch.model.ending import Ending
-from tcpwatch.model.filter import Filter
-from tcpwatch.model.past import Past
-from tcpwatch.model.sample import Completeness
+from tcpwatch.model.lifecycle.archive import Past
+from tcpwatch.model.lifecycle.ending import Ending
+from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.transitions import Origin, What
+from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.states import State
-from tcpwatch.model.trace_state import TraceState
-from tcpwatch.model.transitions import Origin, What
 from tcpwatch.model.view import View
 from tcpwatch.report.events import Reporter
+from tcpwatch.sample import Completeness
 from tests.report import golden
 from tests.report.views import a_story, closed, small_host, transitions
-from tests.views import NOW, make_view, sock
+from tests.support.views import NOW, make_view, sock
 
 
 @pytest.fixture(autouse=True)

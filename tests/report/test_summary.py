@@ -6,15 +6,15 @@ import json
 import re
 from dataclasses import replace
 
-from tcpwatch import text
-from tcpwatch.model.flow_totals import DECADES, FlowTotals
+from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals
 from tcpwatch.model.states import LIFE_ORDER
 from tcpwatch.model.view import Gauge
-from tcpwatch.report import overview, summary
+from tcpwatch.report import summary_json, summary_text
+from tcpwatch.units import text
 from tests.report import golden
 from tests.report.views import small_host
-from tests.totals import FLOWS, totals
-from tests.views import make_view, sock
+from tests.support.totals import FLOWS, totals
+from tests.support.views import make_view, sock
 
 ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 PART = re.compile(r"\[\s+(\S+),\s+(\d+)\s+\]")
@@ -22,14 +22,14 @@ PART = re.compile(r"\[\s+(\S+),\s+(\d+)\s+\]")
 
 
 def test_json() -> None:
-    line = summary.as_json(summary.summary(replace(small_host(), flows=FLOWS), {"ActiveOpens": 2 / 3}))
+    line = summary_json.as_json(summary_json.summary(replace(small_host(), flows=FLOWS), {"ActiveOpens": 2 / 3}))
     assert line.count("\n") == 1
     told = json.dumps(json.loads(line), indent=2)
     golden.check("summary.json", PART.sub(r"[\1, \2]", told) + "\n")
 
 
 def test_the_promised_keys() -> None:
-    facts = summary.summary(make_view())
+    facts = summary_json.summary(make_view())
     promised = "time host source sockets states half_open time_wait listeners counters rates findings flows"
     assert list(facts) == promised.split()
     assert list(facts["states"]) == [state.name for state in LIFE_ORDER]
@@ -39,7 +39,7 @@ def test_the_promised_keys() -> None:
 
 def test_what_is_not_known_is_null() -> None:
     view = make_view(sock("LISTEN", "[::]:443", send_queue=5), time_wait=Gauge(0, None))
-    facts = summary.summary(view)
+    facts = summary_json.summary(view)
     assert facts["time_wait"] == {"count": 0, "limit": None}
     assert facts["listeners"] == [
         {
@@ -55,50 +55,57 @@ def test_what_is_not_known_is_null() -> None:
 
 
 def test_psutil_tells_no_queues() -> None:
-    facts = summary.summary(small_host(kind="psutil", complete=False))
+    facts = summary_json.summary(small_host(kind="psutil", complete=False))
     assert facts["source"] == {"kind": "psutil", "privilege": "user", "complete": False}
     assert facts["listeners"][0]["accept_queue"] == {"depth": None, "limit": None}
     assert facts["listeners"][0]["syn_queue"] == {"depth": 1, "limit": None}
-    assert "incomplete: no queues, interrupted dump\n" in overview.as_text(small_host(kind="psutil", complete=False))
+    assert "incomplete: no queues, interrupted dump\n" in summary_text.as_text(
+        small_host(kind="psutil", complete=False)
+    )
 
 
 def test_text() -> None:
     view = replace(small_host(), flows=FLOWS)
-    golden.check("summary.txt", overview.as_text(view, {"ActiveOpens": 2.0, "TW": 0.01, "ListenDrops": 0.0}))
+    golden.check("summary.txt", summary_text.as_text(view, {"ActiveOpens": 2.0, "TW": 0.01, "ListenDrops": 0.0}))
 
 
 def test_how_long_flows_live() -> None:
     nothing = replace(small_host(), flows=FlowTotals(60.0, totals(p50_ms=None)))
-    told = summary.summary(nothing, {})["flows"]
+    told = summary_json.summary(nothing, {})["flows"]
     none = [*([bound, 0] for bound in DECADES), [None, 0]]
     figures = dict.fromkeys(("p50", "p90", "p99", "shortest", "longest"))
     assert told["lifetime_ms"] == {**figures, "histogram": none} and told["opened_per_s"] == 0.0
     assert list(told["bytes"]) == ["p50", "p90", "p99", "smallest", "largest", "histogram"]
     assert told["bytes"]["largest"] is None and told["by_service"] == told["by_process"] == []
     words = "flows  opened 0/s  ended 0/s  life p50 –  p90 –  p99 –  shortest –  longest –\n"
-    assert words in overview.as_text(nothing, {})
+    assert words in summary_text.as_text(nothing, {})
     exact = replace(small_host(), flows=FlowTotals(60.0, totals(exact=1.0)))
     few = "flows  opened 61/s  ended 60/s  life p50 12 ms  p90 336 ms  p99 1.2 s"
     extremes = "shortest 100 µs  longest 4.1 s"
-    assert f"{few}\n{' ' * few.index('p50')}{extremes}\n" in overview.as_text(exact, {})
-    assert f"{few}  {extremes}\n" in overview.as_text(exact, {}, 120)
-    assert "flows" not in overview.as_text(exact) and summary.summary(exact)["flows"] is None, "of a single look"
-    assert "flows" not in overview.as_text(small_host(), {}) and summary.summary(small_host(), {})["flows"] is None
+    assert f"{few}\n{' ' * few.index('p50')}{extremes}\n" in summary_text.as_text(exact, {})
+    assert f"{few}  {extremes}\n" in summary_text.as_text(exact, {}, 120)
+    assert "flows" not in summary_text.as_text(exact) and summary_json.summary(exact)["flows"] is None, (
+        "of a single look"
+    )
+    assert (
+        "flows" not in summary_text.as_text(small_host(), {})
+        and summary_json.summary(small_host(), {})["flows"] is None
+    )
 
 
 def test_of_what_is_not_known_by_name() -> None:
-    told = summary.summary(replace(small_host(), flows=FLOWS), {})["flows"]
+    told = summary_json.summary(replace(small_host(), flows=FLOWS), {})["flows"]
     assert [one["name"] for one in told["by_process"]] == ["nginx[1234]", "[@click=app.quit]x[/][802]", None]
     assert list(told["by_service"][0]) == ["name", "opened_per_s", "ended_per_s", "lifetime_ms", "bytes", "exact"]
 
 
 def test_text_of_one_look_has_no_rates() -> None:
-    assert "per second" not in overview.as_text(small_host())
-    assert overview.as_text(small_host(), {"TW": 0.0}).endswith("Counters that moved, per second\n  none\n")
+    assert "per second" not in summary_text.as_text(small_host())
+    assert summary_text.as_text(small_host(), {"TW": 0.0}).endswith("Counters that moved, per second\n  none\n")
 
 
 def test_colour_changes_nothing_but_colour() -> None:
-    plain, coloured = overview.as_text(small_host(), {}), overview.as_text(small_host(), {}, colour=True)
+    plain, coloured = summary_text.as_text(small_host(), {}), summary_text.as_text(small_host(), {}, colour=True)
     assert ESCAPE.sub("", coloured) == plain
     assert "\x1b[31m       512 of 511\x1b[0m" in coloured, "a full queue"
 
@@ -109,23 +116,23 @@ def test_widths() -> None:
         sock("LISTEN", "127.0.0.1:1", process="b", pid=1),
     )
     for width in (80, 100, 200):
-        assert max(map(len, overview.as_text(view, {}, width).splitlines())) <= width
-    assert overview.as_text(view, {}, 20), "too narrow is no failure"
+        assert max(map(len, summary_text.as_text(view, {}, width).splitlines())) <= width
+    assert summary_text.as_text(view, {}, 20), "too narrow is no failure"
 
 
 def test_many_listeners() -> None:
     view = make_view(*[sock("LISTEN", f"127.0.0.1:{port}") for port in range(1, 100)])
-    shown = overview.as_text(view)
+    shown = summary_text.as_text(view)
     assert "  … and 79 more (--json has all of them)\n" in shown
-    assert len(summary.summary(view)["listeners"]) == 99
+    assert len(summary_json.summary(view)["listeners"]) == 99
 
 
 def test_exact_numbers() -> None:
     view = replace(make_view(), time_wait=Gauge(2_000_000, 4_000_000))
-    assert f"{text.count(2_000_000)} of {text.count(4_000_000)} (50 %)" in overview.as_text(view)
-    assert "2,000,000 of 4,000,000 (50 %)" in overview.as_text(view, exact=True)
+    assert f"{text.count(2_000_000)} of {text.count(4_000_000)} (50 %)" in summary_text.as_text(view)
+    assert "2,000,000 of 4,000,000 (50 %)" in summary_text.as_text(view, exact=True)
 
 
 def test_time_is_utc() -> None:
-    assert summary.rfc3339(0.0) == "1970-01-01T00:00:00.000Z"
-    assert summary.rfc3339(1_700_000_000.1239) == "2023-11-14T22:13:20.123Z"
+    assert summary_json.rfc3339(0.0) == "1970-01-01T00:00:00.000Z"
+    assert summary_json.rfc3339(1_700_000_000.1239) == "2023-11-14T22:13:20.123Z"

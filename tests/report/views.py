@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from tcpwatch.kernel.processes import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION, Owner, Process
-from tcpwatch.model.ending import Ending
-from tcpwatch.model.listeners import UNTOLD, Queue
-from tcpwatch.model.past import CLOSED, Past
-from tcpwatch.model.sample import Completeness, SourceInfo
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION, Owner, Process
+from tcpwatch.model.lifecycle.archive import CLOSED, Past
+from tcpwatch.model.lifecycle.ending import Ending
+from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, What
+from tcpwatch.model.listeners.listeners import UNTOLD, Queue
 from tcpwatch.model.states import State
-from tcpwatch.model.trace_state import TraceState
-from tcpwatch.model.transitions import TRANSITION, Origin, What
 from tcpwatch.model.view import View
-from tests.views import NOW, Sock, make_rows, make_view, sock
+from tcpwatch.sample import Completeness, SourceInfo
+from tests.support.views import NOW, Sock, make_rows, make_view, sock
 
 
 def small_host(*, kind: str = "sock_diag", complete: bool = True) -> View:

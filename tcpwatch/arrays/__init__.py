@@ -1,0 +1,1 @@
+"""Numpy helpers that know nothing of TCP."""

@@ -1,0 +1,1 @@
+"""The command line: commands, options, and one front end for each."""

@@ -1,0 +1,1 @@
+"""Writers of CSV and of totals as text."""

@@ -1,0 +1,1 @@
+"""NETLINK_SOCK_DIAG: the socket dump, its decoding, and destroy events."""

@@ -1,0 +1,160 @@
+"""inet_diag messages in, rows of a socket table out: numpy views over the bytes that the kernel wrote.
+
+A dump answers in datagrams of up to 32 KiB, each a row of netlink messages whose length differs by state. Every header
+carries the request's sequence number, so that one comparison finds them all. Messages of equal length and equal
+attribute headers are then copied with one gather. Every length is checked before it is used, so that no bytes, whatever
+they are, lead to a read outside the buffer (tests/kernel/netlink/test_decode_sockets.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.netlink.tcp_info import Gathering
+
+_HEADER_WORDS = uapi.NLMSG_HDRLEN >> 2
+_MSG_WORDS = uapi.INET_DIAG_MSG.itemsize >> 2
+_MSG = np.dtype(f"V{uapi.INET_DIAG_MSG.itemsize}")
+
+Words = NDArray[np.uint32]
+"""The receive buffer as host-order 32-bit words: netlink aligns messages and attributes to 4 bytes."""
+Offsets = NDArray[np.intp]
+"""Word offsets of message headers in such a buffer."""
+Drops = NDArray[np.uint32]
+"""sk_drops of each socket."""
+
+
+class MessageError(ValueError):
+    """The bytes are not the messages that sock_diag documents; the text says what is wrong with them."""
+
+
+def starts(words: Words, begin: int, end: int, sequence: int) -> Offsets:
+    """Word offsets of the messages between the word offsets `begin` and `end`, whatever they answer.
+
+    `sequence` is the number that most of them should carry: where each occurrence of it is followed by the next one
+    at just the length that stands before it, these are the headers. Raises MessageError where a length is shorter
+    than a header or leads past `end`.
+    """
+    found = np.flatnonzero(words[begin + 2 : end] == sequence) + begin
+    if len(found) and found[0] == begin:
+        steps = (words[found] + 3) >> 2
+        after = found + steps
+        if steps.min() >= _HEADER_WORDS and after[-1] == end and bool((after[:-1] == found[1:]).all()):
+            return found
+    return _followed(words, begin, end)
+
+
+def _followed(words: Words, begin: int, end: int) -> Offsets:
+    """`starts` by following the lengths one by one, 0.1 µs a message: for other dumps' answers and odd payloads."""
+    lengths = words[begin:end].tolist()
+    size, at, found = end - begin, 0, []
+    while at < size:
+        found.append(at)
+        step = (lengths[at] + 3) >> 2
+        if step < _HEADER_WORDS or at + step > size:
+            raise MessageError(f"a netlink message of {lengths[at]} bytes where {4 * (size - at)} are left")
+        at += step
+    return np.array(found, np.intp) + begin
+
+
+def type_and_flags(words: Words, at: int) -> tuple[int, int]:
+    """nlmsg_type and nlmsg_flags of the message at word offset `at`."""
+    kind, flags = words[at + 1 : at + 2].view(np.uint16).tolist()
+    return kind, flags
+
+
+def decode(
+    words: Words,
+    offsets: Offsets,
+    table: NDArray[np.void],
+    drops: Drops | None = None,
+    infos: Gathering | None = None,
+) -> bool:
+    """Write the socket messages at `offsets` (from `starts`, so that each lies inside `words`) into the first rows.
+
+    `table` (uapi.SOCKET) and `drops` (sk_drops where SKMEMINFO was asked for, else 0) have a row for each offset; rows
+    come in any order. `infos` gathers the tcp_info of those that carry it. Returns whether a message carried
+    NLM_F_DUMP_INTR: the table changed in a way that the kernel noticed. Raises MessageError for another type than a
+    socket's and for lengths that do not fit.
+    """
+    type_and_flags = words[offsets + 1]
+    types = type_and_flags & 0xFFFF
+    strange = (types != uapi.TCPDIAG_GETSOCK) & (types != uapi.SOCK_DIAG_BY_FAMILY)
+    if strange.any():
+        raise MessageError(f"a netlink message of type {types[strange][0]} inside a socket dump")
+    rest, done = offsets, 0
+    while len(rest):
+        alike, rest, layout = _same_layout(words, rest)
+        part = slice(done, done + len(alike))
+        _copy(words, alike, layout, table[part])
+        if drops is not None:
+            drops[part] = _drops(words, alike, layout)
+        if infos is not None and uapi.INET_DIAG_INFO in layout:
+            place, told = layout[uapi.INET_DIAG_INFO]
+            infos.add(words, alike, place + 1, told)
+        done = part.stop
+    return bool((type_and_flags >> 16 & uapi.NLM_F_DUMP_INTR).any())
+
+
+Layout = dict[int, tuple[int, int]]
+"""Attribute type → (word offset of its header from the message's, payload bytes)."""
+
+
+def _same_layout(words: Words, offsets: Offsets) -> tuple[Offsets, Offsets, Layout]:
+    """Split messages into those with the first one's length and attribute headers, and the rest."""
+    layout = attributes(words, int(offsets[0]))
+    same = np.ones(len(offsets), bool)
+    for place in (0, *(place for place, _ in layout.values())):
+        # A message shorter than the first one may end before `place`; its length has then ruled it out already.
+        headers = words[np.minimum(offsets + place, len(words) - 1)] if place else words[offsets]
+        same &= headers == headers[0]
+    if same.all():
+        return offsets, offsets[:0], layout
+    return offsets[same], offsets[~same], layout
+
+
+def attributes(words: Words, at: int) -> Layout:
+    """Where the attributes of the message at word offset `at` stand; raises MessageError where they do not fit."""
+    length, place = int(words[at]), _HEADER_WORDS + _MSG_WORDS
+    if length < 4 * place:
+        raise MessageError(f"a socket message of {length} bytes; inet_diag_msg alone needs {4 * place}")
+    layout: Layout = {}
+    while 4 * place + uapi.NLA_HDRLEN <= length:
+        size, kind = words[at + place : at + place + 1].view(np.uint16).tolist()
+        if size < uapi.NLA_HDRLEN or 4 * place + size > length:
+            raise MessageError(f"a socket attribute of {size} bytes where {length - 4 * place} are left")
+        if kind in layout:
+            layout[-place] = layout[kind]  # the last one counts; the header of this one still tells layouts apart
+        layout[kind] = (place, size - uapi.NLA_HDRLEN)
+        place += (size + 3) >> 2
+    return layout
+
+
+def _copy(words: Words, offsets: Offsets, layout: Layout, table: NDArray[np.void]) -> None:
+    """Fill `table` from messages that share `layout`."""
+    every = np.ndarray(len(words) - _MSG_WORDS + 1, _MSG, words, 0, (4,))
+    np.ndarray(len(table), _MSG, table, 0, table.strides)[:] = every[offsets + _HEADER_WORDS]
+    cgroup = _payload(layout, uapi.INET_DIAG_CGROUP_ID, 8)
+    if cgroup:  # a u64 on a 4-byte boundary: two words, put together in the host's order
+        pair = np.stack((words[offsets + cgroup], words[offsets + cgroup + 1]), axis=1)
+        table["cgroup_id"] = pair.view(np.uint64)[:, 0]
+    else:
+        table["cgroup_id"] = 0
+    shutdown = _payload(layout, uapi.INET_DIAG_SHUTDOWN, 1)
+    table["shutdown"] = words.view(np.uint8)[4 * (offsets + shutdown)] if shutdown else 0
+    table["has"] = bool(cgroup) * uapi.HAS_CGROUP_ID | bool(shutdown) * uapi.HAS_SHUTDOWN
+    if v6only := _payload(layout, uapi.INET_DIAG_SKV6ONLY, 1):
+        table["has"] |= (words.view(np.uint8)[4 * (offsets + v6only)] != 0) * np.uint8(uapi.IS_V6ONLY)
+
+
+def _drops(words: Words, offsets: Offsets, layout: Layout) -> Drops | int:
+    memory = _payload(layout, uapi.INET_DIAG_SKMEMINFO, 4 * (uapi.SK_MEMINFO_DROPS + 1))
+    return words[offsets + memory + uapi.SK_MEMINFO_DROPS] if memory else 0
+
+
+def _payload(layout: Layout, kind: int, least: int) -> int:
+    """Word offset of an attribute's payload from its message's header; 0 where it is absent or too short."""
+    place, size = layout.get(kind, (0, 0))
+    return place + 1 if size >= least else 0

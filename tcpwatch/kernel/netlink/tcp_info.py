@@ -1,0 +1,92 @@
+"""tcp_info, bytes in and figures out: every field of one socket, or of many the few that their throughput needs.
+
+Source: struct tcp_info in include/uapi/linux/tcp.h. Kernels add to its end, so that what an old one sends is shorter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.arrays.array_pool import Growing, Pool
+from tcpwatch.kernel.netlink import uapi
+
+_PLACES = {name: (place[0].itemsize, place[1]) for name, place in (uapi.TCP_INFO.fields or {}).items()}
+"""Field → (bytes, offset)."""
+
+
+def info_fields(payload: bytes) -> dict[str, int]:
+    """The fields of struct tcp_info that lie wholly inside `payload`, bit fields taken apart."""
+    padded = np.frombuffer(payload.ljust(uapi.TCP_INFO.itemsize, b"\0"), uapi.TCP_INFO, 1)[0]
+    info = {name.removeprefix("tcpi_"): int(padded[name]) for name in _PLACES if tells(name, len(payload))}
+    if "wscale" in info:
+        wscale = info.pop("wscale")
+        info["snd_wscale"], info["rcv_wscale"] = wscale & 0xF, wscale >> 4
+    if "flags" in info:
+        flags = info.pop("flags")
+        info["delivery_rate_app_limited"], info["fastopen_client_fail"] = flags & 1, flags >> 1 & 3
+    return info
+
+
+def tells(name: str, told: int) -> bool:
+    """Whether the first `told` bytes of struct tcp_info hold this field."""
+    size, offset = _PLACES[name]
+    return offset + size <= told
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowInfos:
+    """tcp_info of many sockets, in whatever order the kernel told it."""
+
+    figures: NDArray[np.void]
+    """uapi.FLOW_INFO; what was not told is 0."""
+    when: NDArray[np.float64]
+    """Monotonic seconds at which each was told: a dump of many sockets takes its time."""
+    told: int
+    """Bytes of struct tcp_info that this kernel sends: what lies past them was not told (see `tells`)."""
+
+
+class Gathering:
+    """The tcp_info of one dump, collected while it is decoded."""
+
+    def __init__(self, tables: Pool, expected: int) -> None:
+        """`tables` is a pool of uapi.FLOW_INFO, `expected` the number of sockets that there may be."""
+        self.now = 0.0
+        """Monotonic seconds at which what comes next was received."""
+        self._figures = Growing(tables, expected)
+        self._when = [np.empty(0)]
+        self._told = uapi.TCP_INFO.itemsize
+
+    def add(self, words: NDArray[np.uint32], offsets: NDArray[np.intp], place: int, told: int) -> None:
+        """Of the messages at the word `offsets`, all of which have `told` bytes of tcp_info from word `place` on."""
+        inside = told >= _ENDS
+        wanted = np.concatenate((_COOKIE_WORDS, np.where(inside, place + _INFO_WORDS, 0)))
+        rows = self._figures.next(len(offsets)).view(np.uint32).reshape(len(offsets), -1)
+        np.take(words, offsets[:, None] + wanted, out=rows, mode="clip")
+        if not inside.all():
+            rows[:, len(_COOKIE_WORDS) :][:, ~inside] = 0
+            self._told = min(self._told, told)
+        self._when.append(np.full(len(offsets), self.now))
+
+    def all(self) -> FlowInfos:
+        """What was collected."""
+        return FlowInfos(self._figures.all(), np.concatenate(self._when), self._told)
+
+
+_NAMES = [name for name in uapi.FLOW_INFO.names or () if name in _PLACES]
+
+
+def _words_of(name: str) -> list[int]:
+    size, offset = _PLACES[name]
+    return list(range(offset // 4, (offset + size + 3) // 4))
+
+
+_COOKIE_AT = {name: place[1] for name, place in (uapi.INET_DIAG_MSG.fields or {}).items()}["idiag_cookie"]
+_COOKIE_WORDS = (uapi.NLMSG_HDRLEN + _COOKIE_AT) // 4 + np.arange(2)
+"""Where a message has the cookie."""
+_INFO_WORDS = np.array(list(dict.fromkeys(word for name in _NAMES for word in _words_of(name))))
+"""Where tcp_info has the rest of uapi.FLOW_INFO: its fields stand in whole words, which are gathered as they are."""
+_ENDS = 4 * (_INFO_WORDS + 1)
+"""Bytes of tcp_info that a kernel must send for each of these words."""

@@ -1,0 +1,1 @@
+"""Counters, sysctls, processes and descriptors, read from /proc."""

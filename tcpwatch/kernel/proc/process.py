@@ -1,0 +1,108 @@
+"""What /proc says of one process: its identity, its name, command line and user (proc(5))."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from tcpwatch.units.printable import printable
+
+GONE = (FileNotFoundError, ProcessLookupError)
+"""What /proc answers for a process that has ended: ENOENT for a path, ESRCH for an open file."""
+
+_NAME_LIMIT = 64
+_KERNEL_THREAD = 0x00200000
+"""PF_KTHREAD in the flags of /proc/PID/stat (include/linux/sched.h)."""
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A process to the kernel. `pid` and `start_ticks` (since boot) together are its identity."""
+
+    pid: int
+    start_ticks: int
+    comm: str
+    kernel: bool
+    zombie: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process to people. All strings are printable.
+
+    `uid` is the real user id; `started` is in seconds since the epoch; `command` has its arguments
+    joined by spaces, and is empty where it cannot be read.
+    """
+
+    pid: int
+    name: str
+    command: str
+    uid: int
+    user: str
+    started: float
+
+
+def read_task(proc: str, pid: int) -> Task:
+    """/proc/PID/stat. Raises one of GONE, or PermissionError under the mount option hidepid=1."""
+    text = os.fsdecode(Path(proc, str(pid), "stat").read_bytes())
+    # The name may hold spaces and brackets of its own: only the last bracket closes it.
+    comm, _, rest = text.partition("(")[2].rpartition(")")
+    fields = rest.split()
+    return Task(
+        pid=pid,
+        start_ticks=int(fields[19]),
+        comm=comm,
+        kernel=bool(int(fields[6]) & _KERNEL_THREAD),
+        zombie=fields[0] in ("Z", "X"),
+    )
+
+
+def read_process(proc: str, task: Task) -> Process | None:
+    """The facts about `task` as far as they can be read, or None if it is gone."""
+    try:
+        name, command, uid = _facts(proc, task)
+        if read_task(proc, task.pid).start_ticks != task.start_ticks:
+            return None  # the pid was given away meanwhile: these may be another process's facts
+    except (*GONE, PermissionError):
+        return None
+    return Process(
+        pid=task.pid,
+        name=printable(name, _NAME_LIMIT),
+        command=printable(command),
+        uid=uid,
+        user=_user(uid),
+        started=_boot_time() + task.start_ticks / _TICKS_PER_S,
+    )
+
+
+def _facts(proc: str, task: Task) -> tuple[str, str, int]:
+    """Name, command line and real uid; what stat(2) and /proc/PID/stat say if psutil cannot."""
+    if proc == psutil.PROCFS_PATH:  # elsewhere the same pid is another process
+        try:
+            process = psutil.Process(task.pid)
+            with process.oneshot():
+                return process.name(), " ".join(process.cmdline()), process.uids().real
+        except psutil.Error:
+            pass  # gone, a zombie, or not ours to read: the lines below say which
+    uid = Path(proc, str(task.pid)).stat().st_uid
+    return read_task(proc, task.pid).comm, "", uid
+
+
+@cache
+def _user(uid: int) -> str:
+    """The user's name, or the number. Remembered, as the answer may come from the network (NSS)."""
+    try:
+        return printable(pwd.getpwuid(uid).pw_name, _NAME_LIMIT)
+    except KeyError:
+        return str(uid)
+
+
+@cache
+def _boot_time() -> float:
+    return float(psutil.boot_time())

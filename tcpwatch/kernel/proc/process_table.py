@@ -1,0 +1,138 @@
+"""The processes of the host as holders of sockets: who is there, and when each was looked at."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import count
+
+from tcpwatch.kernel.proc.descriptors import Descriptors
+from tcpwatch.kernel.proc.process import GONE, Process, Task, read_process, read_task
+
+LONGEST_INTERVAL = 32
+"""Calls between two thorough looks at a process, unless it is new."""
+
+_serials = count()
+
+
+@dataclass(slots=True, eq=False)
+class Holder:
+    """One process and what was found in it. Calls are numbered by the finder.
+
+    `entry` is the inode of /proc/PID: another process under the same pid has another one. `looked`
+    is the call in which the last complete look began, `checked` the same for a thorough one;
+    `finds` is a fading count of the new sockets that were found here.
+    """
+
+    task: Task
+    entry: int
+    descriptors: Descriptors
+    looked: int
+    checked: int
+    interval: int
+    denied: bool = False
+    fresh: bool = True
+    finds: float = 0.0
+    process: Process | None = None
+    serial: int = -1
+
+    def due(self, call: int) -> bool:
+        """Whether a thorough look is due: at once, soon again, then rarely.
+
+        A young process changes most, closing what it inherited and taking another name by exec: it
+        is looked at after 2, 4, 8 … calls.
+        """
+        return self.fresh or call - self.checked >= self.interval
+
+    def seen(self, began: int, thorough: bool) -> None:
+        """A look that began in the call `began` went through."""
+        self.looked, self.denied, self.fresh = began, False, False
+        if thorough:
+            self.checked = began
+            self.interval = min(2 * self.interval, LONGEST_INTERVAL)
+
+    def refused(self, call: int) -> None:
+        """The descriptors could not be read: another user's, or not dumpable."""
+        self.seen(call, thorough=True)
+        self.denied = True
+        self.interval = LONGEST_INTERVAL
+        self.descriptors.clear()
+
+    def name(self, proc: str) -> bool:
+        """Read the facts about the process (again); returns whether it is still there.
+
+        `serial` changes whenever the facts do.
+        """
+        process = read_process(proc, self.task)
+        if process is not None and process != self.process:
+            self.process, self.serial = process, next(_serials)
+        return process is not None
+
+
+class Census:
+    """All processes but kernel threads, which have no descriptors; brought up to date by `take`.
+
+    `holders` is by pid. `changes` counts how often one that held sockets left. `limited` is
+    whether /proc hides processes: pid 1 exists in every pid namespace.
+    """
+
+    def __init__(self, proc: str) -> None:
+        self._proc = proc
+        self._kernel: dict[int, int] = {}
+        self.holders: dict[int, Holder] = {}
+        self.changes = 0
+        self.limited = True
+
+    def take(self, call: int) -> None:
+        """List the processes. One directory, no other file for a process that is known."""
+        entries = self._entries()
+        self.limited = 1 not in entries
+        for pid in self.holders.keys() - entries.keys():
+            self.drop(pid)
+        self._kernel = {p: e for p, e in self._kernel.items() if entries.get(p) == e}
+        for pid, entry in entries.items():
+            holder = self.holders.get(pid)
+            if holder is None and self._kernel.get(pid) == entry:
+                continue
+            if holder is None or holder.entry != entry:
+                self._meet(pid, entry, call)
+
+    def drop(self, pid: int) -> None:
+        """Forget a process that has ended."""
+        holder = self.holders.pop(pid)
+        if holder.descriptors.inodes.any():
+            self.changes += 1
+
+    def _entries(self) -> dict[int, int]:
+        """The inode of each /proc/PID, as the directory itself tells it; empty if unreadable."""
+        try:
+            with os.scandir(self._proc) as entries:
+                return {int(e.name): e.inode() for e in entries if e.name.isdecimal()}
+        except OSError:
+            return {}  # not mounted, or not for us: `limited` says so
+
+    def _meet(self, pid: int, entry: int, call: int) -> None:
+        """A new process, or a known one whose directory was evicted from the kernel's cache."""
+        known = self.holders.get(pid)
+        try:
+            task = read_task(self._proc, pid)
+        except PermissionError:  # hidepid=1; without the start time its entry is its identity
+            task = Task(pid, start_ticks=-entry, comm="", kernel=False, zombie=False)
+        except GONE:
+            return  # the next call drops what is known of it
+        if known is not None and known.task.start_ticks == task.start_ticks:
+            known.entry = entry
+            return
+        if known is not None:
+            self.drop(pid)
+        if task.kernel:
+            self._kernel[pid] = entry
+            return
+        self.holders[pid] = Holder(
+            task,
+            entry,
+            Descriptors(f"{self._proc}/{pid}/fd"),
+            looked=call - 1,
+            checked=call - 1,
+            interval=LONGEST_INTERVAL if call == 1 else 1,
+        )

@@ -1,0 +1,1 @@
+"""Tracepoints, read through a tracefs instance of our own."""

@@ -1,0 +1,130 @@
+"""The kernel's own description of its trace: `format` files and `header_page`, text in, numpy dtypes out.
+
+Sources: f_show and trace_event_define_fields in kernel/trace/trace_events.c, ring_buffer_print_page_header in
+kernel/trace/ring_buffer.c. Where fields stand differs from kernel to kernel: nothing is assumed that these tell.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from tcpwatch.kernel.trace.tracefs import TraceError
+
+_FIELD = re.compile(r"^\s*field:\s*([^;]+);\s*offset:(\d+);\s*size:(\d+);(?:\s*signed:([01]);)?", re.MULTILINE)
+_NAME = re.compile(r"(\w+)\s*(?:\[([^\]]*)\])?$")
+_PAIR = re.compile(r"\{\s*(0x[0-9a-fA-F]+|\d+)\s*,\s*\"([^\"]*)\"\s*\}")
+_LARGEST = 16 * 1024 * 1024
+"""Bytes that a described struct may have: nothing is larger than the largest page of a ring buffer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Format:
+    """What an event's payload looks like."""
+
+    id: int
+    """Its common_type."""
+    dtype: np.dtype[np.void]
+    """Its fields by the kernel's names, where they stand; as long as the last one reaches."""
+    print_fmt: str
+
+    def has(self, *names: str) -> bool:
+        """Whether it has all these fields."""
+        return set(names) <= set(self.dtype.names or ())
+
+    def symbols(self, field: str) -> dict[int, str]:
+        """Number → name, as the kernel prints this field; empty where it prints it otherwise.
+
+        A name that the kernel did not put a number to, as old ones forget to, is left out.
+        """
+        begin = re.search(rf"__print_symbolic\(REC->{re.escape(field)}\s*,", self.print_fmt)
+        if not begin:
+            return {}
+        pairs = _PAIR.finditer(self.print_fmt, begin.end(), _end_of_call(self.print_fmt, begin.end()))
+        return {int(pair[1], 0): pair[2] for pair in pairs}
+
+
+@dataclass(frozen=True, slots=True)
+class PageHeader:
+    """Where a page of the ring buffer has what, in bytes."""
+
+    timestamp: int
+    commit: int
+    commit_size: int
+    """4 or 8: local_t."""
+    data: int
+
+
+def parse(text: str) -> Format:
+    """The text of a `format` file. Raises TraceError where it is something else."""
+    number = re.search(r"^ID: (\d{1,5})$", text, re.MULTILINE)
+    if not number:
+        raise _nonsense("an event's format without an ID")
+    head, _, print_fmt = text.partition("\nprint fmt:")
+    return Format(int(number[1]), _dtype(head), print_fmt)
+
+
+def page_header(text: str) -> PageHeader:
+    """The text of `header_page`. Raises TraceError where it is something else."""
+    places = dict(_dtype(text).fields or {})
+    try:
+        timestamp, commit, data = places["timestamp"], places["commit"], places["data"]
+    except KeyError as error:
+        raise _nonsense(f"a page header without {error.args[0]}") from error
+    commit_size = commit[0].itemsize
+    if timestamp[0].itemsize != 8 or commit_size not in (4, 8):
+        raise _nonsense("a page header with a timestamp or a commit of odd size")
+    header = PageHeader(timestamp[1], commit[1], commit_size, data[1])
+    if any(place % 4 for place in (header.timestamp, header.commit, header.data)):
+        raise _nonsense("a page header that is not aligned")
+    return header
+
+
+def _dtype(text: str) -> np.dtype[np.void]:
+    names: list[str] = []
+    kinds: list[object] = []
+    offsets: list[int] = []
+    for declaration, *numbers, signed in _FIELD.findall(text):
+        offset, size = (int(number) for number in numbers)
+        name = _NAME.search(declaration.strip())
+        if size == 0:  # an array that has all that follows: numpy has nothing for it, and nobody asks
+            continue
+        if not name or offset + size > _LARGEST:
+            raise _nonsense(f"a field {declaration!r} of {size} bytes at {offset}")
+        names.append(name[1])
+        kinds.append(_kind(size, name[2], signed == "1"))
+        offsets.append(offset)
+    if not names or len(set(names)) < len(names):
+        raise _nonsense("a format without fields, or with two of one name")
+    return np.dtype({"names": names, "formats": kinds, "offsets": offsets})
+
+
+def _kind(size: int, length: str | None, signed: bool) -> object:
+    """A number, numbers of an array, or bytes where it is neither."""
+    letter = "i" if signed else "u"
+    if not length:
+        return f"={letter}{size}" if size in (1, 2, 4, 8) else (np.uint8, (size,))
+    count = int(length) if length.isdecimal() and int(length) else size
+    each = size // count
+    return (f"={letter}{each}", (count,)) if each in (1, 2, 4, 8) and each * count == size else (np.uint8, (size,))
+
+
+def _end_of_call(text: str, at: int) -> int:
+    """Where the parenthesis that is open at `at` is closed."""
+    depth, quoted = 1, False
+    for place in range(at, len(text)):
+        letter = text[place]
+        if letter == '"':
+            quoted = not quoted
+        elif not quoted:
+            depth += (letter == "(") - (letter == ")")
+            if depth == 0:
+                return place
+    return len(text)
+
+
+def _nonsense(text: str) -> TraceError:
+    return TraceError(errno.EPROTO, f"tracefs describes {text}")

@@ -1,0 +1,142 @@
+"""Pages of the ring buffer in, events out: many pages at once, the k-th event of all of them in step k.
+
+Sources: include/linux/ring_buffer.h, kernel/trace/ring_buffer.c, and the reader of libtraceevent (kbuffer-parse.c). A
+page is a header (trace_format.PageHeader), then events: a word with type_len in its low 5 bits and time_delta above,
+the time since the event before in ns, then what type_len says. Little-endian machines only: on others the two stand the
+other way round (`check_byte_order`). No bytes, whatever they are, lead to a read outside their page
+(tests/kernel/trace/test_ring_buffer.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.kernel.trace.event_format import PageHeader
+from tcpwatch.kernel.trace.tracefs import TraceError
+
+PADDING, TIME_EXTEND, TIME_STAMP = 29, 30, 31
+"""RINGBUF_TYPE_*; 1 to 28 is the length of the payload in words, 0 says that it stands in the next word."""
+MISSED_EVENTS = 1 << 31
+"""RB_MISSED_EVENTS: the kernel overwrote events between the page before and this one."""
+_LENGTH = (1 << 27) - 1
+"""Of commit: what is left of it when its flags are taken away."""
+_TYPE_BITS, _TYPE = np.uint32(5), np.uint32(0x1F)
+_DELTA_BITS = 27
+_ONE, _SHORT = np.uint32(1), np.uint32(PADDING - 1)
+
+Words = NDArray[np.uint32]
+
+
+class Events(NamedTuple):
+    """What pages hold: columns of one row an event, page by page and in each in the order of writing."""
+
+    time: NDArray[np.int64]
+    """ns of the trace clock."""
+    at: NDArray[np.intp]
+    """Where its payload begins: word offset in all the pages."""
+    size: NDArray[np.intp]
+    """Words of its payload, which lie inside its page: at least one."""
+    missed: bool
+    """The kernel overwrote events before one of these pages."""
+
+
+def check_byte_order() -> None:
+    """Raises TraceError on a machine whose pages are not read here."""
+    if sys.byteorder != "little":
+        raise TraceError(errno.EOPNOTSUPP, "traces are read on little-endian machines only")
+
+
+def decode(pages: Words, header: PageHeader) -> Events:
+    """`pages` has one row a page, contiguous; raises TraceError where they are not what a ring buffer holds."""
+    if pages.shape[1] < (header.data >> 2) + 2:
+        raise _nonsense("a page without room for an event")
+    commit = pages[:, header.commit >> 2]
+    used = (commit & np.uint32(_LENGTH)).astype(np.intp)
+    if bool((used > 4 * pages.shape[1] - header.data).any()):
+        raise _nonsense(f"a page with {int(used.max())} bytes of events")
+    low, high = (pages[:, (header.timestamp >> 2) + place].astype(np.int64) for place in (0, 1))
+    begin = np.arange(len(pages)) * pages.shape[1] + (header.data >> 2)
+    walk = _Walk(pages.reshape(-1), begin, begin + (used >> 2), low | high << 32)
+    return walk.events(missed=bool((commit & np.uint32(MISSED_EVENTS)).any()))
+
+
+class _Walk:
+    """One place in each page that has events left, all of which go one event on in each step."""
+
+    def __init__(self, words: Words, at: NDArray[np.intp], end: NDArray[np.intp], now: NDArray[np.int64]) -> None:
+        self._words = words
+        some = at < end
+        self._at, self._end, self._now = at[some], end[some], now[some]
+        self._found: list[tuple[NDArray[np.int64], NDArray[np.intp], NDArray[Any]]] = []
+
+    def events(self, missed: bool) -> Events:
+        """Walk to the end of all pages."""
+        while len(self._at):
+            self._step()
+        if not self._found:
+            none = np.empty(0, np.int64)
+            return Events(none, none, none, missed)
+        time, at, size = (np.concatenate(column) for column in zip(*self._found, strict=True))
+        order = np.argsort(at)
+        return Events(time[order], at[order], size[order].astype(np.intp), missed)
+
+    def _step(self) -> None:
+        head = self._words[self._at]
+        length, delta = head & _TYPE, head >> _TYPE_BITS
+        if bool((length - _ONE >= _SHORT).any()):  # 0 becomes the largest number
+            self._uncommon(length.astype(np.intp), delta.astype(np.int64))
+        else:
+            self._go(delta, self._at + 1, length, None)
+
+    def _uncommon(self, length: NDArray[np.intp], delta: NDArray[np.int64]) -> None:
+        """A step in which a page has something else than a short event."""
+        # A padding without a time fills up its page; no word follows it.
+        last = (length == PADDING) & (delta == 0)
+        if last.any():
+            self._keep(~last)
+            length, delta = length[~last], delta[~last]
+        short = (length > 0) & (length < PADDING)
+        if bool((~short & (self._at + 1 >= self._end)).any()):
+            raise _nonsense("an event that is cut off")
+        after = self._words[np.where(short, self._at, self._at + 1)].astype(np.int64)
+        extended = (after << _DELTA_BITS) + delta
+        # Of an absolute time the five highest bits are missing: 2^59 ns are 18 years of uptime.
+        stamp = length == TIME_STAMP
+        delta = np.where(stamp, extended - self._now, np.where(length == TIME_EXTEND, extended, delta))
+        # The length of a long event or of padding is in bytes, and counts its own word.
+        rest = np.where((length == 0) | (length == PADDING), (after + 3 >> 2) - 1, 0)
+        if bool((rest < 0).any()):
+            raise _nonsense("an event shorter than its length")
+        body = np.where(short, length, rest)
+        self._go(delta, self._at + np.where(short, 1, 2), body, (length < PADDING) & (body > 0))
+
+    def _go(
+        self,
+        delta: NDArray[np.int64] | NDArray[np.uint32],
+        at: NDArray[np.intp],
+        size: NDArray[np.intp] | NDArray[np.uint32],
+        is_event: NDArray[np.bool_] | None,
+    ) -> None:
+        """To the next of each page; what stands here is an event where it is not said otherwise."""
+        self._now = self._now + delta
+        self._at = at + size
+        found = (self._now, at, size)
+        self._found.append(found if is_event is None else (self._now[is_event], at[is_event], size[is_event]))
+        left = self._end - self._at
+        least = int(left.min(initial=1))
+        if least < 0:
+            raise _nonsense("an event that leads out of its page")
+        if least == 0:
+            self._keep(left > 0)
+
+    def _keep(self, which: NDArray[np.bool_]) -> None:
+        self._at, self._end, self._now = self._at[which], self._end[which], self._now[which]
+
+
+def _nonsense(text: str) -> TraceError:
+    return TraceError(errno.EPROTO, f"the trace has {text}")

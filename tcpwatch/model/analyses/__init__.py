@@ -1,0 +1,1 @@
+"""Analyses of all sockets: teardown, ephemeral ports, stalled paths, port scans."""

@@ -1,0 +1,266 @@
+"""Ephemeral ports: how many that connect() may choose are in use toward each destination.
+
+connect() without bind() looks for a port of ip_local_port_range that is not reserved, that no bind() holds, and that is
+free toward this (local address, remote address, remote port); a TIME_WAIT there counts as free where tcp_tw_reuse lets
+it go (__inet_hash_connect and __inet_check_established in net/ipv4/inet_hashtables.c, tcp_twsk_unique in
+net/ipv4/tcp_ipv4.c; ip-sysctl.rst). No counter of the kernel tells when there is none: EADDRNOTAVAIL.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.arrays.group_by import Groups, grouped, mixed
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.proc.owner_finder import Owner
+from tcpwatch.model.listeners.listener_keys import first_words
+from tcpwatch.model.sockets.endpoint_hashes import addresses, remotes
+from tcpwatch.model.sockets.rows import Rows
+from tcpwatch.model.states import Role, State
+from tcpwatch.sample import Sample
+from tcpwatch.units import text
+
+TOP = 50
+"""Destinations that are told apart."""
+TREND_S = 60.0
+"""Over so long the trend is taken."""
+_REUSABLE_AFTER_S = 1.0
+_TIME_WAIT_S = 60.0
+"""TCP_TIMEWAIT_LEN (include/net/tcp.h)."""
+_TIMER_TIME_WAIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What connect() may choose from."""
+
+    low: int
+    high: int
+    """The first and the last port of ip_local_port_range."""
+    reserved: int
+    """Of these, ip_local_reserved_ports."""
+    held: int
+    """Of the others, those that a bind() holds, listen() included."""
+
+    @property
+    def usable(self) -> int:
+        """Ports that are left for connect(), toward each destination anew."""
+        return self.high - self.low + 1 - self.reserved - self.held
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The ports in use from one local address toward one remote address and port."""
+
+    local_address: str
+    remote_address: str
+    remote_port: int
+    used: int
+    """Usable ports that are taken; without `reusable`."""
+    time_wait: int
+    """Of these, TIME_WAITs that have to end first."""
+    reusable: int
+    """Ports of TIME_WAITs that tcp_tw_reuse lets go: connect() takes them when it finds no other."""
+    usable: int
+    """Ports that there are, as Range.usable."""
+    next_free_s: float | None
+    """When the first of its TIME_WAITs ends; None where there is none."""
+    owner: Owner | None = None
+    """Who holds most of them; None where no process does."""
+    exhausted_in_s: float | None = None
+    """At the rate of the last minute; None where the number does not grow or too little is known."""
+
+    @property
+    def left(self) -> int:
+        """Ports that connect() finds."""
+        return max(0, self.usable - self.used)
+
+    @property
+    def share(self) -> float:
+        """Of the usable ports, those in use."""
+        return self.used / self.usable if self.usable > 0 else 1.0
+
+    @property
+    def remote(self) -> str:
+        """`192.0.2.1:443`."""
+        return text.endpoint(self.remote_address, self.remote_port)
+
+    @property
+    def process(self) -> str:
+        """`app[12]`, empty where no process holds them."""
+        return str(self.owner) if self.owner else ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ephemeral:
+    """The host's ephemeral ports."""
+
+    range: Range
+    destinations: tuple[Destination, ...]
+    """The fullest TOP, fullest first."""
+    count: int
+    """Destinations that there are."""
+    clients: int
+    """Ports of the range in use, toward whatever destination; each as often as it is used."""
+    against_parity: float
+    """Share of these whose parity is not that of the range's first port: connect() takes such a port only when half of
+    the range is used toward a destination, bind() to port 0 takes it first."""
+
+    @property
+    def bound_before_connect(self) -> bool:
+        """The sign that programs call bind() before connect(), so that each port serves one destination only."""
+        half_used = any(one.share >= 0.5 for one in self.destinations)
+        return self.clients >= _LEAST_CLIENTS and self.against_parity > 0.5 and not half_used
+
+    @property
+    def fullest(self) -> Destination | None:
+        """The destination with the largest share."""
+        return next(iter(self.destinations), None)
+
+
+_LEAST_CLIENTS = 50
+"""Fewer ports show no pattern."""
+
+
+def ephemeral(rows: Rows, sample: Sample) -> Ephemeral | None:
+    """From a sample's rows; None where the kernel does not tell its range."""
+    low, high = (sample.sysctls.get(f"ip_local_port_range_{end}") for end in ("low", "high"))
+    if low is None or high is None:
+        return None
+    taken = _unusable(rows, sample, low, high)
+    span = Range(low, high, reserved=int(taken[0].sum()), held=int((taken[1] & ~taken[0]).sum()))
+    port = sample.local_port
+    mine = (rows.role == Role.CLIENT) & (rows.state != State.SYN_RCVD) & (port >= low) & (port <= high)
+    row = np.flatnonzero(mine)
+    row = row[~(taken[0] | taken[1])[port[row] - low]]
+    groups = grouped(mixed(addresses(sample, row, "idiag_src")) ^ remotes(sample, row))
+    waits = _time_waits(rows, sample, row)
+    found = _destinations(rows, sample, row, groups, waits, span.usable)
+    parity = np.count_nonzero((port[row] - low) & 1)
+    return Ephemeral(span, found, len(groups), len(row), parity / len(row) if len(row) else 0.0)
+
+
+def _unusable(rows: Rows, sample: Sample, low: int, high: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For each port of the range whether it is reserved, and whether a bind() holds it.
+
+    A listener's connections keep its port bound also when it has gone.
+    """
+    reserved, held = np.zeros(65_536, np.bool_), np.zeros(65_536, np.bool_)
+    for first, last in sample.reserved_ports:
+        reserved[first : last + 1] = True
+    bound = (rows.role == Role.LISTENER) | (rows.role == Role.SERVER) | (rows.state == State.CLOSED)
+    held[sample.local_port[bound & (rows.state != State.SYN_RCVD)]] = True
+    return reserved[low : high + 1], held[low : high + 1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _TimeWaits:
+    """Of each row of clients."""
+
+    pinned: NDArray[np.bool_]
+    """A TIME_WAIT that has to end first."""
+    reusable: NDArray[np.bool_]
+    expires_ms: NDArray[np.uint32]
+    """The largest number where no TIME_WAIT is."""
+
+
+def _time_waits(rows: Rows, sample: Sample, row: NDArray[np.intp]) -> _TimeWaits:
+    state = sample.state[row]
+    waits = state == State.TIME_WAIT
+    expires_ms = np.full(len(row), 0xFFFFFFFF, np.uint32)
+    expires_ms[waits] = sample.table["idiag_expires"][row[waits]]
+    old = waits & (expires_ms <= 1000 * (_TIME_WAIT_S - _REUSABLE_AFTER_S))
+    reusable = old & _may_be_reused(sample, row)
+    return _TimeWaits(waits & ~reusable, reusable, expires_ms)
+
+
+def _may_be_reused(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """tcp_tw_reuse: 0 never, 1 always, 2 over the loopback device only; timestamps have to be in use."""
+    mode = sample.sysctls.get("tcp_tw_reuse", 0) if sample.sysctls.get("tcp_timestamps", 1) else 0
+    if mode != 2:
+        return np.full(len(row), mode == 1)
+    v4 = sample.family[row] == uapi.AF_INET
+    loopback: NDArray[np.bool_] = v4 & (first_words(sample.table, "idiag_dst")[row] >> np.uint32(24) == 127)
+    v6 = np.flatnonzero(~v4)
+    halves = np.ascontiguousarray(sample.table["idiag_dst"][row[v6]]).view(">u8").reshape(-1, 2)
+    mapped = (halves[:, 0] == 0) & (halves[:, 1] >> np.uint64(24) == 0xFFFF7F)
+    loopback[v6] = mapped | ((halves[:, 0] == 0) & (halves[:, 1] == 1))
+    return loopback
+
+
+def _destinations(
+    rows: Rows, sample: Sample, row: NDArray[np.intp], groups: Groups, waits: _TimeWaits, usable: int
+) -> tuple[Destination, ...]:
+    reusable = groups.sums(waits.reusable)
+    used = groups.size - reusable
+    time_wait, expires_ms = groups.sums(waits.pinned), groups.least(waits.expires_ms)
+    top = np.argsort(-(groups.size + used), kind="stable")[:TOP]  # the used count double: who has many of them is first
+    found = []
+    for at in top.tolist():
+        one = sample.table[row[groups.first[at]]]
+        family, expires = int(one["idiag_family"]), int(expires_ms[at])
+        members = row[groups.order[groups.start[at] : groups.start[at] + int(groups.size[at])]]
+        found.append(
+            Destination(
+                local_address=text.address(one["idiag_src"].tobytes(), family),
+                remote_address=text.address(one["idiag_dst"].tobytes(), family),
+                remote_port=int(one["idiag_dport"]),
+                used=int(used[at]),
+                time_wait=int(time_wait[at]),
+                reusable=int(reusable[at]),
+                usable=usable,
+                next_free_s=expires / 1000 if expires != 0xFFFFFFFF else None,
+                owner=_owner(rows, members),
+            )
+        )
+    return tuple(sorted(found, key=lambda one: (-one.used, -one.reusable, one.remote, one.local_address)))
+
+
+def _owner(rows: Rows, members: NDArray[np.intp]) -> Owner | None:
+    """Who holds most of these."""
+    codes = rows.owner[members]
+    codes = codes[codes >= 0]
+    return rows.owners[int(np.bincount(codes).argmax())] if len(codes) else None
+
+
+class PortTrend:
+    """Remembers for a minute how many ports each destination used."""
+
+    def __init__(self) -> None:
+        self._past: deque[tuple[float, dict[tuple[str, str, int], int]]] = deque()
+
+    def step(self, monotonic: float, now: Ephemeral | None) -> Ephemeral | None:
+        """The same, with when each destination's ports will be exhausted."""
+        if now is None:
+            return None
+        used = {_identity(one): one.used for one in now.destinations}
+        while len(self._past) > 1 and self._past[1][0] <= monotonic - TREND_S:
+            self._past.popleft()
+        then_s, then = self._past[0] if self._past else (monotonic, used)
+        if not self._past or monotonic - self._past[-1][0] >= 1.0:
+            self._past.append((monotonic, used))
+        elapsed_s = monotonic - then_s
+        if elapsed_s < _LEAST_TREND_S:
+            return now
+        absent = 0 if len(then) < TOP else None  # of what was not among the fullest then, nothing is known
+        told = [replace(one, exhausted_in_s=_exhausted(one, then.get(_identity(one), absent), elapsed_s))
+                for one in now.destinations]  # fmt: skip
+        return replace(now, destinations=tuple(told))
+
+
+_LEAST_TREND_S = 2.0
+
+
+def _identity(one: Destination) -> tuple[str, str, int]:
+    return one.local_address, one.remote_address, one.remote_port
+
+
+def _exhausted(one: Destination, before: int | None, elapsed_s: float) -> float | None:
+    if before is None:
+        return None
+    per_s = (one.used - before) / elapsed_s
+    return one.left / per_s if per_s > 0 else None

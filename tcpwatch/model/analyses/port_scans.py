@@ -1,0 +1,208 @@
+"""Scans: who tries ports of this host where nobody listens, as the resets that we send tell.
+
+Sources: no_tcp_socket in tcp_v4_rcv and tcp_v6_rcv, tcp_v4_send_reset (net/ipv4), include/net/rstreason.h. The trace
+has the resets of all network namespaces together, and does not say whose each is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.arrays.group_by import mixed
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.trace.trace_events import Kind, Traced
+from tcpwatch.model.listeners.listener_keys import first_words
+from tcpwatch.model.states import State
+from tcpwatch.units import text
+
+WINDOW_S = 10.0
+TOLD = 20
+"""Sources that are told; those that tried most."""
+EXAMPLES = 8
+LEAST_PORTS = 2
+"""Of one port nobody makes a scan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One source."""
+
+    source: str
+    """Its address."""
+    ports: int
+    """Distinct local ports at which it met a reset, in the last `window_s`."""
+    resets: int
+    window_s: float
+    examples: tuple[int, ...]
+    """Some of the ports, ascending."""
+    here: bool = True
+    """It met them at an address that sockets of this network namespace have; else it may be about another one."""
+
+
+class _Met(NamedTuple):
+    """Sources at ports, each pair once, within one step: aligned columns."""
+
+    pair: NDArray[np.uint64]
+    """The source's number, and the port in the low 16 bits."""
+    resets: NDArray[np.intp]
+    address: NDArray[np.uint8]
+    local: NDArray[np.uint8]
+    """Both addresses as IPv6 has them: shape (pairs, 16)."""
+
+
+_STEP_KEPT, _KEPT = 1 << 16, 1 << 17
+"""Of a flood with forged sources, so many pairs are kept of one step and in all: 6 MB. Who tried most ports stays."""
+_PORT = np.uint64(0xFFFF)
+
+
+class Scans:
+    """Remembers the last ten seconds."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, _Met]] = deque()
+        self._spoken = _Endpoints()
+        self._ours: set[bytes] = set()
+
+    def step(self, monotonic: float, traced: Traced | None, table: NDArray[np.void]) -> tuple[Scan, ...]:
+        """Take what was traced since the last step; `table` (uapi.SOCKET) has this namespace's sockets.
+
+        The sources that met resets at several ports, those that did at most of them first.
+        """
+        if traced is not None and len(traced.events):
+            self._spoken.add(_spoken_to(traced.events), monotonic)
+            met = self._met(traced, monotonic)
+            if len(met.pair):
+                self._steps.append((monotonic, met))
+        while self._steps and (self._steps[0][0] <= monotonic - WINDOW_S or self._size > _KEPT):
+            self._steps.popleft()
+        return self._told(table) if self._steps else ()
+
+    @property
+    def _size(self) -> int:
+        return sum(len(met.pair) for _, met in self._steps)
+
+    def _met(self, traced: Traced, now: float) -> _Met:
+        """Those whose segments to ports where nobody listens were answered by resets."""
+        events = traced.events
+        where = np.flatnonzero((events["kind"] == Kind.RESET_SENT) & (events["socket"] == 0))
+        nobody = [0, *(number for number, name in traced.reset_reasons.items() if name == "NO_SOCKET")]
+        where = where[np.isin(events["reason"][where], nobody)]
+        address = _as_v6(events, "dst", where)
+        source = _number(address)
+        pair = source | events["sport"][where]
+        order = np.argsort(pair)
+        start = _starts(pair[order])
+        first, resets = order[start], np.diff(np.append(start, len(order)))
+        # A late segment of a connection that we have torn down meets no socket either, at a port that we chose.
+        stray = self._spoken.has(source[first] | events["dport"][where[first]], now)
+        first, resets = first[~stray], resets[~stray]
+        if len(first) > _STEP_KEPT:
+            busiest = _busiest(pair[first])
+            first, resets = first[busiest], resets[busiest]
+        return _Met(pair[first], resets, address[first], _as_v6(events, "src", where[first]))
+
+    def _told(self, table: NDArray[np.void]) -> tuple[Scan, ...]:
+        steps = [met for _, met in self._steps]
+        pair, resets, address, local = (np.concatenate(columns) for columns in zip(*steps, strict=True))
+        pairs = np.unique(pair)
+        source = pairs & ~_PORT
+        start = _starts(source)
+        ports = np.diff(np.append(start, len(source)))
+        scans = []
+        for at in np.argsort(-ports, kind="stable")[:TOLD].tolist():
+            if ports[at] >= LEAST_PORTS:
+                its = np.flatnonzero(pair & ~_PORT == source[start[at]])
+                name = text.address(address[its[0]].tobytes(), uapi.AF_INET6)
+                examples = (pairs[start[at] : start[at] + min(EXAMPLES, ports[at])] & _PORT).tolist()
+                here = self._is_ours(local[its[0]].tobytes(), table)
+                scans.append(Scan(name, int(ports[at]), int(resets[its].sum()), WINDOW_S, tuple(examples), here))
+        return tuple(sorted(scans, key=lambda scan: (-scan.ports, scan.source)))
+
+    def _is_ours(self, address: bytes, table: NDArray[np.void]) -> bool:
+        """Whether a socket of this namespace has, or had, this local address; each namespace has its own loopback."""
+        if address[:13] == _LOOPBACK4 or address == _LOOPBACK6:
+            return False
+        if address not in self._ours and _has(table, address):
+            self._ours.add(address)
+        return address in self._ours
+
+
+class _Endpoints:
+    """Remote addresses with ports to which this host lately had connections, as many as there is room for."""
+
+    _BITS = 17
+    _KEPT_S = 600.0
+
+    def __init__(self) -> None:
+        self._numbers = np.zeros(1 << self._BITS, np.uint64)
+        self._times = np.full(1 << self._BITS, -np.inf)
+
+    def add(self, numbers: NDArray[np.uint64], now: float) -> None:
+        """Each has one place, and the last one that came there has it."""
+        places = self._places(numbers)
+        self._numbers[places], self._times[places] = numbers, now
+
+    def has(self, numbers: NDArray[np.uint64], now: float) -> NDArray[np.bool_]:
+        places = self._places(numbers)
+        known: NDArray[np.bool_] = (self._numbers[places] == numbers) & (self._times[places] > now - self._KEPT_S)
+        return known
+
+    def _places(self, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return mixed(numbers) >> np.uint64(64 - self._BITS)
+
+
+_MAPPED = np.array([0] * 10 + [0xFF, 0xFF], np.uint8)
+_LOOPBACK4, _LOOPBACK6 = _MAPPED.tobytes() + b"\x7f", bytes(15) + b"\x01"
+
+
+def _spoken_to(events: NDArray[np.void]) -> NDArray[np.uint64]:
+    """The remote ends of the flows that this host opened, or that ended."""
+    new = events["new"]
+    where = np.flatnonzero((events["kind"] == Kind.STATE) & ((new == State.SYN_SENT) | (new == State.CLOSED)))
+    return _number(_as_v6(events, "dst", where)) | events["dport"][where].astype(np.uint64)
+
+
+def _as_v6(events: NDArray[np.void], name: str, where: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Addresses of these events as IPv6 has them, IPv4 mapped into it: shape (events, 16)."""
+    address: NDArray[np.uint8] = events[name][where]
+    v4 = events["family"][where] == uapi.AF_INET
+    words = address.view(np.uint32)
+    words[v4, 3] = words[v4, 0]
+    words[v4, :3] = _MAPPED.view(np.uint32)
+    return address
+
+
+def _number(address: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """One number for each address, whose low 16 bits are free."""
+    halves = address.view(np.uint64)
+    return mixed(mixed(halves[:, 0]) ^ halves[:, 1]) & ~_PORT
+
+
+def _starts(ordered: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Where each run of equal numbers begins."""
+    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))[: len(ordered)]
+
+
+def _busiest(pair: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """As many of these ascending pairs as are kept, those of the sources that tried most ports."""
+    source = pair & ~_PORT
+    ports = np.diff(np.append(_starts(source), len(source)))
+    return np.argsort(-np.repeat(ports, ports), kind="stable")[:_STEP_KEPT]
+
+
+def _has(table: NDArray[np.void], address: bytes) -> bool:
+    """Whether a row of uapi.SOCKET has this local address, in either form that IPv4 has."""
+    if not len(table):
+        return False
+    family = table["idiag_family"]
+    if address[:12] == _MAPPED.tobytes():
+        found = np.flatnonzero(first_words(table, "idiag_src") == int.from_bytes(address[12:], "big"))
+        if (family[found] == uapi.AF_INET).any():
+            return True
+    v6 = table["idiag_src"][family == uapi.AF_INET6]
+    return bool((v6 == np.frombuffer(address, np.uint8)).all(axis=1).any())

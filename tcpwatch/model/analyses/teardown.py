@@ -1,0 +1,271 @@
+"""Teardown: TIME_WAIT and when it ends, CLOSE_WAIT by process and kind, half-closed connections and orphans."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.kernel.proc.owner_finder import Owner
+from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.sockets.rows import Rows
+from tcpwatch.model.sockets.since import Lasting
+from tcpwatch.model.states import Role, State
+from tcpwatch.sample import Sample
+
+TIME_WAIT_S = 60
+"""TCP_TIMEWAIT_LEN (include/net/tcp.h); tcp_fin_timeout does not change it."""
+TOP = 20
+"""Ports and processes that are told apart."""
+_MINUTE_S, _MINUTES = 60.0, 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimeWaits:
+    """TIME_WAIT, by who closed first: the side of a connection that has it."""
+
+    count: int
+    server: int
+    """At a port that is listened on: they cost memory only. The others are a client's, and pin its ports."""
+    entered_per_s: float | None
+    """The kernel's counter TW; None where it is not known."""
+    left_per_s: float | None
+    """Those that ended: what entered, less what they became more; over 10 s, as the kernel ends them in lumps."""
+    calendar: tuple[int, ...]
+    """How many end within the first second from now, the second, ...; TIME_WAIT_S entries."""
+    by_port: tuple[tuple[int, int], ...]
+    """(local port, how many) of the server's side, most first; TOP at most."""
+
+    @property
+    def client(self) -> int:
+        """Those that pin a port of ours."""
+        return self.count - self.server
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CloseWaits:
+    """The CLOSE_WAITs of one process: its peers have closed, it has not."""
+
+    owner: Owner
+    leaked: int
+    """The application has read the end and never closed (nothing is unread)."""
+    stuck: int
+    """It has not read the end (an unread FIN counts as one byte)."""
+    unread: int
+    """It has not even read the data."""
+    old: int
+    """Older than the threshold."""
+    oldest_s: float
+    limit: int | None
+    """RLIMIT_NOFILE of the process: each keeps a descriptor. None where it cannot be read."""
+    growing: bool
+    """They became more in each of the last five minutes."""
+    count: int
+    """All three kinds; where the source does not tell queues (psutil), more than they are together."""
+
+    @property
+    def share(self) -> float:
+        """Of the process's descriptors; 0 where its limit is not known."""
+        return self.count / self.limit if self.limit else 0.0
+
+    @property
+    def process(self) -> str:
+        """`app[12]`."""
+        return str(self.owner)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HalfClosed:
+    """The FIN_WAIT_2s of one process: it has shut its side down, the peer goes on."""
+
+    owner: Owner
+    count: int
+    old: int
+    """Older than the threshold."""
+    oldest_s: float
+
+    @property
+    def process(self) -> str:
+        """`app[12]`."""
+        return str(self.owner)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Teardown:
+    """How connections end on this host."""
+
+    time_wait: TimeWaits
+    close_wait: tuple[CloseWaits, ...]
+    """By process, most first."""
+    close_wait_waiting: int
+    """CLOSE_WAITs that no process has accepted yet: in a listener's accept queue."""
+    half_closed: tuple[HalfClosed, ...]
+    """By process, most first."""
+    orphaned: Mapping[State, int]
+    """Of FIN_WAIT_1, FIN_WAIT_2, LAST_ACK and CLOSING, those that no process holds any more."""
+    owned: Mapping[State, int]
+    """The others of these states."""
+
+
+ENDING = (State.FIN_WAIT_1, State.FIN_WAIT_2, State.LAST_ACK, State.CLOSING)
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """From how many seconds on something is old."""
+
+    close_wait_s: float
+    half_closed_s: float
+
+
+class TeardownSteps:
+    """One thread calls `step`, once a sample."""
+
+    def __init__(self, ages: Ages) -> None:
+        self._ages = ages
+        self._close_wait, self._fin_wait = Lasting(), Lasting()
+        self._minutes: deque[tuple[float, dict[int, int]]] = deque(maxlen=_MINUTES + 1)
+        self._unasked: list[int] | None = None
+        self._recent: deque[tuple[float, int, int]] = deque()
+
+    @property
+    def unknown(self) -> frozenset[int]:
+        """Cookies whose tcp_info the next sample should have: of some that were in their state before we came."""
+        return frozenset(self._unasked[:_ASKED]) if self._unasked else frozenset()
+
+    def step(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> Teardown:
+        """What this sample shows; `rates` are the counters' since the one before."""
+        close_wait = np.flatnonzero(sample.state == State.CLOSE_WAIT)
+        fin_wait = np.flatnonzero((sample.state == State.FIN_WAIT_2) & (sample.inode != 0))
+        if self._unasked is None:
+            self._unasked = np.concatenate((sample.cookie[close_wait], sample.cookie[fin_wait])).tolist()
+        else:
+            del self._unasked[:_ASKED]
+        ages_s = rows.time - self._close_wait.step(
+            rows.time, sample.cookie[close_wait], _least(rows, sample, close_wait)
+        )
+        half_s = rows.time - self._fin_wait.step(rows.time, sample.cookie[fin_wait], _least(rows, sample, fin_wait))
+        held = rows.owner[close_wait] >= 0
+        return Teardown(
+            time_wait=_time_waits(rows, sample, rates.get("TW"), self._left_per_s(sample)),
+            close_wait=self._close_waits(rows, sample, close_wait[held], ages_s[held]),
+            close_wait_waiting=int(np.count_nonzero(sample.inode[close_wait] == 0)),
+            half_closed=_half_closed(rows, fin_wait, half_s, self._ages.half_closed_s),
+            orphaned={state: _count(sample, state, orphaned=True) for state in ENDING},
+            owned={state: _count(sample, state, orphaned=False) for state in ENDING},
+        )
+
+    def _close_waits(
+        self, rows: Rows, sample: Sample, row: NDArray[np.intp], age_s: NDArray[np.float64]
+    ) -> tuple[CloseWaits, ...]:
+        told = "recv_queue" not in untold(sample.source.kind)
+        unread = sample.table["idiag_rqueue"][row].astype(np.int64) if told else np.full(len(row), -1)
+        by_owner = _by_owner(rows, row)
+        self._remember(sample.monotonic, {_pid(rows, code): len(members) for code, members in by_owner.items()})
+        found = []
+        for code, members in by_owner.items():
+            owner, queues, ages = rows.owners[code], unread[members], age_s[members]
+            pid = _pid(rows, code)
+            found.append(
+                CloseWaits(
+                    owner=owner,
+                    leaked=int(np.count_nonzero(queues == 0)),
+                    stuck=int(np.count_nonzero(queues == 1)),
+                    unread=int(np.count_nonzero(queues > 1)),
+                    old=int(np.count_nonzero(ages >= self._ages.close_wait_s)),
+                    oldest_s=float(ages.max()),
+                    limit=sample.descriptor_limits.get(pid),
+                    growing=self._growing(pid),
+                    count=len(members),
+                )
+            )
+        return tuple(sorted(found, key=lambda one: (-one.count, one.process)))
+
+    def _left_per_s(self, sample: Sample) -> float | None:
+        entered, count = sample.counters.get("TW"), int(np.count_nonzero(sample.state == State.TIME_WAIT))
+        if entered is None:
+            return None
+        self._recent.append((sample.monotonic, entered, count))
+        while len(self._recent) > 2 and sample.monotonic - self._recent[1][0] >= _LUMPS_S:
+            self._recent.popleft()
+        then, entered_then, count_then = self._recent[0]
+        elapsed_s = sample.monotonic - then
+        return max(0.0, (entered - entered_then - count + count_then) / elapsed_s) if elapsed_s > 0 else None
+
+    def _remember(self, monotonic: float, counts: dict[int, int]) -> None:
+        """Once a minute."""
+        if not self._minutes or monotonic - self._minutes[-1][0] >= _MINUTE_S:
+            self._minutes.append((monotonic, counts))
+
+    def _growing(self, pid: int) -> bool:
+        story = [counts.get(pid, 0) for _, counts in self._minutes]
+        return len(story) > _MINUTES and all(one < later for one, later in pairwise(story))
+
+
+def _pid(rows: Rows, code: int) -> int:
+    return rows.owners[code].processes[0].pid
+
+
+_ASKED = 256
+"""In one step; each costs a question to the kernel, 0.05 ms."""
+
+
+def _least(rows: Rows, sample: Sample, row: NDArray[np.intp]) -> NDArray[np.float64]:
+    """How long these have been in their state, as far as the samples tell, or tcp_info.
+
+    Both states begin with a segment from the peer, its FIN or its acknowledgement of ours: what came last from it came
+    then, or later.
+    """
+    age_s = rows.time - rows.since[row]
+    for at in np.flatnonzero(np.isin(sample.cookie[row], np.array(list(sample.tcp_info), np.uint64))).tolist():
+        silent_ms = sample.tcp_info[int(sample.cookie[row[at]])].get("last_ack_recv", 0)
+        age_s[at] = max(age_s[at], silent_ms / 1000)
+    return age_s
+
+
+def _by_owner(rows: Rows, row: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
+    """Owner code → places in `row`; few processes hold what many sockets are."""
+    codes = rows.owner[row]
+    order = np.argsort(codes, kind="stable")
+    found: dict[int, NDArray[np.intp]] = {}
+    starts = np.flatnonzero(np.append(True, np.diff(codes[order]) != 0))[: len(order)]
+    for start, end in zip(starts, np.append(starts, len(order))[1:], strict=True):
+        found[int(codes[order[start]])] = order[start:end]
+    return found
+
+
+def _half_closed(rows: Rows, row: NDArray[np.intp], age_s: NDArray[np.float64], old_s: float) -> tuple[HalfClosed, ...]:
+    held = rows.owner[row] >= 0
+    found = []
+    for code, members in _by_owner(rows, row[held]).items():
+        ages = age_s[held][members]
+        old = int(np.count_nonzero(ages >= old_s))
+        found.append(HalfClosed(rows.owners[code], len(members), old, float(ages.max())))
+    return tuple(sorted(found, key=lambda one: (-one.count, one.process)))
+
+
+def _count(sample: Sample, state: State, *, orphaned: bool) -> int:
+    return int(np.count_nonzero((sample.state == state) & ((sample.inode == 0) == orphaned)))
+
+
+_LUMPS_S = 10.0
+
+
+def _time_waits(rows: Rows, sample: Sample, entered: float | None, left: float | None) -> TimeWaits:
+    waits = np.flatnonzero(sample.state == State.TIME_WAIT)
+    left_s = np.minimum(sample.table["idiag_expires"][waits] // 1000, TIME_WAIT_S - 1)
+    server = waits[rows.role[waits] == Role.SERVER]
+    per_port = np.bincount(sample.local_port[server], minlength=1)
+    most = [int(port) for port in np.argsort(-per_port, kind="stable")[:TOP] if per_port[port]]
+    return TimeWaits(
+        count=len(waits),
+        server=len(server),
+        entered_per_s=entered,
+        left_per_s=left,
+        calendar=tuple(np.bincount(left_s, minlength=TIME_WAIT_S).tolist()),
+        by_port=tuple((port, int(per_port[port])) for port in most),
+    )

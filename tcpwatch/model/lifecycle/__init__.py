@@ -1,0 +1,1 @@
+"""Connections from their first to their last state: transitions, endings, closed connections."""

@@ -1,0 +1,78 @@
+"""Past: what a View knows of flows that were, frozen: what happened to each, and the last facts of the closed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.proc.owner_finder import Owner
+from tcpwatch.model.lifecycle.transitions import Finder, Transition
+
+CLOSED = np.dtype(
+    [
+        ("cookie", "=u8"),
+        ("begin", "=f8"),
+        ("end", "=f8"),
+        ("begin_slack", "=f4"),
+        ("end_slack", "=f4"),
+        ("owner", "=i4"),
+        ("told", "=u2"),
+        ("role", "u1"),
+        ("closer", "u1"),
+        ("state", "u1"),
+        ("ending", "u1"),
+        ("origin", "u1"),
+        ("seen", "?"),
+        ("row", uapi.SOCKET),
+        ("info", uapi.TCP_INFO),
+    ]
+)
+"""A flow whose full socket has ended. The same cookie may come twice, when more was told of it later: the last counts.
+
+begin, end: Unix seconds at which both were known; begin_slack, end_slack: so much earlier they may have been (NaN:
+nobody knows how much); owner: for `Past.owner`; told: bytes of `info` that the kernel told, 0 for none; role, closer:
+as in states; state: the last one that is known, 0 for none; ending: Ending; origin: transitions.Origin of the end;
+seen: a poll had it; row: as it was last seen, in whatever state.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """Frozen; may be held while the monitor goes on."""
+
+    closed: tuple[NDArray[np.void], ...] = ()
+    """CLOSED, oldest first."""
+    transitions: tuple[NDArray[np.void], ...] = ()
+    """transitions.TRANSITION, in the order in which they became known."""
+    owners: Sequence[Owner] = ()
+    """The meaning of codes from `owners_from` on."""
+    owners_from: int = 0
+    closed_ever: int = 0
+    transitions_ever: int = 0
+    """Rows that were ever added to `closed` and to `transitions`, kept or not."""
+    ended_ever: int = 0
+    """Flows whose end was told, each counted once."""
+    finder: Finder = field(default_factory=Finder)
+    """Shared by the Pasts of one monitor, since it remembers."""
+
+    def of(self, cookies: Collection[int]) -> dict[int, tuple[Transition, ...]]:
+        """What is known of each of these flows, in the order of time; some ms for a million transitions."""
+        return self.finder.of(self.transitions, cookies)
+
+    def owner(self, code: int) -> Owner | None:
+        """Who held it; None where that is not known (any more)."""
+        at = code - self.owners_from
+        return self.owners[at] if code >= 0 and 0 <= at < len(self.owners) else None
+
+    def closed_of(self, cookie: int) -> np.void | None:
+        """The last record of this flow, where there still is one."""
+        for chunk in reversed(self.closed):
+            found = np.flatnonzero(chunk["cookie"] == np.uint64(cookie))
+            if len(found):
+                record: np.void = chunk[found[-1]]
+                return record
+        return None

@@ -1,0 +1,141 @@
+"""Gone: the closed flows of a Past as columns, and which of them pass a filter; what was computed once is kept.
+
+A chunk of closed flows is never changed, only the last one grows, so each record is looked at once, and once for
+each filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NOT_LOOKED
+from tcpwatch.model.lifecycle.archive import CLOSED, Past
+from tcpwatch.model.query.filter import Filter
+from tcpwatch.model.sockets.rows import Mark, Rows
+
+_HOT = ("cookie", "begin", "end", "ending")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Aligned columns of closed flows, in the order of Past.closed: contiguous, since records lie far apart."""
+
+    cookie: NDArray[np.uint64]
+    begin: NDArray[np.float64]
+    end: NDArray[np.float64]
+    ending: NDArray[np.uint8]
+    passes: NDArray[np.bool_]
+    """The filter."""
+
+    def __len__(self) -> int:
+        return len(self.cookie)
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """What is known of one chunk."""
+
+    owner_of_memory: NDArray[np.void]
+    """Held, so that its place in memory means this chunk and no other."""
+    columns: dict[str, NDArray[np.generic]]
+    passes: NDArray[np.bool_]
+    """As far as the filter was asked."""
+
+
+class Gone:
+    """Keeps columns from one View to the next. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[int, tuple[int, ...]], _Part] = {}
+        self._filter = Filter()
+
+    def columns(self, past: Past, filter_: Filter, like: Rows) -> Columns:
+        """All closed flows of `past`; `like` knows the names of users and interfaces."""
+        before, self._parts = self._parts, {}
+        if filter_ != self._filter:
+            self._filter = filter_
+            for part in before.values():
+                part.passes = part.passes[:0]
+        parts = []
+        for chunk in past.closed:
+            key = _place(chunk)
+            part = _grown(before.get(key), chunk)
+            self._parts[key] = part
+            parts.append(part)
+        _ask(past, parts, filter_, like)
+        joined = {name: _joined([part.columns[name] for part in parts], CLOSED[name]) for name in _HOT}
+        return Columns(passes=_joined([part.passes for part in parts], np.dtype(np.bool_)), **joined)
+
+
+def _place(chunk: NDArray[np.void]) -> tuple[int, tuple[int, ...]]:
+    return int(chunk.__array_interface__["data"][0]), chunk.strides
+
+
+def _grown(part: _Part | None, chunk: NDArray[np.void]) -> _Part:
+    """The part with the columns of all records of the chunk."""
+    if part is None:
+        base = chunk.base if isinstance(chunk.base, np.ndarray) else chunk
+        part = _Part(base, {name: np.empty(0, CLOSED[name]) for name in _HOT}, np.empty(0, np.bool_))
+    known = len(part.columns["cookie"])
+    if known < len(chunk):
+        part.columns = {
+            name: np.concatenate((column, np.ascontiguousarray(chunk[name][known:])))
+            for name, column in part.columns.items()
+        }
+    return part
+
+
+def _ask(past: Past, parts: Sequence[_Part], filter_: Filter, like: Rows) -> None:
+    """Ask the filter of what it was not asked yet: once, as a question has a price whatever it is asked of."""
+    fresh = [(chunk[len(part.passes) :], part) for chunk, part in zip(past.closed, parts, strict=True)]
+    fresh = [(records, part) for records, part in fresh if len(records)]
+    if not fresh:
+        return
+    if filter_.tests:
+        mask = filter_.mask(_rows([records for records, _ in fresh], past, like))
+    else:
+        mask = np.ones(sum(len(records) for records, _ in fresh), np.bool_)
+    at = 0
+    for records, part in fresh:
+        part.passes = np.concatenate((part.passes, mask[at : at + len(records)]))
+        at += len(records)
+
+
+def as_rows(records: NDArray[np.void], past: Past, like: Rows) -> Rows:
+    """Records of past.CLOSED as rows that a filter and the columns understand: as they were last seen."""
+    return _rows([records], past, like)
+
+
+def _rows(records: Sequence[NDArray[np.void]], past: Past, like: Rows) -> Rows:
+    column = {
+        name: np.concatenate([some[name] for some in records])
+        for name in ("row", "cookie", "state", "begin", "role", "closer", "owner", "ending")
+    }
+    code = column["owner"]
+    known = (code >= past.owners_from) & (code < past.owners_from + len(past.owners))
+    codes = np.where(known, code - past.owners_from, np.where(code < 0, code, UNKNOWN_NOT_LOOKED))
+    return Rows(
+        time=like.time,
+        table=column["row"],
+        cookie=column["cookie"],
+        state=column["state"],
+        first_seen=column["begin"],
+        since=column["begin"],
+        born=np.ones(len(code), np.bool_),
+        role=column["role"],
+        closer=column["closer"],
+        mark=np.full(len(code), Mark.CLOSED, np.uint8),
+        owner=codes.astype(np.int32),
+        owners=past.owners,
+        users=like.users,
+        interfaces=like.interfaces,
+        ending=column["ending"],
+    )
+
+
+def _joined(columns: Sequence[NDArray[np.generic]], dtype: np.dtype) -> NDArray:  # type: ignore[type-arg]
+    return np.concatenate(columns) if columns else np.empty(0, dtype)

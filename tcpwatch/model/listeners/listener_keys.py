@@ -1,0 +1,174 @@
+"""Which local addresses and ports are listened on, and whose an incoming connection is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.model.states import State
+from tcpwatch.sample import Sample
+
+_MAPPED = 0xFFFF << 32
+ANY4, ANY6 = (0, _MAPPED), (0, 0)
+NOBODY = -1
+"""Stands for the key of a socket that no listener takes."""
+
+
+class Locals(Protocol):
+    """Sockets, as far as it matters whose they are: aligned columns, as a Sample has them."""
+
+    @property
+    def table(self) -> NDArray[np.void]:
+        """uapi.SOCKET"""
+
+    @property
+    def local_port(self) -> NDArray[np.uint16]:
+        """Of each."""
+
+    @property
+    def family(self) -> NDArray[np.uint8]:
+        """Of each."""
+
+
+class Key(NamedTuple):
+    """What a SYN is looked up by; the sockets of a SO_REUSEPORT group share it."""
+
+    port: int
+    high: int
+    low: int
+    """The address as two 64-bit halves, IPv4 in its IPv4-mapped form."""
+    interface: int = 0
+    """Index of the interface that it is bound to (SO_BINDTODEVICE); 0 for any."""
+    v6only: bool = False
+
+    @property
+    def any_address(self) -> bool:
+        """It listens on every address, of one family or both."""
+        return (self.high, self.low) in (ANY4, ANY6)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listening:
+    """The listeners of one sample."""
+
+    keys: tuple[Key, ...]
+    """Each once, the most specific first, as the kernel looks them up (inet_lookup_listener)."""
+    row: NDArray[np.intp]
+    """The sample's rows in LISTEN."""
+    key: NDArray[np.int32]
+    """Of each of these rows, the index in `keys`."""
+    _alone: NDArray[np.int32]
+    """Port → the index of its only key, where that has any address; NOBODY where nobody listens; else _ASK."""
+
+    @classmethod
+    def of(cls, sample: Sample) -> Listening:
+        """The listeners of a sample."""
+        row = np.flatnonzero(sample.state == State.LISTEN)
+        of_row = _keys_of(sample.table[row])
+        keys = tuple(sorted(set(of_row), key=_specific_first))
+        places = {key: at for at, key in enumerate(keys)}
+        key = np.array([places[key] for key in of_row], np.int32)
+        return cls(keys, row, key, _alone(keys))
+
+    def takers(self, sample: Locals, where: NDArray[np.intp]) -> NDArray[np.int32]:
+        """For each of these rows the index of the key that takes what comes to its local end, or NOBODY.
+
+        The port alone does not tell: the same number may be a client's on another address.
+        """
+        port = sample.local_port[where]
+        taker = self._alone[port]
+        v6 = np.flatnonzero(sample.family[where] != uapi.AF_INET)
+        of_v4_alone = np.array([key[1:3] == ANY4 for key in self.keys] + [False, False])  # _ASK and NOBODY
+        taker[v6[of_v4_alone[taker[v6]]]] = _ASK
+        for number in np.flatnonzero(np.bincount(port[taker == _ASK], minlength=1)).tolist():
+            there = np.flatnonzero(port == number)
+            taker[there] = self._by_address(sample, where[there], number)
+        return taker
+
+    def _by_address(self, sample: Locals, where: NDArray[np.intp], port: int) -> NDArray[np.int32]:
+        taker = np.full(len(where), NOBODY, np.int32)
+        left = np.ones(len(where), np.bool_)
+        for at, key in enumerate(self.keys):
+            if key.port == port:
+                hit = left & _takes(key, sample, where)
+                taker[hit] = at
+                left &= ~hit
+        return taker
+
+
+_ASK = -2
+"""Several listen on the port, or one on an address of its own: the address decides."""
+
+
+def _alone(keys: tuple[Key, ...]) -> NDArray[np.int32]:
+    rivals = defaultdict(list)
+    for at, key in enumerate(keys):
+        rivals[key.port].append(at)
+    table = np.full(65_536, NOBODY, np.int32)
+    for port, places in rivals.items():
+        key = keys[places[0]]
+        wildcard = len(places) == 1 and key in (Key(port, *ANY4), Key(port, *ANY6))
+        table[port] = places[0] if wildcard else _ASK
+    return table
+
+
+def _specific_first(key: Key) -> tuple[object, ...]:
+    return key.any_address, not key.interface, key[1:3] == ANY6, key
+
+
+def _keys_of(listening: NDArray[np.void]) -> list[Key]:
+    high, low = _halves(listening)
+    v6only = (listening["has"] & uapi.IS_V6ONLY) != 0
+    columns = (listening["idiag_sport"], high, low, listening["idiag_if"], v6only)
+    return [Key(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _takes(key: Key, sample: Locals, where: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Whether a listener takes what comes to the local address of these rows."""
+    v4 = sample.family[where] == uapi.AF_INET
+    hit = _address_fits(key, sample.table, where, v4)
+    if key.interface:
+        hit &= sample.table["idiag_if"][where] == key.interface
+    return hit
+
+
+def _address_fits(
+    key: Key, table: NDArray[np.void], where: NDArray[np.intp], v4: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Addresses are compared as they came, in both forms that IPv4 has: to bring a million into one form costs more."""
+    if key[1:3] == ANY6 and not key.v6only:
+        return np.ones(len(where), np.bool_)
+    v6 = np.flatnonzero(~v4)
+    high, low = _halves(table[where[v6]])
+    fits = v4.copy()
+    if key[1:3] == ANY4:
+        fits[v6] = (high == 0) & (low >> np.uint64(32) == 0xFFFF)
+    elif key[1:3] == ANY6:
+        fits[:] = False
+        fits[v6] = (high != 0) | (low >> np.uint64(32) != 0xFFFF)
+    else:
+        mapped = key.high == 0 and key.low >> 32 == 0xFFFF
+        fits &= (first_words(table, "idiag_src")[where] == key.low & 0xFFFFFFFF) if mapped else False
+        fits[v6] = (high == key.high) & (low == key.low)
+    return fits
+
+
+def first_words(table: NDArray[np.void], name: str) -> NDArray[np.uint32]:
+    """The first four bytes of every address in this column, which are all of an IPv4 one, as numbers."""
+    if not len(table):
+        return np.empty(0, np.uint32)
+    at = table.dtype.fields[name][1]  # type: ignore[index]  # it has fields
+    return np.ndarray(len(table), ">u4", table, at, table.strides)
+
+
+def _halves(table: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Local addresses as two host-order halves, IPv4 as IPv4-mapped."""
+    halves = np.ascontiguousarray(table["idiag_src"]).view(">u8").astype(np.uint64)
+    v4 = table["idiag_family"] == uapi.AF_INET
+    mapped = (halves[:, 0] >> np.uint64(32)) | np.uint64(_MAPPED)
+    return np.where(v4, np.uint64(0), halves[:, 0]), np.where(v4, mapped, halves[:, 1])

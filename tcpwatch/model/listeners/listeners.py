@@ -1,0 +1,239 @@
+"""The accept queue and the SYN queue of each listener, against their limits.
+
+For a listener the kernel tells the accept queue's depth as `idiag_rqueue` and its limit, min(listen()'s argument,
+somaxconn), as `idiag_wqueue`. The SYN queue is not told: its depth is the number of SYN_RCVD sockets with the
+listener's local address and port, its limit is the same backlog; without SYN cookies a quarter of tcp_max_syn_backlog
+is kept free besides (tcp_conn_request in net/ipv4/tcp_input.c; inet_connection_sock.c; sock_diag(7)).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.kernel.proc.owner_finder import Owner
+from tcpwatch.model.listeners.half_open import Requests
+from tcpwatch.model.listeners.listener_keys import Key, Listening
+from tcpwatch.model.listeners.waiting_connections import Waiting
+from tcpwatch.model.sockets.rows import Rows
+from tcpwatch.sample import Sample
+from tcpwatch.units import text
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Depth now, and the limit; None where the source does not tell. The kernel lets a queue hold limit + 1 (6.18)."""
+
+    depth: int | None
+    limit: int | None
+
+    @property
+    def share(self) -> float:
+        """What is used of the limit, 0 where it is not known; a limit of 0 counts as 1, since one connection fits."""
+        return 0.0 if self.depth is None or self.limit is None else self.depth / max(self.limit, 1)
+
+    @property
+    def over(self) -> bool:
+        """Past its limit, so that nothing more goes in."""
+        return self.depth is not None and self.limit is not None and self.depth > self.limit
+
+
+UNTOLD = Queue(None, None)
+
+
+class Cap(enum.Enum):
+    """Who sets a queue's limit; the value says it to people."""
+
+    SOMAXCONN = "net.core.somaxconn"
+    LISTEN = "listen()"
+    """The application's argument, or a somaxconn that was another when it called listen()."""
+    SYN_BACKLOG = "tcp_max_syn_backlog"
+    """Three quarters of it: without SYN cookies the last quarter is kept for proven peers."""
+    UNKNOWN = text.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One listening socket."""
+
+    cookie: int
+    family: int
+    local_address: str
+    local_port: int
+    owner: Owner | None
+    accept_queue: Queue
+    syn_queue: Queue
+    """Sockets that share an address and port (SO_REUSEPORT) share this figure: depth and limit are the group's."""
+    group: int
+    """Sockets in that group, 1 for a listener of its own."""
+    drops: int | None
+    """Segments dropped by this listener since it was opened; None where the source does not tell."""
+    drops_per_s: float | None
+    key: Key
+    """What the sockets of a group have in common."""
+    inode: int = 0
+    interface: str = ""
+    """The interface that it is bound to; empty for any."""
+    accept_peak: int | None = None
+    """The deepest that the accept queue was seen since the step before."""
+    syn_peak: int = 0
+    """The deepest that the SYN queue (of the group) was seen in the last steps: a flooded one loses half of its
+    members at once every 7 s or so."""
+    accept_cap: Cap = Cap.UNKNOWN
+    syn_cap: Cap = Cap.UNKNOWN
+    accepted_per_s: float | None = None
+    """Accepted by the group, as far as the polls saw it: what came and went between two is not counted."""
+    waiting: int = 0
+    """Connections in the group's accept queues that the table has."""
+    given_up: int = 0
+    """Of these, clients that have closed already."""
+    waiting_s: float | None = None
+    """How long the oldest of them has waited; None where nothing waits."""
+    waiting_longer: bool = False
+    """It waited when we came: `waiting_s` is the least."""
+    repeated: int = 0
+    """Half-open connections of the group whose SYN+ACK was repeated."""
+
+    @property
+    def endpoint(self) -> str:
+        """Local address and port, `*` for any address, `[::]` for any of IPv6 alone; as ss(8) has it."""
+        host = "*" if self.key.any_address and not self.key.v6only else self.local_address
+        return text.endpoint(host, self.local_port)
+
+    @property
+    def process(self) -> str:
+        """`nginx[1234]`; empty where the owner is not known."""
+        return str(self.owner) if self.owner else ""
+
+    @property
+    def accept_full(self) -> bool:
+        """The accept queue is at its limit, or was at some moment since the step before.
+
+        At and not over it: a slow application is often seen when it has just made room for one.
+        """
+        peak, limit = self.accept_peak, self.accept_queue.limit
+        return peak is not None and limit is not None and peak >= max(limit, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traffic:
+    """What one step found out about queues; per key where it says so, in the order of `listening.keys`."""
+
+    listening: Listening
+    requests: Requests
+    waiting: Waiting
+    accepted: NDArray[np.intp] | None
+    """Per key; None on the first step."""
+    syn_depth: NDArray[np.intp]
+    """Per key: half-open connections."""
+    syn_peak: NDArray[np.intp]
+    """Per key: the most that they were in the last steps, this one included."""
+
+    @property
+    def stray(self) -> int:
+        """Half-open connections whose listener has gone."""
+        return len(self.requests.row) - int(self.syn_depth.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the samples tell beside their tables."""
+
+    before: Mapping[int, int]
+    """Cookie → drops of the sample `elapsed_s` earlier."""
+    elapsed_s: float | None
+    queues: bool = True
+    """Without, the table's queues are no facts (psutil): all that is known is how many connections are half-open."""
+
+
+def listeners(rows: Rows, sample: Sample, traffic: Traffic, told: Told) -> tuple[Listener, ...]:
+    """Every listener of the sample, the fullest accept queue first, then by port."""
+    listening = traffic.listening
+    groups = _groups(rows, sample, traffic, told)
+    _, capped = _syn_limits(sample, listening)
+    mine = rows.take(listening.row)
+    found = []
+    for at, place in enumerate(listening.key.tolist()):
+        row, cookie, code = mine.table[at], int(mine.cookie[at]), int(mine.owner[at])
+        key, dropped = listening.keys[place], sample.drops.get(cookie)
+        queue = Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if told.queues else UNTOLD
+        cap = _accept_cap(queue.limit, sample.sysctls.get("somaxconn"))
+        found.append(
+            Listener(
+                cookie=cookie,
+                family=int(row["idiag_family"]),
+                local_address=text.address(row["idiag_src"].tobytes(), int(row["idiag_family"])),
+                local_port=key.port,
+                owner=mine.owners[code] if code >= 0 else None,
+                accept_queue=queue,
+                drops=dropped,
+                drops_per_s=_per_second(dropped, told.before.get(cookie), told.elapsed_s),
+                key=key,
+                inode=int(row["idiag_inode"]),
+                interface=mine.interfaces.get(key.interface, ""),
+                accept_peak=max(sample.peaks.get(cookie, 0), queue.depth) if queue.depth is not None else None,
+                accept_cap=cap,
+                syn_cap=Cap.SYN_BACKLOG if told.queues and capped[at] else cap,
+                **groups[place],
+            )
+        )
+    return tuple(
+        sorted(found, key=lambda one: (-one.accept_queue.share, one.local_port, one.local_address, one.cookie))
+    )
+
+
+def _groups(rows: Rows, sample: Sample, traffic: Traffic, told: Told) -> list[dict[str, Any]]:
+    """For each key what its sockets have in common."""
+    listening, waits = traffic.listening, traffic.waiting
+    keys = len(listening.keys)
+    sizes = np.bincount(listening.key, minlength=keys)
+    limits, _ = _syn_limits(sample, listening)
+    limit_of = np.bincount(listening.key, limits, keys).astype(np.intp).tolist()
+    depth, repeated = traffic.syn_depth.tolist(), traffic.requests.repeated(keys).tolist()
+    waiting = np.bincount(waits.key, minlength=keys).tolist()
+    given_up = np.bincount(waits.key[waits.given_up], minlength=keys).tolist()
+    oldest = waits.oldest(keys)
+    longer = np.zeros(keys, np.bool_)
+    longer[waits.key[~waits.seen_coming]] = True
+    accepted, elapsed_s = traffic.accepted, told.elapsed_s
+    return [
+        {
+            "group": int(sizes[at]),
+            "syn_queue": Queue(depth[at], limit_of[at] if told.queues else None),
+            "syn_peak": int(traffic.syn_peak[at]),
+            "repeated": repeated[at],
+            "waiting": waiting[at],
+            "given_up": given_up[at],
+            "waiting_s": max(0.0, rows.time - float(oldest[at])) if waiting[at] else None,
+            "waiting_longer": bool(longer[at]),
+            "accepted_per_s": float(accepted[at]) / elapsed_s if accepted is not None and elapsed_s else None,
+        }
+        for at in range(keys)
+    ]
+
+
+def _accept_cap(limit: int | None, somaxconn: int | None) -> Cap:
+    if limit is None or somaxconn is None:
+        return Cap.UNKNOWN
+    return Cap.SOMAXCONN if limit == somaxconn else Cap.LISTEN
+
+
+def _syn_limits(sample: Sample, listening: Listening) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The limit of each listening socket's SYN queue, and whether tcp_max_syn_backlog is what sets it."""
+    backlog = sample.table["idiag_wqueue"][listening.row].astype(np.float64)
+    most = sample.sysctls.get("tcp_max_syn_backlog")
+    if sample.sysctls.get("tcp_syncookies") != 0 or most is None:
+        return backlog, np.zeros(len(backlog), np.bool_)
+    unproven = most - (most >> 2)
+    return np.minimum(backlog, unproven), backlog > unproven
+
+
+def _per_second(now: int | None, then: int | None, elapsed_s: float | None) -> float | None:
+    if now is None or then is None or not elapsed_s:
+        return None
+    return ((now - then) & 0xFFFFFFFF) / elapsed_s  # sk_drops is a u32 that may wrap

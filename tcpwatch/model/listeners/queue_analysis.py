@@ -1,0 +1,114 @@
+"""Queues: what each step finds out about accept queues and SYN queues, and what it remembers for the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.listeners.half_open import HalfOpen, half_open, requests
+from tcpwatch.model.listeners.listener_keys import Key, Listening
+from tcpwatch.model.listeners.listeners import Listener, Told, Traffic, listeners
+from tcpwatch.model.listeners.queue_history import QueueHistory, QueueTrend
+from tcpwatch.model.listeners.waiting_connections import Waiting, accepted, nothing_waits, waiting
+from tcpwatch.model.sockets.join import Joined
+from tcpwatch.model.sockets.rows import Mark
+from tcpwatch.model.states import State
+from tcpwatch.sample import Sample
+
+LATELY_S = 10
+"""A flooded SYN queue loses half of its members at once every 7 s or so: how full it was is judged over so long."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueuesNow:
+    """The queues of one step."""
+
+    traffic: Traffic
+    listeners: tuple[Listener, ...]
+    trend: QueueTrend
+    half_open: HalfOpen
+    crowded: Mapping[Key, HalfOpen]
+    """As in View."""
+    arrivals_per_s: float | None
+
+
+class Queues:
+    """One thread calls `step`, once a sample."""
+
+    def __init__(self, crowded_share: float) -> None:
+        """From `crowded_share` of its limit on a SYN queue is looked at by itself."""
+        self._crowded_share = crowded_share
+        self._waiting: Waiting | None = None
+        self._unknown: frozenset[int] = frozenset()
+        self._history = QueueHistory()
+
+    @property
+    def unknown(self) -> frozenset[int]:
+        """Cookies of which the next sample should have tcp_info: after the first step, of what waited before it."""
+        return self._unknown
+
+    def step(self, joined: Joined, sample: Sample, before: Sample | None, rates: Mapping[str, float]) -> QueuesNow:
+        """`joined` is the sample joined with the one `before`; `rates` are the counters' between the two."""
+        told = "recv_queue" not in untold(sample.source.kind)
+        found = requests(joined.rows, sample, joined.listening)
+        now = waiting(joined, sample, self._waiting) if told else nothing_waits()
+        given = accepted(joined, sample, self._waiting, now) if told and self._waiting else None
+        self._unknown = now.unknown() if before is None else frozenset()
+        self._waiting = now
+        elapsed_s = sample.monotonic - before.monotonic if before else None
+        depth = found.depths(len(joined.listening.keys))
+        peak = self._remember(joined.listening, sample, depth, told)
+        traffic = Traffic(joined.listening, found, now, given, depth, peak)
+        facts = Told(before.drops if before else {}, elapsed_s, told)
+        listening = listeners(joined.rows, sample, traffic, facts)
+        whole = half_open(found)
+        return QueuesNow(
+            traffic,
+            listening,
+            self._history.trend(),
+            whole,
+            self._crowded(listening, traffic, whole),
+            _arrivals_per_s(joined, sample, rates, elapsed_s) if elapsed_s else None,
+        )
+
+    def _remember(self, listening: Listening, sample: Sample, depth: NDArray[np.intp], told: bool) -> NDArray[np.intp]:
+        """Add to the history; returns the deepest SYN queue of the last seconds, for each key."""
+        cookies = sample.cookie[listening.row].tolist()
+        accept = sample.table["idiag_rqueue"][listening.row].tolist()
+        peaks = [
+            max(now, sample.peaks.get(cookie, 0)) if told else math.nan
+            for now, cookie in zip(accept, cookies, strict=True)
+        ]
+        self._history.add(sample.monotonic, cookies, peaks, depth[listening.key].tolist())
+        deepest = np.zeros(len(depth), np.intp)
+        np.maximum.at(deepest, listening.key, self._history.syn_peaks(LATELY_S))
+        return deepest
+
+    def _crowded(self, listening: tuple[Listener, ...], traffic: Traffic, whole: HalfOpen) -> dict[Key, HalfOpen]:
+        keys = traffic.listening.keys
+        crowded = {}
+        for one in listening:
+            limit = one.syn_queue.limit
+            if limit is not None and one.syn_peak >= self._crowded_share * max(limit, 1) and one.key not in crowded:
+                mine = traffic.requests.of(keys.index(one.key))
+                crowded[one.key] = whole if mine is traffic.requests else half_open(mine)
+        return crowded
+
+
+def _arrivals_per_s(joined: Joined, sample: Sample, rates: Mapping[str, float], elapsed_s: float) -> float:
+    """SYNs per second that left a trace.
+
+    Half-open now and not before, finished since the step before without being seen, answered by a cookie, dropped.
+    ListenOverflows are left out: they count dropped last ACKs too.
+    """
+    new = (joined.rows.mark == Mark.NEW) & (sample.state == State.SYN_RCVD)
+    fresh = int(np.count_nonzero(new)) / elapsed_s
+    left = int(np.count_nonzero(joined.old_state == State.SYN_RCVD)) / elapsed_s
+    names = ("PassiveOpens", "SyncookiesSent", "SyncookiesRecv", "ListenDrops", "ListenOverflows")
+    opened, sent, returned, drops, overflows = (rates.get(name, 0.0) for name in names)
+    return fresh + max(0.0, opened - returned - left) + sent + max(0.0, drops - overflows)

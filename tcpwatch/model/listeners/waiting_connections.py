@@ -1,0 +1,111 @@
+"""Waiting: the connections that sit in accept queues, since when; and how many were accepted meanwhile.
+
+A connection of a listener that is established, or closed by its client already (CLOSE_WAIT), and has no inode has not
+been given to the application by accept() yet (tried on Linux 6.18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.model.listeners.listener_keys import NOBODY
+from tcpwatch.model.sockets.join import Joined
+from tcpwatch.model.states import State
+from tcpwatch.sample import Sample
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """Aligned columns, one entry a waiting connection, in the order of the sample's rows."""
+
+    row: NDArray[np.intp]
+    cookie: NDArray[np.uint64]
+    key: NDArray[np.int32]
+    """Index in Listening.keys: members of a SO_REUSEPORT group share it, and the kernel does not tell whose it is."""
+    since: NDArray[np.float64]
+    """Unix seconds of the first sample that had it waiting, or earlier where its tcp_info tells so."""
+    seen_coming: NDArray[np.bool_]
+    """It came after our first sample, so that `since` is its beginning, to one interval."""
+    given_up: NDArray[np.bool_]
+    """The client has closed already."""
+
+    def unknown(self) -> frozenset[int]:
+        """Cookies of some of those that waited when we came: their tcp_info tells how long at least."""
+        return frozenset(self.cookie[~self.seen_coming][:_ASKED].tolist())
+
+    def oldest(self, keys: int) -> NDArray[np.float64]:
+        """For each key the time since when the oldest has waited; infinity where nothing waits."""
+        found = np.full(keys, np.inf)
+        np.minimum.at(found, self.key, self.since)
+        return found
+
+
+_ASKED = 256
+"""Each costs a question to the kernel, 0.05 ms."""
+
+
+def nothing_waits() -> Waiting:
+    """Of a source that does not tell."""
+    none = np.empty(0, np.intp)
+    flags = none.astype(np.bool_)
+    return Waiting(none, none.astype(np.uint64), none.astype(np.int32), none.astype(np.float64), flags, flags)
+
+
+def waiting(joined: Joined, sample: Sample, before: Waiting | None) -> Waiting:
+    """What waits now; `before` is the same of the sample before, None for the first one."""
+    open_or_closed = (sample.state == State.ESTABLISHED) | (sample.state == State.CLOSE_WAIT)
+    row = np.flatnonzero(open_or_closed & (sample.inode == 0))
+    key = joined.listening.takers(sample, row)
+    row, key = row[key != NOBODY], key[key != NOBODY]
+    cookie = sample.cookie[row]
+    since = np.full(len(row), sample.time)
+    seen_coming = np.full(len(row), before is not None)
+    if before is not None:
+        known, at = _found(before.cookie, cookie)
+        since[known], seen_coming[known] = before.since[at], before.seen_coming[at]
+    for place in np.flatnonzero(np.isin(cookie, np.array(list(sample.tcp_info), np.uint64))).tolist():
+        since[place] = min(since[place], sample.time - _least_age_s(sample.tcp_info[int(cookie[place])]))
+    return Waiting(row, cookie, key, since, seen_coming, sample.state[row] == State.CLOSE_WAIT)
+
+
+def _least_age_s(info: Mapping[str, int]) -> float:
+    """What came last is no older than the connection.
+
+    The kernel lets `last_data_sent` begin with the connection (tcp_create_openreq_child), and whoever was not accepted
+    has sent nothing: it is the age itself.
+    """
+    return max(info.get(name, 0) for name in ("last_data_sent", "last_data_recv", "last_ack_recv")) / 1000
+
+
+def accepted(joined: Joined, sample: Sample, before: Waiting, now: Waiting) -> NDArray[np.intp]:
+    """How many connections accept() gave away since the sample before, for each key, as far as the samples tell.
+
+    Connections that came and went between the two are not among them: it is the least that happened.
+    """
+    _, at = _found(sample.cookie, before.cookie)
+    fresh = joined.changed[joined.old_state == State.SYN_RCVD]
+    row = np.concatenate((at, fresh, joined.new))
+    row = row[_ACCEPTED[sample.state[row]]]
+    still = np.zeros(len(sample.cookie), np.bool_)
+    still[now.row] = True
+    row = row[~still[row]]
+    key = joined.listening.takers(sample, row)
+    return np.bincount(key[key != NOBODY], minlength=len(joined.listening.keys))
+
+
+_ACCEPTED = np.ones(256, np.bool_)
+_ACCEPTED[[State.LISTEN, State.SYN_SENT, State.SYN_RCVD, State.CLOSED]] = False
+"""States in which a connection of a listener, if it does not wait, has been accepted."""
+
+
+def _found(sorted_: NDArray[Any], wanted: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Which of `wanted` are in the sorted array, and where those are."""
+    at = np.searchsorted(sorted_, wanted)
+    at[at == len(sorted_)] = 0
+    known = sorted_[at] == wanted if len(sorted_) else np.zeros(len(wanted), np.bool_)
+    return known, at[known]

@@ -1,0 +1,1 @@
+"""Filter, sort, group, and the rows of Timelines."""

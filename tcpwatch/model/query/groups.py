@@ -1,0 +1,188 @@
+"""Groups: sockets taken together by what they share, with totals; a million of them in a fraction of a second."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.arrays.group_by import Groups, grouped, mixed
+from tcpwatch.kernel.netlink.uapi import AF_INET
+from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
+from tcpwatch.model.sockets.rows import Rows
+from tcpwatch.model.states import State
+from tcpwatch.units import text
+
+TOP = 1_000
+"""Groups that are told; the largest."""
+
+
+class By(enum.Enum):
+    """What is shared; the value says it to people."""
+
+    PROCESS = "process"
+    PEER = "peer"
+    """Remote address."""
+    SERVICE = "service"
+    """Remote address and port."""
+    LOCAL_PORT = "local port"
+    STATE = "state"
+    CGROUP = "cgroup"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Sockets that share something."""
+
+    name: str
+    filter: str
+    """Selects them; empty where no filter can."""
+    sockets: int
+    established: int
+    recv_queue: int
+    """Bytes that wait to be read; listeners' queues, which count connections, left out."""
+    send_queue: int
+    """Bytes that are not acknowledged."""
+    rx_per_s: float | None
+    tx_per_s: float | None
+    """Bytes per second of those of which they are known; None where of none."""
+    retransmits_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouped:
+    """All groups of some rows."""
+
+    by: By
+    groups: tuple[Group, ...]
+    """The largest first, TOP at most."""
+    count: int
+    """Groups that there are."""
+    sockets: int
+
+
+def groups_of(rows: Rows, by: By) -> Grouped:
+    """These rows, grouped."""
+    found = grouped(_NUMBERS[by](rows))
+    size, first = found.size, found.first
+    bytes_counted = rows.state != State.LISTEN
+    established = found.sums(rows.state == State.ESTABLISHED)
+    unread = found.sums(np.where(bytes_counted, rows.table["idiag_rqueue"], 0).astype(np.int64))
+    unsent = found.sums(np.where(bytes_counted, rows.table["idiag_wqueue"], 0).astype(np.int64))
+    rx = _sums(found, rows.throughput.rx_per_s(rows.cookie))
+    tx = _sums(found, rows.throughput.tx_per_s(rows.cookie))
+    again = _sums(found, rows.throughput.retransmits_per_s(rows.cookie))
+    told = [
+        Group(
+            *_NAMES[by](rows, int(first[at])),
+            sockets=int(size[at]),
+            established=int(established[at]),
+            recv_queue=int(unread[at]),
+            send_queue=int(unsent[at]),
+            rx_per_s=_known(rx[at]),
+            tx_per_s=_known(tx[at]),
+            retransmits_per_s=_known(again[at]),
+        )
+        for at in np.argsort(-size, kind="stable")[:TOP].tolist()
+    ]
+    return Grouped(by, tuple(sorted(told, key=lambda one: (-one.sockets, one.name))), len(found), len(rows))
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _sums(found: Groups, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of what is known; NaN where nothing is."""
+    known = ~np.isnan(values)
+    sums = np.zeros(len(found))
+    if len(found):
+        sums = np.add.reduceat(np.where(known, values, 0.0)[found.order], found.start)
+        sums[found.sums(known) == 0] = np.nan
+    return sums
+
+
+def _owners(rows: Rows) -> NDArray[np.uint64]:
+    """Of those who hold several sockets in different company the first process counts."""
+    first = np.array([owner.processes[0].pid for owner in rows.owners] or [0], np.int64)
+    numbers = np.where(rows.owner >= 0, first[np.maximum(rows.owner, 0)], rows.owner.astype(np.int64))
+    return numbers.view(np.uint64)
+
+
+def _peers(rows: Rows) -> NDArray[np.uint64]:
+    """Remote addresses; an IPv4-mapped one is the same peer as the IPv4 address."""
+    raw = np.ascontiguousarray(rows.table["idiag_dst"])
+    words, halves = raw.view(">u4").reshape(-1, 4), raw.view("=u8").reshape(-1, 2)
+    v4 = rows.table["idiag_family"] == AF_INET
+    mapped = ~v4 & (words[:, 0] == 0) & (words[:, 1] == 0) & (words[:, 2] == 0xFFFF)
+    address = np.where(v4, words[:, 0], words[:, 3]).astype(np.uint64)
+    return np.where(v4 | mapped, address, mixed(mixed(halves[:, 0]) ^ halves[:, 1]))
+
+
+_NUMBERS: dict[By, Callable[[Rows], NDArray[np.uint64]]] = {
+    By.PROCESS: _owners,
+    By.PEER: _peers,
+    By.SERVICE: lambda rows: mixed(_peers(rows)) ^ rows.table["idiag_dport"].astype(np.uint64),
+    By.LOCAL_PORT: lambda rows: rows.table["idiag_sport"].astype(np.uint64),
+    By.STATE: lambda rows: rows.state.astype(np.uint64),
+    By.CGROUP: lambda rows: rows.table["cgroup_id"].astype(np.uint64),
+}
+
+Named = tuple[str, str]
+"""A group's name, and the filter that selects its sockets."""
+
+
+def _process(rows: Rows, at: int) -> Named:
+    code = int(rows.owner[at])
+    if code < 0:
+        return WHY_UNKNOWN[code], ""
+    process = rows.owners[code].processes[0]
+    return f"{process.name}[{process.pid}]", f"pid:{process.pid}"
+
+
+def _peer(rows: Rows, at: int) -> Named:
+    address = _address(rows, at)
+    return ("none: nobody is at the other end", "") if not _has_peer(rows, at) else (address, f"raddr:{address}")
+
+
+def _service(rows: Rows, at: int) -> Named:
+    address, port = _address(rows, at), int(rows.table["idiag_dport"][at])
+    if not _has_peer(rows, at):
+        return _peer(rows, at)
+    return text.endpoint(address, port), f"raddr:{address} rport:{port}"
+
+
+def _address(rows: Rows, at: int) -> str:
+    return text.address(rows.table["idiag_dst"][at].tobytes(), int(rows.table["idiag_family"][at]))
+
+
+def _has_peer(rows: Rows, at: int) -> bool:
+    return bool(rows.table["idiag_dport"][at])
+
+
+def _local_port(rows: Rows, at: int) -> Named:
+    port = int(rows.table["idiag_sport"][at])
+    return f"{port}", f"lport:{port}"
+
+
+def _state(rows: Rows, at: int) -> Named:
+    name = State(int(rows.state[at])).name
+    return name, f"state:{name}"
+
+
+def _cgroup(rows: Rows, at: int) -> Named:
+    number = int(rows.table["cgroup_id"][at])
+    return (f"{number}" if number else "none told: half-open and TIME_WAIT"), ""
+
+
+_NAMES: dict[By, Callable[[Rows, int], Named]] = {
+    By.PROCESS: _process,
+    By.PEER: _peer,
+    By.SERVICE: _service,
+    By.LOCAL_PORT: _local_port,
+    By.STATE: _state,
+    By.CGROUP: _cgroup,
+}

@@ -1,0 +1,41 @@
+"""Kinds of verdicts about half-open connections, and what a verdict says."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from tcpwatch.model.rules.finding import Severity
+
+
+class Kind(enum.Enum):
+    """What is going on, the most urgent first; the value says it to people."""
+
+    FLOOD = "flood"
+    SLOW_APPLICATION = "slow application"
+    """Behind a full accept queue honest clients stay half-open."""
+    BURST = "burst"
+    """A full SYN queue whose members answer: it is too short."""
+    GONE = "listener gone"
+    SLOW_CLIENTS = "slow clients"
+    """Most had their SYN+ACK repeated, and the queue has room."""
+    HELD_BACK = "held back"
+    """Most would have had their SYN+ACK repeated, and had not: TCP_DEFER_ACCEPT."""
+    UNTOLD = "unknown"
+    """The source does not tell what a verdict needs."""
+    QUIET = "quiet"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One verdict."""
+
+    kind: Kind
+    severity: Severity | None
+    """As of the findings; None where nothing is wrong."""
+    subject: str
+    """The listener that it is about, `*:443`; empty where it is about all."""
+    headline: str
+    """The numbers, in words."""
+    why: str
+    """A sentence or two."""

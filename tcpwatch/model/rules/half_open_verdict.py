@@ -1,0 +1,153 @@
+"""Verdict: what the half-open connections of the host, or of one listener, mean, in words with their numbers.
+
+It judges by the predicates of the rules (diagnosis/syn_queue.py), and goes along with the findings that a View shows,
+which are steadied over some steps: so the screen never says other than they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tcpwatch.config.thresholds import Thresholds
+from tcpwatch.model.listeners.half_open import HalfOpen
+from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.rules import syn_queue as rules
+from tcpwatch.model.rules.finding import Finding, Severity
+from tcpwatch.model.rules.half_open_calm import Shape, calm, closed
+from tcpwatch.model.rules.half_open_kinds import Kind, Verdict
+from tcpwatch.model.view import View
+from tcpwatch.units import text
+
+
+def verdict(view: View, key: Key | None = None) -> Verdict:
+    """About one listening address and port, or all of them."""
+    limits = view.thresholds
+    mine = [one for one in rules.groups(view) if key is None or one.key == key]
+    if key is not None and not mine:
+        return closed(view)
+    urgent = next(_urgent(mine, view, limits), None)
+    if key is None and (urgent is None or urgent.kind is not Kind.FLOOD):
+        urgent = _flood_without_a_listener(view, limits) or urgent
+    if urgent is not None:
+        return urgent
+    near = any(_is_near(one, view, limits) for one in mine)
+    if key is None:
+        return calm(Shape.of_all(view, near), view)
+    one = mine[0]
+    return _hidden_by_cookies(one, view, limits) or calm(Shape.of_one(one, members(view, key), near), view)
+
+
+def members(view: View, key: Key | None = None) -> HalfOpen | None:
+    """The half-open connections that a verdict is about; None where the View does not tell them apart (yet)."""
+    if key is None:
+        return view.half_open
+    if view.focus is not None and view.focus.key == key:
+        return view.focus.half_open
+    return view.crowded.get(key)
+
+
+# Where something is wrong: about one listener ----------------------------------------------------
+
+
+def _urgent(mine: list[Listener], view: View, limits: Thresholds) -> Iterator[Verdict]:
+    """What is wrong with these, the most urgent kind first, of one kind the deepest queue."""
+    mine = sorted(mine, key=lambda one: -(one.syn_queue.depth or 0))
+    for judge in (_flood, _slow_application, _burst):
+        yield from filter(None, (judge(one, view, limits) for one in mine))
+
+
+def _flood(one: Listener, view: View, limits: Thresholds) -> Verdict | None:
+    if not (rules.is_flooded(one, view, limits) or _is_shown("syn-flood", one, view)):
+        return None
+    why = (
+        "Most do not answer the SYN+ACK, though the application accepts: their addresses are spoofed, or they do not "
+        "mean to connect (RFC 4987)."
+    )
+    return Verdict(Kind.FLOOD, Severity.CRITICAL, one.endpoint, rules.flood_headline(one, view), why)
+
+
+def _slow_application(one: Listener, view: View, limits: Thresholds) -> Verdict | None:
+    behind = rules.backed_up(view, one, limits) or _is_shown("accept-queue-full", one, view)
+    if not behind or not (one.repeated or rules.is_full(one, view, limits)):
+        return None
+    fullest = max((it for it in view.listeners if it.key == one.key), key=lambda it: it.accept_queue.share)
+    over = any(it.accept_full for it in view.listeners if it.key == one.key)
+    headline = (
+        f"{text.count(one.syn_queue.depth)} half-open, {text.share(rules.repeated_share(one))} repeated, behind "
+        f"{text.count(fullest.accept_queue.depth)} of {text.count(fullest.accept_queue.limit)} waiting to be accepted"
+    )
+    why = (
+        f"{fullest.process or 'The application'} calls accept() too slowly: behind a full accept queue the last ACK of "
+        "honest clients is dropped."
+    )
+    severity = Severity.CRITICAL if over else Severity.WARNING
+    return Verdict(Kind.SLOW_APPLICATION, severity, one.endpoint, headline, why)
+
+
+def _burst(one: Listener, view: View, limits: Thresholds) -> Verdict | None:
+    full = rules.is_full(one, view, limits)
+    if not _is_near(one, view, limits) or rules.repeated_share(one) > limits.flood_repeated_share:
+        return None
+    headline = f"{rules.queue_headline(one, view)}, {text.share(rules.repeated_share(one))} repeated"
+    sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
+    if full and sent:
+        headline += f", {text.rate(returned)} of {text.rate(sent)} cookies/s returned"
+    now = "full" if full else "nearly full, or was a moment ago"
+    why = (
+        f"The SYN queue is {now}, but most answer: honest clients, more at once than it has room for. It is too short."
+    )
+    return Verdict(Kind.BURST, Severity.CRITICAL if full else Severity.WARNING, one.endpoint, headline, why)
+
+
+def _is_near(one: Listener, view: View, limits: Thresholds) -> bool:
+    """Whether syn-queue-full has something to say, or goes on to."""
+    near = one.syn_queue.share >= limits.syn_queue_share or rules.is_full(one, view, limits)
+    return near or _is_shown("syn-queue-full", one, view)
+
+
+def _is_shown(rule: str, one: Listener, view: View) -> bool:
+    """Whether there is a finding about this listener; it stays for some steps after its condition has gone."""
+    names = {_name(finding) for finding in view.findings if finding.rule == rule}
+    # `*:443` may be two listeners, one for each family: then it is the fuller one's.
+    return one.endpoint in names and all(
+        one.syn_peak >= other.syn_peak for other in view.listeners if other.endpoint == one.endpoint
+    )
+
+
+def _name(finding: Finding) -> str:
+    """The listener's endpoint; a member of a SO_REUSEPORT group has its inode behind it."""
+    return finding.subject.name.partition(" inode ")[0] if finding.subject.kind == "listener" else ""
+
+
+# Where cookies hide which listener it is ---------------------------------------------------------
+
+
+def _flood_without_a_listener(view: View, limits: Thresholds) -> Verdict | None:
+    shown = next((finding for finding in view.findings if finding.rule == "syn-flood"), None)
+    unnamed = rules.cookies_unreturned(view, limits) and not any(
+        rules.is_full(one, view, limits) for one in rules.groups(view)
+    )
+    if unnamed:
+        return Verdict(Kind.FLOOD, Severity.CRITICAL, "", rules.cookies_headline(view), _FEW_RETURN)
+    if shown is not None:
+        subject = _name(shown)
+        return Verdict(Kind.FLOOD, Severity.CRITICAL, subject, shown.headline, _FEW_RETURN if not subject else _LATELY)
+    return None
+
+
+_FEW_RETURN = (
+    "SYNs are answered by cookies, of which few come back as the last ACK: their senders are spoofed, or do not mean "
+    "to connect (RFC 4987)."
+)
+_LATELY = "It was so a moment ago; the listener has been closed since."
+
+
+def _hidden_by_cookies(one: Listener, view: View, limits: Thresholds) -> Verdict | None:
+    """A flood of the host may be one of this listener, and its SYN queue cannot tell."""
+    found = _flood_without_a_listener(view, limits)
+    if found is None or found.subject:
+        return None
+    headline = f"{text.count(one.syn_queue.depth)} half-open here, {found.headline}"
+    why = "The host is flooded, and cookies leave no trace in a SYN queue: whether it is this listener cannot be seen."
+    return Verdict(Kind.UNTOLD, Severity.WARNING, one.endpoint, headline, why)

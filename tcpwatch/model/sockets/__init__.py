@@ -1,0 +1,1 @@
+"""The sockets of a sample, joined to the sample before: rows, throughput, totals."""

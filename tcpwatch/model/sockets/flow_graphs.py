@@ -1,0 +1,194 @@
+"""FlowGraphs: the figures of a few flows over time, kept while somebody watches them.
+
+A graph holds all of a flow's watched life in SLOTS slots. When they are full, each two become one of twice the length:
+of the rates the mean, weighted by the time that each stands for, so that their sum stays the bytes that went; of the
+queues the longer, so that a burst is not lost; of round trip time and congestion window the later, as a poll would
+have told it. What a poll tells stands for the time since the poll before; a time in which nobody watched stays empty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.sockets.rows import Rows
+from tcpwatch.model.states import State
+from tcpwatch.sample import Sample
+
+SLOTS = 256
+SLOT_S = 1.0
+"""Of a young graph."""
+KEPT = 64
+"""Graphs that are kept, watched or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowGraph:
+    """Columns of equal length, one value a slot, oldest first; NaN where nothing was told."""
+
+    begin: float
+    """Unix seconds of the first slot."""
+    slot_s: float
+    """Seconds a slot; grows as the flow gets older, so that its whole watched life fits."""
+    rx_bytes_per_s: tuple[float, ...] = ()
+    tx_bytes_per_s: tuple[float, ...] = ()
+    rtt_us: tuple[float, ...] = ()
+    cwnd: tuple[float, ...] = ()
+    """Segments."""
+    recv_queue: tuple[float, ...] = ()
+    send_queue: tuple[float, ...] = ()
+    """Bytes."""
+
+
+class FlowGraphs:
+    """The graphs of the flows that are, or lately were, watched: those watched last stay."""
+
+    def __init__(self, kept: int = KEPT, slots: int = SLOTS) -> None:
+        """`slots` is even."""
+        self._kept, self._slots = kept, slots
+        self._flows: dict[int, _Flow] = {}
+        """The least recently watched first."""
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def step(self, sample: Sample, rows: Rows, watched: frozenset[int]) -> None:
+        """Take what this sample tells of the flows that are watched; the graph of one that has gone stays as it is."""
+        for cookie in self._flows.keys() - watched:
+            self._flows[cookie].leave()
+        for cookie in watched:
+            flow = self._flows.pop(cookie, None)
+            told = _told(sample, rows, cookie)
+            if told is not None:
+                flow = flow or _Flow(sample.time, sample.monotonic, self._slots)
+                flow.add(sample.monotonic, told)
+            if flow is not None:
+                self._flows[cookie] = flow
+        while len(self._flows) > self._kept:
+            del self._flows[next(iter(self._flows))]
+
+    def of(self, cookie: int) -> FlowGraph | None:
+        """The graph of this flow, None where it was never watched, or so long ago that its graph was dropped."""
+        flow = self._flows.get(cookie)
+        return flow.graph() if flow else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one sample tells of one flow; NaN where it does not."""
+
+    received: float
+    acked: float
+    """Bytes since the flow began."""
+    levels: NDArray[np.float64]
+    """rtt_us, cwnd, recv_queue, send_queue."""
+
+
+def _told(sample: Sample, rows: Rows, cookie: int) -> _Told | None:
+    info, at = sample.tcp_info.get(cookie), rows.find(cookie)
+    if at is None and info is None:
+        return None
+    info = info or {}
+    rtt, cwnd = _field(info, "rtt") or np.nan, _field(info, "snd_cwnd")  # an RTT of 0 was not measured yet
+    queues = (np.nan, np.nan)
+    # A socket in TIME_WAIT has no queues: the kernel sends 0.
+    if at is not None and rows.state[at] != State.TIME_WAIT and "recv_queue" not in untold(sample.source.kind):
+        queues = float(rows.table["idiag_rqueue"][at]), float(rows.table["idiag_wqueue"][at])
+    return _Told(_field(info, "bytes_received"), _field(info, "bytes_acked"), np.array([rtt, cwnd, *queues]))
+
+
+def _field(info: Mapping[str, int], name: str) -> float:
+    return float(info[name]) if name in info else np.nan
+
+
+_RATES, _LAST, _MOST, _SECONDS = slice(0, 2), slice(2, 4), slice(4, 6), 6
+"""Rows of a flow's values: rx and tx, RTT and window, the queues, and the seconds for which the rates stand."""
+
+
+class _Flow:
+    def __init__(self, time: float, monotonic: float, slots: int) -> None:
+        self._time, self._monotonic = time, monotonic
+        self._slot_s = SLOT_S
+        self._values = _empty(slots)
+        self._used = 0
+        self._last: tuple[float, _Told] | None = None
+        """Monotonic seconds and figures of the sample before; None where it was not watched then."""
+
+    def leave(self) -> None:
+        """Nobody watches it now."""
+        self._last = None
+
+    def add(self, now: float, told: _Told) -> None:
+        """What a sample at `now` (monotonic seconds) told."""
+        begun = self._last[0] if self._last else now
+        while self._slot(now) >= self._values.shape[1]:
+            self._halve()
+        if self._last and now > begun:
+            self._add_rates(begun, now, _rates(self._last[1], told, now - begun))
+        before, last = self._slot(begun), self._slot(now)
+        # The slot of the sample before has what that one told, unless this one falls into it too.
+        self._add_levels(slice(min(before + 1, last), last + 1), told.levels)
+        self._used = max(self._used, last + 1)
+        self._last = now, told
+
+    def graph(self) -> FlowGraph:
+        """As it is now."""
+        rx, tx, rtt, cwnd, receive, send = (tuple(row) for row in self._values[:_SECONDS, : self._used].tolist())
+        return FlowGraph(self._time, self._slot_s, rx, tx, rtt, cwnd, receive, send)
+
+    def _slot(self, monotonic: float) -> int:
+        """A slot has its last moment and not its first: a poll tells of the time before it."""
+        return max(0, math.ceil((monotonic - self._monotonic) / self._slot_s) - 1)
+
+    def _add_rates(self, begun: float, now: float, rates: NDArray[np.float64]) -> None:
+        """Give each slot between the two its part."""
+        for at in range(self._slot(begun), self._slot(now) + 1):
+            starts = self._monotonic + at * self._slot_s
+            seconds = min(now, starts + self._slot_s) - max(begun, starts)
+            if seconds > 0 and not np.isnan(rates).all():
+                part = np.array([*rates, *[np.nan] * 4, seconds])
+                self._values[:, at] = _merged(self._values[:, at, None], part[:, None])[:, 0]
+
+    def _add_levels(self, where: slice, levels: NDArray[np.float64]) -> None:
+        here = self._values[2:_SECONDS, where]
+        later = levels[:, None]
+        here[:2] = np.where(np.isnan(later[:2]), here[:2], later[:2])
+        here[2:] = np.fmax(here[2:], later[2:])
+
+    def _halve(self) -> None:
+        halved = _merged(self._values[:, 0::2], self._values[:, 1::2])
+        self._values = np.concatenate((halved, _empty(halved.shape[1])), axis=1)
+        self._slot_s *= 2
+        self._used = (self._used + 1) // 2
+
+
+def _rates(before: _Told, told: _Told, seconds: float) -> NDArray[np.float64]:
+    grown = np.array([told.received - before.received, told.acked - before.acked])
+    grown[grown < 0] = np.nan  # TCP_REPAIR may set them back
+    return grown / seconds
+
+
+def _empty(slots: int) -> NDArray[np.float64]:
+    values = np.full((_SECONDS + 1, slots), np.nan)
+    values[_SECONDS] = 0
+    return values
+
+
+def _merged(one: NDArray[np.float64], later: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Two slots as one, as the top of this file says."""
+    merged = np.empty_like(one)
+    seconds = np.stack((one[_SECONDS], later[_SECONDS]))[:, None]
+    both = np.stack((one[_RATES], later[_RATES]))
+    weight = np.where(np.isnan(both), 0.0, seconds)
+    total = weight.sum(axis=0)
+    bytes_gone = (np.nan_to_num(both) * weight).sum(axis=0)
+    merged[_RATES] = np.where(total > 0, bytes_gone / np.where(total > 0, total, 1.0), np.nan)
+    merged[_LAST] = np.where(np.isnan(later[_LAST]), one[_LAST], later[_LAST])
+    merged[_MOST] = np.fmax(one[_MOST], later[_MOST])
+    merged[_SECONDS] = one[_SECONDS] + later[_SECONDS]
+    return merged

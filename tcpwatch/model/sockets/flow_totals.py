@@ -1,0 +1,255 @@
+"""FlowTotals: how many flows open and end, how long they lived and what they carried, from complete data.
+
+Figures are counted in classes, twenty to a decade, so that a percentile is within 6 % of the truth, a histogram by
+decades is exact, and a minute at 10,000 flows a second takes no more memory than one at ten.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.arrays.group_by import mixed
+from tcpwatch.model.lifecycle.archive import Past
+from tcpwatch.model.lifecycle.tracker import Lived
+from tcpwatch.model.states import Role
+from tcpwatch.units import text
+
+WINDOW_S = 60.0
+TOP = 20
+"""Services and processes that are told apart in a View."""
+_SLOT_S = 5.0
+_NEW_GROUPS = 500
+"""Groups that are given a name in one step; the flows of the others are in the total alone."""
+_GROUPS = 20_000
+DECADES = tuple(10**power for power in range(9))
+"""Where the parts of a histogram end, in ms or bytes: each holds what is below, and not below the one before."""
+_PER_DECADE = 20
+_LEAST = 1e-3
+"""Of the figures' units (ms, bytes): what is below is as good as nothing."""
+_CLASSES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a figure is distributed: percentiles and extremes, to within 6 %; None where there was none."""
+
+    count: int = 0
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    least: float | None = None
+    most: float | None = None
+    histogram: tuple[int, ...] = ()
+    """Counts by decade, as DECADES tell: below 1 ms or byte, from there to below 10, ..., from 100,000,000 on: 10 of
+    them; empty where nothing was counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of one service, one process, or all."""
+
+    name: str
+    """`:443`, `10.0.0.7:5432`, `nginx[12]`; empty for all."""
+    opened_per_s: float
+    ended_per_s: float
+    lifetime_ms: Spread
+    """From the first state to the end of the full socket: without TIME_WAIT."""
+    bytes: Spread
+    """Received and sent, of one flow."""
+    exact: float = 1.0
+    """Share of the lifetimes whose both ends are exact, by the trace; the others are at most what is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTotals:
+    """Of the last `window_s` seconds."""
+
+    window_s: float
+    all: Totals
+    by_service: tuple[Totals, ...] = ()
+    """The busiest first."""
+    by_process: tuple[Totals, ...] = ()
+
+
+class Tally:
+    """Counts, step by step."""
+
+    def __init__(self) -> None:
+        self._slots: deque[_Slot] = deque()
+        self._services = _Names()
+        self._processes = _Names()
+
+    def step(self, monotonic: float, lived: Lived | None, past: Past) -> FlowTotals:
+        """Add one step; `past` tells who the owners are."""
+        if not self._slots or monotonic >= self._slots[-1].begin + _SLOT_S:
+            self._slots.append(_Slot(monotonic))
+        while len(self._slots) > 1 and self._slots[1].begin <= monotonic - WINDOW_S:
+            self._slots.popleft()
+        self._forget()
+        if lived is not None and (len(lived.opened) or len(lived.ended)):
+            self._add(self._slots[-1], lived, past)
+        window_s = max(monotonic - self._slots[0].begin, 1e-3)
+        if not any(slot.counts for slot in self._slots):  # an idle host costs nothing
+            return FlowTotals(window_s, Totals("", 0.0, 0.0, Spread(), Spread()))
+        whole, *_ = self._totals("all", window_s, [""])
+        return FlowTotals(
+            window_s,
+            whole,
+            tuple(self._totals("service", window_s, self._services.names)),
+            tuple(self._totals("process", window_s, self._processes.names)),
+        )
+
+    def _forget(self) -> None:
+        """Begin anew with names, where there were very many."""
+        for kind, names in (("service", self._services), ("process", self._processes)):
+            if len(names.names) >= _GROUPS:
+                names.clear()
+                for slot in self._slots:
+                    slot.counts = {key: counts for key, counts in slot.counts.items() if key[0] != kind}
+
+    def _add(self, slot: _Slot, lived: Lived, past: Past) -> None:
+        ended = lived.ended
+        life_ms = 1000 * (ended["end"] - ended["begin"] + ended["begin_slack"])
+        exact = (ended["begin_slack"] == 0) & (ended["end_slack"] == 0)
+        info, told = ended["info"], ended["told"] != 0
+        carried = (info["tcpi_bytes_received"] + info["tcpi_bytes_sent"]).astype(np.float64)
+        life, size = _classes(life_ms), _classes(np.where(told, carried, np.nan))
+        services = self._services.of_services
+        processes = self._processes.of_processes
+        for name, opened, over in (
+            ("all", np.zeros(len(lived.opened), np.int64), np.zeros(len(ended), np.int64)),
+            ("service", services(lived.opened, lived.opened_role), services(ended["row"], ended["role"])),
+            ("process", processes(lived.opened_owner, past), processes(ended["owner"], past)),
+        ):
+            for what, group, classes in (
+                ("opened", opened, np.zeros(len(opened), np.int64)),
+                ("ended", over, np.zeros(len(over), np.int64)),
+                ("exact", over[exact], np.zeros(np.count_nonzero(exact), np.int64)),
+                ("life", over, life),
+                ("bytes", over, size),
+            ):
+                slot.add((name, what), group, classes)
+
+    def _totals(self, name: str, window_s: float, names: Sequence[str]) -> list[Totals]:
+        sums = {what: _sum([slot.counts.get((name, what)) for slot in self._slots]) for what in _FIGURES}
+        ended, opened = (dict(zip(*_by_group(sums[what]), strict=True)) for what in ("ended", "opened"))
+        exact = dict(zip(*_by_group(sums["exact"]), strict=True))
+        busiest = sorted(ended | opened, key=lambda group: (-ended.get(group, 0), -opened.get(group, 0), group))[:TOP]
+        if name == "all":
+            busiest = [0]
+        told = []
+        for group in busiest:
+            life = _spread(sums["life"], group)
+            share = exact.get(group, 0) / life.count if life.count else 1.0
+            opened_per_s, ended_per_s = (it.get(group, 0) / window_s for it in (opened, ended))
+            carried = _spread(sums["bytes"], group)
+            told.append(Totals(names[group], opened_per_s, ended_per_s, life, carried, min(share, 1.0)))
+        return told
+
+
+_FIGURES = ("opened", "ended", "exact", "life", "bytes")
+_Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""group * _CLASSES + class, ascending, and how often each came."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    begin: float
+    """Monotonic seconds."""
+    counts: dict[tuple[str, str], _Counts] = field(default_factory=dict)
+
+    def add(self, key: tuple[str, str], group: NDArray[np.int64], classes: NDArray[np.int64]) -> None:
+        """Count these; negative groups or classes are none."""
+        wanted = (group >= 0) & (classes >= 0)
+        numbers, counts = np.unique(group[wanted] * _CLASSES + classes[wanted], return_counts=True)
+        self.counts[key] = _sum([self.counts.get(key), (numbers, counts)])
+
+
+def _sum(parts: Sequence[_Counts | None]) -> _Counts:
+    there = [part for part in parts if part is not None]
+    if not there:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    if len(there) == 1:
+        return there[0]
+    numbers, inverse = np.unique(np.concatenate([part[0] for part in there]), return_inverse=True)
+    counts = np.concatenate([part[1] for part in there])
+    return numbers, np.bincount(inverse, weights=counts, minlength=len(numbers)).astype(np.int64)
+
+
+def _by_group(counts: _Counts) -> tuple[list[int], list[int]]:
+    groups, first = np.unique(counts[0] // _CLASSES, return_index=True)
+    return groups.tolist(), (np.add.reduceat(counts[1], first).tolist() if len(first) else [])
+
+
+def _classes(figures: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The class of each figure; -1 for NaN."""
+    # The least bit more, so that 10 bytes are not below 10, however logarithms are rounded.
+    logs = np.log10(np.maximum(figures, _LEAST) / _LEAST) * _PER_DECADE + 1e-9
+    return np.where(np.isnan(figures), -1, np.minimum(np.nan_to_num(logs), _CLASSES - 1)).astype(np.int64)
+
+
+def _value(number: int | np.integer) -> float:
+    """The middle of a class."""
+    return float(_LEAST * 10 ** ((int(number) + 0.5) / _PER_DECADE)) if number else 0.0
+
+
+def _spread(counts: _Counts, group: int) -> Spread:
+    low, high = np.searchsorted(counts[0], (group * _CLASSES, (group + 1) * _CLASSES))
+    classes, many = counts[0][low:high] - group * _CLASSES, counts[1][low:high]
+    total = int(many.sum())
+    if not total:
+        return Spread()
+    upto = np.cumsum(many)
+    p50, p90, p99 = (_value(classes[np.searchsorted(upto, share * total)]) for share in (0.5, 0.9, 0.99))
+    decade = np.searchsorted(DECADES, [_value(number) for number in classes], side="right")
+    histogram = np.bincount(decade, weights=many, minlength=len(DECADES) + 1).astype(int).tolist()
+    return Spread(total, p50, p90, p99, _value(classes[0]), _value(classes[-1]), tuple(histogram))
+
+
+class _Names:
+    """Groups as numbers, and what people call them."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[int, int] = {}
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.names, self._numbers = [], {}
+
+    def of_services(self, table: NDArray[np.void], role: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Of each socket: a local port that is served, or a remote address and port that is called."""
+        served = role == Role.SERVER
+        halves = np.ascontiguousarray(table["idiag_dst"]).view("=u8").reshape(-1, 2)
+        remote = mixed(mixed((halves[:, 0] ^ table["idiag_dport"].astype(np.uint64)).astype(np.uint64)) ^ halves[:, 1])
+        keys = np.where(served, table["idiag_sport"].astype(np.uint64), remote)
+
+        def name(at: int) -> str:
+            if served[at]:
+                return f":{int(table['idiag_sport'][at])}"
+            address = text.address(table["idiag_dst"][at].tobytes(), int(table["idiag_family"][at]))
+            return text.endpoint(address, int(table["idiag_dport"][at]))
+
+        return self._of(keys, name)
+
+    def of_processes(self, codes: NDArray[np.int32], past: Past) -> NDArray[np.int64]:
+        """Of each owner's code."""
+        groups = self._of(np.maximum(codes, 0).astype(np.uint64), lambda at: str(past.owner(int(codes[at])) or ""))
+        return np.where(codes >= 0, groups, -1)
+
+    def _of(self, keys: NDArray[np.uint64], name: Callable[[int], str]) -> NDArray[np.int64]:
+        distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        numbers, new = np.full(len(distinct), -1, np.int64), 0
+        for at, key in enumerate(distinct.tolist()):
+            number = self._numbers.get(key)
+            if number is None and new < _NEW_GROUPS:
+                new += 1
+                number = self._numbers[key] = len(self.names)
+                self.names.append(name(int(first[at])))
+            numbers[at] = -1 if number is None else number
+        return numbers[inverse]

@@ -1,0 +1,87 @@
+"""`tcpwatch list` for people: aligned columns, as wide as they need to be or as the terminal has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.model.columns.columns import BY_KEY, Column, untold
+from tcpwatch.model.sockets.rows import Rows
+from tcpwatch.model.states import FACTS, State
+from tcpwatch.model.view import View
+from tcpwatch.report.ansi import BOLD, PHASE_COLOURS, cells, fitted, painted
+from tcpwatch.report.list_json import blocks
+
+SHOWN = (
+    "state", "local", "remote", "recv_queue", "send_queue", "owner", "timers", "retransmits", "role", "user_or_uid",
+)  # fmt: skip
+"""What one look can tell; ages need several."""
+GAP = "  "
+
+Widths = list[tuple[Column, int]]
+
+
+def as_text(
+    view: View, order: NDArray[np.intp], width: int | None = None, exact: bool = False, colour: bool = False
+) -> Iterator[str]:
+    """A header line, then a line per row, in pieces of many lines; `width` None: as wide as it needs.
+
+    The rows become text twice, once to be measured: so the columns fit and the memory stays small.
+    """
+    columns = [BY_KEY[key] for key in SHOWN if key not in untold(view.sample.source.kind)]
+    natural = [cells(column.title) for column in columns]
+    for block in blocks(view.rows, order):
+        widest = [max(map(cells, _texts(column, block, exact))) for column in columns]
+        natural = list(map(max, natural, widest))
+    layout = arrange(list(zip(columns, natural, strict=True)), width)
+    yield painted(_line([column.title for column, _ in layout], layout), BOLD, colour) + "\n"
+    for block in blocks(view.rows, order):
+        yield _lines(block, layout, exact, colour)
+
+
+def arrange(natural: Widths, room: int | None) -> Widths:
+    """The columns that fit into `room` cells, and their widths.
+
+    Each gets its own width where it can; else those that may be shortened are; else the least important ones leave.
+    """
+    if room is None:
+        return natural
+    least = [(column, min(width, column.width)) for column, width in natural]
+    while len(least) > 1 and _total(least) > room:
+        least.remove(max(reversed(least), key=lambda one: one[0].priority))  # of equals the last, so State stays
+    spare, wanted, given = room - _total(least), dict(natural), dict(least)
+    for column, _ in sorted(least, key=lambda one: one[0].priority):
+        more = max(0, min(spare, wanted[column] - given[column]))
+        given[column] += more
+        spare -= more
+    if spare < 0:  # one column is left and even that has too little room
+        given = {column: max(1, room) for column in given}
+    return [(column, given[column]) for column, _ in least]
+
+
+def _total(widths: Widths) -> int:
+    return sum(width for _, width in widths) + len(GAP) * (len(widths) - 1)
+
+
+def _texts(column: Column, rows: Rows, exact: bool) -> list[str]:
+    return [column.show(value, exact) for value in column.values(rows)]
+
+
+def _lines(rows: Rows, layout: Widths, exact: bool, colour: bool) -> str:
+    texts = [_texts(column, rows, exact) for column, _ in layout]
+    lines = [_line(row, layout) for row in zip(*texts, strict=True)]
+    if colour:
+        codes = [_STATE_COLOURS[state] for state in rows.state.tolist()]
+        end = layout[0][1]  # the state comes first
+        lines = [painted(line[:end], code, True) + line[end:] for line, code in zip(lines, codes, strict=True)]
+    return "\n".join(lines) + "\n"
+
+
+_STATE_COLOURS = {int(state): PHASE_COLOURS.get(FACTS[state].phase.value) for state in State}
+
+
+def _line(texts: tuple[str, ...] | list[str], layout: Widths) -> str:
+    parts = [fitted(words, width, column.right) for words, (column, width) in zip(texts, layout, strict=True)]
+    return GAP.join(parts).rstrip()

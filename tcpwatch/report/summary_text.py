@@ -1,0 +1,132 @@
+"""`tcpwatch summary` for people: states with bars, listeners with their queues, the counters that moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tcpwatch.exporters import totals_text
+from tcpwatch.model.listeners.listeners import Listener, Queue
+from tcpwatch.model.states import FACTS, LIFE_ORDER
+from tcpwatch.model.view import View
+from tcpwatch.report import check
+from tcpwatch.report.ansi import BOLD, FULL_COLOUR, PHASE_COLOURS, bar, fitted, painted
+from tcpwatch.report.summary_json import rfc3339
+from tcpwatch.units import text
+
+WIDTH = 80
+"""Cells of a line where no terminal says otherwise."""
+LISTENERS_SHOWN = 20
+"""The fullest come first; --json has them all."""
+_NAME, _NUMBER, _QUEUE, _DROPS, _OWNER = 13, 11, 17, 9, 13
+
+
+def as_text(
+    view: View,
+    rates: Mapping[str, float] | None = None,
+    width: int | None = None,
+    exact: bool = False,
+    colour: bool = False,
+) -> str:
+    """The summary, drawn for `width` cells; `rates` None: it was looked at once only."""
+    room = min(width or WIDTH, 120)
+    parts = [
+        _head(view),
+        [check.line(finding, colour) for finding in view.findings],
+        _states(view, room, exact, colour),
+        _limits(view, exact),
+        [] if rates is None else _flows(view, room),
+        _listeners(view, room, colour),
+        [] if rates is None else _rates(rates, colour),
+    ]
+    return "\n".join("".join(f"{line.rstrip()}\n" for line in part) for part in parts if part)
+
+
+def _head(view: View) -> list[str]:
+    sample = view.sample
+    source = sample.source
+    lines = [f"{sample.host} · {source.kind} · {source.privilege} · {rfc3339(sample.time)}"]
+    missing = [*source.missing, sample.completeness.words]
+    if any(missing):
+        lines.append("incomplete: " + ", ".join(filter(None, missing)))
+    return lines
+
+
+def _states(view: View, room: int, exact: bool, colour: bool) -> list[str]:
+    most = max(1, *view.counts.values())
+    cells = max(0, room - 2 - _NAME - _NUMBER - 2)
+    lines = [painted("Sockets".ljust(_NAME + 2) + text.count(len(view.rows), exact).rjust(_NUMBER), BOLD, colour)]
+    for state in LIFE_ORDER:
+        count, code = view.counts.get(state, 0), PHASE_COLOURS.get(FACTS[state].phase.value)
+        name = painted(state.name.ljust(_NAME), code, colour)
+        drawn = painted(bar(count / most, cells), code, colour)
+        lines.append(f"  {name}{text.count(count, exact).rjust(_NUMBER)}  {drawn}")
+    return lines
+
+
+def _limits(view: View, exact: bool) -> list[str]:
+    figures = (("half-open", view.half_open.count, None), ("TIME_WAIT", view.time_wait.value, view.time_wait.limit))
+    lines = []
+    for name, value, limit in figures:
+        of = f" of {text.count(limit, exact)} ({text.share(value, limit)})" if limit else ""
+        lines.append(f"  {name.ljust(_NAME)}{text.count(value, exact).rjust(_NUMBER)}{of}")
+    return lines
+
+
+def _flows(view: View, room: int) -> list[str]:
+    """`flows  opened 61/s  ended 60/s  life p50 12 ms  p90 340 ms  p99 1.2 s`, where that is known.
+
+    Then `shortest 2.1 ms  longest 17 m`, below `p50` where both do not fit in a line.
+    """
+    if view.flows is None:
+        return []
+    totals = view.flows.all
+    words = [f"{name} {totals_text.lifetime(totals, figure)}" for name, figure in totals_text.LIFE]
+    few, extremes = ("  ".join(some) for some in (words[:-2], words[-2:]))
+    head = f"flows  opened {text.rate(totals.opened_per_s)}/s  ended {text.rate(totals.ended_per_s)}/s  life "
+    line = f"{head}{few}  {extremes}"
+    return [line] if len(line) <= room else [head + few, " " * len(head) + extremes]
+
+
+def _listeners(view: View, room: int, colour: bool) -> list[str]:
+    shown = view.listeners[:LISTENERS_SHOWN]
+    rest = 2 + 2 * _QUEUE + _DROPS + 2
+    name = max(20, min(max([len(one.endpoint) for one in shown], default=0), room - rest - _OWNER))
+    owner = max(_OWNER, room - rest - name)
+    title = "Listeners".ljust(name + 2) + "accept queue".rjust(_QUEUE) + "SYN queue".rjust(_QUEUE)
+    lines = [painted(f"{title}{'drops'.rjust(_DROPS)}  process", BOLD, colour)]
+    for one in shown:
+        end = fitted(one.endpoint, name)
+        accept, syn = _queue(one.accept_queue, colour), _queue(one.syn_queue, colour)
+        lines.append(f"  {end}{accept}{syn}{text.count(one.drops).rjust(_DROPS)}  {fitted(_owner(one), owner)}")
+    if len(view.listeners) > len(shown):
+        lines.append(f"  … and {len(view.listeners) - len(shown):,} more (--json has all of them)")
+    return lines
+
+
+def _queue(queue: Queue, colour: bool) -> str:
+    words = text.UNKNOWN
+    if queue.depth is not None:
+        words = f"{queue.depth:,} of {text.UNKNOWN if queue.limit is None else f'{queue.limit:,}'}"
+    words = words.rjust(_QUEUE)
+    return painted(words, FULL_COLOUR if queue.share >= 1 else None, colour)
+
+
+def _owner(one: Listener) -> str:
+    if one.owner is None:
+        return text.UNKNOWN
+    first, *others = one.owner.processes
+    return f"{first.name}[{first.pid}]" + (f" +{len(others)}" if others else "")
+
+
+def _rates(rates: Mapping[str, float], colour: bool) -> list[str]:
+    """The counters that moved, the fastest first."""
+    moved = sorted((name for name, rate in rates.items() if rate > 0), key=lambda name: (-rates[name], name))
+    lines = [painted("Counters that moved, per second", BOLD, colour)]
+    wide = max(map(len, moved), default=0)
+    lines += [f"  {name.ljust(wide)}{_rate(rates[name]).rjust(_NUMBER)}" for name in moved]
+    return lines if moved else [*lines, "  none"]
+
+
+def _rate(per_second: float) -> str:
+    """Of a counter that moved: never 0."""
+    return text.rate(per_second) if per_second >= 0.1 else "<0.1"

@@ -1,0 +1,48 @@
+"""GroupTable: one row per group of sockets; each kind of grouping keeps the place of its cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+
+from tcpwatch.model.query.groups import By, Grouped
+from tcpwatch.screens.connections.group_columns import SOCKETS, GroupRow, columns_for, rows_of
+from tcpwatch.widgets.table.record_table import RecordTable
+
+
+class GroupTable(RecordTable[GroupRow]):
+    """Shows a Grouped; the cursor is on a group."""
+
+    def __init__(self) -> None:
+        super().__init__(columns_for(By.PROCESS), lambda row: row.identity, sort=SOCKETS.key, reverse=True)
+        self._by = By.PROCESS
+        self._left: dict[By, Hashable | None] = {}
+        """What the cursor was on when another grouping came."""
+        self._some_hidden = False
+
+    def show_groups(self, grouped: Grouped, untold: Collection[str], filtered: bool, empty: Sequence[str] = ()) -> None:
+        """Show these; `filtered`: a filter hides sockets, and with them perhaps groups."""
+        if grouped.by is not self._by:
+            self._turn_to(grouped.by)
+        self._some_hidden = filtered
+        self.show_columns(columns_for(grouped.by, untold))
+        self.show(rows_of(grouped), empty)
+
+    def _turn_to(self, by: By) -> None:
+        self._left[self._by] = self._held
+        self._by, self._cursor = by, 0
+        self._held, self._hidden = self._left.get(by), None
+        self.scroll_to(y=0, animate=False)
+
+    def row_of(self, identity: Hashable) -> GroupRow | None:
+        """The row of this group, where it is shown."""
+        place = self._place(identity)
+        return None if place is None else self.records[place]
+
+    # As CursorTable asks
+
+    def _hides(self, identity: Hashable) -> bool:
+        return self._some_hidden
+
+    @property
+    def _question(self) -> Hashable:
+        return self._by

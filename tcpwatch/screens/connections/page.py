@@ -1,0 +1,290 @@
+"""Connections: one row per socket, filtered and sorted; or one row per group of sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+
+from tcpwatch.exporters.csv_groups import csv_lines, values_of
+from tcpwatch.exporters.csv_sockets import csv_blocks
+from tcpwatch.model.columns.columns import IN_TABLE, untold
+from tcpwatch.model.query.arrangement import Arrangement
+from tcpwatch.model.view import View
+from tcpwatch.screens.connections.group_table import GroupTable
+from tcpwatch.screens.connections.groups import Way, about_groups, how_many, not_opened, title_line, why_empty
+from tcpwatch.screens.connections.socket_table import SocketTable
+from tcpwatch.screens.shared.arranger import Answer, Arranged, Arranger, Grouping, Request
+from tcpwatch.screens.shared.export import export_name
+from tcpwatch.screens.shared.filter_line import FilterLine
+from tcpwatch.screens.shared.page import FlowSelected
+from tcpwatch.screens.shared.table_page import TablePage
+from tcpwatch.units.printable import printable
+from tcpwatch.units.text import count
+from tcpwatch.widgets.lines import Line, Lines
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.sections import Section
+from tcpwatch.widgets.table.cursor_table import CursorTable, choosing_line
+
+AT_ONCE = 5_000
+"""Rows that are arranged in the UI's loop, in some milliseconds; more of them are left to a thread."""
+
+
+class Delivered(Message):
+    """The thread has an answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class ConnectionsPage(TablePage):
+    """Title, table, filter line. While a new arrangement is made, the one before stays on screen."""
+
+    DEFAULT_CSS = "ConnectionsPage { height: 1fr; layout: vertical; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("a", "group(1)", "group"),
+        Binding("A", "group(-1)", "group the other way round", show=False),
+        Binding("escape", "leave_group", "back to groups"),
+        Binding("escape", "clear_filter", "take the filter away", show=False),
+        Binding("escape", "ungroup", "back to single sockets", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._view: View | None = None
+        self.table: SocketTable = SocketTable()
+        self.groups = GroupTable()
+        self.groups.display = self.groups.can_focus = False
+        self.grouping: Grouping | None = None
+        """What the table of groups shows."""
+        self._way = Way()
+        """What is wanted; what is on screen follows when it has been computed."""
+        self._arranger = Arranger(Request.arranged, lambda answer: self.post_message(Delivered(answer)))
+        self._asked = self._shown = 0
+        self._gone = 0
+        """Number of the last request before a person went elsewhere: its answer is of no use any more."""
+
+    def compose(self) -> ComposeResult:
+        """As Textual asks."""
+        yield _Title()
+        yield self.table
+        yield self.groups
+        yield FilterLine()
+
+    def on_unmount(self) -> None:
+        """The thread goes with the page."""
+        self._arranger.stop()
+
+    # What is shown
+
+    @property
+    def on_screen(self) -> CursorTable[Any]:
+        """As TablePage asks."""
+        return self.groups if self.groups.display else self.table
+
+    @property
+    def _untold(self) -> frozenset[str]:
+        return untold(self._view.sample.source.kind) if self._view is not None else frozenset()
+
+    def show(self, view: View) -> None:
+        """As Page asks."""
+        self._view = view
+        unknown = self._untold
+        self.table.show_columns([column for column in IN_TABLE if column.key not in unknown])
+        self.refilter()
+
+    def show_names(self, exact: bool) -> None:
+        """As Page asks."""
+        self.table.show_exact(exact)
+        self.groups.show_exact(exact)
+
+    def about(self) -> Sequence[Section]:
+        """For the help."""
+        return about_groups() if self.groups.display else ()
+
+    def refilter(self) -> None:
+        """As TablePage asks; also for other rows, another order, or other groups."""
+        view, table = self._view, self.table
+        if view is None:
+            return
+        self._asked += 1
+        request = Request(self._asked, view.rows, view.closed, self.filter, table.column, table.reverse, self._way.by)
+        if len(view.rows) + len(view.closed) <= AT_ONCE:
+            self._show(request.number, request.arranged())
+        else:
+            self._arranger.ask(request)
+
+    def on_delivered(self, message: Delivered) -> None:
+        """The thread's answer; a later one may have been shown already, or something else be wanted now."""
+        message.stop()
+        request, answer = message.answer
+        if isinstance(answer, Exception):
+            raise answer
+        if request.number > max(self._shown, self._gone):
+            self._show(request.number, answer)
+
+    def _show(self, number: int, arranged: Arranged) -> None:
+        self._shown = number
+        if isinstance(arranged, Arrangement):
+            self.table.show(arranged)
+            self._bring(self.table, self.groups)
+        else:
+            self.grouping = arranged
+            self.groups.show_groups(arranged.grouped, self._untold, bool(arranged.filter.text), why_empty(arranged))
+            self._bring(self.groups, self.table)
+        self._redraw_title()
+
+    def _bring(self, table: CursorTable[Any], other: CursorTable[Any]) -> None:
+        """Have this table on screen, and the keys where the other one had them."""
+        if table.display:
+            return
+        had_keys = self.screen.focused is other
+        table.display = table.can_focus = True
+        if had_keys:
+            self.screen.set_focus(table, scroll_visible=False)
+        other.display = other.can_focus = False
+        self.refresh_bindings()
+
+    def _redraw_title(self) -> None:
+        self.query_one(_Title).redraw()
+
+    # Groups
+
+    def _go(self, filter_text: str | None = None) -> None:
+        """Go where the way leads, perhaps with another filter. Till it is computed, what was shown before stays."""
+        self._gone, before = self._asked, self.filter
+        if filter_text is not None:
+            super().set_filter(filter_text)
+        if self.filter == before:  # else there is a message
+            self.refilter()
+        self.refresh_bindings()
+
+    def set_filter(self, text: str) -> None:
+        """Show the single sockets that pass, as somebody asks who is not on this page."""
+        self._way.forget()
+        self._go(text)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Esc has one meaning at a time; `a` is a letter like others while one is typed."""
+        if action in ("leave_group", "clear_filter", "ungroup"):
+            return self._way.allows(action, self.filter.text)
+        return super().check_action(action, parameters) and (action != "group" or self.on_screen.has_focus)
+
+    def action_group(self, step: int) -> None:
+        """Group in the next way, or the one before."""
+        self._way.turn(step, self.filter.text, self._untold)
+        self._go()
+
+    def action_leave_group(self) -> None:
+        """Show the groups again among which it was."""
+        self._go(self._way.leave())
+
+    def action_clear_filter(self) -> None:
+        """Show all, grouped as they are."""
+        self._go("")
+
+    def action_ungroup(self) -> None:
+        """Show single sockets."""
+        self._way.forget()
+        self._go()
+
+    def _open_group(self, identity: Hashable) -> None:
+        row = self.groups.row_of(identity)
+        if row is None:
+            return
+        if row.group.filter:
+            self._go(self._way.enter(row, self.filter.text))
+        else:
+            self.notify(not_opened(row.group), severity="warning", markup=False)
+
+    # What a person does
+
+    def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
+        """Another order, perhaps."""
+        message.stop()
+        shown = self.table.arrangement
+        if message.table is self.table and (
+            shown is None or (shown.column, shown.reverse) != (self.table.column, self.table.reverse)
+        ):
+            self.refilter()
+        self._redraw_title()
+
+    def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
+        """Enter on a row."""
+        message.stop()
+        if message.table is self.groups:
+            self._open_group(message.identity)
+        elif isinstance(message.identity, int):  # the cookie
+            self.post_message(FlowSelected(message.identity))
+
+    def action_export(self) -> None:
+        """Write the live rows, or the groups, that are shown into a file in the current directory."""
+        if self.groups.display:
+            self._export_groups()
+            return
+        shown, view = self.table.arrangement, self._view
+        if shown is None or view is None:
+            return
+        what = f"{count(shown.shown)} sockets"
+        if shown.shown > AT_ONCE:
+            self.notify(f"writing {what} …", markup=False)
+        live = shown.order[shown.order < len(shown.rows)]
+        self.export(export_name(time.time()), what, csv_blocks(shown.rows, live, self._untold))
+
+    def _export_groups(self) -> None:
+        rows = list(self.groups.records)
+        if rows and self.grouping is not None:
+            self.export(export_name(time.time(), "groups"), how_many(self.grouping), csv_lines(rows, self._untold))
+
+    def action_copy(self) -> None:
+        """Copy the row under the cursor: all columns, exact, with tabs between them."""
+        table = self.table
+        if self.groups.display:
+            if self.groups.record is None:
+                return
+            cells: Sequence[object] = list(values_of(self.groups.record, self._untold).values())
+        elif table.arrangement is None or table.cursor_cookie is None:
+            return
+        else:
+            cells = table.arrangement.lines(table.cursor, table.cursor + 1, IN_TABLE, exact=True)[0].cells
+        self.app.copy_to_clipboard("\t".join(map(str, cells)))
+        self.notify("row copied", markup=False)
+
+
+class _Title(Lines, can_focus=False):
+    """Shown of total, filter, sort; or, while a column is chosen, which keys do it."""
+
+    DEFAULT_CSS = "_Title { height: 1; overflow: hidden; }"
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks."""
+        page = self.parent
+        if not isinstance(page, ConnectionsPage):
+            return [()]
+        if page.on_screen.choosing:
+            return [choosing_line(page.on_screen.sorting, colours)]
+        if page.groups.display and page.grouping is not None:
+            return [title_line(page.grouping, page.groups.sorting, colours)]
+        return [_of_sockets(page.table, colours)]
+
+
+def _of_sockets(table: SocketTable, colours: Palette) -> Line:
+    shown = table.arrangement
+    if shown is None:
+        return ()
+    of_all = f"{count(shown.shown)} of " if shown.filter.text else ""
+    ended = f" · {count(len(shown) - shown.shown)} closed" if len(shown) > shown.shown else ""
+    pieces = [(f" {of_all}{count(shown.total)} sockets", colours.strong)]
+    if shown.filter.text:
+        pieces += [(" · filter ", colours.dim), (printable(shown.filter.text), colours.plain)]
+    pieces += [
+        (" · sort ", colours.dim),
+        (f"{table.column.title} {table.sorting.arrow}", colours.plain),
+        (ended, colours.dim),
+    ]
+    return tuple(pieces)

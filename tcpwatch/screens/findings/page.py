@@ -1,0 +1,115 @@
+"""Findings in full: what is wrong, the evidence, why, and what to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from tcpwatch.model.rules.finding import Figure, Finding
+from tcpwatch.model.view import View
+from tcpwatch.screens.shared.finding_lines import SIGNS, rule_words, severity_style
+from tcpwatch.screens.shared.header_line import HeaderLine
+from tcpwatch.screens.shared.shell import shell
+from tcpwatch.units import text
+from tcpwatch.widgets.footer_line import FooterLine
+from tcpwatch.widgets.lines import Line, rule
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.reader import Reader
+from tcpwatch.widgets.sections import Entry, Section, column_lines
+
+
+class FindingsScreen(Screen[None], inherit_bindings=False):
+    """Opened with `w` on the Overview; lies on top of it and follows the Views."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,w", "back", "back")]
+
+    def __init__(self, first: Finding | None) -> None:
+        """`first` is the one that was under the cursor; it is told first."""
+        super().__init__()
+        self._findings = _Findings(first)
+
+    def compose(self) -> ComposeResult:
+        """As Textual asks."""
+        yield HeaderLine()
+        yield self._findings
+        yield FooterLine()
+
+    def on_mount(self) -> None:
+        """Follow the app."""
+        self._findings.focus()
+        self.watch(self.app, "view", self._findings.show)
+
+    def action_back(self) -> None:
+        """Close."""
+        self.dismiss()
+
+
+class _Findings(Reader):
+    """The text."""
+
+    def __init__(self, first: Finding | None) -> None:
+        super().__init__()
+        self._first = first
+        self._shown: Sequence[Finding] = ()
+
+    def show(self, view: View | None) -> None:
+        """Take over what this View says."""
+        if view is not None:
+            chosen = (self._first.rule, self._first.subject) if self._first else None
+            self._shown = sorted(view.findings, key=lambda one: (one.rule, one.subject) != chosen)
+            self.redraw()
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks."""
+        lines: list[Line] = [rule("Findings", width, colours)]
+        if not self._shown:
+            return [*lines, (), (("   Nothing is wrong any more, as far as the rules can tell.", colours.plain),)]
+        for finding in self._shown:
+            lines += _finding_lines(finding, width, colours, shell(self).exact)
+        return lines
+
+
+def _finding_lines(finding: Finding, width: int, colours: Palette, exact: bool) -> list[Line]:
+    style = severity_style(finding.severity, colours)
+    head = (
+        (f" {SIGNS[finding.severity]} {finding.severity.name.lower()}  ", style),
+        (rule_words(finding), colours.strong),
+        (f"  {finding.subject}", colours.plain),
+    )
+    told = [
+        Section("What", [Entry("", finding.headline)]),
+        Section("Why", [Entry("", finding.why)]),
+        Section("What to do", [Entry("", line) for line in finding.advice]),
+        Section("Evidence", [Entry(_label(name), _told(figure, exact))
+                             for name, figure in finding.evidence.items()], 24),
+        Section("The sockets concerned", [Entry("filter", finding.filter or "none")], 6),
+    ]  # fmt: skip
+    return [head, *column_lines(told, width, colours), ()]
+
+
+def _label(name: str) -> str:
+    """`largest_24_share` is that of the largest /24."""
+    words = (f"/{word}" if word.isdigit() else word for word in name.split("_"))
+    return " ".join(words).replace("syn ", "SYN ") if not name.startswith("tcp_") else name
+
+
+def _told(figure: Figure, exact: bool) -> str:
+    value, unit = figure
+    if value is None:
+        return text.UNKNOWN
+    if isinstance(value, str):
+        return value
+    if unit == "s":
+        return text.duration(value)
+    number = (
+        text.share(value)
+        if unit == "share"
+        else text.rate(value)
+        if isinstance(value, float)
+        else text.count(value, exact)
+    )
+    return number if unit == "share" else f"{number} {unit}".rstrip()

@@ -1,0 +1,124 @@
+"""One flow: all that is known of it, live, and the last facts when it has closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from tcpwatch.model.view import View
+from tcpwatch.screens.flow.blocks import flow_blocks, headline
+from tcpwatch.screens.flow.facts import Facts, learned
+from tcpwatch.screens.flow.strip import FlowStrip
+from tcpwatch.screens.shared.header_line import HeaderLine
+from tcpwatch.screens.shared.shell import shell
+from tcpwatch.widgets.blocks import in_columns
+from tcpwatch.widgets.footer_line import FooterLine
+from tcpwatch.widgets.lines import Line, Lines, fit
+from tcpwatch.widgets.palette import Palette, palette
+from tcpwatch.widgets.reader import Reader
+
+
+class FlowScreen(Screen[None], inherit_bindings=False):
+    """Opened with Enter on a connection."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "back"),
+        Binding("c", "copy", "copy"),
+    ]
+
+    def __init__(self, cookie: int) -> None:
+        super().__init__()
+        self._title, self._strip, self._flow = _Title(), FlowStrip(), _Flow(cookie)
+        self._cookie = cookie
+
+    def compose(self) -> ComposeResult:
+        """As Textual asks."""
+        yield HeaderLine()
+        yield self._title
+        yield self._strip
+        yield self._flow
+        yield FooterLine()
+
+    def on_mount(self) -> None:
+        """Ask for the flow's detail, and follow."""
+        shell(self).watch_flows(frozenset([self._cookie]))
+        self._flow.focus()
+        self.watch(self.app, "view", self._show)
+        self.watch(self.app, "exact", self._flow.redraw, init=False)
+
+    def _show(self, view: View | None) -> None:
+        self._flow.show(view)
+        facts = self._flow.facts
+        self._title.show(facts)
+        self._strip.show(facts.story.stretches if facts else (), self._flow.now)
+
+    def on_unmount(self) -> None:
+        """Ask for it no longer."""
+        shell(self).watch_flows(frozenset())
+
+    def action_back(self) -> None:
+        """Close."""
+        self.dismiss()
+
+    def action_copy(self) -> None:
+        """Everything on this screen, as plain text."""
+        self.app.copy_to_clipboard(self._flow.as_text())
+        self.notify("Copied, where the terminal allows it.", markup=False, timeout=2)
+
+
+class _Title(Lines):
+    """Which flow it is; stays when the facts are scrolled."""
+
+    DEFAULT_CSS = "_Title { height: 1; overflow: hidden; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._facts: Facts | None = None
+
+    def show(self, facts: Facts | None) -> None:
+        """Draw what these are about."""
+        self._facts = facts
+        self.redraw()
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks."""
+        title = fit(headline(self._facts, width - 2), width - 2) if self._facts else ""
+        return [((f" {title}", colours.strong),)]
+
+
+class _Flow(Reader):
+    """The facts of one flow."""
+
+    def __init__(self, cookie: int) -> None:
+        super().__init__()
+        self._cookie = cookie
+        self.facts: Facts | None = None
+        self.now = 0.0
+        """Unix seconds of the last sample."""
+
+    def show(self, view: View | None) -> None:
+        """Take over what this View knows of the flow."""
+        if view is None:
+            return
+        self.now = view.sample.time
+        self.facts = learned(self.facts, view, self._cookie)
+        self.redraw()
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks."""
+        if self.facts is None:
+            return [(), (("   This flow is not in the kernel's table any more.", colours.plain),)]
+        return in_columns(flow_blocks(self.facts, self.now, colours, shell(self).exact), width, colours)
+
+    def as_text(self) -> str:
+        """All facts in one column of plain text."""
+        if self.facts is None:
+            return ""
+        lines = [headline(self.facts)]
+        for block in flow_blocks(self.facts, self.now, palette(self.app), shell(self).exact):
+            lines += ["", f"{block.title} {block.head}".rstrip(), *(f"  {line}" for line in block.plain())]
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,164 @@
+"""tcp_info in words: every field that the kernel sent, with its unit, grouped as one reads it.
+
+Source: include/uapi/linux/tcp.h and net/ipv4/tcp.c (tcp_get_info) of Linux 6.18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tcpwatch.model.states import State
+from tcpwatch.units import text
+from tcpwatch.widgets.sections import Entry, Section
+
+_NEVER_U4 = 0xFFFF_FFFF
+_NO_THRESHOLD = 0x7FFF_FFFF
+_NO_RATE = 0xFFFF_FFFF_FFFF_FFFF
+
+Show = Callable[[int, bool], str]
+"""(value, exact) → text."""
+
+
+def _us(value: int, exact: bool) -> str:
+    if exact or value < 1000:
+        return f"{value:,} µs"
+    return f"{value / 1000:,.1f} ms" if value < 1_000_000 else text.duration(value / 1e6)
+
+
+def _min_rtt(value: int, exact: bool) -> str:
+    return text.UNKNOWN if value == _NEVER_U4 else _us(value, exact)
+
+
+def _ms(value: int, exact: bool) -> str:
+    return f"{value:,} ms" if exact or value < 1000 else text.duration(value / 1000)
+
+
+def _bytes(value: int, exact: bool) -> str:
+    size = text.size(value, exact)
+    return f"{size} B" if size[-1].isdigit() else f"{size}B"
+
+
+def _rate(value: int, exact: bool) -> str:
+    return "no limit" if value == _NO_RATE else f"{_bytes(value, exact)}/s"
+
+
+def _count(value: int, exact: bool) -> str:
+    return text.count(value, exact)
+
+
+def _segments(value: int, exact: bool) -> str:
+    return f"{text.count(value, exact)} segments"
+
+
+def _threshold(value: int, exact: bool) -> str:
+    return "none yet" if value >= _NO_THRESHOLD else _segments(value, exact)
+
+
+def _state(value: int, exact: bool) -> str:
+    return State(value).name if value in State._value2member_map_ else str(value)
+
+
+_CA_STATES = ("open", "disorder", "window reduced", "recovery", "loss")
+
+
+def _ca_state(value: int, exact: bool) -> str:
+    return _CA_STATES[value] if value < len(_CA_STATES) else str(value)
+
+
+_OPTIONS = ("timestamps", "SACK", "window scale", "ECN", "ECN seen", "SYN data", "µs timestamps", "fast open")
+
+
+def _options(value: int, exact: bool) -> str:
+    return ", ".join(name for bit, name in enumerate(_OPTIONS) if value >> bit & 1) or "none"
+
+
+def _shift(value: int, exact: bool) -> str:
+    return f"× {1 << value:,}"
+
+
+def _yes(value: int, exact: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _never_told(value: int, exact: bool) -> str:
+    return text.UNKNOWN
+
+
+_FASTOPEN_FAILED = ("no failure", "no cookie", "data not acknowledged", "SYN repeated")
+
+
+def _fastopen(value: int, exact: bool) -> str:
+    return _FASTOPEN_FAILED[value] if value < len(_FASTOPEN_FAILED) else str(value)
+
+
+GROUPS: tuple[tuple[str, tuple[tuple[str, str, Show], ...]], ...] = (
+    ("Round trip", (
+        ("rtt", "smoothed", _us), ("rttvar", "variation", _us), ("min_rtt", "smallest", _min_rtt),
+        ("rcv_rtt", "receiver's", _us), ("rto", "retransmit in", _us), ("ato", "delayed ACK", _us),
+    )),
+    ("Congestion", (
+        ("ca_state", "state", _ca_state), ("snd_cwnd", "window", _segments),
+        ("snd_ssthresh", "slow start to", _threshold),
+        ("unacked", "unacknowledged", _segments), ("sacked", "SACKed", _segments), ("lost", "lost", _segments),
+        ("retrans", "repeated now", _segments), ("fackets", "forward ACKed", _segments),
+        ("reordering", "reordering", _segments), ("reord_seen", "reordered", _count),
+        ("delivered", "delivered", _segments), ("delivered_ce", "with ECN mark", _segments),
+    )),
+    ("Rates", (
+        ("delivery_rate", "delivery", _rate), ("pacing_rate", "pacing", _rate),
+        ("max_pacing_rate", "pacing limit", _rate), ("delivery_rate_app_limited", "app-limited", _yes),
+    )),
+    ("What limits it", (
+        ("busy_time", "busy sending", _us), ("rwnd_limited", "by peer window", _us),
+        ("sndbuf_limited", "by send buffer", _us),
+    )),
+    ("Repeats", (
+        ("retransmits", "timeouts now", _count), ("backoff", "backoff", _count), ("probes", "window probes", _count),
+        ("total_retrans", "repeated in all", _segments), ("bytes_retrans", "repeated", _bytes),
+        ("dsack_dups", "needless (DSACK)", _count), ("rehash", "new paths tried", _count),
+        ("total_rto", "timeouts", _count), ("total_rto_recoveries", "recoveries", _count),
+        ("total_rto_time", "time in them", _ms),
+    )),
+    ("Sent", (
+        ("bytes_sent", "sent", _bytes), ("bytes_acked", "acknowledged", _bytes), ("segs_out", "segments", _count),
+        ("data_segs_out", "with data", _count), ("notsent_bytes", "not sent yet", _bytes),
+        ("snd_wnd", "peer's window", _bytes), ("snd_mss", "segment size", _bytes),
+        ("last_data_sent", "last data", _ms), ("last_ack_sent", "last ACK", _never_told),  # "not remembered, sorry"
+    )),
+    ("Received", (
+        ("bytes_received", "received", _bytes), ("segs_in", "segments", _count),
+        ("data_segs_in", "with data", _count), ("rcv_ooopack", "out of order", _count),
+        ("rcv_wnd", "our window", _bytes), ("rcv_space", "buffer tuned to", _bytes),
+        ("rcv_ssthresh", "window limit", _bytes), ("rcv_mss", "segment size", _bytes),
+        ("last_data_recv", "last data", _ms), ("last_ack_recv", "last ACK", _ms),
+    )),
+    ("Agreed", (
+        ("state", "state", _state), ("options", "options", _options), ("fastopen_client_fail", "fast open", _fastopen),
+        ("snd_wscale", "send scale", _shift), ("rcv_wscale", "receive scale", _shift),
+        ("pmtu", "path MTU", _bytes), ("advmss", "MSS told", _bytes),
+    )),
+)  # fmt: skip
+"""Title, and (the kernel's name without tcpi_, label, how to show it)."""
+
+_AGO = frozenset({"last_data_sent", "last_data_recv", "last_ack_recv"})
+_KNOWN = frozenset(name for _, fields in GROUPS for name, _, _ in fields)
+
+
+def info_sections(info: Mapping[str, int], exact: bool = False) -> list[Section]:
+    """All groups; a field that was not sent is `–`, one that is not known here stands under its own name."""
+    sections = [
+        Section(title, [_entry(info, name, label, show, exact) for name, label, show in fields], 16)
+        for title, fields in GROUPS
+    ]
+    strange = sorted(set(info) - _KNOWN)
+    if strange:
+        sections.append(Section("Further", [Entry(name, f"{info[name]:,}") for name in strange], 16))
+    return sections
+
+
+def _entry(info: Mapping[str, int], name: str, label: str, show: Show, exact: bool) -> Entry:
+    value = info.get(name)
+    if value is None:
+        return Entry(label, text.UNKNOWN, note=name)
+    ago = " ago" if name in _AGO else ""
+    return Entry(label, show(value, exact) + ago, note=name)

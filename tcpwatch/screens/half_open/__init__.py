@@ -1,0 +1,1 @@
+"""The Half-open screen."""

@@ -1,0 +1,159 @@
+"""Where the blocks of the half-open screen stand: below one another, in two columns, or in three."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+
+from tcpwatch.model.listeners.half_open import HalfOpen
+from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.listeners.syn_sources import TOP, Sources
+from tcpwatch.model.rules.half_open_verdict import members, verdict
+from tcpwatch.model.rules.syn_queue import groups
+from tcpwatch.model.view import View
+from tcpwatch.screens.half_open import blocks, source_lists
+from tcpwatch.screens.half_open.source_lists import Place
+from tcpwatch.units import text
+from tcpwatch.widgets.charts.area import LOWEST
+from tcpwatch.widgets.lines import Line, rule
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.sections import GUTTER, side_by_side
+
+TWO_FROM, THREE_FROM = 72, 120
+"""Widths from which on blocks stand in two columns, and in three."""
+_FEWEST_SOURCES, _MOST_QUEUES, _HIGHEST_CHART = 4, 8, 16
+_TALL = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose half-open connections are shown: all listeners', or those of one."""
+
+    view: View
+    key: Key | None = None
+    name: str = ""
+    """The listener's; it stays when the listener has gone."""
+
+    @property
+    def one(self) -> Listener | None:
+        """The listener; None where it is all of them, or it has gone."""
+        return next((one for one in groups(self.view) if one.key == self.key), None) if self.key else None
+
+    @property
+    def found(self) -> HalfOpen | None:
+        """What there is to draw; None where the View does not have it (yet)."""
+        return members(self.view, self.key)
+
+    @property
+    def sources(self) -> Sources | None:
+        """As `found`."""
+        return self.found.sources if self.found else None
+
+    @property
+    def steps(self) -> list[Key | None]:
+        """What `l` steps through: all, then by port each with half-open connections or a nearly full queue, and it."""
+        crowded = self.view.crowded
+        some = [it.key for it in groups(self.view) if it.syn_queue.depth or it.key in crowded or it.key == self.key]
+        return [None, *sorted(some)]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """For a screen of this size."""
+
+    width: int
+    height: int
+    colours: Palette
+    exact: bool
+
+    @property
+    def count(self) -> int:
+        """Columns."""
+        return 3 if self.width >= THREE_FROM else 2 if self.width >= TWO_FROM else 1
+
+    @property
+    def cells(self) -> int:
+        """Of each column."""
+        return (self.width - GUTTER * (self.count - 1)) // self.count
+
+    def above(self, it: Subject) -> list[Line]:
+        """All but sources and charts; so many lines whatever the figures are."""
+        said = verdict(it.view, it.key)
+        return [
+            self._title(it),
+            *blocks.verdict_lines(said, it.key is None, self.width, self.colours),
+            *self._queues(it),
+            *self._shapes(it),
+        ]
+
+    def _title(self, it: Subject) -> Line:
+        """Whose half-open connections, how many, and which of the listeners that have such."""
+        if it.key is None:
+            count = text.count(it.view.half_open.count, self.exact)
+            return rule(f"All listeners: {count} half-open", self.width, self.colours)
+        one, steps = it.one, it.steps
+        at = f" {steps.index(it.key)} of {len(steps) - 1}" if one else " gone"
+        depth = text.count(one.syn_queue.depth if one else None, self.exact)
+        title = f"{it.name}: {depth} half-open"
+        rates = " rates: the whole host's ─"  # three columns have a title for them
+        fits = self.count < 3 and cell_len(title) + len(rates) + len(at) + 8 <= self.width
+        return rule(title, self.width, self.colours, f"{rates * fits}{at}")
+
+    def _queues(self, it: Subject) -> list[Line]:
+        """The SYN queue of the listener, or the fullest of all; more of them on a tall and wide screen."""
+        tall = self.height >= _TALL and self.count == 3
+        some: list[Listener | None] = [it.one] if it.key else [*_fullest(it.view, _MOST_QUEUES if tall else 1)]
+        return [blocks.queue_line(one, it.view, self.width, self.colours, self.exact) for one in some or [None]]
+
+    def _shapes(self, it: Subject) -> list[Line]:
+        """Rates, ages and repeats."""
+        ages = blocks.age_lines(it.found, self.cells, self.colours, self.exact)
+        ladder = blocks.ladder_lines(it.found, it.view, self.cells, self.colours, self.exact)
+        rates = blocks.rate_lines(it.view, self.cells, self.colours, further=self.count == 3)
+        if self.count == 1:
+            return [*rates, *ages, *ladder]
+        if self.count == 2:
+            half = len(rates) // 2
+            return [*self._beside(rates[:half], rates[half:]), *self._beside(ages, ladder)]
+        return self._beside(
+            ages, ladder, [rule("SYNs and cookies", self.cells, self.colours, " of the whole host"), *rates]
+        )
+
+    def _beside(self, *blocks_: list[Line]) -> list[Line]:
+        return list(side_by_side(blocks_, self.cells, self.colours))
+
+    def places(self, it: Subject, above: int) -> list[list[Place | None]]:
+        """The sources that are shown, column by column, below so many lines."""
+        return [source_lists.places(it.sources, column, self._rows(above)) for column in self._columns(it)]
+
+    def sources(self, it: Subject, above: int, cursor: Place) -> list[Line]:
+        """The sources, below so many lines."""
+        drawn = [
+            source_lists.column_lines(
+                it.sources, column, self._rows(above), self.cells, cursor, self.colours, self.exact
+            )
+            for column in self._columns(it)
+        ]
+        return self._beside(*drawn) if self.count > 1 else [line for block in drawn for line in block]
+
+    def _columns(self, it: Subject) -> list[source_lists.Column]:
+        return source_lists.columns(it.sources, max(self.count, 2))
+
+    def _rows(self, above: int) -> int:
+        return max(_FEWEST_SOURCES, min(TOP, self.height - above - 1))
+
+    def charts(self, it: Subject, room: int) -> list[Line]:
+        """What fills the rest of a tall screen."""
+        if room < LOWEST or self.count == 1:
+            return []
+        cells = (self.width - GUTTER) // 2
+        charts = blocks.chart_lines(it.one, it.view, cells, min(room, _HIGHEST_CHART), self.colours)
+        return list(side_by_side(charts, cells, self.colours))
+
+
+def _fullest(view: View, most: int) -> list[Listener]:
+    """Those with the fullest SYN queues, or the deepest where no limits are known; by port: they keep their lines."""
+    full = sorted(groups(view), key=lambda one: (one.syn_queue.share, one.syn_queue.depth or 0), reverse=True)
+    return sorted(full[:most], key=lambda one: one.key)

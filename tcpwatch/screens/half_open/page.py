@@ -1,0 +1,226 @@
+"""Half-open: who began a handshake and did not end it, why, how long ago, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.events import Click, Hide
+from textual.geometry import Region
+
+from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.syn_sources import Source
+from tcpwatch.model.rules.syn_queue import sockets_of
+from tcpwatch.model.view import View
+from tcpwatch.screens.half_open.layout import TWO_FROM, Layout, Subject
+from tcpwatch.screens.half_open.source_lists import Place
+from tcpwatch.screens.shared.page import Page, SocketsAsked
+from tcpwatch.screens.shared.shell import shell
+from tcpwatch.widgets.lines import Line, Lines
+from tcpwatch.widgets.palette import Palette
+
+_FIRST: Place = ("address", 0)
+
+
+class HalfOpenPage(Page):
+    """The page; all of it is drawn by one widget."""
+
+    DEFAULT_CSS = "HalfOpenPage { height: 1fr; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Kept here, since a View may come before the children are mounted, or when the app is ending.
+        self._half_open = _HalfOpen()
+
+    def compose(self) -> ComposeResult:
+        """As Textual asks."""
+        yield self._half_open
+
+    def show(self, view: View) -> None:
+        """As Page asks."""
+        self._half_open.show(view)
+
+    def show_names(self, exact: bool) -> None:
+        """As Page asks."""
+        self._half_open.show_exact(exact)
+
+    def on_hide(self, event: Hide) -> None:
+        """Another page is on screen: nobody looks into a listener's queue here."""
+        self._half_open.look_away()
+
+
+class _HalfOpen(Lines, can_focus=True):
+    """The lines, the listener that is looked into, and the cursor on the sources."""
+
+    DEFAULT_CSS = "_HalfOpen { height: 1fr; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "open"),
+        Binding("l", "listener(1)", "next listener"),
+        Binding("L", "listener(-1)", "listener before", show=False),
+        Binding("escape", "all", "all listeners", show=False),
+        Binding("down,j", "move(1)", "next source", show=False),
+        Binding("up,k", "move(-1)", "source before", show=False),
+        Binding("right", "across(1)", "sources on the right", show=False),
+        Binding("left", "across(-1)", "sources on the left", show=False),
+        Binding("pagedown,ctrl+d", "move(5)", "five sources down", show=False),
+        Binding("pageup,ctrl+u", "move(-5)", "five sources up", show=False),
+        Binding("home,g", "move(-99)", "first source", show=False),
+        Binding("end,G", "move(99)", "last source", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._subject: Subject | None = None
+        self._exact = False
+        self._cursor = _FIRST
+        self._prefix = ""
+        """What the cursor is on: it stays there while ranks change; empty until somebody moves it."""
+        self._columns: list[list[Place | None]] = []
+        """The sources on screen, column by column."""
+        self._top = 0
+        """Line of their first row."""
+
+    # What is shown
+
+    def show(self, view: View) -> None:
+        """Draw this View."""
+        key, name = (self._subject.key, self._subject.name) if self._subject else (None, "")
+        self._subject = Subject(view, key, name)
+        looked_into = view.focus.key if view.focus else None
+        if key is not None and key != looked_into and self._subject.one is not None:
+            # Not there yet, or somebody else looked elsewhere since.
+            shell(self).look_into(key)
+        self._follow()
+        self.redraw()
+
+    def show_exact(self, exact: bool) -> None:
+        """Numbers rounded or as they are."""
+        self._exact = exact
+        self.redraw()
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks: as many sources as there is room for, and all else always."""
+        subject = self._subject
+        if subject is None:
+            return [(), (("   waiting for the first answer of the kernel …", colours.dim),)]
+        layout = Layout(width, height, colours, self._exact)
+        lines = layout.above(subject)
+        self._top = len(lines) + 1
+        self._columns = layout.places(subject, len(lines))
+        self._keep_cursor_in_sight()
+        lines += layout.sources(subject, len(lines), self._cursor)
+        return [*lines, *layout.charts(subject, height - len(lines))]
+
+    # The cursor
+
+    def _named(self, place: Place) -> Source | None:
+        sources = self._subject.sources if self._subject else None
+        grouping, rank = place
+        return sources.top[grouping][rank] if sources and rank < len(sources.top[grouping]) else None
+
+    def _follow(self) -> None:
+        """Keep the cursor on its source where that is still named."""
+        sources = self._subject.sources if self._subject else None
+        named = sources.top[self._cursor[0]] if sources else ()
+        ranks = [rank for rank, source in enumerate(named) if source.prefix == self._prefix]
+        if ranks:
+            self._cursor = (self._cursor[0], ranks[0])
+
+    def _keep_cursor_in_sight(self) -> None:
+        """Where its source is not shown any more: the nearest rank of the same grouping, or the first source."""
+        there = self._places()
+        alike = [place for place in there if place[0] == self._cursor[0]] or there[:1]
+        if there and self._cursor not in there:
+            self._cursor = min(alike, key=lambda place: abs(place[1] - self._cursor[1]))
+
+    def _places(self) -> list[Place]:
+        return [place for column in self._columns for place in column if place]
+
+    def action_move(self, by: int) -> None:
+        """So many sources down, from one column into the next."""
+        there = self._places()
+        if there:
+            at = there.index(self._cursor) + by
+            self._go_to(there[min(max(at, 0), len(there) - 1)])
+
+    def action_across(self, by: int) -> None:
+        """Into the column beside."""
+        column = next((at for at, places in enumerate(self._columns) if self._cursor in places), None)
+        if column is None or not 0 <= column + by < len(self._columns):
+            return
+        row = self._columns[column].index(self._cursor)
+        near = sorted((abs(y - row), place) for y, place in enumerate(self._columns[column + by]) if place)
+        if near:
+            self._go_to(near[0][1])
+
+    def _go_to(self, place: Place) -> None:
+        self._cursor = place
+        source = self._named(place)
+        self._prefix = source.prefix if source else ""
+        self.redraw()
+        y = next((y for y, line in enumerate(self.lines) if any("▸" in piece for piece, _ in line)), 0)
+        self.scroll_to_region(Region(0, max(0, y - 1), 1, 3), animate=False)
+
+    def action_open(self) -> None:
+        """Show the half-open connections from this source."""
+        source, one = self._named(self._cursor), self._subject.one if self._subject else None
+        terms = ["state:syn-rcvd"]
+        if source is not None:
+            terms.append(source.term)
+        if one is not None:
+            terms.append(sockets_of(one))
+        self.post_message(SocketsAsked(" ".join(terms)))
+
+    def on_click(self, event: Click) -> None:
+        """The first click on a source moves the cursor there, the next one opens it."""
+        place = self._place_at(event.x, event.y + self.scroll_offset.y - self._top)
+        if place is None:
+            return
+        if place == self._cursor:
+            self.action_open()
+        else:
+            self._go_to(place)
+
+    def _place_at(self, x: int, row: int) -> Place | None:
+        if self.size.width < TWO_FROM:  # the columns stand below one another, each with its title
+            rows = [place for column in self._columns for place in (*column, None)]
+        else:
+            rows = self._columns[min(x * len(self._columns) // self.size.width, len(self._columns) - 1)]
+        return rows[row] if 0 <= row < len(rows) else None
+
+    # Which listener
+
+    def action_listener(self, by: int) -> None:
+        """The next listener with half-open connections, or all of them again."""
+        if self._subject is None:
+            return
+        steps = self._subject.steps
+        at = steps.index(self._subject.key) if self._subject.key in steps else 0
+        self._look_into(steps[(at + by) % len(steps)])
+
+    def action_all(self) -> None:
+        """All listeners."""
+        self._look_into(None)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Esc steps back to all listeners, where one is looked into."""
+        return bool(self._subject and self._subject.key) if action == "all" else True
+
+    def look_away(self) -> None:
+        """What is inside the queue is not asked for any longer."""
+        if self._subject and self._subject.key:
+            shell(self).look_into(None)
+
+    def _look_into(self, key: Key | None) -> None:
+        if self._subject is None or key == self._subject.key:
+            return
+        view = self._subject.view
+        one = Subject(view, key).one
+        self._subject = Subject(view, key, f"{one.endpoint}  {one.process}".rstrip() if one else "")
+        self._cursor, self._prefix = _FIRST, ""
+        shell(self).look_into(key)
+        self.scroll_to(y=0, animate=False)
+        self.redraw()
+        self.refresh_bindings()

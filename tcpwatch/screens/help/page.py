@@ -1,0 +1,121 @@
+"""Help: the keys of the screen it was asked on, the columns, the states and how they are spelled, the filter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from tcpwatch.model.columns.columns import IN_TABLE, MARK_SIGNS
+from tcpwatch.model.query.filter import HELP
+from tcpwatch.model.sockets.rows import Mark
+from tcpwatch.model.states import FACTS, LIFE_ORDER, State
+from tcpwatch.screens.main import MainScreen
+from tcpwatch.screens.shared.header_line import HeaderLine
+from tcpwatch.widgets.footer_line import FooterLine
+from tcpwatch.widgets.lines import Line, rule
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.reader import Reader
+from tcpwatch.widgets.sections import Entry, Section, column_lines
+
+_MARKS = {Mark.NEW: "appeared since the poll before", Mark.CHANGED: "changed its state", Mark.CLOSED: "has closed"}
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """A page, or a screen, that has something to say beside its keys."""
+
+    def about(self) -> Sequence[Section]:
+        """What its columns and signs mean."""
+
+
+class HelpScreen(Screen[None], inherit_bindings=False):
+    """Lies on top of the screen that it explains."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "back", "back")]
+
+    def __init__(self, keys: Sequence[Entry], about: Sequence[Section] = ()) -> None:
+        super().__init__()
+        self._keys, self._about = keys, about
+
+    @classmethod
+    def of(cls, screen: Screen[Any]) -> HelpScreen:
+        """Help for this screen, with the keys that it takes at this moment."""
+        return cls(keys_of(screen), about(screen))
+
+    def compose(self) -> ComposeResult:
+        """As Textual asks."""
+        yield HeaderLine()
+        yield _Help(self._keys, self._about)
+        yield FooterLine()
+
+    def on_mount(self) -> None:
+        """The keys scroll."""
+        self.query_one(_Help).focus()
+
+    def action_back(self) -> None:
+        """Close."""
+        self.dismiss()
+
+
+class _Help(Reader):
+    """The text."""
+
+    def __init__(self, keys: Sequence[Entry], about: Sequence[Section]) -> None:
+        super().__init__()
+        self._keys, self._about = keys, about
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks."""
+        sections = [
+            Section("Keys of this screen", self._keys, 16),
+            *self._about,
+            Section("Filter", [Entry(term, meaning) for term, meaning in HELP], 20),
+            Section("Columns", [Entry(column.title, column.help) for column in IN_TABLE], 10),
+            Section("Marks", [Entry(MARK_SIGNS[mark], meaning) for mark, meaning in _MARKS.items()], 3),
+            *_states(),
+        ]
+        return [rule("Help", width, colours), *column_lines(sections, width, colours)]
+
+
+def about(screen: Screen[Any]) -> Sequence[Section]:
+    """What the screen, or the page on it, says of itself."""
+    shown = screen.page if isinstance(screen, MainScreen) else screen
+    return shown.about() if isinstance(shown, Explained) else ()
+
+
+def keys_of(screen: Screen[Any]) -> list[Entry]:
+    """Every key that the screen takes now, those with the same effect together."""
+    keys: dict[tuple[str, str], list[str]] = {}
+    for _, binding, enabled, _ in screen.active_bindings.values():
+        # ctrl+q and the like come from Textual, and their description with a capital letter.
+        if enabled and binding.description and not binding.system:
+            shown = screen.app.get_key_display(binding)
+            keys.setdefault((binding.action, binding.description), []).append(shown)
+    return [Entry(" ".join(shown), description) for (_, description), shown in keys.items()]
+
+
+def _states() -> list[Section]:
+    return [
+        Section("States", [_state(state) for state in LIFE_ORDER], 12),
+        Section("Spellings", [
+            Entry("", "A state may be typed in any case, with -, _ or nothing between the words, as ss spells it, in "
+                  "Chinese, or as below."),
+            *(_spelled(state) for state in LIFE_ORDER if FACTS[state].spellings),
+            Entry("", "CLOSED_WAIT1 and CLOSE_WAIT2 are what some documents call the two ends after the first FIN: "
+                  "they are accepted with that meaning, FIN_WAIT_1 and CLOSE_WAIT."),
+        ], 12),
+    ]  # fmt: skip
+
+
+def _state(state: State) -> Entry:
+    facts = FACTS[state]
+    return Entry(state.name, f"{facts.zh} · {facts.side} · {facts.meaning}")
+
+
+def _spelled(state: State) -> Entry:
+    facts = FACTS[state]
+    return Entry(state.name, ", ".join(dict.fromkeys((facts.kernel, facts.ss, *facts.spellings))))

@@ -1,0 +1,232 @@
+"""The columns of the table of listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich.cells import cell_len
+from rich.style import Style
+
+from tcpwatch.model.columns.socket_values import show_endpoint
+from tcpwatch.model.listeners.listeners import Cap, Queue
+from tcpwatch.screens.listeners.rows import Row
+from tcpwatch.screens.shared.meters import figure_of, level
+from tcpwatch.units import text
+from tcpwatch.widgets.charts.bars import bar, sparkline
+from tcpwatch.widgets.lines import Line, Piece
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.table.layout import ESSENTIAL
+from tcpwatch.widgets.table.record_columns import Look, RecordColumn
+
+TREND_SLOTS = 120
+_FIGURE = 11
+"""Cells for `1,024/1,024`, so that bars beside figures end in one line."""
+_NO_BAR_BELOW = 3
+
+
+def _address(row: Row, look: Look) -> Line:
+    one = row.one
+    if row.inside:
+        return ((f"  inode {one.inode}" if one.inode else f"  cookie {one.cookie}", look.colours.plain),)
+    value = one.local_address, one.local_port
+    group = f" ×{len(row.members)}" if row.is_group else ""
+    shown = show_endpoint(value, look.exact) + group
+    if cell_len(shown) > look.width:
+        shown = min(shown, show_endpoint(value, True).replace("0.0.0.0:", "*:") + group, key=len)
+    return ((shown, look.colours.plain),)
+
+
+def _process(row: Row, look: Look) -> Line:
+    others = len({one.process for one in row.members}) - 1
+    return ((f"{row.one.process or '?'}{f' +{others}' if others else ''}", look.colours.plain),)
+
+
+def _queue(queue: Queue, share: float, style: Style, look: Look) -> Line:
+    """`███     513/512`: the bar where there is room for it."""
+    figure = figure_of(queue.depth, queue.limit, look.exact)
+    if cell_len(figure) > look.width:
+        figure = figure.replace(",", "")
+    cells = max(_FIGURE, cell_len(figure))
+    length = look.width - cells - 1
+    if length < _NO_BAR_BELOW:
+        return ((figure, style if queue.depth else look.colours.dim),)
+    return (
+        (bar(share, length) + " ", style),
+        (figure.rjust(cells), style if queue.depth else look.colours.dim),
+    )
+
+
+def _accept(row: Row, look: Look) -> Line:
+    """The figure of all, the bar and the colour of the fullest."""
+    fullest = row.one.accept_queue
+    return _queue(row.accept_queue, fullest.share, level(fullest.depth, fullest.limit, look.colours), look)
+
+
+def _peak(row: Row, look: Look) -> Line:
+    if not row.is_group:
+        return _depth(row.peak, look)
+    if row.peak is None:
+        return ()
+    figure = figure_of(row.peak.depth, row.peak.limit, look.exact)
+    if cell_len(figure) > look.width:
+        return _depth(row.peak, look)
+    return ((figure, level(row.peak.depth, row.peak.limit, look.colours) if row.peak.depth else look.colours.dim),)
+
+
+def _syn_peak(row: Row, look: Look) -> Line:
+    return () if row.inside else _depth(row.syn_peak, look)
+
+
+def _depth(queue: Queue | None, look: Look) -> Line:
+    if queue is None:
+        return ()
+    figure = text.count(queue.depth, look.exact)
+    shown = figure if cell_len(figure) <= look.width else figure.replace(",", "")
+    return ((shown, level(queue.depth, queue.limit, look.colours)),)
+
+
+def _syn(row: Row, look: Look) -> Line:
+    if row.inside:
+        return ()
+    queue = row.one.syn_queue
+    return _queue(queue, queue.share, level(queue.depth, queue.limit, look.colours), look)
+
+
+def _drops(row: Row, look: Look) -> Line:
+    return ((text.rate(row.drops_per_s), look.colours.alarm if _moves(row.drops_per_s) else look.colours.dim),)
+
+
+def _accepted(row: Row, look: Look) -> Line:
+    per_s = row.one.accepted_per_s
+    if row.inside:
+        return ()
+    sign = "≥" if row.least and per_s is not None else ""
+    return ((sign + text.rate(per_s), look.colours.plain if _moves(per_s) else look.colours.dim),)
+
+
+def _moves(per_s: float | None) -> bool:
+    return per_s is not None and per_s >= 0.05
+
+
+def _oldest(row: Row, look: Look) -> Line:
+    one = row.one
+    if row.inside or (row.told and one.waiting_s is None):
+        return ()
+    least = "≥" if one.waiting_longer else ""
+    return ((least + text.duration(one.waiting_s), look.colours.plain if row.told else look.colours.dim),)
+
+
+def _gave_up(row: Row, look: Look) -> Line:
+    given_up = row.one.given_up if row.told else None
+    return () if row.inside else _count(given_up, look)
+
+
+def _repeated(row: Row, look: Look) -> Line:
+    return () if row.inside else _count(row.one.repeated, look)
+
+
+def _count(number: int | None, look: Look) -> Line:
+    return ((text.count(number, look.exact), look.colours.plain if number else look.colours.dim),)
+
+
+def depths(values: Sequence[float], width: int, colours: Palette) -> Piece:
+    """The last two minutes of a queue."""
+    style = colours.handshake if any(value > 0 for value in values) else colours.dim
+    return sparkline(values, TREND_SLOTS, width, from_zero=True), style
+
+
+def _history(values: Sequence[float], look: Look) -> Line:
+    return (depths(values, look.width, look.colours),)
+
+
+_CAPS = {Cap.SOMAXCONN: "somaxconn"}
+
+
+def cap_of(cap: Cap) -> str:
+    """A cap in the fewest words that say it."""
+    return _CAPS.get(cap, cap.value)
+
+
+def _cap(row: Row, look: Look) -> Line:
+    one = row.one
+    syn = "" if one.syn_cap is one.accept_cap else f", SYN {cap_of(one.syn_cap)}"
+    return (
+        (cap_of(one.accept_cap) + syn, look.colours.plain if one.accept_cap is not Cap.UNKNOWN else look.colours.dim),
+    )
+
+
+def _share(queue: Queue | None) -> float | None:
+    return None if queue is None or queue.depth is None else queue.share
+
+
+def _of_address(row: Row) -> Any:
+    key = row.one.key
+    return key.port, key.high, key.low, key.interface
+
+
+Columns = tuple[RecordColumn[Row], ...]
+
+ACCEPT: RecordColumn[Row] = RecordColumn(
+    "accept", "Accept-Q", "Connections that wait for accept(), of the limit; one more than the limit fits in. Of a "
+    "group the sum, with the bar and the colour of its fullest socket",
+    _accept, lambda row: _share(row.one.accept_queue), 9, 7, 1, True)  # fmt: skip
+_OWNER: Columns = (
+    RecordColumn("address", "Listener", "Address and port; * is any. ×4: four sockets share them (SO_REUSEPORT); "
+                 "+ and -: o shows them one by one, and hides them again", _address, _of_address, 17, 7, 0),
+    RecordColumn("process", "Process", "Process that listens, with pid; +n: n more in the group; ?: not visible",
+                 _process, lambda row: row.one.process or None, 12, 6, 2),
+)  # fmt: skip
+_QUEUES: Columns = (
+    RecordColumn("peak", "Peak", "The deepest accept queue since the poll before, where it was deeper than now; of a "
+                 "group its fullest socket, with its limit: one lazy socket among four hides in the sum",
+                 _peak, lambda row: _share(row.peak), 7, 4, 5, True),
+    RecordColumn("syn", "SYN-Q", "Half-open connections, of the limit; a group has one figure for all its sockets",
+                 _syn, lambda row: _share(row.one.syn_queue), 9, 7, 3, True),
+    RecordColumn("syn_peak", "10 s", "The deepest SYN queue of the last 10 s, where it was deeper than now: a flooded "
+                 "one loses half of its members at once every 7 s or so", _syn_peak, lambda row: _share(row.syn_peak),
+                 5, 2, 10, True),
+)  # fmt: skip
+_TRAFFIC: Columns = (
+    RecordColumn("accepted", "acc/s", "Connections that accept() took per second. What came and went between two polls "
+                 "is not counted; ≥: there was such, as the kernel counted more", _accepted,
+                 lambda row: row.one.accepted_per_s, 6, 2, 4, True),
+    RecordColumn("drops", "drops/s", "Segments that the listener dropped per second, SYNs and last ACKs among them",
+                 _drops, lambda row: row.drops_per_s, 7, 0, 4, True),
+    RecordColumn("oldest", "Oldest", "How long the first of the accept queue has waited; ≥: it was there before "
+                 "tcpwatch", _oldest, lambda row: row.one.waiting_s, 10, 0, 6, True),
+    RecordColumn("gave_up", "Gave up", "Connections in the accept queue whose client has closed already",
+                 _gave_up, lambda row: row.one.given_up, 7, 0, 7, True),
+    RecordColumn("repeated", "Repeats", "Half-open connections whose SYN+ACK was repeated", _repeated,
+                 lambda row: row.one.repeated, 7, 0, 11, True),
+    RecordColumn("cap", "Capped by", "Who sets the limit: net.core.somaxconn or the application's argument of "
+                 "listen(); both need a new listen()", _cap, lambda row: row.one.accept_cap.value, 9, 24, 8),
+)  # fmt: skip
+_HISTORY: Columns = (
+    RecordColumn("accept_history", "Accept-Q 2 min", "The deepest accept queue, second by second",
+                 lambda row, look: _history(row.accept_history, look), None, 14, 15, 9),
+    RecordColumn("syn_history", "SYN-Q 2 min", "The SYN queue, second by second",
+                 lambda row, look: () if row.inside else _history(row.syn_history, look), None, 12, 18, 9),
+)  # fmt: skip
+
+ALL: Columns = (*_OWNER, ACCEPT, *_QUEUES, *_TRAFFIC, *_HISTORY)
+"""As narrow as they may be; those that a small screen cannot do without widen before the others get a place."""
+
+WIDE_FROM = 150
+"""Width from which on there is room for all that matters, before anything widens."""
+_ROOMIER = {"address": (20, 17), "process": (16, 10), "accept": (16, 4), "syn": (16, 4)}
+
+
+def _wide(column: RecordColumn[Row]) -> RecordColumn[Row]:
+    width, grow = _ROOMIER.get(column.key, (column.width, column.grow))
+    priority = column.priority if column.priority > 9 else min(column.priority, ESSENTIAL)
+    return replace(column, width=width, grow=grow, priority=priority)
+
+
+_WIDE = tuple(map(_wide, ALL))
+
+
+def columns_for(width: int) -> Columns:
+    """The columns of a screen of so many cells."""
+    return _WIDE if width >= WIDE_FROM else ALL

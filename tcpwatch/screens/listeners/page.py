@@ -1,0 +1,224 @@
+"""Listeners: one row per listening socket or SO_REUSEPORT group, with both queues against their limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+from typing import ClassVar
+
+import numpy as np
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.events import Resize
+
+from tcpwatch.exporters.csv_listeners import csv_lines, values_of
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.query.filter import Filter
+from tcpwatch.model.states import State
+from tcpwatch.model.view import View
+from tcpwatch.screens.listeners.columns import ACCEPT, ALL, columns_for
+from tcpwatch.screens.listeners.rows import Lately, Row, Unseen, children_of, rows_of
+from tcpwatch.screens.shared.export import export_name
+from tcpwatch.screens.shared.filter_line import FilterLine
+from tcpwatch.screens.shared.table_page import TablePage
+from tcpwatch.units import text
+from tcpwatch.units.printable import printable
+from tcpwatch.widgets.lines import Line, Lines, Piece
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.sections import Entry, Section
+from tcpwatch.widgets.table.cursor_table import CursorTable, choosing_line
+from tcpwatch.widgets.table.lines import FILTER_KEYS
+from tcpwatch.widgets.table.record_table import RecordTable
+
+
+class ListenersPage(TablePage):
+    """Two lines of title, the table, and the filter line."""
+
+    DEFAULT_CSS = "ListenersPage { height: 1fr; layout: vertical; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("o", "fold", "unfold"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._view: View | None = None
+        self._unfolded: set[Hashable] = set()
+        self._lately = Lately()
+        self.unseen: Unseen | None = None
+        """What the polls cannot have seen."""
+        self._title = _Title(self)
+        self.table: RecordTable[Row] = RecordTable(
+            ALL,
+            identity=lambda row: row.identity,
+            sort=ACCEPT.key,
+            reverse=True,
+            children=children_of(lambda: self._unfolded),
+            mark=self._mark,
+        )
+
+    def compose(self) -> ComposeResult:
+        """As Textual asks."""
+        yield self._title
+        yield self.table
+        yield FilterLine()
+
+    def _mark(self, row: Row) -> str:
+        return " " if not row.is_group else "-" if row.identity in self._unfolded else "+"
+
+    # What is shown
+
+    @property
+    def view(self) -> View | None:
+        """What is shown."""
+        return self._view
+
+    @property
+    def has_groups(self) -> bool:
+        """There is something to unfold."""
+        return any(row.is_group for row in self.table.records)
+
+    def show(self, view: View) -> None:
+        """As Page asks."""
+        self._view, self.unseen = view, self._lately.look(view)
+        self.refilter()
+
+    def refilter(self) -> None:
+        """As TablePage asks. A group is shown when one of its sockets passes."""
+        view, had_groups = self._view, self.has_groups
+        if view is None:
+            return
+        rows = rows_of(view, least=self.unseen is not None)
+        self._unfolded &= {row.identity for row in rows if row.is_group}
+        passing = _passing(view, self.filter)
+        shown, hidden = [], set[Hashable]()
+        for row in rows:
+            cookies = {one.cookie for one in row.members}
+            if passing.isdisjoint(cookies):
+                hidden |= {row.identity, *cookies}
+            else:
+                shown.append(row)
+        self.table.show(shown, self._why_empty(view), hidden)
+        self._title.redraw()
+        if self.has_groups is not had_groups:
+            self.refresh_bindings()
+
+    def _why_empty(self, view: View) -> Sequence[str]:
+        if not view.listeners:
+            return ("Nobody listens on a TCP port here.",)
+        return (f"None of {text.count(len(view.listeners))} listeners passes the filter.", FILTER_KEYS)
+
+    @property
+    def shown(self) -> list[Listener]:
+        """The sockets of the rows that are shown, from top to bottom."""
+        return [one for row in self.table.records if not row.inside for one in row.members]
+
+    def on_resize(self, event: Resize) -> None:
+        """Other columns."""
+        self.table.show_columns(columns_for(event.size.width))
+
+    def show_names(self, exact: bool) -> None:
+        """As Page asks."""
+        self.table.show_exact(exact)
+
+    def about(self) -> Sequence[Section]:
+        """For the help."""
+        return [Section("Listeners", [Entry(column.title, column.help) for column in ALL], 15)]
+
+    # What a person does
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Without groups there is nothing to unfold."""
+        return super().check_action(action, parameters) if action != "fold" else self.has_groups
+
+    def action_fold(self) -> None:
+        """Show the members of the group under the cursor, or hide them again."""
+        row = self.table.record
+        if row is None:
+            return
+        group = row.one.key if row.inside else row.identity
+        if not row.is_group and not row.inside:
+            return
+        self.table.hold(group)
+        self._unfolded ^= {group}
+        self.table.show_again()
+
+    def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
+        """The title tells the order."""
+        message.stop()
+        self._title.redraw()
+
+    def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
+        """Enter: what waits inside."""
+        from tcpwatch.screens.queue.page import QueueScreen
+
+        message.stop()
+        if self.table.record is not None:
+            self.app.push_screen(QueueScreen(self.table.record.one))
+
+    def action_copy(self) -> None:
+        """Copy the row under the cursor: all that the export has, with tabs between; of a group each socket."""
+        row = self.table.record
+        if row is not None:
+            lines = ("\t".join(map(str, values_of(one).values())) for one in row.members)
+            self.app.copy_to_clipboard("\n".join(lines))
+            self.notify("row copied", markup=False)
+
+    def action_export(self) -> None:
+        """Write the listeners that are shown, in their order, into a file in the current directory."""
+        if listeners := self.shown:
+            name = export_name(time.time(), "listeners")
+            self.export(name, f"{text.count(len(listeners))} listeners", csv_lines(listeners))
+
+
+def _passing(view: View, filter_: Filter) -> frozenset[int]:
+    """Cookies of the listeners that pass: they are rows like others, in LISTEN."""
+    rows = view.rows.take(np.flatnonzero(view.rows.state == State.LISTEN))
+    return frozenset(rows.cookie[filter_.mask(rows)].tolist())
+
+
+class _Title(Lines):
+    """How many, what the host drops, and the order; then what the table cannot say."""
+
+    DEFAULT_CSS = "_Title { height: 2; overflow: hidden; }"
+
+    def __init__(self, page: ListenersPage) -> None:
+        super().__init__()
+        self._page = page
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks."""
+        view, sorting = self._page.view, self._page.table.sorting
+        if view is None:
+            return [((" waiting for the first answer of the kernel …", colours.plain),), ()]
+        first = choosing_line(sorting, colours) if sorting.choosing else self._facts(view, colours)
+        return [first, _remarks(view, self._page.unseen, width, colours)]
+
+    def _facts(self, view: View, colours: Palette) -> Line:
+        sorting = self._page.table.sorting
+        groups = sum(row.is_group for row in self._page.table.records)
+        count, filter_text = len(view.listeners), self._page.filter.text
+        of_all = f"{len(self._page.shown):,} of " if filter_text else ""
+        of_groups = f", {groups:,} group{'s' * (groups != 1)}" if groups else ""
+        pieces: list[Piece] = [(f" {of_all}{count:,} listener{'s' * (count != 1)}{of_groups}", colours.strong)]
+        if filter_text:
+            pieces += [(" · filter ", colours.dim), (printable(filter_text), colours.plain)]
+        for word, name in (("overflows", "ListenOverflows"), ("drops", "ListenDrops")):
+            rate = view.rates.get(name)
+            figure = text.UNKNOWN if rate is None else f"{text.rate(rate)}/s"
+            pieces += [(f" · {word} ", colours.dim), (figure, colours.alarm if rate else colours.plain)]
+        pieces += [(" · sort ", colours.dim), (f"{sorting.column.title} {sorting.arrow}", colours.plain)]
+        return tuple(pieces)
+
+
+def _remarks(view: View, unseen: Unseen | None, width: int, colours: Palette) -> Line:
+    """What one must know beside the table; empty on a good day."""
+    said = []
+    if view.stray:
+        many = f"connection{'s' * (view.stray != 1)}"
+        said.append(f" {view.stray:,} half-open {many} whose listener has gone")
+    if unseen is not None:
+        opened, seen = text.rate(unseen.opened_per_s), text.rate(unseen.seen_per_s)
+        room = width - sum(map(len, said)) - 3
+        words = (f"≥: {opened}/s were opened, the polls saw {seen}/s accepted", f"≥: polls saw {seen} of {opened}/s")
+        said += [f" {words}" for words in words if len(words) <= room][:1]
+    return ((" ·".join(said), colours.dim),)

@@ -1,0 +1,97 @@
+"""The kernel's counters as rates, each in a place of its own, so that the eye finds it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tcpwatch.model.view import View
+from tcpwatch.units import text
+from tcpwatch.widgets.lines import Line, Piece, fit
+from tcpwatch.widgets.palette import Palette
+
+_INDENT = "   "
+_WORD, _VALUE = 10, 8
+_CELLS = _WORD + 1 + _VALUE
+_NAMED_FROM, _NAMED_CELLS = 120, 40
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A counter of the kernel under a word of the field."""
+
+    word: str
+    name: str
+    """The kernel's."""
+    of: str = ""
+    """This one is shown as its share of itself and that counter together; without it a rate is shown."""
+    limit_passed: bool = False
+    """It only moves when a limit was passed."""
+
+    def value(self, view: View) -> str:
+        """`61/s`, `0.02 %`, `–` where the kernel does not tell."""
+        rate = view.rates.get(self.name)
+        if self.of:
+            # OutSegs leaves out what was only sent again: the whole is both together.
+            return text.share(rate, (rate or 0.0) + view.rates.get(self.of, 0.0) or 1.0)
+        return text.UNKNOWN if rate is None else f"{text.rate(rate)}/s"
+
+
+FIRST = (
+    Counter("opened", "ActiveOpens"),
+    Counter("accepted", "PassiveOpens"),
+    Counter("resets", "OutRsts"),
+    Counter("retransm.", "RetransSegs", "OutSegs"),
+    Counter("overflows", "ListenOverflows", limit_passed=True),
+    Counter("drops", "ListenDrops", limit_passed=True),
+    Counter("cookies", "SyncookiesSent", limit_passed=True),
+    Counter("TW full", "TCPTimeWaitOverflow", limit_passed=True),
+)
+"""On every screen, in this order."""
+
+FURTHER = (
+    Counter("est. reset", "EstabResets"),
+    Counter("failed", "AttemptFails"),
+    Counter("timeouts", "TCPTimeouts"),
+    Counter("SYN again", "TCPSynRetrans"),
+    Counter("SYN q full", "TCPReqQFullDrop", limit_passed=True),
+    Counter("SYN cookie", "TCPReqQFullDoCookies", limit_passed=True),
+    Counter("bad cookie", "SyncookiesFailed"),
+    Counter("gave up", "TCPAbortOnTimeout"),
+    Counter("no memory", "TCPAbortOnMemory", limit_passed=True),
+    Counter("backlog", "TCPBacklogDrop", limit_passed=True),
+    Counter("zero win.", "TCPZeroWindowDrop"),
+    Counter("bad segm.", "InErrs"),
+)
+"""Where there is room."""
+
+
+def grid(width: int) -> tuple[int, int]:
+    """Columns that fit, and the cells of each."""
+    room = width - len(_INDENT) - 1
+    columns = max(1, min(4, room // (_NAMED_CELLS if width >= _NAMED_FROM else _CELLS)))
+    return columns, room // columns
+
+
+def counter_lines(counters: tuple[Counter, ...], view: View, width: int, colours: Palette) -> list[Line]:
+    """The counters in a grid, with the kernel's names where it is wide."""
+    columns, cells = grid(width)
+    lines: list[Line] = []
+    for start in range(0, len(counters), columns):
+        pieces: list[Piece] = [(_INDENT, colours.plain)]
+        for counter in counters[start : start + columns]:
+            pieces += _cell(counter, view, cells, width >= _NAMED_FROM, colours)
+        lines.append(tuple(pieces))
+    return lines
+
+
+def _cell(counter: Counter, view: View, cells: int, named: bool, colours: Palette) -> Line:
+    style = colours.dim
+    if view.rates.get(counter.name):
+        style = colours.alarm if counter.limit_passed else colours.plain
+    # The kernel's name is what one looks up.
+    rest = counter.name if named else ""
+    return (
+        (fit(counter.word, _WORD) + " ", style if counter.limit_passed else colours.plain),
+        (fit(counter.value(view), _VALUE), style),
+        (fit(rest, cells - _WORD - _VALUE - 1), colours.dim),
+    )

@@ -1,0 +1,91 @@
+"""The state histogram: each state's count, bar, change per second and the last two minutes, in the order of life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+from tcpwatch.model.states import FACTS, LIFE_ORDER, Phase, State
+from tcpwatch.model.view import View
+from tcpwatch.units import text
+from tcpwatch.widgets.charts.bars import bar, sparkline
+from tcpwatch.widgets.lines import Line, over, rule
+from tcpwatch.widgets.palette import Palette
+
+TREND_S = 120
+_TITLES = {Phase.HANDSHAKE: "Handshake", Phase.OPEN: "Open", Phase.TEARDOWN: "Teardown", Phase.NONE: "No connection"}
+_NAME, _SIDE, _COUNT, _RATE = 12, 15, 11, 9
+_MARGIN = 3
+_NO_SPARK_BELOW, _SIDE_FROM = 50, 110
+"""Widths from which on there is room for a sparkline, and for saying who is in a state."""
+
+
+def states_shown(view: View) -> tuple[State, ...]:
+    """All states of a connection's life; CLOSED, which is none, only where there is one."""
+    return tuple(s for s in LIFE_ORDER if s is not State.CLOSED or view.counts.get(s))
+
+
+def histogram(view: View, cursor: State | None, form: Form) -> list[tuple[Line, State | None]]:
+    """The lines, each with the state that it shows; None for the rules between the groups."""
+    lines: list[tuple[Line, State | None]] = []
+    most = max(view.counts.values(), default=0)
+    for phase, states in groupby(states_shown(view), lambda state: FACTS[state].phase):
+        lines.append((rule(_TITLES[phase], form.width, form.colours, "" if lines else form.head), None))
+        for state in states:
+            line = form.row(view, state, most, state is cursor)
+            lines.append((over(line, form.width, form.colours.cursor) if state is cursor else line, state))
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a row is laid out over `width` cells."""
+
+    width: int
+    colours: Palette
+    exact: bool = False
+
+    @property
+    def side(self) -> int:
+        """Cells for who is in a state."""
+        return _SIDE + 1 if self.width >= _SIDE_FROM else 0
+
+    @property
+    def spark(self) -> int:
+        """Cells of the sparkline with its gap: two fifths of what is free, at most one for each two seconds."""
+        free = self.width - _MARGIN - _NAME - 1 - self.side - _COUNT - _RATE - 1
+        return 2 + min(TREND_S // 2, max(10, free * 2 // 5)) if self.width >= _NO_SPARK_BELOW else 0
+
+    @property
+    def bar(self) -> int:
+        """Cells of the bar."""
+        return max(0, self.width - _MARGIN - _NAME - 1 - self.side - _COUNT - _RATE - self.spark - 1)
+
+    @property
+    def head(self) -> str:
+        """Titles of the columns on the right."""
+        spark = f"  {'last 2 min':<{self.spark - 2}}" if self.spark else ""
+        return f" now{'/s':>{_RATE}}{spark}"
+
+    def row(self, view: View, state: State, most: int, marked: bool) -> Line:
+        """One state."""
+        colours, count, facts = self.colours, view.counts.get(state, 0), FACTS[state]
+        colour = colours.of_phase(facts.phase) if count else colours.dim
+        change = view.count_rates.get(state)
+        moving = change is not None and abs(change) >= 0.05
+        side = f"{facts.side:<{self.side}}" if self.side else ""
+        return (
+            (" ▸ " if marked else "   ", colours.strong),
+            (f"{state.name:<{_NAME}} ", colour),
+            (side, colours.dim),
+            (bar(count / most if most else 0, self.bar), colour),
+            (f"{text.count(count, self.exact):>{_COUNT}}", colours.plain if count else colours.dim),
+            (f"{text.rate(change, signed=True):>{_RATE}}", colours.plain if moving else colours.dim),
+            (self._trend(view, state), colour),
+        )
+
+    def _trend(self, view: View, state: State) -> str:
+        if not self.spark:
+            return ""
+        slots = max(1, round(TREND_S / view.trend.slot_s))
+        return "  " + sparkline(view.trend.counts.get(state, ()), slots, self.spark - 2)

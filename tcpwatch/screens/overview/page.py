@@ -1,0 +1,221 @@
+"""Overview: the whole host on one screen, in the order of a connection's life."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.events import Click
+from textual.geometry import Region
+
+from tcpwatch.model.rules.finding import Finding, Subject
+from tcpwatch.model.states import State
+from tcpwatch.model.view import View
+from tcpwatch.screens.overview.counters import FIRST, FURTHER, counter_lines
+from tcpwatch.screens.overview.histogram import Form, histogram, states_shown
+from tcpwatch.screens.overview.listeners import NARROWEST, queue_lines
+from tcpwatch.screens.overview.totals import ROWS, about_flows, tables_height, tables_lines, totals_lines
+from tcpwatch.screens.overview.trace_line import trace_line
+from tcpwatch.screens.shared.finding_lines import finding_line, more_line
+from tcpwatch.screens.shared.meters import meter_lines, meters_of
+from tcpwatch.screens.shared.page import Page, SocketsAsked
+from tcpwatch.widgets.lines import Line, Lines, over, rule
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.sections import Section
+
+_LISTENERS = 5
+"""So many of them come before the tables of flows."""
+
+
+class OverviewPage(Page):
+    """The page; all of it is drawn by one widget."""
+
+    DEFAULT_CSS = "OverviewPage { height: 1fr; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Kept here, since a View may come before the children are mounted, or when the app is ending.
+        self._overview = _Overview()
+
+    def compose(self) -> ComposeResult:
+        """As Textual asks."""
+        yield self._overview
+
+    def show(self, view: View) -> None:
+        """As Page asks."""
+        self._overview.show(view)
+
+    def show_names(self, exact: bool) -> None:
+        """As Page asks."""
+        self._overview.show_exact(exact)
+
+    def about(self) -> Sequence[Section]:
+        """For the help."""
+        return [about_flows()]
+
+
+Item = State | tuple[str, Subject]
+"""What the cursor can be on: a state, or a finding by its rule and subject."""
+
+
+class _Overview(Lines, can_focus=True):
+    """The lines, and the cursor on findings and states."""
+
+    DEFAULT_CSS = "_Overview { height: 1fr; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "open"),
+        Binding("w", "why", "why"),
+        Binding("up,k", "move(-1)", "line before", show=False),
+        Binding("down,j", "move(1)", "next line", show=False),
+        Binding("pageup,ctrl+u", "move(-5)", "five lines up", show=False),
+        Binding("pagedown,ctrl+d", "move(5)", "five lines down", show=False),
+        Binding("home,g", "move(-99)", "first line", show=False),
+        Binding("end,G", "move(99)", "last line", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._view: View | None = None
+        self._exact = False
+        self._cursor: Item = State.ESTABLISHED
+        self._item_at: list[Item | None] = []
+        """What each line shows that the cursor can be on."""
+
+    def show(self, view: View) -> None:
+        """Draw this View."""
+        had = bool(self._view and self._view.findings)
+        self._view = view
+        if self._cursor not in self._items():
+            gone = isinstance(self._cursor, State)
+            self._cursor = states_shown(view)[-1] if gone else self._items()[0]
+        self.redraw()
+        if had != bool(view.findings):
+            self.refresh_bindings()
+
+    def show_exact(self, exact: bool) -> None:
+        """Numbers rounded or as they are."""
+        self._exact = exact
+        self.redraw()
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks: findings, histogram, limits and first rates always, more of them as far as the height goes."""
+        view = self._view
+        if view is None:
+            return [(), (("   waiting for the first answer of the kernel …", colours.dim),)]
+        lines = self._finding_lines(view, width, height, colours)
+        self._item_at = [_key(finding) for finding in self._shown_findings(height)]
+        self._item_at += [None] * (len(lines) - len(self._item_at))
+        marked = self._cursor if isinstance(self._cursor, State) else None
+        rows = histogram(view, marked, Form(width, colours, self._exact))
+        self._item_at += [state for _, state in rows]
+        lines += [line for line, _ in rows]
+        limits = meter_lines(meters_of(view), width, colours, self._exact)
+        rates = counter_lines(FIRST, view, width, colours)
+        totals = totals_lines(view.flows, width, colours)
+        # The rules are the first to do without, then the flows' line, so that 80×24 holds the rest.
+        if len(lines) + len(limits) + len(rates) + len(totals) <= height:
+            rates += totals
+        free = height - len(lines) - len(limits) - len(rates)
+        lines += [rule("Limits", width, colours)] * (free >= 1) + limits
+        lines += [rule("Rates", width, colours)] * (free >= 2) + rates
+        return [*lines, *self._further(view, width, height - len(lines), colours)]
+
+    def _shown_findings(self, height: int) -> Sequence[Finding]:
+        """As many as leave room for the rest; `w` lists them all."""
+        findings = self._view.findings if self._view else ()
+        return findings[: max(3, height // 4)]
+
+    def _finding_lines(self, view: View, width: int, height: int, colours: Palette) -> list[Line]:
+        shown, lines = self._shown_findings(height), []
+        for finding in shown:
+            marked = self._cursor == _key(finding)
+            line = finding_line(finding, width, marked, colours)
+            lines.append(over(line, width, colours.cursor) if marked else line)
+        left_out = view.findings[len(shown) :]
+        return [*lines, more_line(left_out, colours)] if left_out else lines
+
+    def _further(self, view: View, width: int, room: int, colours: Palette) -> list[Line]:
+        """What fills a tall screen: further counters, the trace's rates, listeners, flows by service and process."""
+        listeners = view.listeners if width >= NARROWEST else ()
+        some, all_of_them = ((2 + count if count else 0) for count in (min(len(listeners), _LISTENERS), len(listeners)))
+        least = tables_height(view.flows, width)
+        # Counters that are small where all is well are worth less than who opens connections: the others come first.
+        promised = some + least if least and some + least <= room else 0
+        lines = counter_lines(FURTHER, view, width, colours) + trace_line(view, width, colours)
+        if room < len(lines) + promised:
+            lines = []
+        room -= len(lines)
+        tables: list[Line] = []
+        if view.flows is not None and promised:
+            wanted = min(room - some, tables_height(view.flows, width, ROWS))
+            tables = tables_lines(view.flows, width, max(wanted, room - all_of_them), colours)
+        room -= len(tables)
+        if room >= 3 and listeners:
+            lines.append(rule(f"Listeners ({len(listeners):,})", width, colours))
+            lines += queue_lines(listeners, room - 1, width, colours, self._exact)
+        return lines + tables
+
+    def _items(self) -> list[Item]:
+        """What the cursor can be on, from above."""
+        if self._view is None:
+            return []
+        return [*map(_key, self._shown_findings(self.size.height)), *states_shown(self._view)]
+
+    def action_move(self, by: int) -> None:
+        """Move the cursor by so many lines that can be opened."""
+        items = self._items()
+        if items:
+            at = min(max(items.index(self._cursor) + by, 0), len(items) - 1)
+            self._go_to(items[at])
+
+    def _go_to(self, item: Item) -> None:
+        self._cursor = item
+        self.redraw()
+        y = self._item_at.index(item)
+        # Two lines around it, so that the heading of its group is seen too, and the end of the page can be reached.
+        last = next((one for one in reversed(self._item_at) if one is not None), None)
+        below = len(self.lines) - y if item == last else 2
+        self.scroll_to_region(Region(0, max(0, y - 1), 1, 1 + below), animate=False)
+
+    @property
+    def _finding(self) -> Finding | None:
+        """The finding under the cursor."""
+        findings = self._view.findings if self._view else ()
+        return next((finding for finding in findings if _key(finding) == self._cursor), None)
+
+    def action_open(self) -> None:
+        """Show the sockets that are in this state, or those that a finding is about."""
+        if isinstance(self._cursor, State):
+            if self._view is not None:
+                self.post_message(SocketsAsked(f"state:{self._cursor.name}"))
+        elif self._finding is not None and self._finding.filter:
+            self.post_message(SocketsAsked(self._finding.filter))
+        else:
+            self.action_why()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """`w` has a meaning only where something is wrong."""
+        return bool(self._view and self._view.findings) if action == "why" else True
+
+    def action_why(self) -> None:
+        """Explain what is wrong."""
+        from tcpwatch.screens.findings.page import FindingsScreen
+
+        self.app.push_screen(FindingsScreen(self._finding))
+
+    def on_click(self, event: Click) -> None:
+        """The first click on a line moves the cursor there, the next one opens it."""
+        y = event.y + self.scroll_offset.y
+        item = self._item_at[y] if 0 <= y < len(self._item_at) else None
+        if item is None:
+            return
+        if item == self._cursor:
+            self.action_open()
+        else:
+            self._go_to(item)
+
+
+def _key(finding: Finding) -> Item:
+    return finding.rule, finding.subject

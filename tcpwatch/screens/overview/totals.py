@@ -1,0 +1,155 @@
+"""How many flows begin and end, how long they live, what they carry: a line for every screen, tables for large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from tcpwatch.exporters.totals_text import PERCENTILES, lifetime
+from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, Spread, Totals
+from tcpwatch.model.sockets.flow_totals import TOP as TOLD
+from tcpwatch.screens.overview.counters import grid
+from tcpwatch.units import text
+from tcpwatch.widgets.charts.bars import sparkline
+from tcpwatch.widgets.lines import Line, fit, rule
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.sections import Entry, Section
+
+NARROWEST = 100
+"""Below this width there is no room for the tables."""
+ROWS, FEWEST = 5, 2
+"""Rows of a table where others want the room too: as many are enough, and fewer are not worth having."""
+_INDENT = "   "
+_WORD, _VALUE = 11, 8
+_LIFE = "life p50/90/99 "
+_NAME, _LONGEST = 26, 47
+"""Cells for a name: before a figure is shown that is less worth, and as many as any address needs."""
+_GAP = 6
+"""Columns are set apart by so many cells more at most, where it is very wide."""
+_PARTS = len(DECADES) + 1
+_HIGHEST = 7
+"""Steps of a sparkline above its lowest."""
+
+
+def totals_lines(flows: FlowTotals | None, width: int, colours: Palette) -> list[Line]:
+    """`new flows  61/s  ended  60/s  life p50/90/99 ≤12 ms ≤340 ms ≤1.2 s`, below the counters; where it is known."""
+    if flows is None:
+        return []
+    totals, cells = flows.all, grid(width)[1]
+    head: Line = (
+        (_INDENT, colours.plain),
+        *_rate("new flows", totals.opened_per_s, cells, colours),
+        *_rate("ended", totals.ended_per_s, cells, colours),
+    )
+    lived = "".join(fit(lifetime(totals, name), _VALUE) for name in PERCENTILES)[:-1]
+    life: Line = ((_LIFE, colours.plain), (lived, colours.plain if totals.lifetime_ms.count else colours.dim))
+    if len(_INDENT) + 2 * cells + len(_LIFE) + len(lived) < width:
+        return [(*head, *life)]
+    return [head, ((_INDENT, colours.plain), *life)]
+
+
+def _rate(word: str, per_s: float, cells: int, colours: Palette) -> Line:
+    value = fit(f"{text.rate(per_s)}/s", cells - _WORD)
+    return (fit(word, _WORD), colours.plain), (value, colours.plain if per_s else colours.dim)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    head: str
+    cells: int
+    rank: int
+    """Those with the lowest are kept where it is narrow."""
+    figure: Callable[[Totals], str]
+
+
+def _life(figure: str) -> Callable[[Totals], str]:
+    return lambda totals: lifetime(totals, figure)
+
+
+def _size(figure: str) -> Callable[[Totals], str]:
+    return lambda totals: text.size(getattr(totals.bytes, figure))
+
+
+_COLUMNS = (
+    _Column("opened/s", 9, 7, lambda totals: text.rate(totals.opened_per_s)),
+    _Column("ended/s", 8, 0, lambda totals: text.rate(totals.ended_per_s)),
+    _Column("life <ms·s··h··", 16, 1, lambda totals: by_decade(totals.lifetime_ms)),
+    _Column("shortest", 9, 6, _life("least")),
+    _Column("p50", 8, 2, _life("p50")),
+    _Column("p90", 8, 9, _life("p90")),
+    _Column("p99", 8, 3, _life("p99")),
+    _Column("longest", 8, 4, _life("most")),
+    _Column("bytes 0B··k··M··", 17, 5, lambda totals: by_decade(totals.bytes)),
+    _Column("p50", 7, 8, _size("p50")),
+    _Column("p99", 7, 10, _size("p99")),
+    _Column("largest", 8, 11, _size("most")),
+)
+"""The scales in the heads stand above the cells that they name: below 1 ms; from 1 ms, 1 s, 1,000 s on; no byte; ..."""
+
+
+def by_decade(spread: Spread) -> str:
+    """A cell a decade, as high as its share of the fullest; a cell with any flow is higher than one without."""
+    most = max(spread.histogram, default=0)
+    if not most:
+        return text.UNKNOWN
+    heights = [count and max(1.0, _HIGHEST * count / most) for count in spread.histogram]
+    return sparkline(heights, _PARTS, _PARTS, from_zero=True)
+
+
+def tables_height(flows: FlowTotals | None, width: int, rows: int = FEWEST) -> int:
+    """Lines that both tables take with so many rows each; 0 where there is nothing to show, or it is too narrow."""
+    tables = sum(map(bool, (flows.by_service, flows.by_process))) if flows is not None else 0
+    return tables * (1 + rows) if width >= NARROWEST else 0
+
+
+def tables_lines(flows: FlowTotals, width: int, room: int, colours: Palette) -> list[Line]:
+    """By service and by process, the busiest first, in at most `room` lines."""
+    named = [(title, some) for title, some in (("service", flows.by_service), ("process", flows.by_process)) if some]
+    rows = room // max(1, len(named)) - 1
+    return [line for title, some in named for line in _table(title, some, rows, width, colours)]
+
+
+def _table(title: str, totals: Sequence[Totals], rows: int, width: int, colours: Palette) -> list[Line]:
+    columns = _columns(width)
+    name = width - len(_INDENT) - sum(column.cells for column in columns) - 1
+    heads = "".join(fit(column.head, column.cells, right=True) for column in columns)
+    shown = totals[:rows]
+    # What comes after the first TOLD is not known.
+    count = f" ({len(totals)})" if len(shown) == len(totals) < TOLD else f", top {len(shown)}"
+    head = rule(f"Flows by {title}{count}", width, colours, heads)
+    return [head, *(_row(one, name, columns, colours) for one in shown)]
+
+
+def _columns(width: int) -> list[_Column]:
+    """Those that fit, the least worth left out."""
+    free = width - len(_INDENT) - _NAME - 1
+    kept = []
+    for column in sorted(_COLUMNS, key=lambda column: column.rank):
+        free -= column.cells
+        if free < 0:
+            break
+        kept.append(column)
+    gap = min(_GAP, max(0, free + _NAME - _LONGEST) // len(kept))
+    return [replace(column, cells=column.cells + gap) for column in _COLUMNS if column in kept]
+
+
+def _row(one: Totals, name: int, columns: Sequence[_Column], colours: Palette) -> Line:
+    figures = "".join(fit(column.figure(one), column.cells, right=True) for column in columns)
+    named = fit(text.shortened(one.name or text.UNKNOWN, name), name)
+    return (_INDENT + named, colours.plain), (figures, colours.plain)
+
+
+def about_flows() -> Section:
+    """For the help."""
+    return Section("Flows", [
+        Entry("", "Flows that opened and ended in the last minute, also those between two polls; the busiest services "
+              "and processes first. Figures are within 6 %."),
+        Entry("service", "The local port where we are the server, the peer's address and port where we are the client"),
+        Entry("life", "From the first state to the end, without TIME_WAIT. ≤: at most so long, as not every begin and "
+              "end was seen when it happened; the histogram then shows the longest that they may have been."),
+        Entry("<ms·s··h··", "How many lived how long, a cell a decade: less than 1 ms, 10 ms, 100 ms, 1 s, 10 s, "
+              "100 s, 17 min, 2.8 h, 28 h, and longer. ms, s and h stand where these begin, h at 17 min."),
+        Entry("0B··k··M··", "How many received and sent how much, a cell a decade: nothing, less than 10 bytes, 100, "
+              "1,000 (k), 10 k, 100 k, 1 M, 10 M, 100 M, and more"),
+        Entry("▁▂▄█", "▁ none, ▂ at least one, █ the most of this row"),
+    ], 11)  # fmt: skip

@@ -1,0 +1,35 @@
+"""What the trace tells in rates, in one line: segments sent again, resets, and segments dropped with the reason."""
+
+from __future__ import annotations
+
+from tcpwatch.model.view import View
+from tcpwatch.units import text
+from tcpwatch.widgets.lines import Line, Piece, cells_of
+from tcpwatch.widgets.palette import Palette
+
+NARROWEST = 100
+_LABEL = "   trace of all namespaces"
+
+
+def trace_line(view: View, width: int, colours: Palette) -> list[Line]:
+    """One line where there is a trace, and room; drop reasons that do not fit are left out, the rarest first."""
+    trace = view.trace
+    if not trace.on or width < NARROWEST:
+        return []
+    pieces: list[Piece] = [(_LABEL, colours.dim)]
+    for word, rate in (
+        ("sent again", trace.retransmitted_per_s),
+        ("resets sent", trace.resets_sent_per_s),
+        ("received", trace.resets_received_per_s),
+    ):
+        pieces += [(f"  {word} ", colours.plain), (f"{text.rate(rate)}/s", colours.plain if rate else colours.dim)]
+    dropped = sorted(trace.drops_per_s.items(), key=lambda one: (-one[1], one[0]))
+    pieces.append(("  dropped ", colours.plain))
+    if not dropped:
+        pieces.append(("0/s", colours.dim))
+    for at, (reason, rate) in enumerate(dropped):
+        more = [(", " * bool(at) + f"{reason} ", colours.dim), (f"{text.rate(rate)}/s", colours.plain)]
+        if cells_of([*pieces, *more]) > width - 1:
+            break
+        pieces += more
+    return [tuple(pieces)]

@@ -1,0 +1,1 @@
+"""The screen of one listener: what waits in its two queues."""

@@ -1,0 +1,202 @@
+"""What waits inside: both queues of one listening address and port, oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.events import Resize
+from textual.screen import Screen
+
+from tcpwatch.model.columns.socket_values import show_endpoint
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.listeners.queue_detail import Focus
+from tcpwatch.model.view import View
+from tcpwatch.screens.listeners.rows import Lately, Row, rows_of
+from tcpwatch.screens.queue.columns import ACCEPT_COLUMNS, SYN_COLUMNS
+from tcpwatch.screens.queue.head import head_lines
+from tcpwatch.screens.queue.pane import QueuePane
+from tcpwatch.screens.shared.header_line import HeaderLine
+from tcpwatch.screens.shared.page import FlowSelected
+from tcpwatch.screens.shared.shell import shell
+from tcpwatch.units import text
+from tcpwatch.widgets.footer_line import FooterLine
+from tcpwatch.widgets.lines import Line, Lines, Piece
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.sections import Entry, Section
+from tcpwatch.widgets.table.cursor_table import CursorTable
+
+SIDE_BY_SIDE_FROM = 120
+"""Width from which on the two lists stand side by side."""
+_MEMBERS_FROM = 32
+"""Height from which on the head has more than one socket of a group."""
+
+
+class QueueScreen(Screen[None], inherit_bindings=False):
+    """Opened with Enter on a listener; follows its address and port, not the socket."""
+
+    DEFAULT_CSS = """
+    QueueScreen Container { height: 1fr; layout: vertical; }
+    QueueScreen.-wide Container { layout: horizontal; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "back"),
+        Binding("tab,shift+tab", "other", "other queue"),
+        Binding("c", "copy", "copy the row", show=False),
+    ]
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self._key = listener.key
+        self._local = listener.local_address, listener.local_port
+        self._head = _Head(self)
+        self.accept_queue = QueuePane("Accept queue", ACCEPT_COLUMNS)
+        self.syn_queue = QueuePane("SYN queue", SYN_COLUMNS)
+        self.row: Row | None = None
+        """The listener, or its group; None where there is none any more."""
+        self._inside: Focus | None = None
+        self._lately = Lately()
+
+    def compose(self) -> ComposeResult:
+        """As Textual asks."""
+        yield HeaderLine()
+        yield self._head
+        with Container():
+            yield self.accept_queue
+            yield self.syn_queue
+        yield FooterLine()
+
+    def on_mount(self) -> None:
+        """Follow the app."""
+        self.accept_queue.table.focus()
+        self.watch(self.app, "view", self._show, init=False)
+        self.watch(self.app, "exact", self._show_names)
+
+    def on_screen_resume(self) -> None:
+        """On top, for the first time or again: ask for the members, and catch up."""
+        shell(self).look_into(self._key)
+        self._show(shell(self).view)
+
+    def on_resize(self, event: Resize) -> None:
+        """Side by side, where it is wide."""
+        self.set_class(event.size.width >= SIDE_BY_SIDE_FROM, "-wide")
+
+    @property
+    def endpoint(self) -> str:
+        """Address and port."""
+        return show_endpoint(self._local, shell(self).exact)
+
+    def about(self) -> Sequence[Section]:
+        """For the help."""
+        return [
+            Section(title, [Entry(column.title or "gave up", column.help) for column in columns], 9)
+            for title, columns in (("Accept queue", ACCEPT_COLUMNS), ("SYN queue", SYN_COLUMNS))
+        ]
+
+    # What is shown
+
+    def _show(self, view: View | None) -> None:
+        if view is None or not self.is_current:
+            return
+        rows = rows_of(view, least=self._lately.look(view) is not None)
+        self.row = next((row for row in rows if row.one.key == self._key), None)
+        if view.focus is not None and view.focus.key == self._key:
+            self._inside = view.focus
+        elif self.row is None:
+            self._inside = None
+        self._head.redraw()
+        self._show_members()
+
+    def _show_members(self) -> None:
+        accept, syn = (self._inside.accept_queue, self._inside.syn_queue) if self._inside else (None, None)
+        given_up = self.row.one.given_up if self.row else 0
+        words = f", {given_up:,} gave up" if given_up else ""
+        self.accept_queue.show(accept, words, self._why_empty("Nothing waits to be accepted."))
+        repeated = self._inside.half_open.repeated if self._inside else 0
+        words = f", {repeated:,} with repeats" if repeated else ""
+        self.syn_queue.show(syn, words, self._why_empty("Nothing is half-open here."))
+
+    def _why_empty(self, otherwise: str) -> Sequence[str]:
+        """What is said in place of members."""
+        if self.row is None:
+            return ("Nobody listens here any more.",)
+        if self._inside is None:
+            return ("Comes when the pause ends (space).",) if shell(self).paused else ("Comes with the next poll.",)
+        return (otherwise,) if self.row.told else ("This source does not tell what waits inside.",)
+
+    def _show_names(self, exact: bool) -> None:
+        self._head.redraw()
+        for pane in (self.accept_queue, self.syn_queue):
+            pane.table.show_exact(exact)
+
+    # What a person does
+
+    def action_back(self) -> None:
+        """Close, and ask for the members no longer: not when unmounted, since another may have asked by then."""
+        shell(self).look_into(None)
+        self.dismiss()
+
+    def action_other(self) -> None:
+        """The keys go to the other list."""
+        here = self.accept_queue.table.has_focus
+        (self.syn_queue if here else self.accept_queue).table.focus()
+
+    def action_copy(self) -> None:
+        """Copy the row under the cursor: cookie, client and age, with tabs between."""
+        table = self.accept_queue.table if self.accept_queue.table.has_focus else self.syn_queue.table
+        one = table.record
+        if one is not None:
+            self.app.copy_to_clipboard(f"{one.cookie}\t{show_endpoint(one.remote, True)}\t{one.age_s:.3f}")
+            self.notify("row copied", markup=False)
+
+    def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
+        """Enter on a member: its flow."""
+        message.stop()
+        if isinstance(message.identity, int):  # the cookie
+            self.post_message(FlowSelected(message.identity))
+
+    def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
+        """The heading tells how to choose."""
+        message.stop()
+        for pane in (self.accept_queue, self.syn_queue):
+            pane.heading.redraw()
+
+
+class _Head(Lines):
+    """Which listener it is, and its queues against their limits."""
+
+    DEFAULT_CSS = "_Head { height: auto; overflow: hidden; }"
+
+    def __init__(self, screen: QueueScreen) -> None:
+        super().__init__()
+        self._of = screen
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks."""
+        row = self._of.row
+        if row is None:
+            return [((f" {self._of.endpoint}", colours.strong), ("  nobody listens here any more", colours.warning))]
+        room = 2 + (8 if self.screen.size.height >= _MEMBERS_FROM else 1)
+        meters = head_lines(row, width, room, colours, shell(self).exact)
+        return [self._title(row, width, colours), *meters]
+
+    def _title(self, row: Row, width: int, colours: Palette) -> Line:
+        one = row.one
+        sockets = f" · {len(row.members)} sockets" if row.is_group else ""
+        why = " (SO_REUSEPORT)" if sockets and width >= SIDE_BY_SIDE_FROM else ""
+        least = "≥" if row.least and one.accepted_per_s is not None else ""
+        pieces: list[Piece] = [
+            (f" {self._of.endpoint}  ", colours.strong),
+            (f"{one.process or '?'}{sockets}{why}", colours.plain),
+            (f" · accepted {least}{_per_s(one.accepted_per_s)}", colours.plain),
+            (" · drops ", colours.plain),
+            (_per_s(row.drops_per_s), colours.alarm if row.drops_per_s else colours.plain),
+        ]
+        return tuple(pieces)
+
+
+def _per_s(rate: float | None) -> str:
+    return text.UNKNOWN if rate is None else f"{text.rate(rate)}/s"

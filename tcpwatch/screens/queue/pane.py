@@ -1,0 +1,66 @@
+"""The members of one queue: a heading with their number, and the list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+
+from tcpwatch.model.listeners.queue_detail import Members
+from tcpwatch.screens.queue.columns import Member, members_of
+from tcpwatch.widgets.lines import Line, Lines, fit, rule
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.table.cursor_table import choosing_line
+from tcpwatch.widgets.table.record_columns import RecordColumn
+from tcpwatch.widgets.table.record_table import RecordTable
+
+
+class QueuePane(Vertical):
+    """One queue: heading and list."""
+
+    DEFAULT_CSS = "QueuePane { height: 1fr; width: 1fr; }"
+
+    def __init__(self, title: str, columns: Sequence[RecordColumn[Member]]) -> None:
+        super().__init__()
+        self.title = title
+        self.table: RecordTable[Member] = RecordTable(
+            columns, identity=lambda one: one.cookie, sort="age", reverse=True
+        )
+        self.heading = _Heading(self)
+
+    def compose(self) -> ComposeResult:
+        """As Textual asks."""
+        yield self.heading
+        yield self.table
+
+    def show(self, queue: Members | None, words: str, empty: Sequence[str]) -> None:
+        """Show these members; `words` follow their number."""
+        self.heading.tell(queue, words)
+        self.table.show(members_of(queue) if queue else [], empty)
+
+
+class _Heading(Lines):
+    """How many there are."""
+
+    DEFAULT_CSS = "_Heading { height: 1; overflow: hidden; }"
+
+    def __init__(self, pane: QueuePane) -> None:
+        super().__init__()
+        self._pane, self._words = pane, ""
+
+    def tell(self, queue: Members | None, words: str) -> None:
+        """Say this."""
+        self._words = ""
+        if queue is not None:
+            shown = len(queue.rows)
+            first = f", first {shown:,} listed" if shown < queue.total else ""
+            self._words = f": {queue.total:,}{words}{first}"
+        self.redraw()
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks."""
+        sorting = self._pane.table.sorting
+        if sorting.choosing:
+            return [choosing_line(sorting, colours)]
+        return [rule(fit(self._pane.title + self._words, width - 8).rstrip(), width, colours)]

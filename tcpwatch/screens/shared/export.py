@@ -1,0 +1,61 @@
+"""Writes what a table shows into a file, in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from textual.message import Message
+
+from tcpwatch.units.printable import printable
+
+
+class Written(Message):
+    """An export has ended."""
+
+    def __init__(self, path: Path, what: str, error: OSError | None) -> None:
+        """`what` was to be written: `12 listeners`."""
+        super().__init__()
+        self.path, self.what, self.error = path, what, error
+
+    @property
+    def words(self) -> str:
+        """Where it is, or why it is not."""
+        path = printable(str(self.path))
+        if self.error is None:
+            return f"{self.what} written to {path}"
+        return f"cannot write {path}: {printable(self.error.strerror or str(self.error))}"
+
+
+def export_name(now: float, what: str = "connections") -> str:
+    """File name for an export at this moment (Unix seconds), in local time."""
+    return time.strftime(f"tcpwatch-{what}-%Y%m%d-%H%M%S.csv", time.localtime(now))
+
+
+def write_text(path: Path, blocks: Iterable[str]) -> None:
+    """Write these one after the other. Raises OSError, and then leaves no half a file."""
+    unfinished = path.with_name(path.name + ".part")
+    with unfinished.open("x", encoding="utf-8", newline="") as file:
+        try:
+            file.writelines(blocks)
+            file.flush()
+            unfinished.rename(path)
+        except OSError:
+            unfinished.unlink()
+            raise
+
+
+def start_writing(path: Path, blocks: Iterable[str], done: Callable[[OSError | None], object]) -> None:
+    """Do it in the background; `done` is called there, with what went wrong."""
+
+    def run() -> None:
+        try:
+            write_text(path, blocks)
+        except OSError as error:
+            done(error)
+        else:
+            done(None)
+
+    threading.Thread(target=run, name="export", daemon=True).start()

@@ -1,0 +1,115 @@
+"""FilterLine: the line that `/` opens; it filters while one types, and says what cannot be understood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.events import DescendantBlur
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from tcpwatch.model.query.filter import Filter
+from tcpwatch.units.printable import printable
+
+
+class _Input(Input):
+    """Names its Enter for the footer."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "submit", "keep the filter")]
+
+
+class FilterLine(Vertical):
+    """An input, and below it what is wrong with it. Hidden unless somebody types, or something is wrong."""
+
+    DEFAULT_CSS = """
+    FilterLine { height: auto; display: none; background: $panel; }
+    FilterLine.-open { display: block; }
+    FilterLine Horizontal { height: 1; }
+    FilterLine .filter--slash { width: 3; text-style: bold; }
+    FilterLine Input, FilterLine Input:focus { height: 1; border: none; padding: 0; background: $panel; }
+    FilterLine .filter--wrong { height: auto; padding: 0 1; color: $text-error; display: none; }
+    FilterLine.-wrong .filter--wrong { display: block; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "clear", "no filter"),
+    ]
+
+    class Changed(Message):
+        """There is another filter."""
+
+        def __init__(self, filter_: Filter) -> None:
+            super().__init__()
+            self.filter = filter_
+
+    class Left(Message):
+        """The person is done with the line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = Filter()
+        """The last that could be understood."""
+
+    def compose(self) -> ComposeResult:
+        """As Textual asks."""
+        with Horizontal():
+            yield Static(" / ", classes="filter--slash", markup=False)
+            yield _Input(placeholder="state:tw  port:443  addr:10.0.  process:nginx  -text", compact=True)
+        yield Static("", classes="filter--wrong", markup=False)
+
+    @property
+    def _input(self) -> Input:
+        return self.query_one(Input)
+
+    def open(self) -> None:
+        """Show the line, and take the keys."""
+        self.add_class("-open")
+        self._input.focus()
+
+    def set_text(self, text: str) -> None:
+        """Put a filter here, ready; one that cannot be understood is shown, with the reason."""
+        with self.prevent(Input.Changed):
+            self._input.value = text
+        self._use(Filter.parse)
+        self.set_class(self.has_class("-wrong") or self._input.has_focus, "-open")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter while somebody types."""
+        event.stop()
+        self._use(Filter.while_typing)
+
+    def _use(self, parse: Callable[[str], Filter]) -> None:
+        """Filter by the text, or say what is wrong with it and go on with the last one."""
+        try:
+            parsed = parse(self._input.value)
+        except ValueError as error:
+            self.add_class("-wrong")
+            self.query_one(".filter--wrong", Static).update(printable(str(error)))
+            return
+        self.remove_class("-wrong")
+        if parsed != self.filter:
+            self.filter = parsed
+            self.post_message(self.Changed(parsed))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter: back to the table with this filter; not with one that cannot be understood."""
+        event.stop()
+        self._use(Filter.parse)
+        if not self.has_class("-wrong"):
+            self._leave()
+
+    def action_clear(self) -> None:
+        """Go back to the table without a filter."""
+        self.set_text("")
+        self._leave()
+
+    def _leave(self) -> None:
+        self.remove_class("-open")
+        self.post_message(self.Left())
+
+    def on_descendant_blur(self, event: DescendantBlur) -> None:
+        """The keys went elsewhere: only what is wrong stays in sight."""
+        self.set_class(self.has_class("-wrong"), "-open")

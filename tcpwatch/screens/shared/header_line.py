@@ -1,0 +1,124 @@
+"""The first line of every screen: where the data come from, what they cost, what is missing, and how old they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tcpwatch.model.rules.finding import Severity
+from tcpwatch.model.view import View
+from tcpwatch.screens.shared.finding_lines import SIGNS, severity_style
+from tcpwatch.screens.shared.shell import shell
+from tcpwatch.units import text
+from tcpwatch.widgets.lines import Line, Lines, Piece, cells_of, fit
+from tcpwatch.widgets.palette import Palette
+
+_TICK_S = 1.0
+
+
+class HeaderLine(Lines):
+    """Follows the app's view, pause and trouble; the age moves once a second."""
+
+    DEFAULT_CSS = "HeaderLine { height: 1; overflow: hidden; background: $panel; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hidden_owners = 0
+
+    def on_mount(self) -> None:
+        """Begin to follow."""
+        self._tick = self.set_interval(_TICK_S, self.redraw)
+        self.watch(self.app, "view", self._see)
+        for name in ("paused", "trouble", "interval_s"):
+            self.watch(self.app, name, self.redraw, init=False)
+
+    def _see(self, view: View | None) -> None:
+        if view is not None and view.sample.source.privilege != "root":
+            self._hidden_owners = view.hidden_owners
+        # Data that come each second need no clock of their own: it would paint the line twice.
+        self._tick.reset()
+        self.redraw()
+
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        """As Lines asks: the right end stays, then the notices, and the left part takes what is left."""
+        view = shell(self).view
+        right = self._liveness(view, colours)
+        notices = _cropped(self._notices(view, colours), width - cells_of(right) - 2)
+        room = width - cells_of(right) - cells_of(notices) - 4
+        left = _facts(view, shell(self).interval_s, self._hidden_owners, room, colours)
+        blanks = width - 2 - cells_of(left) - cells_of(notices) - cells_of(right)
+        gap = min(2, blanks) if notices else 0
+        pad = (" " * max(0, blanks - gap), colours.plain)
+        return [((" ", colours.plain), *left, (" " * gap, colours.plain), *notices, pad, *right, (" ", colours.plain))]
+
+    def _liveness(self, view: View | None, colours: Palette) -> Line:
+        """LIVE or PAUSED, and the age of what is on the screen."""
+        age = text.duration(shell(self).age_s) if view is not None else ""
+        if shell(self).paused:
+            return (("‖ PAUSED", colours.warning), (f" {age}", colours.strong))
+        if view is None:
+            return (("○ reading", colours.dim),)
+        return (("●", colours.open), (" LIVE", colours.strong), (f" {age}", colours.plain))
+
+    def _notices(self, view: View | None, colours: Palette) -> Line:
+        """What a person must know to trust the figures; empty on a good day."""
+        said: list[Piece] = []
+        if shell(self).trouble:
+            said.append((f"cannot read: {shell(self).trouble}", colours.alarm))
+        if view is not None:
+            said += worst(view, colours)
+            if not view.sample.completeness.complete:
+                said.append((f"incomplete: {view.sample.completeness.words}", colours.warning))
+            if view.pace.stretched:
+                said.append((f"stretched to {text.duration(view.pace.interval_s)}", colours.warning))
+            if view.sample.source.missing:
+                said.append((", ".join(view.sample.source.missing), colours.warning))
+        gap = ("  ", colours.plain)
+        return tuple(piece for one in said for piece in (one, gap))[:-1]
+
+
+def worst(view: View, colours: Palette) -> list[Piece]:
+    """`▲ 2` critical findings, or `△ 1` warning: on every screen, as the Overview is not always in sight."""
+    top = max((finding.severity for finding in view.findings), default=Severity.INFO)
+    if top is Severity.INFO:
+        return []
+    count = sum(finding.severity is top for finding in view.findings)
+    return [(f"{SIGNS[top]} {count}", severity_style(top, colours))]
+
+
+def _cropped(line: Line, width: int) -> Line:
+    """As much of the line as fits, the last piece cut with `…`."""
+    kept: list[Piece] = []
+    for piece, style in line:
+        room = width - cells_of(kept)
+        if room <= 0:
+            break
+        kept.append((piece, style) if cells_of([(piece, style)]) <= room else (fit(piece, room), style))
+    return tuple(kept)
+
+
+def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours: Palette) -> Line:
+    """Host, source, privilege, interval, cost: as many as fit in `room` cells, the least important leave first."""
+    name: Line = (("tcpwatch", colours.strong),)
+    if view is None:
+        return _cropped(name, room)
+    source, pace = view.sample.source, view.pace
+    user = f"user: {hidden:,} socket{'s' * (hidden != 1)} without owner" if hidden else "user"
+    cost = f"poll {pace.duration_s * 1000:.0f} ms {text.share(pace.core_share)}"
+    ranked = [  # rank, text: a low rank leaves first
+        (9, view.sample.host),
+        (7, source.namespace),
+        (4, source.kind),
+        (5, "root" if source.privilege == "root" else user),
+        (3, text.duration(interval_s)),
+        (2, cost),
+    ]
+    items = [(rank, words) for rank, words in ranked if words]
+    while items:
+        joined = " · ".join(words for _, words in items)
+        line: Line = (*name, ("  ", colours.plain), (joined, colours.plain))
+        if cells_of(line) <= room:
+            return line
+        if len(items) == 1:
+            break
+        items.remove(min(items))
+    return _cropped(line, room)

@@ -1,0 +1,82 @@
+"""Clock times and durations, as exact as they are known: tenths where polls tell, down to microseconds in a trace."""
+
+from __future__ import annotations
+
+import time
+
+from tcpwatch.model.lifecycle.history import Moment, Stretch, begins_with_last_ack
+from tcpwatch.model.lifecycle.transitions import Origin
+from tcpwatch.units import text
+
+NOT_TOLD = "not told"
+
+
+def exact(moment: Moment) -> bool:
+    """An event told it, so that its milliseconds mean something."""
+    return moment.origin is not Origin.POLL
+
+
+def boundless(moment: Moment) -> bool:
+    """It may have been earlier, and nobody knows how much."""
+    return moment.slack_s != moment.slack_s
+
+
+def clock(unix: float, fine: bool = False) -> str:
+    """`22:13:00.4`, fine: `22:13:00.412`; cut and not rounded, as clocks are."""
+    parts, digits = (1000, 3) if fine else (10, 1)
+    whole, part = divmod(int(unix * parts + 1e-3), parts)
+    return time.strftime("%H:%M:%S", time.localtime(whole)) + f".{part:0{digits}}"
+
+
+def clock_of(moment: Moment) -> str:
+    """With the milliseconds where they are known."""
+    return clock(moment.time, exact(moment))
+
+
+def fine_duration(seconds: float) -> str:
+    """`12 µs`, `2.3 ms`, `412 ms`, `1.234 s`, and from ten seconds on as text.duration."""
+    micros = round(seconds * 1e6)
+    if micros < 1000:
+        return f"{micros} µs"
+    if micros < 999_500:
+        return f"{micros / 1000:.1f} ms" if micros < 99_950 else f"{micros / 1000:.0f} ms"
+    return f"{seconds:.3f} s" if seconds < 9.9995 else text.duration(seconds)
+
+
+def between(begin: Moment, end: Moment | None, now: float) -> str:
+    """The time from one to the other, or till now."""
+    seconds = max(0.0, (end.time if end else now) - begin.time)
+    fine = end is not None and exact(end) and exact(begin)
+    return fine_duration(seconds) if fine else text.duration(seconds)
+
+
+def begins_earlier(stretch: Stretch) -> bool:
+    """Its beginning is not known, only that it was before `begin`."""
+    return stretch.least or boundless(stretch.begin)
+
+
+def untold(stretch: Stretch, first: bool) -> bool:
+    """Nothing is known of how long it lasted; `first`: it is the first of its flow."""
+    if begins_with_last_ack(stretch, first):
+        return True
+    return begins_earlier(stretch) and stretch.end is not None and stretch.end.time <= stretch.begin.time
+
+
+def lasted(stretch: Stretch, now: float, first: bool) -> str:
+    """How long a state lasted, with `at least` or `at most` where one of its ends is not known."""
+    if untold(stretch, first):
+        return NOT_TOLD
+    words = between(stretch.begin, stretch.end, now)
+    if begins_earlier(stretch):
+        return f"at least {words}"
+    return f"at most {words}" if stretch.end is not None and boundless(stretch.end) else words
+
+
+def how_known(moment: Moment) -> str:
+    """`trace`, `destroy event`, `polled ±1.0 s`, `polled` where it was like that when we came."""
+    if moment.origin is not Origin.POLL:
+        return "trace" if moment.origin is Origin.TRACE else "destroy event"
+    slack = moment.slack_s
+    if boundless(moment) or slack == 0:
+        return "polled"
+    return f"polled ±{slack:.1f} s" if slack < 9.95 else f"polled ±{text.duration(slack)}"

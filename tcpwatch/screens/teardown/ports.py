@@ -1,0 +1,199 @@
+"""The tables of ports: ephemeral ports by destination, and TIME_WAIT by destination and by port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.style import Style
+
+from tcpwatch.model.analyses.ephemeral_ports import Destination, Ephemeral
+from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.view import View
+from tcpwatch.screens.teardown.table import Column, Look, Table
+from tcpwatch.units import text
+from tcpwatch.widgets.charts.bars import bar
+from tcpwatch.widgets.lines import Line, Piece
+from tcpwatch.widgets.palette import Palette
+
+PORTS, TO, AT = "ports", "to", "at"
+"""Names of the tables."""
+WIDE = 120
+_INDENT = "   "
+
+
+def figure(value: float | None, look: Look, style: Style | None = None) -> Piece:
+    """A count; dim where it is nothing, or not known."""
+    shown = text.count(value, look.exact)
+    return shown, look.colours.dim if not value else style or look.colours.plain
+
+
+def words(shown: str, look: Look, style: Style | None = None) -> Piece:
+    """A name, a duration or a share; dim where it is not known."""
+    return shown, look.colours.dim if shown == text.UNKNOWN else style or look.colours.plain
+
+
+# Ephemeral ports ---------------------------------------------------------------------------------
+
+
+def ports_table(view: View) -> Table[Destination]:
+    """One row a destination, the fullest first."""
+    found = view.ephemeral.destinations if view.ephemeral else ()
+    six = any(":" in one.remote_address for one in found)
+    return Table(
+        PORTS,
+        "Ephemeral ports",
+        found,
+        lambda width: _ports_columns(view, width, six),
+        identity=lambda one: (one.local_address, one.remote_address, one.remote_port),
+        filter=sockets_of,
+        detail=_ports_detail,
+        empty="No connection from a port of this range." if view.ephemeral else "",
+    )
+
+
+def _ports_columns(view: View, width: int, six: bool) -> Sequence[Column[Destination]]:
+    timed = "timers" not in untold(view.sample.source.kind)
+    wide = width >= WIDE
+    name, own = (30, 24) if six and wide else (22, 0) if six else (21, 15)
+    style = _level(view)
+    at_first: list[Column[Destination]] = [
+        Column("", name, lambda one, look: words(one.remote, look), right=False, named=True),
+        Column("", 0, lambda one, look: (bar(one.share, look.cells), style(one, look)), right=False),
+        Column("" if wide else "used", 6, lambda one, look: words(text.share(one.share), look)),
+        Column("left", 6, lambda one, look: (text.count(one.left, look.exact), style(one, look)), rank=1),
+        Column("TIME_WAIT", 9, lambda one, look: figure(one.time_wait, look), rank=3),
+        Column("reusable" if wide else "reuse", 8 if wide else 6, lambda one, look: figure(one.reusable, look), rank=4),
+        Column("free in", 7, lambda one, look: words(_free_in(one, timed), look)),
+        Column("exhausted in" if wide else "gone in", 12 if wide else 9,
+               lambda one, look: words(_exhausted_in(one), look, style(one, look)), rank=2),
+    ]  # fmt: skip
+    if not wide:
+        return at_first
+    process: Column[Destination] = Column(
+        "process", 20, lambda one, look: words(one.process or text.UNKNOWN, look), right=False, named=True, rank=5
+    )
+    own_address: Column[Destination] = Column(
+        "from", own, lambda one, look: words(one.local_address, look), right=False, named=True, rank=6
+    )
+    used: Column[Destination] = Column("used", 7, lambda one, look: figure(one.used, look), rank=7)
+    return [at_first[0], own_address, at_first[1], used, *at_first[2:], process]
+
+
+def _level(view: View) -> Callable[[Destination, Look], Style]:
+    """Red where no port is left, amber where the rule begins to speak."""
+
+    def style(one: Destination, look: Look) -> Style:
+        if not one.left:
+            return look.colours.alarm
+        return look.colours.warning if one.share >= view.thresholds.ports_share else look.colours.plain
+
+    return style
+
+
+def _free_in(one: Destination, timed: bool) -> str:
+    if one.next_free_s is None or not timed:
+        return text.UNKNOWN
+    if not one.next_free_s:
+        return "due"  # its timer has run out; the kernel comes round to it within some seconds
+    return text.duration(one.next_free_s) if one.next_free_s < 59.5 else f"{one.next_free_s:.0f} s"
+
+
+def _exhausted_in(one: Destination) -> str:
+    return text.duration(one.exhausted_in_s) if one.left else "now"
+
+
+def sockets_of(one: Destination) -> str:
+    """The filter of its connections."""
+    return f"raddr:{one.remote_address} rport:{one.remote_port} laddr:{one.local_address}"
+
+
+def _ports_detail(one: Destination, exact: bool) -> str:
+    used, usable = text.count(one.used, exact), text.count(one.usable, exact)
+    most = f", most by {one.process}" if one.process else ", held by no process"
+    return f"{one.local_address} → {one.remote}: {used} of {usable} ports{most}"
+
+
+def range_line(found: Ephemeral | None, reuse: int | None, width: int, colours: Palette) -> Line:
+    """What connect() may choose from; and what programs do that makes it less."""
+    if found is None:
+        return ((f"{_INDENT}ip_local_port_range is not known here.", colours.dim),)
+    span = found.range
+    head = f"{span.low}–{span.high}: {text.count(span.usable)} usable"
+    reserved, held = text.count(span.reserved), text.count(span.held)
+    longest = f"{head}, {reserved} reserved, {held} held by bind()"
+    many = f" · {text.count(found.count)} destination{'s' * (found.count != 1)}"
+    mode = f" · tcp_tw_reuse {_REUSE.get(reuse, reuse)}" if reuse is not None else ""
+    signs = ("", "") if not found.bound_before_connect else (
+        " △ programs bind() before connect(): a port serves one destination only", " △ bind() before connect()",
+    )  # fmt: skip
+    said = [longest + many + mode, longest + many, longest, f"{head} ({reserved} reserved, {held} bound)", head]
+    room = width - len(_INDENT) - 1
+    fitting = ((one, sign) for sign in signs for one in said if len(one + sign) <= room)
+    facts, sign = next(fitting, (head, signs[1]))
+    return ((_INDENT + facts, colours.plain), (sign, colours.warning))
+
+
+_REUSE = {0: "off", 1: "on", 2: "on loopback"}
+
+
+# TIME_WAIT ---------------------------------------------------------------------------------------
+
+
+def to_table(view: View) -> Table[Destination]:
+    """TIME_WAIT of the client's side, by destination."""
+    found = view.ephemeral.destinations if view.ephemeral else ()
+    waiting = sorted((one for one in found if _waits(one)), key=lambda one: -_waits(one))
+    most = max(map(_waits, waiting), default=1)
+    columns: Sequence[Column[Destination]] = (
+        Column("", 32, lambda one, look: words(one.remote, look), right=False, named=True),
+        Column("", 0, lambda one, look: (bar(_waits(one) / most, look.cells), look.colours.teardown), right=False),
+        Column("TIME_WAIT", 9, lambda one, look: figure(_waits(one), look)),
+        Column("reusable", 8, lambda one, look: figure(one.reusable, look)),
+    )
+    return Table(
+        TO,
+        "Client's side, by destination",
+        waiting,
+        lambda width: columns,
+        identity=lambda one: (one.local_address, one.remote_address, one.remote_port),
+        filter=lambda one: f"state:time-wait {sockets_of(one)}",
+        detail=_to_detail,
+        empty="No TIME_WAIT holds an ephemeral port." if view.ephemeral else "Not known here.",
+    )
+
+
+def _waits(one: Destination) -> int:
+    return one.time_wait + one.reusable
+
+
+def _to_detail(one: Destination, exact: bool) -> str:
+    count, reusable = text.count(_waits(one), exact), text.count(one.reusable, exact)
+    return f"{one.local_address} → {one.remote}: {count} TIME_WAIT, {reusable} of them may be used again"
+
+
+def at_table(view: View) -> Table[tuple[int, int]]:
+    """TIME_WAIT of the server's side, by port."""
+    found = view.teardown.time_wait.by_port
+    owners = {one.local_port: one.process for one in view.listeners if one.process}
+    most = max((count for _, count in found), default=1)
+
+    def named(port: int) -> str:
+        return f":{port} {owners.get(port, '')}".rstrip()
+
+    def columns(width: int) -> Sequence[Column[tuple[int, int]]]:
+        return (
+            Column("", 24 if width < 50 else 32, lambda one, look: words(named(one[0]), look), right=False),
+            Column("", 0, lambda one, look: (bar(one[1] / most, look.cells), look.colours.teardown), right=False),
+            Column("" if width < 50 else "TIME_WAIT", 7 if width < 50 else 9, lambda one, look: figure(one[1], look)),
+        )
+
+    return Table(
+        AT,
+        "Server's side, by port",
+        found,
+        columns,
+        identity=lambda one: one[0],
+        filter=lambda one: f"state:time-wait lport:{one[0]}",
+        detail=lambda one, exact: f"{named(one[0])}: {text.count(one[1], exact)} TIME_WAIT, memory only",
+        empty="None.",
+    )

@@ -1,0 +1,218 @@
+"""TimelineTable: a row a flow, time to the right. Only what is seen is read from the past and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import ClassVar, cast
+
+from textual.binding import Binding, BindingType
+from textual.events import Click, Resize
+from textual.message import Message
+
+from tcpwatch.model.columns.columns import MARK_SIGNS
+from tcpwatch.model.query.timeline import Timeline, rows_of
+from tcpwatch.model.query.timeline_arrangement import By, Chosen
+from tcpwatch.screens.timelines.axis import Axis, Window, fitted, snapped
+from tcpwatch.screens.timelines.cells import line_pieces
+from tcpwatch.screens.timelines.columns import AXIS, BEGIN, SORTED, TimelineColumn, columns_for
+from tcpwatch.screens.timelines.ruler import ruler_pieces
+from tcpwatch.units.text import count
+from tcpwatch.widgets.lines import Line
+from tcpwatch.widgets.palette import Palette, palette
+from tcpwatch.widgets.table.cursor_table import CursorTable
+from tcpwatch.widgets.table.lines import FILTER_KEYS, PREFIX
+from tcpwatch.widgets.table.record_columns import Look, record_pieces
+
+
+class TimelineTable(CursorTable[TimelineColumn]):
+    """Shows what was Chosen; whoever chose it does so again for another order. The cursor is on a flow and a moment."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # Left and right mean a column while one is chosen to sort by, else a moment.
+        Binding("left", "sort_by(-1)", "sort by the column before", show=False),
+        Binding("right", "sort_by(1)", "sort by the next column", show=False),
+        Binding("left,h", "time(-1)", "a cell back in time", show=False),
+        Binding("right,l", "time(1)", "a cell on in time", show=False),
+        Binding("left_square_bracket,shift+left", "pan(-0.5)", "half a window back", show=False),
+        Binding("right_square_bracket,shift+right", "pan(0.5)", "half a window on", show=False),
+        Binding("less_than_sign", "zoom(-1)", "less time, closer", show=False),
+        Binding("greater_than_sign", "zoom(1)", "more time", show=False),
+        Binding("f", "follow", "follow"),
+        Binding("0", "fit", "fit"),
+    ]
+
+    class Looked(Message):
+        """The flow under the cursor, or the moment, may be another."""
+
+    def __init__(self) -> None:
+        super().__init__(columns_for(79, self._draw_axis), BEGIN, reverse=True)
+        self.chosen: Chosen | None = None
+        """What is shown; None before the first."""
+        self.window = Window()
+        self._made: dict[int, Timeline] = {}
+        """By place, of what is shown."""
+
+    def show(self, chosen: Chosen) -> None:
+        """Show these flows."""
+        self._change(lambda: self._take(chosen))
+        self.post_message(self.Looked())
+
+    def _take(self, chosen: Chosen) -> None:
+        self.chosen, self._made = chosen, {}
+
+    @property
+    def by(self) -> By:
+        """What a person wants the flows sorted by."""
+        return By(self.column.key)
+
+    @property
+    def flow(self) -> Timeline | None:
+        """The one under the cursor."""
+        return self.timelines(self._cursor, self._cursor + 1)[0] if self._cursor < self._count else None
+
+    def timelines(self, first: int, last: int) -> list[Timeline]:
+        """The flows at these places, which are there; each is read from the past once."""
+        assert self.chosen is not None
+        missing = [place for place in range(first, last) if place not in self._made]
+        if missing:
+            made = rows_of(self.chosen, missing[0], missing[-1] + 1)
+            self._made.update(enumerate(made, missing[0]))
+        return [self._made[place] for place in range(first, last)]
+
+    # Time
+
+    @property
+    def now(self) -> float:
+        """Unix seconds of what is shown."""
+        return self.chosen.view.sample.time if self.chosen is not None else 0.0
+
+    @property
+    def cells(self) -> int:
+        """Cells of the axis."""
+        return next((placed.width for placed in self._layout.placed if placed.column.key == AXIS), 1)
+
+    @property
+    def axis(self) -> Axis:
+        """What the cells are now."""
+        return self.window.axis(self.now, self.cells)
+
+    @property
+    def cursor_cell(self) -> int:
+        """The cell that the moment is in."""
+        return self.window.cursor_cell(self.now, self.cells)
+
+    @property
+    def moment(self) -> float:
+        """The time that is looked at: of the flow under the cursor, where that lived in the same cell."""
+        at, flow = self.window.at(self.now), self.flow
+        return at if flow is None else snapped(at, self.axis, flow.begin.time, flow.until)
+
+    def _stay(self) -> None:
+        """Who looks at a moment of a flow means this one: the cursor stays on it when newer ones come."""
+        if self._held is None:
+            self.move_to(self._cursor)
+
+    def look(self, window: Window) -> None:
+        """Show this time."""
+        if window != self.window:
+            self.window = window
+            self._redraw()
+            self.post_message(self.Looked())
+
+    def action_time(self, by: int) -> None:
+        """The moment so many cells on; at the edge the window goes along."""
+        self._stay()
+        self.look(self.window.moved(by, self.now, self.cells))
+
+    def action_pan(self, by: float) -> None:
+        """The window on by a part of its width."""
+        self._stay()
+        self.look(self.window.panned(by, self.now, self.cells))
+
+    def action_zoom(self, by: int) -> None:
+        """Less time in the window, or more."""
+        self._stay()
+        window = self.window
+        if not window.follows:
+            window = window.pointed(self.moment, self.now, self.cells)
+        self.look(window.zoomed(by, self.now, self.cells))
+
+    def action_follow(self) -> None:
+        """The right end is now, and goes with it."""
+        self.look(Window(self.window.span_s))
+
+    def action_fit(self) -> None:
+        """All of the flow under the cursor, in the whole width."""
+        flow = self.flow
+        if flow is not None:
+            self._stay()
+            self.look(fitted(flow.begin.time, flow.until))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While a column is chosen, left and right do that."""
+        return not self.choosing if action == "time" else super().check_action(action, parameters)
+
+    def on_click(self, event: Click) -> None:
+        """A click among the cells of time sets the moment, too."""
+        left = next((placed.left for placed in self._layout.placed if placed.column.key == AXIS), 0) + PREFIX
+        if self.chosen is not None and left <= event.x < left + self.cells:
+            self.look(self.window.pointed(self.axis.middle(event.x - left), self.now, self.cells))
+
+    def on_resize(self, event: Resize) -> None:
+        """Other columns, and an axis of another width."""
+        self.show_columns(columns_for(self.scrollable_content_region.width - PREFIX, self._draw_axis))
+        self.post_message(self.Looked())
+
+    # As CursorTable asks
+
+    @property
+    def _count(self) -> int:
+        return len(self.chosen) if self.chosen is not None else 0
+
+    def _identity(self, place: int) -> int:
+        assert self.chosen is not None
+        return self.chosen.cookie(place)
+
+    def _place(self, identity: Hashable) -> int | None:
+        return self.chosen.place(cast(int, identity)) if self.chosen is not None else None
+
+    def _hides(self, identity: Hashable) -> bool:
+        return self.chosen is not None and self.chosen.knows(cast(int, identity))
+
+    @property
+    def _sortable(self) -> Sequence[TimelineColumn]:
+        shown = {column.key: column for column in self.columns}
+        return [shown.get(column.key, column) for column in SORTED]
+
+    def move_to(self, place: int) -> None:
+        """Also tells that another flow is looked at."""
+        super().move_to(place)
+        self.post_message(self.Looked())
+
+    def _prepare(self, first: int, last: int, colours: Palette) -> bool:
+        self.timelines(first, last)
+        return False
+
+    def _row(self, place: int, colours: Palette) -> Line:
+        (row,) = self.timelines(place, place + 1)
+        return tuple(record_pieces(row, MARK_SIGNS[row.mark], self._layout.placed, self.exact, colours))
+
+    def _line(self, place: int) -> Line:
+        line = super()._line(place)
+        if place >= 0 or self.chosen is None:
+            return line
+        return (*line[:-1], *ruler_pieces(self.axis, self.cursor_cell, palette(self.app)))
+
+    def _draw_axis(self, row: Timeline, look: Look) -> Line:
+        axis = self.axis
+        cursor = None if self.window.follows else self.cursor_cell
+        return tuple(line_pieces(row, axis, cursor, look.colours))
+
+    def _why_empty(self) -> Sequence[str]:
+        shown = self.chosen
+        if shown is None:
+            return ("waiting for the first answer of the kernel …",)
+        total = shown.all_live + shown.all_closed
+        if not total:
+            return ("No connections here, and none that closed since tcpwatch began.",)
+        return (f"None of {count(total)} flows passes the filter.", FILTER_KEYS)

@@ -1,0 +1,282 @@
+"""The live kernel as a source of samples; and which source this host allows."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.arrays.array_pool import Pool
+from tcpwatch.kernel.name_cache import Names
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.netlink.decode_sockets import MessageError
+from tcpwatch.kernel.netlink.destroyed_sockets import Destroyed
+from tcpwatch.kernel.netlink.sock_diag import Dump, SockDiag, SockDiagError
+from tcpwatch.kernel.proc import owner_finder, sysctl
+from tcpwatch.kernel.proc.connect_callers import Callers
+from tcpwatch.kernel.proc.limits import DescriptorLimits
+from tcpwatch.kernel.proc.owner_finder import Owner, OwnerFinder
+from tcpwatch.kernel.trace.trace_events import Kind, Traced
+from tcpwatch.sample import Completeness, Sample, SourceInfo, by_cookie, empty_table, infos_by_cookie
+from tcpwatch.sources.accept_queue_watch import QueueWatch
+from tcpwatch.sources.base import Source, SourceError, privilege, read_counters
+from tcpwatch.sources.event_watch import EventWatch
+from tcpwatch.units.printable import printable
+
+OWNERS_SHARE = 0.5
+"""Share of the time that the dump took that the search for owners may take in the same step ..."""
+OWNERS_LEAST_S = 0.05
+"""... but so much at least, so that small hosts see every owner at once."""
+
+INFOS_SHARE = 0.1
+"""Share of the time that the dumps take that tcp_info of all flows may add to them in the long run ..."""
+INFOS_LEAST_S = 0.01
+"""... but so much at least in each, so that hosts with up to 20,000 flows or so are told of in every sample."""
+
+
+def open_source(
+    kind: Literal["auto", "sock_diag", "psutil"] = "auto",
+    owners_least_s: float = OWNERS_LEAST_S,
+    watch_queues: bool = False,
+    ask_infos: bool = False,
+    events: bool = False,
+    trace: bool = False,
+) -> Source:
+    """The best source of this host, or the one that is asked for. Raises SourceError.
+
+    `owners_least_s` is the time that each sample may spend on finding owners, if need be: a front end that draws once
+    gives more than one that polls. With `watch_queues` a thread looks at the accept queues between two samples. With
+    `ask_infos` samples have the tcp_info of all flows: every one, or every few where there are very many. With `events`
+    they tell of every socket that was destroyed meanwhile, and with `trace` too of all that was traced, if it may be.
+    """
+    if kind == "psutil":
+        return _psutil()
+    try:
+        return LiveSource(owners_least_s, watch_queues, ask_infos, events, trace)
+    except (SockDiagError, MessageError) as error:
+        if kind == "sock_diag":
+            raise SourceError(f"{_reason(error)}; --source psutil shows less, but works without it") from error
+        return _psutil()
+
+
+def _psutil() -> Source:
+    from tcpwatch.sources.psutil import PsutilSource
+
+    return PsutilSource()
+
+
+def _reason(error: SockDiagError | MessageError) -> str:
+    if isinstance(error, MessageError):
+        return f"sock_diag answers nonsense: {error}"
+    return error.strerror or str(error)
+
+
+class LiveSource:
+    """sock_diag, /proc/net, /proc/sys/net and the processes of this network namespace."""
+
+    def __init__(
+        self,
+        owners_least_s: float = OWNERS_LEAST_S,
+        watch_queues: bool = False,
+        ask_infos: bool = False,
+        events: bool = False,
+        trace: bool = False,
+    ) -> None:
+        """As `open_source`.
+
+        Raises SockDiagError where sock_diag cannot be used, MessageError where it answers something else.
+        """
+        self.info = SourceInfo("sock_diag", privilege())
+        self._tables = Pool(uapi.SOCKET)
+        self._info_tables = Pool(uapi.FLOW_INFO)
+        self._diag = SockDiag(self._tables, self._info_tables)
+        self._owners = OwnerFinder()
+        self._owners_least_s = owners_least_s
+        self._names = Names()
+        self._limits = DescriptorLimits()
+        self._bound = _BoundSockets(self._diag)
+        self._info_turns = _InfoTurns() if ask_infos else None
+        self._host = printable(socket.gethostname())
+        try:
+            self._diag.listeners()  # a kernel without tcp_diag says so here, and not in the middle of a screen
+            self._queues = QueueWatch() if watch_queues else None
+        except BaseException:
+            self._diag.close()
+            raise
+        self._events = EventWatch(trace) if events else None
+        self._callers = Callers()
+        self._unused: Destroyed | None = None
+        self._tell_of_trace()
+
+    def sample(self, watched: Iterable[int] = ()) -> Sample:
+        """As Source.sample."""
+        try:
+            return self._sample(watched)
+        except (SockDiagError, MessageError) as error:
+            raise SourceError(_reason(error)) from error
+
+    def _sample(self, watched: Iterable[int]) -> Sample:
+        destroyed = self._take_destroyed()
+        begin = time.monotonic()
+        bound = self._bound.table()
+        dump = self._dump(bound)
+        traced = self._events.take_traced() if self._events else None
+        self._tell_of_trace()
+        listeners, peaks = self._diag.listeners(), self._queues.take() if self._queues else {}
+        drops = dict(zip(listeners.table["idiag_cookie"].tolist(), listeners.drops.tolist(), strict=True))
+        now, monotonic = time.time(), time.monotonic()
+        ordered = by_cookie(dump.table, self._tables.take)
+        table, cookie, inode = ordered.table, ordered.cookie, ordered.inode
+        budget_s = max(self._owners_least_s, OWNERS_SHARE * (monotonic - begin))
+        held = np.flatnonzero(inode)  # of a flood's million half-open rows, not one
+        owner = np.full(len(inode), owner_finder.UNKNOWN_NO_PROCESS, np.int32)
+        owner[held] = self._owners.find(inode[held], budget_s)
+        owner.flags.writeable = False
+        figures, reasons = read_counters()
+        self._unused = None
+        return Sample(
+            time=now,
+            monotonic=monotonic,
+            host=self._host,
+            source=self.info,
+            completeness=Completeness(
+                dump.interrupted or listeners.interrupted,
+                dump.lost or listeners.lost,
+                dump.retried or listeners.retried,
+                reasons,
+            ),
+            table=table,
+            cookie=cookie,
+            state=ordered.state,
+            inode=inode,
+            local_port=ordered.local_port,
+            family=ordered.family,
+            owner=owner,
+            owners=self._owners.owners,
+            drops=drops,
+            peaks=peaks,
+            counters=figures,
+            sysctls=sysctl.read(),
+            reserved_ports=sysctl.reserved_ports(),
+            descriptor_limits=self._limits.of(_holders(ordered.state, owner, self._owners.owners)),
+            users=self._names.users(table["idiag_uid"][held]),
+            interfaces=self._names.interfaces(ordered.interface),
+            tcp_info=self._tcp_info(table, cookie, watched),
+            infos=infos_by_cookie(dump.infos, self._info_tables.take) if dump.infos else None,
+            destroyed=destroyed,
+            traced=traced,
+            callers=self._callers.of(_threads(traced)) if traced else {},
+            begun=begin,
+        )
+
+    def _take_destroyed(self) -> Destroyed | None:
+        """Also what a sample before this one took that was not to be had in the end."""
+        told = self._events.take_destroyed() if self._events else None
+        self._unused = told.after(self._unused) if told else None
+        return self._unused
+
+    def _tell_of_trace(self) -> None:
+        """Into `info`: a trace may also fail later."""
+        if self._events and self._events.no_trace != self.info.no_trace:
+            self.info = replace(self.info, no_trace=self._events.no_trace)
+
+    def _dump(self, bound: NDArray[np.void]) -> Dump:
+        if self._info_turns is None:
+            return self._diag.dump(first=bound)
+        begin = time.monotonic()
+        dump = self._diag.dump(first=bound, infos=self._info_turns.due())
+        if dump.infos:
+            self._info_turns.took(time.monotonic() - begin, len(dump.infos.figures), len(dump.table))
+        return dump
+
+    def _tcp_info(
+        self, table: NDArray[np.void], cookie: NDArray[np.uint64], watched: Iterable[int]
+    ) -> dict[int, dict[str, int]]:
+        found = {}
+        for wanted in watched:
+            at = int(np.searchsorted(cookie, np.uint64(wanted)))
+            if at < len(cookie) and int(cookie[at]) == wanted and (info := self._diag.tcp_info(table[at])):
+                found[wanted] = info
+        return found
+
+    def close(self) -> None:
+        """As Source.close."""
+        if self._queues:
+            self._queues.close()
+        if self._events:
+            self._events.close()
+        self._diag.close()
+        self._owners = OwnerFinder()  # a search that was not finished holds a directory of /proc open
+
+
+def _threads(traced: Traced) -> list[int]:
+    """Those that called connect()."""
+    events = traced.events
+    calls = (events["kind"] == Kind.STATE) & (events["old"] == _CLOSE) & (events["new"] == _SYN_SENT)
+    return [int(pid) for pid in np.unique(events["pid"][calls]) if pid > 0]
+
+
+_LIMITS_ASKED = 64
+"""Processes whose limit is read."""
+
+
+def _holders(state: NDArray[np.uint8], owner: NDArray[np.int32], owners: Sequence[Owner]) -> list[int]:
+    """Pids of those who hold most of what the peer has closed and they have not."""
+    codes = owner[(state == _CLOSE_WAIT) & (owner >= 0)]
+    counts = np.bincount(codes, minlength=1)
+    most = np.argsort(-counts, kind="stable")[:_LIMITS_ASKED].tolist()
+    return [owners[code].processes[0].pid for code in most if counts[code]]
+
+
+_SYN_SENT, _CLOSE, _CLOSE_WAIT = 2, 7, 8
+
+
+class _BoundSockets:
+    """Sockets that are bound to a port and do nothing else, shown as CLOSED.
+
+    They cost a third of a whole dump: they are asked for anew when a hundred times the last walk has passed.
+    """
+
+    def __init__(self, diag: SockDiag) -> None:
+        self._diag = diag
+        self._table = empty_table()
+        self._due = 0.0
+
+    def table(self) -> NDArray[np.void]:
+        """uapi.SOCKET; up to a hundred times a walk's duration old."""
+        begin = time.monotonic()
+        if begin >= self._due:
+            self._table = self._diag.bound().table.copy()
+            end = time.monotonic()
+            self._due = end + 100 * (end - begin)
+        return self._table
+
+
+class _InfoTurns:
+    """In which samples the dump tells the tcp_info of all flows: in each while that is cheap, else in every few.
+
+    One dump with the tcp_info of all costs a tenth of asking for each (SockDiag.dump), so that turns are taken in time,
+    and not among the flows: 200,000 are asked for in every fifth sample.
+    """
+
+    _ADDED = 0.45
+    """What tcp_info adds to a dump of full sockets alone, against the same dump without (measured: 0.33-0.5)."""
+
+    def __init__(self) -> None:
+        self._skip = 0
+
+    def due(self) -> bool:
+        """Whether it is asked for this time."""
+        self._skip -= 1
+        return self._skip < 0
+
+    def took(self, dump_s: float, flows: int, sockets: int) -> None:
+        """A dump with tcp_info took so long: let so many pass without as it takes to make up for it."""
+        added = self._ADDED * flows / max(sockets, 1)
+        plain_s = dump_s / (1 + added)
+        self._skip = int(added * plain_s / max(INFOS_LEAST_S, INFOS_SHARE * plain_s))

@@ -1,0 +1,1 @@
+"""Numbers, durations, sizes and addresses as text for people."""

@@ -1,0 +1,1 @@
+"""Bars, areas and meters."""

@@ -1,0 +1,1 @@
+"""Tables that draw only the visible rows."""

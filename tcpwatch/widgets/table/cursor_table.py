@@ -1,0 +1,263 @@
+"""CursorTable: a table with a cursor, where one chooses the column to sort by; what a row is says a subclass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import ClassVar
+
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.events import Blur, Click, Focus, Resize
+from textual.geometry import Size
+from textual.message import Message
+
+from tcpwatch.widgets.lines import Line
+from tcpwatch.widgets.palette import Palette, palette
+from tcpwatch.widgets.table.drawn_table import HEADER, DrawnTable
+from tcpwatch.widgets.table.layout import C
+from tcpwatch.widgets.table.lines import PREFIX, Sorting
+
+
+class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
+    """The cursor is on a thing, not on a place: it stays there while rows move."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "open"),
+        Binding("s", "sort", "sort"),
+        Binding("left", "sort_by(-1)", "sort by the column before", show=False),
+        Binding("right", "sort_by(1)", "sort by the next column", show=False),
+        Binding("escape", "sorted", "end choosing the column", show=False),
+        Binding("up,k", "move(-1)", "row up", show=False),
+        Binding("down,j", "move(1)", "row down", show=False),
+        Binding("pageup", "page(-1.0)", "page up", show=False),
+        Binding("pagedown", "page(1.0)", "page down", show=False),
+        Binding("ctrl+u", "page(-0.5)", "half a page up", show=False),
+        Binding("ctrl+d", "page(0.5)", "half a page down", show=False),
+        Binding("home,g", "top", "first row", show=False),
+        Binding("end,G", "bottom", "last row", show=False),
+    ]
+
+    class Opened(Message):
+        """A person opened the row under the cursor; keys typed since may have moved that."""
+
+        def __init__(self, table: CursorTable[C], identity: Hashable) -> None:
+            super().__init__()
+            self.table, self.identity = table, identity
+
+    class SortChanged(Message):
+        """A person chose how to sort, or began or ended choosing."""
+
+        def __init__(self, table: CursorTable[C]) -> None:
+            super().__init__()
+            self.table = table
+
+    def __init__(self, columns: Sequence[C], column: C, reverse: bool, *, id: str | None = None) -> None:
+        super().__init__(columns, id=id)
+        self.column = column
+        self.reverse = reverse
+        self.choosing = False
+        """Left and right choose the column to sort by."""
+        self._cursor = 0
+        self._held: Hashable | None = None
+        """The row under the cursor; None until somebody moves it: till then it stays at the top."""
+        self._hidden: Hashable | None = None
+        """The row that was under the cursor before a filter hid it: there the cursor goes back."""
+
+    # What a subclass tells
+
+    def _identity(self, place: int) -> Hashable:
+        """What stays the same of the row at this place."""
+        raise NotImplementedError
+
+    def _place(self, identity: Hashable) -> int | None:
+        """Where it is now."""
+        raise NotImplementedError
+
+    def _hides(self, identity: Hashable) -> bool:
+        """It is not among the rows, but would be without the filter."""
+        raise NotImplementedError
+
+    def _resort(self) -> None:
+        """Follow `column` and `reverse`."""
+
+    @property
+    def _sortable(self) -> Sequence[C]:
+        """Columns that one can sort by."""
+        return self.columns
+
+    # What is shown
+
+    def show_columns(self, columns: Sequence[C]) -> None:
+        """Choose among these columns, as many as fit; those of the same keys stand for the ones before."""
+        self.column = next((column for column in columns if column.key == self.column.key), self.column)
+        super().show_columns(columns)
+
+    def _change(self, change: Callable[[], object]) -> None:
+        """Change the rows. The cursor's stays on its line of the screen, where it is still among them."""
+        line = self._cursor - self.scroll_offset.y
+        in_sight = self._held is not None and 0 <= line < self._page
+        change()
+        self._cursor = self._place_of_cursor()
+        self._set_height(self._count + HEADER)
+        self._scroll(self._cursor - line if in_sight else self.scroll_offset.y)
+        self._redraw()
+
+    def _set_height(self, height: int) -> None:
+        """So many lines, seen or not. A layout, and all painted anew, is only where the scrollbar comes or goes."""
+        if (height > self.size.height) is self.show_vertical_scrollbar:
+            self.set_reactive(CursorTable.virtual_size, Size(0, height))
+            self.vertical_scrollbar.window_virtual_size = height
+        else:
+            self.virtual_size = Size(0, height)
+
+    def _place_of_cursor(self) -> int:
+        """Where its row is now; where that has gone, the same place, and the row that is there now."""
+        for identity in (self._hidden, self._held):
+            place = None if identity is None else self._place(identity)
+            if place is not None:
+                self._held = identity
+                self._hidden = None if identity == self._hidden else self._hidden
+                return place
+        place = max(0, min(self._cursor, self._count - 1))
+        if self._held is not None and self._count:
+            remembered = self._hidden is not None and self._hides(self._hidden)
+            if not remembered and self._hides(self._held):
+                self._hidden = self._held  # perhaps only while somebody types
+            self._held = self._identity(place)
+        return place
+
+    # The cursor
+
+    @property
+    def cursor(self) -> int:
+        """The cursor's place, 0 the topmost."""
+        return self._cursor
+
+    def move_to(self, place: int) -> None:
+        """Put the cursor on the row at this place, or the nearest that there is."""
+        if not self._count:
+            return
+        before = self._cursor
+        self._cursor = max(0, min(place, self._count - 1))
+        self._held, self._hidden = self._identity(self._cursor), None
+        top = self.scroll_offset.y
+        self._scroll(max(min(top, self._cursor), self._cursor - self._page + 1))
+        if self.scroll_offset.y == top:
+            self.refresh_line(before + HEADER)
+            self.refresh_line(self._cursor + HEADER)
+
+    def _scroll(self, top: int) -> None:
+        """Make this place the topmost that is seen; repaints where that changes something."""
+        self.scroll_to(y=max(0, min(top, self._count - self._page)), animate=False)
+
+    def action_move(self, by: int) -> None:
+        """Rows down."""
+        self.move_to(self._cursor + by)
+
+    def action_page(self, pages: float) -> None:
+        """Pages down."""
+        self.move_to(self._cursor + int(pages * self._page))
+
+    def action_top(self) -> None:
+        """The first row."""
+        self.move_to(0)
+
+    def action_bottom(self) -> None:
+        """The last row."""
+        self.move_to(self._count - 1)
+
+    def action_open(self) -> None:
+        """Open the row; while choosing a column, end that."""
+        if self.choosing:
+            self.action_sorted()
+        elif self._count:
+            self.post_message(self.Opened(self, self._identity(self._cursor)))
+
+    def on_click(self, event: Click) -> None:
+        """A click on the header sorts, on a row puts the cursor there, twice opens it."""
+        event.stop()
+        if event.y < HEADER:
+            for placed in self._layout.placed:
+                if placed.left <= event.x - PREFIX < placed.left + placed.width and placed.column in self._sortable:
+                    self.sort_by(placed.column)
+            return
+        place = event.y - HEADER + self.scroll_offset.y
+        if place < self._count:
+            self.move_to(place)
+            if event.chain == 2:
+                self.action_open()
+
+    # Sorting
+
+    @property
+    def sorting(self) -> Sorting[C]:
+        """How a person wants the rows sorted."""
+        return Sorting(self.column, self.reverse, self.choosing)
+
+    def sort_by(self, column: C) -> None:
+        """Sort by this column, numbers from the greatest; by the same again, the other way round."""
+        self.reverse = not self.reverse if column is self.column else column.right
+        self.column = column
+        self._sort_changed()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Some keys have a meaning only while a column is chosen."""
+        return self.choosing if action in ("sort_by", "sorted") else True
+
+    def action_sort(self) -> None:
+        """Begin choosing the column to sort by; again: reverse the order."""
+        if self.choosing:
+            self.reverse = not self.reverse
+        self.choosing = True
+        self._sort_changed()
+
+    def action_sort_by(self, by: int) -> None:
+        """Sort by the next column, or the one before, of all that there are."""
+        columns = self._sortable
+        at = columns.index(self.column) + by if self.column in columns else 0
+        if 0 <= at < len(columns):
+            self.sort_by(columns[at])
+
+    def action_sorted(self) -> None:
+        """End choosing."""
+        self.choosing = False
+        self._sort_changed()
+
+    def _sort_changed(self) -> None:
+        self._change(self._resort)
+        self.post_message(self.SortChanged(self))
+        self.refresh_bindings()
+
+    # Drawing
+
+    def _over(self, place: int) -> Style | None:
+        if place != self._cursor or place >= self._count:
+            return None
+        if not self.has_focus:
+            return Style.null()
+        return Style(reverse=True) if self.app.no_color else palette(self.app).cursor
+
+    def on_resize(self, event: Resize) -> None:
+        """Other columns may fit; a cursor that was in sight stays so."""
+        if self._held is not None:
+            self._scroll(max(min(self.scroll_offset.y, self._cursor), self._cursor - self._page + 1))
+        self._redraw()
+
+    def on_focus(self, event: Focus) -> None:
+        """A band shows where the keys go."""
+        self.refresh_line(self._cursor + HEADER)
+
+    def on_blur(self, event: Blur) -> None:
+        """Whoever goes elsewhere has chosen."""
+        self.refresh_line(self._cursor + HEADER)
+        if self.choosing:
+            self.action_sorted()
+
+
+def choosing_line(sorting: Sorting[C], colours: Palette) -> Line:
+    """What a title says while a column to sort by is chosen."""
+    return (
+        (" sort by ", colours.plain), (f"{sorting.column.title} {sorting.arrow}", colours.strong),
+        ("   ←→ ", colours.key), ("column  ", colours.plain), ("s ", colours.key), ("reverse  ", colours.plain),
+        ("Enter ", colours.key), ("done", colours.plain),
+    )  # fmt: skip

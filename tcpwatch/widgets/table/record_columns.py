@@ -1,0 +1,109 @@
+"""Columns of a table whose rows are records of any kind, and the lines that they make.
+
+A column is, for instance,
+
+    RecordColumn("name", "Name", "What it is called", lambda one, look: ((one.name, look.colours.plain),),
+                 lambda one: one.name, 12, grow=8, priority=0)
+
+where `one` is a record: the table knows nothing else of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.style import Style
+
+from tcpwatch.widgets.lines import Line, Piece, cells_of
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.table.layout import Placed, fitted
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a cell is to be drawn."""
+
+    width: int
+    """Its cells. A text may be longer and is cut then; a bar takes what there is."""
+    colours: Palette
+    exact: bool
+    """Numbers as they are, instead of names and rounded ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordColumn(Generic[R]):
+    """One column. What `Column` is for sockets, with one record at a time."""
+
+    key: str
+    title: str
+    help: str
+    draw: Callable[[R, Look], Line]
+    """The cell's pieces; the table fills them up with blanks, or cuts them."""
+    sort: Callable[[R], Any] | None
+    """What the rows are sorted by; None as its answer: not known, which comes last. Without it nobody can sort so."""
+    width: int
+    """Cells in a table."""
+    grow: int = 0
+    """Cells that it may take beyond `width` where there is room."""
+    priority: int = 9
+    """Columns of a high number leave first when the screen is narrow; 0 stays. See table_layout.ESSENTIAL."""
+    right: bool = False
+
+
+def record_pieces(
+    record: R, mark: str, columns: Sequence[Placed[RecordColumn[R]]], exact: bool, colours: Palette
+) -> list[Piece]:
+    """A row, with its mark at the left edge."""
+    pieces: list[Piece] = [(mark, colours.strong)]
+    at = 0
+    for placed in columns:
+        pieces.append((" " * (placed.left - at), colours.plain))
+        look = Look(placed.width, colours, exact)
+        pieces += in_cell(placed.column.draw(record, look), placed.width, placed.column.right)
+        at = placed.left + placed.width
+    return pieces
+
+
+def longest_of(column: RecordColumn[R], records: Iterable[R], exact: bool, colours: Palette) -> int:
+    """Cells of the longest text that these have in a column that may grow."""
+    look = Look(column.width + column.grow, colours, exact)
+    return max((cells_of(column.draw(record, look)) for record in records), default=0)
+
+
+def in_cell(line: Line, width: int, right: bool) -> list[Piece]:
+    """The pieces in exactly `width` cells; of a single text the middle is cut out, of several the end is cut off."""
+    if len(line) == 1:
+        text, style = line[0]
+        return [(fitted(text, width, right), style)]
+    blanks = width - cells_of(line)
+    if blanks >= 0:
+        pad = (" " * blanks, Style.null())
+        return [pad, *line] if right else [*line, pad]
+    kept: list[Piece] = []
+    room = width - 1  # the last cell is the ellipsis'
+    for text, style in line:
+        kept.append((set_cell_size(text, min(room, cell_len(text))), style))
+        room -= min(room, cell_len(text))
+    return [*kept, ("…", kept[-1][1])] if width > 0 else []
+
+
+def sorted_records(
+    records: Sequence[R], key: Callable[[R], Any] | None, reverse: bool, children: Callable[[R], Sequence[R]]
+) -> list[R]:
+    """By the key, unknown ones last either way, equal ones in the order they came in; children behind their parent."""
+    ordered = records
+    if key is not None:
+        keys = [(key(record), record) for record in records]
+        known = sorted((pair for pair in keys if pair[0] is not None), key=lambda pair: pair[0], reverse=reverse)
+        ordered = [record for _, record in known] + [record for value, record in keys if value is None]
+    shown: list[R] = []
+    for record in ordered:
+        shown.append(record)
+        if inner := children(record):
+            shown += sorted_records(inner, key, reverse, children)
+    return shown

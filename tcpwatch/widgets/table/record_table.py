@@ -1,0 +1,106 @@
+"""RecordTable: one row per record of any kind, for some thousands of them; text is made of those that are seen.
+
+    table = RecordTable(COLUMNS, identity=lambda one: one.cookie, sort="queue", reverse=True)
+    table.show(records)
+
+and again each time there are other records. `table.record` is the one under the cursor; `CursorTable.Opened` comes
+with Enter and `CursorTable.SortChanged` with another order, each with the `table` that it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Sequence
+from typing import Generic
+
+from tcpwatch.widgets.lines import Line
+from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.table.cursor_table import CursorTable
+from tcpwatch.widgets.table.record_columns import R, RecordColumn, longest_of, record_pieces, sorted_records
+
+
+class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
+    """Shows records; the cursor is on one of them, told by its identity."""
+
+    def __init__(
+        self,
+        columns: Sequence[RecordColumn[R]],
+        identity: Callable[[R], Hashable],
+        *,
+        sort: str,
+        reverse: bool = False,
+        children: Callable[[R], Sequence[R]] = lambda record: (),
+        mark: Callable[[R], str] = lambda record: " ",
+        id: str | None = None,
+    ) -> None:
+        """`sort` is the key of the column to sort by at first; `children` are rows that stay behind their record.
+
+        `mark` is one cell wide, and stands at the left edge.
+        """
+        super().__init__(columns, next(column for column in columns if column.key == sort), reverse, id=id)
+        self._identity_of, self._children, self._mark = identity, children, mark
+        self._given: Sequence[R] = ()
+        self._records: list[R] = []
+        self._places: dict[Hashable, int] = {}
+        self._empty: Sequence[str] = ()
+        self._filtered: Collection[Hashable] = ()
+
+    @property
+    def record(self) -> R | None:
+        """The one under the cursor; None where there is no row."""
+        return self._records[self._cursor] if self._cursor < len(self._records) else None
+
+    @property
+    def records(self) -> Sequence[R]:
+        """All rows, from top to bottom."""
+        return self._records
+
+    def show(self, records: Sequence[R], empty: Sequence[str] = (), filtered: Collection[Hashable] = ()) -> None:
+        """Show these; equal ones stay in this order. `empty` is what is said where there are none.
+
+        `filtered` are the identities of those that a filter hides: when it goes, the cursor goes back to its own.
+        """
+        self._given, self._empty, self._filtered = records, empty, filtered
+        self.show_again()
+
+    def show_again(self) -> None:
+        """The records are the same, but their children are others."""
+        self._change(self._resort)
+
+    def hold(self, identity: Hashable) -> None:
+        """Put the cursor on this record, where it is shown."""
+        if (place := self._place(identity)) is not None:
+            self.move_to(place)
+
+    # As CursorTable asks
+
+    @property
+    def _count(self) -> int:
+        return len(self._records)
+
+    def _identity(self, place: int) -> Hashable:
+        return self._identity_of(self._records[place])
+
+    def _place(self, identity: Hashable) -> int | None:
+        return self._places.get(identity)
+
+    def _hides(self, identity: Hashable) -> bool:
+        return identity in self._filtered
+
+    @property
+    def _sortable(self) -> Sequence[RecordColumn[R]]:
+        return [column for column in self.columns if column.sort is not None]
+
+    def _prepare(self, first: int, last: int, colours: Palette) -> bool:
+        records, growing = self._records[first:last], filter(self._layout.may_widen, self.columns)
+        return self._layout.widen([(column, longest_of(column, records, self.exact, colours)) for column in growing])
+
+    def _row(self, place: int, colours: Palette) -> Line:
+        record = self._records[place]
+        return tuple(record_pieces(record, self._mark(record), self._layout.placed, self.exact, colours))
+
+    def _why_empty(self) -> Sequence[str]:
+        return self._empty
+
+    def _resort(self) -> None:
+        self._records = sorted_records(self._given, self.column.sort, self.reverse, self._children)
+        self._places = {self._identity_of(record): place for place, record in enumerate(self._records)}

@@ -1,0 +1,291 @@
+"""The command line over a stand-in for the kernel: what comes out where, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tcpwatch import __version__, app
+from tcpwatch.cli import commands
+from tcpwatch.config.settings import Settings
+from tcpwatch.model.rules.finding import Figure, Finding, Severity, Subject
+from tcpwatch.model.view import Pace, View
+from tcpwatch.report import polling
+from tcpwatch.sources.base import SourceError
+from tests.report.views import a_story, small_host
+
+
+class StandIn:
+    """A monitor whose views are given; the last one stays."""
+
+    def __init__(self, *views: View) -> None:
+        self._views = list(views)
+
+    def step(self) -> View:
+        return self._views.pop(0) if len(self._views) > 1 else self._views[0]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """The program in this process, over a stand-in for the kernel."""
+    for name in [name for name in os.environ if name.startswith("TCPWATCH_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    stand_in(monkeypatch, small_host())
+    return lambda *args, **extra: CliRunner().invoke(commands.root, args, **extra)
+
+
+EXTRA: dict[str, bool] = {}
+"""What a monitor was asked for last, besides."""
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, *views: View) -> list[Settings]:
+    seen: list[Settings] = []
+    EXTRA.clear()
+
+    @contextmanager
+    def monitoring(settings: Settings, watch_queues: bool = False, **extra: bool) -> Iterator[StandIn]:
+        seen.append(settings)
+        EXTRA.update(extra)
+        yield StandIn(*views)
+
+    monkeypatch.setattr(polling, "monitoring", monitoring)
+    return seen
+
+
+def failure(result: Result) -> str:
+    """The one line of a failure."""
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("tcpwatch: ") and result.stderr.endswith("\n")
+    assert result.stderr[:-1].isprintable()
+    return result.stderr[10:-1]
+
+
+def test_version_and_help(run: Callable[..., Result]) -> None:
+    result = run("--version")
+    assert (result.exit_code, result.output) == (0, f"tcpwatch {__version__}\n")
+    for args in (["-h"], ["--help"], ["list", "-h"], ["summary", "--help"], ["events", "-h"]):
+        result = run(*args)
+        assert result.exit_code == 0 and result.stdout.startswith("Usage: ") and result.stderr == ""
+    for command in ("list", "events"):
+        assert "state:" in run(command, "--help").stdout, "the filter's terms"
+
+
+def test_list(run: Callable[..., Result]) -> None:
+    result = run("list")
+    assert result.exit_code == 0 and result.stderr == ""
+    assert len(result.stdout.splitlines()) == 8 and "\x1b" not in result.stdout
+    assert len(run("list", "--json").stdout.splitlines()) == 7
+    assert run("list", "--csv").stdout.startswith("state,local_address,")
+
+
+def states(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line)["state"] for line in result.stdout.splitlines()]
+
+
+def test_list_filters(run: Callable[..., Result]) -> None:
+    assert states(run("list", "--json", "state:listen")) == ["LISTEN"]
+    assert states(run("list", "state:estab", "--json", "process:nginx")) == ["ESTABLISHED"]
+    assert states(run("list", "--json", "state:estab process:nginx")) == ["ESTABLISHED"]
+    assert states(run("list", "--json", "no such text anywhere")) == []
+    assert len(states(run("list", "--json", ""))) == 7
+
+
+@pytest.mark.parametrize(
+    "args", [["-state:estab"], ["-n", "-state:estab"], ["!state:estab"], ["--source", "auto", "-state:estab"]]
+)
+def test_list_negates(args: list[str], run: Callable[..., Result]) -> None:
+    expected = ["LISTEN", "SYN_RCVD", "TIME_WAIT", "CLOSED"]
+    assert states(run("list", "--json", *args)) == expected
+    assert states(run("list", *args, "--json")) == expected, "flags may follow"
+    assert states(run("list", "--json", "--", *args[-1:])) == expected
+
+
+def test_list_colours(run: Callable[..., Result]) -> None:
+    assert "\x1b[36mLISTEN" in run("list", env={"FORCE_COLOR": "1"}).stdout
+    assert "\x1b" not in run("list", env={"FORCE_COLOR": "1", "NO_COLOR": "1"}).stdout
+    assert "\x1b" not in run("list", "--json", env={"FORCE_COLOR": "1"}).stdout
+    assert "\x1b[36mLISTEN" in run("summary", env={"FORCE_COLOR": "1"}).stdout
+
+
+def test_list_says_what_is_missing(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, small_host(complete=False))
+    result = run("list", "--json")
+    assert result.exit_code == 0 and len(result.stdout.splitlines()) == 7
+    assert result.stderr == "tcpwatch: incomplete: interrupted dump\n"
+
+
+def test_exact(run: Callable[..., Result]) -> None:
+    assert "0.0.0.0:80 " in run("list", "--exact").stdout
+    assert "0.0.0.0:80 " in run("-n", "list").stdout
+    assert "0.0.0.0:80 " in run("list", env={"TCPWATCH_EXACT": "1"}).stdout
+    assert "*:" in run("list").stdout
+
+
+def test_summary(run: Callable[..., Result]) -> None:
+    facts = json.loads(run("summary", "--json").stdout)
+    assert facts["sockets"] == 7 and facts["rates"] == {}
+    assert "Sockets                  7\n" in run("summary").stdout
+
+
+def test_summary_over_a_time(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, last = {"TW": 5, "CurrEstab": 1, "Gone": 1}, {"TW": 9, "CurrEstab": 5}
+    stand_in(monkeypatch, _later(0, first), _later(1, {"TW": 6}), _later(4, last))
+    result = run("summary", "--json", "--for", "0.25", "--interval", "0.1")
+    facts = json.loads(result.stdout)
+    assert facts["rates"] == {"TW": 1.0}, "of the first and the last sample, and not of gauges"
+    assert facts["counters"] == {"TW": 9, "CurrEstab": 5}
+
+
+def _later(seconds: float, counters: dict[str, int]) -> View:
+    view = small_host()
+    sample = replace(view.sample, monotonic=1000 + seconds, counters=counters)
+    return replace(view, sample=sample, pace=Pace(0.0, 0.0, 0.1, 0.1))
+
+
+def test_check(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (run("check", "--for", "0.1").exit_code, run("check", "--for", "0.1").output) == (0, "")
+    finding = Finding("syn-flood", Severity.WARNING, Subject("host", "web-1"), "9 SYNs/s", {}, "", (), "")
+    quick = replace(small_host(), pace=Pace(0.0, 0.0, 0.1, 0.1))
+    sick = replace(quick, findings=(finding,))
+    worse = replace(quick, findings=(replace(finding, severity=Severity.CRITICAL),))
+    for views, code, word in (([quick, sick, quick], 1, "warning"), ([sick, worse, sick], 3, "critical")):
+        stand_in(monkeypatch, *views)
+        result = run("check", "--for", "0.3", "--interval", "0.1")
+        assert (result.exit_code, result.stdout) == (code, f"{word} syn-flood host web-1: 9 SYNs/s\n")
+        assert result.stderr == ""
+    assert "\x1b[31mcritical" in run("check", "--for", "0.1", env={"FORCE_COLOR": "1"}).stdout
+
+
+def test_findings_in_the_summary(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = {"oldest": Figure(1.23456, "s"), "sources": Figure(None, "addresses"), "mode": Figure(1)}
+    finding = Finding(
+        "syn-flood", Severity.CRITICAL, Subject("listener", "*:80"), "bad", evidence, "why", ("do",), "lport:80"
+    )
+    stand_in(monkeypatch, replace(small_host(), findings=(finding,)))
+    (told,) = json.loads(run("summary", "--json").stdout)["findings"]
+    assert told == {
+        "rule": "syn-flood",
+        "severity": "critical",
+        "subject": "listener *:80",
+        "headline": "bad",
+        "evidence": {
+            "oldest": {"value": 1.235, "unit": "s"},
+            "sources": {"value": None, "unit": "addresses"},
+            "mode": {"value": 1, "unit": ""},
+        },
+        "why": "why",
+        "advice": ["do"],
+        "filter": "lport:80",
+    }
+    assert "critical syn-flood listener *:80: bad\n" in run("summary").stdout
+
+
+def test_settings_reach_the_monitor(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = stand_in(monkeypatch, small_host())
+    assert run("--interval", "5", "--source", "psutil", "summary", "--interval", "6", "--budget", "0.5").exit_code == 0
+    assert seen == [Settings(interval_s=6.0, budget=0.5, source="psutil")], "a command's own flags win"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--frobnicate"], "No such option"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["list", "--jsno"], "No such option"),
+        (["list", "--source"], "Option '--source' requires an argument; see tcpwatch --help"),
+        (["list", "--json", "--csv"], "--json and --csv exclude each other"),
+        (["list", "state:frobnicate"], "frobnicate"),
+        (["list", "prt:80"], "did you mean port:"),
+        (["list", "--source", "ss"], '--source must be one of auto, sock_diag, psutil, not "ss"'),
+        (["--config", "/nowhere", "list"], "/nowhere: No such file or directory"),
+        (["summary", "--interval", "0"], "--interval must be a number of seconds from 0.1 to 3600"),
+        (["summary", "--for", "nan"], '--for must be a number of seconds from 0.1 to 86400, not "nan"'),
+        (["summary", "--for", "\x1b"], "--for must be"),
+        (["check", "--for", "x"], '--for must be a number of seconds from 0.1 to 86400, not "x"'),
+        (["events", "--for", "x"], '--for must be a number of seconds from 0.1 to 86400, not "x"'),
+        (["events", "prt:80"], "did you mean port:"),
+        (["events", "--memory", "0"], "--memory must be a whole number of MiB from 1 to 65536"),
+        (["summary", "extra"], "unexpected extra argument"),
+        ([], "the monitor needs a terminal"),
+    ],
+)
+def test_refusals(args: list[str], said: str, run: Callable[..., Result]) -> None:
+    assert said in failure(run(*args))
+
+
+@pytest.mark.parametrize("command", ["list", "summary", "check", "events"])
+def test_no_source(command: str, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def monitoring(settings: Settings, **extra: bool) -> Any:
+        raise SourceError("sock_diag cannot be used here")
+
+    monkeypatch.setattr(polling, "monitoring", monitoring)
+    assert failure(run(command)) == "sock_diag cannot be used here"
+
+
+@pytest.mark.parametrize(
+    ("args", "asked"),
+    [
+        (["list"], {}),
+        (["summary"], {"events": False}),
+        (["summary", "--for", "0.1"], {"events": True}),
+        (["check", "--for", "0.1"], {"events": True}),
+        (["events", "--for", "0.1"], {"events": True, "lasting": True}),
+    ],
+    ids=" ".join,
+)
+def test_who_asks_for_events(
+    args: list[str], asked: dict[str, bool], run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = stand_in(monkeypatch, small_host())
+    run(*args)
+    assert asked == EXTRA and seen[0].trace
+    run("--no-trace", *args)
+    assert not seen[1].trace
+
+
+def test_events(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    views = [replace(view, pace=Pace(0.0, 0.0, 0.1, 0.1)) for view in a_story()]
+    seen = stand_in(monkeypatch, *views)
+    result = run("events", "--json", "--for", "0.25", "--trace")
+    assert result.exit_code == 0 and result.stderr == "tcpwatch: 3 trace events were lost\n"
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["new"] for one in told] == ["ESTABLISHED", "FIN_WAIT_1", "CLOSED", None, None]
+    assert seen[0] == Settings(interval_s=0.2), "more often than others"
+    stand_in(monkeypatch, *views)
+    assert run("events", "--json", "state:fin-wait-1", "--for", "0.25").stdout.count("\n") == 1
+    seen = stand_in(monkeypatch, *views)
+    assert "ESTABLISHED → FIN_WAIT_1" in run("events", "-i", "0.1", "--for", "0.25", "-state:listen").stdout
+    assert seen[0].interval_s == 0.1
+
+
+def test_the_monitor_gets_its_settings(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Settings] = []
+
+    def run_app(settings: Settings) -> int:
+        seen.append(settings)
+        return 3
+
+    monkeypatch.setattr(app, "run", run_app)
+    monkeypatch.setattr(commands, "_is_terminal", lambda stream: True)
+    assert run("--theme", "nord", "--interval", "0.5").exit_code == 3
+    assert seen == [Settings(interval_s=0.5, theme="nord")]
+
+
+def test_interrupted_while_it_works(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def monitoring(settings: Settings, **extra: bool) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(polling, "monitoring", monitoring)
+    result = run("list")
+    assert (result.exit_code, result.output) == (130, "")

@@ -1,0 +1,44 @@
+"""Threads, and the processes that they belong to."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from tcpwatch.kernel.proc import connect_callers
+from tcpwatch.kernel.proc.connect_callers import Callers
+
+
+@pytest.fixture
+def first(monkeypatch: pytest.MonkeyPatch) -> Callers:
+    """As in the first pid namespace, wherever the test runs: there a number means the same to both."""
+    monkeypatch.setattr(connect_callers, "_FIRST_PID_NAMESPACE", os.stat("/proc/self/ns/pid").st_ino)
+    return Callers()
+
+
+def test_a_thread_is_its_process_s(first: Callers) -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait, args=(10,))
+    thread.start()
+    try:
+        assert thread.native_id is not None
+        found = first.of([thread.native_id, os.getpid()])
+        assert {owner.processes[0].pid for owner in found.values()} == {os.getpid()}
+        assert found.keys() == {thread.native_id, os.getpid()}
+    finally:
+        done.set()
+        thread.join()
+    assert first.of([]).keys() == found.keys()  # what was asked lately is told for a while
+
+
+def test_one_that_has_gone_is_absent(first: Callers) -> None:
+    beyond = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
+    assert first.of([beyond]) == {}
+
+
+def test_in_another_pid_namespace_numbers_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect_callers, "_FIRST_PID_NAMESPACE", 0)
+    assert Callers().of([os.getpid()]) == {}

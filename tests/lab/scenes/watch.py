@@ -1,0 +1,132 @@
+"""What the diagnosis makes of a scene, step by step, held against what the scene's file says.
+
+The lab's only module that knows the program under test.
+"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from threading import Event
+
+from tcpwatch.config.thresholds import Thresholds
+from tcpwatch.model.rules.finding import Subject
+from tcpwatch.model.view import View
+from tcpwatch.monitor import Monitor
+from tcpwatch.sample import Sample
+from tcpwatch.sources.base import Source
+from tcpwatch.sources.live import open_source
+from tests.lab.diag import dump
+from tests.lab.scenes.player import Playing
+from tests.lab.scenes.scene import Expected
+from tests.lab.wire.packets import Family
+
+STEPS_TO_FIND = 3
+STEPS_OF_SILENCE = 5
+JITTER_S = 0.2  # a poll once a second would see what has a period of a second always in the same phase
+
+
+def watch(it: Playing) -> None:
+    """Poll about once a second until all is found that is expected; fail at once at anything else."""
+    scene = it.scene
+    thresholds = Thresholds(**scene.thresholds)
+    steps = scene.steps or (STEPS_OF_SILENCE if scene.silent else STEPS_TO_FIND)
+    with closing(Monitor(source(it), thresholds=thresholds)) as monitor:
+        expected = Counter(scene.expect)
+        chance = random.Random(scene.name)
+        for step in range(steps):
+            if step:
+                wait_about_a_second(chance)
+            before, view, after = moment(it), monitor.step(), moment(it)
+            if before == after:  # a quiet one: else nobody can say which of the two the poll saw
+                meters = ports_on_meters(view)
+                by_hand = Counter(destination for destination, _ in before[1])
+                assert meters == by_hand, f"step {step + 1}: {meters - by_hand}, {by_hand - meters}"
+            found = findings(view, it.family)
+            it.check_that_it_remains()
+            assert all(is_foretold(one, expected) for one in found), f"step {step + 1}: {found}"
+            if expected and found == expected:
+                return
+        assert found == expected
+
+
+def moment(it: Playing) -> tuple[int, set[tuple[str, str]]]:
+    """Connections that were opened till now, as one may come and go between two looks, and what ss shows."""
+    return it.namespace.counters()["ActiveOpens"], ports_in_ss(it)
+
+
+def ports_in_ss(it: Playing) -> set[tuple[str, str]]:
+    """Destination and ephemeral port of each connection that ss shows and that takes such a port."""
+    low, high = map(int, it.namespace.sysctl("net.ipv4.ip_local_port_range").split())
+    lines = [line.split()[:5] for line in it.namespace.ss("-tanHO").splitlines()]
+    ends = [(state, *local.rsplit(":", 1), remote) for state, _, _, local, remote in lines]
+    listening = {port for state, _, port, _ in ends if state in ("LISTEN", "UNCONN")}
+    return {
+        (f"{remote} from {host.strip('[]')}", port)
+        for state, host, port, remote in ends
+        if state != "SYN-RECV" and port not in listening and low <= int(port) <= high
+    }
+
+
+def ports_on_meters(view: View) -> Counter[str]:
+    """How many there are toward each destination, as the meters have it."""
+    assert view.ephemeral is not None
+    meters = view.ephemeral.destinations
+    return Counter({f"{one.remote} from {one.local_address}": one.used + one.reusable for one in meters})
+
+
+def wait_about_a_second(chance: random.Random) -> None:
+    Event().wait(chance.uniform(1 - JITTER_S, 1 + JITTER_S))
+
+
+def source(it: Playing) -> Source:
+    """The live one, which says besides what the scene wants told."""
+    live = open_source("sock_diag")
+    return Told(live, it) if it.scene.told else live
+
+
+class Told:
+    """A source in a namespace that lacks some sysctls, of which orphans are counted for all namespaces together."""
+
+    def __init__(self, live: Source, it: Playing) -> None:
+        self.info = live.info
+        self._live = live
+        self._it = it
+
+    def sample(self, watched: Iterable[int] = ()) -> Sample:
+        sample, it = self._live.sample(watched), self._it
+        own = {"TCP_orphan": round(it.figures["orphans"])}
+        return replace(sample, sysctls={**sample.sysctls, **it.scene.told}, counters={**sample.counters, **own})
+
+    def close(self) -> None:
+        self._live.close()
+
+
+def is_foretold(one: Expected, expected: Counter[Expected]) -> bool:
+    """It is expected, or its warning: what makes it critical may need a step more to be sure of."""
+    return one in expected or replace(one, severity="critical") in expected
+
+
+def findings(view: View, family: Family) -> Counter[Expected]:
+    """What was found, as the files write it."""
+    return Counter(
+        Expected(rule=one.rule, severity=one.severity.name.lower(), subject=written(one.subject, family))
+        for one in view.findings
+    )
+
+
+def written(subject: Subject, family: Family) -> str:
+    """Without what a file cannot know: pids, and the inodes by which members of a SO_REUSEPORT group are told apart."""
+    if subject.kind == "host":
+        return "host"
+    if subject.kind == "process":
+        return re.sub(r"\[\d+\]$", "", str(subject))
+    if subject.kind != "listener":
+        return str(subject)
+    endpoint, _, inode = subject.name.partition(" inode ")
+    if inode:
+        (member,) = (row for row in dump(family, "LISTEN") if row.inode == int(inode))
+        return f"{endpoint} {'full' if member.receive_queue > member.transmit_queue else 'with room'}"
+    return subject.name

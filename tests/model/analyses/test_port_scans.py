@@ -1,0 +1,162 @@
+"""Who tries closed ports: told by resets that no socket sent, and by those alone."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, Kind, Traced
+from tcpwatch.model.analyses.port_scans import _KEPT, EXAMPLES, TOLD, Scan, Scans
+from tcpwatch.model.states import State
+from tests.support.views import make_table, sock
+
+HERE, SCANNER = "10.0.0.1", "192.0.2.9"
+NO_SOCKET, ON_CLOSE = 1, 11
+REASONS = {NO_SOCKET: "NO_SOCKET", ON_CLOSE: "TCP_ABORT_ON_CLOSE"}
+TABLE = make_table([sock("LISTEN", "0.0.0.0:22"), sock("ESTAB", "10.0.0.1:22", "198.51.100.1:4000")])
+
+
+class Event(NamedTuple):
+    """One event of the trace; a reset to the scanner unless told."""
+
+    sport: int
+    dst: str = SCANNER
+    dport: int = 40_000
+    src: str = HERE
+    kind: Kind = Kind.RESET_SENT
+    socket: int = 0
+    reason: int = NO_SOCKET
+    old: int = 0
+    new: int = 0
+
+
+def traced(*events: Event, reasons: dict[int, str] | None = None) -> Traced:
+    rows = np.zeros(len(events), TRACE_EVENT)
+    for row, event in zip(rows, events, strict=True):
+        for name, text in (("src", event.src), ("dst", event.dst)):
+            address = ipaddress.ip_address(text)
+            row[name] = np.frombuffer(address.packed.ljust(16, b"\0"), np.uint8)
+            row["family"] = uapi.AF_INET if address.version == 4 else uapi.AF_INET6
+        for name in ("sport", "dport", "kind", "socket", "reason", "old", "new"):
+            row[name] = getattr(event, name)
+    return Traced(rows, reset_reasons=REASONS if reasons is None else reasons)
+
+
+def resets(ports: Iterable[int], **more: object) -> list[Event]:
+    return [Event(port, **more) for port in ports]  # type: ignore[arg-type]
+
+
+def told(*steps: list[Event], seconds: float = 1.0) -> tuple[Scan, ...]:
+    """What is told after the last of these steps."""
+    scans = Scans()
+    return [scans.step(at * seconds, traced(*events), TABLE) for at, events in enumerate(steps)][-1]
+
+
+def test_a_scan() -> None:
+    (scan,) = told(resets(range(100, 130)), resets(range(110, 140)))
+    assert scan == Scan(SCANNER, 40, 60, 10.0, tuple(range(100, 100 + EXAMPLES)), here=True)
+
+
+OTHERS = {
+    "one port": resets([80] * 100),
+    "a socket's own": resets(range(100, 130), socket=7),
+    "another reason": resets(range(100, 130), reason=ON_CLOSE),
+    "received": resets(range(100, 130), kind=Kind.RESET_RECEIVED),
+    "each from another source": [Event(port, f"192.0.2.{port}") for port in range(30)],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("events", OTHERS.values(), ids=OTHERS)
+def test_what_is_no_scan(events: list[Event]) -> None:
+    assert told(events) == ()
+
+
+def test_a_kernel_that_gives_no_reason() -> None:
+    events = traced(*resets(range(30), reason=0), reasons={})
+    assert [scan.ports for scan in Scans().step(0.0, events, TABLE)] == [30]
+
+
+def test_late_segments_of_connections_that_we_had_are_none() -> None:
+    """A client that resets many connections to one service meets the rest of their data at as many of its own ports."""
+    opened = [Event(0, dport=5432, kind=Kind.STATE, socket=9, old=State.CLOSED, new=State.SYN_SENT)]
+    ended = [Event(9, dport=5432, kind=Kind.STATE, socket=9, old=State.ESTABLISHED, new=State.CLOSED)]
+    late = resets(range(40_000, 40_100), dport=5432)
+    assert told(opened, late) == told(ended, late) == told([*ended, *late]) == ()
+    assert [scan.ports for scan in told(late)] == [100]
+    assert told(opened, *[[Event(1)]] * 70, late, seconds=10.0)[0].ports == 100, "long ago"
+
+
+def test_ten_seconds() -> None:
+    assert told(resets([1, 2]), resets([3]), *[[]] * 8) == told(resets([1, 2]), resets([3]))
+    assert told(resets([1, 2]), resets([3, 4]), *[[]] * 9)[0].examples == (3, 4)
+    assert told(resets([1, 2]), *[[]] * 10) == ()
+    scans = Scans()
+    scans.step(0.0, traced(*resets([1, 2])), TABLE)
+    assert scans.step(1.0, None, TABLE)[0].ports == 2, "also when the trace stops"
+
+
+def test_the_busiest_first_and_not_too_many() -> None:
+    events = [Event(port, f"192.0.2.{at}") for at in range(TOLD + 5) for port in range(2 + at)]
+    found = told(events)
+    assert len(found) == TOLD
+    assert [scan.ports for scan in found] == list(range(TOLD + 6, 6, -1))
+
+
+WHERE = {
+    "an address of ours": (HERE, SCANNER, True),
+    "one that no socket has": ("10.9.9.9", SCANNER, False),
+    "loopback, which every namespace has": ("127.0.0.1", "127.0.0.1", False),
+    "IPv6 loopback": ("::1", "::1", False),
+    "IPv6 of ours": ("2001:db8::1", "2001:db8::9", True),
+    "IPv4 in IPv6 of ours": ("10.0.0.7", SCANNER, True),
+    "IPv6 that no socket has": ("2001:db8::2", "2001:db8::9", False),
+}
+
+
+@pytest.mark.parametrize(("src", "dst", "here"), WHERE.values(), ids=WHERE)
+def test_whose_resets(src: str, dst: str, here: bool) -> None:
+    table = make_table([
+        sock("LISTEN", "0.0.0.0:22"), sock("ESTAB", "127.0.0.1:22", "127.0.0.1:9"), sock("ESTAB", "10.0.0.1:22"),
+        sock("ESTAB", "10.0.0.7:22", "10.0.0.8:1", mapped=True), sock("LISTEN", "[2001:db8::1]:22", "[::]:0"),
+    ])  # fmt: skip
+    scans = Scans()
+    (scan,) = scans.step(0.0, traced(*resets(range(30), src=src, dst=dst)), table)
+    assert (scan.source, scan.here) == (dst, here)
+    (scan,) = scans.step(1.0, traced(), TABLE[:0])
+    assert scan.here is here, "it is remembered"
+
+
+def test_ipv4_is_ipv4_however_it_came() -> None:
+    (scan,) = told([*resets([1]), *resets([2], dst=f"::ffff:{SCANNER}", src=f"::ffff:{HERE}")])
+    assert (scan.source, scan.ports) == (SCANNER, 2)
+
+
+def test_a_flood_with_forged_sources_hides_no_scan_and_fills_no_memory() -> None:
+    scans = Scans()
+    random = np.random.default_rng(1)
+    for step in range(5):
+        flood = np.zeros(100_000, TRACE_EVENT)
+        flood["kind"], flood["family"], flood["reason"] = Kind.RESET_SENT, uapi.AF_INET, NO_SOCKET
+        flood["dst"][:, :4] = random.integers(0, 256, (len(flood), 4))
+        flood["sport"] = 80
+        scan = traced(*resets(range(10 * step, 10 * step + 10)))
+        events = Traced(np.concatenate((flood, scan.events)), reset_reasons=REASONS)
+        found = scans.step(float(step), events, TABLE)
+        assert scans._size <= _KEPT
+    assert (found[0].source, found[0].ports >= 20) == (SCANNER, True)
+
+
+def test_connections_without_end_fill_no_memory() -> None:
+    scans = Scans()
+    for step in range(3):
+        flows = np.zeros(60_000, TRACE_EVENT)
+        flows["kind"], flows["family"], flows["new"] = Kind.STATE, uapi.AF_INET, State.CLOSED
+        flows["dst"][:, 0], flows["dport"] = step, np.arange(len(flows))
+        scans.step(float(step), Traced(flows), TABLE)
+    assert len(scans._spoken._numbers) == len(scans._spoken._times) == 1 << 17

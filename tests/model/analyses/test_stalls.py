@@ -1,0 +1,97 @@
+"""What does not get through: unanswered SYNs, closed windows of peers, and programs that do not read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tcpwatch.model.analyses.stalls import HIGH_QUEUE, Path, PathSteps, Unread
+from tcpwatch.model.sockets import join
+from tcpwatch.sample import Sample
+from tests.support.views import NOW, Sock, make_rows, make_sample, sock
+
+
+def sample(second: float, *socks: Sock) -> Sample:
+    numbered = [one if one.cookie else replace(one, cookie=100 + at) for at, one in enumerate(socks)]
+    return make_sample(make_rows(numbered, time=NOW + second), monotonic=second)
+
+
+def follow(*samples: Sample, closed_windows: tuple[int, ...] = ()) -> list[Path]:
+    """`closed_windows` are the samples before which the kernel advertised a window of 0."""
+    steps, joined, found = PathSteps(2), None, []
+    for at, one in enumerate(samples):
+        joined = join.join(joined, one) if joined else join.first(one)
+        rates = {"TCPToZeroWindowAdv": 3.0 if at in closed_windows else 0.0}
+        found.append(steps.step(joined.rows, one, rates))
+    return found
+
+
+def syn(remote: str, repeats: int) -> Sock:
+    local = "[2001:db8::9]:40000" if "[" in remote else "10.0.0.1:40000"
+    return sock("SYN_SENT", local, remote, retransmits=repeats, process="app", pid=7)
+
+
+def test_syns_that_nobody_answers() -> None:
+    dead = [syn("192.0.2.1:443", repeats) for repeats in (0, 1, 2, 3, 5)]
+    others = [syn("192.0.2.1:80", 2), syn("[2001:db8::1]:443", 2), syn("[2001:db8::1]:443", 4)]
+    (one,) = follow(sample(0, *dead, *others))
+    assert [(it.remote, it.count, it.repeats) for it in one.stuck] == [
+        ("192.0.2.1:443", 3, 5), ("[2001:db8::1]:443", 2, 4), ("192.0.2.1:80", 1, 2),
+    ]  # fmt: skip
+
+
+def probing(remote: str, unsent: int, local: str = "10.0.0.1:40000", **facts: object) -> Sock:
+    return sock("ESTAB", local, remote, timer="persist", timer_s=1, send_queue=unsent, process="app", pid=7, **facts)  # type: ignore[arg-type]
+
+
+def test_peers_whose_window_is_closed() -> None:
+    listen = sock("LISTEN", "0.0.0.0:80", process="app", pid=7, cookie=1)
+    client = [probing("192.0.2.1:443", 10, cookie=2), probing("192.0.2.1:443", 20, cookie=3)]
+    server = [probing(f"192.0.2.2:{port}", 5, "10.0.0.1:80", cookie=port) for port in (50_000, 50_001)]
+    first, second, third = follow(
+        sample(0, listen, *client[:1]), sample(4, listen, *client, *server), sample(9, listen, *client[1:], *server)
+    )
+    assert [(it.remote, it.port_told, it.count, it.longest_s, it.unsent) for it in second.closed] == [
+        ("192.0.2.1:443", True, 2, 4.0, 30), ("192.0.2.2", False, 2, 0.0, 10),
+    ]  # fmt: skip
+    assert [(it.remote, it.count, it.longest_s) for it in third.closed] == [
+        ("192.0.2.1:443", 1, 5.0), ("192.0.2.2", 2, 5.0),
+    ]  # fmt: skip
+    assert first.closed[0].longest_s == 0.0
+
+
+def test_how_long_it_was_closed_when_we_came() -> None:
+    steps, closed = PathSteps(2), probing("192.0.2.1:443", 1, cookie=2)
+    first, second = sample(0, closed), replace(sample(1, closed), tcp_info={2: {"last_data_sent": 30_000}})
+    assert steps.step(join.first(first).rows, first, {}).closed[0].longest_s == 0.0
+    assert steps.unknown == frozenset({2})
+    assert steps.step(join.first(second).rows, second, {}).closed[0].longest_s == 30.0
+    assert steps.unknown == frozenset()
+
+
+def test_a_window_that_opened_meanwhile_begins_anew() -> None:
+    closed, opened = probing("192.0.2.1:443", 1, cookie=2), sock("ESTAB", "10.0.0.1:40000", "192.0.2.1:443", cookie=2)
+    story = follow(sample(0, closed), sample(3, opened), sample(6, closed), sample(8, closed))
+    assert [it.closed[0].longest_s if it.closed else None for it in story] == [0.0, None, 0.0, 2.0]
+
+
+def reading(queue: int, cookie: int, process: str = "app", pid: int = 7) -> Sock:
+    return sock("ESTAB", "10.0.0.1:80", "192.0.2.1:1", recv_queue=queue, cookie=cookie, process=process, pid=pid)
+
+
+def unread(path: Path) -> list[tuple[str, int, int]]:
+    return [(it.process, it.count, it.unread) for it in path.unread]
+
+
+def test_who_does_not_read() -> None:
+    high = HIGH_QUEUE
+    socks = [reading(high, 1), reading(high + 1, 2), reading(high - 1, 3), reading(2 * high, 4, "other", 8)]
+    quiet, told, after = follow(sample(0, *socks), sample(1, *socks), sample(2, *socks), closed_windows=(1,))
+    assert unread(quiet) == [], "much that waits to be read is no closed window yet"
+    assert unread(told) == unread(after) == [("app[7]", 2, 2 * high + 1), ("other[8]", 1, 2 * high)]
+
+
+def test_it_is_over_when_it_was_read() -> None:
+    high, low = reading(HIGH_QUEUE, 1), reading(5, 1)
+    story = follow(sample(0, high), sample(1, low), sample(2, high), closed_windows=(0,))
+    assert [len(it.unread) for it in story] == [1, 0, 0]
+    assert isinstance(story[0].unread[0], Unread)

@@ -1,0 +1,149 @@
+"""Connections that end: TIME_WAIT, CLOSE_WAIT by process, half-closed ones and orphans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tcpwatch.model.analyses.teardown import Ages, Teardown, TeardownSteps
+from tcpwatch.model.poll import rates
+from tcpwatch.model.sockets import join
+from tcpwatch.model.states import State
+from tcpwatch.sample import Sample, SourceInfo
+from tests.support.views import NOW, Sock, make_rows, make_sample, sock
+
+LISTEN = sock("LISTEN", "0.0.0.0:80", cookie=1, process="app", pid=7)
+
+
+def sample(second: float, *socks: Sock, **facts: object) -> Sample:
+    return make_sample(make_rows(socks, time=NOW + second), monotonic=second, **facts)
+
+
+def follow(*samples: Sample) -> list[Teardown]:
+    steps, joined, before = TeardownSteps(Ages(60, 300)), None, None
+    found = []
+    for one in samples:
+        joined = join.join(joined, one) if joined else join.first(one)
+        found.append(steps.step(joined.rows, one, rates(before, one) if before else {}))
+        before = one
+    return found
+
+
+def waits(port: int, left_s: float, remote: str = "192.0.2.1:1", **facts: int) -> Sock:
+    return sock("TIME_WAIT", f"10.0.0.1:{port}", remote, timer="timewait", timer_s=left_s, **facts)  # type: ignore[arg-type]
+
+
+def test_who_closed_first_and_when_they_end() -> None:
+    socks = [LISTEN, waits(80, 59.9), waits(80, 0.2, "192.0.2.1:2"), waits(40_000, 0.9), waits(40_001, 60.0)]
+    (one,) = follow(sample(0, *socks))
+    told = one.time_wait
+    assert (told.count, told.server, told.client, told.by_port) == (4, 2, 2, ((80, 2),))
+    assert {second: many for second, many in enumerate(told.calendar) if many} == {0: 2, 59: 2}
+    assert (told.entered_per_s, told.left_per_s) == (None, None)
+
+
+def test_what_enters_and_what_leaves() -> None:
+    first = sample(0, *(waits(40_000 + at, 9.0, cookie=at + 1) for at in range(10)), counters={"TW": 100})
+    second = sample(2, *(waits(40_000 + at, 9.0, cookie=at + 1) for at in range(4)), counters={"TW": 120})
+    told = follow(first, second)[1].time_wait
+    assert (told.entered_per_s, told.left_per_s) == (10.0, 13.0)
+
+
+def test_the_three_kinds_of_close_wait() -> None:
+    queues = [0, 0, 0, 1, 1, 9]
+    socks = [
+        sock("CLOSE_WAIT", "10.0.0.1:80", f"192.0.2.1:{at + 1}", recv_queue=queue, process="app", pid=7)
+        for at, queue in enumerate(queues)
+    ]
+    socks += [sock("CLOSE_WAIT", "10.0.0.1:80", "192.0.2.1:99")]
+    socks += [sock("CLOSE_WAIT", "10.0.0.1:81", "192.0.2.1:98", process="other", pid=8)]
+    (one,) = follow(sample(0, *socks, descriptor_limits={7: 12}))
+    app, other = one.close_wait
+    assert (app.process, app.leaked, app.stuck, app.unread, app.count) == ("app[7]", 3, 2, 1, 6)
+    assert (app.limit, app.share) == (12, 0.5)
+    assert (other.process, other.count, other.limit, other.share) == ("other[8]", 1, None, 0.0)
+    assert one.close_wait_waiting == 1
+
+
+def test_psutil_does_not_tell_the_kinds() -> None:
+    socks = [sock("CLOSE_WAIT", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)]
+    (one,) = follow(sample(0, *socks, source=SourceInfo("psutil", "root")))
+    (app,) = one.close_wait
+    assert (app.leaked, app.stuck, app.unread, app.count) == (0, 0, 0, 1)
+
+
+def leaks(second: float, *counts: int) -> Sample:
+    socks = [
+        sock("CLOSE_WAIT", "10.0.0.1:80", f"192.0.2.{process}:{at + 1}", cookie=1000 * process + at + 1,
+             process="app", pid=process)
+        for process, count in enumerate(counts, 1) for at in range(count)
+    ]  # fmt: skip
+    return sample(second, *socks)
+
+
+def test_how_old_they_are() -> None:
+    story = follow(leaks(0, 2), leaks(59, 3), leaks(60, 3), leaks(130, 3))
+    assert [(one.close_wait[0].old, one.close_wait[0].oldest_s) for one in story] == [
+        (0, 0.0), (0, 59.0), (2, 60.0), (3, 130.0),
+    ]  # fmt: skip
+
+
+def test_how_old_they_were_when_we_came() -> None:
+    info = {1001: {"last_ack_recv": 90_000}, 1002: {"last_ack_recv": 5}}
+    steps, joined = TeardownSteps(Ages(60, 300)), None
+    oldest, asked = [], []
+    for one in (leaks(0, 2), replace(leaks(1, 3), tcp_info=info), leaks(2, 3)):
+        joined = join.join(joined, one) if joined else join.first(one)
+        told = steps.step(joined.rows, one, {}).close_wait[0]
+        oldest.append((told.oldest_s, told.old))
+        asked.append(steps.unknown)
+    assert oldest == [(0.0, 0), (90.0, 1), (91.0, 1)]
+    assert asked == [frozenset({1001, 1002}), frozenset(), frozenset()], "of those that came later we know it ourselves"
+
+
+def test_what_left_is_told_over_ten_seconds() -> None:
+    """The kernel ends TIME_WAITs in lumps: here forty each four seconds, while ten enter each second."""
+    story, there = [], 100
+    for second in range(25):
+        there += 10 - 40 * (second % 4 == 3)
+        socks = [waits(40_000 + at, 9.0, cookie=at + 1) for at in range(there)]
+        story.append(sample(second, *socks, counters={"TW": 1000 + 10 * second}))
+    left = [one.time_wait.left_per_s for one in follow(*story)]
+    assert left[0] is None
+    assert all(one is not None and 6 <= one <= 14 for one in left[10:]), left
+
+
+@pytest.mark.parametrize(
+    ("counts", "growing"),
+    [
+        ([1, 2, 3, 4, 5, 6], True),
+        ([1, 2, 3, 4, 5], False),  # only four minutes
+        ([1, 2, 3, 3, 5, 6], False),
+        ([9, 1, 2, 3, 4, 5, 6], True),  # what was longer ago does not count
+        ([1, 2, 3, 4, 5, 6, 6], False),
+    ],
+)
+def test_whether_they_become_more_each_minute(counts: list[int], growing: bool) -> None:
+    story = follow(*(leaks(60 * minute, count, 1) for minute, count in enumerate(counts)))
+    assert {one.process: one.growing for one in story[-1].close_wait} == {"app[1]": growing, "app[2]": False}
+
+
+def test_it_is_judged_by_the_minute_and_not_by_the_second() -> None:
+    story = follow(*(leaks(second, 1 + second // 60) for second in range(0, 330, 10)))
+    assert [one.close_wait[0].growing for one in story] == [False] * 30 + [True] * 3
+
+
+def test_half_closed_and_orphaned() -> None:
+    held = sock("FIN_WAIT_2", "10.0.0.1:80", "192.0.2.1:1", cookie=1, process="app", pid=7)
+    others = [
+        sock("FIN_WAIT_2", "10.0.0.1:80", "192.0.2.1:2"), sock("FIN_WAIT_1", "10.0.0.1:80", "192.0.2.1:3"),
+        sock("LAST_ACK", "10.0.0.1:80", "192.0.2.1:4"), sock("CLOSING", "10.0.0.1:80", "192.0.2.1:5"),
+        sock("FIN_WAIT_1", "10.0.0.1:80", "192.0.2.1:6", process="app", pid=7),
+    ]  # fmt: skip
+    others = [replace(one, cookie=at) for at, one in enumerate(others, 10)]
+    first, second = follow(sample(0, held, *others), sample(300, held, *others))
+    assert [(one.process, one.count, one.old, one.oldest_s) for one in second.half_closed] == [("app[7]", 1, 1, 300.0)]
+    assert first.half_closed[0].old == 0
+    assert second.orphaned == {State.FIN_WAIT_1: 1, State.FIN_WAIT_2: 1, State.LAST_ACK: 1, State.CLOSING: 1}
+    assert second.owned == {State.FIN_WAIT_1: 1, State.FIN_WAIT_2: 1, State.LAST_ACK: 0, State.CLOSING: 0}

@@ -1,0 +1,204 @@
+"""What the model makes of polls, destroy events and the trace, held against made-up lives whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tcpwatch.model.lifecycle.archive import Past
+from tcpwatch.model.lifecycle.ending import Ending
+from tcpwatch.model.lifecycle.history import Story, first_known, story
+from tcpwatch.model.lifecycle.tracker import Lives
+from tcpwatch.model.lifecycle.transitions import Origin
+from tcpwatch.model.sockets import join
+from tcpwatch.model.states import Role, State
+from tests.support.flow_world import PATHS, Life, sample
+from tests.support.views import NOW
+
+ENDINGS = {
+    "a client that closes": Ending.BY_US,
+    "a client that is left": Ending.BY_PEER,
+    "a server that closes": Ending.BY_US,
+    "a server that is left": Ending.BY_PEER,
+    "both at once": Ending.AT_ONCE,
+    "a reset": Ending.RESET_RECEIVED,
+}
+HONEST = {
+    Ending.BY_US: {Ending.BY_US},
+    Ending.BY_PEER: {Ending.BY_PEER, Ending.ORDERLY},
+    # Where no poll saw CLOSING, TIME_WAIT looks like an active close.
+    Ending.AT_ONCE: {Ending.AT_ONCE, Ending.BY_US},
+    Ending.RESET_RECEIVED: {Ending.RESET, Ending.UNKNOWN},
+}
+
+
+class Told:
+    """The model after some polls."""
+
+    def __init__(self, lives: Sequence[Life], polls: Sequence[float], trace: bool, events: bool = True) -> None:
+        self.opened = self.ended = 0
+        lives = [replace(one, polls=tuple(polls)) for one in lives]
+        self._cookies = {one.cookie: one.cookie_in_the_end for one in lives}
+        model = Lives()
+        samples = [sample(lives, polls[0], 0.0, trace, events)]
+        samples += [sample(lives, time, before, trace, events) for before, time in pairwise(polls)]
+        joined = join.first(samples[0])
+        model.begin(joined, samples[0])
+        for earlier, now in pairwise(samples):
+            before, joined = joined, join.join(joined, now)
+            lived = model.step(joined, before, now, earlier)
+            self.opened += len(lived.opened)
+            self.ended += len(lived.ended)
+        self.past: Past = model.past
+        self.rows = joined.rows
+        self.foreign = model.foreign
+
+    def story(self, cookie: int) -> Story:
+        cookie = self._cookies[cookie]
+        at = self.rows.find(cookie)
+        now = State(int(self.rows.state[at])) if at is not None else None
+        return story(self.past.of([cookie])[cookie], first_known(self.rows, at), now)
+
+    def closed(self, cookie: int) -> np.void | None:
+        return self.past.closed_of(self._cookies[cookie])
+
+    def ending(self, cookie: int) -> Ending | None:
+        closed = self.closed(cookie)
+        return None if closed is None else Ending(int(closed["ending"]))
+
+
+def life(path: str, *durations: float, begin: float = 10.2, cookie: int = 1000, held_s: float = 0.0) -> Life:
+    times = [begin]
+    if PATHS[path][-1] is State.TIME_WAIT:
+        durations = (*durations[:-1], 30.0)
+    for duration in durations:
+        times.append(times[-1] + duration)
+    assert len(times) == len(PATHS[path]) + 1
+    return Life(cookie, path, tuple(times), held_s)
+
+
+POLLS = [float(second) for second in range(1, 70)]
+QUICK = 0.001
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("pace_s", [QUICK, 2.5])
+def test_the_trace_tells_every_state_and_how_it_ended(path: str, pace_s: float) -> None:
+    one = life(path, *[pace_s] * len(PATHS[path]))
+    told = Told([one], POLLS, trace=True)
+    seen = told.story(one.cookie)
+    assert [stretch.state for stretch in seen.stretches] == list(one.states)
+    exact = [stretch for stretch in seen.stretches if stretch.state is not State.SYN_RCVD]
+    for stretch in exact:
+        truth = one.times[one.states.index(stretch.state)]
+        assert stretch.begin.time == pytest.approx(NOW + truth, abs=1e-4)
+        assert stretch.begin.origin is Origin.TRACE
+    assert told.ending(one.cookie) is ENDINGS[path]
+    assert (told.opened, told.ended) == (1, 1)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("pace_s", [QUICK, 0.4, 2.5])
+def test_without_the_trace_nothing_false_is_told(path: str, pace_s: float) -> None:
+    one = life(path, *[pace_s] * len(PATHS[path]))
+    told = Told([one], POLLS, trace=False)
+    seen = [stretch.state for stretch in told.story(one.cookie).stretches]
+    assert seen == [state for state in one.states if state in seen]
+    assert told.ending(one.cookie) in HONEST[ENDINGS[path]]
+    assert (told.opened, told.ended) == (1, 1)
+    closed = told.closed(one.cookie)
+    assert closed is not None
+    assert closed["role"] == (Role.SERVER if one.server else Role.CLIENT)
+    assert closed["end"] - closed["end_slack"] - 0.01 <= NOW + one.full_end <= closed["end"]
+
+
+def test_a_dead_socket_that_is_held_is_counted_once() -> None:
+    one = life("a reset", 1.5, 3.0, held_s=40.0)
+    for trace in (True, False):
+        told = Told([one], POLLS, trace)
+        assert (told.opened, told.ended) == (1, 1)
+        closed = told.closed(one.cookie)
+        assert closed is not None
+        assert closed["told"] > 0  # the last figures came with the event
+        assert closed["end"] == pytest.approx(NOW + one.full_end, abs=1.01)
+        assert told.ending(one.cookie) is (Ending.RESET_RECEIVED if trace else Ending.RESET)
+
+
+def test_a_flow_of_another_namespace_is_not_ours() -> None:
+    paths = [life(path, *[QUICK] * len(PATHS[path]), cookie=1000 + at) for at, path in enumerate(PATHS)]
+    foreign = [replace(one, foreign=True) for one in paths]
+    told = Told(foreign, POLLS, trace=True)
+    assert (told.opened, told.ended, told.foreign) == (0, 0, len(paths))
+    assert not told.past.transitions or not len(told.past.transitions[0])
+
+
+def test_an_address_is_given_out_again_before_one_knows_whose_it_was() -> None:
+    stranger = replace(life("a reset", 0.1, 0.1, begin=10.5, cookie=2000), foreign=True, address=0xFFFF_8880_1234_0000)
+    ours = replace(life("a client that is left", 0.1, 0.1, 0.5, 0.1, begin=10.8), address=stranger.address)
+    told = Told([stranger, ours], POLLS, trace=True)
+    stretches = told.story(ours.cookie).stretches
+    assert [one.state for one in stretches] == list(ours.states)
+    assert all(one.begin.origin is Origin.TRACE for one in stretches)
+    closed = told.closed(ours.cookie)
+    assert closed is not None
+    assert (closed["begin_slack"], closed["end_slack"]) == (0.0, 0.0)
+    assert (told.opened, told.ended, told.foreign) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("begin", [0.5, 1.0005])
+def test_a_flow_that_opened_around_the_first_poll_has_its_beginning(begin: float) -> None:
+    one = life("a client that is left", 0.0001, 2.0, 0.5, 0.1, begin=begin)
+    told = Told([one], POLLS, trace=True)
+    stretches = told.story(one.cookie).stretches
+    assert [stretch.state for stretch in stretches] == list(one.states)
+    assert stretches[0].begin.time == pytest.approx(NOW + begin, abs=1e-4)
+    closed = told.closed(one.cookie)
+    assert closed is not None
+    assert (closed["begin_slack"], closed["end_slack"]) == (0.0, 0.0)
+
+
+def test_without_any_event_polls_tell_all_there_is() -> None:
+    lives = [life(path, *[2.5] * len(PATHS[path]), cookie=1000 + at) for at, path in enumerate(PATHS)]
+    told = Told(lives, POLLS, trace=False, events=False)
+    for one in lives:
+        seen = told.story(one.cookie)
+        assert [stretch.state for stretch in seen.stretches] == list(one.states)
+        for stretch, truth in zip(seen.stretches, one.times, strict=False):
+            assert -1e-6 <= stretch.begin.time - (NOW + truth) <= stretch.begin.slack_s
+            assert stretch.begin.slack_s == pytest.approx(
+                0.25 if stretch.state is State.TIME_WAIT else 1.0
+            )  # its timer tells
+    assert (told.opened, told.ended) == (len(lives), len(lives))
+
+
+DURATIONS = st.sampled_from([0.0005, 0.01, 0.3, 0.9, 1.0, 3.7])
+LIVES = st.builds(
+    lambda path, begin, durations, held_s: life(path, *durations[: len(PATHS[path])], begin=begin, held_s=held_s),
+    st.sampled_from(sorted(PATHS)),
+    st.floats(2.0, 20.0),
+    st.lists(DURATIONS, min_size=5, max_size=5),
+    st.sampled_from([0.0, 0.0, 0.002, 0.7, 15.0]),
+)
+
+
+@settings(deadline=None, max_examples=25, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(st.lists(LIVES, min_size=1, max_size=6), st.booleans(), st.floats(0.2, 2.0))
+def test_each_flow_is_counted_once_whatever_tells_of_it(drawn: list[Life], trace: bool, pace_s: float) -> None:
+    lives = [replace(one, cookie=1000 + at) for at, one in enumerate(drawn)]
+    polls = [1.0 + pace_s * step for step in range(int(75 / pace_s))]
+    told = Told(lives, polls, trace)
+    assert (told.opened, told.ended) == (len(lives), len(lives))
+    for one in lives:
+        seen = [stretch.state for stretch in told.story(one.cookie).stretches]
+        assert seen == [state for state in one.states if state in seen]
+        if trace:
+            assert seen == list(one.states)
+            assert told.ending(one.cookie) is ENDINGS[one.path]
+        else:
+            assert told.ending(one.cookie) in HONEST[ENDINGS[one.path]]

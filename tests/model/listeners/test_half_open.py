@@ -1,0 +1,159 @@
+"""Ages and repeats of half-open connections: made-up ones as data, and random ones against a plain count."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcpwatch.model.listeners.half_open import AGE_EDGES_S, LADDER, HalfOpen
+from tcpwatch.sample import SourceInfo
+from tests.support.views import NOW, Sock, make_rows, make_sample, make_view, sock, view_of
+
+
+def request(
+    repeats: int = 0, left_s: float = 1.0, age_s: float = 0.0, born: bool = False, local: str = "10.0.0.1:80"
+) -> Sock:
+    """A half-open connection: its SYN+ACK was repeated so often, `left_s` are left until the next repeat."""
+    return sock(
+        "SYN_RCVD", local, "192.0.2.9:1024", timer="on", timer_s=left_s, retransmits=repeats, age_s=age_s, born=born
+    )
+
+
+def half_open_of(*socks: Sock) -> HalfOpen:
+    return make_view(*socks).half_open
+
+
+# Repeats and seconds left of the timer, seconds since we saw it first, whether we saw it come → age.
+AGES = {
+    "it has just come": (request(0, 1.0), 0.0),
+    "half a second old": (request(0, 0.5), 0.5),
+    "the repeat is due now": (request(0, 0.0), 1.0),
+    "repeated once": (request(1, 2.0), 1.0),
+    "repeated twice": (request(2, 1.5), 5.5),
+    "the last second": (request(5, 1.0), 62.0),
+    "with TCP_DEFER_ACCEPT the timer doubles, the count does not": (request(0, 7.5), 0.0),
+    "and we have seen it for so long": (request(0, 7.5, age_s=6.0), 6.0),
+    "we saw it come, and its timer says other": (request(2, 1.0, age_s=2.8, born=True), 2.8),
+    "here before us, and for longer than the timer says": (request(1, 1.5, age_s=30.0), 30.0),
+    "a count that no kernel reaches": (request(255, 0.0), 2.0**17 - 1),
+    "the clock was set back": (request(0, 1.0, age_s=-20.0, born=True), 0.0),
+    "the clock was set back, and the timer knows": (request(1, 1.0, age_s=-20.0), 2.0),
+}
+
+
+@pytest.mark.parametrize("name", AGES)
+def test_ages(name: str) -> None:
+    request_, age_s = AGES[name]
+    found = half_open_of(request_)
+    assert found.oldest_s == pytest.approx(age_s, abs=1e-3)
+    assert found.estimated == (not request_.born)
+    assert found.ages[bisect_right(AGE_EDGES_S, age_s) - 1] == 1
+
+
+def test_a_source_without_timers_tells_only_what_we_saw() -> None:
+    rows = make_rows([request(0, 0.0, age_s=0.3), request(0, 0.0, age_s=8.0)])
+    sample = make_sample(rows, source=SourceInfo("psutil", "user"))
+    found = view_of(rows, make_rows([]), sample=sample).half_open
+    assert (found.ages, found.oldest_s) == ((1, 0, 0, 1, 0, 0, 0), 8.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Half-open connections, and what there is to say of them."""
+
+    socks: tuple[Sock, ...]
+    count: int
+    repeated: int = 0
+    late: int = 0
+    stray: int = 0
+
+
+LISTENER = sock("LISTEN", "0.0.0.0:80", send_queue=9)
+CROWDS = {
+    "nobody": Crowd((LISTENER,), 0),
+    "a handshake": Crowd((LISTENER, request()), 1),
+    "others are not half-open": Crowd((LISTENER, sock("SYN_SENT", "10.0.0.1:9", "192.0.2.9:80"), LISTENER), 0),
+    "a call that crossed another": Crowd((LISTENER, replace(request(), inode=7), request()), 1),
+    "one has repeats": Crowd((LISTENER, request(), request(3)), 2, repeated=1),
+    "held back": Crowd((LISTENER, request(0, 3.0, age_s=2.5), request(0, 3.0, age_s=1.9)), 2, late=1),
+    "repeated is not held back": Crowd((LISTENER, request(1, 1.0, age_s=9.0)), 1, repeated=1),
+    "the listener has gone": Crowd((LISTENER, request(local="10.0.0.1:81"), request()), 2, stray=1),
+}
+
+
+@pytest.mark.parametrize("name", CROWDS)
+def test_what_there_is_to_say(name: str) -> None:
+    crowd = CROWDS[name]
+    view = make_view(*crowd.socks)
+    found = view.half_open
+    assert (found.count, found.repeated, found.late, view.stray) == (
+        crowd.count, crowd.repeated, crowd.late, crowd.stray,
+    )  # fmt: skip
+    assert found.repeated_share == (crowd.repeated / crowd.count if crowd.count else 0.0)
+
+
+def test_one_listener_among_two() -> None:
+    first = [request(2, 1.0), request(0, 1.0)]
+    second = [request(1, 0.5, local="10.0.0.1:90")] * 3
+    specs = [sock("LISTEN", "0.0.0.0:80", send_queue=2), sock("LISTEN", "0.0.0.0:90", send_queue=3), *first, *second]
+    view = make_view(*specs)
+    by_port = {key.port: found for key, found in view.crowded.items()}
+    assert [by_port[port].ladder for port in (80, 90)] == [(1, 0, 1, 0, 0, 0), (0, 3, 0, 0, 0, 0)]
+    assert [by_port[port].sources.count for port in (80, 90)] == [2, 3]
+    assert view.half_open.ladder == (1, 3, 1, 0, 0, 0)
+
+
+# Against a plain count --------------------------------------------------------------------------
+
+REQUESTS = st.lists(
+    st.builds(
+        request,
+        repeats=st.integers(0, 12) | st.integers(0, 255),
+        left_s=st.floats(0, 200),
+        age_s=st.floats(-5, 100) | st.sampled_from([float(edge) for edge in AGE_EDGES_S]),
+        born=st.booleans(),
+        local=st.sampled_from(["10.0.0.1:80", "10.0.0.1:81"]),
+    ),
+    max_size=40,
+)
+
+
+@given(REQUESTS)
+def test_every_half_open_connection_is_in_one_step_of_both_pyramids(requests: list[Sock]) -> None:
+    found = half_open_of(LISTENER, *requests)
+    assert found.count == sum(found.ages) == sum(found.ladder) == found.sources.count == len(requests)
+    assert min((*found.ages, *found.ladder, found.late, found.estimated)) >= 0
+    assert len(found.ages) == len(AGE_EDGES_S)
+    assert (found.oldest_s is None) == (not requests)
+
+
+@given(REQUESTS)
+def test_the_ladder_is_that_of_a_plain_count(requests: list[Sock]) -> None:
+    found = half_open_of(*requests)
+    rungs = [min(one.retransmits, LADDER - 1) for one in requests]
+    assert found.ladder == tuple(rungs.count(rung) for rung in range(LADDER))
+    assert found.repeated == sum(one.retransmits > 0 for one in requests)
+    assert found.estimated == sum(not one.born for one in requests)
+
+
+@given(REQUESTS)
+def test_the_ages_are_those_of_a_plain_count(requests: list[Sock]) -> None:
+    found = half_open_of(*requests)
+    ages = [age_of(one) for one in requests]
+    assert found.oldest_s is None or found.oldest_s == pytest.approx(max(ages), abs=0.01)
+    for at, edge in enumerate(AGE_EDGES_S):
+        # An age is a float32: at an edge it may fall to either side.
+        sure, perhaps = (sum(age >= edge + slack for age in ages) for slack in (0.001, -0.001))
+        assert sure <= sum(found.ages[at:]) <= perhaps
+
+
+def age_of(one: Sock) -> float:
+    """What the module's docstring says."""
+    ours = max(0.0, NOW - (NOW - one.age_s))
+    if one.born:
+        return ours
+    return max(ours, 2.0 ** (min(one.retransmits, 16) + 1) - 1 - round(one.timer_s * 1000) / 1000)

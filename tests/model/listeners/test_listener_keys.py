@@ -1,0 +1,51 @@
+"""Which local ends are a listener's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tcpwatch.model.listeners.listener_keys import Listening
+from tcpwatch.model.states import State
+from tests.support.views import Sock, make_rows, make_sample, sock
+
+SERVED = {
+    "any IPv4": ("0.0.0.0:80", {"10.0.0.1:80": True, "10.0.0.1:81": False, "[2001:db8::1]:80": False}),
+    "any address": ("[::]:80", {"10.0.0.1:80": True, "[2001:db8::1]:80": True, "[::1]:81": False}),
+    "any IPv4, for IPv4-mapped ends": ("0.0.0.0:80", {"mapped 10.0.0.1:80": True}),
+    "any IPv6 alone": ("v6only [::]:80", {"10.0.0.1:80": False, "mapped 10.0.0.1:80": False, "[2001:db8::1]:80": True}),
+    "one interface": ("eth0 10.0.0.1:80", {"10.0.0.1:80": False, "eth0 10.0.0.1:80": True}),
+    "one IPv4": ("10.0.0.1:80", {"10.0.0.1:80": True, "10.0.0.2:80": False, "[2001:db8::1]:80": False}),
+    "one IPv6": ("[2001:db8::1]:80", {"[2001:db8::1]:80": True, "[2001:db8::2]:80": False, "10.0.0.1:80": False}),
+}
+
+
+def spelled(state: str, spec: str) -> Sock:
+    """`10.0.0.1:80`, with `mapped`, `v6only` or an interface before it."""
+    word, _, end = spec.rpartition(" ")
+    interface = word if word.startswith("eth") else ""
+    return sock(state, end, mapped=word == "mapped", v6only=word == "v6only", interface=interface)
+
+
+def served(*socks: Sock) -> list[bool]:
+    """Whether the local end of each that does not listen is a listener's."""
+    sample = make_sample(make_rows(socks))
+    others = np.array([at for at, one in enumerate(socks) if one.state is not State.LISTEN], np.intp)
+    return (Listening.of(sample).takers(sample, others) >= 0).tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("listener", "ends"), SERVED.values(), ids=SERVED)
+def test_the_port_alone_does_not_tell(listener: str, ends: dict[str, bool]) -> None:
+    found = served(spelled("LISTEN", listener), *(spelled("ESTAB", end) for end in ends))
+    assert dict(zip(ends, found, strict=True)) == ends
+
+
+def test_several_listeners_on_a_port() -> None:
+    ends = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]
+    opened = [sock("ESTAB", end, "192.0.2.1:9") for end in ends]
+    assert served(*(sock("LISTEN", end) for end in ends[:2]), *opened) == [True, True, False]
+
+
+def test_nobody_listens() -> None:
+    assert served(sock("ESTAB", "10.0.0.1:80", "192.0.2.1:9")) == [False]
+    assert served() == []

@@ -1,0 +1,107 @@
+"""How long a condition must hold before it is shown, and how long it stays: no flicker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcpwatch.config.thresholds import Thresholds
+from tcpwatch.model.rules import engine
+from tcpwatch.model.rules.engine import Diagnosis
+from tcpwatch.model.rules.finding import Candidate, Finding, Severity, Subject
+from tcpwatch.model.view import View
+from tests.support.views import make_view
+
+SEVERITIES = {"w": Severity.WARNING, "W": Severity.WARNING, "c": Severity.CRITICAL, "C": Severity.CRITICAL}
+VIEW = make_view()
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, story: str) -> str:
+    """One letter a step: w, c: the condition of a warning, of something critical; in capitals: told by a counter.
+
+    Returns what is shown after each step, in the same letters.
+    """
+    steps = iter(story)
+
+    def rule(view: View, limits: Thresholds) -> Iterator[Candidate]:
+        letter = next(steps)
+        if letter != ".":
+            severity = SEVERITIES[letter]
+            finding = Finding("rule", severity, Subject("host", ""), letter, {}, "", (), "")
+            yield Candidate(finding, severity if letter.isupper() else None)
+
+    monkeypatch.setattr(engine, "RULES", {"rule": rule})
+    diagnosis = Diagnosis()
+    answers = [diagnosis.step(VIEW) for _ in story]
+    return "".join(answer[0].severity.name[0].lower() if answer else "." for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("story", "expected"),
+    [
+        ("......", "......"),
+        ("w.....", "......"),
+        ("w.w.w.", "......"),
+        ("ww....", ".wwwww"),
+        ("ww.....", ".wwwww."),
+        ("ww....ww.....", ".wwwwwwwwwww."),
+        ("W.....", "wwwww."),
+        ("cc......", ".ccccc.."),
+        ("wc......", ".wwwww.."),
+        ("wcc.....", ".wccccc."),
+        ("ccwwwwwwww", ".cccccwwww"),
+        ("C.....", "ccccc."),
+        ("wC.....", ".ccccc."),
+    ],
+)
+def test_two_in_five_out(story: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, story) == expected
+
+
+@given(st.text(alphabet=".wcWC", max_size=40))
+def test_what_is_shown_has_a_reason(story: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        answer = shown(patch, story)
+    for at, letter in enumerate(answer):
+        recent = story[max(0, at - 4 - 1) : at + 1]
+        assert letter == "." or any(one != "." for one in recent), "nothing is shown that was not said lately"
+        if at and set(story[at - 1 : at + 1]) <= set("cC"):
+            assert letter == "c", "what holds for two steps is shown"
+
+
+def test_the_newest_numbers_under_the_severity_that_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rule(view: View, limits: Thresholds) -> Iterator[Candidate]:
+        severity = Severity.CRITICAL if view.step < 3 else Severity.WARNING
+        yield Candidate(Finding("rule", severity, Subject("host", ""), f"step {view.step}", {}, "", (), ""))
+
+    monkeypatch.setattr(engine, "RULES", {"rule": rule})
+    diagnosis = Diagnosis()
+    answers = [diagnosis.step(replace(VIEW, step=step)) for step in (1, 2, 3)]
+    assert [(one.headline, one.severity) for (one,) in answers[1:]] == [
+        ("step 2", Severity.CRITICAL), ("step 3", Severity.CRITICAL),
+    ]  # fmt: skip
+
+
+def test_the_most_severe_first_then_what_explains_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rule(name: str, severity: Severity, *subjects: str) -> engine.Rule:
+        def say(view: View, limits: Thresholds) -> Iterator[Candidate]:
+            for subject in subjects:
+                yield Candidate(Finding(name, severity, Subject("host", subject), "", {}, "", (), ""), severity)
+
+        return say
+
+    rules = {
+        "first": rule("first", Severity.WARNING, "b", "a"),
+        "second": rule("second", Severity.CRITICAL, "a"),
+        "third": rule("third", Severity.CRITICAL, "a"),
+        "fourth": rule("fourth", Severity.INFO, "a"),
+    }
+    monkeypatch.setattr(engine, "RULES", rules)
+    found = Diagnosis().step(VIEW)
+    assert [f"{one.rule} {one.subject.name}" for one in found] == [
+        "second a", "third a", "first a", "first b", "fourth a",
+    ]  # fmt: skip

@@ -1,0 +1,94 @@
+"""The rules about the host and about tcpwatch itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from tcpwatch.config.thresholds import DEFAULT
+from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.rules.completeness import data_incomplete
+from tcpwatch.model.rules.finding import Severity
+from tcpwatch.model.rules.resets import resets
+from tcpwatch.model.view import Pace, RateTrend
+from tcpwatch.sample import Completeness
+from tests.support.views import make_view
+
+NAN = math.nan
+
+RESETS = {
+    "calm": ([1.0] * 70, False),
+    "a storm": ([1.0] * 60 + [11.0] * 10, True),
+    "a storm, out of nothing": ([0.0] * 60 + [5.0] * 10, True),
+    "ten times as many is not yet more": ([1.0] * 60 + [10.0] * 10, False),
+    "below the floor": ([0.0] * 60 + [4.9] * 10, False),
+    "it has always been so": ([900.0] * 70, False),
+    "too little is known": ([0.0] * 19 + [900.0] * 10, False),
+    "enough is known": ([0.0] * 20 + [900.0] * 10, True),
+    "gaps count for nothing": ([NAN, 0.0] * 30 + [NAN, 900.0] * 5, True),
+    "older than the minute": ([900.0] * 30 + [0.0] * 60 + [5.0] * 10, True),
+    "nothing is known": ([], False),
+}
+
+
+@pytest.mark.parametrize(("per_s", "said"), RESETS.values(), ids=RESETS)
+def test_resets(per_s: list[float], said: bool) -> None:
+    view = make_view(rate_trend=RateTrend(1.0, {"OutRsts": tuple(per_s)}))
+    assert [one.finding.rule for one in resets(view, DEFAULT)] == ["resets"] * said
+
+
+def test_resets_are_told_with_their_numbers() -> None:
+    view = make_view(rate_trend=RateTrend(1.0, {"OutRsts": (1.0,) * 60 + (40.0,) * 10}), rates={"EmbryonicRsts": 3.0})
+    (one,) = resets(view, DEFAULT)
+    assert one.finding.headline == "40 resets/s sent in the last 10 s, 1/s in the minute before"
+    assert one.finding.evidence["resets_in_handshake"] == (3.0, "connections/s")
+    assert (one.finding.severity, one.at_once) == (Severity.WARNING, None)
+
+
+@pytest.mark.parametrize(
+    ("completeness", "duration_s", "headline", "at_once"),
+    [
+        (Completeness(), 0.5, None, None),
+        (Completeness(retried=True), 0.5, None, None),
+        (Completeness(interrupted=True), 0.5, "interrupted dump", Severity.WARNING),
+        (Completeness(lost=True), 0.5, "answers lost", Severity.WARNING),
+        (Completeness(reasons=("no counters",)), 0.5, "no counters", Severity.WARNING),
+        (Completeness(), 2.5, "a step takes 2.5 s, one is due every 2 s", None),
+        (Completeness(lost=True), 2.5, "answers lost; a step takes 2.5 s, one is due every 2 s", Severity.WARNING),
+    ],
+)
+def test_incomplete_data(
+    completeness: Completeness, duration_s: float, headline: str | None, at_once: Severity | None
+) -> None:
+    view = make_view(pace=Pace(duration_s, 0.1, 1.0, 2.0))
+    view = replace(view, sample=replace(view.sample, completeness=completeness))
+    found = list(data_incomplete(view, DEFAULT))
+    assert [one.finding.headline for one in found] == [headline] * (headline is not None)
+    assert [one.at_once for one in found] == [at_once] * (headline is not None)
+
+
+LOST = {
+    "trace": (TraceState(lost=500, lost_lately=123), "123 trace events lost"),
+    "ends": (TraceState(ends_lost=9, ends_lost_lately=1), "1 destroy event lost"),
+    "both": (TraceState(lost_lately=1, ends_lost_lately=2_000), "1 trace event lost; 2,000 destroy events lost"),
+    "long ago": (TraceState(lost=500, ends_lost=9), None),
+}
+
+
+@pytest.mark.parametrize(("trace", "headline"), LOST.values(), ids=LOST)
+def test_lost_events(trace: TraceState, headline: str | None) -> None:
+    found = list(data_incomplete(make_view(trace=trace), DEFAULT))
+    assert [one.finding.headline for one in found] == [headline] * (headline is not None)
+    assert [one.at_once for one in found if one.at_once != Severity.WARNING] == []
+    for one in found:
+        assert one.finding.evidence["trace_events_lost"].value == trace.lost_lately
+        assert one.finding.advice == ("A shorter interval (-) empties the kernel's buffers more often.",)
+
+
+def test_what_is_late_is_not_asked_for_more_often() -> None:
+    view = make_view(trace=TraceState(lost_lately=5), pace=Pace(2.5, 0.1, 1.0, 2.0))
+    (one,) = data_incomplete(view, DEFAULT)
+    assert one.finding.headline == "5 trace events lost; a step takes 2.5 s, one is due every 2 s"
+    assert one.finding.advice == ("A longer interval (+) gives the kernel time between two dumps.",)

@@ -1,0 +1,228 @@
+"""The rules about queues, on made-up hosts: who is named, how severe it is, and who stays silent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from tcpwatch.config.thresholds import DEFAULT, Thresholds
+from tcpwatch.model.query.filter import Filter
+from tcpwatch.model.rules.accept_queue import accept_queue_full
+from tcpwatch.model.rules.finding import Candidate, Severity
+from tcpwatch.model.rules.syn_queue import syn_flood, syn_queue_full
+from tcpwatch.model.view import View
+from tests.support.views import Sock, make_rows, make_sample, sock, view_of
+
+WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Listeners as `endpoint accept/limit`, with their half-open connections: how many, how many of them repeated."""
+
+    listening: Mapping[str, tuple[int, int]]
+    rates: Mapping[str, float] = field(default_factory=dict)
+    syncookies: int = 1
+    sysctls: Mapping[str, int] = field(default_factory=dict)
+    peaks: Mapping[int, int] = field(default_factory=dict)
+    """Cookie (1 is the first listener's) → peak."""
+    dropping: tuple[str, ...] = ()
+    """Endpoints whose own drops rise."""
+    syn_peak: int = 0
+    """At least so deep was each SYN queue in the last seconds."""
+
+    def view(self) -> View:
+        socks: list[Sock] = []
+        for number, spec in enumerate(self.listening, 1):
+            end, _, queue = spec.rpartition(" ")
+            depth, _, limit = queue.partition("/")
+            one = sock("LISTEN", end.split()[-1], recv_queue=int(depth), send_queue=int(limit), process="nginx", pid=7)
+            socks.append(replace(one, cookie=number))
+        for end, (count, repeated) in zip(self.listening, self.listening.values(), strict=True):
+            local = end.split()[-2].replace("0.0.0.0", "10.0.0.1").replace("[::]", "[2001:db8::1]")
+            remote = "[2001:db8::9]" if "[" in local else "192.0.2.9"
+            socks += [
+                sock("SYN_RCVD", local, f"{remote}:{len(socks) + at + 1}", retransmits=int(at < repeated))
+                for at in range(count)
+            ]
+        numbered = [one if one.cookie else replace(one, cookie=1000 + at) for at, one in enumerate(socks)]
+        rows = make_rows(numbered)
+        sysctls = {"tcp_syncookies": self.syncookies, "somaxconn": 4096, **self.sysctls}
+        sample = make_sample(rows, sysctls=sysctls, peaks=self.peaks)
+        view = view_of(rows, make_rows([]), 2, sample=sample, rates=self.rates)
+        listeners = tuple(
+            replace(
+                one,
+                drops_per_s=8.0 if one.endpoint in self.dropping else 0.0,
+                syn_peak=max(one.syn_peak, self.syn_peak),
+            )
+            for one in view.listeners
+        )
+        return replace(view, listeners=listeners)
+
+
+COOKIES = {"TCPReqQFullDoCookies": 900.0, "SyncookiesSent": 900.0, "SyncookiesRecv": 0.0}
+HONEST = {"TCPReqQFullDoCookies": 900.0, "SyncookiesSent": 900.0, "SyncookiesRecv": 850.0}
+DROPS = {"TCPReqQFullDrop": 500.0, "ListenDrops": 500.0}
+OVERFLOWS = {"ListenOverflows": 38.0, "ListenDrops": 38.0}
+
+SYN = {
+    "empty": (Host({"0.0.0.0:80 0/10": (0, 0)}), {}),
+    "79 %": (Host({"0.0.0.0:80 0/100": (79, 79)}), {}),
+    "80 %": (Host({"0.0.0.0:80 0/100": (80, 0)}), {("syn-queue-full", "*:80"): WARNING}),
+    "at the limit": (Host({"0.0.0.0:80 0/10": (10, 0)}), {("syn-queue-full", "*:80"): WARNING}),
+    "over the limit, all fresh": (Host({"0.0.0.0:80 0/10": (11, 0)}), {("syn-queue-full", "*:80"): CRITICAL}),
+    "over the limit, half repeated": (Host({"0.0.0.0:80 0/10": (11, 5)}), {("syn-queue-full", "*:80"): CRITICAL}),
+    "over the limit, most repeated": (
+        Host({"0.0.0.0:80 0/10": (11, 6)}),
+        {("syn-queue-full", "*:80"): CRITICAL, ("syn-flood", "*:80"): CRITICAL},
+    ),
+    "most repeated, but the application does not accept": (
+        Host({"0.0.0.0:80 11/10": (11, 11)}), {("syn-queue-full", "*:80"): CRITICAL},
+    ),
+    "cookies that do not come back": (
+        Host({"0.0.0.0:80 0/10": (10, 0)}, COOKIES),
+        {("syn-queue-full", "*:80"): CRITICAL, ("syn-flood", "*:80"): CRITICAL},
+    ),
+    "cookies that come back": (Host({"0.0.0.0:80 0/10": (10, 0)}, HONEST), {("syn-queue-full", "*:80"): CRITICAL}),
+    "few cookies": (
+        Host({"0.0.0.0:80 0/10": (10, 0)}, {"TCPReqQFullDoCookies": 9.0, "SyncookiesSent": 9.0}),
+        {("syn-queue-full", "*:80"): CRITICAL},
+    ),
+    "half of the flood has just expired": (
+        Host({"0.0.0.0:80 0/100": (52, 40)}, COOKIES, syn_peak=101),
+        {("syn-queue-full", "*:80"): CRITICAL, ("syn-flood", "*:80"): CRITICAL},
+    ),
+    "it was full, and is over": (Host({"0.0.0.0:80 0/100": (52, 40)}, syn_peak=101), {}),
+    "SYNs are dropped": (Host({"0.0.0.0:80 0/10": (10, 0)}, DROPS, 0), {("syn-queue-full", "*:80"): CRITICAL}),
+    "cookies always": (Host({"0.0.0.0:80 0/10": (0, 0)}, COOKIES, 2), {("syn-flood", "web-1"): CRITICAL}),
+    "cookies always, and they come back": (Host({"0.0.0.0:80 0/10": (0, 0)}, HONEST, 2), {}),
+    "the sick one of two": (
+        Host({"0.0.0.0:80 0/10": (11, 11), "0.0.0.0:81 0/10": (2, 2)}, COOKIES),
+        {("syn-queue-full", "*:80"): CRITICAL, ("syn-flood", "*:80"): CRITICAL},
+    ),
+    "IPv6": (
+        Host({"[::]:80 0/10": (11, 11)}),
+        {("syn-queue-full", "*:80"): CRITICAL, ("syn-flood", "*:80"): CRITICAL},
+    ),
+    "a group counts as one": (
+        Host({"0.0.0.0:80 0/10": (11, 11), "second 0.0.0.0:80 0/10": (0, 0)}), {},
+    ),
+    "full between two polls, cookies sent": (
+        Host({"0.0.0.0:80 0/10": (0, 0)}, HONEST), {("syn-queue-full", "web-1"): WARNING},
+    ),
+    "full between two polls, SYNs dropped": (
+        Host({"0.0.0.0:80 0/10": (0, 0)}, DROPS, 0), {("syn-queue-full", "web-1"): CRITICAL},
+    ),
+    "the silent last quarter": (
+        Host({"0.0.0.0:80 0/4096": (97, 0)}, {"ListenDrops": 70.0}, 0, {"tcp_max_syn_backlog": 128}),
+        {("syn-queue-full", "*:80"): CRITICAL},
+    ),
+}  # fmt: skip
+
+
+def said(candidates: list[Candidate]) -> dict[tuple[str, str], Severity]:
+    return {(one.finding.rule, one.finding.subject.name): one.finding.severity for one in candidates}
+
+
+@pytest.mark.parametrize(("host", "expected"), SYN.values(), ids=SYN)
+def test_syn_queues(host: Host, expected: dict[tuple[str, str], Severity]) -> None:
+    view = host.view()
+    assert said([*syn_queue_full(view, DEFAULT), *syn_flood(view, DEFAULT)]) == expected
+
+
+NGINX = ("accept-queue-full", "*:80")
+ACCEPT = {
+    "79 %": (Host({"0.0.0.0:80 79/100": (0, 0)}), {}, None),
+    "80 %": (Host({"0.0.0.0:80 80/100": (0, 0)}), {NGINX: WARNING}, None),
+    "at the limit": (Host({"0.0.0.0:80 100/100": (0, 0)}), {NGINX: WARNING}, None),
+    "over it": (Host({"0.0.0.0:80 101/100": (0, 0)}), {NGINX: CRITICAL}, None),
+    "over it, and it drops": (
+        Host({"0.0.0.0:80 101/100": (0, 0)}, OVERFLOWS, dropping=("*:80",)), {NGINX: CRITICAL}, CRITICAL
+    ),
+    "full between two polls, and it dropped": (
+        Host({"0.0.0.0:80 3/100": (0, 0)}, OVERFLOWS, peaks={1: 101}, dropping=("*:80",)), {NGINX: CRITICAL}, CRITICAL
+    ),
+    "full between two polls, and nothing was dropped": (Host({"0.0.0.0:80 3/100": (0, 0)}, peaks={1: 101}), {}, None),
+    "it drops for another reason": (Host({"0.0.0.0:80 3/100": (0, 0)}, OVERFLOWS, dropping=("*:80",)), {}, None),
+    "seen when it has just made room for one": (
+        Host({"0.0.0.0:80 100/100": (0, 0)}, OVERFLOWS, dropping=("*:80",)), {NGINX: CRITICAL}, CRITICAL
+    ),
+    "it drops, but not for a full accept queue": (
+        Host({"0.0.0.0:80 100/100": (0, 0)}, {"ListenOverflows": 0.0}, dropping=("*:80",)), {NGINX: WARNING}, None
+    ),
+    "another one overflows": (Host({"0.0.0.0:80 100/100": (0, 0)}, OVERFLOWS), {NGINX: WARNING}, None),
+    "the sick one of two": (
+        Host({"0.0.0.0:80 11/10": (0, 0), "0.0.0.0:81 1/10": (0, 0)}, OVERFLOWS, dropping=("*:80",)),
+        {NGINX: CRITICAL}, CRITICAL,
+    ),
+    "the lazy member of a group": (
+        Host({"0.0.0.0:80 0/10": (0, 0), "second 0.0.0.0:80 11/10": (0, 0)}),
+        {("accept-queue-full", "*:80 inode 100002"): CRITICAL}, None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("host", "expected", "at_once"), ACCEPT.values(), ids=ACCEPT)
+def test_accept_queues(host: Host, expected: dict[tuple[str, str], Severity], at_once: Severity | None) -> None:
+    found = list(accept_queue_full(host.view(), DEFAULT))
+    assert said(found) == expected
+    assert [one.at_once for one in found] == [at_once] * len(found)
+
+
+def test_psutil_tells_no_queues_so_that_nothing_is_said() -> None:
+    view = Host({"0.0.0.0:80 0/10": (11, 11)}).view()
+    untold = replace(view.listeners[0], accept_queue=replace(view.listeners[0].accept_queue, depth=None, limit=None))
+    untold = replace(untold, syn_queue=replace(untold.syn_queue, limit=None), accept_peak=None)
+    view = replace(view, listeners=(untold,))
+    assert not [*syn_queue_full(view, DEFAULT), *syn_flood(view, DEFAULT), *accept_queue_full(view, DEFAULT)]
+
+
+def test_the_numbers_are_in_the_headline_and_in_the_evidence() -> None:
+    (one,) = accept_queue_full(Host({"0.0.0.0:80 101/100": (0, 0)}, OVERFLOWS, dropping=("*:80",)).view(), DEFAULT)
+    assert one.finding.headline == "nginx[7], 101 of 100 waiting, 8 drops/s"
+    told = {name: figure.value for name, figure in one.finding.evidence.items()}
+    assert (told["accept_queue"], told["limit_set_by"]) == (101, "listen()")
+    assert "somaxconn is 4096" in " ".join(one.finding.advice)
+    (flood,) = syn_flood(Host({"0.0.0.0:80 0/10": (11, 11)}, COOKIES).view(), DEFAULT)
+    assert flood.finding.headline == (
+        "0 SYNs/s, 11 of 10 half-open from 1 addresses, 100 % without an answer, 0 of 900 cookies/s returned"
+    )
+    told = {name: figure.value for name, figure in flood.finding.evidence.items()}
+    assert (told["sources"], told["largest_24"]) == (1, "192.0.2.0/24")
+
+
+def test_who_caps_the_limit() -> None:
+    def advice(host: Host) -> str:
+        return " ".join(next(iter(accept_queue_full(host.view(), DEFAULT))).finding.advice)
+
+    assert "net.core.somaxconn (100)" in advice(Host({"0.0.0.0:80 101/100": (0, 0)}, sysctls={"somaxconn": 100}))
+    assert "backlog in listen()" in advice(Host({"0.0.0.0:80 101/100": (0, 0)}))
+
+
+def test_thresholds_can_be_chosen() -> None:
+    view = Host({"0.0.0.0:80 60/100": (60, 40)}).view()
+    lower = Thresholds(syn_queue_share=0.5, accept_queue_share=0.5)
+    assert said([*syn_queue_full(view, lower), *accept_queue_full(view, lower)]) == {
+        ("syn-queue-full", "*:80"): WARNING,
+        ("accept-queue-full", "*:80"): WARNING,
+    }
+
+
+@pytest.mark.parametrize("end", ["0.0.0.0:80", "10.0.0.1:80", "[2001:db8::1]:80"])
+def test_the_filter_selects_the_sockets_concerned(end: str) -> None:
+    view = Host({f"{end} 11/10": (11, 11), "0.0.0.0:81 0/10": (3, 0)}).view()
+    (queue,) = syn_queue_full(view, DEFAULT)
+    assert Filter.parse(queue.finding.filter).mask(view.rows).sum() == 11
+    (accept,) = accept_queue_full(view, DEFAULT)
+    waiting = [sock("ESTAB", "10.0.0.1:80", "10.0.0.2:1"), sock("CLOSE_WAIT", "10.0.0.1:80", "10.0.0.2:2")]
+    others = [sock("ESTAB", "10.0.0.1:80", "10.0.0.2:3", process="nginx"), sock("ESTAB", "10.0.0.1:81", "10.0.0.2:3")]
+    if not end.startswith("["):
+        assert Filter.parse(accept.finding.filter).mask(make_rows([*waiting, *others])).tolist() == [
+            True,
+            True,
+            False,
+            False,
+        ]

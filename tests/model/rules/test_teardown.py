@@ -1,0 +1,267 @@
+"""The rules about how connections end, about ports and about the path, on made-up hosts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tcpwatch.config.thresholds import DEFAULT, Thresholds
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.model.analyses.stalls import Closed, Path, Stuck, Unread
+from tcpwatch.model.query.filter import Filter
+from tcpwatch.model.rules import ephemeral_ports, stalls, teardown
+from tcpwatch.model.rules.engine import Rule
+from tcpwatch.model.rules.finding import Candidate, Severity
+from tcpwatch.model.sockets.throughput import Throughput
+from tcpwatch.model.view import Gauge, RateTrend, View
+from tcpwatch.sample import Infos
+from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
+
+WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
+Said = list[tuple[str, Severity]]
+
+
+def said(rule: Rule, view: View, limits: Thresholds = DEFAULT) -> Said:
+    return [(str(one.finding.subject), one.finding.severity) for one in rule(view, limits)]
+
+
+def only(rule: Rule, view: View) -> Candidate:
+    (one,) = rule(view, DEFAULT)
+    return one
+
+
+# TIME_WAIT, orphans, memory: gauges against limits
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "overflow", "expected"),
+    [
+        (0, 100, 0.0, []),
+        (80, 100, 0.0, []),
+        (81, 100, 0.0, [WARNING]),
+        (100, 100, 3.0, [CRITICAL]),
+        (5, None, 0.0, []),
+        (5, None, 3.0, [CRITICAL]),
+    ],
+)
+def test_time_wait(value: int, limit: int | None, overflow: float, expected: list[Severity]) -> None:
+    view = make_view(time_wait=Gauge(value, limit), rates={"TCPTimeWaitOverflow": overflow})
+    assert said(teardown.time_wait_buildup, view) == [("host web-1", one) for one in expected]
+    at_once = [one.at_once for one in teardown.time_wait_buildup(view, DEFAULT)]
+    assert at_once == [CRITICAL if overflow else None] * len(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "killed", "expected"),
+    [(25, 0.0, []), (26, 0.0, [WARNING]), (50, 0.0, [WARNING]), (51, 0.0, [CRITICAL]), (0, 1.0, [CRITICAL])],
+)
+def test_orphans(value: int, killed: float, expected: list[Severity]) -> None:
+    view = make_view(orphans=Gauge(value, 100), rates={"TCPAbortOnMemory": killed})
+    assert said(teardown.orphans, view) == [("host web-1", one) for one in expected]
+    assert said(teardown.orphans, make_view(orphans=Gauge(value, None))) == [], "where the limit is not known"
+
+
+@pytest.mark.parametrize(
+    ("pages", "pruned", "expected"),
+    [(60, 0.0, []), (61, 0.0, [WARNING]), (90, 0.0, [WARNING]), (91, 0.0, [CRITICAL]), (1, 2.0, [CRITICAL])],
+)
+def test_memory(pages: int, pruned: float, expected: list[Severity]) -> None:
+    view = make_view(memory_pages=Gauge(pages, 100), rates={"PruneCalled": pruned})
+    view = replace(view, sample=replace(view.sample, sysctls={"tcp_mem_pressure": 60}))
+    assert said(stalls.tcp_memory, view) == [("host web-1", one) for one in expected]
+
+
+# By process
+
+
+def leaking(old: int, young: int, queue: int = 0, limit: int | None = None, growing: bool = False) -> View:
+    socks = [
+        sock("CLOSE_WAIT", "10.0.0.1:80", f"192.0.2.1:{at + 1}", process="app", pid=7, recv_queue=queue,
+             state_age_s=60 if at < old else 59)
+        for at in range(old + young)
+    ]  # fmt: skip
+    rows = make_rows(socks)
+    sample = make_sample(rows, descriptor_limits={} if limit is None else {7: limit})
+    view = view_of(rows, make_rows([]), sample=sample)
+    processes = tuple(replace(one, growing=growing) for one in view.teardown.close_wait)
+    return replace(view, teardown=replace(view.teardown, close_wait=processes))
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"old": 19, "young": 99}, []),
+        ({"old": 20, "young": 0}, [WARNING]),
+        ({"old": 20, "young": 0, "limit": 41}, [WARNING]),
+        ({"old": 20, "young": 0, "limit": 40}, [CRITICAL]),
+        ({"old": 20, "young": 0, "growing": True}, [CRITICAL]),
+        ({"old": 19, "young": 0, "growing": True}, []),
+    ],
+)
+def test_close_wait(facts: dict[str, Any], expected: list[Severity]) -> None:
+    assert said(teardown.close_wait_leak, leaking(**facts)) == [("process app[7]", one) for one in expected]
+
+
+@pytest.mark.parametrize(("queue", "words"), [(0, "leaks"), (1, "does not read the end"), (2, "reads neither")])
+def test_why_it_is_in_close_wait(queue: int, words: str) -> None:
+    finding = only(teardown.close_wait_leak, leaking(20, 0, queue)).finding
+    assert words in finding.why
+    assert finding.headline.startswith("20 CLOSE_WAIT (20 ")
+
+
+def test_half_closed() -> None:
+    def view(age_s: float) -> View:
+        return make_view(sock("FIN_WAIT_2", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7, state_age_s=age_s))
+
+    assert said(teardown.half_closed, view(299)) == []
+    assert said(teardown.half_closed, view(300)) == [("process app[7]", WARNING)]
+    assert only(teardown.half_closed, view(300)).finding.headline == "1 half-closed in FIN_WAIT_2, oldest 5 m 00 s"
+
+
+# Ports
+
+
+def clients(
+    count: int, exhausted_in_s: float | None = None, remote: str = "192.0.2.1:443", local: str = "10.0.0.1"
+) -> View:
+    socks = [sock("ESTAB", f"{local}:{1000 + at}", remote, role="client", process="app", pid=7) for at in range(count)]
+    rows = make_rows(socks)
+    knobs = {"ip_local_port_range_low": 1000, "ip_local_port_range_high": 1099}
+    view = view_of(rows, make_rows([]), sample=make_sample(rows, sysctls=knobs))
+    assert view.ephemeral is not None
+    told = tuple(replace(one, exhausted_in_s=exhausted_in_s) for one in view.ephemeral.destinations)
+    return replace(view, ephemeral=replace(view.ephemeral, destinations=told))
+
+
+@pytest.mark.parametrize(
+    ("count", "exhausted_in_s", "expected"),
+    [
+        (0, None, []), (49, 1.0, []), (50, None, [WARNING]), (79, 5.0, [WARNING]), (80, None, [WARNING]),
+        (80, 5.0, [CRITICAL]), (94, None, [WARNING]), (95, None, [CRITICAL]), (100, None, [CRITICAL]),
+    ],
+)  # fmt: skip
+def test_ports(count: int, exhausted_in_s: float | None, expected: list[Severity]) -> None:
+    found = said(ephemeral_ports.port_exhaustion, clients(count, exhausted_in_s))
+    assert found == [("destination 192.0.2.1:443 from 10.0.0.1", one) for one in expected]
+
+
+def test_a_kernel_that_does_not_tell_its_range_of_ports() -> None:
+    assert said(ephemeral_ports.port_exhaustion, make_view(sock("ESTAB", "10.0.0.1:1000", "192.0.2.1:443"))) == []
+
+
+def test_ports_in_words() -> None:
+    assert only(ephemeral_ports.port_exhaustion, clients(80, 5.0)).finding.headline == (
+        "80 % of 100 ports used, 20 left, exhausted in 5 s, app[7]"
+    )
+
+
+# The path
+
+
+def lossy(again: float, syns: float, sent: float, seconds: int = 30) -> View:
+    counters = {"RetransSegs": again, "TCPSynRetrans": syns, "TCPOrigDataSent": sent}
+    trend = {name: (math.nan, *[value] * seconds) for name, value in counters.items()}
+    return make_view(rate_trend=RateTrend(1.0, trend))
+
+
+@pytest.mark.parametrize(
+    ("again", "syns", "sent", "expected"),
+    [
+        (0, 0, 1000, []),
+        (9, 0, 1000, []),
+        (10, 0, 1000, [WARNING]),
+        (49, 0, 1000, [WARNING]),
+        (50, 0, 1000, [CRITICAL]),
+        (100, 100, 1000, []),  # SYNs and SYN+ACKs: that is connect-stuck's, or a flood
+        (3, 0, 3, []),  # 90 segments in 30 s prove nothing
+        (0, 0, 0, []),
+    ],
+)
+def test_retransmissions(again: float, syns: float, sent: float, expected: list[Severity]) -> None:
+    assert said(stalls.retransmissions, lossy(again, syns, sent)) == [("host web-1", one) for one in expected]
+
+
+def test_retransmissions_of_the_last_seconds_alone() -> None:
+    view = lossy(10, 0, 100, 3)
+    told = {name: (*values, *[0.0] * 30) for name, values in view.rate_trend.per_s.items()}
+    assert said(stalls.retransmissions, replace(view, rate_trend=RateTrend(1.0, told))) == []
+    assert said(stalls.retransmissions, make_view()) == [], "nothing is known"
+    short = Thresholds(retransmissions_window_s=3)
+    assert said(stalls.retransmissions, lossy(10, 0, 100, 3), short) == [("host web-1", CRITICAL)]
+
+
+def test_to_whom_most_is_sent_again() -> None:
+    socks = [sock("ESTAB", f"10.0.0.1:{port}", f"192.0.2.{1 + port % 2}:443", cookie=port) for port in (1, 2, 3)]
+    view = replace(make_view(*socks), rate_trend=lossy(100, 0, 1000).rate_trend)
+
+    def infos(when: float, repeated: list[int]) -> Infos:
+        figures = np.zeros(3, uapi.FLOW_INFO)
+        figures["tcpi_total_retrans"] = repeated
+        return Infos(np.array([1, 2, 3], np.uint64), figures, np.full(3, when), uapi.TCP_INFO.itemsize)
+
+    told = Throughput(infos(2.0, [10, 12, 9]), infos(0.0, [0, 0, 3]))
+    finding = only(stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=told))).finding
+    assert finding.headline.endswith("10 % of 30,000 data segments sent again within 30 s, most to 192.0.2.2")
+    assert (finding.filter, finding.evidence["worst_peer_retransmitted"].value) == ("raddr:192.0.2.2", 8.0)
+
+
+def on_the_way(*stuck: Stuck, closed: tuple[Closed, ...] = (), unread: tuple[Unread, ...] = ()) -> View:
+    return make_view(path=Path(stuck, closed, unread))
+
+
+def test_stuck() -> None:
+    view = on_the_way(Stuck("192.0.2.1:443", 5, 3), Stuck("[2001:db8::1]:80", 4, 9))
+    assert said(stalls.connect_stuck, view) == [("destination 192.0.2.1:443", WARNING)]
+
+
+def test_closed_windows() -> None:
+    owner = make_view(sock("ESTAB", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)).rows.owners[0]
+    closed = (Closed("192.0.2.1:443", True, 2, 5.0, 100), Closed("192.0.2.2", False, 1, 4.9, 1))
+    view = on_the_way(closed=closed, unread=(Unread(owner, 3, 99_999),))
+    assert said(stalls.zero_window, view) == [("destination 192.0.2.1:443", WARNING), ("process app[7]", WARNING)]
+
+
+def one(state: str, local: str, remote: str, **facts: Any) -> list[Sock]:
+    return [sock(state, local, remote, **facts)]
+
+
+LEAK = one("CLOSE_WAIT", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)
+SELECTED: dict[str, tuple[Rule, View, list[Sock]]] = {
+    "connect-stuck": (
+        stalls.connect_stuck, on_the_way(Stuck("[2001:db8::1]:80", 9, 3)),
+        one("SYN_SENT", "[::1]:4000", "[2001:db8::1]:80"),
+    ),
+    "a client's peer": (
+        stalls.zero_window, on_the_way(closed=(Closed("192.0.2.9:443", True, 1, 9, 1),)),
+        one("ESTAB", "10.0.0.1:4000", "192.0.2.9:443"),
+    ),
+    "a server's peer": (
+        stalls.zero_window, on_the_way(closed=(Closed("2001:db8::1", False, 1, 9, 1),)),
+        one("ESTAB", "[::1]:80", "[2001:db8::1]:4000"),
+    ),
+    "ports": (ephemeral_ports.port_exhaustion, clients(60), one("TIME_WAIT", "10.0.0.1:1001", "192.0.2.1:443")),
+    "ports, IPv6": (
+        ephemeral_ports.port_exhaustion, clients(60, remote="[2001:db8::1]:443", local="[::1]"),
+        one("ESTAB", "[::1]:1001", "[2001:db8::1]:443"),
+    ),
+    "close-wait-leak": (teardown.close_wait_leak, leaking(20, 0), LEAK),
+    "orphans": (
+        teardown.orphans, make_view(orphans=Gauge(99, 100)),
+        one("FIN_WAIT_1", "10.0.0.1:80", "192.0.2.1:1") + one("LAST_ACK", "10.0.0.1:80", "192.0.2.1:2"),
+    ),
+    "TIME_WAIT": (
+        teardown.time_wait_buildup, make_view(time_wait=Gauge(99, 100)), one("TIME_WAIT", "10.0.0.1:80", "192.0.2.1:1"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SELECTED)
+def test_the_filter_selects_the_sockets_concerned(name: str) -> None:
+    rule, view, concerned = SELECTED[name]
+    other = sock("ESTAB", "10.9.9.9:9", "198.51.100.9:9", process="other", pid=9)
+    mask = Filter.parse(only(rule, view).finding.filter).mask(make_rows([*concerned, other]))
+    assert mask.tolist() == [True] * len(concerned) + [False]

@@ -1,0 +1,336 @@
+"""DestroyEvents: real sockets that are freed, and bytes that no kernel would send."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcpwatch.kernel.netlink import destroy_event_reader, uapi
+from tcpwatch.kernel.netlink.decode_sockets import MessageError
+from tcpwatch.kernel.netlink.destroy_event_reader import DestroyEvents
+from tcpwatch.kernel.netlink.destroyed_sockets import Destroyed
+from tcpwatch.kernel.netlink.sock_diag import SockDiagError
+from tests import lab
+from tests.support import netlink
+
+_SO_COOKIE = 57
+FIN = 1
+"""tcpi_bytes_received counts a FIN as a byte (tcp_fin in net/ipv4/tcp_input.c), tcpi_bytes_sent does not."""
+HOSTS: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+@pytest.fixture
+def namespace() -> Iterator[lab.Namespace]:
+    """One for each test: the kernel tells of sockets some time after they were closed."""
+    lab.require(lab.namespaces, lab.ipv6)
+    with lab.Namespace() as it:
+        yield it
+
+
+@pytest.fixture
+def events(namespace: lab.Namespace) -> Iterator[DestroyEvents]:
+    with closing(DestroyEvents()) as it:
+        yield it
+
+
+def cookie(sock: socket.socket) -> int:
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+
+
+def heard(events: DestroyEvents, count: int) -> Destroyed:
+    """The next `count` events, those that were lost counted in."""
+    parts: list[Destroyed] = []
+
+    def enough() -> bool:
+        events.read()
+        parts.append(events.take())
+        return sum(len(part.table) + part.lost for part in parts) >= count
+
+    lab.wait_until(enough, f"{count} destroyed sockets")
+    table, infos, when = (np.concatenate([getattr(it, name) for it in parts]) for name in ("table", "infos", "when"))
+    return Destroyed(table, infos, when, parts[-1].told, sum(part.lost for part in parts))
+
+
+def free(count: int) -> list[int]:
+    """Make and free sockets that were bound and nothing else; their cookies."""
+    cookies = []
+    for _ in range(count):
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            cookies.append(cookie(sock))
+    return cookies
+
+
+@contextmanager
+def on_one_processor() -> Iterator[None]:
+    """The kernel sends events from a queue of each processor: those of two may overtake each other."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def drops(events: DestroyEvents) -> int:
+    memory = events._socket.getsockopt(socket.SOL_SOCKET, uapi.SO_MEMINFO, 36)
+    return int.from_bytes(memory[32:], sys.byteorder)
+
+
+def until_dropped(events: DestroyEvents, count: int) -> None:
+    lab.wait_until(lambda: drops(events) >= count, "that most are dropped")
+
+
+# The real kernel ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", HOSTS, ids=("IPv4", "IPv6"))
+def test_every_socket_of_a_burst_is_told_with_what_it_has_sent(events: DestroyEvents, family: int) -> None:
+    expected = {}
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((HOSTS[family], 0), family=family, backlog=64))
+        for number in range(60):
+            client = stack.enter_context(socket.create_connection(listener.getsockname()[:2]))
+            server = stack.enter_context(listener.accept()[0])
+            client.sendall(b"x" * number)
+            server.sendall(b"y" * (1000 + number))
+            assert len(server.recv(number, socket.MSG_WAITALL)) == number
+            assert len(client.recv(1000 + number, socket.MSG_WAITALL)) == 1000 + number
+            for sock in (server, client):
+                sock.shutdown(socket.SHUT_WR)
+            assert server.recv(1) == client.recv(1) == b""
+            ends = client.getsockname()[1], listener.getsockname()[1]
+            expected[cookie(client)] = (ends, number, 1000 + number + FIN)
+            expected[cookie(server)] = (ends[::-1], 1000 + number, number + FIN)
+        expected[cookie(listener)] = ((listener.getsockname()[1], 0), 0, 0)
+    told = heard(events, len(expected))
+    assert told.lost == 0
+    found = {}
+    for row, info in zip(told.table, told.infos, strict=True):
+        ends = int(row["idiag_sport"]), int(row["idiag_dport"])
+        found[int(row["idiag_cookie"])] = (ends, int(info["tcpi_bytes_sent"]), int(info["tcpi_bytes_received"]))
+        assert row["idiag_family"] == family
+    assert found == expected
+    assert begin <= told.when.min() <= told.when.max() <= time.monotonic()
+    assert told.told >= 200
+    assert not told.table["idiag_inode"].any()
+
+
+def test_more_than_fit_into_one_batch_come_in_the_kernel_s_order(events: DestroyEvents) -> None:
+    with on_one_processor():
+        cookies = free(destroy_event_reader._BATCH + 300)
+    told = heard(events, len(cookies))
+    assert told.lost == 0
+    assert told.table["idiag_cookie"].tolist() == cookies
+    assert (np.diff(told.when) >= 0).all()
+
+
+def test_what_does_not_fit_is_counted_exactly(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(destroy_event_reader, "BUFFER", 16 * 1024)
+    with closing(DestroyEvents()) as events:
+        dropped = 0
+        for _ in range(3):
+            cookies = free(400)
+            until_dropped(events, dropped + 350)
+            told = heard(events, len(cookies))
+            dropped += told.lost
+            assert drops(events) == dropped
+            assert len(told.table) + told.lost == len(cookies)
+            assert set(told.table["idiag_cookie"].tolist()) < set(cookies)
+        cookies = free(5)
+        told = heard(events, len(cookies))
+        assert (told.table["idiag_cookie"].tolist(), told.lost) == (cookies, 0)
+
+
+def test_its_buffer_is_as_large_as_it_may_be(events: DestroyEvents) -> None:
+    with socket.socket() as ordinary:  # an ordinary user may not go beyond rmem_max; net/core/sock.c doubles it
+        ordinary.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, destroy_event_reader.BUFFER)
+        least = ordinary.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert events.capacity in (least, 2 * destroy_event_reader.BUFFER)
+
+
+def test_a_user_who_may_not_go_beyond_the_limit_gets_what_there_is(
+    namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uapi, "SO_RCVBUFFORCE", 0x7FFF)  # ENOPROTOOPT, where a user without privilege gets EPERM
+    with closing(DestroyEvents()) as events:
+        assert 0 < events.capacity <= 2 * destroy_event_reader.BUFFER
+        assert heard(events, len(free(3))).lost == 0
+
+
+def test_it_hears_of_its_own_namespace_alone(events: DestroyEvents) -> None:
+    with lab.Namespace(), closing(DestroyEvents()) as inner:
+        theirs = free(2)
+        assert heard(inner, 2).table["idiag_cookie"].tolist() == theirs
+    ours = free(2)
+    assert heard(events, 2).table["idiag_cookie"].tolist() == ours
+
+
+def test_a_closed_one_leaves_nothing(namespace: lab.Namespace) -> None:
+    folder = Path("/proc/self/fd")
+    before = len(list(folder.iterdir()))
+    events = DestroyEvents()
+    free(1)
+    events.close()
+    events.close()
+    assert len(list(folder.iterdir())) == before
+
+
+def test_where_nobody_takes_them_the_oldest_are_given_up(
+    namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(destroy_event_reader, "_KEPT", 10)
+    with closing(DestroyEvents()) as events:
+        cookies = []
+        for rounds in range(1, 5):
+            cookies += free(4)
+            until_known(events, 4 * rounds)
+        told = events.take()
+        assert 0 < len(told.table) <= 10
+        assert told.table["idiag_cookie"].tolist() == cookies[len(cookies) - len(told.table) :]
+        assert len(told.table) + told.lost == len(cookies)
+
+
+def until_known(events: DestroyEvents, count: int) -> None:
+    def known() -> bool:
+        if events.read():
+            events._decode()
+        return events._backlog._rows + events._backlog._dropped == count
+
+    lab.wait_until(known, "all of them, those that made room counted in")
+
+
+# The kernel as a function -------------------------------------------------------------------------
+
+
+class FakeSocket:
+    """Hands out datagrams and failures, then says EAGAIN."""
+
+    def __init__(self, *answers: bytes | OSError, dropped: int = 0) -> None:
+        self.answers = list(answers)
+        self.dropped = dropped
+        self.closed = False
+
+    def recv_into(self, place: memoryview) -> int:
+        answer = self.answers.pop(0) if self.answers else BlockingIOError(errno.EAGAIN, "")
+        if isinstance(answer, OSError):
+            raise answer
+        cut = answer[: len(place)]
+        place[: len(cut)] = cut
+        return len(cut)
+
+    def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
+        assert level == socket.SOL_SOCKET
+        if option == socket.SO_RCVBUF:
+            return 4096
+        if self.dropped < 0:
+            raise OSError(errno.ENOPROTOOPT, "")
+        return bytes(32) + struct.pack("=I", self.dropped)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def listening(sock: FakeSocket) -> DestroyEvents:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(destroy_event_reader, "_open", lambda: sock)
+        return DestroyEvents()
+
+
+def drained(sock: FakeSocket) -> Destroyed:
+    count = len(sock.answers)
+    events = listening(sock)
+    assert events.read() == count
+    return events.take()
+
+
+def event(number: int, info: bytes | None, *more: netlink.Attribute) -> bytes:
+    attributes = [*more, *([(netlink.INFO, info)] if info is not None else [])]
+    return netlink.message(netlink.BY_FAMILY, netlink.body(cookie=number, state=7), attributes, sequence=0)
+
+
+def test_messages_of_many_layouts_stay_in_order() -> None:
+    infos = [bytes([number]) * size for number, size in ((1, 280), (2, 280), (3, 232), (4, 280), (5, 300), (6, 232))]
+    other: list[netlink.Attribute] = [(netlink.SHUTDOWN, b"\3")]
+    datagrams = [event(at, info, *(other if at == 3 else [])) for at, info in enumerate(infos)]
+    events = listening(FakeSocket(*datagrams, event(6, None)))
+    assert events.read() == 7
+    told = events.take()
+    assert told.table["idiag_cookie"].tolist() == list(range(7))
+    assert told.table["shutdown"].tolist() == [0, 0, 0, 3, 0, 0, 0]
+    assert told.told == 232
+    whole = uapi.TCP_INFO.itemsize
+    for info, row in zip([*infos, b""], told.infos, strict=True):
+        assert row.tobytes()[:232] == info[:232].ljust(232, b"\0")
+        assert row.tobytes()[232:] in (bytes(whole - 232), info[232:whole])
+    assert not told.table.flags.writeable
+    assert not told.infos.flags.writeable
+
+
+def test_an_overrun_is_read_through_and_counted_once() -> None:
+    sock = FakeSocket(event(1, b""), OSError(errno.ENOBUFS, ""), event(2, b""))
+    events = listening(sock)
+    sock.dropped = 5
+    assert events.read() == 2
+    assert events.take().lost == 5
+    sock.dropped = 7
+    assert [events.take().lost, events.take().lost] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [
+        b"",
+        event(1, bytes(1000)),  # larger than its place
+        event(1, bytes(280)) + event(2, bytes(280)),  # two in one
+        event(1, bytes(280))[:-4],
+        netlink.error(1, sequence=0),
+        netlink.message(netlink.BY_FAMILY, netlink.body()[:-8], sequence=0),
+        netlink.message(netlink.BY_FAMILY, netlink.body() + b"\xff\xff\2\0", sequence=0),
+    ],
+)
+def test_nonsense_is_refused(datagram: bytes) -> None:
+    with pytest.raises(MessageError):
+        drained(FakeSocket(event(1, bytes(280)), datagram))
+
+
+@given(st.lists(st.binary(max_size=1100), min_size=1, max_size=5))
+def test_no_bytes_lead_astray(datagrams: list[bytes]) -> None:
+    shaped = [struct.pack("=IH", min(len(it) + 6, 1024), netlink.BY_FAMILY) + it for it in datagrams]
+    for answers in (datagrams, shaped):
+        with suppress(MessageError):
+            assert len(drained(FakeSocket(*answers)).table) == len(answers)
+
+
+def test_a_socket_that_fails_says_so() -> None:
+    with pytest.raises(SockDiagError, match="destroy events"):
+        listening(FakeSocket(OSError(errno.EBADF, "Bad file descriptor"))).read()
+
+
+def test_a_kernel_that_cannot_count_what_is_lost_is_not_used() -> None:
+    sock = FakeSocket(dropped=-1)
+    with pytest.raises(SockDiagError, match="cannot be had"):
+        listening(sock)
+    assert sock.closed
+
+
+def test_a_kernel_without_sock_diag_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.EPROTONOSUPPORT, "")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.raises(SockDiagError, match="cannot be had"):
+        DestroyEvents()

@@ -1,0 +1,208 @@
+"""tcp_info of all sockets in one dump, against ss(8), getsockopt and the question about one socket."""
+
+from __future__ import annotations
+
+import re
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcpwatch.arrays.array_pool import Pool
+from tcpwatch.kernel.netlink import decode_sockets, uapi
+from tcpwatch.kernel.netlink.sock_diag import SockDiag
+from tcpwatch.kernel.netlink.tcp_info import FlowInfos, Gathering, info_fields, tells
+from tests import lab
+from tests.support import netlink, ss
+
+NAMES = [name for name in uapi.FLOW_INFO.names or () if name.startswith("tcpi_")]
+WHOLE = [name for name in NAMES if name not in ("tcpi_wscale", "tcpi_flags")]
+"""Those that info_fields does not take apart."""
+
+
+@pytest.fixture
+def diag(namespace: lab.Namespace) -> Iterator[SockDiag]:
+    with closing(SockDiag()) as it:
+        yield it
+
+
+def figures(infos: FlowInfos | None) -> dict[int, dict[str, int]]:
+    """Cookie → fields as info_fields names them."""
+    assert infos is not None
+    assert len(infos.when) == len(infos.figures)
+    return {
+        int(row["idiag_cookie"]): {name.removeprefix("tcpi_"): int(row[name]) for name in WHOLE}
+        for row in infos.figures
+    }
+
+
+def part(info: Mapping[str, int]) -> dict[str, int]:
+    """Of a whole tcp_info the fields that a dump gathers."""
+    return {name: info[name] for name in (name.removeprefix("tcpi_") for name in WHOLE)}
+
+
+# Bytes in, figures out ----------------------------------------------------------------------------
+
+
+def gathered(data: bytes) -> FlowInfos:
+    words = np.frombuffer(data, np.uint32)
+    offsets = decode_sockets.starts(words, 0, len(words), 0xFEDCBA98)
+    infos = Gathering(Pool(uapi.FLOW_INFO), 1)
+    infos.now = 5.0
+    decode_sockets.decode(words, offsets, np.zeros(len(offsets), uapi.SOCKET), None, infos)
+    return infos.all()
+
+
+WORDS = st.one_of(st.just(70), st.integers(0, 75))  # a struct of the kernel's has no part of a word
+PAYLOADS = WORDS.flatmap(lambda words: st.binary(min_size=4 * words, max_size=4 * words))
+BEFORE = st.lists(st.tuples(st.sampled_from([netlink.SHUTDOWN, netlink.CGROUP_ID, 15]), st.binary(max_size=9)))
+
+
+@given(st.lists(st.tuples(PAYLOADS, BEFORE), max_size=8))
+def test_fields_of_every_length_are_those_of_one_socket(sockets: list[tuple[bytes, list[netlink.Attribute]]]) -> None:
+    """What lies past the end is 0, and said not to be told."""
+    data = b"".join(
+        netlink.message(netlink.GETSOCK, netlink.body(cookie=cookie), [*others, (netlink.INFO, payload)])
+        for cookie, (payload, others) in enumerate(sockets, 1)
+    )
+    infos = gathered(data)
+    found = {int(row["idiag_cookie"]): row for row in infos.figures}
+    assert found.keys() == set(range(1, len(sockets) + 1))
+    assert infos.when.tolist() == [5.0] * len(sockets)
+    for cookie, (payload, _) in enumerate(sockets, 1):
+        whole = np.frombuffer(payload.ljust(uapi.TCP_INFO.itemsize, b"\0"), uapi.TCP_INFO, 1)[0]
+        for name in NAMES:
+            if tells(name, len(payload)):
+                assert found[cookie][name] == whole[name]
+    shortest = min((len(payload) for payload, _ in sockets), default=280)
+    for name in NAMES:
+        assert tells(name, infos.told) == tells(name, shortest)
+
+
+def test_a_message_without_tcp_info_is_no_flow() -> None:
+    data = netlink.message(netlink.GETSOCK, netlink.body(cookie=1), [(netlink.SHUTDOWN, b"\1")])
+    assert len(gathered(data).figures) == 0
+
+
+# The real kernel ----------------------------------------------------------------------------------
+
+CASES = [case for case in lab.CASES if case[0] != "CLOSED"]
+
+
+STOP_WATCHES = {"busy_time", "rwnd_limited", "sndbuf_limited"}
+"""They run while data waits, also where nothing happens."""
+
+
+def between(before: Mapping[str, int], info: Mapping[str, int], after: Mapping[str, int]) -> bool:
+    """Nothing differs but the stop-watches, which run on."""
+    assert info.keys() == before.keys() == after.keys()
+    return all(
+        before[name] <= value <= after[name] and (name in STOP_WATCHES or before[name] == after[name])
+        for name, value in info.items()
+    )
+
+
+def test_all_states_and_families_are_told_as_each_by_itself(peer: lab.Peer, diag: SockDiag) -> None:
+    """At a quiet moment: the same before and after."""
+    with ExitStack() as stack:
+        produced = [stack.enter_context(lab.produce(peer, *case)) for case in CASES]
+        missing = {(it.local, it.remote) for it in produced}
+
+        def look() -> bool:
+            rows = diag.dump().table.copy()
+            before = [diag.tcp_info(row) for row in rows]
+            found = figures(diag.dump(infos=True).infos)
+            after = [diag.tcp_info(row) for row in rows]
+            for row, one, other in zip(rows, before, after, strict=True):
+                if one is None or other is None:
+                    if one == other and int(row["idiag_cookie"]) not in found:
+                        missing.discard(ss.row_ends(row))
+                elif between(part(one), found[int(row["idiag_cookie"])], part(other)):
+                    missing.discard(ss.row_ends(row))
+            return not missing
+
+        lab.wait_until(look, "a quiet moment of every socket")
+
+
+SS: Mapping[str, tuple[str, Callable[[str], int]]] = {
+    "bytes_acked": (r" bytes_acked:(\d+)", int),
+    "bytes_received": (r" bytes_received:(\d+)", int),
+    "rtt": (r" rtt:([\d.]+)/", lambda ms: round(1000 * float(ms))),
+    "total_retrans": (r" retrans:\d+/(\d+)", int),
+    "busy_time": (r" busy:(\d+)ms", lambda ms: 1000 * int(ms)),
+    "rwnd_limited": (r" rwnd_limited:(\d+)ms", lambda ms: 1000 * int(ms)),
+}
+"""What ss leaves out is 0."""
+
+
+def told_by_ss(namespace: lab.Namespace) -> dict[int, dict[str, int]]:
+    found = {}
+    for line in namespace.ss("-tinmoeOH").splitlines():
+        (cookie,) = re.findall(r" sk:([0-9a-f]+)", line)
+        hits = {name: (re.search(pattern, line), read) for name, (pattern, read) in SS.items()}
+        found[int(cookie, 16)] = {name: read(hit[1]) if hit else 0 for name, (hit, read) in hits.items()}
+    return found
+
+
+def test_what_ss_says(namespace: lab.Namespace, peer: lab.Peer, diag: SockDiag) -> None:
+    """Of a flow that lost segments, of one that waits for its peer's window, and of one over IPv6."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((lab.LOCAL[4], 0)))
+        connection = peer.open(listener.getsockname()[1], offer=lab.Offer(mss=1200, window_scale=5))
+        kernel, _ = listener.accept()
+        stack.enter_context(kernel)
+        connection.lose_every(4)
+        kernel.sendall(b"x" * 12_000)
+        connection.send(b"y" * 700)
+        connection.wait_for(lambda it: len(it.received) == 12_000, "all data")
+        stack.enter_context(lab.produce(peer, "ESTABLISHED/unread", 4))
+        stack.enter_context(lab.produce(peer, "ESTABLISHED", 6))
+
+        def look() -> list[dict[str, int]]:
+            before = figures(diag.dump(infos=True).infos)
+            theirs = told_by_ss(namespace)
+            after = figures(diag.dump(infos=True).infos)
+            flows = [cookie for cookie in theirs if before[cookie] == after[cookie]]
+            same = [{n: before[c][n] for n in SS} for c in flows if theirs[c] == {n: before[c][n] for n in SS}]
+            return same if len(same) == len(theirs) >= 3 else []
+
+        found = lab.wait_until(look, "the same from ss")
+        assert any(info["total_retrans"] and info["bytes_acked"] >= 12_000 for info in found)
+        assert {info["bytes_received"] for info in found} >= {700, 1000}
+
+
+def test_thousands_of_sockets(namespace: lab.Namespace, diag: SockDiag) -> None:
+    """Each is matched to its own socket: they received different amounts."""
+    count = min(1500, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100) // 2)
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=128))
+        receivers = {}
+        for number in range(count):
+            client = stack.enter_context(socket.create_connection(listener.getsockname()))
+            server = stack.enter_context(listener.accept()[0])
+            client.sendall(b"x" * (1 + number))
+            receivers[server.getpeername()[1]] = server
+        begin = time.monotonic()
+        dump = diag.dump(infos=True)
+        ports = dict(zip(dump.table["idiag_cookie"].tolist(), dump.table["idiag_dport"].tolist(), strict=True))
+        infos = dump.infos
+        assert infos
+        assert len(infos.figures) == 2 * count + 1, "the listener too"
+        assert ((begin <= infos.when) & (infos.when <= time.monotonic())).all()
+        mine = {ports[cookie]: info for cookie, info in figures(infos).items() if ports[cookie] in receivers}
+        for at, (port, server) in enumerate(receivers.items()):
+            info = info_fields(server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 512))
+            assert mine[port] == part(info)
+            assert info["bytes_received"] == 1 + at
+            assert tells("tcpi_sndbuf_limited", infos.told)
+
+
+def test_a_dump_that_does_not_ask_has_none(diag: SockDiag) -> None:
+    assert diag.dump().infos is None
+    assert diag.listeners().infos is None

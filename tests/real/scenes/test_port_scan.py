@@ -1,0 +1,117 @@
+"""Real scans of closed ports on the real kernel: found, however their segments look, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from tcpwatch.model.rules.finding import Finding
+from tcpwatch.model.view import View
+from tcpwatch.monitor import Monitor
+from tcpwatch.sources.live import open_source
+from tests import lab
+from tests.lab.machine.requirements import tracefs
+
+KINDS = {
+    "SYN": lab.Flag.SYN,
+    "FIN": lab.Flag.FIN,
+    "NULL": lab.Flag(0),
+    "Xmas": lab.Flag.FIN | lab.Flag.PSH | lab.Flag.URG,
+    "ACK": lab.Flag.ACK,
+}
+FAMILIES: tuple[lab.Family, ...] = (4, 6)
+
+
+@pytest.fixture
+def peer() -> Iterator[lab.Peer]:
+    lab.require(lab.namespaces, lab.tun, lab.ipv6, tracefs)
+    with lab.Namespace() as namespace, lab.Peer(namespace) as peer:
+        yield peer
+
+
+@pytest.fixture
+def monitor(peer: lab.Peer) -> Iterator[Monitor]:
+    """It has seen the host before the scan begins, on which something listens at another address."""
+    server = socket.create_server(("127.0.0.1", 0))
+    monitor = Monitor(open_source("sock_diag", events=True, trace=True))
+    try:
+        view = monitor.step()
+        assert view.trace.on, view.trace.why_not
+        yield monitor
+    finally:
+        monitor.close()
+        server.close()
+
+
+def a_source(family: lab.Family) -> str:
+    """An address of its own, as the trace has the resets of other namespaces too, where others may test the same."""
+    high, low = os.urandom(2)
+    return f"198.18.{high}.{max(low, 3)}" if family == 4 else f"fd00:198:18::{high + 1:x}:{low:x}"
+
+
+def scan(peer: lab.Peer, source: str, ports: range, flags: lab.Flag) -> None:
+    """One segment to each port; the kernel has answered it when this returns."""
+    family: lab.Family = 6 if ":" in source else 4
+    for port in ports:
+        ends = lab.Endpoint.of(source, 40_000), lab.Endpoint.of(lab.LOCAL[family], port)
+        peer._wire.send(lab.Segment(*ends, flags, seq=1, ack=1 if flags & lab.Flag.ACK else 0))
+
+
+def scans(view: View, source: str) -> list[Finding]:
+    return [one for one in view.findings if one.rule == "port-scan" and one.subject.name == source]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("flags", KINDS.values(), ids=KINDS)
+def test_a_scan_is_found(flags: lab.Flag, family: lab.Family, peer: lab.Peer, monitor: Monitor) -> None:
+    source = a_source(family)
+    scan(peer, source, range(100, 130), flags)
+    assert scans(monitor.step(), source) == [], "it has to hold for two steps"
+    (finding,) = scans(monitor.step(), source)
+    assert finding.headline.startswith(
+        "met a reset at 30 ports in 10 s (maybe of another network namespace): 100, 101,"
+    )
+    assert finding.evidence["resets"].value == 30
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_few_closed_ports_are_no_scan(family: lab.Family, peer: lab.Peer, monitor: Monitor) -> None:
+    source = a_source(family)
+    for flags in KINDS.values():
+        scan(peer, source, range(100, 105), flags)
+    views = [monitor.step() for _ in range(3)]
+    assert [scans(view, source) for view in views] == [[], [], []]
+    assert [one.ports for one in views[-1].scans if one.source == source] == [5], "but they are known"
+
+
+def test_open_ports_answer_otherwise_and_whose_it_is_is_known(peer: lab.Peer, monitor: Monitor) -> None:
+    """Half of the ports are open: those do not count; and they say that the address is of this namespace."""
+    source = a_source(4)
+    with closing(socket.create_server((lab.LOCAL[4], 100))), closing(socket.create_server((lab.LOCAL[4], 101))):
+        scan(peer, source, range(100, 130), lab.Flag.SYN)
+        monitor.step()
+        (finding,) = scans(monitor.step(), source)
+    assert finding.headline.startswith("met a reset at 28 ports in 10 s: 102, 103,")
+
+
+def test_late_segments_of_connections_that_we_reset_are_no_scan(peer: lab.Peer, monitor: Monitor) -> None:
+    """A client that tears connections to one service down meets what that still sends, at as many of its own ports."""
+    peer.listen(5432)
+    source = a_source(4)
+    ports = []
+    for _ in range(30):
+        with closing(socket.create_connection((source, 5432))) as client:
+            ports.append(client.getsockname()[1])
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    for port in ports:
+        ends = lab.Endpoint.of(source, 5432), lab.Endpoint.of(lab.LOCAL[4], port)
+        peer._wire.send(lab.Segment(*ends, lab.Flag.ACK | lab.Flag.PSH, seq=1, ack=1, payload=b"late"))
+    views = [monitor.step() for _ in range(3)]
+    assert [scans(view, source) for view in views] == [[], [], []]
+    scan(peer, source, range(100, 130), lab.Flag.SYN)
+    views = [monitor.step() for _ in range(2)]
+    assert len(scans(views[-1], source)) == 1, "the same host scans from another port"

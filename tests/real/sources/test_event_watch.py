@@ -1,0 +1,246 @@
+"""What happens between two samples, on the real kernel: told by the source, and what it costs and leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tcpwatch.kernel.netlink import destroy_event_reader
+from tcpwatch.kernel.netlink.decode_sockets import MessageError
+from tcpwatch.kernel.netlink.destroy_event_reader import DestroyEvents
+from tcpwatch.kernel.netlink.sock_diag import SockDiagError
+from tcpwatch.kernel.trace.trace_events import Kind
+from tcpwatch.kernel.trace.tracefs import TraceError
+from tcpwatch.kernel.trace.tracepoint_reader import Tracepoints
+from tcpwatch.sources.event_watch import EventWatch
+from tcpwatch.sources.live import LiveSource, open_source
+from tests import lab
+from tests.lab.machine.requirements import tracefs
+
+ROOT = Path(__file__).parents[3]
+_SO_COOKIE = 57
+
+
+def cookie(sock: socket.socket) -> int:
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+
+
+def connection() -> list[int]:
+    """Begins and ends; the cookies of both ends."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        listener.accept()[0] as server,
+    ):
+        return [cookie(client), cookie(server)]
+
+
+def waiting(watch: EventWatch) -> Callable[[], bool]:
+    """Whether the thread of this watch waits for something to happen."""
+    call = Path(f"/proc/self/task/{watch._thread.native_id}/syscall")
+    return lambda: call.read_text().split()[0].isdigit()
+
+
+# What the samples tell ----------------------------------------------------------------------------
+
+
+def test_a_sample_tells_what_was_destroyed_before_its_dump(namespace: lab.Namespace) -> None:
+    with closing(LiveSource(events=True)) as source:
+        source.sample()
+        expected = set(connection())
+        told = []
+
+        def heard() -> bool:
+            sample = source.sample()
+            assert sample.destroyed is not None
+            assert (sample.destroyed.when <= sample.begun).all()
+            assert sample.begun <= sample.monotonic
+            assert sample.traced is None
+            told.extend(sample.destroyed.table["idiag_cookie"].tolist())
+            return expected <= set(told)
+
+        lab.wait_until(heard, "both ends")
+        assert len(set(told)) == len(told)
+        assert source.info.no_trace == "switched off"
+
+
+def test_a_sample_tells_what_was_traced_until_its_dump_had_ended(namespace: lab.Namespace) -> None:
+    lab.require(tracefs)
+    source = open_source("sock_diag", events=True, trace=True)
+    with closing(source):
+        assert source.info.no_trace == ""
+        source.sample()
+        cookies = connection()
+        traced = source.sample().traced
+        assert traced is not None
+        assert traced.lost == 0
+        destroyed = traced.events[traced.events["kind"] == Kind.DESTROYED]
+        assert set(cookies) <= set(destroyed["cookie"].tolist())
+        again = source.sample().traced
+        assert again is not None
+        assert not set(cookies) & set(again.events["cookie"].tolist())
+
+
+def test_who_did_not_ask_is_told_nothing(namespace: lab.Namespace) -> None:
+    with closing(LiveSource()) as source:
+        sample = source.sample()
+        assert sample.destroyed is None
+        assert sample.traced is None
+        assert sample.source.no_trace == "not asked for"
+        assert "tcpwatch-events" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_it_hears_in_the_namespace_of_whoever_made_it(namespace: lab.Namespace) -> None:
+    with closing(EventWatch(trace=False)) as outer, lab.Namespace():
+        with closing(EventWatch(trace=False)) as inner:
+            theirs = connection()
+            heard: list[int] = []
+
+            def both() -> bool:
+                told = inner.take_destroyed()
+                assert told is not None
+                heard.extend(told.table["idiag_cookie"].tolist())
+                return set(theirs) <= set(heard)
+
+            lab.wait_until(both, "both ends")
+        ours = outer.take_destroyed()
+        assert ours is not None
+        assert not set(theirs) & set(ours.table["idiag_cookie"].tolist())
+
+
+def test_far_more_than_the_buffer_holds_is_read_in_time(
+    namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread reads while nobody takes."""
+    monkeypatch.setattr(destroy_event_reader, "BUFFER", 512 * 1024)
+    with closing(EventWatch(trace=False)) as watch:
+        assert watch._destroy
+        room = watch._destroy.capacity // destroy_event_reader.TRUESIZE
+        begin, made = time.monotonic(), 0
+        while made < 5 * room:
+            with socket.socket() as sock:
+                sock.bind(("127.0.0.1", 0))
+            made += 1
+            if made > 8000 * (time.monotonic() - begin):  # at most so many a second
+                os.sched_yield()
+        heard = lost = 0
+
+        def all_of_them() -> bool:
+            nonlocal heard, lost
+            told = watch.take_destroyed()
+            assert told is not None
+            heard, lost = heard + len(told.table), lost + told.lost
+            return heard + lost == made
+
+        lab.wait_until(all_of_them, "all of them")
+        assert heard > 2 * room
+
+
+# What it costs and leaves behind ------------------------------------------------------------------
+
+
+def test_it_sleeps_while_nothing_happens(namespace: lab.Namespace) -> None:
+    with closing(EventWatch(trace=False)) as watch:
+        asleep = waiting(watch)
+        lab.wait_until(asleep, "that it waits")
+        status = Path(f"/proc/self/task/{watch._thread.native_id}/status")
+
+        def switches() -> str:
+            return next(line for line in status.read_text().splitlines() if line.startswith("voluntary"))
+
+        before, begin = switches(), time.monotonic()
+        lab.wait_until(lambda: time.monotonic() - begin > 0.6, "some periods of the trace")
+        assert switches() == before
+
+
+def test_nothing_is_left_after_close(namespace: lab.Namespace) -> None:
+    traces = not tracefs()
+    before = len(os.listdir("/proc/self/fd")), threading.active_count()
+    watch = EventWatch(trace=traces)
+    path = watch._trace._instance.path if watch._trace else ""
+    assert threading.active_count() == before[1] + 1
+    assert os.path.exists(path) == traces
+    watch.close()
+    watch.close()
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    assert not os.path.exists(path)
+    assert watch.take_destroyed() is None
+    assert watch.take_traced() is None
+
+
+def test_a_program_that_does_not_close_it_ends_and_leaves_nothing(namespace: lab.Namespace) -> None:
+    lab.require(tracefs)
+    code = "from tcpwatch.sources.event_watch import EventWatch; it = EventWatch(True); print(it._trace._instance.path)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert "tcpwatch-" in done.stdout
+    assert not os.path.exists(done.stdout.strip())
+
+
+# What fails ---------------------------------------------------------------------------------------
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_without_destroy_events_there_are_samples_all_the_same(
+    namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DestroyEvents, "__init__", raising(SockDiagError(errno.EPERM, "no")))
+    with closing(LiveSource(events=True)) as source:
+        assert source.sample().destroyed is None
+
+
+@pytest.mark.parametrize("error", [SockDiagError(errno.EIO, "broken"), MessageError("nonsense")])
+def test_destroy_events_that_fail_later_are_told_no_more(
+    namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    with closing(EventWatch(trace=False)) as watch:
+        assert watch.take_destroyed() is not None
+        monkeypatch.setattr(DestroyEvents, "read", raising(error))
+        connection()  # wakes the thread
+        watch._thread.join(5)
+        assert not watch._thread.is_alive()
+        assert watch.take_destroyed() is None
+
+
+def test_why_there_is_no_trace_is_said(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tracepoints, "__init__", raising(TraceError(errno.EACCES, "needs root")))
+    with closing(LiveSource(events=True, trace=True)) as source:
+        assert source.info.no_trace == "needs root"
+        sample = source.sample()
+        assert (sample.traced, sample.source.no_trace) == (None, "needs root")
+        assert sample.destroyed is not None
+
+
+def test_a_trace_that_fails_later_ends_and_says_why(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.require(tracefs)
+    with closing(LiveSource(events=True, trace=True)) as source:
+        assert source.sample().traced is not None
+        assert source._events
+        assert source._events._trace
+        path = source._events._trace._instance.path
+        monkeypatch.setattr(Tracepoints, "read", raising(TraceError(errno.EIO, "the trace cannot be read")))
+        sample = source.sample()
+        assert (sample.traced, sample.source.no_trace) == (None, "the trace cannot be read")
+        assert sample.destroyed is not None
+        assert not os.path.exists(path)
+        assert np.isfinite(sample.begun)

@@ -1,0 +1,267 @@
+"""The real program in a process of its own: exit codes, broken outputs, signals, terminals, this host's own sockets."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "PYTHONPATH")}
+    return {**kept, "HOME": str(tmp_path)}
+
+
+def start(args: list[str], environ: dict[str, str], **extra: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tcpwatch", *args]
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, cwd=ROOT, env=environ, **{**streams, **extra})
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    with process:
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out or "", err or ""
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[int, int]]:
+    """A listener's port, and the port of a client that is connected to it."""
+    with (
+        closing(socket.create_server(("127.0.0.1", 0), backlog=7)) as server,
+        closing(socket.create_connection(server.getsockname())) as client,
+    ):
+        yield server.getsockname()[1], client.getsockname()[1]
+
+
+def test_real_list(connection: tuple[int, int], environ: dict[str, str]) -> None:
+    port, client = connection
+    code, out, err = end(start(["list", "--json", f"port:{port}"], environ))
+    assert (code, err) == (0, "")
+    rows = [json.loads(line) for line in out.splitlines()]
+    listener, *ends = rows
+    assert (listener["state"], listener["local_port"], listener["send_queue"]) == ("LISTEN", port, 7)
+    assert (listener["pid"], listener["role"], listener["recv_queue"]) == (os.getpid(), "listener", 1)
+    assert sorted((e["state"], e["local_port"], e["remote_port"], e["role"]) for e in ends) == sorted(
+        [("ESTABLISHED", client, port, "client"), ("ESTABLISHED", port, client, "server")]
+    )
+
+
+def test_real_summary(connection: tuple[int, int], environ: dict[str, str]) -> None:
+    port, _ = connection
+    code, out, err = end(start(["summary", "--json", "--for", "0.5", "--interval", "0.1"], environ))
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    mine = [one for one in facts["listeners"] if one["local_port"] == port]
+    assert [one["accept_queue"] for one in mine] == [{"depth": 1, "limit": 7}]
+    assert facts["states"]["LISTEN"] >= 1 and facts["sockets"] == sum(facts["states"].values())
+    assert set(facts["rates"]) <= set(facts["counters"]) and "CurrEstab" not in facts["rates"]
+    assert set(facts["flows"]) == set(
+        "opened_per_s ended_per_s lifetime_ms bytes exact window_s by_service by_process".split()
+    )
+
+
+def test_real_events(environ: dict[str, str]) -> None:
+    """A connection that begins, ends, and is told of with its ends: whoever runs this, with a trace or without."""
+    process = start(["events", "--json", "addr:127.0.0.1"], environ, bufsize=1)
+    assert process.stdout is not None
+    try:
+        told = _told_of_a_connection(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err == "" or err.startswith("tcpwatch: no trace ("), err
+    assert not list(Path("/sys/kernel/tracing/instances").glob(f"tcpwatch-{process.pid}*")), "nothing is left behind"
+    assert {one["what"] for one in told} == {"state"}
+    assert {one["origin"] for one in told} <= {"poll", "event", "trace"}
+
+
+def _told_of_a_connection(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """What is told of connections that are made one after the other, until the end of one is."""
+    assert process.stdout is not None
+    told: list[dict[str, Any]] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+        while not any(one["ending"] == "closed by us" for one in told):
+            with closing(socket.create_connection(("127.0.0.1", port))) as client:
+                server.accept()[0].close()
+                client.recv(1)
+            while select.select([process.stdout], [], [], 0.3)[0]:
+                one = json.loads(process.stdout.readline())
+                told += [one] * (port in (one["local_port"], one["remote_port"]))
+    return told
+
+
+def test_events_end_quietly_when_their_reader_does(environ: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    process = start(["events"], environ, stdout=writer)
+    os.close(writer)
+    os.close(reader)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        while process.poll() is None:
+            socket.create_connection(server.getsockname()).close()
+            server.accept()[0].close()
+    code, _, err = end(process)
+    assert code == 0 and (err == "" or err.startswith("tcpwatch: no trace (")), err
+
+
+COMMANDS = [
+    ["list"],
+    ["list", "--json"],
+    ["list", "--csv"],
+    ["summary"],
+    ["summary", "--json"],
+    ["--help"],
+    ["--version"],
+]
+
+
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
+def test_a_closed_pipe_ends_it_quietly(args: list[str], environ: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(args, environ, stdout=writer)
+    os.close(writer)
+    assert end(process) == (0, "", "")
+
+
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
+def test_a_full_disk_is_said(args: list[str], environ: dict[str, str]) -> None:
+    with open("/dev/full", "w") as full:
+        code, _, err = end(start(args, environ, stdout=full))
+    assert code == 2
+    assert err.startswith("tcpwatch: ") and err.endswith("No space left on device\n") and err.count("\n") == 1
+
+
+def test_no_stdout_and_no_stderr(environ: dict[str, str]) -> None:
+    command = f"{sys.executable} -m tcpwatch"
+    for redirected, code, said in (
+        ("list >&-", 2, "tcpwatch: there is no standard output to write to\n"),
+        ("list prt:1 2>/dev/full", 2, ""),
+        ("list prt:1 2>&-", 2, ""),
+        ("list --json 2>&-", 0, ""),
+    ):
+        done = subprocess.run(
+            f"{command} {redirected}", shell=True, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (code, said), redirected
+
+
+def test_the_monitor_without_a_terminal(environ: dict[str, str]) -> None:
+    code, out, err = end(start([], environ))
+    assert (code, out) == (2, "")
+    assert err.startswith("tcpwatch: the monitor needs a terminal") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("args", [["summary", "--for", "60"], ["events", "addr:192.0.2.1"]], ids=" ".join)
+def test_interrupted(args: list[str], environ: dict[str, str]) -> None:
+    def default_interrupt() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+
+    process = start([*args, "--no-trace"], environ, preexec_fn=default_interrupt)
+    try:
+        wait_until(lambda: has_socket(process.pid))
+        process.send_signal(signal.SIGINT)
+        assert end(process) == (130, "", "")
+    finally:
+        process.kill()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.02)
+
+
+def has_socket(pid: int) -> bool:
+    descriptors = Path(f"/proc/{pid}/fd")
+    try:
+        return any(str(one.readlink()).startswith("socket:") for one in descriptors.iterdir())
+    except FileNotFoundError:  # one was closed just now
+        return False
+
+
+def read_to_the_end(leader: int) -> bytes:
+    """Of a terminal."""
+    written = b""
+    try:
+        while piece := os.read(leader, 4096):
+            written += piece
+    except OSError as error:  # how a terminal's end looks on Linux
+        assert error.errno == errno.EIO
+    return written
+
+
+def make_terminal(columns: int) -> tuple[int, int]:
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    return leader, follower
+
+
+def on_a_terminal(args: list[str], environ: dict[str, str], columns: int) -> str:
+    """What the program writes to a terminal of so many columns."""
+    leader, follower = make_terminal(columns)
+    process = start(args, environ, stdout=follower)
+    os.close(follower)
+    written = read_to_the_end(leader)
+    os.close(leader)
+    assert end(process)[::2] == (0, "")
+    return written.decode()
+
+
+def test_a_terminal_has_colour_and_a_width(connection: tuple[int, int], environ: dict[str, str]) -> None:
+    terminal = {**environ, "TERM": "xterm"}
+    shown = on_a_terminal(["list", f"port:{connection[0]}"], terminal, 50)
+    assert "\x1b[36mLISTEN" in shown
+    plain = on_a_terminal(["list", f"port:{connection[0]}"], {**terminal, "NO_COLOR": "1"}, 50)
+    assert "\x1b" not in plain and len(plain.splitlines()) == 4
+    assert max(map(len, plain.splitlines())) <= 50
+
+
+def test_another_locale(connection: tuple[int, int], environ: dict[str, str]) -> None:
+    ascii_only = {**environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    for args in (["list"], ["summary"], ["list", "--json"]):
+        code, out, err = end(start(args, ascii_only))
+        assert (code, err) == (0, "") and out.isascii()
+
+
+@pytest.mark.parametrize("how", ["the terminal is closed", "SIGTERM"])
+def test_the_monitor_leaves_nothing_behind(environ: dict[str, str], how: str) -> None:
+    leader, follower = make_terminal(80)
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), follower)
+    # Its own session, whose terminal this is: so it is told of its end.
+    controlled = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+    process = start([], {**environ, "TERM": "xterm-256color"}, **streams, **controlled)
+    os.close(follower)
+    with process:
+        written = b""
+        while b"ESTABLISHED" not in written:  # the first screen stands
+            assert select.select([leader], [], [], 60)[0], written
+            written += os.read(leader, 4096)
+        if how == "SIGTERM":
+            process.send_signal(signal.SIGTERM)
+            read_to_the_end(leader)
+        os.close(leader)
+        process.wait(60)
+    assert process.returncode == 128 + (signal.SIGTERM if how == "SIGTERM" else signal.SIGHUP)
+    assert not list(Path("/sys/kernel/tracing/instances").glob(f"tcpwatch-{process.pid}*"))

@@ -1,0 +1,493 @@
+"""The flow screen: what it says of a flow, live and after its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from tcpwatch.app import TcpwatchApp
+from tcpwatch.kernel.netlink.tcp_info import info_fields
+from tcpwatch.kernel.netlink.uapi import TCP_INFO
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION
+from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
+from tcpwatch.model.lifecycle.ending import Ending
+from tcpwatch.model.lifecycle.history import Story
+from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.transitions import Origin
+from tcpwatch.model.sockets.flow_graphs import FlowGraph
+from tcpwatch.model.sockets.throughput import Throughput
+from tcpwatch.model.states import State
+from tcpwatch.model.view import FlowDetail, View
+from tcpwatch.screens.flow.page import FlowScreen
+from tcpwatch.screens.flow.tcp_info import GROUPS, info_sections
+from tcpwatch.screens.shared.page import FlowSelected
+from tcpwatch.widgets.sections import wrapped
+from tests.support.busy import HOSTILE
+from tests.support.flow_cases import (
+    BY_PEER,
+    NAN,
+    OWNER,
+    POLLED,
+    RESET,
+    TRACED,
+    UNREACHABLE,
+    chapters,
+    closed,
+    moment,
+    past,
+    wave,
+)
+from tests.support.infos import make_infos
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
+from tests.support.views import NOW, Sock, make_view, sock
+
+COOKIE = 7
+NAMES = list(info_fields(bytes(TCP_INFO.itemsize)))  # as the kernel layer tells them
+INFO = {
+    **{name: 3 + 977 * at for at, name in enumerate(NAMES)},
+    "rtt": 23_456, "min_rtt": 0xFFFF_FFFF, "snd_ssthresh": 0x7FFF_FFFF, "max_pacing_rate": 0xFFFF_FFFF_FFFF_FFFF,
+    "state": 1, "ca_state": 4, "options": 0b1011, "snd_wscale": 7, "rcv_wscale": 9,
+    "delivery_rate_app_limited": 1, "fastopen_client_fail": 1, "bytes_sent": 12_345_678,
+}  # fmt: skip
+THROUGHPUT = Throughput(
+    make_infos({COOKIE: {"bytes_received": 5_000, "bytes_acked": 9_000_000, "busy_time": 2_000_000}}, 1002),
+    make_infos({COOKIE: {}}),
+)
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def _flow(**given: Any) -> Sock:
+    facts: dict[str, Any] = {
+        "process": HOSTILE, "pid": 12, "command": f"/usr/bin/{HOSTILE} --for 服务器", "also": [(13, "worker")],
+        "uid": 33, "user": "www-data", "recv_queue": 5, "send_queue": 123_456, "timer": "keepalive", "timer_s": 33,
+        "role": "server", "age_s": 20, "state_age_s": 19, "cookie": COOKIE, "inode": 4711, "cgroup_id": 42,
+        "shutdown": 2, "interface": "eth0",
+    }  # fmt: skip
+    state = given.pop("state", "ESTAB")
+    local, remote = given.pop("ends", ("[2001:db8::1]:443", "[2001:db8::42]:40123"))
+    return sock(state, local, remote, **{**facts, **given})
+
+
+def _view(
+    *socks: Sock,
+    info: dict[str, int] | None = INFO,
+    story: Story = POLLED,
+    ending: Ending | None = None,
+    graph: FlowGraph | None = None,
+    no_trace: str = "needs root",
+    **given: Any,
+) -> View:
+    view = make_view(*socks, details={COOKIE: FlowDetail(info, (), story, ending, graph)}, **given)
+    source = replace(view.sample.source, no_trace=no_trace)
+    return replace(view, rows=replace(view.rows, throughput=THROUGHPUT), sample=replace(view.sample, source=source))
+
+
+def _text(app: TcpwatchApp) -> str:
+    """Everything on the screen and below it, in single blanks."""
+    screen = app.screen
+    assert isinstance(screen, FlowScreen)
+    return " ".join(screen._flow.as_text().split())
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
+async def test_snapshot(size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        app.show(_view(_flow(), graph=wave()))
+        app.post_message(FlowSelected(COOKIE))
+        await pilot.pause()
+        check_snapshot(f"flow_{size[0]}x{size[1]}", shot(app))
+        if size == SMALL:
+            await pilot.press("pagedown")
+            await pilot.pause()
+            check_snapshot("flow_graphs_80x24", shot(app))
+            await pilot.press("G")
+            await pilot.pause()
+            check_snapshot("flow_end_80x24", shot(app))
+
+
+async def test_all_owners_are_told_and_a_hostile_name_does_nothing() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        for words in (f"{HOSTILE}[12]", "worker[13]", f"/usr/bin/{HOSTILE} --for 服务器", "www-data (33)"):
+            assert words in _text(app)
+        y, line = next((y, line) for y, line in enumerate(shot(app).splitlines()) if f"{HOSTILE}[12]" in line)
+        await pilot.click(offset=(line.index(HOSTILE) + 12, y))
+        await pilot.pause()
+        assert not app._exit
+
+
+@pytest.mark.parametrize("code", [UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION])
+async def test_why_there_is_no_owner(code: int) -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow(process=None, owner_code=code)))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert WHY_UNKNOWN[code] in _text(app)
+
+
+async def test_states_with_times_and_durations() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow(closer="peer")))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        text = _text(app)
+        assert "SYN_RCVD: 22:13:00.0, 1 s, polled ±1.0 s ESTABLISHED: 22:13:01.0, 19 s, polled ±1.0 s" in text
+        assert "ESTABLISHED 已建立" in text
+        assert "the other end, first (passive close)" in text
+
+
+async def test_a_flow_that_was_there_before_us_is_at_least_so_old() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow(born=False, state_age_s=20), story=Story()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "in this state: at least 20 s known for: at least 20 s" in _text(app)
+        assert "ESTABLISHED: 22:13:00.0, at least 20 s, polled" in _text(app)
+        changed = Story(
+            chapters(
+                (State.ESTABLISHED, moment(20, Origin.POLL)), (State.CLOSE_WAIT, moment(5, Origin.POLL)), least=True
+            )
+        )
+        app.show(_view(_flow(born=False, state="CLOSE_WAIT", state_age_s=5), story=changed))
+        await pilot.pause()
+        assert "ESTABLISHED: 22:13:00.0, at least 15 s, polled CLOSE_WAIT: 22:13:15.0, 5 s" in _text(app)
+
+
+async def test_a_flow_that_closes_keeps_its_last_facts() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        app.show(make_view(step=3, closed=[_flow(send_queue=9)]))
+        app.show(make_view(step=6))
+        await pilot.pause()
+        text = _text(app)
+        assert "closed, was ESTABLISHED" in shot(app)
+        for words in ("Closed 3 s ago", "smoothed: 23.5 ms", "tcp_info as it was 5 s ago", "9 bytes not acknowledged",
+                      "ESTABLISHED: 22:13:01.0, 21 s", "CLOSED: 22:13:22.0, polled ±1.0 s"):  # fmt: skip
+            assert words in text
+
+
+async def test_a_flow_that_nobody_tells_of_has_the_state_of_its_row() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(make_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        app.show(make_view(_flow(state="CLOSE_WAIT", state_age_s=1)))
+        await pilot.pause()
+        assert "States CLOSE_WAIT: 22:13:19.0, 1 s, polled" in _text(app)
+
+
+TRACE = TraceState(on=True, drop_reasons={17: "TCP_LISTEN_OVERFLOW"}, reset_reasons={2: "TCP_ABORT_ON_CLOSE"})
+
+
+def _orderly() -> View:
+    """In TIME_WAIT, all of it traced; its tcp_info is the one of its end."""
+    flow = _flow(state="TIME_WAIT", role="client", closer="local", process=None, state_age_s=1.25, age_s=63.5)
+    record = closed(flow, Ending.BY_US, State.FIN_WAIT_2, {"rtt": 1234})
+    return _view(
+        flow, info=None, story=TRACED, ending=Ending.BY_US, no_trace="", trace=TRACE, graph=wave(), past=past(record)
+    )  # fmt: skip
+
+
+def _reset() -> View:
+    """Closed before the screen opens."""
+    record = closed(_flow(), Ending.RESET_SENT, State.ESTABLISHED, {"rtt": 1234, "bytes_acked": 77}, owner=5)
+    known = replace(past(record), owners=[OWNER], owners_from=5)
+    return _view(info=None, story=RESET, ending=Ending.RESET_SENT, no_trace="", trace=TRACE, past=known)
+
+
+def _by_peer() -> View:
+    record = closed(
+        _flow(process=None), Ending.BY_PEER, State.LAST_ACK, begin=NOW - 200, begin_slack=NAN, end=NOW - 4.25
+    )
+    return _view(info=None, story=BY_PEER, ending=Ending.BY_PEER, past=past(record))
+
+
+def _unreachable() -> View:
+    record = closed(_flow(role="client"), Ending.UNREACHABLE, State.SYN_SENT, begin=NOW - 4, end=NOW - 2.5)
+    return _view(info=None, story=UNREACHABLE, ending=Ending.UNREACHABLE, no_trace="", trace=TRACE, past=past(record))
+
+
+ENDS = {"orderly": _orderly, "reset": _reset, "by_peer": _by_peer, "unreachable": _unreachable}
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
+@pytest.mark.parametrize("name", ENDS)
+async def test_snapshot_of_an_end(name: str, size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        app.show(ENDS[name]())
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        check_snapshot(f"flow_{name}_{size[0]}x{size[1]}", shot(app))
+
+
+async def test_an_orderly_end_while_in_time_wait() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_orderly())
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        text = _text(app)
+        for words in ("TIME_WAIT, closed by us", "its FIN did not wait for the peer's",
+                      "SYN_SENT: 22:12:16.500, 2.0 ms, trace",
+                      "TIME_WAIT: 22:13:18.750, 1.2 s, trace", "2 retransmissions, 1 segment dropped",
+                      "22:13:16.500 dropped TCP_LISTEN_OVERFLOW", "smoothed: 1.2 ms", "tcp_info as it was 2 s ago",
+                      "rtt: max 84.0 ms, now 81.0 ms, min 20.0 ms"):  # fmt: skip
+            assert words in text
+        assert "No trace" not in text
+        assert "these are the last facts" not in text
+
+
+async def test_a_flow_that_closed_before_the_screen_opened() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_reset())
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        text = _text(app)
+        for words in ("[2001:db8::1]:443 ← [2001:db8::42]:40123 reset sent", "Reset sent in ESTABLISHED", "nginx[12]",
+                      "SYN_RCVD: –, not told, trace", "CLOSED: 22:13:18.000, trace", "lived: 28 s",
+                      "1 reset sent 22:13:18.000 reset sent TCP_ABORT_ON_CLOSE", "Closed 2 s ago", "smoothed: 1.2 ms",
+                      "acknowledged: 77 B", "server: the other end opened"):  # fmt: skip
+            assert words in text
+
+
+async def test_a_closed_flow_before_its_states_are_told() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(make_view(past=past(closed(_flow(process=None), Ending.UNKNOWN, State.ESTABLISHED))))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "They come with the next poll." in shot(app)
+        assert "closed, was ESTABLISHED" in shot(app)
+        assert "It has gone; nothing tells how." in shot(app)
+
+
+async def test_the_record_of_an_end_that_was_seen_keeps_the_owner() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        record = closed(_flow(process=None, owner_code=UNKNOWN_NO_PROCESS), Ending.TIMED_OUT, State.ESTABLISHED)
+        app.show(_view(step=3, info=None, ending=Ending.TIMED_OUT, past=past(record)))
+        await pilot.pause()
+        text = _text(app)
+        assert "worker[13]" in text
+        assert "Timed out in ESTABLISHED: the peer did not answer any more." in text
+        assert "smoothed: 23.5 ms" in text  # the record has none
+
+
+async def test_without_a_trace_one_line_says_why() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "No trace (needs root): times are exact to a poll." in shot(app)
+
+
+@pytest.mark.parametrize("given", [{}, {"theme": "textual-light"}, {"theme": "ansi-dark"}])
+@pytest.mark.parametrize("no_color", [False, True])
+async def test_every_theme_shows_the_same(
+    given: dict[str, str], no_color: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    app = make_app(**given)
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_orderly())
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        check_snapshot("flow_orderly_160x50", shot(app))
+
+
+async def test_the_ends_of_a_long_title_are_shortened_and_not_the_state() -> None:
+    ends = "[2001:db8:1111:2222:3333:4444:5555:6666]:44321", "[2001:db8:1111:2222:3333:4444:5555:7777]:55432"
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(_view(_flow(ends=ends)))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        title = shot(app).splitlines()[1]
+        assert title.endswith(":55432  ESTABLISHED")
+        assert "…" in title
+        assert len(title) < SMALL[0]
+
+
+@pytest.mark.parametrize(
+    ("throughput", "words"),
+    [
+        (THROUGHPUT, "throughput: rx 2500 B/s, tx 4.29 MB/s, limited by network timer"),
+        (
+            Throughput(make_infos({COOKIE: {}}, 1001), THROUGHPUT.before),
+            "throughput: rx 0 B/s, tx 0 B/s timer",
+        ),
+        (Throughput(), "throughput: – timer"),
+    ],
+)
+async def test_throughput(throughput: Throughput, words: str) -> None:
+    view = _view(_flow())
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(replace(view, rows=replace(view.rows, throughput=throughput)))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert words in _text(app)
+
+
+async def test_a_flow_that_is_not_there() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(make_view())
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "not in the kernel's table any more" in shot(app)
+
+
+async def test_tcp_info_comes_later_or_never() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(make_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "comes with the next poll" in _text(app)
+        app.show(_view(_flow(), info=None))
+        await pilot.pause()
+        assert "the kernel tells none" in _text(app)
+
+
+async def test_a_listener_tells_its_accept_queue() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        listener = _flow(state="LISTEN", ends=("0.0.0.0:443", "0.0.0.0:0"), recv_queue=513, send_queue=512)
+        app.show(_view(listener, story=Story(), graph=wave()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "accept queue: 513 of 512 wait to be accepted" in _text(app)
+        assert "Accept queue over 1 m 30 s waiting: now 0" in _text(app)
+        assert "Congestion window" not in _text(app)
+
+
+def _told(info: dict[str, int], exact: bool = False) -> dict[str, str]:
+    return {e.note or e.label: e.value for section in info_sections(info, exact) for e in section.entries}
+
+
+def test_every_field_of_tcp_info_has_a_place() -> None:
+    assert {name for _, fields in GROUPS for name, _, _ in fields} == set(NAMES)
+    assert set(_told(INFO)) == set(NAMES)
+
+
+def test_fields_in_words_and_units() -> None:
+    told = _told(INFO)
+    assert told["rtt"] == "23.5 ms"
+    assert told["min_rtt"] == "–"
+    assert told["snd_ssthresh"] == "none yet"
+    assert told["max_pacing_rate"] == "no limit"
+    assert told["ca_state"] == "loss"
+    assert told["state"] == "ESTABLISHED"
+    assert told["options"] == "timestamps, SACK, ECN"
+    assert (told["snd_wscale"], told["rcv_wscale"]) == ("× 128", "× 512")
+    assert (told["delivery_rate_app_limited"], told["fastopen_client_fail"]) == ("yes", "no cookie")
+    assert told["last_ack_sent"] == "–"  # the kernel has no memory of it, and sends 0
+    assert told["bytes_sent"] == "11.8 MB"
+    assert _told(INFO, exact=True)["bytes_sent"].replace(",", "") == "12345678 B"
+    assert _told(INFO, exact=True)["rtt"] == "23,456 µs"
+
+
+def test_a_field_that_was_not_sent_is_a_dash_and_a_new_one_has_its_own_name() -> None:
+    told = _told({"rtt": 0, "tomorrow": 5})
+    assert told["rtt"] == "0 µs"
+    assert told["rto"] == "–"
+    assert told["tomorrow"] == "5"
+
+
+@pytest.mark.parametrize("key", ["j", "down"])
+async def test_keys_scroll(key: str) -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        reader = app.screen.focused
+        assert reader is not None
+        for keys, offset in (
+            ([key], 1), ([key, "k"], 1), (["up"], 0), (["ctrl+d"], 9), (["ctrl+u"], 0), (["pagedown"], 18),
+            (["pageup"], 0), (["G"], reader.max_scroll_y), (["g"], 0), (["end"], reader.max_scroll_y), (["home"], 0),
+        ):  # fmt: skip
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert reader.scroll_offset.y == offset, keys
+
+
+async def test_copy_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app()
+    copied: list[str] = []
+    monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+    async with app.run_test(size=SMALL) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.press("c")
+        assert copied[0].startswith("[2001:db8::1]:443 ← [2001:db8::42]:40123  ESTABLISHED\n")
+        assert f"process: {HOSTILE}[12]" in copied[0]
+        assert "  SYN_RCVD: 22:13:00.0, 1 s, polled ±1.0 s\n" in copied[0]
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not isinstance(app.screen, FlowScreen)
+
+
+async def test_exact_numbers() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        app.show(_view(_flow()))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.press("n")
+        await pilot.pause()
+        assert "123456 bytes not acknowledged" in _text(app).replace(",", "")
+
+
+@pytest.mark.parametrize("width", [30, 50, 80, 99, 100, 149, 150, 250])
+async def test_no_line_is_wider_than_the_screen(width: int) -> None:
+    app = make_app()
+    async with app.run_test(size=(width, 24)) as pilot:
+        app.show(_view(_flow(command="/usr/bin/日本語" * 30), story=TRACED, graph=wave(), ending=Ending.BY_US))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        reader = app.screen.focused
+        for line in reader.lines:  # type: ignore[union-attr]
+            assert sum(cell_len(text) for text, _ in line) <= reader.size.width  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("value", "width", "lines"),
+    [
+        ("", 10, [""]), ("one two", 10, ["one two"]), ("one two", 6, ["one", "two"]),
+        ("abcdefgh", 3, ["abc", "def", "gh"]), ("日本語", 4, ["日本", "語"]), ("a 日本語 b", 4, ["a", "日本", "語 b"]),
+    ],
+)  # fmt: skip
+def test_wrapped(value: str, width: int, lines: list[str]) -> None:
+    assert wrapped(value, width) == lines

@@ -1,0 +1,239 @@
+"""The parts of the flow screen by themselves: strip, moments, states, incidents, graphs and blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from tcpwatch.model.lifecycle.history import Story, Stretch
+from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.transitions import Origin
+from tcpwatch.model.sockets.flow_graphs import FlowGraph
+from tcpwatch.model.states import LIFE_ORDER, State
+from tcpwatch.screens.flow.graphs import graph, graph_blocks
+from tcpwatch.screens.flow.states import incident_blocks, states_block
+from tcpwatch.screens.flow.strip import spread, strip_lines
+from tcpwatch.screens.shared.moments import clock, fine_duration, how_known, lasted
+from tcpwatch.screens.shared.state_marks import FILLS, LETTERS
+from tcpwatch.widgets.blocks import Block, in_columns
+from tcpwatch.widgets.lines import Line, cells_of
+from tcpwatch.widgets.palette import Palette, palette
+from tests.support.flow_cases import BY_PEER, INCIDENTS, NAN, POLLED, RESET, TRACED, chapters, moment, wave
+from tests.support.shots import make_app
+from tests.support.views import NOW
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture(scope="module")
+def colours() -> Palette:
+    return palette(make_app())
+
+
+def _texts(lines: list[Line]) -> list[str]:
+    return ["".join(text for text, _ in line).rstrip() for line in lines]
+
+
+# The strip ---------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.floats(0, 1e6) | st.just(0.0), min_size=1, max_size=12), st.integers(0, 300), st.integers(1, 3)
+)  # fmt: skip
+def test_cells_sum_to_the_width_and_everything_is_seen(durations: list[float], width: int, least: int) -> None:
+    cells = spread(durations, width, least)
+    assert len(cells) == len(durations)
+    assert sum(cells) == width
+    assert min(cells) >= min(least, width // len(durations))
+    for one, its in zip(durations, cells, strict=True):
+        for other, others in zip(durations, cells, strict=True):
+            assert one <= other or its >= others - 1  # rounding may give one cell to either of two that are close
+
+
+def test_what_is_long_keeps_its_proportion() -> None:
+    assert spread([0.002, 300, 0.1, 100], 84, 2) == [2, 60, 2, 20]
+    assert spread([5, 5], 10) == [5, 5]
+    assert spread([0, 0, 0], 7) == [3, 2, 2]
+    assert spread([1, 1, 1], 2) == [1, 1, 0]
+    assert spread([], 10) == []
+
+
+@given(st.lists(st.floats(0, 1e5), min_size=1, max_size=8), st.integers(22, 200))
+def test_order_is_kept_and_the_strip_fills_the_width(durations: list[float], width: int) -> None:
+    begins = [sum(durations[:at]) for at in range(len(durations) + 1)]
+    states = LIFE_ORDER[: len(durations)]
+    marks = [moment(sum(durations) - begin) for begin in begins]
+    stretches = chapters(*zip(states, marks[:-1], strict=True), end=marks[-1])
+    strip, times = strip_lines(stretches, NOW, width, palette(make_app()))
+    text = "".join(piece for piece, _ in strip)
+    assert [letter for letter in text if letter in LETTERS.values()] == [LETTERS[state] for state in states]
+    assert cells_of(strip) == width - 2
+    assert cells_of(times) <= width
+
+
+@pytest.mark.parametrize(
+    ("story", "lines"),
+    [
+        (POLLED, ["   ┊R┊E━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━▸",
+                  "   22:13:00.0         20 s       now 22:13:20.0"]),
+        (TRACED, ["   │S│E━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━│1│2│T▸",
+                  "   22:12:16.500     1 m 04 s     now 22:13:20.0"]),
+        (RESET, ["   …R│E━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━│",
+                 "                  at least 28 s    22:13:18.000"]),
+        (BY_PEER, ["   …E━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┊C┊L│",
+                   "                at least 3 m 16 s  22:13:15.750"]),
+    ],
+    ids=["polled", "traced", "reset", "by peer"],
+)  # fmt: skip
+def test_edges_tell_how_they_are_known(story: Story, lines: list[str], colours: Palette) -> None:
+    assert _texts(strip_lines(story.stretches, NOW, 49, colours)) == lines
+
+
+def test_no_strip_of_nothing(colours: Palette) -> None:
+    assert strip_lines((), NOW, 80, colours) == []
+    assert strip_lines(TRACED.stretches, NOW, 8, colours) == []
+
+
+def test_each_state_has_a_letter_and_a_fill_of_one_cell() -> None:
+    assert len(set(LETTERS.values())) == len(LETTERS) == len(FILLS) == len(State)
+    assert {cell_len(mark) for mark in (*LETTERS.values(), *FILLS.values())} == {1}
+
+
+# Moments -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 µs"), (12e-6, "12 µs"), (0.9994e-3, "999 µs"), (0.0023, "2.3 ms"), (0.0999, "99.9 ms"),
+        (0.412, "412 ms"), (0.9996, "1.000 s"), (1.2345, "1.234 s"), (9.9999, "10 s"), (62, "1 m 02 s"),
+    ],
+)  # fmt: skip
+def test_fine_durations(seconds: float, words: str) -> None:
+    assert fine_duration(seconds) == words
+
+
+def test_clocks_are_cut() -> None:
+    assert clock(NOW + 0.999) == "22:13:20.9"
+    assert clock(NOW + 0.9999, fine=True) == "22:13:20.999"
+    assert clock(NOW + 0.042, fine=True) == "22:13:20.042"  # 0.0419999 as a float
+
+
+@pytest.mark.parametrize(
+    ("one", "first", "words"),
+    [
+        (Stretch(State.SYN_RCVD, moment(5), moment(4.9)), True, "not told"),
+        (Stretch(State.SYN_RCVD, moment(5), moment(4.9)), False, "100 ms"),  # after SYN_SENT: both ends at once
+        (Stretch(State.SYN_RCVD, moment(5, Origin.POLL), moment(4.9)), True, "0.1 s"),
+        (Stretch(State.ESTABLISHED, moment(5), moment(5), least=True), True, "not told"),
+        (Stretch(State.ESTABLISHED, moment(5), None, least=True), True, "at least 5 s"),
+        (Stretch(State.ESTABLISHED, moment(5, Origin.POLL, NAN), moment(3)), True, "at least 2 s"),
+        (Stretch(State.ESTABLISHED, moment(5), moment(3, Origin.POLL, NAN)), True, "at most 2 s"),
+        (Stretch(State.ESTABLISHED, moment(5), moment(3, Origin.EVENT)), True, "2.000 s"),
+        (Stretch(State.ESTABLISHED, moment(5), None), True, "5 s"),
+        (Stretch(State.ESTABLISHED, moment(-5), None), True, "0 s"),
+    ],
+)  # fmt: skip
+def test_how_long_a_state_lasted(one: Stretch, first: bool, words: str) -> None:
+    assert lasted(one, NOW, first) == words
+
+
+def test_how_a_moment_is_known() -> None:
+    assert how_known(moment(1, Origin.POLL, 0.25)) == "polled ±0.2 s"
+    assert how_known(moment(1, Origin.POLL, 60)) == "polled ±1 m 00 s"
+    assert how_known(moment(1, Origin.POLL, NAN)) == "polled"
+    assert how_known(moment(1, Origin.EVENT)) == "destroy event"
+    assert how_known(moment(1)) == "trace"
+
+
+# States and incidents ----------------------------------------------------------------------------
+
+
+def test_states_in_a_narrow_column_and_in_a_narrower_one(colours: Palette) -> None:
+    block = states_block(BY_PEER, NOW, "needs root")
+    assert _texts(block.lines(50, colours))[1:3] == [
+        "   E ESTABLISHED 22:10:00.0    ≥ 3 m 08 s  polled",
+        "   C CLOSE_WAIT  22:13:08.0           7 s  ±1.0 s",
+    ]
+    assert _texts(block.lines(30, colours))[1:3] == ["   E ESTABLISHED ≥ 3 m 08 s", "     22:10:00.0 polled"]
+
+
+@pytest.mark.parametrize("width", [30, 48, 50, 60, 80, 99])
+@pytest.mark.parametrize("story", [POLLED, TRACED, RESET, BY_PEER], ids=["polled", "traced", "reset", "by peer"])
+def test_no_line_is_too_wide(story: Story, width: int, colours: Palette) -> None:
+    told = FlowGraph(NOW, 1.0, *[tuple(float(10**9 * at) for at in range(99))] * 6)
+    for block in (
+        states_block(story, NOW, "needs root"),
+        *incident_blocks(replace(story, incidents=INCIDENTS), TraceState(drop_reasons={17: "A_LONG_REASON_" * 4})),
+        *graph_blocks(told, State.ESTABLISHED, live=True, exact=True),
+    ):
+        assert max(cells_of(line) for line in block.lines(width, colours)) <= width
+
+
+def test_incidents_are_counted_and_the_last_ones_told(colours: Palette) -> None:
+    story = Story((), INCIDENTS * 3)
+    (block,) = incident_blocks(story, TraceState())
+    lines = _texts(block.lines(80, colours))
+    assert lines[1] == "   6 retransmissions, 3 segments dropped"
+    assert lines[2] == "   The last 6 of 9:"
+    assert lines[-1] == "   22:13:16.500  dropped         reason 17"
+    assert len(lines) == 9
+    assert len(block.plain()) == 8
+    assert incident_blocks(Story(), TraceState()) == []
+
+
+# Graphs ------------------------------------------------------------------------------------------
+
+
+def test_a_graph_tells_nothing_zero_and_little_apart() -> None:
+    assert graph([NAN, 0, 0.1, 50, 100], 6, 2) == ["     █", "  ▁▁██"]
+    assert graph([NAN, 0.0], 2, 1) == [" ▁"]
+    assert graph([1, 3, 2, 0], 2, 1) == ["█▅"]  # two values a cell: the larger one
+
+
+def test_only_what_is_known_is_drawn() -> None:
+    unknown = (NAN, NAN)
+    told = FlowGraph(NOW, 2.0, unknown, (0.0, 2048.0), unknown, (10.0, 10.0), unknown, (5.0, NAN))
+    blocks = graph_blocks(told, State.ESTABLISHED, live=True)
+    assert [(block.title, block.head, list(block.plain())) for block in blocks] == [
+        ("Throughput", "over 4 s", ["tx: max 2048 B/s, now 2048 B/s, min 0 B/s"]),
+        ("Congestion window", "over 4 s", ["window: now 10"]),
+        ("Queues", "over 4 s", ["send: max 5 B, now –, min 5 B"]),
+    ]
+    ended = graph_blocks(told, State.ESTABLISHED, live=False)
+    assert list(ended[-1].plain()) == ["send: last 5 B"]
+    assert graph_blocks(FlowGraph(NOW, 1.0), State.ESTABLISHED, live=True) == []
+
+
+def test_graphs_are_of_equal_width_with_figures_aligned(colours: Palette) -> None:
+    for block in graph_blocks(wave(), State.ESTABLISHED, live=True):
+        assert {cells_of(line) for line in block.lines(60, colours)[1:]} == {59}
+
+
+# Blocks ------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(20, 400))
+def test_blocks_stay_whole_and_in_order(heights: list[int], width: int) -> None:
+    colours = palette(make_app())
+
+    def block(at: int, height: int) -> Block:
+        return Block(f"b{at}", lambda width, colours: [((f"b{at}", colours.plain),)] * height, lambda: ())
+
+    lines = in_columns([block(*one) for one in enumerate(heights)], width, colours)
+    told = [text for line in lines for text, _ in line]
+    assert [sum(text == f"b{at}" for text in told) for at in range(len(heights))] == [h + 1 for h in heights]
+    assert all(cells_of(line) <= width for line in lines)

@@ -1,0 +1,427 @@
+"""Teardown: what it draws, at both sizes, and the cursor on its tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from textual.pilot import Pilot
+
+from tcpwatch.app import TcpwatchApp
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
+from tcpwatch.model.analyses.stalls import Closed, Path, Stuck, Unread
+from tcpwatch.model.view import Gauge, View
+from tcpwatch.sample import SourceInfo
+from tcpwatch.screens.connections.page import ConnectionsPage
+from tcpwatch.screens.teardown.glossary import WORDS
+from tests.support.busy import HOSTILE
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
+from tests.support.views import Sock, make_rows, make_sample, make_view, sock
+
+KNOBS = {
+    "ip_local_port_range_low": 32_768, "ip_local_port_range_high": 32_867, "tcp_timestamps": 1, "tcp_tw_reuse": 1,
+}  # fmt: skip
+API, DATABASE = "192.0.2.1:443", "10.0.0.7:5432"
+
+
+def calls(ports: Sequence[int], remote: str = API, local: str = "10.0.0.1", **facts: Any) -> list[Sock]:
+    """Connections that we opened."""
+    given = {"role": "client", "process": "app", "pid": 12, **facts}
+    return [sock("ESTAB", f"{local}:{port}", remote, **given) for port in ports]
+
+
+def waits(ports: Sequence[int], remote: str = API, local: str = "10.0.0.1", left_s: float = 0.0) -> list[Sock]:
+    """TIME_WAITs that we opened; they end one second after the other, or all at once."""
+    return [
+        sock("TIME_WAIT", f"{local}:{port}", remote, role="client", timer="timewait", timer_s=left_s or at % 60 + 0.5)
+        for at, port in enumerate(ports)
+    ]
+
+
+def served(count: int, port: int = 80) -> list[Sock]:
+    """TIME_WAITs at a listener's port."""
+    return [
+        sock("TIME_WAIT", f"10.0.0.1:{port}", f"198.51.100.{at % 200}:{2000 + at}", role="server", timer="timewait",
+             timer_s=1.0 + at % 7)
+        for at in range(count)
+    ]  # fmt: skip
+
+
+def left_open(count: int, process: str = "leaky", pid: int = 77, unread: int = 0, age_s: float = 90.0) -> list[Sock]:
+    """CLOSE_WAITs of a process."""
+    return [
+        sock("CLOSE_WAIT", f"10.0.0.1:{8000 + pid}", f"203.0.113.{at}:{pid}", process=process, pid=pid,
+             recv_queue=unread, age_s=age_s, role="server")
+        for at in range(count)
+    ]  # fmt: skip
+
+
+def view_with(*socks: Sock, knobs: dict[str, int] | None = None, **overrides: Any) -> View:
+    """A View with a range of a hundred ephemeral ports, and descriptor limits."""
+    rows = make_rows(socks)
+    sysctls = KNOBS if knobs is None else knobs
+    sample = make_sample(
+        rows, sysctls=sysctls, descriptor_limits={77: 1024, 78: 64}, reserved_ports=((32_867, 32_867),)
+    )
+    facts = {"step": 2, "sample": sample, **overrides}
+    return make_view(*socks, **facts)
+
+
+def ending(**overrides: Any) -> View:
+    """A host where every kind of end can be seen."""
+    socks = [
+        sock("LISTEN", "0.0.0.0:80", process="nginx", pid=1234, send_queue=511),
+        *calls(range(32_768, 32_818)), *waits(range(32_818, 32_850)),
+        *calls(range(32_768, 32_778), DATABASE, process=HOSTILE, pid=13), *waits([32_801], DATABASE, left_s=59.5),
+        *calls([32_768], API, "10.0.0.2"), *calls([32_770], "[2001:db8::7]:80", "[2001:db8::1]"),
+        *served(120), *served(9, 8080),
+        *left_open(20), *left_open(3, unread=1), *left_open(9, HOSTILE, 78, unread=500, age_s=12),
+        *(sock("CLOSE_WAIT", "10.0.0.1:80", f"198.51.100.9:{at}") for at in range(3)),
+        *(sock("FIN_WAIT_2", "10.0.0.1:9000", f"198.51.100.8:{at}", process="proxy", pid=90, age_s=400.0)
+          for at in range(4)),
+        *(sock("FIN_WAIT_2", "10.0.0.1:80", f"198.51.100.7:{at}") for at in range(6)),
+        sock("LAST_ACK", "10.0.0.1:80", "198.51.100.6:1"), sock("FIN_WAIT_1", "10.0.0.1:80", "198.51.100.6:2"),
+        sock("CLOSING", "10.0.0.1:80", "198.51.100.6:3"),
+    ]  # fmt: skip
+    numbered = [replace(one, cookie=at) for at, one in enumerate(socks, 1)]
+    owner = next(one.owner for one in numbered if one.process == "nginx")
+    assert owner is not None
+    facts: dict[str, Any] = {
+        "orphans": Gauge(9, 65_536),
+        "path": Path((Stuck("192.0.2.9:25", 7, 3),), (Closed("198.51.100.5", False, 2, 44.0, 262_144),),
+                     (Unread(owner, 5, 1_300_000),)),
+    }  # fmt: skip
+    view = view_with(*numbered, **{**facts, **overrides})
+    waiting = replace(view.teardown.time_wait, entered_per_s=68.0, left_per_s=51.4)
+    close_wait = (replace(view.teardown.close_wait[0], growing=True), *view.teardown.close_wait[1:])
+    destinations = view.ephemeral.destinations if view.ephemeral else ()
+    trend = (replace(destinations[0], exhausted_in_s=182.0), *destinations[1:]) if destinations else ()
+    return replace(
+        view,
+        teardown=replace(view.teardown, time_wait=waiting, close_wait=close_wait),
+        ephemeral=replace(view.ephemeral, destinations=trend) if view.ephemeral else None,
+    )
+
+
+async def shown(app: TcpwatchApp, pilot: Pilot[None], view: View) -> str:
+    """The screen with this View."""
+    app.show(view)
+    await pilot.press("5")
+    await pilot.pause()
+    return shot(app)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
+async def test_snapshot(size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        check_snapshot(f"teardown_{size[0]}x{size[1]}", await shown(app, pilot, ending()))
+
+
+def lines_of(app: TcpwatchApp) -> list[str]:
+    return ["".join(piece for piece, _ in line) for line in app.screen.focused.lines]  # type: ignore[union-attr]
+
+
+def line_with(app: TcpwatchApp, words: str) -> str:
+    return next(line for line in lines_of(app) if words in line)
+
+
+# What is drawn ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [50, 60, 71, 72, 79, 80, 100, 119, 120, 140, 160, 200, 300])
+async def test_no_line_is_wider_than_the_screen(width: int) -> None:
+    app = make_app()
+    async with app.run_test(size=(width, 60)) as pilot:
+        for key in ("n", "n"):
+            await shown(app, pilot, ending())
+            await pilot.press(key)
+            await pilot.pause()
+            assert all(cell_len(line) <= width for line in lines_of(app))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (20, 5), (30, 12), (49, 60), (130, 4)])
+async def test_the_smallest_screens_break_nothing(size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await shown(app, pilot, ending())
+        await pilot.press("j", "right", "G", "g", "left")
+        app.show(make_view())
+        await pilot.pause()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE, (100, 35), (120, 24), (80, 50)])
+async def test_it_fills_the_screen_and_nothing_moves(size: tuple[int, int]) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        titles = []
+        for view in (make_view(), ending(), view_with(*calls(range(32_768, 32_866), API)), make_view(step=2)):
+            await shown(app, pilot, view)
+            assert len(lines_of(app)) == size[1] - 3
+            titles.append([y for y, line in enumerate(lines_of(app)) if line.startswith(" ── ")])
+        assert all(one == titles[0] for one in titles)
+
+
+async def test_an_empty_host() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        screen = await shown(app, pilot, make_view())
+        assert "ip_local_port_range is not known here." in screen
+        assert "None: every process closes what its peers have closed." in screen
+        assert "Nothing: peers answer and take what they are sent." in screen
+        assert "entered –/s · left –/s" in screen
+        assert cursor(app) == "with", "what stands for no socket is still there, with zeros"
+        await pilot.press("j", "k", "right", "G", "enter")
+        await pilot.pause()
+        assert rows_shown(app) == 0
+
+
+async def test_what_psutil_does_not_tell_is_unknown_and_not_0() -> None:
+    socks = [*calls([32_768]), *waits([32_769]), *left_open(3), *(sock("FIN_WAIT_2", "10.0.0.1:80", "10.0.0.2:9"),)]
+    numbered = [replace(one, cookie=at) for at, one in enumerate(socks, 1)]
+    rows = make_rows(numbered)
+    sample = make_sample(rows, sysctls=KNOBS, source=SourceInfo("psutil", "user"))
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        screen = await shown(app, pilot, make_view(*numbered, sample=sample, orphans=Gauge(None, None)))
+        assert "when they end is not told by this source" in screen
+        assert "Not told by this source." in screen
+        assert line_with(app, "leaky[77]").split()[1:4] == ["–", "–", "–"]
+        assert line_with(app, "without owner").split() == ["without", "owner", *"–––––"]
+        assert line_with(app, API).split()[-2:] == ["–", "–"]
+        assert "not accepted" not in screen
+
+
+async def test_an_exhausted_destination() -> None:
+    app = make_app()
+    view = view_with(*calls(range(32_768, 32_837)), *waits(range(32_837, 32_867)), knobs={**KNOBS, "tcp_tw_reuse": 0})
+    async with app.run_test(size=SMALL) as pilot:
+        await shown(app, pilot, view)
+        (row,) = (line for line in lines_of(app) if line.startswith(f" ▸ {API}"))
+        assert row.split()[2:] == ["█████", "100", "%", "0", "30", "0", "0.5", "s", "now"]
+        assert "99 of 99 ports, most by app[12]" in lines_of(app)[-1]
+
+
+async def test_a_port_that_is_due() -> None:
+    app = make_app()
+    view = view_with(
+        *waits(range(32_768, 32_770), left_s=4.0), sock("TIME_WAIT", "10.0.0.1:32770", API, role="client"),
+        knobs={**KNOBS, "tcp_tw_reuse": 0},
+    )  # fmt: skip
+    async with app.run_test(size=SMALL) as pilot:
+        await shown(app, pilot, view)
+        assert line_with(app, f"▸ {API}").split()[-2:] == ["due", "–"]
+
+
+async def test_programs_that_bind_before_they_connect() -> None:
+    every = [sock for at in range(60) for sock in calls([32_769 + at], f"192.0.2.{at}:80")]
+    view = view_with(
+        *(replace(one, cookie=at) for at, one in enumerate(every, 1)),
+        knobs={**KNOBS, "ip_local_port_range_high": 60_999},
+    )
+    assert view.ephemeral is not None
+    view = replace(view, ephemeral=replace(view.ephemeral, against_parity=0.9))
+    for size, words in ((SMALL, "△ bind() before connect()"), (LARGE, "△ programs bind() before connect(): a port")):
+        app = make_app()
+        async with app.run_test(size=size) as pilot:
+            assert words in await shown(app, pilot, view)
+
+
+async def test_time_waits_that_the_kernel_refuses() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        view = ending(time_wait=Gauge(162, 160), rates={"TCPTimeWaitOverflow": 12.0})
+        assert "162/160 ▲ 12/s closed without" in await shown(app, pilot, view)
+
+
+async def test_when_time_waits_end() -> None:
+    every = [one for left_s in (0.5, 0.6, 9.5, 59.9) for one in waits([32_768 + int(10 * left_s)], left_s=left_s)]
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        await shown(app, pilot, view_with(*(replace(one, cookie=at) for at, one in enumerate(every, 1))))
+        bars = line_with(app, "ends in").removeprefix("   ends in ")
+        assert (bars[0], bars[9], bars[59], bars[60:]) == ("█", "▄", "▄", " 2/s")
+        assert lines_of(app)[4].index("60 s") == len("   ends in ") + 60
+
+
+async def test_sockets_of_processes_that_are_not_seen() -> None:
+    hidden = [
+        sock("CLOSE_WAIT", "10.0.0.1:80", f"10.0.0.2:{at}", inode=7, owner_code=UNKNOWN_PERMISSION) for at in range(4)
+    ]
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        await shown(app, pilot, view_with(*(replace(s, cookie=at) for at, s in enumerate([*hidden, *left_open(2)], 1))))
+        await pilot.press("j")
+        assert line_with(app, "▸").split()[1:6] == ["4", "of", "unknown", "owner", "–"]
+        assert "4 of unknown owner: in a process that may not be looked into (root sees mor…" in lines_of(app)[-1]
+        await pilot.press("enter")
+        await pilot.pause()
+        assert filter_of(app) == "state:close-wait -inode:0 -pid:77"
+        assert rows_shown(app) == 4
+
+
+async def test_exact_numbers() -> None:
+    app = make_app()
+    view = ending(time_wait=Gauge(1_234_567, 2_000_000))
+    async with app.run_test(size=SMALL) as pilot:
+        assert "1.23 M/2.00 M" in await shown(app, pilot, view)
+        await pilot.press("n")
+        await pilot.pause()
+        assert "1,234,567/2,00" in shot(app)
+
+
+async def test_a_hostile_name_is_shown_as_it_is_spelled() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        assert f"{HOSTILE}[78]" in await shown(app, pilot, ending())
+
+
+async def test_help_tells_keys_and_words() -> None:
+    app = make_app()
+    async with app.run_test(size=LARGE) as pilot:
+        await shown(app, pilot, ending())
+        await pilot.press("question_mark")
+        await pilot.pause()
+        screen = shot(app)
+        for words in ("next table", "── Teardown", "server's side"):
+            assert words in screen
+        assert all(word in "".join(lines_of(app)) for word, _ in WORDS)
+
+
+async def test_a_redraw_takes_few_milliseconds() -> None:
+    app = make_app()
+    many = [s for at in range(60) for s in calls(range(32_768, 32_778), f"192.0.2.{at}:80")]
+    views = [view_with(*(replace(s, cookie=at) for at, s in enumerate(many[by:], 1))) for by in (0, 5)]
+    async with app.run_test(size=LARGE) as pilot:
+        await shown(app, pilot, views[0])
+        start = time.thread_time()
+        for at in range(50):
+            app.screen.page.show(views[at % 2])  # type: ignore[attr-defined]
+        assert (time.thread_time() - start) / 50 < 0.02
+
+
+# The cursor -------------------------------------------------------------------------------------
+
+
+def cursor(app: TcpwatchApp) -> str:
+    return line_with(app, "▸").partition("▸")[2].lstrip("↑↓ ").split()[0]
+
+
+def filter_of(app: TcpwatchApp) -> str:
+    return app.screen.query_one(ConnectionsPage).filter.text
+
+
+def rows_shown(app: TcpwatchApp) -> int:
+    return app.screen.query_one(ConnectionsPage).table.arrangement.shown  # type: ignore[union-attr]
+
+
+TO_API = "raddr:192.0.2.1 rport:443 laddr:10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("size", "keys", "filter_text", "count"),
+    [
+        (SMALL, "", TO_API, 82),
+        (SMALL, "j", "raddr:10.0.0.7 rport:5432 laddr:10.0.0.1", 11),
+        (SMALL, "j j", "raddr:192.0.2.1 rport:443 laddr:10.0.0.2", 1),
+        (SMALL, "j j j", "raddr:2001:db8::7 rport:80 laddr:2001:db8::1", 1),
+        (SMALL, "right", "state:close-wait pid:77", 23),
+        (SMALL, "right j", "state:close-wait pid:78", 9),
+        (SMALL, "right down down", "state:close-wait inode:0", 3),
+        (SMALL, "right right", "state:time-wait lport:80", 120),
+        (SMALL, "right right j k j", "state:time-wait lport:8080", 9),
+        (SMALL, "right right right", "state:fin-wait-2 pid:90", 4),
+        (SMALL, "left", "state:fin-wait-1,fin-wait-2,last-ack,closing -inode:0", 4),
+        (SMALL, "G", "state:fin-wait-1,fin-wait-2,last-ack,closing inode:0", 9),
+        (SMALL, "G g", TO_API, 82),
+        (SMALL, "pagedown", "state:close-wait pid:78", 9),
+        (LARGE, "", f"state:time-wait {TO_API}", 32),
+        (LARGE, "right", "state:time-wait lport:80", 120),
+        (LARGE, "right right", TO_API, 82),
+        (LARGE, "left", "state:syn-sent raddr:192.0.2.9 rport:25", 0),
+        (LARGE, "left j", "raddr:198.51.100.5", 2),
+        (LARGE, "G", "pid:1234", 1),
+    ],
+)
+async def test_enter_asks_for_the_sockets_of_the_row(
+    size: tuple[int, int], keys: str, filter_text: str, count: int
+) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await shown(app, pilot, ending())
+        await pilot.press(*keys.split(), "enter")
+        await pilot.pause()
+        assert filter_of(app) == filter_text
+        assert rows_shown(app) == count
+
+
+async def test_the_cursor_stays_on_its_destination_while_ranks_change() -> None:
+    def view(first: int, second: int) -> View:
+        socks = [*calls(range(32_768, 32_768 + first)), *calls(range(32_768, 32_768 + second), DATABASE)]
+        return view_with(*(replace(one, cookie=at) for at, one in enumerate(socks, 1)))
+
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        await shown(app, pilot, view(5, 3))
+        assert cursor(app) == API
+        await shown(app, pilot, view(3, 5))
+        assert cursor(app) == DATABASE, "until somebody moves it the cursor is on the first row"
+        await pilot.press("j")
+        assert cursor(app) == API
+        await shown(app, pilot, view(5, 3))
+        assert cursor(app) == API
+        await shown(app, pilot, view(0, 3))
+        assert cursor(app) == DATABASE
+        await shown(app, pilot, view(0, 0))
+        assert cursor(app) == "with", "no destination is left: the first row that there is"
+
+
+async def test_a_long_table_moves_with_the_cursor() -> None:
+    socks = [s for at in range(9) for s in calls(range(32_768, 32_790 - at), f"192.0.2.{at}:443")]
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        await shown(app, pilot, view_with(*(replace(one, cookie=at) for at, one in enumerate(socks, 1))))
+        assert [line[2] for line in lines_of(app)[7:11]] == [" ", " ", " ", "↓"]
+        await pilot.press(*"jjjjj")
+        assert cursor(app) == "192.0.2.5:443"
+        assert [line.split()[0].lstrip("↑↓▸") for line in lines_of(app)[7:10]] == [
+            f"192.0.2.{at}:443" for at in (2, 3, 4)
+        ]
+        assert [line[1:3] for line in lines_of(app)[7:11]] == [" ↑", "  ", "  ", "▸↓"]
+        await pilot.press(*"jjj")
+        assert lines_of(app)[10][1:3] == "▸ "
+        await pilot.press("g")
+        assert lines_of(app)[7][1:3] == "▸ "
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE, (60, 60)], ids=["80x24", "160x50", "60x60"])
+@pytest.mark.parametrize(
+    ("words", "filter_text"),
+    [("leaky[77]", "state:close-wait pid:77"), ("proxy[90]", "state:fin-wait-2 pid:90"),
+     (":8080", "state:time-wait lport:8080")],
+)  # fmt: skip
+async def test_a_click_moves_the_cursor_and_a_second_one_opens(
+    size: tuple[int, int], words: str, filter_text: str
+) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        screen = await shown(app, pilot, ending())
+        y, line = next((y, line) for y, line in enumerate(screen.splitlines()) if words in line)
+        for _ in range(2):
+            assert app.screen.page.id == "teardown"  # type: ignore[attr-defined]
+            await pilot.click(offset=(line.index(words), y))
+            await pilot.pause()
+        assert filter_of(app) == filter_text
+
+
+async def test_a_click_elsewhere_does_nothing() -> None:
+    app = make_app()
+    async with app.run_test(size=SMALL) as pilot:
+        await shown(app, pilot, ending())
+        for y in (2, 4, 7, 13, 22):
+            await pilot.click(offset=(30, y))
+        assert cursor(app) == API

@@ -1,0 +1,138 @@
+"""Stories, graphs and records of ends by hand, for the tests of the flow screen and its parts."""
+
+from __future__ import annotations
+
+import errno
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.proc.owner_finder import Owner, Process
+from tcpwatch.model.lifecycle.archive import CLOSED, Past
+from tcpwatch.model.lifecycle.ending import Ending
+from tcpwatch.model.lifecycle.history import Moment, Story, Stretch
+from tcpwatch.model.lifecycle.transitions import Origin, Transition, What
+from tcpwatch.model.sockets.flow_graphs import FlowGraph
+from tcpwatch.model.states import State
+from tests.support.views import NOW, Sock, make_table
+
+NAN = math.nan
+
+
+def moment(before_s: float, origin: Origin = Origin.TRACE, slack_s: float | None = None) -> Moment:
+    """So many seconds before NOW; polls are a second apart, unless told."""
+    return Moment(NOW - before_s, origin, (1.0 if origin is Origin.POLL else 0.0) if slack_s is None else slack_s)
+
+
+def chapters(*begins: tuple[State, Moment], end: Moment | None = None, least: bool = False) -> tuple[Stretch, ...]:
+    """Stretches that follow each other; `least`: the first was there before us."""
+    ends = [*(begin for _, begin in begins[1:]), end]
+    return tuple(
+        Stretch(state, begin, until, least and at == 0)
+        for at, ((state, begin), until) in enumerate(zip(begins, ends, strict=True))
+    )
+
+
+POLLED = Story(
+    chapters((State.SYN_RCVD, moment(20, Origin.POLL)), (State.ESTABLISHED, moment(19, Origin.POLL))),
+)
+"""Open; what two polls tell."""
+
+INCIDENTS = (
+    Transition(NOW - 8.75, State.ESTABLISHED, None, Origin.TRACE, what=What.RETRANSMITTED),
+    Transition(NOW - 8.25, State.ESTABLISHED, None, Origin.TRACE, what=What.RETRANSMITTED),
+    Transition(NOW - 3.5, State.ESTABLISHED, None, Origin.TRACE, what=What.DROPPED, reason=17),
+)
+TRACED = Story(
+    chapters(
+        (State.SYN_SENT, moment(63.5)),
+        (State.ESTABLISHED, moment(63.498)),
+        (State.FIN_WAIT_1, moment(1.5)),
+        (State.FIN_WAIT_2, moment(1.375)),
+        (State.TIME_WAIT, moment(1.25)),
+    ),
+    INCIDENTS,
+)
+"""Closed by this end, in TIME_WAIT; all of it traced."""
+
+RESET = Story(
+    chapters(
+        (State.SYN_RCVD, moment(30.000_012)), (State.ESTABLISHED, moment(30.0)), end=moment(2.0),
+    ),
+    (Transition(NOW - 2.0, State.ESTABLISHED, None, Origin.TRACE, what=What.RESET_SENT, reason=2),),
+)  # fmt: skip
+"""Accepted, and reset by this end; all of it traced."""
+
+UNREACHABLE = Story(
+    chapters((State.SYN_SENT, moment(4.0)), end=moment(2.5)),
+    (
+        Transition(NOW - 3.0, State.SYN_SENT, State.SYN_SENT, Origin.TRACE, what=What.RETRANSMITTED),
+        Transition(NOW - 2.5, None, None, Origin.TRACE, what=What.ERROR, reason=errno.EHOSTUNREACH),
+    ),
+)
+"""An ICMP error answered the second SYN; all of it traced."""
+
+BY_PEER = Story(
+    chapters(
+        (State.ESTABLISHED, moment(200, Origin.POLL, NAN)),
+        (State.CLOSE_WAIT, moment(12, Origin.POLL)),
+        (State.LAST_ACK, moment(5, Origin.POLL)),
+        end=moment(4.25, Origin.EVENT),
+        least=True,
+    )
+)
+"""Closed by the peer; polled, and its end told by an event."""
+
+
+def wave(slots: int = 90) -> FlowGraph:
+    """A flow that was watched for so many seconds, with a gap after the first third."""
+    at = range(slots)
+    gap = range(slots // 3, slots // 3 + slots // 12)
+
+    def told(value: Any) -> tuple[float, ...]:
+        return tuple(NAN if i in gap else float(value(i)) for i in at)
+
+    return FlowGraph(
+        NOW - slots,
+        1.0,
+        rx_bytes_per_s=told(lambda i: max(0, 90_000 * math.sin(i / 9) + 20_000 * (i % 3))),
+        tx_bytes_per_s=told(lambda i: 1_250_000 if 40 < i < 60 else 0),
+        rtt_us=told(lambda i: 20_000 + 250 * (i % 17) + (60_000 if i > 70 else 0)),
+        cwnd=told(lambda i: 10 + i % 30),
+        recv_queue=told(lambda i: 0),
+        send_queue=told(lambda i: 4096 * (i % 7)),
+    )
+
+
+def closed(
+    flow: Sock, ending: Ending, state: State, info: dict[str, int] | None = None, **given: Any
+) -> NDArray[np.void]:
+    """The record, one row of it, of a flow that ended 2 s before NOW and began 30 s before."""
+    record = np.zeros(1, CLOSED)
+    facts = {
+        "cookie": flow.cookie, "begin": NOW - 30, "end": NOW - 2, "owner": 0 if flow.owner else flow.owner_code,
+        "role": flow.role, "closer": flow.closer, "state": state, "ending": ending, "origin": Origin.EVENT,
+        "seen": True, "row": make_table([replace(flow, interface="")])[0],
+    }  # fmt: skip
+    if info is not None:
+        facts["told"] = uapi.TCP_INFO.itemsize
+        for name, value in info.items():
+            record["info"][f"tcpi_{name}"] = value
+    for name, value in {**facts, **given}.items():
+        record[name] = value
+    return record
+
+
+def past(*records: NDArray[np.void], owners: tuple[Owner, ...] = ()) -> Past:
+    """These, oldest first."""
+    return Past(closed=records, owners=owners)
+
+
+OWNER = Owner((Process(12, "nginx", "/usr/sbin/nginx", 33, "www-data", NOW - 3600),))
+__all__ = [
+    "BY_PEER", "INCIDENTS", "NAN", "OWNER", "POLLED", "RESET", "TRACED", "chapters", "closed", "moment", "past", "wave",
+]  # fmt: skip

@@ -1,0 +1,150 @@
+"""A made-up host: flows that live as the kernel's do, and what polls, destroy events and the trace tell of them.
+
+Times are seconds from 0. The truth is known, so that what the model makes of the telling can be held against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.netlink.destroyed_sockets import Destroyed
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, Kind, Traced
+from tcpwatch.model.states import State
+from tcpwatch.sample import Sample
+from tests.support.views import NOW, Sock, make_rows, make_sample, make_table, sock
+
+S = State
+PATHS: dict[str, tuple[State, ...]] = {
+    "a client that closes": (S.SYN_SENT, S.ESTABLISHED, S.FIN_WAIT_1, S.FIN_WAIT_2, S.TIME_WAIT),
+    "a client that is left": (S.SYN_SENT, S.ESTABLISHED, S.CLOSE_WAIT, S.LAST_ACK),
+    "a server that closes": (S.SYN_RCVD, S.ESTABLISHED, S.FIN_WAIT_1, S.FIN_WAIT_2, S.TIME_WAIT),
+    "a server that is left": (S.SYN_RCVD, S.ESTABLISHED, S.CLOSE_WAIT, S.LAST_ACK),
+    "both at once": (S.SYN_SENT, S.ESTABLISHED, S.FIN_WAIT_1, S.CLOSING, S.TIME_WAIT),
+    "a reset": (S.SYN_SENT, S.ESTABLISHED),
+}
+SOCKET = 0xFFFF_8880_0000_0000
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One flow."""
+
+    cookie: int
+    path: str
+    times: tuple[float, ...]
+    """When each state began, and when the last one ended."""
+    held_s: float = 0.0
+    """So long an application holds the socket after TCP has done with it."""
+    foreign: bool = False
+    """It lives in another namespace: only the trace tells of it."""
+    address: int = 0
+    """Of its socket in the kernel; 0: one of its own."""
+    polls: tuple[float, ...] = ()
+    """When somebody asks for all cookies: a TIME_WAIT that nobody had asked for before gets another one."""
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        return PATHS[self.path]
+
+    @property
+    def full_end(self) -> float:
+        """When the full socket went to CLOSE."""
+        return self.times[-2] if self.states[-1] is S.TIME_WAIT else self.times[-1]
+
+    @property
+    def cookie_in_the_end(self) -> int:
+        """Of its last socket, as a poll tells it."""
+        asked = any(self.times[0] <= poll < self.full_end for poll in self.polls)
+        return self.cookie if asked or self.states[-1] is not S.TIME_WAIT else self.cookie + 1_000_000
+
+    @property
+    def server(self) -> bool:
+        return self.states[0] is S.SYN_RCVD
+
+    def state(self, time: float) -> State | None:
+        """In the table at this time."""
+        if self.foreign:
+            return None
+        for state, begin, end in zip(self.states, self.times, self.times[1:], strict=False):
+            if begin <= time < end:
+                return state
+        return None
+
+    def sock(self, state: State, time: float = 0.0) -> Sock:
+        small = state is S.TIME_WAIT or (state is S.SYN_RCVD and self.server)
+        port = 80 if self.server else 10_000 + self.cookie % 50_000
+        far = 10_000 + self.cookie % 50_000 if self.server else 443
+        cookie = self.cookie_in_the_end if state is S.TIME_WAIT else self.cookie
+        left_s = 60.0 - (time - self.times[-2]) if state is S.TIME_WAIT else 0.0
+        ends = f"10.0.0.1:{port}", f"10.0.0.2:{far}"
+        return sock(state, *ends, cookie=cookie, inode=0 if small else 7, timer="timewait", timer_s=left_s)
+
+
+LISTENER = sock("LISTEN", "0.0.0.0:80", cookie=1, inode=5, process="httpd", pid=12)
+
+
+def traced(lives: Sequence[Life], begin: float, end: float) -> Traced:
+    """What the trace tells between two times."""
+    events = [one for life in lives for one in _events(life) if begin <= one[0] < end]
+    events.sort(key=lambda one: one[0])
+    table = np.zeros(len(events), TRACE_EVENT)
+    for row, (time, kind, life, old, new) in zip(table, events, strict=True):
+        ends = make_table([life.sock(S.ESTABLISHED)])[0]
+        row["time"], row["kind"], row["old"], row["new"] = 1000.0 + time, kind, old, new
+        row["socket"], row["family"] = life.address or SOCKET + 64 * life.cookie, uapi.AF_INET
+        row["src"], row["dst"] = ends["idiag_src"], ends["idiag_dst"]
+        row["sport"], row["dport"] = 0 if (old, new) == (7, 2) else ends["idiag_sport"], ends["idiag_dport"]
+        row["cookie"] = life.cookie if kind == Kind.DESTROYED else 0
+    return Traced(table)
+
+
+def _events(life: Life) -> list[tuple[float, Kind, Life, int, int]]:
+    told: list[tuple[float, Kind, Life, int, int]] = []
+    old, states = (S.LISTEN if life.server else S.CLOSED), list(zip(life.states, life.times, strict=False))
+    for place, (state, time) in enumerate(states):
+        if state is S.TIME_WAIT:
+            break
+        if state is S.SYN_RCVD:  # a request socket: the trace tells of it at the last ACK
+            time = states[place + 1][1]
+        told.append((time, Kind.STATE, life, old, state))
+        old = state
+    if life.path == "a reset":
+        told.append((life.full_end, Kind.RESET_RECEIVED, life, old, old))
+    told.append((life.full_end, Kind.STATE, life, old, S.CLOSED))
+    told.append((life.full_end + life.held_s, Kind.DESTROYED, life, 0, 0))
+    return told
+
+
+def destroyed(lives: Sequence[Life], begin: float, end: float) -> Destroyed:
+    """What the destroy events tell between two times; they come 2 ms late."""
+    gone = sorted(
+        (life.full_end + life.held_s + 0.002, life.cookie, life)
+        for life in lives
+        if not life.foreign and begin <= life.full_end + life.held_s + 0.002 < end
+    )
+    table = make_table([life.sock(S.CLOSED) for _, _, life in gone]).copy()
+    infos = np.zeros(len(gone), uapi.TCP_INFO)
+    infos["tcpi_bytes_sent"] = 100
+    fins = np.array([life.path != "a reset" for _, _, life in gone], np.int64)
+    client = np.array([not life.server for _, _, life in gone], np.int64)
+    infos["tcpi_bytes_acked"] = 100 + fins + client
+    infos["tcpi_bytes_received"] = fins  # the peer's FIN counts too
+    when = 1000.0 + np.array([time for time, *_ in gone], np.float64)
+    return Destroyed(table, infos, when, uapi.TCP_INFO.itemsize)
+
+
+def sample(lives: Sequence[Life], time: float, before: float, trace: bool = True, events: bool = True) -> Sample:
+    """A poll at this time, with what was told since the one before."""
+    rows = [LISTENER]
+    rows += [life.sock(state, time) for life in lives if (state := life.state(time)) is not None]
+    made = make_sample(make_rows(rows, time=NOW + time))
+    return replace(
+        made,
+        begun=1000.0 + time,
+        destroyed=destroyed(lives, before, time) if events else None,
+        traced=traced(lives, before, time) if trace else None,
+    )

@@ -1,0 +1,23 @@
+"""tcp_info of flows for tests, from readable specs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.sample import Infos
+
+TOLD = uapi.TCP_INFO.itemsize
+
+
+def make_infos(flows: Mapping[int, Mapping[str, int]], when: float = 1000.0, told: int = TOLD) -> Infos:
+    """Cookie → fields of uapi.FLOW_INFO without `tcpi_`, 0 unless told; all of them at the same moment."""
+    figures = np.zeros(len(flows), uapi.FLOW_INFO)
+    for row, cookie in zip(figures, sorted(flows), strict=True):
+        row["idiag_cookie"] = cookie
+        for name, value in flows[cookie].items():
+            row[f"tcpi_{name}"] = value
+    cookie_column = np.ascontiguousarray(figures["idiag_cookie"])
+    return Infos(cookie_column, figures, np.full(len(flows), when), told)

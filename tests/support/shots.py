@@ -1,0 +1,72 @@
+"""What is on the screen, as plain text, and snapshots of it that a person can review.
+
+    TCPWATCH_SNAPSHOTS=write python -m pytest tests/ui
+
+writes them anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.app import App
+from textual.pilot import Pilot
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tcpwatch.app import TcpwatchApp
+from tests.support.views import NOW
+
+_FOLDER = Path(__file__).parents[1] / "screens" / "snapshots"
+SMALL, LARGE = (80, 24), (160, 50)
+
+
+def clock() -> float:
+    """0.4 s after the first sample of `tests.support.views`."""
+    return 1000.4
+
+
+def make_app(**given: Any) -> TcpwatchApp:
+    """The app without a monitor, with a clock that stands still."""
+    return TcpwatchApp(**{"theme": "textual-dark", "clock": clock, **given})
+
+
+def shot(app: App[Any]) -> str:
+    """The lines on the screen, without the blanks at their ends."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join(strip.text.rstrip() for strip in strips) + "\n"
+
+
+def check_snapshot(name: str, text: str) -> None:
+    """Compare with the snapshot of that name."""
+    path = _FOLDER / f"{name}.txt"
+    if os.environ.get("TCPWATCH_SNAPSHOTS") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+async def until(pilot: Pilot[Any], holds: Callable[[], bool]) -> None:
+    """Let the app work until this holds; pytest's timeout is the end of patience."""
+    while not holds():
+        await pilot.pause(0.01)
+
+
+def painted_lines(widget: Widget, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lines of this widget that are asked for from now on, one after the other."""
+    asked: list[int] = []
+    render = widget.render_line
+
+    def render_line(y: int) -> Strip:
+        asked.append(y)
+        return render(y)
+
+    monkeypatch.setattr(widget, "render_line", render_line)
+    return asked
+
+
+__all__ = ["LARGE", "NOW", "SMALL", "check_snapshot", "make_app", "painted_lines", "shot", "until"]

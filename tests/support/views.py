@@ -1,0 +1,285 @@
+"""Views for tests, built from readable specs: no kernel, no clock, no poller.
+
+    view = make_view(sock("ESTAB", "10.0.0.1:80", "10.0.0.2:4000", process="nginx", pid=12, recv_queue=5))
+
+Cookies count from 1 in the order of the specs, unless they are given.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.config.thresholds import DEFAULT
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner, Process
+from tcpwatch.model.analyses.ephemeral_ports import ephemeral
+from tcpwatch.model.analyses.stalls import PathSteps
+from tcpwatch.model.analyses.teardown import Ages, TeardownSteps
+from tcpwatch.model.listeners.queue_analysis import Queues
+from tcpwatch.model.sockets import join
+from tcpwatch.model.sockets.rows import Mark, Rows
+from tcpwatch.model.states import LIFE_ORDER, Closer, Role, State
+from tcpwatch.model.view import FlowDetail, Gauge, Pace, RateTrend, Trend, View
+from tcpwatch.sample import Completeness, Sample, SourceInfo
+from tcpwatch.units.printable import printable
+
+NOW = 1_700_000_000.0
+"""Unix seconds of every view's sample, unless told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sock:
+    """One socket's spec; see `sock`."""
+
+    state: State
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    process: str | None
+    pid: int
+    command: str
+    also: tuple[tuple[int, str], ...]
+    owner_code: int
+    uid: int
+    user: str | None
+    recv_queue: int
+    send_queue: int
+    timer: str
+    timer_s: float
+    retransmits: int
+    role: Role
+    closer: Closer
+    mark: Mark
+    age_s: float
+    state_age_s: float | None
+    born: bool
+    cookie: int | None
+    inode: int | None
+    interface: str
+    cgroup_id: int | None
+    shutdown: int | None
+    mapped: bool
+    v6only: bool
+
+    @property
+    def owner(self) -> Owner | None:
+        """The processes that hold it, lowest pid first."""
+        if self.process is None:
+            return None
+        user = self.user or str(self.uid)
+        first = Process(self.pid, printable(self.process), printable(self.command), self.uid, user, NOW - 3600)
+        others = [Process(pid, name, name, self.uid, user, NOW - 3600) for pid, name in self.also]
+        return Owner((first, *others))
+
+
+def sock(
+    state: str | State,
+    local: str,
+    remote: str = "0.0.0.0:0",
+    *,
+    process: str | None = None,
+    pid: int = 0,
+    command: str = "",
+    also: Sequence[tuple[int, str]] = (),
+    owner_code: int = UNKNOWN_NO_PROCESS,
+    uid: int = 0,
+    user: str | None = "root",
+    recv_queue: int = 0,
+    send_queue: int = 0,
+    timer: str = "",
+    timer_s: float = 0.0,
+    retransmits: int = 0,
+    role: str = "unknown",
+    closer: str = "unknown",
+    mark: str = "none",
+    age_s: float = 0.0,
+    state_age_s: float | None = None,
+    born: bool = True,
+    cookie: int | None = None,
+    inode: int | None = None,
+    interface: str = "",
+    cgroup_id: int | None = None,
+    shutdown: int | None = None,
+    mapped: bool = False,
+    v6only: bool = False,
+) -> Sock:
+    """A socket: endpoints as `10.0.0.1:80` or `[::1]:80`; `also` are further (pid, name) that hold it.
+
+    Names are made printable, as they are where they enter the program. `owner_code` is the reason where no `process`
+    is given; without one the inode is 0, unless told. `mapped` stores IPv4 as IPv4-mapped IPv6.
+    """
+    return Sock(
+        state if isinstance(state, State) else State.parse(state), _endpoint(local), _endpoint(remote),
+        process, pid, command, tuple(also), owner_code, uid, user, recv_queue, send_queue, timer, timer_s,
+        retransmits, Role[role.upper()], Closer[closer.upper()], Mark[mark.upper()], age_s, state_age_s,
+        born, cookie, inode, interface, cgroup_id, shutdown, mapped, v6only,
+    )  # fmt: skip
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def make_rows(socks: Sequence[Sock], *, time: float = NOW, first_cookie: int = 1) -> Rows:
+    """Rows of these sockets, sorted by cookie, each cookie once."""
+    numbered = [s if s.cookie is not None else replace(s, cookie=first_cookie + i) for i, s in enumerate(socks)]
+    numbered.sort(key=lambda s: s.cookie or 0)
+    assert len({s.cookie for s in numbered}) == len(numbered), "a cookie came twice"
+    owners = list(dict.fromkeys(s.owner for s in numbered if s.owner is not None))
+    names = list(dict.fromkeys(s.interface for s in numbered if s.interface))
+    codes = [owners.index(s.owner) if s.owner is not None else s.owner_code for s in numbered]
+    since = [s.age_s if s.state_age_s is None else s.state_age_s for s in numbered]
+    table = make_table(numbered, names)
+    return Rows(
+        time=time,
+        table=table,
+        cookie=_frozen(table["idiag_cookie"], np.uint64),
+        state=_frozen(table["idiag_state"], np.uint8),
+        first_seen=_frozen([time - s.age_s for s in numbered], np.float64),
+        since=_frozen([time - s for s in since], np.float64),
+        born=_frozen([s.born for s in numbered], np.bool_),
+        role=_frozen([s.role for s in numbered], np.uint8),
+        closer=_frozen([s.closer for s in numbered], np.uint8),
+        mark=_frozen([s.mark for s in numbered], np.uint8),
+        owner=_frozen(codes, np.int32),
+        owners=owners,
+        users={s.uid: s.user for s in numbered if s.user is not None},
+        interfaces=dict(enumerate(names, 1)),
+    )
+
+
+def make_table(socks: Sequence[Sock], interfaces: Sequence[str] = ()) -> NDArray[np.void]:
+    """The kernel's table of these sockets, in their order."""
+    table = np.zeros(len(socks), uapi.SOCKET)
+    for row, s in zip(table, socks, strict=True):
+        row["idiag_cookie"], row["idiag_state"] = s.cookie or 0, s.state
+        row["idiag_family"], row["idiag_src"] = _address(s.local[0], s.mapped)
+        remote_family, row["idiag_dst"] = _address(s.remote[0], s.mapped)
+        assert remote_family == row["idiag_family"] or s.remote[0] == "0.0.0.0", f"two families: {s}"
+        row["idiag_sport"], row["idiag_dport"] = s.local[1], s.remote[1]
+        row["idiag_rqueue"], row["idiag_wqueue"] = s.recv_queue, s.send_queue
+        row["idiag_timer"] = uapi.TIMER_NAMES.index(s.timer)
+        row["idiag_expires"], row["idiag_retrans"] = round(s.timer_s * 1000), s.retransmits
+        row["idiag_uid"], row["idiag_inode"] = s.uid, _inode(s)
+        row["idiag_if"] = interfaces.index(s.interface) + 1 if s.interface else 0
+        row["cgroup_id"], row["shutdown"] = s.cgroup_id or 0, s.shutdown or 0
+        has_cgroup, has_shutdown = s.cgroup_id is not None, s.shutdown is not None
+        row["has"] = uapi.HAS_CGROUP_ID * has_cgroup | uapi.HAS_SHUTDOWN * has_shutdown | uapi.IS_V6ONLY * s.v6only
+    table.flags.writeable = False
+    return table
+
+
+def _inode(s: Sock) -> int:
+    """A socket that a process holds has an inode, and one of its own."""
+    if s.inode is not None:
+        return s.inode
+    return 100_000 + ((s.cookie or 0) & 0xFFFF) if s.process is not None else 0
+
+
+def _address(text: str, mapped: bool) -> tuple[int, NDArray[np.uint8]]:
+    address = ipaddress.ip_address(text)
+    if address.version == 4 and mapped:
+        address = ipaddress.ip_address(f"::ffff:{address}")
+    raw = address.packed.ljust(16, b"\0")
+    return (uapi.AF_INET if address.version == 4 else uapi.AF_INET6), np.frombuffer(raw, np.uint8)
+
+
+def _frozen(values: Any, dtype: Any) -> NDArray[Any]:
+    array = np.array(values, dtype)
+    array.flags.writeable = False
+    return array
+
+
+def make_sample(rows: Rows, **overrides: Any) -> Sample:
+    """The sample that these rows came from; root, complete, no counters, unless told."""
+    facts: dict[str, Any] = {
+        "time": rows.time,
+        "monotonic": rows.time - NOW + 1000.0,
+        "host": "web-1",
+        "source": SourceInfo("sock_diag", "root"),
+        "completeness": Completeness(),
+        "table": rows.table,
+        "cookie": rows.cookie,
+        "state": rows.state,
+        "inode": np.ascontiguousarray(rows.table["idiag_inode"]),
+        "local_port": rows.table["idiag_sport"].astype(np.uint16),
+        "family": np.ascontiguousarray(rows.table["idiag_family"]),
+        "owner": rows.owner,
+        "owners": rows.owners,
+        "drops": {},
+        "peaks": {},
+        "counters": {},
+        "sysctls": {},
+        "users": rows.users,
+        "interfaces": rows.interfaces,
+    }
+    return Sample(**{**facts, **overrides})
+
+
+def make_view(
+    *socks: Sock,
+    step: int = 1,
+    closed: Sequence[Sock] = (),
+    details: Mapping[int, FlowDetail] | None = None,
+    **overrides: Any,
+) -> View:
+    """A View of these sockets; `closed` ended since the step before. Any field of View may be overridden.
+
+    Counts, listeners and half_open follow from the sockets; time moves on by one second a step.
+    """
+    time = NOW + step - 1
+    rows = make_rows(socks, time=time)
+    gone = [replace(s, mark=Mark.CLOSED) for s in closed]
+    return view_of(rows, make_rows(gone, time=time, first_cookie=len(socks) + 1), step, details, **overrides)
+
+
+def view_of(
+    rows: Rows,
+    closed: Rows,
+    step: int = 1,
+    details: Mapping[int, FlowDetail] | None = None,
+    **overrides: Any,
+) -> View:
+    """A View of these rows, for tables too big for specs."""
+    numbers = np.bincount(rows.state, minlength=16).tolist()
+    counts = {state: numbers[state] for state in LIFE_ORDER}
+    sample = overrides.get("sample") or make_sample(rows)
+    joined = join.first(sample)
+    queues = Queues(DEFAULT.syn_queue_share).step(replace(joined, rows=rows), sample, None, {})
+    facts: dict[str, Any] = {
+        "step": step,
+        "sample": sample,
+        "rows": rows,
+        "closed": closed,
+        "opened": int(np.count_nonzero(rows.mark == Mark.NEW)),
+        "ended": len(closed),
+        "elapsed_s": 1.0 if step > 1 else None,
+        "counts": counts,
+        "count_rates": dict.fromkeys(LIFE_ORDER, 0.0) if step > 1 else {},
+        "rates": {},
+        "trend": Trend(2.0, {state: (float(counts[state]),) for state in LIFE_ORDER}),
+        "listeners": queues.listeners,
+        "queue_trend": queues.trend,
+        "half_open": queues.half_open,
+        "crowded": queues.crowded,
+        "stray": queues.traffic.stray,
+        "arrivals_per_s": None if step == 1 else 0.0,
+        "rate_trend": RateTrend(1.0, {}),
+        "time_wait": Gauge(counts[State.TIME_WAIT], 131_072),
+        "orphans": Gauge(0, 65_536),
+        "memory_pages": Gauge(12, 190_000),
+        "ports": Gauge(0, 28_232),
+        "ephemeral": ephemeral(rows, sample),
+        "teardown": TeardownSteps(Ages(60.0, 300.0)).step(rows, sample, {}),
+        "path": PathSteps(2).step(rows, sample, {}),
+        "details": details or {},
+        "focus": None,
+        "pace": Pace(0.012, 0.011, 1.0, 1.0),
+    }
+    return View(**{**facts, **overrides})

@@ -1,0 +1,162 @@
+"""Numbers, durations and addresses for people."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcpwatch.units import text
+
+
+@pytest.mark.parametrize(
+    ("number", "shown", "exact"),
+    [
+        (None, "–", "–"),
+        (0, "0", "0"),
+        (8212, "8,212", "8,212"),
+        (999_999, "999,999", "999,999"),
+        (1_234_567, "1.23 M", "1,234,567"),
+        (12_345_678, "12.3 M", "12,345,678"),
+        (999_999_999, "1.00 G", "999,999,999"),
+        (4_200_000_000_000, "4.20 T", "4,200,000,000,000"),
+        (7 * 10**15, "7000 T", "7,000,000,000,000,000"),
+        (-2_000_000, "-2.00 M", "-2,000,000"),
+    ],
+)
+def test_count(number: float | None, shown: str, exact: str) -> None:
+    assert (text.count(number), text.count(number, exact=True)) == (shown, exact)
+
+
+@pytest.mark.parametrize(
+    ("number", "shown", "exact"),
+    [
+        (None, "–", "–"),
+        (512, "512", "512"),
+        (99_999, "99999", "99999"),
+        (100_000, "97.7 k", "100000"),
+        (1 << 20, "1.00 M", "1048576"),
+        ((1 << 20) - 1, "1.00 M", "1048575"),
+        (3 << 40, "3.00 T", str(3 << 40)),
+    ],
+)
+def test_size(number: float | None, shown: str, exact: str) -> None:
+    assert (text.size(number), text.size(number, exact=True)) == (shown, exact)
+
+
+@pytest.mark.parametrize(
+    ("per_second", "plain", "signed"),
+    [
+        (None, "–", "–"),
+        (float("nan"), "–", "–"),
+        (0, "0", "0"),
+        (0.04, "0", "0"),
+        (-0.2, "-0.2", "-0.2"),
+        (0.2, "0.2", "+0.2"),
+        (3.0, "3", "+3"),
+        (38.4, "38", "+38"),
+        (1200, "1,200", "+1,200"),
+        (-1200, "-1,200", "-1,200"),
+        (2.5e6, "2.50 M", "+2.50 M"),
+    ],
+)
+def test_rate(per_second: float | None, plain: str, signed: str) -> None:
+    assert (text.rate(per_second), text.rate(per_second, signed=True)) == (plain, signed)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "shown"),
+    [
+        (None, 1, "–"),
+        (1, None, "–"),
+        (1, 0, "–"),
+        (0, 9, "0 %"),
+        (0.62, 1, "62 %"),
+        (12, 1000, "1.2 %"),
+        (2, 10_000, "0.02 %"),
+        (3, 2, "150 %"),
+    ],
+)
+def test_share(part: float | None, whole: float | None, shown: str) -> None:
+    assert text.share(part, whole) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "–"),
+        (0, "0 s"),
+        (0.2, "0.2 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 m 00 s"),
+        (182, "3 m 02 s"),
+        (3599.7, "1 h 00 m"),
+        (7500, "2 h 05 m"),
+        (86_399, "23 h 59 m"),
+        (86_400, "1 d 00 h"),
+        (4 * 86_400 + 3 * 3600 + 59, "4 d 03 h"),
+    ],
+)
+def test_duration(seconds: float | None, shown: str) -> None:
+    assert text.duration(seconds) == shown
+
+
+@given(st.floats(0, 1e9), st.floats(0, 1e9))
+def test_a_longer_duration_is_never_shown_shorter(one: float, other: float) -> None:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+    def read(shown: str) -> float:
+        words = shown.split()
+        return sum(float(number) * units[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+
+    short, long = sorted((one, other))
+    assert read(text.duration(short)) <= read(text.duration(long))
+
+
+@given(st.ip_addresses())
+def test_addresses_are_those_of_the_standard_library(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    shown = text.address(address.packed.ljust(16, b"\0"), family)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    assert ipaddress.ip_address(shown) == (mapped or address)
+
+
+def test_mapped_addresses_are_shown_as_ipv4() -> None:
+    assert text.address(ipaddress.ip_address("::ffff:192.0.2.1").packed, socket.AF_INET6) == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "shown"),
+    [("192.0.2.1", 80, "192.0.2.1:80"), ("2001:db8::1", "http", "[2001:db8::1]:http"), ("*", "*", "*:*")],
+)
+def test_endpoint(host: str, port: str | int, shown: str) -> None:
+    assert text.endpoint(host, port) == shown
+
+
+def test_a_port_without_a_name_is_a_number() -> None:
+    assert text.service(80) in ("http", "80")  # 80 where there is no services(5)
+    assert text.service(0) == "0"
+    for port in (22, 443, 1):
+        try:
+            assert text.service(port) == socket.getservbyport(port, "tcp")
+        except OSError:
+            assert text.service(port) == str(port)
+
+
+@given(st.text(max_size=30), st.integers(0, 40))
+def test_shortened_keeps_both_ends(whole: str, width: int) -> None:
+    short = text.shortened(whole, width)
+    assert len(short) <= width
+    if len(whole) <= width:
+        assert short == whole
+    elif width >= 3:
+        left, _, right = short.partition("…") if "…" not in whole else (short[:1], "", short[-1:])
+        assert whole.startswith(left)
+        assert whole.endswith(right)
+        assert left
+        assert right
