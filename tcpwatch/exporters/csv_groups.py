@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Collection, Iterator, Sequence
 
-from tcpwatch.screens.connections.group_columns import GroupRow
+from tcpwatch.model.query.groups import GroupRow
 
 Value = str | int | float
 

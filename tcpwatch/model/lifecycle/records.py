@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.arrays.lookup import NOWHERE, places
+from tcpwatch.kernel.netlink.tcp_info import info_fields
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
 from tcpwatch.model.lifecycle.archive import CLOSED
 from tcpwatch.model.lifecycle.classify import Evidence, judged
@@ -127,6 +128,12 @@ def improved(
     judgement = judged(evidence, {name: number for number, name in reasons.items()})
     better["ending"] = np.where(judgement != Ending.UNKNOWN, judgement, better["ending"])
     return better
+
+
+def tcp_info_of(record: np.void) -> dict[str, int] | None:
+    """Return the last tcp_info of one archive.CLOSED record, or None where its destroy event had none."""
+    told = int(record["told"])
+    return info_fields(record["info"].tobytes()[:told]) if told else None
 
 
 def _fill_rows(found: NDArray[np.void], ended: _Ended) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,26 @@ def groups_of(rows: Rows, by: By) -> Grouped:
         for at in np.argsort(-size, kind="stable")[:TOP].tolist()
     ]
     return Grouped(by, tuple(sorted(told, key=lambda one: (-one.sockets, one.name))), len(found), len(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """A group as a row of the table."""
+
+    by: By
+    group: Group
+    share: float
+    """Of the sockets that were grouped."""
+
+    @property
+    def identity(self) -> Hashable:
+        """What stays the same of it while its figures move: a process may rename itself, and is the same pid."""
+        return self.by, self.group.filter or self.group.name
+
+
+def rows_of(grouped: Grouped) -> list[GroupRow]:
+    """One each, in the same order."""
+    return [GroupRow(grouped.by, one, one.sockets / grouped.sockets) for one in grouped.groups]
 
 
 def _known(value: float) -> float | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Hashable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import cache
 
 from rich.cells import cell_len
 
-from tcpwatch.model.query.groups import By, Group, Grouped
+from tcpwatch.model.query.groups import By, Group, GroupRow
 from tcpwatch.model.states import LIFE_ORDER, State
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
@@ -19,26 +19,6 @@ from tcpwatch.widgets.table.record_columns import Look, RecordColumn
 _FIGURE = 6
 """Cells for `0.02 %`, so that the bars beside the shares begin in one line."""
 _NO_BAR_BELOW = 3
-
-
-@dataclass(frozen=True, slots=True)
-class GroupRow:
-    """A group as a row of the table."""
-
-    by: By
-    group: Group
-    share: float
-    """Of the sockets that were grouped."""
-
-    @property
-    def identity(self) -> Hashable:
-        """What stays the same of it while its figures move: a process may rename itself, and is the same pid."""
-        return self.by, self.group.filter or self.group.name
-
-
-def rows_of(grouped: Grouped) -> list[GroupRow]:
-    """One each, in the same order."""
-    return [GroupRow(grouped.by, one, one.sockets / grouped.sockets) for one in grouped.groups]
 
 
 def _name(row: GroupRow, look: Look) -> Line:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 
-from tcpwatch.model.query.groups import By, Grouped
-from tcpwatch.screens.connections.group_columns import SOCKETS, GroupRow, columns_for, rows_of
+from tcpwatch.model.query.groups import By, Grouped, GroupRow, rows_of
+from tcpwatch.screens.connections.group_columns import SOCKETS, columns_for
 from tcpwatch.widgets.table.record_table import RecordTable
 
 

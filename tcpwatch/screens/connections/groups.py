@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from tcpwatch.model.query.groups import By, Group
-from tcpwatch.screens.connections.group_columns import ALL, GroupRow
+from tcpwatch.model.query.groups import By, Group, GroupRow
+from tcpwatch.screens.connections.group_columns import ALL
 from tcpwatch.screens.shared.arranger import Grouping
 from tcpwatch.units.printable import printable
 from tcpwatch.units.text import count

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tcpwatch.kernel.netlink.tcp_info import info_fields
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
 from tcpwatch.model.columns.columns import BY_KEY, untold
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import Moment, Story, Stretch
+from tcpwatch.model.lifecycle.records import tcp_info_of
 from tcpwatch.model.lifecycle.trace_stats import TraceState
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
@@ -143,10 +143,9 @@ def _row_of(record: np.void, view: View) -> Rows:
 def _recorded(facts: Facts, record: np.void) -> Facts:
     """What the record of its end adds: how it ended, and the tcp_info that it took along."""
     facts = replace(facts, ending=Ending(int(record["ending"])), asked=True)
-    told = int(record["told"])
-    if not told or (facts.info_time or 0.0) > float(record["end"]):
+    info = tcp_info_of(record)
+    if info is None or (facts.info_time or 0.0) > float(record["end"]):
         return facts
-    info = info_fields(record["info"].tobytes()[:told])
     return replace(facts, tcp_info=info, info_time=float(record["end"]))
 
 
