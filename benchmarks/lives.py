@@ -56,8 +56,8 @@ def live_through(rate: int, seconds: float, trace: bool, memory_mib: int) -> Run
         source = LiveSource(watch_queues=True, ask_infos=True, events=True, trace=trace)
         monitor = Monitor(source, memory_mib=memory_mib)
         try:
-            if trace and source.info.no_trace:
-                raise SystemExit(f"lives.py: no trace: {source.info.no_trace}")
+            if trace and source.info.why_no_trace:
+                raise SystemExit(f"lives.py: no trace: {source.info.why_no_trace}")
             monitor.step()
             with callers(rate, seconds) as made:
                 wall, cpu, due = time.monotonic(), time.process_time(), time.monotonic()
@@ -81,10 +81,10 @@ def live_through(rate: int, seconds: float, trace: bool, memory_mib: int) -> Run
 
 
 def _count(run: Run, view: View) -> None:
-    run.told = view.past.ended_ever
-    run.story_mib = sum(chunk.nbytes for chunk in (*view.past.closed, *view.past.transitions)) / (1 << 20)
-    run.lost, run.ends_lost = view.trace.lost, view.trace.ends_lost
-    run.exact = view.flows.all.exact if view.flows else 0.0
+    run.told = view.archive.ended_ever
+    run.story_mib = sum(chunk.nbytes for chunk in (*view.archive.records, *view.archive.transitions)) / (1 << 20)
+    run.lost, run.ends_lost = view.trace.events_lost, view.trace.destroy_events_lost
+    run.exact = view.flow_totals.all.exact if view.flow_totals else 0.0
 
 
 def lines(run: Run, trace: bool, bar: float) -> list[Line]:

@@ -20,9 +20,9 @@ from textual.reactive import var
 from textual.screen import Screen
 from textual.theme import BUILTIN_THEMES
 
-from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.view import View
-from tcpwatch.poller import Broken, Outcome, Poller, Steps, Unreadable
+from tcpwatch.poller import Outcome, Poller, StepCrashed, Steppable, StepUnavailable
 from tcpwatch.screens.main import TABS, MainScreen
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.units.printable import printable
@@ -48,7 +48,7 @@ class ViewReady(Message):
 class StepFailed(Message):
     """A step could not be taken."""
 
-    def __init__(self, outcome: Unreadable | Broken) -> None:
+    def __init__(self, outcome: StepUnavailable | StepCrashed) -> None:
         super().__init__()
         self.outcome = outcome
 
@@ -63,7 +63,7 @@ class TcpwatchApp(App[None]):
         Binding("ctrl+c,ctrl+q", "quit", "quit", show=False),
         Binding("question_mark", "help", "help"),
         Binding("space", "pause", "pause"),
-        Binding("n", "names", "numbers"),
+        Binding("n", "toggle_exact", "numbers"),
         Binding("plus,equals_sign", "interval(1)", "poll less often", show=False),
         Binding("minus", "interval(-1)", "poll more often", show=False),
     ]
@@ -74,12 +74,12 @@ class TcpwatchApp(App[None]):
     exact: var[bool] = var(False, init=False)
     """Numbers as they are, instead of names and rounded ones."""
     interval_s: var[float] = var(1.0, init=False)
-    trouble: var[str] = var("", init=False)
+    poll_error: var[str] = var("", init=False)
     """Why the last step could not be taken; empty when it could."""
 
     def __init__(
         self,
-        monitor: Steps | None = None,
+        monitor: Steppable | None = None,
         poller: Poller | None = None,
         *,
         theme: str | None = None,
@@ -143,16 +143,16 @@ class TcpwatchApp(App[None]):
     def show(self, view: View) -> None:
         """Draw this View, or keep it for the end of the pause."""
         self._latest = view
-        self.trouble = ""
-        self._ask_every(max(self.interval_s, view.pace.interval_s if view.pace.stretched else 0))
+        self.poll_error = ""
+        self._ask_every(max(self.interval_s, view.pace.interval_s if view.pace.slowed else 0))
         if not self.paused:
             self.view = view
 
     def on_step_failed(self, message: StepFailed) -> None:
         """What cannot be read now is said in the header and tried again; a bug ends the app."""
         outcome = message.outcome
-        if isinstance(outcome, Unreadable):
-            self.trouble = outcome.reason
+        if isinstance(outcome, StepUnavailable):
+            self.poll_error = outcome.reason
         else:
             self.failure = outcome.error
             self._leave_after_failure()
@@ -185,7 +185,7 @@ class TcpwatchApp(App[None]):
         if not self.paused and self._latest is not None and self._latest is not self.view:
             self.view = self._latest
 
-    def action_names(self) -> None:
+    def action_toggle_exact(self) -> None:
         """Names and rounded numbers, or everything as exact numbers."""
         self.exact = not self.exact
 
@@ -193,22 +193,22 @@ class TcpwatchApp(App[None]):
         """The next longer or shorter interval."""
         if by > 0:
             longer = [s for s in INTERVALS_S if s > self.interval_s]
-            self.set_pace(longer[0] if longer else self.interval_s)
+            self.change_interval(longer[0] if longer else self.interval_s)
         else:
             shorter = [s for s in INTERVALS_S if s < self.interval_s]
-            self.set_pace(shorter[-1] if shorter else self.interval_s)
+            self.change_interval(shorter[-1] if shorter else self.interval_s)
 
-    def set_pace(self, interval_s: float) -> None:
+    def change_interval(self, interval_s: float) -> None:
         """Poll every `interval_s`, as far as the budget allows."""
         self.interval_s = interval_s
         if self.monitor is not None:
             self.monitor.interval_s = interval_s
         self._ask_every(interval_s)
 
-    def look_into(self, key: Key | None) -> None:
+    def watch_queue(self, key: ListenerKey | None) -> None:
         """Ask for what is inside the queues of this address and port from now on, and for the first of it at once."""
         if self.monitor is not None:
-            self.monitor.focus = key
+            self.monitor.watched_queue = key
         if self._poller is not None and key is not None:
             self._poller.ask()
 
@@ -247,9 +247,9 @@ class TcpwatchApp(App[None]):
                 yield SystemCommand(f"Go to {tab.title}", f"Key {at + 1}", partial(screen.action_go, at))
         yield SystemCommand("Continue" if self.paused else "Pause", "Key space", self.action_pause)
         for seconds in INTERVALS_S:
-            yield SystemCommand(f"Poll every {seconds:g} s", "Keys + and -", partial(self.set_pace, seconds))
+            yield SystemCommand(f"Poll every {seconds:g} s", "Keys + and -", partial(self.change_interval, seconds))
         shown = "names and rounded numbers" if self.exact else "exact numbers"
-        yield SystemCommand(f"Show {shown}", "Key n", self.action_names)
+        yield SystemCommand(f"Show {shown}", "Key n", self.action_toggle_exact)
         yield SystemCommand("Theme", "Choose the colours", self.action_change_theme)
         yield SystemCommand("Help", "Keys, columns, states and the filter of this screen", self.action_help)
         yield SystemCommand("Quit", "Key q", self.action_quit)

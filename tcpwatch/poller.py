@@ -11,19 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.view import View
 from tcpwatch.sources.base import SourceError
 
 
-class Steps(Protocol):
+class Steppable(Protocol):
     """What is polled: `tcpwatch.monitor.Monitor`, or a replay."""
 
     interval_s: float
     """Seconds between steps that a person asked for; may be set at any time."""
     watched: frozenset[int]
     """Cookies of the flows whose detail is wanted; may be set at any time."""
-    focus: Key | None
+    watched_queue: ListenerKey | None
     """The listening address and port whose queues are to be looked into; may be set at any time."""
 
     def step(self) -> View:
@@ -34,27 +34,27 @@ class Steps(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class StepUnavailable:
     """A step that could not be taken, and may be possible the next time."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class StepCrashed:
     """A step that met a bug of ours: the thread has ended."""
 
     error: Exception
 
 
-Outcome = View | Unreadable | Broken
+Outcome = View | StepUnavailable | StepCrashed
 Deliver = Callable[[Outcome], object]
 
 
 class Poller:
     """Steps a monitor whenever it is asked; `deliver` is called in the thread."""
 
-    def __init__(self, monitor: Steps) -> None:
+    def __init__(self, monitor: Steppable) -> None:
         self._monitor = monitor
         self._asked = threading.Event()
         self._stopping = False
@@ -99,16 +99,16 @@ class Poller:
                 return
             outcome = self._step()
             self._hand_over(outcome)
-            if isinstance(outcome, Broken):
+            if isinstance(outcome, StepCrashed):
                 return
 
     def _step(self) -> Outcome:
         try:
             return self._monitor.step()
         except (SourceError, OSError) as error:
-            return Unreadable(_in_words(error))
+            return StepUnavailable(_in_words(error))
         except Exception as error:
-            return Broken(error)
+            return StepCrashed(error)
 
     def _hand_over(self, outcome: Outcome) -> None:
         with self._lock:

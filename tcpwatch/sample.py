@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.netlink.destroyed_sockets import Destroyed
-from tcpwatch.kernel.netlink.tcp_info import FlowInfos
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
+from tcpwatch.kernel.netlink.tcp_info import TcpInfoDump
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.kernel.trace.trace_events import Traced
+from tcpwatch.kernel.trace.trace_events import TraceEvents
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class SourceInfo:
     """Empty for the namespace of the host, else the name by which a person asked for another."""
     missing: tuple[str, ...] = ()
     """What this source cannot tell, in words, for the header: "no queues", "no timers", ..."""
-    no_trace: str = "not asked for"
+    why_no_trace: str = "not asked for"
     """Why there is no trace, in words: "needs root", "switched off", ...; empty where there is one."""
 
 
@@ -36,7 +36,7 @@ class Completeness:
 
     interrupted: bool = False
     """The table changed under the dump in a way that the kernel noticed, twice running."""
-    lost: bool = False
+    answers_lost: bool = False
     """The kernel dropped answers (ENOBUFS), twice running."""
     retried: bool = False
     """The first try was interrupted or lost; this is the second."""
@@ -46,26 +46,26 @@ class Completeness:
     @property
     def complete(self) -> bool:
         """Nothing is known to be missing."""
-        return not (self.interrupted or self.lost or self.reasons)
+        return not (self.interrupted or self.answers_lost or self.reasons)
 
     @property
     def words(self) -> str:
         """What is missing, for people; empty when complete."""
-        said = ["interrupted dump"] * self.interrupted + ["answers lost"] * self.lost
+        said = ["interrupted dump"] * self.interrupted + ["answers lost"] * self.answers_lost
         return ", ".join([*said, *self.reasons])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Infos:
+class TcpInfoTable:
     """tcp_info of every flow of one sample: aligned, read-only columns, by cookie."""
 
     cookie: NDArray[np.uint64]
     """Ascending, each once."""
-    figures: NDArray[np.void]
+    table: NDArray[np.void]
     """uapi.FLOW_INFO; a field that was not told is 0 in all of them (see tcp_info.tells)."""
-    when: NDArray[np.float64]
+    received_monotonic_s: NDArray[np.float64]
     """Monotonic seconds at which the kernel told it, which is not the same for all in a long dump."""
-    told: int
+    info_bytes: int
     """Bytes of struct tcp_info that this kernel sends."""
 
 
@@ -95,7 +95,7 @@ class Sample:
     owners: Sequence[Owner]
     drops: Mapping[int, int]
     """Listener's cookie → segments it has dropped (SK_MEMINFO_DROPS); absent where not told."""
-    peaks: Mapping[int, int]
+    accept_queue_peaks: Mapping[int, int]
     """Listener's cookie → the deepest that its accept queue was since the sample before; absent where not watched."""
     counters: Mapping[str, int]
     """The kernel's name → value; a counter that this kernel lacks is absent."""
@@ -109,17 +109,17 @@ class Sample:
     """uid → name, for the uid of every socket that a process holds."""
     interfaces: Mapping[int, str] = field(default_factory=dict)
     """Interface index → name, for every bound socket in the table."""
-    tcp_info: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    watched_tcp_info: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     """Cookie → tcp_info of the sockets that were asked for (fields without `tcpi_`)."""
-    infos: Infos | None = None
+    tcp_info_table: TcpInfoTable | None = None
     """The same of all flows, as far as their throughput needs it; None where this sample did not ask for it."""
-    destroyed: Destroyed | None = None
+    destroyed: DestroyedSockets | None = None
     """Sockets that were freed before this sample's dump began, and after the one before it; None where nobody asked."""
-    traced: Traced | None = None
+    trace_events: TraceEvents | None = None
     """What was traced until this sample's dump had ended, since the sample before; None where there is no trace."""
     callers: Mapping[int, Owner] = field(default_factory=dict)
     """Thread's number, as the trace tells it with connect() → its process; absent where that is not known."""
-    begun: float = 0.0
+    begin_monotonic_s: float = 0.0
     """Monotonic seconds when the dump began: `destroyed` tells of what happened before."""
 
 
@@ -129,7 +129,7 @@ _CANONICAL[_NEW_SYN_RECV] = 3  # the same half-open connection
 _CANONICAL[_BOUND_INACTIVE] = 7  # CLOSED: bound to a port, nothing else
 
 
-class Ordered(NamedTuple):
+class SortedSockets(NamedTuple):
     """A dump's rows as `Sample` wants them, with contiguous copies of the columns that every poll reads."""
 
     table: NDArray[np.void]
@@ -147,7 +147,7 @@ _BLOCK = 16_384
 """Rows that are moved, and have their columns copied, while they are in the processor's cache."""
 
 
-def by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.void]] | None = None) -> Ordered:
+def sort_by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.void]] | None = None) -> SortedSockets:
     """Put a dump's rows in order; `table` is given up to the answer.
 
     A socket that moved while the kernel walked its table can come twice: the later row is the truer. `memory` gives a
@@ -164,7 +164,7 @@ def by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.void]]
         order, cookie = order[last], cookie[last]
         rows = (memory(len(order)) if memory else np.empty(len(order), table.dtype))[: len(order)]
     size = len(cookie)
-    ordered = Ordered(
+    ordered = SortedSockets(
         rows,
         cookie,
         state=np.empty(size, np.uint8),
@@ -188,18 +188,18 @@ def by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.void]]
     return ordered
 
 
-def infos_by_cookie(told: FlowInfos, memory: Callable[[int], NDArray[np.void]] | None = None) -> Infos:
+def sort_tcp_info(told: TcpInfoDump, memory: Callable[[int], NDArray[np.void]] | None = None) -> TcpInfoTable:
     """Put the infos of a dump in order, each flow once, without the listeners: these are no flows. As `by_cookie`."""
-    flows = np.flatnonzero(told.figures["tcpi_state"] != _LISTEN)
-    cookie = told.figures["idiag_cookie"][flows]
+    flows = np.flatnonzero(told.table["tcpi_state"] != _LISTEN)
+    cookie = told.table["idiag_cookie"][flows]
     if not bool((cookie[1:] > cookie[:-1]).all()):
         order = _ascending(cookie)
         order = order[np.append(np.diff(cookie[order]) != 0, True)]
         cookie, flows = cookie[order], flows[order]
-    figures = (memory(len(flows)) if memory else np.empty(len(flows), told.figures.dtype))[: len(flows)]
-    np.take(_opaque(told.figures), flows, out=_opaque(figures), mode="clip")
-    infos = Infos(cookie, figures, told.when[flows], told.told)
-    for array in (infos.cookie, infos.figures, infos.when):
+    figures = (memory(len(flows)) if memory else np.empty(len(flows), told.table.dtype))[: len(flows)]
+    np.take(_opaque(told.table), flows, out=_opaque(figures), mode="clip")
+    infos = TcpInfoTable(cookie, figures, told.received_monotonic_s[flows], told.info_bytes)
+    for array in (infos.cookie, infos.table, infos.received_monotonic_s):
         array.flags.writeable = False
     return infos
 
@@ -217,7 +217,7 @@ def _ascending(cookie: NDArray[np.uint64]) -> NDArray[np.intp]:
     return order
 
 
-def gathered(table: NDArray[np.void], where: NDArray[np.intp]) -> NDArray[np.void]:
+def take_rows(table: NDArray[np.void], where: NDArray[np.intp]) -> NDArray[np.void]:
     """A copy of `table[where]`, made of opaque bytes: numpy would copy field by field, in four times the time."""
     return _opaque(np.ascontiguousarray(table))[where].view(table.dtype)
 

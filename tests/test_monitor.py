@@ -63,7 +63,7 @@ def test_the_first_step_has_no_past() -> None:
     assert (view.step, view.elapsed_s, view.opened, view.ended) == (1, None, 0, 0)
     assert (view.count_rates, view.rates, len(view.closed)) == ({}, {}, 0)
     assert view.counts == {state: int(state in (State.LISTEN, State.ESTABLISHED)) for state in State}
-    assert not view.rows.born.any()
+    assert not view.rows.begin_seen.any()
 
 
 def test_what_changed_from_step_to_step() -> None:
@@ -79,7 +79,7 @@ def test_what_changed_from_step_to_step() -> None:
     assert views[1].count_rates[State.SYN_RCVD] == 0.5
     assert views[2].closed.cookie.tolist() == [1, 2]
     assert (views[2].closed.mark == Mark.CLOSED).all()
-    assert views[2].rows.born.tolist() == [True]
+    assert views[2].rows.begin_seen.tolist() == [True]
 
 
 def test_a_step_that_failed_is_left_out_and_the_time_goes_on() -> None:
@@ -107,10 +107,10 @@ def test_gauges_are_held_against_their_knobs() -> None:
     socks = [sock("TIME_WAIT", f"10.0.0.1:{3000 + at}", "192.0.2.1:443") for at in range(5)]
     known, unknown = steps(sample(5, *socks, counters=counters, sysctls=sysctls), sample(6, *socks))
     assert (known.time_wait, known.orphans, known.memory_pages) == (Gauge(5, 100), Gauge(3, 8), Gauge(40, 80))
-    assert (known.ports, known.ports.share) == (Gauge(5, 10), 0.5)
+    assert (known.port_usage, known.port_usage.share) == (Gauge(5, 10), 0.5)
     nothing = Gauge(None, None)
     assert (unknown.time_wait, unknown.orphans, unknown.memory_pages) == (Gauge(5, None), nothing, nothing)
-    assert (unknown.ports, unknown.ports.share) == (nothing, None)
+    assert (unknown.port_usage, unknown.port_usage.share) == (nothing, None)
 
 
 def test_drops_become_rates() -> None:
@@ -120,18 +120,18 @@ def test_drops_become_rates() -> None:
 
 def test_the_trend_tells_the_last_minutes() -> None:
     views = steps(sample(100, LISTEN), sample(101, LISTEN, OPENED), sample(103, LISTEN))
-    assert views[0].trend.counts[State.LISTEN] == (1.0,)
-    trend = views[-1].trend
+    assert views[0].state_trend.counts[State.LISTEN] == (1.0,)
+    trend = views[-1].state_trend
     assert trend.slot_s == 1
     assert trend.counts.keys() == set(State)
     assert [None if math.isnan(n) else n for n in trend.counts[State.ESTABLISHED]] == [0, 1, None, 0]
     many = steps(*(sample(second, LISTEN) for second in range(300)))
-    assert len(many[-1].trend.counts[State.LISTEN]) == monitor_module.TREND_S
+    assert len(many[-1].state_trend.counts[State.LISTEN]) == monitor_module.TREND_S
 
 
 def test_details_of_those_that_are_watched() -> None:
     info = {2: {"rtt": 1500}}
-    source = FakeSource(sample(5, OPENED), sample(6, CLOSED, tcp_info=info), sample(7), sample(8))
+    source = FakeSource(sample(5, OPENED), sample(6, CLOSED, watched_tcp_info=info), sample(7), sample(8))
     monitor = Monitor(source)
     assert monitor.step().details == {}
     monitor.watched = frozenset({2, 77})
@@ -144,8 +144,10 @@ def test_details_of_those_that_are_watched() -> None:
         (State.CLOSE_WAIT, None),
     ]
     assert [change.time for change in gone.transitions] == [NOW + 12, NOW + 14]
-    there = gone.story.stretches[0]
-    assert (there.state, there.begin.time, there.least) == (State.ESTABLISHED, NOW + 10, True), "also after its end"
+    there = gone.history.periods[0]
+    assert (there.state, there.begin.time, there.began_earlier) == (State.ESTABLISHED, NOW + 10, True), (
+        "also after its end"
+    )
     monitor.watched = frozenset()
     assert monitor.step().details == {}
     assert source.watched == [frozenset(), {2, 77}, {2, 77}, frozenset()]
@@ -159,8 +161,8 @@ def test_a_half_open_connection_is_told_of_when_it_is_one_no_more() -> None:
     monitor.watched = frozenset({3})
     detail = monitor.step().details[3]
     assert detail.transitions == ()
-    (stretch,) = detail.story.stretches
-    assert (stretch.state, stretch.begin.time, stretch.begin.slack_s, stretch.least) == (
+    (stretch,) = detail.history.periods
+    assert (stretch.state, stretch.begin.time, stretch.begin.slack_s, stretch.began_earlier) == (
         State.SYN_RCVD, NOW + 12, 1.0, False,
     )  # fmt: skip
     birth, done = monitor.step().details[3].transitions
@@ -188,7 +190,7 @@ def test_a_step_that_costs_more_than_the_budget_stretches_the_interval(
     monkeypatch.setattr(monitor_module, "time", clock)
     pace = Monitor(FakeSource(sample(5)), interval_s=asked_s, budget=budget).step().pace
     assert (pace.cpu_s, pace.duration_s) == (cpu_s, 2 * cpu_s)
-    assert (pace.asked_s, pace.interval_s, pace.stretched) == (asked_s, interval_s, interval_s > asked_s)
+    assert (pace.asked_s, pace.interval_s, pace.slowed) == (asked_s, interval_s, interval_s > asked_s)
     assert pace.core_share <= budget
 
 
@@ -215,10 +217,10 @@ def test_a_long_night_takes_no_more_memory() -> None:
         sizes.add(monitor._history.nbytes)
     assert len(sizes) == 1
     assert sizes.pop() < 2**20
-    assert view.past.transitions_ever == 1499 * 60
-    kept = (*view.past.transitions, *view.past.closed)
+    assert view.archive.transitions_total == 1499 * 60
+    kept = (*view.archive.transitions, *view.archive.records)
     assert 2**19 < sum(chunk.nbytes for chunk in kept) <= 2**20
-    assert sum(map(len, view.past.transitions)) < view.past.transitions_ever
+    assert sum(map(len, view.archive.transitions)) < view.archive.transitions_total
     assert (view.opened, view.ended, len(view.rows)) == (30, 30, 30)
     assert np.array_equal(view.rows.first_seen, np.full(30, view.sample.time))
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from tcpwatch.app import FAILED, TcpwatchApp, _run
-from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.view import Pace, View
-from tcpwatch.poller import Broken, Outcome, Poller, Unreadable
+from tcpwatch.poller import Outcome, Poller, StepCrashed, StepUnavailable
 from tcpwatch.sources.base import SourceError
 from tests.support.shots import SMALL, make_app, shot, until
 from tests.support.views import make_view
@@ -25,7 +25,7 @@ class FakeMonitor:
     def __init__(self) -> None:
         self.interval_s = 1.0
         self.watched: frozenset[int] = frozenset()
-        self.focus: Key | None = None
+        self.watched_queue: ListenerKey | None = None
         self.outcomes: queue.Queue[View | Exception | None] = queue.Queue()
         self.began: queue.Queue[None] = queue.Queue()
         self.closed = False
@@ -116,7 +116,7 @@ def test_what_cannot_be_read_now_is_tried_again(
     got, view = _attached(poller), make_view()
     poller.start()
     monitor.outcomes.put(error)
-    assert got.get(timeout=PATIENCE_S) == Unreadable(reason)
+    assert got.get(timeout=PATIENCE_S) == StepUnavailable(reason)
     poller.ask()
     monitor.outcomes.put(view)
     assert got.get(timeout=PATIENCE_S) is view
@@ -127,7 +127,7 @@ def test_a_bug_ends_the_thread_and_is_told(monitor: FakeMonitor, poller: Poller)
     poller.start()
     monitor.outcomes.put(error)
     outcome = got.get(timeout=PATIENCE_S)
-    assert isinstance(outcome, Broken)
+    assert isinstance(outcome, StepCrashed)
     assert outcome.error is error
     poller._thread.join(PATIENCE_S)
     assert not poller._thread.is_alive()
@@ -173,7 +173,7 @@ async def test_trouble_is_one_line_and_goes_when_it_is_over(monitor: FakeMonitor
     app = make_app(monitor=monitor, poller=poller)
     async with app.run_test(size=SMALL) as pilot:
         monitor.outcomes.put(SourceError("no answer from the kernel"))
-        await until(pilot, lambda: bool(app.trouble))
+        await until(pilot, lambda: bool(app.poll_error))
         assert "cannot read: no answer from the kernel" in shot(app)
         monitor.outcomes.put(None)
         poller.ask()

@@ -16,7 +16,7 @@ CHUNK = 4_096
 """Rows of a chunk; those of small logs are smaller."""
 
 
-class Log:
+class AppendLog:
     """The last `capacity` rows of one dtype, and up to a chunk less."""
 
     def __init__(self, dtype: np.dtype[Any], capacity: int) -> None:

@@ -16,7 +16,7 @@ _KEPT = 4
 that the screen still shows in a pause."""
 
 
-class Pool:
+class ArrayPool:
     """Arrays of one dtype. What `take` gives belongs to the caller for as long as it, or a view of it, is held."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
@@ -39,15 +39,15 @@ class Pool:
         return array
 
 
-class Growing:
+class GrowingTable:
     """A growing table, made of pooled arrays."""
 
-    def __init__(self, pool: Pool, expected: int) -> None:
+    def __init__(self, pool: ArrayPool, expected: int) -> None:
         self._pool = pool
         self._length = 0
         self._table = pool.take(expected)
 
-    def next(self, count: int) -> NDArray[Any]:
+    def reserve(self, count: int) -> NDArray[Any]:
         """The next `count` rows, to be written to."""
         begin, end = self._length, self._length + count
         if end > len(self._table):
@@ -57,7 +57,7 @@ class Growing:
         self._length = end
         return self._table[begin:end]
 
-    def all(self) -> NDArray[Any]:
+    def written_rows(self) -> NDArray[Any]:
         """What was written."""
         return self._table[: self._length]
 

@@ -37,10 +37,10 @@ class Backlog:
         """All that waits, joined, and how many rows made room since the last time."""
         chunks, dropped = list(self._chunks) or [self._nothing], self._dropped
         self._chunks, self._rows, self._dropped = deque(), 0, 0
-        return tuple(joined(parts) for parts in zip(*chunks, strict=True)), dropped
+        return tuple(concat_rows(parts) for parts in zip(*chunks, strict=True)), dropped
 
 
-def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def concat_rows(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """The arrays of one dtype, one after the other; rows move as opaque bytes: by fields takes four times as long."""
     if len(parts) == 1:
         return parts[0]

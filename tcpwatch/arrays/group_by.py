@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Groups:
+class Partition:
     """Which members belong together."""
 
     order: NDArray[np.intp]
@@ -46,10 +46,10 @@ class Groups:
         return np.maximum.reduceat(values[self.order], self.start) if len(self) else values[:0]
 
 
-def grouped(numbers: NDArray[np.uint64]) -> Groups:
+def group_by(numbers: NDArray[np.uint64]) -> Partition:
     """Groups of equal numbers, in no order that means anything."""
     # By 16 bits first, which numpy sorts by radix: where few numbers are distinct each such part holds one of them.
-    part = (mixed(numbers) >> np.uint64(48)).astype(np.uint16)
+    part = (mix_bits(numbers) >> np.uint64(48)).astype(np.uint16)
     order = np.argsort(part, kind="stable")
     ordered, parts = numbers[order], part[order]
     changes = ordered[1:] != ordered[:-1]
@@ -63,10 +63,10 @@ def grouped(numbers: NDArray[np.uint64]) -> Groups:
         order[where], ordered[where] = order[sorted_], ordered[sorted_]
         changes = ordered[1:] != ordered[:-1]
     start = np.flatnonzero(np.append(True, changes))[: len(order)]
-    return Groups(order, start)
+    return Partition(order, start)
 
 
-def mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix_bits(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The same numbers with every bit dependent on every other (the finalizer of splitmix64); one to one."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-NOWHERE = -1
+NOT_FOUND = -1
 
 
-def places(column: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.intp]:
+def find_sorted(column: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.intp]:
     """The place of each of `wanted` in the ascending `column`, or NOWHERE."""
     if not len(column):
-        return np.full(len(wanted), NOWHERE, np.intp)
+        return np.full(len(wanted), NOT_FOUND, np.intp)
     at = np.searchsorted(column, wanted)
     at[at == len(column)] = 0
-    at[column[at] != wanted] = NOWHERE
+    at[column[at] != wanted] = NOT_FOUND
     return at
 
 
-def among(column: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def is_in_sorted(column: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which of `wanted` are in the ascending `column`."""
-    there: NDArray[np.bool_] = places(column, wanted) != NOWHERE
+    there: NDArray[np.bool_] = find_sorted(column, wanted) != NOT_FOUND
     return there
 
 

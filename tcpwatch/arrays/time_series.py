@@ -11,7 +11,7 @@ TIERS = ((1.0, 600), (10.0, 720), (60.0, 1440))
 """(seconds a slot, slots): ten minutes by the second, two hours by ten seconds, a day by the minute."""
 
 
-class Series:
+class TimeSeries:
     """Named figures over time. Each slot of a tier keeps the last value that fell into it; NaN where none did."""
 
     def __init__(self, names: Sequence[str], tiers: Sequence[tuple[float, int]] = TIERS) -> None:

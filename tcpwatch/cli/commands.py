@@ -20,7 +20,7 @@ from tcpwatch import __version__
 from tcpwatch.cli.options import FilterCommand, options
 from tcpwatch.config import settings
 from tcpwatch.config.settings import Settings, SettingsError
-from tcpwatch.report.output import Output, OutputClosed, OutputError, abandon, complain
+from tcpwatch.report.output import Output, OutputClosed, OutputError, abandon, print_error
 from tcpwatch.units.printable import printable
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ EVENTS_INTERVAL_S = 0.2
 _COMPLETION_VARIABLE = "_TCPWATCH_COMPLETE"
 
 
-class Failure(Exception):
+class CommandError(Exception):
     """What was asked cannot be done; the text is one line."""
 
 
@@ -66,11 +66,11 @@ class Commands(click.Group):
             abandon(sys.stdout)
             return 0
         except click.ClickException as error:
-            complain(f"{printable(error.format_message()).rstrip('.')}; see tcpwatch --help")
-        except (Failure, SettingsError, OutputError, OSError) as error:
+            print_error(f"{printable(error.format_message()).rstrip('.')}; see tcpwatch --help")
+        except (CommandError, SettingsError, OutputError, OSError) as error:
             # A bare OSError: --help on a full disk, or a terminal that is gone.
             abandon(sys.stdout)
-            complain(str(error))
+            print_error(str(error))
         return FAILED
 
 
@@ -103,7 +103,7 @@ def root(context: click.Context, /, **flags: Any) -> None:
 def _monitor(chosen: Settings) -> int:
     """The terminal UI."""
     if not all(_is_terminal(stream) for stream in (sys.stdin, sys.stdout, sys.stderr)):  # Textual draws on stderr
-        raise Failure("the monitor needs a terminal; for scripts there are `tcpwatch list` and `tcpwatch summary`")
+        raise CommandError("the monitor needs a terminal; for scripts there are `tcpwatch list` and `tcpwatch summary`")
     from tcpwatch.app import run
 
     with _expected_failures():
@@ -137,7 +137,7 @@ def list_sockets(
     wanted = _filter(" ".join(filter_words))
     from tcpwatch.report import list_json, list_text, polling
 
-    with _expected_failures(), polling.monitoring(chosen) as monitor:
+    with _expected_failures(), polling.open_monitor(chosen) as monitor:
         view = monitor.step()
     _say_what_is_missing(view)
     order = list_json.in_order(view.rows, wanted.mask(view.rows) if wanted else None)
@@ -159,8 +159,8 @@ def summarise(inherited: dict[str, Any], /, as_json: bool, duration: str | None,
     from tcpwatch.model.poll import rates
     from tcpwatch.report import polling, summary_json, summary_text
 
-    with _expected_failures(), polling.monitoring(chosen, watch_queues=True, events=seconds is not None) as monitor:
-        first, last = polling.watch(monitor, seconds or 0.0)
+    with _expected_failures(), polling.open_monitor(chosen, watch_queues=True, events=seconds is not None) as monitor:
+        first, last = polling.first_and_last_view(monitor, seconds or 0.0)
     moved = None if seconds is None else rates(first.sample, last.sample)
     if as_json:
         output.write_data([summary_json.as_json(summary_json.summary(last, moved))])
@@ -183,9 +183,9 @@ def check(context: click.Context, /, duration: str | None, **flags: Any) -> None
     from tcpwatch.report import check as findings
     from tcpwatch.report import polling
 
-    with _expected_failures(), polling.monitoring(chosen, watch_queues=True, events=True) as monitor:
-        found = findings.all_of(polling.views(monitor, seconds))
-    output.write_text(f"{findings.line(one, output.colour)}\n" for one in found)
+    with _expected_failures(), polling.open_monitor(chosen, watch_queues=True, events=True) as monitor:
+        found = findings.merge_findings(polling.views(monitor, seconds))
+    output.write_text(f"{findings.finding_text(one, output.colour)}\n" for one in found)
     context.exit(findings.exit_code(found))
 
 
@@ -195,7 +195,7 @@ def check(context: click.Context, /, duration: str | None, **flags: Any) -> None
 @options("interval", "budget", "source", "exact", "memory", "trace", "config")
 @click.argument("filter_words", metavar="[FILTER]", nargs=-1)
 @click.pass_obj
-def tell_events(
+def print_events(
     inherited: dict[str, Any], /, as_json: bool, duration: str | None, filter_words: tuple[str, ...], **flags: Any
 ) -> None:
     """Tell what happens to the flows that pass FILTER, one line an event, as it happens; made for pipes.
@@ -209,16 +209,16 @@ def tell_events(
     from tcpwatch.report import events, polling
 
     write = output.write_data if as_json else output.write_text
-    reporter = events.Reporter(as_json, wanted, trace=chosen.trace, exact=chosen.exact, colour=output.colour)
-    with _expected_failures(), polling.monitoring(chosen, events=True, lasting=True) as monitor:
+    reporter = events.EventReporter(as_json, wanted, trace=chosen.trace, exact=chosen.exact, colour=output.colour)
+    with _expected_failures(), polling.open_monitor(chosen, events=True, lasting=True) as monitor:
         for view in polling.views(monitor, seconds):
             news = reporter.step(view)
             for loss in news.losses:
-                complain(loss)
+                print_error(loss)
             write(news.lines)
 
 
-def _settings(inherited: dict[str, Any], flags: dict[str, Any], usual: Settings = settings.USUAL) -> Settings:
+def _settings(inherited: dict[str, Any], flags: dict[str, Any], usual: Settings = settings.DEFAULTS) -> Settings:
     """A command's own flags win over those before its name."""
     own = {key: value for key, value in flags.items() if value is not None}
     return settings.load({**inherited, **own}, usual=usual)
@@ -231,7 +231,7 @@ def _seconds(words: str) -> float:
     except ValueError:
         seconds = 0.0  # out of range, as it should be
     if not low <= seconds <= high:
-        raise Failure(f'--for must be a number of seconds from {low:g} to {high:g}, not "{printable(words)}"')
+        raise CommandError(f'--for must be a number of seconds from {low:g} to {high:g}, not "{printable(words)}"')
     return seconds
 
 
@@ -244,7 +244,7 @@ def _filter(words: str) -> Filter | None:
     try:
         return Filter.parse(words)
     except ValueError as error:
-        raise Failure(printable(str(error))) from error
+        raise CommandError(printable(str(error))) from error
 
 
 @contextmanager
@@ -255,13 +255,13 @@ def _expected_failures() -> Iterator[None]:
     try:
         yield
     except SourceError as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 def _say_what_is_missing(view: View) -> None:
     """A listing has no place for it: on stderr."""
     if not view.sample.completeness.complete:
-        complain(f"incomplete: {view.sample.completeness.words}")
+        print_error(f"incomplete: {view.sample.completeness.words}")
 
 
 def main() -> NoReturn:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tcpwatch.config.thresholds import DEFAULT, Thresholds, allowed
+from tcpwatch.config.thresholds import DEFAULT, Thresholds, allowed_range
 from tcpwatch.units.printable import printable
 
 SourceKind = Literal["auto", "sock_diag", "psutil"]
@@ -119,12 +119,12 @@ _RULES: dict[str, _Rule] = {
 """The key in the file → its rule. The variable is TCPWATCH_ and the key in capitals, the flag is -- and the key."""
 
 KEYS: tuple[str, ...] = tuple(_RULES)
-USUAL = Settings()
+DEFAULTS = Settings()
 THRESHOLDS = "thresholds"
 
 
 def load(
-    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, usual: Settings = USUAL
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, usual: Settings = DEFAULTS
 ) -> Settings:
     """The settings that hold now; `usual` are a command's defaults. Raises SettingsError.
 
@@ -210,7 +210,7 @@ def _thresholds(table: Any, name: str) -> Thresholds:
     for key, value in table.items():
         if key not in known:
             raise SettingsError(f"{name}: [{THRESHOLDS}] {_unknown(key, known)}")
-        low, high = allowed(key)
+        low, high = allowed_range(key)
         if not _number_within(low, high)(value):
             wanted = f"a number from {low:g} to {high:g}"
             raise SettingsError(f"{name}: [{THRESHOLDS}] {key} must be {wanted}, not {_spelled(value)}")

@@ -67,6 +67,6 @@ class Thresholds:
 DEFAULT = Thresholds()
 
 
-def allowed(name: str) -> tuple[float, float]:
+def allowed_range(name: str) -> tuple[float, float]:
     """The least and the most that a threshold may be set to."""
     return (0.01, 1.0) if name.endswith(("_share", "_returned")) else (0.1, 1e9)

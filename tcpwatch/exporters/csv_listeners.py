@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from tcpwatch.model.listeners.listeners import Cap, Listener
+from tcpwatch.model.listeners.listeners import LimitSource, Listener
 
 Value = str | int | float
 
@@ -23,19 +23,19 @@ def values_of(one: Listener) -> dict[str, Value]:
         "accept_queue": one.accept_queue.depth,
         "accept_limit": one.accept_queue.limit,
         "accept_peak": one.accept_peak,
-        "accept_capped_by": _cap(one.accept_cap),
+        "accept_capped_by": _cap(one.accept_limit_source),
         "syn_queue": one.syn_queue.depth,
         "syn_limit": one.syn_queue.limit,
         "syn_peak": one.syn_peak,
-        "syn_capped_by": _cap(one.syn_cap),
-        "syn_repeated": one.repeated,
+        "syn_capped_by": _cap(one.syn_limit_source),
+        "syn_repeated": one.retransmitted,
         "accepted_per_s_seen": _rounded(one.accepted_per_s),
         "drops": one.drops,
         "drops_per_s": _rounded(one.drops_per_s),
         "oldest_wait_s": _rounded(one.waiting_s),
-        "waits_longer": str(one.waiting_longer).lower() if one.waiting_s is not None else None,
-        "gave_up": one.given_up if told else None,
-        "group": one.group,
+        "waits_longer": str(one.waiting_is_minimum).lower() if one.waiting_s is not None else None,
+        "gave_up": one.client_closed if told else None,
+        "group": one.group_size,
         "interface": one.interface,
         "inode": one.inode or None,
         "cookie": one.cookie,
@@ -43,8 +43,8 @@ def values_of(one: Listener) -> dict[str, Value]:
     return {name: "" if value is None else value for name, value in values.items()}
 
 
-def _cap(cap: Cap) -> str | None:
-    return None if cap is Cap.UNKNOWN else cap.value
+def _cap(cap: LimitSource) -> str | None:
+    return None if cap is LimitSource.UNKNOWN else cap.value
 
 
 def _rounded(number: float | None) -> float | None:

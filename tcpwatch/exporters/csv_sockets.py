@@ -17,7 +17,7 @@ BLOCK = 2_000
 """Rows that become text at once: memory does not grow with the table, and another thread waits for few of them."""
 
 
-def csv_blocks(rows: Rows, order: NDArray[np.intp], unknown: Collection[str] = ()) -> Iterator[str]:
+def sockets_csv(rows: Rows, order: NDArray[np.intp], unknown: Collection[str] = ()) -> Iterator[str]:
     """A line of the columns' keys, then a line for each row in this order; `unknown` columns stay empty."""
     yield ",".join(column.key for column in EXPORTED) + "\n"
     for first in range(0, len(order), BLOCK):

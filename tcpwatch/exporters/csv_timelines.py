@@ -9,11 +9,11 @@ from typing import Any
 
 from tcpwatch.exporters.csv_sockets import BLOCK
 from tcpwatch.model.lifecycle.history import Moment, begins_with_last_ack
-from tcpwatch.model.query.timeline import Timeline, rows_of
-from tcpwatch.model.query.timeline_arrangement import Chosen
-from tcpwatch.model.states import LIFE_ORDER, State
+from tcpwatch.model.query.timeline import Timeline, timelines_at
+from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
+from tcpwatch.model.states import STATE_ORDER, State
 
-_STATES = tuple(state for state in LIFE_ORDER if state not in (State.LISTEN, State.CLOSED))
+_STATES = tuple(state for state in STATE_ORDER if state not in (State.LISTEN, State.CLOSED))
 
 
 def values_of(row: Timeline) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def values_of(row: Timeline) -> dict[str, Any]:
         "live": row.live,
         "state": row.state.name if row.state is not None else None,
         "ending": row.ending.word if row.ending is not None else None,
-        "received_bytes": row.received,
-        "sent_bytes": row.sent,
+        "received_bytes": row.received_bytes,
+        "sent_bytes": row.sent_bytes,
         "length_s": round(row.length_s, 6),
-        **_moment("begin", row.begin, row.least),
+        **_moment("begin", row.begin, row.began_earlier),
         **_moment("end", row.end, False),
         **{f"{state.name.lower()}_s": round(spent[state], 6) if state in seen else None for state in _STATES},
     }
@@ -59,13 +59,13 @@ def _moment(name: str, moment: Moment | None, least: bool) -> dict[str, Any]:
     }
 
 
-def csv_blocks(chosen: Chosen) -> Iterator[str]:
+def timelines_csv(chosen: TimelineArrangement) -> Iterator[str]:
     """A line of the columns' keys, then a line for each flow, in the order that was chosen."""
     headed = False
     for first in range(0, len(chosen), BLOCK):
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        for row in rows_of(chosen, first, first + BLOCK):
+        for row in timelines_at(chosen, first, first + BLOCK):
             values = values_of(row)
             if not headed:
                 writer.writerow(values)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tcpwatch.units.printable import printable
 
 
-class Names:
+class NameCache:
     """Names of users and interfaces, each looked up once."""
 
     def __init__(self) -> None:

@@ -76,7 +76,7 @@ class State(enum.IntEnum):
         """
         state = _SPELLINGS.get(_squeeze(text))
         if state is None:
-            names = ", ".join(s.name for s in LIFE_ORDER)
+            names = ", ".join(s.name for s in STATE_ORDER)
             raise ValueError(f"no TCP state is spelled {text!r}; the states are {names}")
         return state
 
@@ -147,7 +147,7 @@ FACTS: dict[State, StateFacts] = {
     ),
 }  # fmt: skip
 
-LIFE_ORDER: tuple[State, ...] = (
+STATE_ORDER: tuple[State, ...] = (
     S.LISTEN, S.SYN_SENT, S.SYN_RCVD, S.ESTABLISHED, S.FIN_WAIT_1, S.CLOSE_WAIT, S.FIN_WAIT_2,
     S.LAST_ACK, S.CLOSING, S.TIME_WAIT, S.CLOSED,
 )  # fmt: skip

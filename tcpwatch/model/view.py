@@ -9,19 +9,19 @@ import numpy as np
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
-from tcpwatch.model.analyses.ephemeral_ports import Ephemeral
-from tcpwatch.model.analyses.port_scans import Scan
-from tcpwatch.model.analyses.stalls import Path
+from tcpwatch.model.analyses.ephemeral_ports import EphemeralPorts
+from tcpwatch.model.analyses.port_scans import PortScan
+from tcpwatch.model.analyses.stalls import Stalls
 from tcpwatch.model.analyses.teardown import Teardown
-from tcpwatch.model.lifecycle.archive import Past
+from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.history import Story
-from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.history import History
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Transition
-from tcpwatch.model.listeners.half_open import HalfOpen
-from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.half_open import HalfOpenSummary
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.listeners.queue_detail import Focus
+from tcpwatch.model.listeners.queue_detail import QueueDetail
 from tcpwatch.model.listeners.queue_history import QueueTrend
 from tcpwatch.model.rules.finding import Finding
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
@@ -58,7 +58,7 @@ class Pace:
     """The interval that the budget allows: longer than `asked_s` where a step costs too much."""
 
     @property
-    def stretched(self) -> bool:
+    def slowed(self) -> bool:
         """The budget made the interval longer than was asked."""
         return self.interval_s > self.asked_s * 1.001
 
@@ -69,7 +69,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trend:
+class StateTrend:
     """The last minutes of the state counts: one value a slot, oldest first, NaN where nothing was polled."""
 
     slot_s: float
@@ -85,7 +85,7 @@ class RateTrend:
     """Kernel counter, or ARRIVALS, → increase per second."""
 
 
-ARRIVALS = "arrivals"
+SYN_ARRIVALS = "arrivals"
 """SYNs that left a trace: new half-open connections, cookies sent, and SYNs dropped at a full SYN queue."""
 
 
@@ -97,7 +97,7 @@ class FlowDetail:
     """Fields without `tcpi_`; None where the socket has none or has gone."""
     transitions: tuple[Transition, ...]
     """What happened to it, oldest first, whoever told it."""
-    story: Story = field(default_factory=Story)
+    history: History = field(default_factory=History)
     """The same put together: its states, each with its time and how that is known."""
     ending: Ending | None = None
     """How its full socket ended, though it may go on in TIME_WAIT; None while it has not."""
@@ -127,43 +127,43 @@ class View:
     """Change of those counts per second; empty on the first step."""
     rates: Mapping[str, float]
     """Kernel counter → increase per second; counters that went backwards, gauges, and the first step are absent."""
-    trend: Trend
+    state_trend: StateTrend
     listeners: tuple[Listener, ...]
     """By fullest accept queue, then port."""
     queue_trend: QueueTrend
-    half_open: HalfOpen
-    crowded: Mapping[Key, HalfOpen]
+    half_open: HalfOpenSummary
+    half_open_by_listener: Mapping[ListenerKey, HalfOpenSummary]
     """The half-open connections of each listener whose SYN queue is, or was in the last seconds, nearly full."""
-    stray: int
+    half_open_without_listener: int
     """Half-open connections whose listener has gone."""
-    arrivals_per_s: float | None
+    syn_arrivals_per_s: float | None
     """SYNs that left a trace (see ARRIVALS); None on the first step."""
     rate_trend: RateTrend
     time_wait: Gauge
     orphans: Gauge
     memory_pages: Gauge
     """TCP's memory (sockstat `mem`, pages) against the last of the three figures of tcp_mem."""
-    ports: Gauge
+    port_usage: Gauge
     """Ephemeral ports in use toward the fullest destination, of those that connect() may use toward it."""
-    ephemeral: Ephemeral | None
+    ephemeral_ports: EphemeralPorts | None
     """Ephemeral ports, by destination; None where the kernel does not tell their range."""
     teardown: Teardown
-    path: Path
+    stalls: Stalls
     details: Mapping[int, FlowDetail]
     """Cookie → detail, for the flows that are watched."""
-    focus: Focus | None
+    queue_detail: QueueDetail | None
     """What is inside the queues that somebody looks into."""
     pace: Pace
     thresholds: Thresholds = DEFAULT
     """Where the rules begin to speak."""
     findings: tuple[Finding, ...] = ()
     """What is wrong, the most severe first."""
-    past: Past = field(default_factory=Past)
+    archive: Archive = field(default_factory=Archive)
     """What happened to flows, and those that closed lately."""
-    flows: FlowTotals | None = None
+    flow_totals: FlowTotals | None = None
     """How many open and end, and how long they live; None where the source does not tell of ends."""
-    trace: TraceState = field(default_factory=TraceState)
-    scans: tuple[Scan, ...] = ()
+    trace: TraceStats = field(default_factory=TraceStats)
+    port_scans: tuple[PortScan, ...] = ()
     """Who met a reset at several ports of this host in the last seconds; needs the trace."""
 
     @property

@@ -19,12 +19,12 @@ FULL_COLOUR = "31"
 """A queue that is full."""
 
 
-def painted(words: str, code: str | None, colour: bool) -> str:
+def coloured(words: str, code: str | None, colour: bool) -> str:
     """`words` in the colour of this SGR code, where colour is wanted."""
     return f"\x1b[{code}m{words}{RESET}" if colour and code and words else words
 
 
-def cells(words: str) -> int:
+def cell_width(words: str) -> int:
     """How many cells of a terminal `words` fills: two for a wide East Asian character, none for a combining one."""
     if words.isascii():
         return len(words)
@@ -40,9 +40,9 @@ def _cells_of(character: str) -> int:
 def fitted(words: str, width: int, right: bool = False) -> str:
     """`words` in exactly `width` cells: padded, or shortened in the middle."""
     whole, length = words, width
-    while cells(words) > width:  # of wide characters fewer than `width` fit
+    while cell_width(words) > width:  # of wide characters fewer than `width` fit
         words, length = text.shortened(whole, length), length - 1
-    gap = " " * (width - cells(words))
+    gap = " " * (width - cell_width(words))
     return gap + words if right else words + gap
 
 

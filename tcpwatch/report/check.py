@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tcpwatch.model.rules.finding import Finding, Severity, Subject
+from tcpwatch.model.rules.finding import Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
-from tcpwatch.report.ansi import BOLD, painted
+from tcpwatch.report.ansi import BOLD, coloured
 
 EXIT_CODES = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 3}
 """What `tcpwatch check` ends with, for the most severe finding."""
@@ -20,9 +20,9 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return max((EXIT_CODES[finding.severity] for finding in findings), default=0)
 
 
-def all_of(views: Iterable[View]) -> list[Finding]:
+def merge_findings(views: Iterable[View]) -> list[Finding]:
     """Every finding that appeared in these Views, as it was when it was worst, the most severe first."""
-    found: dict[tuple[str, Subject], Finding] = {}
+    found: dict[tuple[str, FindingSubject], Finding] = {}
     for view in views:
         for one in view.findings:
             earlier = found.get((one.rule, one.subject))
@@ -31,7 +31,7 @@ def all_of(views: Iterable[View]) -> list[Finding]:
     return sorted(found.values(), key=lambda one: -one.severity)
 
 
-def as_object(finding: Finding) -> dict[str, Any]:
+def finding_object(finding: Finding) -> dict[str, Any]:
     """The finding's facts; its keys are a public contract. A value that is not known is None."""
     return {
         "rule": finding.rule,
@@ -48,7 +48,7 @@ def as_object(finding: Finding) -> dict[str, Any]:
     }
 
 
-def line(finding: Finding, colour: bool = False) -> str:
+def finding_text(finding: Finding, colour: bool = False) -> str:
     """`critical accept-queue-full listener *:443: 513 of 512 waiting`, without a newline."""
-    severity = painted(finding.severity.name.lower(), _COLOURS.get(finding.severity, BOLD), colour)
+    severity = coloured(finding.severity.name.lower(), _COLOURS.get(finding.severity, BOLD), colour)
     return f"{severity} {finding.rule} {finding.subject}: {finding.headline}"

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.trace_stats import TraceState
-from tcpwatch.model.lifecycle.transitions import Origin, What
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.transitions import Origin, TransitionKind
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.states import FACTS, State
 from tcpwatch.model.view import View
-from tcpwatch.report.ansi import PHASE_COLOURS, painted
-from tcpwatch.report.new_transitions import Happened, happened
+from tcpwatch.report.ansi import PHASE_COLOURS, coloured
+from tcpwatch.report.new_transitions import NewTransitions, new_transitions
 from tcpwatch.units import text
 
 BLOCK = 5_000
@@ -29,7 +29,7 @@ _ENDPOINT, _CHANGE, _ORIGIN, _OWNER = 21, 25, 5, 15
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class EventLines:
     """What one step brought."""
 
     lines: Iterator[str]
@@ -38,7 +38,7 @@ class News:
     """What is missing among them, for people; a line each."""
 
 
-class Reporter:
+class EventReporter:
     """Tells of each event once, however many Views have it."""
 
     def __init__(
@@ -59,16 +59,17 @@ class Reporter:
         self._told = self._lost = self._ends_lost = 0
         self._missing = ""
 
-    def step(self, view: View) -> News:
+    def step(self, view: View) -> EventLines:
         """What is new in this View; every View has to be shown, in its order."""
-        found = happened(view, self._told, self._wanted)
+        found = new_transitions(view, self._told, self._wanted)
         losses = [*self._notices(view), *self._losses(view, found.missed)]
-        self._told = view.past.transitions_ever
-        return News(self._lines(view, found), losses)
+        self._told = view.archive.transitions_total
+        return EventLines(self._lines(view, found), losses)
 
     def _notices(self, view: View) -> Iterator[str]:
         if self._trace and not view.trace.on:
-            yield f"no trace ({view.trace.why_not}): what happens between two polls is told with their times, or not"
+            why = view.trace.why_no_trace
+            yield f"no trace ({why}): what happens between two polls is told with their times, or not"
         self._trace = False  # said once
         words = view.sample.completeness.words
         if words and words != self._missing:
@@ -77,16 +78,16 @@ class Reporter:
 
     def _losses(self, view: View, missed: int) -> Iterator[str]:
         trace = view.trace
-        lost, ends_lost = trace.lost - self._lost, trace.ends_lost - self._ends_lost
-        self._lost, self._ends_lost = trace.lost, trace.ends_lost
+        lost, ends_lost = trace.events_lost - self._lost, trace.destroy_events_lost - self._ends_lost
+        self._lost, self._ends_lost = trace.events_lost, trace.destroy_events_lost
         for count, what in ((lost, "trace event"), (ends_lost, "destroy event")):
             if count > 0:
                 yield f"{count:,} {what}{' was' if count == 1 else 's were'} lost"
         if missed:
             yield f"{missed:,} more events came at once than there is memory for; see --memory"
 
-    def _lines(self, view: View, found: Happened) -> Iterator[str]:
-        hidden = untold(view.sample.source.kind)
+    def _lines(self, view: View, found: NewTransitions) -> Iterator[str]:
+        hidden = unsupported_columns(view.sample.source.kind)
         for begin in range(0, len(found), BLOCK):
             facts = [_fact(row, view.trace) for row in found.rows(begin, begin + BLOCK)]
             if self._as_json:
@@ -99,7 +100,7 @@ class Reporter:
         ends = [_endpoint(fact, side, self._exact).ljust(_ENDPOINT) for side in ("local", "remote")]
         state = fact["new"] or fact["old"]
         code = PHASE_COLOURS.get(FACTS[State[state]].phase.value) if state else None
-        change = painted(_change(fact).ljust(_CHANGE), code, self._colour)
+        change = coloured(_change(fact).ljust(_CHANGE), code, self._colour)
         owner = f"{fact['process']}[{fact['pid']}]" if fact["process"] is not None else text.UNKNOWN
         known = [fact["origin"].ljust(_ORIGIN), owner]
         if fact["ending"] is not None:
@@ -107,7 +108,7 @@ class Reporter:
         return "  ".join([moment, *ends, change, *known])
 
 
-def _fact(row: tuple[Any, ...], trace: TraceState) -> dict[str, Any]:
+def _fact(row: tuple[Any, ...], trace: TraceStats) -> dict[str, Any]:
     """One event; the keys are those of the JSON, and `unix_s`. None stands for none, and for what is not known."""
     time, slack, cookie, old, new, origin, what, reason, ending, *flow = row
     local_address, local_port, remote_address, remote_port, process, pid = flow
@@ -124,7 +125,7 @@ def _fact(row: tuple[Any, ...], trace: TraceState) -> dict[str, Any]:
         "origin": _ORIGINS[origin],
         "slack_ms": round(1000 * slack, 3) if slack == slack else None,
         "what": _WHATS[what],
-        "reason": trace.reasons(What(what)).get(reason, str(reason)) if reason else None,
+        "reason": trace.reasons(TransitionKind(what)).get(reason, str(reason)) if reason else None,
         "process": process,
         "pid": pid,
         "ending": Ending(ending).word if ending is not None else None,
@@ -132,7 +133,7 @@ def _fact(row: tuple[Any, ...], trace: TraceState) -> dict[str, Any]:
 
 
 _ORIGINS = {int(origin): origin.name.lower() for origin in Origin}
-_WHATS = {int(what): what.name.lower() for what in What}
+_WHATS = {int(what): what.name.lower() for what in TransitionKind}
 
 
 def _shown(fact: dict[str, Any], hidden: frozenset[str]) -> dict[str, Any]:

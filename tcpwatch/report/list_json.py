@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.exporters.csv_sockets import csv_blocks
-from tcpwatch.model.columns.columns import BY_KEY, EXPORTED, Column, untold
-from tcpwatch.model.query.arrangement import sorted_places
+from tcpwatch.exporters.csv_sockets import sockets_csv
+from tcpwatch.model.columns.columns import BY_KEY, EXPORTED, SocketColumn, unsupported_columns
+from tcpwatch.model.query.arrangement import sort_order
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.view import View
 
@@ -30,7 +30,7 @@ def in_order(rows: Rows, kept: NDArray[np.bool_] | None = None) -> NDArray[np.in
     where = np.arange(len(rows)) if kept is None else np.flatnonzero(kept)
     chosen = rows.take(where)
     keys = tuple(key for name in ("state", "local", "remote") for key in BY_KEY[name].sort(chosen))
-    return where[sorted_places(keys, len(where), reverse=False)]
+    return where[sort_order(keys, len(where), reverse=False)]
 
 
 def blocks(rows: Rows, order: NDArray[np.intp]) -> Iterator[Rows]:
@@ -41,14 +41,14 @@ def blocks(rows: Rows, order: NDArray[np.intp]) -> Iterator[Rows]:
 
 def as_json(view: View, order: NDArray[np.intp]) -> Iterator[str]:
     """One object a line, in pieces of many lines. ASCII: what is not, is escaped as JSON has it."""
-    unknown = untold(view.sample.source.kind)
+    unknown = unsupported_columns(view.sample.source.kind)
     line = "{" + ", ".join(f"{json.dumps(column.key)}: %s" for column in EXPORTED) + "}\n"
     for block in blocks(view.rows, order):
         texts = [_json_texts(_values(column, block, unknown)) for column in EXPORTED]
         yield "".join([line % row for row in zip(*texts, strict=True)])
 
 
-def _values(column: Column, rows: Rows, unknown: frozenset[str]) -> list[Any]:
+def _values(column: SocketColumn, rows: Rows, unknown: frozenset[str]) -> list[Any]:
     return [None] * len(rows) if column.key in unknown else column.values(rows)
 
 
@@ -62,4 +62,4 @@ def _json_texts(values: list[Any]) -> list[str]:
 
 def as_csv(view: View, order: NDArray[np.intp]) -> Iterator[str]:
     """A header line of the keys, then a line per row."""
-    return csv_blocks(view.rows, order, untold(view.sample.source.kind))
+    return sockets_csv(view.rows, order, unsupported_columns(view.sample.source.kind))

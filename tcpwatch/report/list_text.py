@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.model.columns.columns import BY_KEY, Column, untold
+from tcpwatch.model.columns.columns import BY_KEY, SocketColumn, unsupported_columns
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import FACTS, State
 from tcpwatch.model.view import View
-from tcpwatch.report.ansi import BOLD, PHASE_COLOURS, cells, fitted, painted
+from tcpwatch.report.ansi import BOLD, PHASE_COLOURS, cell_width, coloured, fitted
 from tcpwatch.report.list_json import blocks
 
 SHOWN = (
@@ -20,7 +20,7 @@ SHOWN = (
 """What one look can tell; ages need several."""
 GAP = "  "
 
-Widths = list[tuple[Column, int]]
+Widths = list[tuple[SocketColumn, int]]
 
 
 def as_text(
@@ -30,18 +30,18 @@ def as_text(
 
     The rows become text twice, once to be measured: so the columns fit and the memory stays small.
     """
-    columns = [BY_KEY[key] for key in SHOWN if key not in untold(view.sample.source.kind)]
-    natural = [cells(column.title) for column in columns]
+    columns = [BY_KEY[key] for key in SHOWN if key not in unsupported_columns(view.sample.source.kind)]
+    natural = [cell_width(column.title) for column in columns]
     for block in blocks(view.rows, order):
-        widest = [max(map(cells, _texts(column, block, exact))) for column in columns]
+        widest = [max(map(cell_width, _texts(column, block, exact))) for column in columns]
         natural = list(map(max, natural, widest))
-    layout = arrange(list(zip(columns, natural, strict=True)), width)
-    yield painted(_line([column.title for column, _ in layout], layout), BOLD, colour) + "\n"
+    layout = fit_columns(list(zip(columns, natural, strict=True)), width)
+    yield coloured(_line([column.title for column, _ in layout], layout), BOLD, colour) + "\n"
     for block in blocks(view.rows, order):
         yield _lines(block, layout, exact, colour)
 
 
-def arrange(natural: Widths, room: int | None) -> Widths:
+def fit_columns(natural: Widths, room: int | None) -> Widths:
     """The columns that fit into `room` cells, and their widths.
 
     Each gets its own width where it can; else those that may be shortened are; else the least important ones leave.
@@ -65,7 +65,7 @@ def _total(widths: Widths) -> int:
     return sum(width for _, width in widths) + len(GAP) * (len(widths) - 1)
 
 
-def _texts(column: Column, rows: Rows, exact: bool) -> list[str]:
+def _texts(column: SocketColumn, rows: Rows, exact: bool) -> list[str]:
     return [column.show(value, exact) for value in column.values(rows)]
 
 
@@ -75,7 +75,7 @@ def _lines(rows: Rows, layout: Widths, exact: bool, colour: bool) -> str:
     if colour:
         codes = [_STATE_COLOURS[state] for state in rows.state.tolist()]
         end = layout[0][1]  # the state comes first
-        lines = [painted(line[:end], code, True) + line[end:] for line, code in zip(lines, codes, strict=True)]
+        lines = [coloured(line[:end], code, True) + line[end:] for line, code in zip(lines, codes, strict=True)]
     return "\n".join(lines) + "\n"
 
 

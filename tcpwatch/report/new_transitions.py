@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.lookup import places
+from tcpwatch.arrays.lookup import find_sorted
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner
 from tcpwatch.model.columns.columns import BY_KEY
-from tcpwatch.model.lifecycle.archive import CLOSED, Past
-from tcpwatch.model.lifecycle.closed_rows import as_rows
-from tcpwatch.model.lifecycle.ending import ALIVE
-from tcpwatch.model.lifecycle.transitions import TRANSITION, What
+from tcpwatch.model.lifecycle.archive import RECORD, Archive
+from tcpwatch.model.lifecycle.closed_rows import rows_from_records
+from tcpwatch.model.lifecycle.ending import NOT_ENDED
+from tcpwatch.model.lifecycle.transitions import TRANSITION, TransitionKind
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
@@ -27,10 +27,10 @@ _SMALL = (State.TIME_WAIT, State.LISTEN, State.CLOSED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Happened:
+class NewTransitions:
     """New rows, in the order of time."""
 
-    told: NDArray[np.void]
+    transitions: NDArray[np.void]
     """transitions.TRANSITION"""
     flow: NDArray[np.intp]
     """Of each row, its flow's place in `flows`."""
@@ -41,50 +41,50 @@ class Happened:
     """Rows that came and went since."""
 
     def __len__(self) -> int:
-        return len(self.told)
+        return len(self.transitions)
 
     def rows(self, begin: int, end: int) -> Iterator[tuple[Any, ...]]:
         """Of each: (time, slack in s, cookie, old, new, origin, what, reason, ending), then those of its flow.
 
         Those are local address and port, remote address and port, process, pid. None for what is not known.
         """
-        told = self.told[begin:end]
+        told = self.transitions[begin:end]
         distinct, place = np.unique(self.flow[begin:end], return_inverse=True)
         flows = self.flows.take(distinct)
         unknown = (flows.table["idiag_family"] == 0).tolist()
         columns = [BY_KEY[key].values(flows) for key in _COLUMNS]
         about = [(None,) * len(columns) if none else row for none, *row in zip(unknown, *columns, strict=True)]
-        fields = [told[name].tolist() for name in ("time", "slack", "cookie", "old", "new", "origin", "what", "reason")]
+        fields = [told[name].tolist() for name in ("time", "slack", "cookie", "old", "new", "origin", "kind", "reason")]
         for *facts, over, at in zip(*fields, self.ending[begin:end].tolist(), place.tolist(), strict=True):
-            yield (*facts, over if over != ALIVE else None, *about[at])
+            yield (*facts, over if over != NOT_ENDED else None, *about[at])
 
 
 def _ends(told: NDArray[np.void]) -> NDArray[np.bool_]:
     """The full socket ended with this."""
     over = (told["new"] == State.CLOSED) | ((told["new"] == 0) & ~np.isin(told["old"], _SMALL))
-    ends: NDArray[np.bool_] = over & (told["what"] == What.STATE)
+    ends: NDArray[np.bool_] = over & (told["kind"] == TransitionKind.STATE)
     return ends
 
 
-def happened(view: View, known: int, wanted: Filter | None = None) -> Happened:
+def new_transitions(view: View, known: int, wanted: Filter | None = None) -> NewTransitions:
     """The rows of view.past.transitions that came after the first `known` ones, those that pass the filter.
 
     A flow's row has the state that it came into, or that it left where it has gone.
     """
-    told, missed = _fresh(view.past, known)
+    told, missed = _fresh(view.archive, known)
     cookies, flow = np.unique(told["cookie"], return_inverse=True)
     flows, ending_of = _flows(view, cookies)
-    ending = np.where(_ends(told), ending_of[flow], np.uint8(ALIVE))
+    ending = np.where(_ends(told), ending_of[flow], np.uint8(NOT_ENDED))
     if wanted is not None:
         state = np.where(told["new"] != 0, told["new"], told["old"])
         kept = wanted.mask(replace(flows.take(flow), state=state, ending=ending))
         told, flow, ending = told[kept], flow[kept], ending[kept]
-    return Happened(told, flow, flows, ending, missed)
+    return NewTransitions(told, flow, flows, ending, missed)
 
 
-def _fresh(past: Past, known: int) -> tuple[NDArray[np.void], int]:
+def _fresh(past: Archive, known: int) -> tuple[NDArray[np.void], int]:
     """The last rows, sorted by time; and how many of them are not kept any more."""
-    left, parts = past.transitions_ever - known, []
+    left, parts = past.transitions_total - known, []
     for chunk in reversed(past.transitions):
         if left <= 0:
             break
@@ -100,12 +100,12 @@ def _flows(view: View, cookies: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.ui
     As it is in the table, else as it was when it left, else as its record has it; without a family where nothing knows
     it. TIME_WAIT has no owner: the record of its full socket tells whose it was.
     """
-    records = _records(view.past, cookies)
-    blank = np.zeros(1, CLOSED)
+    records = _records(view.archive, cookies)
+    blank = np.zeros(1, RECORD)
     blank["owner"] = UNKNOWN_NO_PROCESS
-    last = as_rows(np.concatenate((records, blank)), view.past, view.rows)
-    live, left = places(view.rows.cookie, cookies), places(view.closed.cookie, cookies)
-    recorded = places(records["cookie"], cookies)
+    last = rows_from_records(np.concatenate((records, blank)), view.archive, view.rows)
+    live, left = find_sorted(view.rows.cookie, cookies), find_sorted(view.closed.cookie, cookies)
+    recorded = find_sorted(records["cookie"], cookies)
     joined = _joined([view.rows.take(live[live >= 0]), view.closed.take(left[left >= 0]), last])
     of_live, of_left = _counted(live), _counted(left)
     begin_left = np.count_nonzero(live >= 0)
@@ -113,7 +113,7 @@ def _flows(view: View, cookies: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.ui
     of_record = np.where(recorded >= 0, recorded, len(records)) + begin_last
     flows = joined.take(np.where(live >= 0, of_live, np.where(left >= 0, of_left + begin_left, of_record)))
     owner = np.where(flows.owner >= 0, flows.owner, joined.owner[of_record])
-    ending = np.full(len(cookies), ALIVE, np.uint8)
+    ending = np.full(len(cookies), NOT_ENDED, np.uint8)
     ending[recorded >= 0] = records["ending"][recorded[recorded >= 0]]
     return replace(flows, owner=np.where(owner >= 0, owner, flows.owner)), ending
 
@@ -123,18 +123,18 @@ def _counted(place: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.cumsum(place >= 0) - 1
 
 
-def _records(past: Past, cookies: NDArray[np.uint64]) -> NDArray[np.void]:
+def _records(past: Archive, cookies: NDArray[np.uint64]) -> NDArray[np.void]:
     """The last record (past.CLOSED) of each of these flows that has one, by cookie."""
     if not len(cookies):
-        return np.empty(0, CLOSED)
+        return np.empty(0, RECORD)
     low = np.zeros(1 << 16, np.bool_)
     low[cookies.astype(np.uint16)] = True
     parts = []
-    for chunk in past.closed:
+    for chunk in past.records:
         cookie = np.ascontiguousarray(chunk["cookie"])
         near = np.flatnonzero(low[cookie.astype(np.uint16)])
-        parts.append(chunk[near[places(cookies, cookie[near]) >= 0]])
-    records = np.concatenate(parts) if parts else np.empty(0, CLOSED)
+        parts.append(chunk[near[find_sorted(cookies, cookie[near]) >= 0]])
+    records = np.concatenate(parts) if parts else np.empty(0, RECORD)
     _, first = np.unique(records["cookie"][::-1], return_index=True)
     return records[len(records) - 1 - first]
 
@@ -150,6 +150,6 @@ def _joined(parts: Sequence[Rows]) -> Rows:
         owners += [part.owners[at] for at in named.tolist()]
         codes.append(code)
     first = parts[0]
-    names = ("table", "cookie", "state", "first_seen", "since", "born", "role", "closer", "mark")
+    names = ("table", "cookie", "state", "first_seen", "since", "begin_seen", "role", "closer", "mark")
     columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return replace(first, owner=np.concatenate(codes), owners=owners, **columns)

@@ -63,7 +63,7 @@ def _failure(error: OSError) -> OutputError | OutputClosed:
     return OutputError(f"cannot write to standard output: {error.strerror or error}")
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """One line on stderr."""
     try:
         print(f"tcpwatch: {line}", file=sys.stderr if sys.stderr is not None else io.StringIO(), flush=True)

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from tcpwatch.config.settings import Settings
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
-from tcpwatch.sources.live import OWNERS_LEAST_S, open_source
+from tcpwatch.sources.live import OWNER_SEARCH_MIN_S, open_source
 
-PATIENCE_S = 10.0
+OWNER_SEARCH_MAX_S = 10.0
 """How long owners are searched for in a single look; what is not found by then is told as "not looked up yet"."""
 
 
 @contextmanager
-def monitoring(
+def open_monitor(
     settings: Settings, watch_queues: bool = False, events: bool = False, lasting: bool = False
 ) -> Iterator[Monitor]:
     """A monitor of this host, closed in the end; `watch_queues` and `events` as `open_source` has them.
@@ -31,7 +31,7 @@ def monitoring(
     with _terminable():
         source = open_source(
             settings.source,
-            OWNERS_LEAST_S if lasting else PATIENCE_S,
+            OWNER_SEARCH_MIN_S if lasting else OWNER_SEARCH_MAX_S,
             watch_queues,
             events=events,
             trace=events and settings.trace,
@@ -72,7 +72,7 @@ def views(monitor: Monitor, seconds: float) -> Iterator[View]:
         yield (last := monitor.step())
 
 
-def watch(monitor: Monitor, seconds: float) -> tuple[View, View]:
+def first_and_last_view(monitor: Monitor, seconds: float) -> tuple[View, View]:
     """The first and the last of these Views; the others are not kept, since each may be large."""
     polled = views(monitor, seconds)
     first = next(polled)

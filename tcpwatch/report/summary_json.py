@@ -9,8 +9,8 @@ from typing import Any
 
 from tcpwatch.exporters.totals_text import PERCENTILES
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, Spread, Totals
-from tcpwatch.model.states import LIFE_ORDER
+from tcpwatch.model.sockets.flow_totals import DECADES, Distribution, FlowTotals, Totals
+from tcpwatch.model.states import STATE_ORDER
 from tcpwatch.model.view import View
 from tcpwatch.report import check
 
@@ -35,14 +35,14 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
             "complete": sample.completeness.complete,
         },
         "sockets": len(view.rows),
-        "states": {state.name: view.counts.get(state, 0) for state in LIFE_ORDER},
+        "states": {state.name: view.counts.get(state, 0) for state in STATE_ORDER},
         "half_open": view.half_open.count,
         "time_wait": {"count": view.time_wait.value, "limit": view.time_wait.limit},
         "listeners": [_listener(one) for one in view.listeners],
         "counters": dict(sample.counters),
         "rates": {name: round(rate, RATE_DIGITS) for name, rate in (rates or {}).items()},
-        "findings": [check.as_object(finding) for finding in view.findings],
-        "flows": None if rates is None or view.flows is None else _flows(view.flows),
+        "findings": [check.finding_object(finding) for finding in view.findings],
+        "flows": None if rates is None or view.flow_totals is None else _flows(view.flow_totals),
     }
 
 
@@ -77,7 +77,7 @@ def _totals(totals: Totals) -> dict[str, Any]:
     }
 
 
-def _spread(spread: Spread, extremes: tuple[str, str], digits: int | None) -> dict[str, Any]:
+def _spread(spread: Distribution, extremes: tuple[str, str], digits: int | None) -> dict[str, Any]:
     """`histogram`: what each part ends below, None for the last, and how many flows are in it."""
     figures = {name: getattr(spread, name) for name in PERCENTILES}
     figures |= dict(zip(extremes, (spread.least, spread.most), strict=True))

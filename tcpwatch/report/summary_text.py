@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from tcpwatch.exporters import totals_text
 from tcpwatch.model.listeners.listeners import Listener, Queue
-from tcpwatch.model.states import FACTS, LIFE_ORDER
+from tcpwatch.model.states import FACTS, STATE_ORDER
 from tcpwatch.model.view import View
 from tcpwatch.report import check
-from tcpwatch.report.ansi import BOLD, FULL_COLOUR, PHASE_COLOURS, bar, fitted, painted
+from tcpwatch.report.ansi import BOLD, FULL_COLOUR, PHASE_COLOURS, bar, coloured, fitted
 from tcpwatch.report.summary_json import rfc3339
 from tcpwatch.units import text
 
@@ -31,7 +31,7 @@ def as_text(
     room = min(width or WIDTH, 120)
     parts = [
         _head(view),
-        [check.line(finding, colour) for finding in view.findings],
+        [check.finding_text(finding, colour) for finding in view.findings],
         _states(view, room, exact, colour),
         _limits(view, exact),
         [] if rates is None else _flows(view, room),
@@ -54,11 +54,11 @@ def _head(view: View) -> list[str]:
 def _states(view: View, room: int, exact: bool, colour: bool) -> list[str]:
     most = max(1, *view.counts.values())
     cells = max(0, room - 2 - _NAME - _NUMBER - 2)
-    lines = [painted("Sockets".ljust(_NAME + 2) + text.count(len(view.rows), exact).rjust(_NUMBER), BOLD, colour)]
-    for state in LIFE_ORDER:
+    lines = [coloured("Sockets".ljust(_NAME + 2) + text.count(len(view.rows), exact).rjust(_NUMBER), BOLD, colour)]
+    for state in STATE_ORDER:
         count, code = view.counts.get(state, 0), PHASE_COLOURS.get(FACTS[state].phase.value)
-        name = painted(state.name.ljust(_NAME), code, colour)
-        drawn = painted(bar(count / most, cells), code, colour)
+        name = coloured(state.name.ljust(_NAME), code, colour)
+        drawn = coloured(bar(count / most, cells), code, colour)
         lines.append(f"  {name}{text.count(count, exact).rjust(_NUMBER)}  {drawn}")
     return lines
 
@@ -77,10 +77,10 @@ def _flows(view: View, room: int) -> list[str]:
 
     Then `shortest 2.1 ms  longest 17 m`, below `p50` where both do not fit in a line.
     """
-    if view.flows is None:
+    if view.flow_totals is None:
         return []
-    totals = view.flows.all
-    words = [f"{name} {totals_text.lifetime(totals, figure)}" for name, figure in totals_text.LIFE]
+    totals = view.flow_totals.all
+    words = [f"{name} {totals_text.lifetime_text(totals, figure)}" for name, figure in totals_text.LIFETIME_FIGURES]
     few, extremes = ("  ".join(some) for some in (words[:-2], words[-2:]))
     head = f"flows  opened {text.rate(totals.opened_per_s)}/s  ended {text.rate(totals.ended_per_s)}/s  life "
     line = f"{head}{few}  {extremes}"
@@ -93,7 +93,7 @@ def _listeners(view: View, room: int, colour: bool) -> list[str]:
     name = max(20, min(max([len(one.endpoint) for one in shown], default=0), room - rest - _OWNER))
     owner = max(_OWNER, room - rest - name)
     title = "Listeners".ljust(name + 2) + "accept queue".rjust(_QUEUE) + "SYN queue".rjust(_QUEUE)
-    lines = [painted(f"{title}{'drops'.rjust(_DROPS)}  process", BOLD, colour)]
+    lines = [coloured(f"{title}{'drops'.rjust(_DROPS)}  process", BOLD, colour)]
     for one in shown:
         end = fitted(one.endpoint, name)
         accept, syn = _queue(one.accept_queue, colour), _queue(one.syn_queue, colour)
@@ -108,7 +108,7 @@ def _queue(queue: Queue, colour: bool) -> str:
     if queue.depth is not None:
         words = f"{queue.depth:,} of {text.UNKNOWN if queue.limit is None else f'{queue.limit:,}'}"
     words = words.rjust(_QUEUE)
-    return painted(words, FULL_COLOUR if queue.share >= 1 else None, colour)
+    return coloured(words, FULL_COLOUR if queue.share >= 1 else None, colour)
 
 
 def _owner(one: Listener) -> str:
@@ -121,7 +121,7 @@ def _owner(one: Listener) -> str:
 def _rates(rates: Mapping[str, float], colour: bool) -> list[str]:
     """The counters that moved, the fastest first."""
     moved = sorted((name for name, rate in rates.items() if rate > 0), key=lambda name: (-rates[name], name))
-    lines = [painted("Counters that moved, per second", BOLD, colour)]
+    lines = [coloured("Counters that moved, per second", BOLD, colour)]
     wide = max(map(len, moved), default=0)
     lines += [f"  {name.ljust(wide)}{_rate(rates[name]).rjust(_NUMBER)}" for name in moved]
     return lines if moved else [*lines, "  none"]

@@ -14,8 +14,8 @@ from textual.widgets import ContentSwitcher, Input
 from tcpwatch.model.view import View
 from tcpwatch.screens.overview.page import OverviewPage
 from tcpwatch.screens.shared.header_line import HeaderLine
-from tcpwatch.screens.shared.page import Page, SocketsAsked
-from tcpwatch.screens.shared.shell import shell
+from tcpwatch.screens.shared.page import Page, SocketsRequested
+from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.widgets.footer_line import FooterLine
 from tcpwatch.widgets.tab_line import TabLine
 
@@ -111,11 +111,11 @@ class MainScreen(Screen[None], inherit_bindings=False):
             self.page.show(view)
 
     def _show_names(self, exact: bool) -> None:
-        self.page.show_names(exact)
+        self.page.show_exact(exact)
 
     def on_screen_resume(self) -> None:
         """Catch up with what came while another screen was on top."""
-        self._show(shell(self).view)
+        self._show(app_state(self).view)
 
     async def go_to(self, tab_id: str) -> Page:
         """Show this tab, and return its page."""
@@ -147,8 +147,8 @@ class MainScreen(Screen[None], inherit_bindings=False):
             await switcher.add_content(page)
         switcher.current = tab.id
         self.query_one(TabLine).activate(at)
-        self._show_names(shell(self).exact)
-        self._show(shell(self).view)
+        self._show_names(app_state(self).exact)
+        self._show(app_state(self).view)
         self._focus_page()
 
     def _focus_page(self) -> None:
@@ -162,7 +162,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """A click on a tab."""
         await self.action_go(message.at)
 
-    async def on_sockets_asked(self, message: SocketsAsked) -> None:
+    async def on_sockets_requested(self, message: SocketsRequested) -> None:
         """Show these sockets on the page that lists them."""
         from tcpwatch.screens.connections.page import ConnectionsPage
 

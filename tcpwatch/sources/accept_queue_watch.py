@@ -17,7 +17,7 @@ SHARE = 0.003
 """Of one core: where a look costs more than this, looks become rarer. On an idle host one takes 0.1 to 0.5 ms."""
 
 
-class QueueWatch:
+class AcceptQueueWatch:
     """A thread with a sock_diag socket of its own, in the network namespace of whoever makes it."""
 
     def __init__(self) -> None:

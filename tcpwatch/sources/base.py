@@ -32,7 +32,7 @@ def privilege() -> Literal["root", "user"]:
     return "root" if os.geteuid() == 0 else "user"
 
 
-def read_counters(proc_net: Path = Path("/proc/net")) -> tuple[dict[str, int], tuple[str, ...]]:
+def try_read_counters(proc_net: Path = Path("/proc/net")) -> tuple[dict[str, int], tuple[str, ...]]:
     """The kernel's counters, and in words why there are none."""
     try:
         return counters.read(proc_net), ()

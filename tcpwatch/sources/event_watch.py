@@ -12,12 +12,12 @@ import threading
 import time
 
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
-from tcpwatch.kernel.netlink.destroy_event_reader import TRUESIZE, DestroyEvents
-from tcpwatch.kernel.netlink.destroyed_sockets import Destroyed
+from tcpwatch.kernel.netlink.destroy_event_reader import TRUESIZE, DestroyEventReader
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
-from tcpwatch.kernel.trace.trace_events import Traced
+from tcpwatch.kernel.trace.trace_events import TraceEvents
 from tcpwatch.kernel.trace.tracefs import TraceError
-from tcpwatch.kernel.trace.tracepoint_reader import Tracepoints
+from tcpwatch.kernel.trace.tracepoint_reader import TracepointReader
 
 SHARE = 0.25
 """Of a buffer: no more of it shall fill between two readings."""
@@ -34,18 +34,18 @@ class EventWatch:
 
     def __init__(self, trace: bool) -> None:
         """Begins at once; with `trace` it traces too, if it may. What cannot be had is None when it is taken."""
-        self.no_trace = "switched off"
+        self.why_no_trace = "switched off"
         """Why there is no trace, in words; empty while there is one."""
         self._lock = threading.Lock()
         self._destroy = _destroy_events()
         self._listening = self._destroy is not None
         """One that failed stays open until the end: the thread may be waiting at its descriptor."""
-        self._trace: Tracepoints | None = None
+        self._trace: TracepointReader | None = None
         if trace:
             try:
-                self._trace, self.no_trace = Tracepoints(), ""
+                self._trace, self.why_no_trace = TracepointReader(), ""
             except TraceError as error:
-                self.no_trace = _words(error)
+                self.why_no_trace = _words(error)
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # A daemon, so that it does not hold up the end of the process; what it has in the kernel is then given back.
@@ -53,7 +53,7 @@ class EventWatch:
         self._thread.start()
         atexit.register(self.close)
 
-    def take_destroyed(self) -> Destroyed | None:
+    def take_destroyed(self) -> DestroyedSockets | None:
         """What was destroyed since the last time and before this call; None where that cannot be told."""
         with self._lock:
             self._read_destroyed()
@@ -63,7 +63,7 @@ class EventWatch:
                 self._listening = False
                 return None
 
-    def take_traced(self) -> Traced | None:
+    def take_trace_events(self) -> TraceEvents | None:
         """What was traced since the last time and before this call; None where there is no trace."""
         with self._lock:
             try:
@@ -135,12 +135,12 @@ class EventWatch:
     def _end_trace(self, why: str) -> None:
         if self._trace:
             self._trace.close()
-        self._trace, self.no_trace = None, why
+        self._trace, self.why_no_trace = None, why
 
 
-def _destroy_events() -> DestroyEvents | None:
+def _destroy_events() -> DestroyEventReader | None:
     try:
-        return DestroyEvents()
+        return DestroyEventReader()
     except SockDiagError:  # seccomp, an old kernel: the samples say what is wrong with sock_diag
         return None
 

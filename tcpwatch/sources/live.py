@@ -11,37 +11,37 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.array_pool import Pool
-from tcpwatch.kernel.name_cache import Names
+from tcpwatch.arrays.array_pool import ArrayPool
+from tcpwatch.kernel.name_cache import NameCache
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
-from tcpwatch.kernel.netlink.destroyed_sockets import Destroyed
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import Dump, SockDiag, SockDiagError
 from tcpwatch.kernel.proc import owner_finder, sysctl
-from tcpwatch.kernel.proc.connect_callers import Callers
+from tcpwatch.kernel.proc.connect_callers import ConnectCallers
 from tcpwatch.kernel.proc.limits import DescriptorLimits
 from tcpwatch.kernel.proc.owner_finder import Owner, OwnerFinder
-from tcpwatch.kernel.trace.trace_events import Kind, Traced
-from tcpwatch.sample import Completeness, Sample, SourceInfo, by_cookie, empty_table, infos_by_cookie
-from tcpwatch.sources.accept_queue_watch import QueueWatch
-from tcpwatch.sources.base import Source, SourceError, privilege, read_counters
+from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
+from tcpwatch.sample import Completeness, Sample, SourceInfo, empty_table, sort_by_cookie, sort_tcp_info
+from tcpwatch.sources.accept_queue_watch import AcceptQueueWatch
+from tcpwatch.sources.base import Source, SourceError, privilege, try_read_counters
 from tcpwatch.sources.event_watch import EventWatch
 from tcpwatch.units.printable import printable
 
-OWNERS_SHARE = 0.5
+OWNER_SEARCH_SHARE = 0.5
 """Share of the time that the dump took that the search for owners may take in the same step ..."""
-OWNERS_LEAST_S = 0.05
+OWNER_SEARCH_MIN_S = 0.05
 """... but so much at least, so that small hosts see every owner at once."""
 
-INFOS_SHARE = 0.1
+TCP_INFO_SHARE = 0.1
 """Share of the time that the dumps take that tcp_info of all flows may add to them in the long run ..."""
-INFOS_LEAST_S = 0.01
+TCP_INFO_MIN_S = 0.01
 """... but so much at least in each, so that hosts with up to 20,000 flows or so are told of in every sample."""
 
 
 def open_source(
     kind: Literal["auto", "sock_diag", "psutil"] = "auto",
-    owners_least_s: float = OWNERS_LEAST_S,
+    owners_least_s: float = OWNER_SEARCH_MIN_S,
     watch_queues: bool = False,
     ask_infos: bool = False,
     events: bool = False,
@@ -81,7 +81,7 @@ class LiveSource:
 
     def __init__(
         self,
-        owners_least_s: float = OWNERS_LEAST_S,
+        owners_least_s: float = OWNER_SEARCH_MIN_S,
         watch_queues: bool = False,
         ask_infos: bool = False,
         events: bool = False,
@@ -92,25 +92,25 @@ class LiveSource:
         Raises SockDiagError where sock_diag cannot be used, MessageError where it answers something else.
         """
         self.info = SourceInfo("sock_diag", privilege())
-        self._tables = Pool(uapi.SOCKET)
-        self._info_tables = Pool(uapi.FLOW_INFO)
+        self._tables = ArrayPool(uapi.SOCKET)
+        self._info_tables = ArrayPool(uapi.FLOW_INFO)
         self._diag = SockDiag(self._tables, self._info_tables)
         self._owners = OwnerFinder()
         self._owners_least_s = owners_least_s
-        self._names = Names()
+        self._names = NameCache()
         self._limits = DescriptorLimits()
         self._bound = _BoundSockets(self._diag)
         self._info_turns = _InfoTurns() if ask_infos else None
         self._host = printable(socket.gethostname())
         try:
             self._diag.listeners()  # a kernel without tcp_diag says so here, and not in the middle of a screen
-            self._queues = QueueWatch() if watch_queues else None
+            self._queues = AcceptQueueWatch() if watch_queues else None
         except BaseException:
             self._diag.close()
             raise
         self._events = EventWatch(trace) if events else None
-        self._callers = Callers()
-        self._unused: Destroyed | None = None
+        self._callers = ConnectCallers()
+        self._unused: DestroyedSockets | None = None
         self._tell_of_trace()
 
     def sample(self, watched: Iterable[int] = ()) -> Sample:
@@ -125,19 +125,19 @@ class LiveSource:
         begin = time.monotonic()
         bound = self._bound.table()
         dump = self._dump(bound)
-        traced = self._events.take_traced() if self._events else None
+        traced = self._events.take_trace_events() if self._events else None
         self._tell_of_trace()
         listeners, peaks = self._diag.listeners(), self._queues.take() if self._queues else {}
         drops = dict(zip(listeners.table["idiag_cookie"].tolist(), listeners.drops.tolist(), strict=True))
         now, monotonic = time.time(), time.monotonic()
-        ordered = by_cookie(dump.table, self._tables.take)
+        ordered = sort_by_cookie(dump.table, self._tables.take)
         table, cookie, inode = ordered.table, ordered.cookie, ordered.inode
-        budget_s = max(self._owners_least_s, OWNERS_SHARE * (monotonic - begin))
+        budget_s = max(self._owners_least_s, OWNER_SEARCH_SHARE * (monotonic - begin))
         held = np.flatnonzero(inode)  # of a flood's million half-open rows, not one
         owner = np.full(len(inode), owner_finder.UNKNOWN_NO_PROCESS, np.int32)
         owner[held] = self._owners.find(inode[held], budget_s)
         owner.flags.writeable = False
-        figures, reasons = read_counters()
+        figures, reasons = try_read_counters()
         self._unused = None
         return Sample(
             time=now,
@@ -146,7 +146,7 @@ class LiveSource:
             source=self.info,
             completeness=Completeness(
                 dump.interrupted or listeners.interrupted,
-                dump.lost or listeners.lost,
+                dump.answers_lost or listeners.answers_lost,
                 dump.retried or listeners.retried,
                 reasons,
             ),
@@ -159,22 +159,22 @@ class LiveSource:
             owner=owner,
             owners=self._owners.owners,
             drops=drops,
-            peaks=peaks,
+            accept_queue_peaks=peaks,
             counters=figures,
             sysctls=sysctl.read(),
             reserved_ports=sysctl.reserved_ports(),
-            descriptor_limits=self._limits.of(_holders(ordered.state, owner, self._owners.owners)),
+            descriptor_limits=self._limits.lookup(_holders(ordered.state, owner, self._owners.owners)),
             users=self._names.users(table["idiag_uid"][held]),
             interfaces=self._names.interfaces(ordered.interface),
-            tcp_info=self._tcp_info(table, cookie, watched),
-            infos=infos_by_cookie(dump.infos, self._info_tables.take) if dump.infos else None,
+            watched_tcp_info=self._tcp_info(table, cookie, watched),
+            tcp_info_table=sort_tcp_info(dump.infos, self._info_tables.take) if dump.infos else None,
             destroyed=destroyed,
-            traced=traced,
-            callers=self._callers.of(_threads(traced)) if traced else {},
-            begun=begin,
+            trace_events=traced,
+            callers=self._callers.lookup(_threads(traced)) if traced else {},
+            begin_monotonic_s=begin,
         )
 
-    def _take_destroyed(self) -> Destroyed | None:
+    def _take_destroyed(self) -> DestroyedSockets | None:
         """Also what a sample before this one took that was not to be had in the end."""
         told = self._events.take_destroyed() if self._events else None
         self._unused = told.after(self._unused) if told else None
@@ -182,8 +182,8 @@ class LiveSource:
 
     def _tell_of_trace(self) -> None:
         """Into `info`: a trace may also fail later."""
-        if self._events and self._events.no_trace != self.info.no_trace:
-            self.info = replace(self.info, no_trace=self._events.no_trace)
+        if self._events and self._events.why_no_trace != self.info.why_no_trace:
+            self.info = replace(self.info, why_no_trace=self._events.why_no_trace)
 
     def _dump(self, bound: NDArray[np.void]) -> Dump:
         if self._info_turns is None:
@@ -191,7 +191,7 @@ class LiveSource:
         begin = time.monotonic()
         dump = self._diag.dump(first=bound, infos=self._info_turns.due())
         if dump.infos:
-            self._info_turns.took(time.monotonic() - begin, len(dump.infos.figures), len(dump.table))
+            self._info_turns.took(time.monotonic() - begin, len(dump.infos.table), len(dump.table))
         return dump
 
     def _tcp_info(
@@ -214,10 +214,10 @@ class LiveSource:
         self._owners = OwnerFinder()  # a search that was not finished holds a directory of /proc open
 
 
-def _threads(traced: Traced) -> list[int]:
+def _threads(traced: TraceEvents) -> list[int]:
     """Those that called connect()."""
     events = traced.events
-    calls = (events["kind"] == Kind.STATE) & (events["old"] == _CLOSE) & (events["new"] == _SYN_SENT)
+    calls = (events["kind"] == TraceEventKind.STATE) & (events["old"] == _CLOSE) & (events["new"] == _SYN_SENT)
     return [int(pid) for pid in np.unique(events["pid"][calls]) if pid > 0]
 
 
@@ -251,7 +251,7 @@ class _BoundSockets:
         """uapi.SOCKET; up to a hundred times a walk's duration old."""
         begin = time.monotonic()
         if begin >= self._due:
-            self._table = self._diag.bound().table.copy()
+            self._table = self._diag.bound_only().table.copy()
             end = time.monotonic()
             self._due = end + 100 * (end - begin)
         return self._table
@@ -279,4 +279,4 @@ class _InfoTurns:
         """A dump with tcp_info took so long: let so many pass without as it takes to make up for it."""
         added = self._ADDED * flows / max(sockets, 1)
         plain_s = dump_s / (1 + added)
-        self._skip = int(added * plain_s / max(INFOS_LEAST_S, INFOS_SHARE * plain_s))
+        self._skip = int(added * plain_s / max(TCP_INFO_MIN_S, TCP_INFO_SHARE * plain_s))

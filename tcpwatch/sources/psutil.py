@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc import owner_finder, sysctl
 from tcpwatch.kernel.proc.owner_finder import Owner, Process
-from tcpwatch.kernel.proc.process import GONE, read_process, read_task
-from tcpwatch.sample import Completeness, Sample, SourceInfo, by_cookie
-from tcpwatch.sources.base import SourceError, privilege, read_counters
+from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, read_process, read_process_stat
+from tcpwatch.sample import Completeness, Sample, SourceInfo, sort_by_cookie
+from tcpwatch.sources.base import SourceError, privilege, try_read_counters
 from tcpwatch.units.printable import printable
 
 _STATES = {
@@ -33,7 +33,7 @@ class PsutilSource:
 
     def __init__(self) -> None:
         missing = ("no queues, timers, tcp_info or cookies",)
-        self.info = SourceInfo("psutil", privilege(), missing=missing, no_trace="not with psutil")
+        self.info = SourceInfo("psutil", privilege(), missing=missing, why_no_trace="not with psutil")
         self._owners: dict[int, int] = {}
         self._known: list[Owner] = []
 
@@ -49,8 +49,8 @@ class PsutilSource:
         for row, connection in zip(raw, connections, strict=True):
             _fill(row, connection)
             pids[int(row["idiag_cookie"])] = connection.pid
-        ordered = by_cookie(raw)
-        figures, reasons = read_counters()
+        ordered = sort_by_cookie(raw)
+        figures, reasons = try_read_counters()
         return Sample(
             time=now,
             monotonic=monotonic,
@@ -66,7 +66,7 @@ class PsutilSource:
             owner=self._owner_codes([pids[c] for c in ordered.cookie.tolist()]),
             owners=self._known,
             drops={},
-            peaks={},
+            accept_queue_peaks={},
             counters=figures,
             sysctls=sysctl.read(),
             reserved_ports=sysctl.reserved_ports(),
@@ -94,8 +94,8 @@ class PsutilSource:
 
 def _process(pid: int) -> Process | None:
     try:
-        return read_process("/proc", read_task("/proc", pid))
-    except (*GONE, PermissionError):
+        return read_process("/proc", read_process_stat("/proc", pid))
+    except (*PROCESS_ENDED_ERRORS, PermissionError):
         return None
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tcpwatch.widgets.lines import Line, rule
+from tcpwatch.widgets.lines import Line, title_rule
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.sections import GUTTER, Section, balanced, column_lines
+from tcpwatch.widgets.sections import GUTTER, Section, balanced_columns, column_lines
 
 _LEAST, _MOST, _COLUMNS = 50, 99, 3
 """Cells below which a column is not worth having, and beyond which its lines are too long to be read."""
@@ -28,7 +28,7 @@ class Block:
     def lines(self, width: int, colours: Palette) -> list[Line]:
         """Title and all."""
         head = self.head if len(self.title) + len(self.head) + 8 <= width else ""
-        return [rule(self.title, width, colours, f" {head}" if head else ""), *self.draw(width, colours)]
+        return [title_rule(self.title, width, colours, f" {head}" if head else ""), *self.draw(width, colours)]
 
 
 def block_of(section: Section) -> Block:
@@ -44,4 +44,4 @@ def in_columns(blocks: Sequence[Block], width: int, colours: Palette) -> list[Li
     """The blocks in reading order, in as many columns of about equal height as the width allows."""
     count = max(1, min(_COLUMNS, width // _LEAST))
     cells = min(_MOST, (width - GUTTER * (count - 1)) // count)
-    return balanced([block.lines(cells, colours) for block in blocks], count, cells, colours)
+    return balanced_columns([block.lines(cells, colours) for block in blocks], count, cells, colours)

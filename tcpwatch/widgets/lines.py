@@ -36,13 +36,13 @@ def cells_of(line: Iterable[Piece]) -> int:
     return sum(cell_len(text) for text, _ in line)
 
 
-def over(line: Line, width: int, style: Style) -> Line:
+def overlay_style(line: Line, width: int, style: Style) -> Line:
     """The line in `width` cells with `style` added to every piece, for the line under the cursor."""
     blanks = " " * max(0, width - cells_of(line))
     return (*((text, piece + style) for text, piece in line), (blanks, style))
 
 
-def rule(title: str, width: int, colours: Palette, head: str = "") -> Line:
+def title_rule(title: str, width: int, colours: Palette, head: str = "") -> Line:
     """`── Title ─────── head` in `width` cells."""
     if cell_len(title) > width - 6:
         title = fit(title, max(1, width - 6))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, chop_cells
 from rich.style import Style
 
-from tcpwatch.widgets.lines import Line, cells_of, fit, rule
+from tcpwatch.widgets.lines import Line, cells_of, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 
 _COLUMN_CELLS = 50
@@ -57,10 +57,10 @@ def column_lines(sections: Sequence[Section], width: int, colours: Palette) -> l
     """The sections in reading order, in as many columns of about equal height as the width allows."""
     count = max(1, min(3, width // _COLUMN_CELLS))
     cells = (width - GUTTER * (count - 1)) // count
-    return balanced([_section_lines(section, cells, colours) for section in sections], count, cells, colours)
+    return balanced_columns([_section_lines(section, cells, colours) for section in sections], count, cells, colours)
 
 
-def balanced(blocks: Sequence[Sequence[Line]], count: int, cells: int, colours: Palette) -> list[Line]:
+def balanced_columns(blocks: Sequence[Sequence[Line]], count: int, cells: int, colours: Palette) -> list[Line]:
     """Blocks, each of at least one line, unbroken and in order, in up to `count` columns of about equal height."""
     height = _least_height([len(block) for block in blocks], count)
     columns: list[list[Line]] = [[]]
@@ -89,7 +89,7 @@ def _columns_needed(heights: Sequence[int], height: int) -> int:
 
 
 def _section_lines(section: Section, width: int, colours: Palette) -> list[Line]:
-    lines = [rule(section.title, width, colours)]
+    lines = [title_rule(section.title, width, colours)]
     for entry in section.entries:
         lines += _entry_lines(entry, section.label, width, colours)
     return lines

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.arrays.time_series import TIERS, Series
+from tcpwatch.arrays.time_series import TIERS, TimeSeries
 
 
-def values(series: Series, seconds: float) -> list[float | None]:
+def values(series: TimeSeries, seconds: float) -> list[float | None]:
     """One figure's window, None where nothing is known."""
     _, window = series.window(seconds)
     return [None if np.isnan(value) else float(value) for value in window[:, 0]]
 
 
-def series_of(points: dict[float, float]) -> Series:
-    series = Series(["n"])
+def series_of(points: dict[float, float]) -> TimeSeries:
+    series = TimeSeries(["n"])
     for time, value in points.items():
         series.add(time, {"n": value})
     return series
@@ -47,7 +47,7 @@ def test_the_finest_ring_that_reaches_so_far(seconds: float, slot_s: float) -> N
 
 
 def test_an_absent_figure_is_not_zero() -> None:
-    series = Series(["a", "b"])
+    series = TimeSeries(["a", "b"])
     series.add(5, {"b": 7})
     _, window = series.window(10)
     assert window.shape == (1, 2)
@@ -56,7 +56,7 @@ def test_an_absent_figure_is_not_zero() -> None:
 
 
 def test_a_day_fits_and_never_grows() -> None:
-    series = Series([str(number) for number in range(11)])
+    series = TimeSeries([str(number) for number in range(11)])
     before = series.nbytes
     assert before < 2**20
     assert before == sum(slots for _, slots in TIERS) * 11 * 4

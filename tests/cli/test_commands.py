@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from tcpwatch import __version__, app
 from tcpwatch.cli import commands
 from tcpwatch.config.settings import Settings
-from tcpwatch.model.rules.finding import Figure, Finding, Severity, Subject
+from tcpwatch.model.rules.finding import Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import Pace, View
 from tcpwatch.report import polling
 from tcpwatch.sources.base import SourceError
@@ -58,7 +58,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, *views: View) -> list[Settings]:
         EXTRA.update(extra)
         yield StandIn(*views)
 
-    monkeypatch.setattr(polling, "monitoring", monitoring)
+    monkeypatch.setattr(polling, "open_monitor", monitoring)
     return seen
 
 
@@ -155,7 +155,7 @@ def _later(seconds: float, counters: dict[str, int]) -> View:
 
 def test_check(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (run("check", "--for", "0.1").exit_code, run("check", "--for", "0.1").output) == (0, "")
-    finding = Finding("syn-flood", Severity.WARNING, Subject("host", "web-1"), "9 SYNs/s", {}, "", (), "")
+    finding = Finding("syn-flood", Severity.WARNING, FindingSubject("host", "web-1"), "9 SYNs/s", {}, "", (), "")
     quick = replace(small_host(), pace=Pace(0.0, 0.0, 0.1, 0.1))
     sick = replace(quick, findings=(finding,))
     worse = replace(quick, findings=(replace(finding, severity=Severity.CRITICAL),))
@@ -170,7 +170,7 @@ def test_check(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> N
 def test_findings_in_the_summary(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     evidence = {"oldest": Figure(1.23456, "s"), "sources": Figure(None, "addresses"), "mode": Figure(1)}
     finding = Finding(
-        "syn-flood", Severity.CRITICAL, Subject("listener", "*:80"), "bad", evidence, "why", ("do",), "lport:80"
+        "syn-flood", Severity.CRITICAL, FindingSubject("listener", "*:80"), "bad", evidence, "why", ("do",), "lport:80"
     )
     stand_in(monkeypatch, replace(small_host(), findings=(finding,)))
     (told,) = json.loads(run("summary", "--json").stdout)["findings"]
@@ -229,7 +229,7 @@ def test_no_source(command: str, run: Callable[..., Result], monkeypatch: pytest
     def monitoring(settings: Settings, **extra: bool) -> Any:
         raise SourceError("sock_diag cannot be used here")
 
-    monkeypatch.setattr(polling, "monitoring", monitoring)
+    monkeypatch.setattr(polling, "open_monitor", monitoring)
     assert failure(run(command)) == "sock_diag cannot be used here"
 
 
@@ -286,6 +286,6 @@ def test_interrupted_while_it_works(run: Callable[..., Result], monkeypatch: pyt
     def monitoring(settings: Settings, **extra: bool) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(polling, "monitoring", monitoring)
+    monkeypatch.setattr(polling, "open_monitor", monitoring)
     result = run("list")
     assert (result.exit_code, result.output) == (130, "")

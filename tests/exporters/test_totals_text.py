@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcpwatch.exporters.totals_text import lifetime, span
+from tcpwatch.exporters.totals_text import lifetime_text, short_duration
 from tests.support.totals import totals
 
 
@@ -17,11 +17,11 @@ from tests.support.totals import totals
     ],
 )  # fmt: skip
 def test_spans(ms: float | None, words: str) -> None:
-    assert span(ms) == words
+    assert short_duration(ms) == words
     assert len(words) <= 6
 
 
 def test_what_is_not_exact_is_at_most_so_long() -> None:
-    assert lifetime(totals(exact=1.0), "p90") == "336 ms"
-    assert lifetime(totals(exact=0.999), "p90") == "≤336 ms"
-    assert lifetime(totals(p50_ms=None), "p90") == "–"
+    assert lifetime_text(totals(exact=1.0), "p90") == "336 ms"
+    assert lifetime_text(totals(exact=0.999), "p90") == "≤336 ms"
+    assert lifetime_text(totals(p50_ms=None), "p90") == "–"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.model.states import FACTS, LIFE_ORDER, Closer, Phase, Role, State
+from tcpwatch.model.states import FACTS, STATE_ORDER, Closer, Phase, Role, State
 
 SPELLINGS = {
     State.CLOSED: "CLOSED CLOSE UNCONN 关闭",
@@ -86,7 +86,7 @@ def test_facts_are_those_of_the_documents() -> None:
 
 
 def test_lives_have_an_order() -> None:
-    assert sorted(LIFE_ORDER) == sorted(State)
+    assert sorted(STATE_ORDER) == sorted(State)
     assert 1 << max(State) < uapi.TCPF_ALL
 
 

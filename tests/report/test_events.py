@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcpwatch.model.lifecycle.archive import Past
+from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.trace_stats import TraceState
-from tcpwatch.model.lifecycle.transitions import Origin, What
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.transitions import Origin, TransitionKind
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.report.events import Reporter
+from tcpwatch.report.events import EventReporter
 from tcpwatch.sample import Completeness
 from tests.report import golden
 from tests.report.views import a_story, closed, small_host, transitions
@@ -39,7 +39,7 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def told(
     views: Sequence[View], *, as_json: bool = True, wanted: str = "", exact: bool = False, colour: bool = False
 ) -> str:
-    reporter = Reporter(as_json, Filter.parse(wanted) if wanted else None, exact=exact, colour=colour)
+    reporter = EventReporter(as_json, Filter.parse(wanted) if wanted else None, exact=exact, colour=colour)
     return "".join(piece for view in views for piece in reporter.step(view).lines)
 
 
@@ -48,17 +48,37 @@ def objects(*views: View, wanted: str = "") -> list[dict[str, Any]]:
 
 
 def losses(*views: View, trace: bool = True) -> list[str]:
-    reporter = Reporter(True, trace=trace)
+    reporter = EventReporter(True, trace=trace)
     return [loss for view in views for loss in reporter.step(view).losses]
 
 
 INCIDENTS = transitions(
-    {"time": NOW, "cookie": 5, "what": What.RETRANSMITTED, "old": State.ESTABLISHED, "new": State.ESTABLISHED},
-    {"time": NOW + 1e-6, "cookie": 5, "what": What.RESET_SENT, "old": State.CLOSED, "new": State.CLOSED, "reason": 11},
-    {"time": NOW + 0.001, "cookie": 5, "what": What.RESET_RECEIVED},
-    {"time": NOW + 0.01, "cookie": 5, "what": What.DROPPED, "old": State.LISTEN, "new": State.LISTEN, "reason": 2},
-    {"time": NOW + 0.1, "cookie": 5, "what": What.DROPPED, "reason": 999},
-    {"time": NOW + 0.15, "cookie": 5, "what": What.ERROR, "reason": errno.EHOSTUNREACH},
+    {
+        "time": NOW,
+        "cookie": 5,
+        "kind": TransitionKind.RETRANSMITTED,
+        "old": State.ESTABLISHED,
+        "new": State.ESTABLISHED,
+    },
+    {
+        "time": NOW + 1e-6,
+        "cookie": 5,
+        "kind": TransitionKind.RESET_SENT,
+        "old": State.CLOSED,
+        "new": State.CLOSED,
+        "reason": 11,
+    },
+    {"time": NOW + 0.001, "cookie": 5, "kind": TransitionKind.RESET_RECEIVED},
+    {
+        "time": NOW + 0.01,
+        "cookie": 5,
+        "kind": TransitionKind.DROPPED,
+        "old": State.LISTEN,
+        "new": State.LISTEN,
+        "reason": 2,
+    },
+    {"time": NOW + 0.1, "cookie": 5, "kind": TransitionKind.DROPPED, "reason": 999},
+    {"time": NOW + 0.15, "cookie": 5, "kind": TransitionKind.ERROR, "reason": errno.EHOSTUNREACH},
     {"time": NOW + 0.2, "cookie": 5, "old": State.ESTABLISHED, "new": State.CLOSED, "origin": Origin.EVENT},
 )
 
@@ -66,12 +86,15 @@ INCIDENTS = transitions(
 def incidents() -> View:
     live = sock("ESTAB", "10.0.0.1:80", "10.0.0.8:50000", cookie=5, process='a"\x1b', pid=9)
     record = closed(live, Ending.RESET_SENT)
-    past = Past(transitions=(INCIDENTS,), transitions_ever=len(INCIDENTS), closed=(record,))
-    return make_view(live, past=past, trace=a_story()[0].trace)
+    past = Archive(transitions=(INCIDENTS,), transitions_total=len(INCIDENTS), records=(record,))
+    return make_view(live, archive=past, trace=a_story()[0].trace)
 
 
 def test_golden() -> None:
-    views = [*a_story(), replace(incidents(), past=replace(incidents().past, transitions_ever=5 + len(INCIDENTS)))]
+    views = [
+        *a_story(),
+        replace(incidents(), archive=replace(incidents().archive, transitions_total=5 + len(INCIDENTS))),
+    ]
     golden.check("events.json", told(views))
     golden.check("events.txt", told(views, as_json=False))
 
@@ -104,8 +127,8 @@ def test_a_flow_that_left_with_this_step() -> None:
         {"time": NOW, "cookie": 4, "old": State.ESTABLISHED, "origin": Origin.POLL, "slack": 1.0},
         {"time": NOW, "cookie": 3, "new": State.ESTABLISHED, "origin": Origin.POLL, "slack": 1.0},
     )
-    past = Past(transitions=(rows,), transitions_ever=2)
-    found = objects(make_view(other, closed=[gone], past=past))
+    past = Archive(transitions=(rows,), transitions_total=2)
+    found = objects(make_view(other, closed=[gone], archive=past))
     assert [(one["remote_port"], one["process"], one["ending"]) for one in found] == [
         (1, "nginx", None),
         (2, "sshd", None),
@@ -134,27 +157,27 @@ def test_filters(wanted: str, new: list[str | None]) -> None:
 def test_the_last_record_of_a_flow_counts() -> None:
     before, after = a_story()
     later = closed(sock("ESTAB", "10.0.0.1:80", "10.0.0.8:50000", cookie=5), Ending.KILLED, 3)
-    after = replace(after, past=replace(after.past, closed=(*after.past.closed, later)))
+    after = replace(after, archive=replace(after.archive, records=(*after.archive.records, later)))
     assert objects(before, after)[2]["ending"] == "killed"
 
 
 def test_psutil_knows_no_cookies() -> None:
     rows = transitions({"time": NOW, "cookie": 1, "new": State.ESTABLISHED, "origin": Origin.POLL})
-    view = replace(small_host(kind="psutil"), past=Past(transitions=(rows,), transitions_ever=1))
+    view = replace(small_host(kind="psutil"), archive=Archive(transitions=(rows,), transitions_total=1))
     (one,) = objects(view)
     assert one["cookie"] is None and one["local_address"] == "10.0.0.1"
 
 
 def test_what_was_lost_is_said_once() -> None:
     before, after = a_story()
-    more = replace(after, trace=replace(after.trace, lost=4, ends_lost=2_000))
+    more = replace(after, trace=replace(after.trace, events_lost=4, destroy_events_lost=2_000))
     assert losses(before, after, after) == ["3 trace events were lost"]
     assert losses(after, more) == [
         "3 trace events were lost",
         "1 trace event was lost",
         "2,000 destroy events were lost",
     ]
-    missed = replace(before, past=replace(before.past, transitions_ever=1002))
+    missed = replace(before, archive=replace(before.archive, transitions_total=1002))
     assert losses(missed) == ["1,000 more events came at once than there is memory for; see --memory"]
     assert len(objects(missed)) == 2
     incomplete = replace(before, sample=replace(before.sample, completeness=Completeness(interrupted=True)))
@@ -162,7 +185,7 @@ def test_what_was_lost_is_said_once() -> None:
 
 
 def test_no_trace_is_said_where_one_was_wanted() -> None:
-    view = make_view(trace=TraceState(why_not="needs root"))
+    view = make_view(trace=TraceStats(why_no_trace="needs root"))
     (said,) = losses(view, view)
     assert said.startswith("no trace (needs root): ")
     assert losses(view, trace=False) == []
@@ -178,8 +201,10 @@ def test_many_at_once() -> None:
     """More than become text at once: each has its own ends."""
     size = 12_000
     rows = np.zeros(size, INCIDENTS.dtype)
-    rows["cookie"], rows["time"], rows["what"] = np.arange(size, 0, -1), NOW, What.STATE
+    rows["cookie"], rows["time"], rows["kind"] = np.arange(size, 0, -1), NOW, TransitionKind.STATE
     rows["new"], rows["origin"] = State.ESTABLISHED, Origin.POLL
     socks = [sock("ESTAB", "10.0.0.1:80", f"10.0.0.9:{port}", cookie=port) for port in range(1, size, 2)]
-    found = objects(make_view(*socks, past=Past(transitions=(rows[:7_000], rows[7_000:]), transitions_ever=size)))
+    found = objects(
+        make_view(*socks, archive=Archive(transitions=(rows[:7_000], rows[7_000:]), transitions_total=size))
+    )
     assert [one["remote_port"] for one in found] == [port if port % 2 else None for port in range(size, 0, -1)]

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tcpwatch.report import list_json, list_text
-from tcpwatch.report.ansi import bar, cells, fitted
+from tcpwatch.report.ansi import bar, cell_width, fitted
 from tests.report import golden
 from tests.report.views import small_host
 from tests.support.views import make_view, sock
@@ -32,7 +32,7 @@ def test_in_a_terminal_of_eighty() -> None:
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     lines = listed(width).splitlines()
     assert len(lines) == 8
-    assert max(map(cells, lines)) <= width
+    assert max(map(cell_width, lines)) <= width
 
 
 def test_colour_changes_nothing_but_colour() -> None:
@@ -64,7 +64,7 @@ def test_wide_characters_are_aligned() -> None:
     )
     first, second = "".join(list_text.as_text(view, list_json.in_order(view.rows), exact=True)).splitlines()[1:]
     assert "中文[1]" in first
-    assert cells(first) == cells(second)
+    assert cell_width(first) == cell_width(second)
 
 
 def test_control_characters_do_not_pass() -> None:
@@ -86,7 +86,7 @@ def test_control_characters_do_not_pass() -> None:
 )
 def test_fitted(words: str, width: int, right: bool, shown: str) -> None:
     assert fitted(words, width, right) == shown
-    assert cells(shown) == width
+    assert cell_width(shown) == width
 
 
 @pytest.mark.parametrize(

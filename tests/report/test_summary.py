@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals
-from tcpwatch.model.states import LIFE_ORDER
+from tcpwatch.model.states import STATE_ORDER
 from tcpwatch.model.view import Gauge
 from tcpwatch.report import summary_json, summary_text
 from tcpwatch.units import text
@@ -22,7 +22,7 @@ PART = re.compile(r"\[\s+(\S+),\s+(\d+)\s+\]")
 
 
 def test_json() -> None:
-    line = summary_json.as_json(summary_json.summary(replace(small_host(), flows=FLOWS), {"ActiveOpens": 2 / 3}))
+    line = summary_json.as_json(summary_json.summary(replace(small_host(), flow_totals=FLOWS), {"ActiveOpens": 2 / 3}))
     assert line.count("\n") == 1
     told = json.dumps(json.loads(line), indent=2)
     golden.check("summary.json", PART.sub(r"[\1, \2]", told) + "\n")
@@ -32,7 +32,7 @@ def test_the_promised_keys() -> None:
     facts = summary_json.summary(make_view())
     promised = "time host source sockets states half_open time_wait listeners counters rates findings flows"
     assert list(facts) == promised.split()
-    assert list(facts["states"]) == [state.name for state in LIFE_ORDER]
+    assert list(facts["states"]) == [state.name for state in STATE_ORDER]
     assert set(facts["states"].values()) == {0}
     assert facts["rates"] == {} and facts["findings"] == [] and facts["listeners"] == [] and facts["flows"] is None
 
@@ -65,12 +65,12 @@ def test_psutil_tells_no_queues() -> None:
 
 
 def test_text() -> None:
-    view = replace(small_host(), flows=FLOWS)
+    view = replace(small_host(), flow_totals=FLOWS)
     golden.check("summary.txt", summary_text.as_text(view, {"ActiveOpens": 2.0, "TW": 0.01, "ListenDrops": 0.0}))
 
 
 def test_how_long_flows_live() -> None:
-    nothing = replace(small_host(), flows=FlowTotals(60.0, totals(p50_ms=None)))
+    nothing = replace(small_host(), flow_totals=FlowTotals(60.0, totals(p50_ms=None)))
     told = summary_json.summary(nothing, {})["flows"]
     none = [*([bound, 0] for bound in DECADES), [None, 0]]
     figures = dict.fromkeys(("p50", "p90", "p99", "shortest", "longest"))
@@ -79,7 +79,7 @@ def test_how_long_flows_live() -> None:
     assert told["bytes"]["largest"] is None and told["by_service"] == told["by_process"] == []
     words = "flows  opened 0/s  ended 0/s  life p50 –  p90 –  p99 –  shortest –  longest –\n"
     assert words in summary_text.as_text(nothing, {})
-    exact = replace(small_host(), flows=FlowTotals(60.0, totals(exact=1.0)))
+    exact = replace(small_host(), flow_totals=FlowTotals(60.0, totals(exact=1.0)))
     few = "flows  opened 61/s  ended 60/s  life p50 12 ms  p90 336 ms  p99 1.2 s"
     extremes = "shortest 100 µs  longest 4.1 s"
     assert f"{few}\n{' ' * few.index('p50')}{extremes}\n" in summary_text.as_text(exact, {})
@@ -94,7 +94,7 @@ def test_how_long_flows_live() -> None:
 
 
 def test_of_what_is_not_known_by_name() -> None:
-    told = summary_json.summary(replace(small_host(), flows=FLOWS), {})["flows"]
+    told = summary_json.summary(replace(small_host(), flow_totals=FLOWS), {})["flows"]
     assert [one["name"] for one in told["by_process"]] == ["nginx[1234]", "[@click=app.quit]x[/][802]", None]
     assert list(told["by_service"][0]) == ["name", "opened_per_s", "ended_per_s", "lifetime_ms", "bytes", "exact"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION, Owner, Process
-from tcpwatch.model.lifecycle.archive import CLOSED, Past
+from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.trace_stats import TraceState
-from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, What
-from tcpwatch.model.listeners.listeners import UNTOLD, Queue
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, TransitionKind
+from tcpwatch.model.listeners.listeners import UNKNOWN_QUEUE, Queue
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.sample import Completeness, SourceInfo
@@ -36,7 +36,7 @@ def small_host(*, kind: str = "sock_diag", complete: bool = True) -> View:
     )  # fmt: skip
     one = replace(view.listeners[0], syn_queue=Queue(1, 511), drops=38)
     if kind == "psutil":
-        one = replace(one, accept_queue=UNTOLD, syn_queue=Queue(1, None))
+        one = replace(one, accept_queue=UNKNOWN_QUEUE, syn_queue=Queue(1, None))
     source = (
         SourceInfo("psutil", "user", missing=("no queues",)) if kind == "psutil" else SourceInfo("sock_diag", "root")
     )
@@ -53,14 +53,14 @@ def transitions(*rows: dict[str, Any]) -> Any:
     """Rows of TRANSITION: changes of state known by the trace, unless told."""
     made = np.zeros(len(rows), TRANSITION)
     for row, facts in zip(made, rows, strict=True):
-        for name, value in {"what": What.STATE, "origin": Origin.TRACE, **facts}.items():
+        for name, value in {"kind": TransitionKind.STATE, "origin": Origin.TRACE, **facts}.items():
             row[name] = value
     return made
 
 
 def closed(one: Sock, ending: Ending, owner: int = UNKNOWN_NO_PROCESS) -> Any:
     """A record of CLOSED of this socket."""
-    record = np.zeros(1, CLOSED)
+    record = np.zeros(1, RECORD)
     rows = make_rows([one])
     record["cookie"], record["row"], record["state"] = rows.cookie, rows.table, rows.state
     record["ending"], record["owner"] = ending, owner
@@ -84,8 +84,8 @@ def a_story() -> tuple[View, View]:
         {"time": NOW + 2.0, "cookie": 9, "old": State.TIME_WAIT, "origin": Origin.POLL, "slack": np.nan},
     )
     records = (closed(live, Ending.BY_US, 3), closed(unseen, Ending.BY_PEER))
-    known: dict[str, Any] = {"owners": [WORKER], "owners_from": 3, "closed": records}
-    trace = TraceState(on=True, reset_reasons={11: "TCP_ABORT_ON_CLOSE"}, drop_reasons={2: "TCP_LISTEN_OVERFLOW"})
-    before = make_view(live, past=Past(transitions=(first,), transitions_ever=2, **known), trace=trace)
-    past = Past(transitions=(first, second), transitions_ever=5, **known)
-    return before, make_view(live, step=2, past=past, trace=replace(trace, lost=3, lost_lately=3))
+    known: dict[str, Any] = {"owners": [WORKER], "owners_from": 3, "records": records}
+    trace = TraceStats(on=True, reset_reasons={11: "TCP_ABORT_ON_CLOSE"}, drop_reasons={2: "TCP_LISTEN_OVERFLOW"})
+    before = make_view(live, archive=Archive(transitions=(first,), transitions_total=2, **known), trace=trace)
+    past = Archive(transitions=(first, second), transitions_total=5, **known)
+    return before, make_view(live, step=2, archive=past, trace=replace(trace, events_lost=3, events_lost_in_step=3))

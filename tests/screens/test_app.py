@@ -106,7 +106,7 @@ async def test_header(size: tuple[int, int]) -> None:
 async def test_the_left_part_gives_way_first(width: int) -> None:
     app = make_app()
     async with app.run_test(size=(width, 24)) as pilot:
-        app.show(_sampled(make_view(), completeness=Completeness(lost=True)))
+        app.show(_sampled(make_view(), completeness=Completeness(answers_lost=True)))
         await pilot.pause()
         header = _header(app)
         assert header.endswith("● LIVE 0.4 s")
@@ -226,10 +226,10 @@ async def test_intervals_have_steps_and_ends() -> None:
 async def test_an_interval_between_the_steps() -> None:
     app = make_app()
     async with app.run_test(size=SMALL) as pilot:
-        app.set_pace(3.0)
+        app.change_interval(3.0)
         await pilot.press("minus")
         assert app.interval_s == 2.0
-        app.set_pace(3.0)
+        app.change_interval(3.0)
         await pilot.press("plus")
         assert app.interval_s == 5.0
 

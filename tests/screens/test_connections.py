@@ -100,9 +100,9 @@ def _few_services(monkeypatch: pytest.MonkeyPatch) -> None:
 
 HOSTILE = "[@click=app.quit]x[/]"
 SOCKS = (
-    sock("LISTEN", "0.0.0.0:22", process="sshd", pid=801, send_queue=128, role="listener", age_s=9e5, born=False),
+    sock("LISTEN", "0.0.0.0:22", process="sshd", pid=801, send_queue=128, role="listener", age_s=9e5, begin_seen=False),
     sock("LISTEN", "[::]:443", process="nginx", pid=1234, also=[(1235, "nginx"), (1236, "nginx")], recv_queue=513,
-         send_queue=511, role="listener", age_s=9e5, born=False),
+         send_queue=511, role="listener", age_s=9e5, begin_seen=False),
     sock("SYN_RCVD", "10.0.0.1:443", "203.0.113.7:40001", timer="on", timer_s=2.5, retransmits=3, role="server"),
     sock("ESTABLISHED", "10.0.0.1:443", "203.0.113.200:40002", process="nginx", pid=1235, user="www-data", uid=33,
          send_queue=4_000_000, role="server", age_s=75, state_age_s=75, mark="new", timer="on", timer_s=0.2),
@@ -131,7 +131,7 @@ async def test_looks(width: int, height: int) -> None:
         await page.show(*SOCKS, closed=CLOSED)
         await page.press("j")
         check_snapshot(f"connections_{width}x{height}", shot(page.app))
-        page.page.show_names(True)
+        page.page.show_exact(True)
         await page.pilot.pause()
         check_snapshot(f"connections_exact_{width}x{height}", shot(page.app))
 
@@ -230,7 +230,7 @@ async def test_what_rows_are_sorted_by_is_seen() -> None:
         await page.show(*SOCKS)
         assert "Closed by" not in page.lines()[0]
         while not page.title().startswith("sort by Closed by"):
-            await page.press(*(["s"] if not page.table.choosing else []), "right")
+            await page.press(*(["s"] if not page.table.choosing_sort else []), "right")
         assert "▲Closed by" in page.lines()[0]
         await page.press(*["right"] * 30)
         assert page.table.column is IN_TABLE[-1]

@@ -16,8 +16,8 @@ from tcpwatch.kernel.netlink.uapi import TCP_INFO
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.history import Story
-from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.history import History
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.sockets.throughput import Throughput
@@ -84,14 +84,14 @@ def _flow(**given: Any) -> Sock:
 def _view(
     *socks: Sock,
     info: dict[str, int] | None = INFO,
-    story: Story = POLLED,
+    story: History = POLLED,
     ending: Ending | None = None,
     graph: FlowGraph | None = None,
     no_trace: str = "needs root",
     **given: Any,
 ) -> View:
     view = make_view(*socks, details={COOKIE: FlowDetail(info, (), story, ending, graph)}, **given)
-    source = replace(view.sample.source, no_trace=no_trace)
+    source = replace(view.sample.source, why_no_trace=no_trace)
     return replace(view, rows=replace(view.rows, throughput=THROUGHPUT), sample=replace(view.sample, source=source))
 
 
@@ -158,17 +158,17 @@ async def test_states_with_times_and_durations() -> None:
 async def test_a_flow_that_was_there_before_us_is_at_least_so_old() -> None:
     app = make_app()
     async with app.run_test(size=LARGE) as pilot:
-        app.show(_view(_flow(born=False, state_age_s=20), story=Story()))
+        app.show(_view(_flow(begin_seen=False, state_age_s=20), story=History()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         assert "in this state: at least 20 s known for: at least 20 s" in _text(app)
         assert "ESTABLISHED: 22:13:00.0, at least 20 s, polled" in _text(app)
-        changed = Story(
+        changed = History(
             chapters(
                 (State.ESTABLISHED, moment(20, Origin.POLL)), (State.CLOSE_WAIT, moment(5, Origin.POLL)), least=True
             )
         )
-        app.show(_view(_flow(born=False, state="CLOSE_WAIT", state_age_s=5), story=changed))
+        app.show(_view(_flow(begin_seen=False, state="CLOSE_WAIT", state_age_s=5), story=changed))
         await pilot.pause()
         assert "ESTABLISHED: 22:13:00.0, at least 15 s, polled CLOSE_WAIT: 22:13:15.0, 5 s" in _text(app)
 
@@ -200,7 +200,7 @@ async def test_a_flow_that_nobody_tells_of_has_the_state_of_its_row() -> None:
         assert "States CLOSE_WAIT: 22:13:19.0, 1 s, polled" in _text(app)
 
 
-TRACE = TraceState(on=True, drop_reasons={17: "TCP_LISTEN_OVERFLOW"}, reset_reasons={2: "TCP_ABORT_ON_CLOSE"})
+TRACE = TraceStats(on=True, drop_reasons={17: "TCP_LISTEN_OVERFLOW"}, reset_reasons={2: "TCP_ABORT_ON_CLOSE"})
 
 
 def _orderly() -> View:
@@ -208,7 +208,7 @@ def _orderly() -> View:
     flow = _flow(state="TIME_WAIT", role="client", closer="local", process=None, state_age_s=1.25, age_s=63.5)
     record = closed(flow, Ending.BY_US, State.FIN_WAIT_2, {"rtt": 1234})
     return _view(
-        flow, info=None, story=TRACED, ending=Ending.BY_US, no_trace="", trace=TRACE, graph=wave(), past=past(record)
+        flow, info=None, story=TRACED, ending=Ending.BY_US, no_trace="", trace=TRACE, graph=wave(), archive=past(record)
     )  # fmt: skip
 
 
@@ -216,19 +216,21 @@ def _reset() -> View:
     """Closed before the screen opens."""
     record = closed(_flow(), Ending.RESET_SENT, State.ESTABLISHED, {"rtt": 1234, "bytes_acked": 77}, owner=5)
     known = replace(past(record), owners=[OWNER], owners_from=5)
-    return _view(info=None, story=RESET, ending=Ending.RESET_SENT, no_trace="", trace=TRACE, past=known)
+    return _view(info=None, story=RESET, ending=Ending.RESET_SENT, no_trace="", trace=TRACE, archive=known)
 
 
 def _by_peer() -> View:
     record = closed(
         _flow(process=None), Ending.BY_PEER, State.LAST_ACK, begin=NOW - 200, begin_slack=NAN, end=NOW - 4.25
     )
-    return _view(info=None, story=BY_PEER, ending=Ending.BY_PEER, past=past(record))
+    return _view(info=None, story=BY_PEER, ending=Ending.BY_PEER, archive=past(record))
 
 
 def _unreachable() -> View:
     record = closed(_flow(role="client"), Ending.UNREACHABLE, State.SYN_SENT, begin=NOW - 4, end=NOW - 2.5)
-    return _view(info=None, story=UNREACHABLE, ending=Ending.UNREACHABLE, no_trace="", trace=TRACE, past=past(record))
+    return _view(
+        info=None, story=UNREACHABLE, ending=Ending.UNREACHABLE, no_trace="", trace=TRACE, archive=past(record)
+    )
 
 
 ENDS = {"orderly": _orderly, "reset": _reset, "by_peer": _by_peer, "unreachable": _unreachable}
@@ -279,7 +281,7 @@ async def test_a_flow_that_closed_before_the_screen_opened() -> None:
 async def test_a_closed_flow_before_its_states_are_told() -> None:
     app = make_app()
     async with app.run_test(size=SMALL) as pilot:
-        app.show(make_view(past=past(closed(_flow(process=None), Ending.UNKNOWN, State.ESTABLISHED))))
+        app.show(make_view(archive=past(closed(_flow(process=None), Ending.UNKNOWN, State.ESTABLISHED))))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         assert "They come with the next poll." in shot(app)
@@ -294,7 +296,7 @@ async def test_the_record_of_an_end_that_was_seen_keeps_the_owner() -> None:
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         record = closed(_flow(process=None, owner_code=UNKNOWN_NO_PROCESS), Ending.TIMED_OUT, State.ESTABLISHED)
-        app.show(_view(step=3, info=None, ending=Ending.TIMED_OUT, past=past(record)))
+        app.show(_view(step=3, info=None, ending=Ending.TIMED_OUT, archive=past(record)))
         await pilot.pause()
         text = _text(app)
         assert "worker[13]" in text
@@ -385,7 +387,7 @@ async def test_a_listener_tells_its_accept_queue() -> None:
     app = make_app()
     async with app.run_test(size=LARGE) as pilot:
         listener = _flow(state="LISTEN", ends=("0.0.0.0:443", "0.0.0.0:0"), recv_queue=513, send_queue=512)
-        app.show(_view(listener, story=Story(), graph=wave()))
+        app.show(_view(listener, story=History(), graph=wave()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         assert "accept queue: 513 of 512 wait to be accepted" in _text(app)

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tcpwatch.model.lifecycle.history import Story, Stretch
-from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.history import History, StatePeriod
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
-from tcpwatch.model.states import LIFE_ORDER, State
+from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.screens.flow.graphs import graph, graph_blocks
 from tcpwatch.screens.flow.states import incident_blocks, states_block
-from tcpwatch.screens.flow.strip import spread, strip_lines
-from tcpwatch.screens.shared.moments import clock, fine_duration, how_known, lasted
-from tcpwatch.screens.shared.state_marks import FILLS, LETTERS
+from tcpwatch.screens.flow.strip import distribute_cells, strip_lines
+from tcpwatch.screens.shared.moments import clock, duration_text, origin_text, precise_duration
+from tcpwatch.screens.shared.state_marks import STATE_FILLS, STATE_LETTERS
 from tcpwatch.widgets.blocks import Block, in_columns
 from tcpwatch.widgets.lines import Line, cells_of
 from tcpwatch.widgets.palette import Palette, palette
@@ -54,7 +54,7 @@ def _texts(lines: list[Line]) -> list[str]:
     st.lists(st.floats(0, 1e6) | st.just(0.0), min_size=1, max_size=12), st.integers(0, 300), st.integers(1, 3)
 )  # fmt: skip
 def test_cells_sum_to_the_width_and_everything_is_seen(durations: list[float], width: int, least: int) -> None:
-    cells = spread(durations, width, least)
+    cells = distribute_cells(durations, width, least)
     assert len(cells) == len(durations)
     assert sum(cells) == width
     assert min(cells) >= min(least, width // len(durations))
@@ -64,22 +64,22 @@ def test_cells_sum_to_the_width_and_everything_is_seen(durations: list[float], w
 
 
 def test_what_is_long_keeps_its_proportion() -> None:
-    assert spread([0.002, 300, 0.1, 100], 84, 2) == [2, 60, 2, 20]
-    assert spread([5, 5], 10) == [5, 5]
-    assert spread([0, 0, 0], 7) == [3, 2, 2]
-    assert spread([1, 1, 1], 2) == [1, 1, 0]
-    assert spread([], 10) == []
+    assert distribute_cells([0.002, 300, 0.1, 100], 84, 2) == [2, 60, 2, 20]
+    assert distribute_cells([5, 5], 10) == [5, 5]
+    assert distribute_cells([0, 0, 0], 7) == [3, 2, 2]
+    assert distribute_cells([1, 1, 1], 2) == [1, 1, 0]
+    assert distribute_cells([], 10) == []
 
 
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=8), st.integers(22, 200))
 def test_order_is_kept_and_the_strip_fills_the_width(durations: list[float], width: int) -> None:
     begins = [sum(durations[:at]) for at in range(len(durations) + 1)]
-    states = LIFE_ORDER[: len(durations)]
+    states = STATE_ORDER[: len(durations)]
     marks = [moment(sum(durations) - begin) for begin in begins]
     stretches = chapters(*zip(states, marks[:-1], strict=True), end=marks[-1])
     strip, times = strip_lines(stretches, NOW, width, palette(make_app()))
     text = "".join(piece for piece, _ in strip)
-    assert [letter for letter in text if letter in LETTERS.values()] == [LETTERS[state] for state in states]
+    assert [letter for letter in text if letter in STATE_LETTERS.values()] == [STATE_LETTERS[state] for state in states]
     assert cells_of(strip) == width - 2
     assert cells_of(times) <= width
 
@@ -98,18 +98,18 @@ def test_order_is_kept_and_the_strip_fills_the_width(durations: list[float], wid
     ],
     ids=["polled", "traced", "reset", "by peer"],
 )  # fmt: skip
-def test_edges_tell_how_they_are_known(story: Story, lines: list[str], colours: Palette) -> None:
-    assert _texts(strip_lines(story.stretches, NOW, 49, colours)) == lines
+def test_edges_tell_how_they_are_known(story: History, lines: list[str], colours: Palette) -> None:
+    assert _texts(strip_lines(story.periods, NOW, 49, colours)) == lines
 
 
 def test_no_strip_of_nothing(colours: Palette) -> None:
     assert strip_lines((), NOW, 80, colours) == []
-    assert strip_lines(TRACED.stretches, NOW, 8, colours) == []
+    assert strip_lines(TRACED.periods, NOW, 8, colours) == []
 
 
 def test_each_state_has_a_letter_and_a_fill_of_one_cell() -> None:
-    assert len(set(LETTERS.values())) == len(LETTERS) == len(FILLS) == len(State)
-    assert {cell_len(mark) for mark in (*LETTERS.values(), *FILLS.values())} == {1}
+    assert len(set(STATE_LETTERS.values())) == len(STATE_LETTERS) == len(STATE_FILLS) == len(State)
+    assert {cell_len(mark) for mark in (*STATE_LETTERS.values(), *STATE_FILLS.values())} == {1}
 
 
 # Moments -----------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_each_state_has_a_letter_and_a_fill_of_one_cell() -> None:
     ],
 )  # fmt: skip
 def test_fine_durations(seconds: float, words: str) -> None:
-    assert fine_duration(seconds) == words
+    assert precise_duration(seconds) == words
 
 
 def test_clocks_are_cut() -> None:
@@ -135,28 +135,28 @@ def test_clocks_are_cut() -> None:
 @pytest.mark.parametrize(
     ("one", "first", "words"),
     [
-        (Stretch(State.SYN_RCVD, moment(5), moment(4.9)), True, "not told"),
-        (Stretch(State.SYN_RCVD, moment(5), moment(4.9)), False, "100 ms"),  # after SYN_SENT: both ends at once
-        (Stretch(State.SYN_RCVD, moment(5, Origin.POLL), moment(4.9)), True, "0.1 s"),
-        (Stretch(State.ESTABLISHED, moment(5), moment(5), least=True), True, "not told"),
-        (Stretch(State.ESTABLISHED, moment(5), None, least=True), True, "at least 5 s"),
-        (Stretch(State.ESTABLISHED, moment(5, Origin.POLL, NAN), moment(3)), True, "at least 2 s"),
-        (Stretch(State.ESTABLISHED, moment(5), moment(3, Origin.POLL, NAN)), True, "at most 2 s"),
-        (Stretch(State.ESTABLISHED, moment(5), moment(3, Origin.EVENT)), True, "2.000 s"),
-        (Stretch(State.ESTABLISHED, moment(5), None), True, "5 s"),
-        (Stretch(State.ESTABLISHED, moment(-5), None), True, "0 s"),
+        (StatePeriod(State.SYN_RCVD, moment(5), moment(4.9)), True, "not told"),
+        (StatePeriod(State.SYN_RCVD, moment(5), moment(4.9)), False, "100 ms"),  # after SYN_SENT: both ends at once
+        (StatePeriod(State.SYN_RCVD, moment(5, Origin.POLL), moment(4.9)), True, "0.1 s"),
+        (StatePeriod(State.ESTABLISHED, moment(5), moment(5), began_earlier=True), True, "not told"),
+        (StatePeriod(State.ESTABLISHED, moment(5), None, began_earlier=True), True, "at least 5 s"),
+        (StatePeriod(State.ESTABLISHED, moment(5, Origin.POLL, NAN), moment(3)), True, "at least 2 s"),
+        (StatePeriod(State.ESTABLISHED, moment(5), moment(3, Origin.POLL, NAN)), True, "at most 2 s"),
+        (StatePeriod(State.ESTABLISHED, moment(5), moment(3, Origin.EVENT)), True, "2.000 s"),
+        (StatePeriod(State.ESTABLISHED, moment(5), None), True, "5 s"),
+        (StatePeriod(State.ESTABLISHED, moment(-5), None), True, "0 s"),
     ],
 )  # fmt: skip
-def test_how_long_a_state_lasted(one: Stretch, first: bool, words: str) -> None:
-    assert lasted(one, NOW, first) == words
+def test_how_long_a_state_lasted(one: StatePeriod, first: bool, words: str) -> None:
+    assert duration_text(one, NOW, first) == words
 
 
 def test_how_a_moment_is_known() -> None:
-    assert how_known(moment(1, Origin.POLL, 0.25)) == "polled ±0.2 s"
-    assert how_known(moment(1, Origin.POLL, 60)) == "polled ±1 m 00 s"
-    assert how_known(moment(1, Origin.POLL, NAN)) == "polled"
-    assert how_known(moment(1, Origin.EVENT)) == "destroy event"
-    assert how_known(moment(1)) == "trace"
+    assert origin_text(moment(1, Origin.POLL, 0.25)) == "polled ±0.2 s"
+    assert origin_text(moment(1, Origin.POLL, 60)) == "polled ±1 m 00 s"
+    assert origin_text(moment(1, Origin.POLL, NAN)) == "polled"
+    assert origin_text(moment(1, Origin.EVENT)) == "destroy event"
+    assert origin_text(moment(1)) == "trace"
 
 
 # States and incidents ----------------------------------------------------------------------------
@@ -173,26 +173,26 @@ def test_states_in_a_narrow_column_and_in_a_narrower_one(colours: Palette) -> No
 
 @pytest.mark.parametrize("width", [30, 48, 50, 60, 80, 99])
 @pytest.mark.parametrize("story", [POLLED, TRACED, RESET, BY_PEER], ids=["polled", "traced", "reset", "by peer"])
-def test_no_line_is_too_wide(story: Story, width: int, colours: Palette) -> None:
+def test_no_line_is_too_wide(story: History, width: int, colours: Palette) -> None:
     told = FlowGraph(NOW, 1.0, *[tuple(float(10**9 * at) for at in range(99))] * 6)
     for block in (
         states_block(story, NOW, "needs root"),
-        *incident_blocks(replace(story, incidents=INCIDENTS), TraceState(drop_reasons={17: "A_LONG_REASON_" * 4})),
+        *incident_blocks(replace(story, incidents=INCIDENTS), TraceStats(drop_reasons={17: "A_LONG_REASON_" * 4})),
         *graph_blocks(told, State.ESTABLISHED, live=True, exact=True),
     ):
         assert max(cells_of(line) for line in block.lines(width, colours)) <= width
 
 
 def test_incidents_are_counted_and_the_last_ones_told(colours: Palette) -> None:
-    story = Story((), INCIDENTS * 3)
-    (block,) = incident_blocks(story, TraceState())
+    story = History((), INCIDENTS * 3)
+    (block,) = incident_blocks(story, TraceStats())
     lines = _texts(block.lines(80, colours))
     assert lines[1] == "   6 retransmissions, 3 segments dropped"
     assert lines[2] == "   The last 6 of 9:"
     assert lines[-1] == "   22:13:16.500  dropped         reason 17"
     assert len(lines) == 9
     assert len(block.plain()) == 8
-    assert incident_blocks(Story(), TraceState()) == []
+    assert incident_blocks(History(), TraceStats()) == []
 
 
 # Graphs ------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from tcpwatch.app import TcpwatchApp
-from tcpwatch.model.query.groups import TOP, By, groups_of
+from tcpwatch.model.query.groups import TOP, GroupField, group_sockets
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.view import View
@@ -23,7 +23,7 @@ from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.flow.page import FlowScreen
 from tcpwatch.screens.main import MainScreen
-from tcpwatch.screens.shared.page import SocketsAsked
+from tcpwatch.screens.shared.page import SocketsRequested
 from tcpwatch.units import text
 from tests.support.infos import make_infos
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot, until
@@ -142,20 +142,20 @@ async def test_looks(size: tuple[int, int]) -> None:
 
 
 WAYS = {
-    By.PROCESS: ["nginx[1235]", f"{HOSTILE}[9]", "no process: the kernel holds it"],
-    By.PEER: ["203.0.113.9", "10.0.0.9", "203.0.113.7", "203.0.113.8", "2001:db8:85a3:1:0:8a2e:a56f:ed",
+    GroupField.PROCESS: ["nginx[1235]", f"{HOSTILE}[9]", "no process: the kernel holds it"],
+    GroupField.PEER: ["203.0.113.9", "10.0.0.9", "203.0.113.7", "203.0.113.8", "2001:db8:85a3:1:0:8a2e:a56f:ed",
               "none: nobody is at the other end"],
-    By.SERVICE: ["10.0.0.9:5432", "203.0.113.7:40000"],
-    By.LOCAL_PORT: ["443", "51000", "51001", "51002", "51003", "51004"],
-    By.STATE: ["ESTABLISHED", "CLOSE_WAIT", "TIME_WAIT", "LISTEN"],
-    By.CGROUP: ["4711", "815", "none told: half-open and TIME_WAIT"],
+    GroupField.SERVICE: ["10.0.0.9:5432", "203.0.113.7:40000"],
+    GroupField.LOCAL_PORT: ["443", "51000", "51001", "51002", "51003", "51004"],
+    GroupField.STATE: ["ESTABLISHED", "CLOSE_WAIT", "TIME_WAIT", "LISTEN"],
+    GroupField.CGROUP: ["4711", "815", "none told: half-open and TIME_WAIT"],
 }  # fmt: skip
 
 
 async def test_a_goes_through_all_ways_to_group_and_back_to_single_sockets() -> None:
     async with shown(some_view(), keys="") as it:
         assert it.title() == "22 sockets · sort State ▲"
-        for by in By:
+        for by in GroupField:
             await it.press("a")
             assert it.title().startswith(f"by {by.value}: {len(it.names())} groups of 22 sockets · sort Sockets ▼"), by
             assert it.names()[: len(WAYS[by])] == WAYS[by]
@@ -163,7 +163,7 @@ async def test_a_goes_through_all_ways_to_group_and_back_to_single_sockets() -> 
         await it.press("a")
         assert it.title() == "22 sockets · sort State ▲"
         assert it.page.table.has_focus
-        for by in reversed(By):
+        for by in reversed(GroupField):
             await it.press("A")
             assert it.title().startswith(f"by {by.value}: ")
         await it.press("A")
@@ -270,9 +270,9 @@ async def test_enter_shows_the_sockets_of_a_group_and_esc_goes_back() -> None:
         assert not isinstance(it.app.screen.query_one("ContentSwitcher").visible_content, ConnectionsPage)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("by", By)
-async def test_what_enter_shows_is_the_group(by: By) -> None:
-    async with shown(some_view(), keys="a" * (1 + list(By).index(by))) as it:
+@pytest.mark.parametrize("by", GroupField)
+async def test_what_enter_shows_is_the_group(by: GroupField) -> None:
+    async with shown(some_view(), keys="a" * (1 + list(GroupField).index(by))) as it:
         for at, row in enumerate(it.page.groups.records):
             it.page.groups.move_to(at)
             it.said.clear()
@@ -325,12 +325,12 @@ async def test_a_filter_of_ones_own_leaves_the_group() -> None:
 async def test_whoever_asks_for_sockets_sees_sockets() -> None:
     async with shown(some_view()) as it:
         await it.press("1")
-        it.app.screen.post_message(SocketsAsked("state:tw"))
+        it.app.screen.post_message(SocketsRequested("state:tw"))
         await it.pilot.pause()
         await it.pilot.pause()
         assert it.title() == "3 of 22 sockets · filter state:tw · sort State ▲"
         await it.press("a", "1")
-        it.app.screen.post_message(SocketsAsked("state:tw"))
+        it.app.screen.post_message(SocketsRequested("state:tw"))
         await it.pilot.pause()
         await it.pilot.pause()
         assert it.title() == "3 of 22 sockets · filter state:tw · sort State ▲"
@@ -486,11 +486,11 @@ def many_view(number: int = 60_000) -> View:
 async def test_many_are_grouped_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = set[str]()
 
-    def group(rows: Rows, by: By) -> object:
+    def group(rows: Rows, by: GroupField) -> object:
         threads.add(threading.current_thread().name)
-        return groups_of(rows, by)
+        return group_sockets(rows, by)
 
-    monkeypatch.setattr("tcpwatch.screens.shared.arranger.groups_of", group)
+    monkeypatch.setattr("tcpwatch.screens.shared.arranger.group_sockets", group)
     async with shown(many_view(), keys="aaa") as it:
         await until(it.pilot, lambda: it.title().startswith("by service"))
         assert it.title().startswith("by service: 1,000 largest of 50,000 groups of 60,000 sockets")
@@ -506,16 +506,16 @@ class Held:
     """In the thread, groups are made when a test lets them be."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.begun: list[By] = []
+        self.begun: list[GroupField] = []
         self._go = threading.Semaphore(0)
 
-        def group(rows: Rows, by: By) -> object:
+        def group(rows: Rows, by: GroupField) -> object:
             if threading.current_thread().name == "arranger":
                 self.begun.append(by)
                 assert self._go.acquire(timeout=10)
-            return groups_of(rows, by)
+            return group_sockets(rows, by)
 
-        monkeypatch.setattr("tcpwatch.screens.shared.arranger.groups_of", group)
+        monkeypatch.setattr("tcpwatch.screens.shared.arranger.group_sockets", group)
 
     def let(self) -> None:
         self._go.release()
@@ -526,7 +526,7 @@ async def test_the_picture_before_stays_until_the_answer_is_there(monkeypatch: p
     async with shown(many_view(), keys="") as it:
         await until(it.pilot, lambda: it.title().startswith("60,000 sockets"))
         await it.press("a")
-        await until(it.pilot, lambda: held.begun == [By.PROCESS])
+        await until(it.pilot, lambda: held.begun == [GroupField.PROCESS])
         await it.press("j", "j")
         assert it.title() == "60,000 sockets · sort State ▲"
         assert it.page.table.cursor == 2, "and its keys work"
@@ -541,10 +541,10 @@ async def test_no_answer_of_another_grouping_is_shown(monkeypatch: pytest.Monkey
     async with shown(many_view(), keys="") as it:
         await until(it.pilot, lambda: it.title().startswith("60,000 sockets"))
         await it.press("a")
-        await until(it.pilot, lambda: held.begun == [By.PROCESS])
+        await until(it.pilot, lambda: held.begun == [GroupField.PROCESS])
         await it.press("a", "a", "a")
         held.let()
-        await until(it.pilot, lambda: held.begun == [By.PROCESS, By.LOCAL_PORT])
+        await until(it.pilot, lambda: held.begun == [GroupField.PROCESS, GroupField.LOCAL_PORT])
         await it.pilot.pause(0.05)
         titles.append(it.title())
         await it.press("escape")  # single sockets again

@@ -14,12 +14,12 @@ from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.model.listeners.half_open import HalfOpen
-from tcpwatch.model.listeners.listener_keys import Key
-from tcpwatch.model.listeners.queue_detail import Focus, Members
-from tcpwatch.model.rules.half_open_verdict import verdict
+from tcpwatch.model.listeners.half_open import HalfOpenSummary
+from tcpwatch.model.listeners.listener_keys import ListenerKey
+from tcpwatch.model.listeners.queue_detail import QueueDetail, QueueMembers
+from tcpwatch.model.rules.half_open_verdict import half_open_verdict
 from tcpwatch.model.states import State
-from tcpwatch.model.view import ARRIVALS, RateTrend, View
+from tcpwatch.model.view import SYN_ARRIVALS, RateTrend, View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.half_open.blocks import verdict_lines
@@ -51,13 +51,13 @@ def flooded(**overrides: Any) -> View:
         sock("LISTEN", "127.0.0.1:5432", process=HOSTILE, pid=802, send_queue=244),
         *(
             sock("SYN_RCVD", "10.0.0.1:443", f"198.19.{at % 3}.{at % 250}:{1024 + at}", retransmits=times, timer="on",
-                 timer_s=2.0**times / 2, age_s=2.0**times, born=at % 2 == 0)
+                 timer_s=2.0**times / 2, age_s=2.0**times, begin_seen=at % 2 == 0)
             for at, times in enumerate(repeats)
         ),
         *(sock("SYN_RCVD", "10.0.0.1:22", f"192.0.2.{at}:{1024 + at}", age_s=0.2) for at in range(1, 4)),
     ]  # fmt: skip
     facts: dict[str, Any] = {
-        "step": 2, "rates": RATES, "arrivals_per_s": 1000.0, "rate_trend": rising({**RATES, ARRIVALS: 1000.0}),
+        "step": 2, "rates": RATES, "syn_arrivals_per_s": 1000.0, "rate_trend": rising({**RATES, SYN_ARRIVALS: 1000.0}),
     }  # fmt: skip
     return make_view(*socks, **{**facts, **overrides})
 
@@ -158,13 +158,15 @@ async def test_other_figures_move_no_line(width: int) -> None:
 @pytest.mark.parametrize("width", [72, 80, 120, 160])
 def test_a_verdict_keeps_to_its_lines(name: str, width: int) -> None:
     view = VERDICTS[name].host.view()
-    view = replace(view, arrivals_per_s=123_456.0, rates={rate: 1000 * value for rate, value in view.rates.items()})
-    heights = {len(verdict_lines(verdict(view, key), True, width, palette(TcpwatchApp()))) for key in keys_of(view)}
+    view = replace(view, syn_arrivals_per_s=123_456.0, rates={rate: 1000 * value for rate, value in view.rates.items()})
+    heights = {
+        len(verdict_lines(half_open_verdict(view, key), True, width, palette(TcpwatchApp()))) for key in keys_of(view)
+    }
     assert len(heights) == 1
     assert heights == {2 * -(-146 // (width - 4))}
 
 
-def keys_of(view: View) -> list[Key | None]:
+def keys_of(view: View) -> list[ListenerKey | None]:
     return [None, *(one.key for one in view.listeners)]
 
 
@@ -199,7 +201,10 @@ async def test_what_psutil_does_not_tell_is_a_dash() -> None:
 async def test_estimated_ages_have_a_sign() -> None:
     app = make_app()
     async with app.run_test(size=LARGE) as pilot:
-        both = [*calls(["192.0.2.1"], born=True, age_s=2.0), *calls(["192.0.2.2"], born=False, retransmits=2)]
+        both = [
+            *calls(["192.0.2.1"], begin_seen=True, age_s=2.0),
+            *calls(["192.0.2.2"], begin_seen=False, retransmits=2),
+        ]
         assert "oldest ~7 s · ~1 estimated" in await shown(app, pilot, make_view(*both))
         screen = await shown(app, pilot, make_view(both[1]))
         assert next(line for line in screen.splitlines() if "7–15 s" in line).split()[3] == "~1"
@@ -242,7 +247,7 @@ def million() -> View:
     empty = make_rows([])
     rows = replace(
         empty, table=table, cookie=table["idiag_cookie"].copy(), state=table["idiag_state"].copy(),
-        first_seen=np.full(size + 1, NOW), since=np.full(size + 1, NOW), born=np.ones(size + 1, np.bool_),
+        first_seen=np.full(size + 1, NOW), since=np.full(size + 1, NOW), begin_seen=np.ones(size + 1, np.bool_),
         role=np.zeros(size + 1, np.uint8), closer=np.zeros(size + 1, np.uint8), mark=np.zeros(size + 1, np.uint8),
         owner=np.full(size + 1, -1, np.int32),
     )  # fmt: skip
@@ -264,7 +269,7 @@ async def test_a_million_half_open_connections_are_drawn_at_once() -> None:
 async def test_a_redraw_takes_few_milliseconds() -> None:
     app = make_app()
     async with app.run_test(size=LARGE) as pilot:
-        views = [flooded(), flooded(arrivals_per_s=900.0)]
+        views = [flooded(), flooded(syn_arrivals_per_s=900.0)]
         await shown(app, pilot, views[0])
         start = time.thread_time()
         for at in range(50):
@@ -279,7 +284,7 @@ async def test_a_redraw_takes_few_milliseconds() -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     """Ports that the app was asked to look into."""
     ports: list[int | None] = []
-    monkeypatch.setattr(TcpwatchApp, "look_into", lambda self, key: ports.append(key.port if key else None))
+    monkeypatch.setattr(TcpwatchApp, "watch_queue", lambda self, key: ports.append(key.port if key else None))
     return ports
 
 
@@ -312,10 +317,10 @@ async def test_esc_goes_back_to_the_tab_before_where_all_listeners_are_shown() -
         assert app.screen.page.id == "overview"  # type: ignore[attr-defined]
 
 
-def focused(view: View, port: int, found: HalfOpen) -> View:
+def focused(view: View, port: int, found: HalfOpenSummary) -> View:
     key = next(one.key for one in view.listeners if one.local_port == port)
-    nobody = Members(view.rows, np.empty(0), np.empty(0, np.bool_), 0)
-    return replace(view, focus=Focus(key, nobody, nobody, found))
+    nobody = QueueMembers(view.rows, np.empty(0), np.empty(0, np.bool_), 0)
+    return replace(view, queue_detail=QueueDetail(key, nobody, nobody, found))
 
 
 async def test_what_is_inside_is_asked_for_until_it_comes(asked: list[int | None]) -> None:

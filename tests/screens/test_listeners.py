@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
-from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.queue_history import QueueTrend
 from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
@@ -40,9 +40,9 @@ class Shown:
 
     def __init__(self, app: TcpwatchApp, pilot: Pilot[None]) -> None:
         self.app, self.pilot = app, pilot
-        self.asked: list[Key | None] = []
+        self.asked: list[ListenerKey | None] = []
 
-    def look_into(self, key: Key | None) -> None:
+    def look_into(self, key: ListenerKey | None) -> None:
         self.asked.append(key)
 
     async def show(self, view: View) -> None:
@@ -76,12 +76,12 @@ class Shown:
 
     def ports(self) -> list[int]:
         """The rows from top to bottom; members of an unfolded group as their inodes."""
-        return [row.one.inode if row.inside else row.one.local_port for row in self.page.table.records]
+        return [row.fullest.inode if row.is_member else row.fullest.local_port for row in self.page.table.records]
 
     def under_cursor(self) -> int:
         row = self.page.table.record
         assert row is not None
-        return row.one.inode if row.inside else row.one.local_port
+        return row.fullest.inode if row.is_member else row.fullest.local_port
 
 
 @asynccontextmanager
@@ -89,7 +89,7 @@ async def shown(view: View | None = None, size: tuple[int, int] = SMALL) -> Asyn
     app = make_app()
     async with app.run_test(size=size) as pilot:
         it = Shown(app, pilot)
-        app.look_into = it.look_into  # type: ignore[method-assign]  # there is no monitor to be asked
+        app.watch_queue = it.look_into  # type: ignore[method-assign]  # there is no monitor to be asked
         await pilot.press("3")
         if view is not None:
             await it.show(view)
@@ -143,7 +143,7 @@ async def test_a_source_that_tells_no_queues_has_no_figures() -> None:
         assert not any(sign in row for sign in "▁▂▃▄▅▆▇█≥")
         await it.press("enter")
         assert it.screen.row is not None
-        await it.show(looked_into(view, it.screen.row.one.local_port))
+        await it.show(looked_into(view, it.screen.row.fullest.local_port))
         assert "This source does not tell what waits inside." in shot(it.app)
 
 

@@ -11,12 +11,12 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
-from tcpwatch.model.lifecycle.trace_stats import TraceState
-from tcpwatch.model.sockets.flow_totals import FlowTotals, Spread
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.sockets.flow_totals import Distribution, FlowTotals
 from tcpwatch.model.states import State
 from tcpwatch.model.view import Gauge
 from tcpwatch.screens.connections.page import ConnectionsPage
-from tcpwatch.screens.overview.totals import by_decade
+from tcpwatch.screens.overview.totals import decade_sparkline
 from tcpwatch.widgets.charts.bars import bar, resample, sparkline
 from tests.support.busy import HOSTILE, busy_view, sick_view
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
@@ -48,14 +48,14 @@ async def test_snapshot_of_findings(size: tuple[int, int]) -> None:
 
 
 DROPS = {f"TCP_REASON_{at}": 9.0 - at for at in range(8)} | {"TCP_LISTEN_OVERFLOW": 38.0}
-TRACE = TraceState(on=True, retransmitted_per_s=3.2, resets_sent_per_s=5.0, drops_per_s=DROPS)
+TRACE = TraceStats(on=True, retransmitted_per_s=3.2, resets_sent_per_s=5.0, drops_per_s=DROPS)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 async def test_snapshot_of_flows(size: tuple[int, int]) -> None:
     app = make_app()
     async with app.run_test(size=size) as pilot:
-        app.show(busy_view(flows=FLOWS, trace=TRACE))
+        app.show(busy_view(flow_totals=FLOWS, trace=TRACE))
         await pilot.pause()
         check_snapshot(f"overview_flows_{size[0]}x{size[1]}", shot(app))
 
@@ -63,7 +63,7 @@ async def test_snapshot_of_flows(size: tuple[int, int]) -> None:
 async def test_flows_leave_before_anything_else_does() -> None:
     app = make_app()
     async with app.run_test(size=SMALL) as pilot:
-        view = sick_view(flows=FLOWS)
+        view = sick_view(flow_totals=FLOWS)
         for findings, shown in ((2, True), (3, False)):
             app.show(replace(view, findings=view.findings[:findings]))
             await pilot.pause()
@@ -75,7 +75,7 @@ async def test_listeners_come_before_flows() -> None:
     app = make_app()
     async with app.run_test(size=LARGE) as pilot:
         listeners = [sock("LISTEN", f"10.0.0.1:{port}") for port in range(1, 40)]
-        app.show(make_view(*listeners, flows=FLOWS))
+        app.show(make_view(*listeners, flow_totals=FLOWS))
         await pilot.pause()
         assert "── Flows by service (3) ──" in shot(app) and " more" in shot(app)
         lines = app.screen.focused.lines  # type: ignore[union-attr]
@@ -85,7 +85,7 @@ async def test_listeners_come_before_flows() -> None:
 async def test_no_flow_is_no_table() -> None:
     app = make_app()
     async with app.run_test(size=LARGE) as pilot:
-        app.show(busy_view(flows=FlowTotals(1.0, totals(p50_ms=None))))
+        app.show(busy_view(flow_totals=FlowTotals(1.0, totals(p50_ms=None))))
         await pilot.pause()
         assert "── Flows by" not in shot(app)
         line = next(line for line in shot(app).splitlines() if "new flows" in line)
@@ -96,7 +96,7 @@ async def test_flows_come_before_counters_that_are_not_always_shown() -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         for flows, counters in ((FLOWS, False), (None, True)):
-            app.show(busy_view(flows=flows))
+            app.show(busy_view(flow_totals=flows))
             await pilot.pause()
             assert ("Flows by service" in shot(app), "zero win." in shot(app)) == (not counters, counters)
             assert "127.0.0.1:5432" in shot(app), "a listener"
@@ -106,7 +106,7 @@ async def test_the_busiest_are_as_many_as_there_is_room_for() -> None:
     many = tuple(totals(f"[2001:db8:1111:2222:3333:4444:5555:{at}]:443", 40.0 - at) for at in range(1, 21))
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
-        app.show(busy_view(flows=FlowTotals(60.0, totals(), many, many[:2])))
+        app.show(busy_view(flow_totals=FlowTotals(60.0, totals(), many, many[:2])))
         await pilot.pause()
         assert "── Flows by service, top 3 ─" in shot(app) and "── Flows by process (2) ─" in shot(app)
         assert ":5555:3]:443 " in shot(app) and ":5555:4]:443 " not in shot(app)
@@ -127,7 +127,7 @@ async def test_the_busiest_are_as_many_as_there_is_room_for() -> None:
 async def test_columns_of_flows(width: int, heads: str) -> None:
     app = make_app()
     async with app.run_test(size=(width, 50)) as pilot:
-        app.show(busy_view(flows=FLOWS))
+        app.show(busy_view(flow_totals=FLOWS))
         await pilot.pause()
         lines = shot(app).splitlines()
         at, head = next((at, line) for at, line in enumerate(lines) if "Flows by service" in line)
@@ -149,9 +149,9 @@ async def test_help_explains_the_histograms() -> None:
 
 
 def test_a_single_flow_is_seen_beside_many() -> None:
-    assert by_decade(Spread(1_000_001, histogram=(0, 1, 0, 0, 1_000_000, 0, 0, 0, 0, 0))) == "▁▂▁▁█▁▁▁▁▁"
-    assert by_decade(Spread(1, histogram=(1, 0, 0, 0, 0, 0, 0, 0, 0, 0))) == "█▁▁▁▁▁▁▁▁▁"
-    assert by_decade(Spread()) == "–"
+    assert decade_sparkline(Distribution(1_000_001, histogram=(0, 1, 0, 0, 1_000_000, 0, 0, 0, 0, 0))) == "▁▂▁▁█▁▁▁▁▁"
+    assert decade_sparkline(Distribution(1, histogram=(1, 0, 0, 0, 0, 0, 0, 0, 0, 0))) == "█▁▁▁▁▁▁▁▁▁"
+    assert decade_sparkline(Distribution()) == "–"
 
 
 async def test_enter_on_a_finding_leads_to_its_sockets() -> None:
@@ -204,7 +204,7 @@ async def test_what_is_too_much_is_listed_elsewhere() -> None:
 async def test_no_line_is_wider_than_the_screen(width: int) -> None:
     app = make_app()
     async with app.run_test(size=(width, 50)) as pilot:
-        app.show(sick_view(flows=FLOWS))
+        app.show(sick_view(flow_totals=FLOWS))
         await pilot.pause()
         overview = app.screen.focused
         assert overview is not None
@@ -246,7 +246,7 @@ async def test_what_is_not_known_is_a_dash_and_not_0() -> None:
     app = make_app()
     async with app.run_test(size=SMALL) as pilot:
         nothing = Gauge(None, None)
-        app.show(make_view(time_wait=nothing, ports=nothing, orphans=nothing, memory_pages=nothing))
+        app.show(make_view(time_wait=nothing, port_usage=nothing, orphans=nothing, memory_pages=nothing))
         await pilot.pause()
         lines = shot(app).splitlines()
         assert "accept queue          –" in shot(app)

@@ -13,11 +13,11 @@ from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
-from tcpwatch.model.analyses.stalls import Closed, Path, Stuck, Unread
+from tcpwatch.model.analyses.stalls import Stalls, UnansweredConnects, UnreadProcess, ZeroWindowPeer
 from tcpwatch.model.view import Gauge, View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
-from tcpwatch.screens.teardown.glossary import WORDS
+from tcpwatch.screens.teardown.glossary import GLOSSARY
 from tests.support.busy import HOSTILE
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock
@@ -92,18 +92,19 @@ def ending(**overrides: Any) -> View:
     assert owner is not None
     facts: dict[str, Any] = {
         "orphans": Gauge(9, 65_536),
-        "path": Path((Stuck("192.0.2.9:25", 7, 3),), (Closed("198.51.100.5", False, 2, 44.0, 262_144),),
-                     (Unread(owner, 5, 1_300_000),)),
+        "stalls": Stalls((UnansweredConnects("192.0.2.9:25", 7, 3),), (ZeroWindowPeer("198.51.100.5", False, 2, 44.0,
+            262_144),),
+                     (UnreadProcess(owner, 5, 1_300_000),)),
     }  # fmt: skip
     view = view_with(*numbered, **{**facts, **overrides})
     waiting = replace(view.teardown.time_wait, entered_per_s=68.0, left_per_s=51.4)
     close_wait = (replace(view.teardown.close_wait[0], growing=True), *view.teardown.close_wait[1:])
-    destinations = view.ephemeral.destinations if view.ephemeral else ()
-    trend = (replace(destinations[0], exhausted_in_s=182.0), *destinations[1:]) if destinations else ()
+    destinations = view.ephemeral_ports.destinations if view.ephemeral_ports else ()
+    trend = (replace(destinations[0], runs_out_in_s=182.0), *destinations[1:]) if destinations else ()
     return replace(
         view,
         teardown=replace(view.teardown, time_wait=waiting, close_wait=close_wait),
-        ephemeral=replace(view.ephemeral, destinations=trend) if view.ephemeral else None,
+        ephemeral_ports=replace(view.ephemeral_ports, destinations=trend) if view.ephemeral_ports else None,
     )
 
 
@@ -223,8 +224,8 @@ async def test_programs_that_bind_before_they_connect() -> None:
         *(replace(one, cookie=at) for at, one in enumerate(every, 1)),
         knobs={**KNOBS, "ip_local_port_range_high": 60_999},
     )
-    assert view.ephemeral is not None
-    view = replace(view, ephemeral=replace(view.ephemeral, against_parity=0.9))
+    assert view.ephemeral_ports is not None
+    view = replace(view, ephemeral_ports=replace(view.ephemeral_ports, other_parity_share=0.9))
     for size, words in ((SMALL, "△ bind() before connect()"), (LARGE, "△ programs bind() before connect(): a port")):
         app = make_app()
         async with app.run_test(size=size) as pilot:
@@ -289,7 +290,7 @@ async def test_help_tells_keys_and_words() -> None:
         screen = shot(app)
         for words in ("next table", "── Teardown", "server's side"):
             assert words in screen
-        assert all(word in "".join(lines_of(app)) for word, _ in WORDS)
+        assert all(word in "".join(lines_of(app)) for word, _ in GLOSSARY)
 
 
 async def test_a_redraw_takes_few_milliseconds() -> None:

@@ -14,11 +14,11 @@ from rich.style import Style
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.query.timeline import Timeline, rows_of
-from tcpwatch.model.query.timeline_arrangement import choose
+from tcpwatch.model.query.timeline import Timeline, timelines_at
+from tcpwatch.model.query.timeline_arrangement import arrange_timelines
 from tcpwatch.model.states import FACTS, State
-from tcpwatch.screens.shared.state_marks import LETTERS
-from tcpwatch.screens.timelines.axis import STEPS_S, Axis, Window, fitted, snapped
+from tcpwatch.screens.shared.state_marks import STATE_LETTERS
+from tcpwatch.screens.timelines.axis import ZOOM_STEPS_S, TimeAxis, TimeWindow, snap_to_flow, window_around
 from tcpwatch.screens.timelines.cells import ENDINGS, MARKS, line_pieces
 from tcpwatch.screens.timelines.ruler import ruler_pieces, tick_s, ticks
 from tcpwatch.widgets.palette import Palette
@@ -40,14 +40,14 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 # Cells and times
 
-spans = st.sampled_from(STEPS_S)
+spans = st.sampled_from(ZOOM_STEPS_S)
 widths = st.integers(4, 200)
 offsets = st.floats(-1e5, 1e5)
 
 
 @given(spans, widths, st.floats(0, 1), st.floats(0, 1))
 def test_cells_follow_time(span: float, cells: int, one: float, other: float) -> None:
-    axis = Axis(NOW, span, cells)
+    axis = TimeAxis(NOW, span, cells)
     first, second = sorted((one, other))
     assert axis.cell(NOW + first * span) <= axis.cell(NOW + second * span)
     assert 0 <= axis.cell(axis.middle(0)) <= axis.cell(axis.middle(cells - 1)) == cells - 1
@@ -56,9 +56,9 @@ def test_cells_follow_time(span: float, cells: int, one: float, other: float) ->
 @given(spans, widths, offsets)
 def test_who_follows_sees_now_in_the_last_cell(span: float, cells: int, offset: float) -> None:
     now = NOW + offset
-    axis = Window(span).axis(now, cells)
+    axis = TimeWindow(span).axis(now, cells)
     assert axis.right - axis.cell_s - 1e-6 <= now <= axis.right + 1e-6
-    assert Window(span).cursor_cell(now, cells) >= cells - 2
+    assert TimeWindow(span).cursor_cell(now, cells) >= cells - 2
 
 
 keys = st.lists(
@@ -69,10 +69,10 @@ keys = st.lists(
 @given(keys, widths, offsets)
 @example([("moved", -1), ("zoomed", -1), ("moved", 1), ("moved", 1)], 4, 0.0)
 def test_the_cursor_is_in_sight_and_never_after_now(pressed: list[tuple[str, int]], cells: int, offset: float) -> None:
-    window, now = Window(), NOW + offset
+    window, now = TimeWindow(), NOW + offset
     for what, by in pressed:
         window = getattr(window, what)(by * 0.5 if what == "panned" else by, now, cells)
-        axis, at = window.axis(now, cells), window.at(now)
+        axis, at = window.axis(now, cells), window.cursor_time(now)
         assert at <= now
         assert -1e-6 <= at - axis.left <= axis.span_s + 1e-6
         assert 0 <= window.cursor_cell(now, cells) < cells
@@ -80,27 +80,27 @@ def test_the_cursor_is_in_sight_and_never_after_now(pressed: list[tuple[str, int
 
 @given(spans, widths, st.integers(0, 199), st.sampled_from([-1, 1]))
 def test_zoom_keeps_the_cursors_time_and_cell(span: float, cells: int, cell: int, by: int) -> None:
-    axis = Axis(NOW - span, span, cells)
-    window = Window(span, (axis.left, axis.middle(cell % cells)))
+    axis = TimeAxis(NOW - span, span, cells)
+    window = TimeWindow(span, (axis.left, axis.middle(cell % cells)))
     zoomed = window.zoomed(by, NOW, cells)
-    assert zoomed.at(NOW) == window.at(NOW)
+    assert zoomed.cursor_time(NOW) == window.cursor_time(NOW)
     assert zoomed.cursor_cell(NOW, cells) == window.cursor_cell(NOW, cells) or axis.cell_s < 1e-5
-    assert zoomed.span_s in STEPS_S
+    assert zoomed.span_s in ZOOM_STEPS_S
 
 
 def test_zoom_has_steps_and_ends() -> None:
-    window = Window()
-    for by, end in ((-1, STEPS_S[0]), (1, STEPS_S[-1])):
-        for _ in STEPS_S:
+    window = TimeWindow()
+    for by, end in ((-1, ZOOM_STEPS_S[0]), (1, ZOOM_STEPS_S[-1])):
+        for _ in ZOOM_STEPS_S:
             window = window.zoomed(by, NOW, 40)
             assert window.follows
         assert window.span_s == end
-    assert Window(7.0).zoomed(-1, NOW, 40).span_s == 5.0
-    assert Window(7.0).zoomed(1, NOW, 40).span_s == 10.0
+    assert TimeWindow(7.0).zoomed(-1, NOW, 40).span_s == 5.0
+    assert TimeWindow(7.0).zoomed(1, NOW, 40).span_s == 10.0
 
 
 def test_moving_holds_and_pans_at_the_edges() -> None:
-    window = Window(40.0).moved(-1, NOW, 40)
+    window = TimeWindow(40.0).moved(-1, NOW, 40)
     assert not window.follows
     left = window.axis(NOW, 40).left
     for _ in range(38):
@@ -114,24 +114,24 @@ def test_moving_holds_and_pans_at_the_edges() -> None:
 
 
 def test_pan() -> None:
-    window = Window(40.0).panned(-0.5, NOW, 40)
-    assert window.at(NOW) == NOW - 20
-    assert window.panned(0.5, NOW, 40).panned(0.5, NOW, 40).at(NOW) == NOW
+    window = TimeWindow(40.0).panned(-0.5, NOW, 40)
+    assert window.cursor_time(NOW) == NOW - 20
+    assert window.panned(0.5, NOW, 40).panned(0.5, NOW, 40).cursor_time(NOW) == NOW
 
 
 def test_fit_shows_all_of_a_flow() -> None:
     for begin, end in ((NOW - 30, NOW - 2), (NOW, NOW), (NOW - 1e6, NOW)):
-        axis = fitted(begin, end).axis(NOW, 40)
+        axis = window_around(begin, end).axis(NOW, 40)
         assert axis.cell(begin) in (1, 2)
-        assert axis.cell(end) < 40 or axis.span_s == STEPS_S[-1]
+        assert axis.cell(end) < 40 or axis.span_s == ZOOM_STEPS_S[-1]
 
 
 def test_a_short_flow_is_looked_at_wherever_in_its_cell_the_cursor_is() -> None:
-    axis = Axis(NOW, 40.0, 40)
-    assert snapped(NOW + 5.5, axis, NOW + 5.1, NOW + 5.2) == NOW + 5.2
-    assert snapped(NOW + 5.5, axis, NOW + 5.7, NOW + 9) == NOW + 5.7
-    assert snapped(NOW + 5.5, axis, NOW + 1, NOW + 9) == NOW + 5.5
-    assert snapped(NOW + 6.5, axis, NOW + 5.1, NOW + 5.2) == NOW + 6.5
+    axis = TimeAxis(NOW, 40.0, 40)
+    assert snap_to_flow(NOW + 5.5, axis, NOW + 5.1, NOW + 5.2) == NOW + 5.2
+    assert snap_to_flow(NOW + 5.5, axis, NOW + 5.7, NOW + 9) == NOW + 5.7
+    assert snap_to_flow(NOW + 5.5, axis, NOW + 1, NOW + 9) == NOW + 5.5
+    assert snap_to_flow(NOW + 6.5, axis, NOW + 5.1, NOW + 5.2) == NOW + 6.5
 
 
 # Ticks
@@ -139,7 +139,7 @@ def test_a_short_flow_is_looked_at_wherever_in_its_cell_the_cursor_is() -> None:
 
 @given(st.floats(0.001, 86_400), widths, offsets)
 def test_ticks_stand_at_their_times_and_do_not_touch(span: float, cells: int, offset: float) -> None:
-    axis = Axis(NOW + offset, span, cells)
+    axis = TimeAxis(NOW + offset, span, cells)
     found = ticks(axis)
     ends = [cell + len(label) + 1 for cell, label in found]
     assert all(end <= cell for end, (cell, _) in zip(ends, found[1:], strict=False))
@@ -157,7 +157,7 @@ def test_ticks_stand_at_their_times_and_do_not_touch(span: float, cells: int, of
     (86_400, 30, [(2, "00:00"), (17, "12:00")]),
 ])  # fmt: skip
 def test_labels(span: float, cells: int, expected: list[tuple[int, str]]) -> None:
-    assert [(cell, label) for cell, label in ticks(Axis(NOW, span, cells))] == expected
+    assert [(cell, label) for cell, label in ticks(TimeAxis(NOW, span, cells))] == expected
 
 
 # Cells of a flow
@@ -165,7 +165,7 @@ def test_labels(span: float, cells: int, expected: list[tuple[int, str]]) -> Non
 
 def drawn(one: Timeline, begin: float, end: float, cells: int = 40) -> str:
     """Seconds before NOW."""
-    line = line_pieces(one, Axis(NOW - begin, begin - end, cells), None, COLOURS)
+    line = line_pieces(one, TimeAxis(NOW - begin, begin - end, cells), None, COLOURS)
     return "".join(text for text, _ in line)
 
 
@@ -173,10 +173,10 @@ def made(*told: list, ending: Ending | None = None, end: float = 0, **given: obj
     flow = sock("ESTAB", "10.0.0.1:443", "10.0.0.9:4000", cookie=7, age_s=100)
     known = {7: [one for some in told for one in some]}
     if ending is None:
-        view = make_view(flow, past=make_past(told=known))
+        view = make_view(flow, archive=make_past(told=known))
     else:
-        view = make_view(past=make_past(gone(flow, 100, end, ending, **given), told=known))  # type: ignore[arg-type]
-    return rows_of(choose(view, Filter()), 0, 1)[0]
+        view = make_view(archive=make_past(gone(flow, 100, end, ending, **given), told=known))  # type: ignore[arg-type]
+    return timelines_at(arrange_timelines(view, Filter()), 0, 1)[0]
 
 
 def test_a_state_is_its_letter_and_its_line() -> None:
@@ -221,8 +221,8 @@ def test_what_a_poll_cannot_tell_is_drawn_as_unsure() -> None:
 
 
 def test_what_was_there_before_us_has_no_beginning() -> None:
-    flow = sock("ESTAB", "10.0.0.1:443", "10.0.0.9:4000", age_s=30, born=False)
-    one = rows_of(choose(make_view(flow), Filter()), 0, 1)[0]
+    flow = sock("ESTAB", "10.0.0.1:443", "10.0.0.9:4000", age_s=30, begin_seen=False)
+    one = timelines_at(arrange_timelines(make_view(flow), Filter()), 0, 1)[0]
     assert drawn(one, 40, 0) == " " * 9 + "…E" + "━" * 29
 
 
@@ -230,14 +230,14 @@ def test_what_was_there_before_us_has_no_beginning() -> None:
 def test_a_line_has_exactly_the_cells_of_its_axis(begin: float, span: float, cells: int) -> None:
     told = [*polled(100, "SYN_RCVD", 90, "ESTAB", 40, "FIN_WAIT_1"), *traced(39.5, "TIME_WAIT", 20, None)]
     for one in (made(told), made(told, ending=Ending.BY_US, end=39.5, origin=Origin.TRACE)):
-        line = line_pieces(one, Axis(NOW - begin, span, cells), cells // 2, COLOURS)
+        line = line_pieces(one, TimeAxis(NOW - begin, span, cells), cells // 2, COLOURS)
         assert sum(cell_len(text) for text, _ in line) == cells
 
 
 def test_every_state_and_every_ending_has_a_sign_of_its_own() -> None:
-    letters = {LETTERS[state] for state in State if state is not State.CLOSED}
+    letters = {STATE_LETTERS[state] for state in State if state is not State.CLOSED}
     assert letters.isdisjoint(ENDINGS.values())
     assert set(ENDINGS) == set(Ending)
-    assert set(LETTERS) == set(FACTS)
+    assert set(STATE_LETTERS) == set(FACTS)
     explained = "".join(sign for sign, _ in MARKS)
     assert set(ENDINGS.values()) <= set(explained)

@@ -15,10 +15,10 @@ import pytest
 from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
-from tcpwatch.model.lifecycle.archive import CLOSED, Past
-from tcpwatch.model.lifecycle.trace_stats import TraceState
-from tcpwatch.model.query.timeline import rows_of
-from tcpwatch.model.query.timeline_arrangement import By, Chooser, Chosen
+from tcpwatch.model.lifecycle.archive import RECORD, Archive
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.query.timeline import timelines_at
+from tcpwatch.model.query.timeline_arrangement import TimelineArrangement, TimelineArranger, TimelineSort
 from tcpwatch.model.view import View
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.shared.page import FlowSelected
@@ -80,7 +80,7 @@ class Shown:
         return self.lines()[-2]
 
     def cookies(self) -> list[int]:
-        chosen = self.page.table.chosen
+        chosen = self.page.table.arrangement
         return [chosen.cookie(place) for place in range(len(chosen))] if chosen is not None else []
 
     def under_cursor(self) -> int:
@@ -139,11 +139,11 @@ async def test_the_first_step_and_nobody() -> None:
 async def test_how_well_times_are_known_is_said() -> None:
     async with shown(living()) as it:
         assert "times by the trace" in it.lines()[3]
-        await it.show(living(trace=TraceState(why_not="needs root")))
+        await it.show(living(trace=TraceStats(why_no_trace="needs root")))
         assert "times poll-exact: no trace (needs root)" in it.lines()[3]
-        await it.show(living(trace=TraceState(on=True, lost=1_234, ends_lost=1)))
+        await it.show(living(trace=TraceStats(on=True, events_lost=1_234, destroy_events_lost=1)))
         assert "1,234 trace events lost · 1 end lost" in it.lines()[3]
-        await it.show(living(past=replace(living().past, closed_ever=90_000)))
+        await it.show(living(archive=replace(living().archive, records_total=90_000)))
         assert "kept: 6 of 90,000 closed" in it.lines()[3]
 
 
@@ -178,7 +178,7 @@ async def test_a_moment_before_the_beginning_and_one_between_two_polls() -> None
         assert "begins 22:13:17.0 (polled ±1.0 s)" in it.moment()
         await it.press("f", *"jjjjj")
         table = it.page.table
-        table.look(table.window.pointed(NOW - 9.5, NOW, table.cells))
+        table.set_window(table.window.with_cursor_at(NOW - 9.5, NOW, table.cells))
         await it.pilot.pause()
         assert "ESTABLISHED or CLOSE_WAIT: the change is known to a poll only" in it.moment()
 
@@ -188,7 +188,7 @@ async def test_repeats_are_told_where_they_happened() -> None:
         table = it.page.table
         assert "*" in it.line("203.0.113.2")
         await it.press(*"jjjjjjj", "0")
-        table.look(table.window.pointed(NOW - 19.95, NOW, table.cells))
+        table.set_window(table.window.with_cursor_at(NOW - 19.95, NOW, table.cells))
         await it.pilot.pause()
         assert "2 repeated" in it.moment()
 
@@ -199,7 +199,7 @@ async def test_a_flow_of_two_milliseconds_is_found_by_zooming() -> None:
         assert it.line("203.0.113.12").split("2.0 ms")[1].strip() == "|"
         table = it.page.table
         cell = table.axis.cell(NOW - 25)
-        table.look(table.window.pointed(table.axis.middle(cell), NOW, table.cells))
+        table.set_window(table.window.with_cursor_at(table.axis.middle(cell), NOW, table.cells))
         await it.press(*["less_than_sign"] * 12)
         assert "< 5 ms >" in it.lines()[3]
         assert "E━━" in it.line("203.0.113.12")
@@ -295,11 +295,11 @@ async def test_the_cursor_stays_on_its_flow_also_when_that_closes() -> None:
         assert (it.under_cursor(), it.page.table.cursor) == (7, 3)
         await it.press(*"jjjjj")
         assert it.under_cursor() == 2
-        record = np.zeros(1, CLOSED)
+        record = np.zeros(1, RECORD)
         record["cookie"], record["begin"], record["end"], record["state"] = 2, NOW - 45, NOW + 1, 1
         gone = [at for at, cookie in enumerate(view.rows.cookie.tolist()) if cookie != 2]
-        past = replace(view.past, closed=(*view.past.closed, record))
-        await it.show(replace(view, step=3, rows=view.rows.take(np.array(gone)), past=past))
+        past = replace(view.archive, records=(*view.archive.records, record))
+        await it.show(replace(view, step=3, rows=view.rows.take(np.array(gone)), archive=past))
         assert it.under_cursor() == 2
         assert it.line("▸").startswith("×▸?")
 
@@ -312,10 +312,10 @@ async def test_every_order_can_be_chosen(size: tuple[int, int]) -> None:
         seen = []
         for _ in range(9):
             seen.append(it.page.table.by)
-            assert it.page.table.chosen is not None
-            assert it.page.table.chosen.by is seen[-1]
+            assert it.page.table.arrangement is not None
+            assert it.page.table.arrangement.by is seen[-1]
             await it.press("right")
-        assert set(seen) == set(By)
+        assert set(seen) == set(TimelineSort)
         await it.press("left", "right", "s", "enter")
         assert "sort Ending ▼" in it.lines()[2]
 
@@ -390,7 +390,7 @@ async def test_help_explains_the_signs() -> None:
 async def test_hostile_names_are_shown_as_they_are_spelled() -> None:
     name = "[@click=app.quit]x[/]"
     flow = sock("ESTAB", "10.0.0.1:5", "10.0.0.2:6", process=name, pid=9, age_s=5)
-    async with shown(make_view(flow, trace=TraceState(why_not="[/x]")), (200, 24)) as it:
+    async with shown(make_view(flow, trace=TraceStats(why_no_trace="[/x]")), (200, 24)) as it:
         assert "[@clic" in it.line("10.0.0.2:6")
         assert "no trace ([/x])" in it.lines()[3]
 
@@ -400,7 +400,7 @@ async def test_hostile_names_are_shown_as_they_are_spelled() -> None:
 
 def crowd(size: int, first: int = 1) -> np.ndarray[Any, Any]:
     """Records of flows that closed, one each 0.1 ms."""
-    records = np.zeros(size, CLOSED)
+    records = np.zeros(size, RECORD)
     records["cookie"] = first + np.arange(size)
     records["begin"] = NOW - 60 + np.arange(size) * 1e-4
     records["end"], records["ending"], records["state"] = records["begin"] + 0.5, 2, 1
@@ -411,12 +411,12 @@ def crowd(size: int, first: int = 1) -> np.ndarray[Any, Any]:
 async def test_of_a_hundred_thousand_only_those_in_sight_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def counted(chosen: Chosen, first: int, last: int) -> Any:
+    def counted(chosen: TimelineArrangement, first: int, last: int) -> Any:
         made.append(last - first)
-        return rows_of(chosen, first, last)
+        return timelines_at(chosen, first, last)
 
-    monkeypatch.setattr(timeline_table, "rows_of", counted)
-    view = make_view(past=Past((crowd(60_000), crowd(40_000, 60_001))))
+    monkeypatch.setattr(timeline_table, "timelines_at", counted)
+    view = make_view(archive=Archive((crowd(60_000), crowd(40_000, 60_001))))
     async with shown(view) as it:
         await until(it.pilot, lambda: "100,000 flows" in shot(it.app))
         await it.press("j", "G", "left", "less_than_sign")
@@ -427,20 +427,20 @@ async def test_of_a_hundred_thousand_only_those_in_sight_are_made(monkeypatch: p
 
 
 async def test_an_answer_that_comes_late_does_not_undo_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timelines, "AT_ONCE", 0)
+    monkeypatch.setattr(timelines, "MAX_INLINE_FLOWS", 0)
     async with shown(living()) as it:
         await until(it.pilot, lambda: bool(it.cookies()))
-        page, old = it.page, it.page.table.chosen
+        page, old = it.page, it.page.table.arrangement
         assert old is not None
-        request = timelines.Request(0, old.view, old.filter, By.END, False)
-        page.post_message(timelines.Delivered((request, request.answered(Chooser()))))
+        request = timelines.TimelinesRequest(0, old.view, old.filter, TimelineSort.END, False)
+        page.post_message(timelines.TimelinesReady((request, request.result(TimelineArranger()))))
         await it.pilot.pause()
-        assert page.table.chosen is old
+        assert page.table.arrangement is old
 
 
 async def test_a_bug_in_the_thread_ends_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timelines, "AT_ONCE", 0)
-    monkeypatch.setattr(timelines.Request, "answered", lambda self, chooser: 1 / 0)
+    monkeypatch.setattr(timelines, "MAX_INLINE_FLOWS", 0)
+    monkeypatch.setattr(timelines.TimelinesRequest, "result", lambda self, chooser: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         async with shown(living()) as it:
             await until(it.pilot, lambda: it.app._exception is not None)

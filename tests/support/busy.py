@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from tcpwatch.model.rules.engine import STEPS_IN, Diagnosis
-from tcpwatch.model.states import LIFE_ORDER, State
-from tcpwatch.model.view import Gauge, Trend, View
+from tcpwatch.model.rules.engine import STEPS_IN, RuleEngine
+from tcpwatch.model.states import STATE_ORDER, State
+from tcpwatch.model.view import Gauge, StateTrend, View
 from tests.support.views import Sock, make_view, sock
 
 HOSTILE = "[@click=app.quit]x[/]"
@@ -24,10 +24,10 @@ def busy_view(**overrides: Any) -> View:
     counts = {State.SYN_RCVD: 300, State.ESTABLISHED: 820, State.TIME_WAIT: 409, State.FIN_WAIT_1: 1}
     facts: dict[str, Any] = {
         "step": 2,
-        "trend": Trend(1.0, _trend()),
+        "state_trend": StateTrend(1.0, _trend()),
         "rates": RATES,
-        "count_rates": {**dict.fromkeys(LIFE_ORDER, 0.0), State.SYN_RCVD: 120.0, State.ESTABLISHED: -14.0},
-        "ports": Gauge(17_503, 28_232),
+        "count_rates": {**dict.fromkeys(STATE_ORDER, 0.0), State.SYN_RCVD: 120.0, State.ESTABLISHED: -14.0},
+        "port_usage": Gauge(17_503, 28_232),
         "orphans": Gauge(None, None),
         "memory_pages": Gauge(3_120, 189_540),
     }
@@ -38,14 +38,16 @@ def busy_view(**overrides: Any) -> View:
 def sick_view(**overrides: Any) -> View:
     """The same host with what the rules make of it, a flood besides."""
     flood = {"TCPReqQFullDoCookies": 900.0, "SyncookiesSent": 900.0, "SyncookiesRecv": 3.0}
-    view = busy_view(rates={**RATES, **flood}, arrivals_per_s=1_200.0)
+    view = busy_view(rates={**RATES, **flood}, syn_arrivals_per_s=1_200.0)
     full = [sock("LISTEN", "0.0.0.0:8443", cookie=90_000, process="haproxy", pid=900, send_queue=16)]
     full += [
         sock("SYN_RCVD", "10.0.0.1:8443", f"192.0.2.{at}:9", cookie=90_001 + at, retransmits=1) for at in range(17)
     ]
-    flooded = make_view(*full, arrivals_per_s=1_200.0)
-    view = replace(view, listeners=(*view.listeners, *flooded.listeners), crowded=flooded.crowded)
-    diagnosis = Diagnosis()
+    flooded = make_view(*full, syn_arrivals_per_s=1_200.0)
+    view = replace(
+        view, listeners=(*view.listeners, *flooded.listeners), half_open_by_listener=flooded.half_open_by_listener
+    )
+    diagnosis = RuleEngine()
     return replace(view, findings=[diagnosis.step(view) for _ in range(STEPS_IN)][-1], **overrides)
 
 
@@ -63,7 +65,7 @@ def _many(state: State, count: int) -> list[Sock]:
 
 
 def _trend() -> dict[State, tuple[float, ...]]:
-    trend: dict[State, tuple[float, ...]] = dict.fromkeys(LIFE_ORDER, (0.0,) * 120)
+    trend: dict[State, tuple[float, ...]] = dict.fromkeys(STATE_ORDER, (0.0,) * 120)
     trend[State.SYN_RCVD] = tuple(max(0.0, at - 80.0) * 7 for at in range(120))
     trend[State.ESTABLISHED] = tuple(600 + 220 * math.sin(at / 9) for at in range(120))
     trend[State.TIME_WAIT] = (math.nan,) * 60 + tuple(300.0 + at for at in range(60))

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import Owner, Process
-from tcpwatch.model.lifecycle.archive import CLOSED, Past
+from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.history import Moment, Story, Stretch
-from tcpwatch.model.lifecycle.transitions import Origin, Transition, What
+from tcpwatch.model.lifecycle.history import History, Moment, StatePeriod
+from tcpwatch.model.lifecycle.transitions import Origin, Transition, TransitionKind
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.states import State
 from tests.support.views import NOW, Sock, make_table
@@ -28,26 +28,26 @@ def moment(before_s: float, origin: Origin = Origin.TRACE, slack_s: float | None
     return Moment(NOW - before_s, origin, (1.0 if origin is Origin.POLL else 0.0) if slack_s is None else slack_s)
 
 
-def chapters(*begins: tuple[State, Moment], end: Moment | None = None, least: bool = False) -> tuple[Stretch, ...]:
+def chapters(*begins: tuple[State, Moment], end: Moment | None = None, least: bool = False) -> tuple[StatePeriod, ...]:
     """Stretches that follow each other; `least`: the first was there before us."""
     ends = [*(begin for _, begin in begins[1:]), end]
     return tuple(
-        Stretch(state, begin, until, least and at == 0)
+        StatePeriod(state, begin, until, least and at == 0)
         for at, ((state, begin), until) in enumerate(zip(begins, ends, strict=True))
     )
 
 
-POLLED = Story(
+POLLED = History(
     chapters((State.SYN_RCVD, moment(20, Origin.POLL)), (State.ESTABLISHED, moment(19, Origin.POLL))),
 )
 """Open; what two polls tell."""
 
 INCIDENTS = (
-    Transition(NOW - 8.75, State.ESTABLISHED, None, Origin.TRACE, what=What.RETRANSMITTED),
-    Transition(NOW - 8.25, State.ESTABLISHED, None, Origin.TRACE, what=What.RETRANSMITTED),
-    Transition(NOW - 3.5, State.ESTABLISHED, None, Origin.TRACE, what=What.DROPPED, reason=17),
+    Transition(NOW - 8.75, State.ESTABLISHED, None, Origin.TRACE, kind=TransitionKind.RETRANSMITTED),
+    Transition(NOW - 8.25, State.ESTABLISHED, None, Origin.TRACE, kind=TransitionKind.RETRANSMITTED),
+    Transition(NOW - 3.5, State.ESTABLISHED, None, Origin.TRACE, kind=TransitionKind.DROPPED, reason=17),
 )
-TRACED = Story(
+TRACED = History(
     chapters(
         (State.SYN_SENT, moment(63.5)),
         (State.ESTABLISHED, moment(63.498)),
@@ -59,24 +59,24 @@ TRACED = Story(
 )
 """Closed by this end, in TIME_WAIT; all of it traced."""
 
-RESET = Story(
+RESET = History(
     chapters(
         (State.SYN_RCVD, moment(30.000_012)), (State.ESTABLISHED, moment(30.0)), end=moment(2.0),
     ),
-    (Transition(NOW - 2.0, State.ESTABLISHED, None, Origin.TRACE, what=What.RESET_SENT, reason=2),),
+    (Transition(NOW - 2.0, State.ESTABLISHED, None, Origin.TRACE, kind=TransitionKind.RESET_SENT, reason=2),),
 )  # fmt: skip
 """Accepted, and reset by this end; all of it traced."""
 
-UNREACHABLE = Story(
+UNREACHABLE = History(
     chapters((State.SYN_SENT, moment(4.0)), end=moment(2.5)),
     (
-        Transition(NOW - 3.0, State.SYN_SENT, State.SYN_SENT, Origin.TRACE, what=What.RETRANSMITTED),
-        Transition(NOW - 2.5, None, None, Origin.TRACE, what=What.ERROR, reason=errno.EHOSTUNREACH),
+        Transition(NOW - 3.0, State.SYN_SENT, State.SYN_SENT, Origin.TRACE, kind=TransitionKind.RETRANSMITTED),
+        Transition(NOW - 2.5, None, None, Origin.TRACE, kind=TransitionKind.ERROR, reason=errno.EHOSTUNREACH),
     ),
 )
 """An ICMP error answered the second SYN; all of it traced."""
 
-BY_PEER = Story(
+BY_PEER = History(
     chapters(
         (State.ESTABLISHED, moment(200, Origin.POLL, NAN)),
         (State.CLOSE_WAIT, moment(12, Origin.POLL)),
@@ -112,14 +112,14 @@ def closed(
     flow: Sock, ending: Ending, state: State, info: dict[str, int] | None = None, **given: Any
 ) -> NDArray[np.void]:
     """The record, one row of it, of a flow that ended 2 s before NOW and began 30 s before."""
-    record = np.zeros(1, CLOSED)
+    record = np.zeros(1, RECORD)
     facts = {
         "cookie": flow.cookie, "begin": NOW - 30, "end": NOW - 2, "owner": 0 if flow.owner else flow.owner_code,
         "role": flow.role, "closer": flow.closer, "state": state, "ending": ending, "origin": Origin.EVENT,
         "seen": True, "row": make_table([replace(flow, interface="")])[0],
     }  # fmt: skip
     if info is not None:
-        facts["told"] = uapi.TCP_INFO.itemsize
+        facts["info_bytes"] = uapi.TCP_INFO.itemsize
         for name, value in info.items():
             record["info"][f"tcpi_{name}"] = value
     for name, value in {**facts, **given}.items():
@@ -127,9 +127,9 @@ def closed(
     return record
 
 
-def past(*records: NDArray[np.void], owners: tuple[Owner, ...] = ()) -> Past:
+def past(*records: NDArray[np.void], owners: tuple[Owner, ...] = ()) -> Archive:
     """These, oldest first."""
-    return Past(closed=records, owners=owners)
+    return Archive(records=records, owners=owners)
 
 
 OWNER = Owner((Process(12, "nginx", "/usr/sbin/nginx", 33, "www-data", NOW - 3600),))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.netlink.destroyed_sockets import Destroyed
-from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, Kind, Traced
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
 from tests.support.views import NOW, Sock, make_rows, make_sample, make_table, sock
@@ -87,7 +87,7 @@ class Life:
 LISTENER = sock("LISTEN", "0.0.0.0:80", cookie=1, inode=5, process="httpd", pid=12)
 
 
-def traced(lives: Sequence[Life], begin: float, end: float) -> Traced:
+def traced(lives: Sequence[Life], begin: float, end: float) -> TraceEvents:
     """What the trace tells between two times."""
     events = [one for life in lives for one in _events(life) if begin <= one[0] < end]
     events.sort(key=lambda one: one[0])
@@ -98,28 +98,28 @@ def traced(lives: Sequence[Life], begin: float, end: float) -> Traced:
         row["socket"], row["family"] = life.address or SOCKET + 64 * life.cookie, uapi.AF_INET
         row["src"], row["dst"] = ends["idiag_src"], ends["idiag_dst"]
         row["sport"], row["dport"] = 0 if (old, new) == (7, 2) else ends["idiag_sport"], ends["idiag_dport"]
-        row["cookie"] = life.cookie if kind == Kind.DESTROYED else 0
-    return Traced(table)
+        row["cookie"] = life.cookie if kind == TraceEventKind.DESTROYED else 0
+    return TraceEvents(table)
 
 
-def _events(life: Life) -> list[tuple[float, Kind, Life, int, int]]:
-    told: list[tuple[float, Kind, Life, int, int]] = []
+def _events(life: Life) -> list[tuple[float, TraceEventKind, Life, int, int]]:
+    told: list[tuple[float, TraceEventKind, Life, int, int]] = []
     old, states = (S.LISTEN if life.server else S.CLOSED), list(zip(life.states, life.times, strict=False))
     for place, (state, time) in enumerate(states):
         if state is S.TIME_WAIT:
             break
         if state is S.SYN_RCVD:  # a request socket: the trace tells of it at the last ACK
             time = states[place + 1][1]
-        told.append((time, Kind.STATE, life, old, state))
+        told.append((time, TraceEventKind.STATE, life, old, state))
         old = state
     if life.path == "a reset":
-        told.append((life.full_end, Kind.RESET_RECEIVED, life, old, old))
-    told.append((life.full_end, Kind.STATE, life, old, S.CLOSED))
-    told.append((life.full_end + life.held_s, Kind.DESTROYED, life, 0, 0))
+        told.append((life.full_end, TraceEventKind.RESET_RECEIVED, life, old, old))
+    told.append((life.full_end, TraceEventKind.STATE, life, old, S.CLOSED))
+    told.append((life.full_end + life.held_s, TraceEventKind.DESTROYED, life, 0, 0))
     return told
 
 
-def destroyed(lives: Sequence[Life], begin: float, end: float) -> Destroyed:
+def destroyed(lives: Sequence[Life], begin: float, end: float) -> DestroyedSockets:
     """What the destroy events tell between two times; they come 2 ms late."""
     gone = sorted(
         (life.full_end + life.held_s + 0.002, life.cookie, life)
@@ -134,7 +134,7 @@ def destroyed(lives: Sequence[Life], begin: float, end: float) -> Destroyed:
     infos["tcpi_bytes_acked"] = 100 + fins + client
     infos["tcpi_bytes_received"] = fins  # the peer's FIN counts too
     when = 1000.0 + np.array([time for time, *_ in gone], np.float64)
-    return Destroyed(table, infos, when, uapi.TCP_INFO.itemsize)
+    return DestroyedSockets(table, infos, when, uapi.TCP_INFO.itemsize)
 
 
 def sample(lives: Sequence[Life], time: float, before: float, trace: bool = True, events: bool = True) -> Sample:
@@ -144,7 +144,7 @@ def sample(lives: Sequence[Life], time: float, before: float, trace: bool = True
     made = make_sample(make_rows(rows, time=NOW + time))
     return replace(
         made,
-        begun=1000.0 + time,
+        begin_monotonic_s=1000.0 + time,
         destroyed=destroyed(lives, before, time) if events else None,
-        traced=traced(lives, before, time) if trace else None,
+        trace_events=traced(lives, before, time) if trace else None,
     )

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.sample import Infos
+from tcpwatch.sample import TcpInfoTable
 
 TOLD = uapi.TCP_INFO.itemsize
 
 
-def make_infos(flows: Mapping[int, Mapping[str, int]], when: float = 1000.0, told: int = TOLD) -> Infos:
+def make_infos(flows: Mapping[int, Mapping[str, int]], when: float = 1000.0, told: int = TOLD) -> TcpInfoTable:
     """Cookie → fields of uapi.FLOW_INFO without `tcpi_`, 0 unless told; all of them at the same moment."""
     figures = np.zeros(len(flows), uapi.FLOW_INFO)
     for row, cookie in zip(figures, sorted(flows), strict=True):
@@ -20,4 +20,4 @@ def make_infos(flows: Mapping[int, Mapping[str, int]], when: float = 1000.0, tol
         for name, value in flows[cookie].items():
             row[f"tcpi_{name}"] = value
     cookie_column = np.ascontiguousarray(figures["idiag_cookie"])
-    return Infos(cookie_column, figures, np.full(len(flows), when), told)
+    return TcpInfoTable(cookie_column, figures, np.full(len(flows), when), told)

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.trace_stats import TraceState
-from tcpwatch.model.lifecycle.transitions import Origin, What
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.transitions import Origin, TransitionKind
 from tcpwatch.model.view import View
 from tests.support.records import gone, incident, make_past, polled, traced
 from tests.support.views import Sock, make_view, sock
@@ -20,11 +20,11 @@ def _served(state: str, cookie: int, **given: Any) -> Sock:
 
 
 LIVE = (
-    sock("LISTEN", "0.0.0.0:443", process="nginx", pid=1234, role="listener", cookie=1, age_s=9e5, born=False),
+    sock("LISTEN", "0.0.0.0:443", process="nginx", pid=1234, role="listener", cookie=1, age_s=9e5, begin_seen=False),
     _served("ESTABLISHED", 2, age_s=45),
     _served("SYN_RCVD", 3, process=None, age_s=3, mark="new"),
     sock("ESTABLISHED", "10.0.0.1:51234", "10.0.0.7:5432", process="app", pid=77, role="client", cookie=4, age_s=3600,
-         born=False),
+         begin_seen=False),
     _served("TIME_WAIT", 5, process=None, closer="local", age_s=40, state_age_s=12),
     sock("CLOSE_WAIT", "[2001:db8::10]:443", "[2001:db8:85a3:1:0:8a2e:a56f:ed]:57189", process="nginx", pid=1234,
          role="server", cookie=6, age_s=30, state_age_s=9),
@@ -41,7 +41,11 @@ CLOSED = (
          origin=Origin.POLL, begin_slack=math.nan, end_slack=1.0),
 )  # fmt: skip
 TOLD = {
-    2: [*traced(45, "SYN_RCVD", 44.9, "ESTAB"), *incident(20, What.RETRANSMITTED), *incident(19.9, What.RETRANSMITTED)],
+    2: [
+        *traced(45, "SYN_RCVD", 44.9, "ESTAB"),
+        *incident(20, TransitionKind.RETRANSMITTED),
+        *incident(19.9, TransitionKind.RETRANSMITTED),
+    ],
     3: polled(3, "SYN_RCVD"),
     5: traced(40, "SYN_RCVD", 39.9, "ESTAB", 12.6, "FIN_WAIT_1", 12.55, "FIN_WAIT_2", 12.5, "TIME_WAIT"),
     6: polled(30, "ESTAB", 9, "CLOSE_WAIT"),
@@ -55,5 +59,5 @@ TOLD = {
 
 def living(step: int = 1, *more: Sock, **overrides: Any) -> View:
     """The flows above at NOW, and some more that live."""
-    facts = {"past": make_past(*CLOSED, told=TOLD, chunks=2), "trace": TraceState(on=True)}
+    facts = {"archive": make_past(*CLOSED, told=TOLD, chunks=2), "trace": TraceStats(on=True)}
     return make_view(*LIVE, *more, step=step, **{**facts, **overrides})

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.model.lifecycle.archive import CLOSED, Past
+from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, What
+from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, TransitionKind
 from tcpwatch.model.states import State
 from tests.support.views import NOW, Sock, make_table
 
@@ -45,7 +45,7 @@ def gone(
     return Gone(sock, NOW - begin, NOW - end, ending, {**given, "info": info} if info is not None else given)
 
 
-Told = tuple[float, State | None, State | None, Origin, float, What]
+Told = tuple[float, State | None, State | None, Origin, float, TransitionKind]
 
 
 def traced(*told: Any) -> list[Told]:
@@ -58,7 +58,7 @@ def polled(*told: Any, slack_s: float = 1.0) -> list[Told]:
     return _told(told, Origin.POLL, slack_s)
 
 
-def incident(before_s: float, what: What) -> list[Told]:
+def incident(before_s: float, what: TransitionKind) -> list[Told]:
     """A repeat, a drop, or a reset."""
     return [(NOW - before_s, State.ESTABLISHED, None, Origin.TRACE, 0.0, what)]
 
@@ -68,15 +68,15 @@ def _told(told: Sequence[Any], origin: Origin, slack_s: float) -> list[Told]:
     old: State | None = None
     for before_s, name in zip(told[::2], told[1::2], strict=True):
         new = State.parse(name) if name is not None else None
-        found.append((NOW - before_s, old, new, origin, slack_s, What.STATE))
+        found.append((NOW - before_s, old, new, origin, slack_s, TransitionKind.STATE))
         old = new
     return found
 
 
-def make_past(*flows: Gone, told: Mapping[int, Sequence[Told]] | None = None, chunks: int = 1) -> Past:
+def make_past(*flows: Gone, told: Mapping[int, Sequence[Told]] | None = None, chunks: int = 1) -> Archive:
     """These flows, oldest first, in so many chunks; their cookies must be given."""
     owners = list(dict.fromkeys(one.sock.owner for one in flows if one.sock.owner is not None))
-    records = np.zeros(len(flows), CLOSED)
+    records = np.zeros(len(flows), RECORD)
     for record, one in zip(records, flows, strict=True):
         owner = one.sock.owner
         facts: dict[str, Any] = {
@@ -88,11 +88,11 @@ def make_past(*flows: Gone, told: Mapping[int, Sequence[Told]] | None = None, ch
         given = dict(one.given)
         for name, value in given.pop("info", {}).items():
             record["info"][f"tcpi_{name}"] = value
-            record["told"] = uapi.TCP_INFO.itemsize
+            record["info_bytes"] = uapi.TCP_INFO.itemsize
         for name, value in {**facts, **given}.items():
             record[name] = value
     parts = tuple(part for part in np.array_split(records, chunks) if len(part))
-    return Past(closed=parts, transitions=(transitions(told or {}),), owners=owners, closed_ever=len(flows))
+    return Archive(records=parts, transitions=(transitions(told or {}),), owners=owners, records_total=len(flows))
 
 
 def transitions(told: Mapping[int, Sequence[Told]]) -> NDArray[np.void]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, Spread, Totals
+from tcpwatch.model.sockets.flow_totals import DECADES, Distribution, FlowTotals, Totals
 
 
 def totals(name: str = "", per_s: float = 60.0, p50_ms: float | None = 12.0, exact: float = 0.83) -> Totals:
     """Half of the flows live `p50_ms` at most, one in ten 28 times as long, one in a hundred 100 times."""
     if p50_ms is None:
-        return Totals(name, 0.0, 0.0, Spread(), Spread())
+        return Totals(name, 0.0, 0.0, Distribution(), Distribution())
     p90_ms, p99_ms, least, most = (factor * p50_ms for factor in (28, 100, 1 / 120, 340))
-    lifetime = Spread(int(60 * per_s), p50_ms, p90_ms, p99_ms, least, most, _histogram(p50_ms))
-    carried = Spread(lifetime.count, 5_321.0, 98_000.0, 1.5e6, 0.0, 2.3e8, (3, 0, 9, 210, 1500, 700, 80, 4, 1, 1))
+    lifetime = Distribution(int(60 * per_s), p50_ms, p90_ms, p99_ms, least, most, _histogram(p50_ms))
+    carried = Distribution(lifetime.count, 5_321.0, 98_000.0, 1.5e6, 0.0, 2.3e8, (3, 0, 9, 210, 1500, 700, 80, 4, 1, 1))
     return Totals(name, per_s + 1, per_s, lifetime, carried, exact)
 
 

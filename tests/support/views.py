@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from tcpwatch.config.thresholds import DEFAULT
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner, Process
-from tcpwatch.model.analyses.ephemeral_ports import ephemeral
-from tcpwatch.model.analyses.stalls import PathSteps
-from tcpwatch.model.analyses.teardown import Ages, TeardownSteps
-from tcpwatch.model.listeners.queue_analysis import Queues
+from tcpwatch.model.analyses.ephemeral_ports import ephemeral_ports
+from tcpwatch.model.analyses.stalls import StallAnalysis
+from tcpwatch.model.analyses.teardown import AgeThresholds, TeardownAnalysis
+from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.sockets import join
 from tcpwatch.model.sockets.rows import Mark, Rows
-from tcpwatch.model.states import LIFE_ORDER, Closer, Role, State
-from tcpwatch.model.view import FlowDetail, Gauge, Pace, RateTrend, Trend, View
+from tcpwatch.model.states import STATE_ORDER, Closer, Role, State
+from tcpwatch.model.view import FlowDetail, Gauge, Pace, RateTrend, StateTrend, View
 from tcpwatch.sample import Completeness, Sample, SourceInfo
 from tcpwatch.units.printable import printable
 
@@ -57,7 +57,7 @@ class Sock:
     mark: Mark
     age_s: float
     state_age_s: float | None
-    born: bool
+    begin_seen: bool
     cookie: int | None
     inode: int | None
     interface: str
@@ -99,7 +99,7 @@ def sock(
     mark: str = "none",
     age_s: float = 0.0,
     state_age_s: float | None = None,
-    born: bool = True,
+    begin_seen: bool = True,
     cookie: int | None = None,
     inode: int | None = None,
     interface: str = "",
@@ -117,7 +117,7 @@ def sock(
         state if isinstance(state, State) else State.parse(state), _endpoint(local), _endpoint(remote),
         process, pid, command, tuple(also), owner_code, uid, user, recv_queue, send_queue, timer, timer_s,
         retransmits, Role[role.upper()], Closer[closer.upper()], Mark[mark.upper()], age_s, state_age_s,
-        born, cookie, inode, interface, cgroup_id, shutdown, mapped, v6only,
+        begin_seen, cookie, inode, interface, cgroup_id, shutdown, mapped, v6only,
     )  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def make_rows(socks: Sequence[Sock], *, time: float = NOW, first_cookie: int = 1
         state=_frozen(table["idiag_state"], np.uint8),
         first_seen=_frozen([time - s.age_s for s in numbered], np.float64),
         since=_frozen([time - s for s in since], np.float64),
-        born=_frozen([s.born for s in numbered], np.bool_),
+        begin_seen=_frozen([s.begin_seen for s in numbered], np.bool_),
         role=_frozen([s.role for s in numbered], np.uint8),
         closer=_frozen([s.closer for s in numbered], np.uint8),
         mark=_frozen([s.mark for s in numbered], np.uint8),
@@ -213,7 +213,7 @@ def make_sample(rows: Rows, **overrides: Any) -> Sample:
         "owner": rows.owner,
         "owners": rows.owners,
         "drops": {},
-        "peaks": {},
+        "accept_queue_peaks": {},
         "counters": {},
         "sysctls": {},
         "users": rows.users,
@@ -248,10 +248,10 @@ def view_of(
 ) -> View:
     """A View of these rows, for tables too big for specs."""
     numbers = np.bincount(rows.state, minlength=16).tolist()
-    counts = {state: numbers[state] for state in LIFE_ORDER}
+    counts = {state: numbers[state] for state in STATE_ORDER}
     sample = overrides.get("sample") or make_sample(rows)
     joined = join.first(sample)
-    queues = Queues(DEFAULT.syn_queue_share).step(replace(joined, rows=rows), sample, None, {})
+    queues = QueueAnalysis(DEFAULT.syn_queue_share).step(replace(joined, rows=rows), sample, None, {})
     facts: dict[str, Any] = {
         "step": step,
         "sample": sample,
@@ -261,25 +261,25 @@ def view_of(
         "ended": len(closed),
         "elapsed_s": 1.0 if step > 1 else None,
         "counts": counts,
-        "count_rates": dict.fromkeys(LIFE_ORDER, 0.0) if step > 1 else {},
+        "count_rates": dict.fromkeys(STATE_ORDER, 0.0) if step > 1 else {},
         "rates": {},
-        "trend": Trend(2.0, {state: (float(counts[state]),) for state in LIFE_ORDER}),
+        "state_trend": StateTrend(2.0, {state: (float(counts[state]),) for state in STATE_ORDER}),
         "listeners": queues.listeners,
         "queue_trend": queues.trend,
         "half_open": queues.half_open,
-        "crowded": queues.crowded,
-        "stray": queues.traffic.stray,
-        "arrivals_per_s": None if step == 1 else 0.0,
+        "half_open_by_listener": queues.half_open_by_listener,
+        "half_open_without_listener": queues.facts.without_listener,
+        "syn_arrivals_per_s": None if step == 1 else 0.0,
         "rate_trend": RateTrend(1.0, {}),
         "time_wait": Gauge(counts[State.TIME_WAIT], 131_072),
         "orphans": Gauge(0, 65_536),
         "memory_pages": Gauge(12, 190_000),
-        "ports": Gauge(0, 28_232),
-        "ephemeral": ephemeral(rows, sample),
-        "teardown": TeardownSteps(Ages(60.0, 300.0)).step(rows, sample, {}),
-        "path": PathSteps(2).step(rows, sample, {}),
+        "port_usage": Gauge(0, 28_232),
+        "ephemeral_ports": ephemeral_ports(rows, sample),
+        "teardown": TeardownAnalysis(AgeThresholds(60.0, 300.0)).step(rows, sample, {}),
+        "stalls": StallAnalysis(2).step(rows, sample, {}),
         "details": details or {},
-        "focus": None,
+        "queue_detail": None,
         "pace": Pace(0.012, 0.011, 1.0, 1.0),
     }
     return View(**{**facts, **overrides})

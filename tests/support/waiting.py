@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tcpwatch.model.listeners.listeners import Cap, Listener
-from tcpwatch.model.listeners.queue_analysis import Queues
-from tcpwatch.model.listeners.queue_detail import focus
+from tcpwatch.model.listeners.listeners import LimitSource, Listener
+from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
+from tcpwatch.model.listeners.queue_detail import queue_detail
 from tcpwatch.model.listeners.queue_history import SLOTS, QueueTrend
 from tcpwatch.model.sockets.join import first
 from tcpwatch.model.view import View
@@ -33,12 +33,12 @@ def members() -> list[Sock]:
     """Inside :443 seven wait, two of them have given up, and there are half-open ones here and on a port of nobody."""
     wait = [
         sock("CLOSE_WAIT" if at % 3 == 2 else "ESTABLISHED", "10.0.0.1:443", f"203.0.113.{at}:{4000 + at}",
-             recv_queue=517 * at, age_s=30 - at, born=at > 1, cookie=100 + at)
+             recv_queue=517 * at, age_s=30 - at, begin_seen=at > 1, cookie=100 + at)
         for at in range(7)
     ]  # fmt: skip
     half_open = [
         sock("SYN_RCVD", "10.0.0.1:443", f"198.51.100.{at}:{5000 + at}", retransmits=at % 3, timer="on",
-             timer_s=0.5 + at / 10, age_s=at / 2, born=at > 0, cookie=200 + at)
+             timer_s=0.5 + at / 10, age_s=at / 2, begin_seen=at > 0, cookie=200 + at)
         for at in range(5)
     ]  # fmt: skip
     stray = [sock("SYN_RCVD", "10.0.0.1:7777", f"198.51.100.{at}:6000", timer="on", cookie=300 + at) for at in range(2)]
@@ -47,7 +47,7 @@ def members() -> list[Sock]:
 
 _PER_S: dict[int, dict[str, Any]] = {
     1: {"accepted_per_s": 47.0, "drops_per_s": 38.2, "drops": 912, "syn_peak": 411, "waiting_s": 75.0,
-        "waiting_longer": True},
+        "waiting_is_minimum": True},
     3: {"accepted_per_s": 1250.0, "accept_peak": 2100},
 }  # fmt: skip
 
@@ -69,11 +69,11 @@ def looked_into(view: View, port: int) -> View:
     """The same with what is inside the queues of this port."""
     key = next(one.key for one in view.listeners if one.local_port == port)
     joined = replace(first(view.sample), rows=view.rows)
-    traffic = Queues(0.8).step(joined, view.sample, None, {}).traffic
+    traffic = QueueAnalysis(0.8).step(joined, view.sample, None, {}).facts
     row = traffic.waiting.row
-    waits = replace(traffic.waiting, since=view.rows.first_seen[row], seen_coming=view.rows.born[row])
+    waits = replace(traffic.waiting, since=view.rows.first_seen[row], arrival_seen=view.rows.begin_seen[row])
     traffic = replace(traffic, waiting=waits)
-    return replace(view, focus=focus(key, view.rows, traffic))
+    return replace(view, queue_detail=queue_detail(key, view.rows, traffic))
 
 
 def trend() -> QueueTrend:
@@ -89,5 +89,8 @@ def trend() -> QueueTrend:
 
 def somaxconn(view: View, cookie: int) -> View:
     """The same with this listener's limit set by the host."""
-    listeners = (replace(one, accept_cap=Cap.SOMAXCONN) if one.cookie == cookie else one for one in view.listeners)
+    listeners = (
+        replace(one, accept_limit_source=LimitSource.SOMAXCONN) if one.cookie == cookie else one
+        for one in view.listeners
+    )
     return replace(view, listeners=tuple(listeners))

@@ -15,7 +15,7 @@ from textual.pilot import Pilot
 
 from tcpwatch.widgets.lines import Line, cells_of
 from tcpwatch.widgets.table.cursor_table import CursorTable
-from tcpwatch.widgets.table.record_columns import Look, RecordColumn, in_cell, sorted_records
+from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn, fit_pieces, sorted_records
 from tcpwatch.widgets.table.record_table import RecordTable
 from tests.support.shots import painted_lines
 
@@ -27,7 +27,7 @@ class Thing:
     parts: tuple[Thing, ...] = ()
 
 
-def _size(one: Thing, look: Look) -> Line:
+def _size(one: Thing, look: CellContext) -> Line:
     return ((f"{one.size:,}" if look.exact else f"{one.size}", Style.null()),)
 
 
@@ -164,7 +164,7 @@ async def test_sorting_by_keys_and_by_mouse() -> None:
         await it.pilot.press("right", "right")
         assert it.table.column.key == "size", "the bar is no column to sort by"
         await it.pilot.press("enter")
-        assert not it.table.choosing
+        assert not it.table.choosing_sort
         assert it.app.opened == []
         await it.pilot.click(RecordTable, offset=(3, 0))
         assert (it.table.column.key, it.names()) == ("name", "abc")
@@ -175,7 +175,7 @@ async def test_sorting_by_keys_and_by_mouse() -> None:
 async def test_escape_ends_choosing() -> None:
     async with shown() as it:
         await it.pilot.press("s", "escape")
-        assert not it.table.choosing
+        assert not it.table.choosing_sort
 
 
 async def test_enter_and_a_double_click_open() -> None:
@@ -215,7 +215,7 @@ async def test_text_of_records_is_no_markup() -> None:
 @given(st.lists(st.sampled_from(["x", "日本", "long text", ""]), max_size=4), st.integers(0, 12), st.booleans())
 def test_a_cell_has_its_width(texts: Sequence[str], width: int, right: bool) -> None:
     line = tuple((text, Style.null()) for text in texts)
-    assert cells_of(in_cell(line, width, right)) == width
+    assert cells_of(fit_pieces(line, width, right)) == width
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.netlink.tcp_info import Gathering
+from tcpwatch.kernel.netlink.tcp_info import TcpInfoCollector
 
 _HEADER_WORDS = uapi.NLMSG_HDRLEN >> 2
 _MSG_WORDS = uapi.INET_DIAG_MSG.itemsize >> 2
@@ -30,7 +30,7 @@ class MessageError(ValueError):
     """The bytes are not the messages that sock_diag documents; the text says what is wrong with them."""
 
 
-def starts(words: Words, begin: int, end: int, sequence: int) -> Offsets:
+def message_offsets(words: Words, begin: int, end: int, sequence: int) -> Offsets:
     """Word offsets of the messages between the word offsets `begin` and `end`, whatever they answer.
 
     `sequence` is the number that most of them should carry: where each occurrence of it is followed by the next one
@@ -65,12 +65,12 @@ def type_and_flags(words: Words, at: int) -> tuple[int, int]:
     return kind, flags
 
 
-def decode(
+def decode_sockets(
     words: Words,
     offsets: Offsets,
     table: NDArray[np.void],
     drops: Drops | None = None,
-    infos: Gathering | None = None,
+    infos: TcpInfoCollector | None = None,
 ) -> bool:
     """Write the socket messages at `offsets` (from `starts`, so that each lies inside `words`) into the first rows.
 
@@ -98,13 +98,13 @@ def decode(
     return bool((type_and_flags >> 16 & uapi.NLM_F_DUMP_INTR).any())
 
 
-Layout = dict[int, tuple[int, int]]
+AttributeSpans = dict[int, tuple[int, int]]
 """Attribute type → (word offset of its header from the message's, payload bytes)."""
 
 
-def _same_layout(words: Words, offsets: Offsets) -> tuple[Offsets, Offsets, Layout]:
+def _same_layout(words: Words, offsets: Offsets) -> tuple[Offsets, Offsets, AttributeSpans]:
     """Split messages into those with the first one's length and attribute headers, and the rest."""
-    layout = attributes(words, int(offsets[0]))
+    layout = attribute_spans(words, int(offsets[0]))
     same = np.ones(len(offsets), bool)
     for place in (0, *(place for place, _ in layout.values())):
         # A message shorter than the first one may end before `place`; its length has then ruled it out already.
@@ -115,12 +115,12 @@ def _same_layout(words: Words, offsets: Offsets) -> tuple[Offsets, Offsets, Layo
     return offsets[same], offsets[~same], layout
 
 
-def attributes(words: Words, at: int) -> Layout:
+def attribute_spans(words: Words, at: int) -> AttributeSpans:
     """Where the attributes of the message at word offset `at` stand; raises MessageError where they do not fit."""
     length, place = int(words[at]), _HEADER_WORDS + _MSG_WORDS
     if length < 4 * place:
         raise MessageError(f"a socket message of {length} bytes; inet_diag_msg alone needs {4 * place}")
-    layout: Layout = {}
+    layout: AttributeSpans = {}
     while 4 * place + uapi.NLA_HDRLEN <= length:
         size, kind = words[at + place : at + place + 1].view(np.uint16).tolist()
         if size < uapi.NLA_HDRLEN or 4 * place + size > length:
@@ -132,7 +132,7 @@ def attributes(words: Words, at: int) -> Layout:
     return layout
 
 
-def _copy(words: Words, offsets: Offsets, layout: Layout, table: NDArray[np.void]) -> None:
+def _copy(words: Words, offsets: Offsets, layout: AttributeSpans, table: NDArray[np.void]) -> None:
     """Fill `table` from messages that share `layout`."""
     every = np.ndarray(len(words) - _MSG_WORDS + 1, _MSG, words, 0, (4,))
     np.ndarray(len(table), _MSG, table, 0, table.strides)[:] = every[offsets + _HEADER_WORDS]
@@ -149,12 +149,12 @@ def _copy(words: Words, offsets: Offsets, layout: Layout, table: NDArray[np.void
         table["has"] |= (words.view(np.uint8)[4 * (offsets + v6only)] != 0) * np.uint8(uapi.IS_V6ONLY)
 
 
-def _drops(words: Words, offsets: Offsets, layout: Layout) -> Drops | int:
+def _drops(words: Words, offsets: Offsets, layout: AttributeSpans) -> Drops | int:
     memory = _payload(layout, uapi.INET_DIAG_SKMEMINFO, 4 * (uapi.SK_MEMINFO_DROPS + 1))
     return words[offsets + memory + uapi.SK_MEMINFO_DROPS] if memory else 0
 
 
-def _payload(layout: Layout, kind: int, least: int) -> int:
+def _payload(layout: AttributeSpans, kind: int, least: int) -> int:
     """Word offset of an attribute's payload from its message's header; 0 where it is absent or too short."""
     place, size = layout.get(kind, (0, 0))
     return place + 1 if size >= least else 0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.arrays.backlog import Backlog, opaque
 from tcpwatch.kernel.netlink import decode_sockets, uapi
-from tcpwatch.kernel.netlink.destroyed_sockets import Destroyed
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
 
 BUFFER = 16 * 1024 * 1024
@@ -34,7 +34,7 @@ _MOST = 100 * _BATCH
 """Events that one read may bring, so that it ends while they come as fast as they are read."""
 
 
-class DestroyEvents:
+class DestroyEventReader:
     """A socket that listens to them. It stays in the network namespace of the thread that makes it."""
 
     def __init__(self) -> None:
@@ -78,13 +78,13 @@ class DestroyEvents:
             self._decode()
         return done
 
-    def take(self) -> Destroyed:
+    def take(self) -> DestroyedSockets:
         """What was read since the last time, read-only, and how many were lost meanwhile. Raises MessageError."""
         self._decode()
         (table, infos, when), forgotten = self._backlog.take()
         for column in (table, infos, when):
             column.flags.writeable = False
-        return Destroyed(table, infos, when, self._told, self._newly_dropped() + forgotten)
+        return DestroyedSockets(table, infos, when, self._told, self._newly_dropped() + forgotten)
 
     def close(self) -> None:
         """Give the descriptor back; closing twice is harmless."""
@@ -121,7 +121,7 @@ class DestroyEvents:
         table, infos = np.empty(len(sizes), uapi.SOCKET), np.zeros(len(sizes), uapi.TCP_INFO)
         for which, layout in _alike(words, offsets):
             rows = np.empty(len(which), uapi.SOCKET)
-            decode_sockets.decode(words, offsets[which], rows)
+            decode_sockets.decode_sockets(words, offsets[which], rows)
             opaque(table)[which] = opaque(rows)
             place, told = layout.get(uapi.INET_DIAG_INFO, (0, 0))
             if told:
@@ -141,11 +141,11 @@ class DestroyEvents:
 
 def _alike(
     words: decode_sockets.Words, offsets: decode_sockets.Offsets
-) -> Iterator[tuple[NDArray[np.intp], decode_sockets.Layout]]:
+) -> Iterator[tuple[NDArray[np.intp], decode_sockets.AttributeSpans]]:
     """Which of the messages share a length and all attribute headers, and their layout; one group, as a rule."""
     left = np.arange(len(offsets))
     while len(left):
-        layout = decode_sockets.attributes(words, int(offsets[left[0]]))
+        layout = decode_sockets.attribute_spans(words, int(offsets[left[0]]))
         places = np.array([0, *(place for place, _ in layout.values())])
         headers = words[offsets[left, None] + places]
         same = (headers == headers[0]).all(axis=1)

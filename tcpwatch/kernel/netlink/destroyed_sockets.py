@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Destroyed:
+class DestroyedSockets:
     """Full TCP sockets that were freed, of this network namespace, in the order in which the kernel told of them.
 
     One that was reset is freed when its application closes it, which may be much later; one that went to TIME_WAIT, or
@@ -22,20 +22,20 @@ class Destroyed:
     """uapi.SOCKET, read-only; the state is CLOSE, inode and uid are 0."""
     infos: NDArray[np.void]
     """uapi.TCP_INFO, aligned with `table`; what was not told is 0. A FIN that came counts as a byte received."""
-    when: NDArray[np.float64]
+    received_monotonic_s: NDArray[np.float64]
     """Monotonic seconds at which each was received; the kernel sends them from a work queue, some ms late."""
-    told: int
+    info_bytes: int
     """Bytes of struct tcp_info that this kernel sends, as far as uapi.TCP_INFO has them."""
     lost: int = 0
     """Events since the last time that the kernel could not queue for us, or that we could not keep."""
 
-    def after(self, earlier: Destroyed | None) -> Destroyed:
+    def after(self, earlier: DestroyedSockets | None) -> DestroyedSockets:
         """Both together, where what was told earlier could not be used."""
         if earlier is None:
             return self
         table = np.concatenate((earlier.table, self.table))
         infos = np.concatenate((earlier.infos, self.infos))
-        when = np.concatenate((earlier.when, self.when))
+        when = np.concatenate((earlier.received_monotonic_s, self.received_monotonic_s))
         for column in (table, infos, when):
             column.flags.writeable = False
-        return Destroyed(table, infos, when, self.told, earlier.lost + self.lost)
+        return DestroyedSockets(table, infos, when, self.info_bytes, earlier.lost + self.lost)

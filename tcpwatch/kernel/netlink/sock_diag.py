@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.array_pool import Growing, Pool
+from tcpwatch.arrays.array_pool import ArrayPool, GrowingTable
 from tcpwatch.kernel.netlink import decode_sockets, uapi
-from tcpwatch.kernel.netlink.tcp_info import FlowInfos, Gathering, info_fields
+from tcpwatch.kernel.netlink.tcp_info import TcpInfoCollector, TcpInfoDump, info_fields
 
 _DATAGRAM = 64 * 1024
 """More than the kernel puts into one datagram of a dump (32 KiB, netlink_dump in net/netlink/af_netlink.c)."""
@@ -52,17 +52,17 @@ class Dump:
     """sk_drops of each row of a listener dump; empty for other dumps, which do not ask for it."""
     interrupted: bool
     """NLM_F_DUMP_INTR was set, also after one more try."""
-    lost: bool
+    answers_lost: bool
     """The kernel dropped answers (ENOBUFS), also after one more try."""
     retried: bool
-    infos: FlowInfos | None
+    infos: TcpInfoDump | None
     """tcp_info of all sockets that have it, also of listeners; None where it was not asked for."""
 
 
 class SockDiag:
     """A NETLINK_SOCK_DIAG socket. It stays in the network namespace in which it was opened."""
 
-    def __init__(self, tables: Pool | None = None, infos: Pool | None = None) -> None:
+    def __init__(self, tables: ArrayPool | None = None, infos: ArrayPool | None = None) -> None:
         """Raises SockDiagError where the kernel has no sock_diag or forbids it (seccomp, gVisor).
 
         `tables` is a pool of uapi.SOCKET that the dumps are to be taken from, `infos` one of uapi.FLOW_INFO.
@@ -72,10 +72,10 @@ class SockDiag:
         self._sequence = int.from_bytes(os.urandom(4))
         self._buffer = np.zeros((_BATCH + _DATAGRAM) >> 2, np.uint32)
         self._bytes = self._buffer.data.cast("B")
-        self._tables = tables or Pool(uapi.SOCKET)
-        self._small_tables = Pool(uapi.SOCKET)
+        self._tables = tables or ArrayPool(uapi.SOCKET)
+        self._small_tables = ArrayPool(uapi.SOCKET)
         """For the dumps of few sockets: one that took a large table would keep it from the sample."""
-        self._infos = infos or Pool(uapi.FLOW_INFO)
+        self._infos = infos or ArrayPool(uapi.FLOW_INFO)
         self._expected, self._expected_infos = _LEAST_ROWS, _LEAST_ROWS
 
     def dump(self, states: int = uapi.TCPF_ALL, first: NDArray[np.void] | None = None, infos: bool = False) -> Dump:
@@ -91,14 +91,14 @@ class SockDiag:
         if states == uapi.TCPF_ALL:
             self._expected = _with_room(len(dump.table))
         if dump.infos:
-            self._expected_infos = _with_room(len(dump.infos.figures))
+            self._expected_infos = _with_room(len(dump.infos.table))
         return dump
 
     def listeners(self) -> Dump:
         """Listening sockets with their drops (SKMEMINFO). It never touches the big hash table: 0.1 ms."""
         return self._dump(uapi.TCPF_LISTEN, drops=True)
 
-    def bound(self) -> Dump:
+    def bound_only(self) -> Dump:
         """Sockets that are bound to a port and do nothing else. Kernel 6.8 and later; before, always empty.
 
         The kernel walks all bound ports for it: a third of the cost of a whole dump (6.18).
@@ -122,7 +122,7 @@ class SockDiag:
         words = self._answer()
         if decode_sockets.type_and_flags(words, 0)[0] != uapi.SOCK_DIAG_BY_FAMILY:
             return None  # NLMSG_ERROR: ENOENT or ESTALE, the socket has gone meanwhile
-        layout = decode_sockets.attributes(words, 0)
+        layout = decode_sockets.attribute_spans(words, 0)
         place, length = layout.get(uapi.INET_DIAG_INFO, (0, 0))
         return info_fields(words[place + 1 :].tobytes()[:length]) if length else None
 
@@ -135,7 +135,7 @@ class SockDiag:
     ) -> Dump:
         try:
             dump = self._dump_once(states, drops, first, infos)
-            if not (dump.interrupted or dump.lost):
+            if not (dump.interrupted or dump.answers_lost):
                 return dump
             return replace(self._dump_once(states, drops, first, infos), retried=True)
         except BaseException:
@@ -149,10 +149,10 @@ class SockDiag:
         request["idiag_ext"] = drops << (uapi.INET_DIAG_SKMEMINFO - 1) | infos << (uapi.INET_DIAG_INFO - 1)
         self._send(uapi.TCPDIAG_GETSOCK, uapi.NLM_F_DUMP, request)
         whole = states == uapi.TCPF_ALL
-        rows = Growing(self._tables, self._expected) if whole else Growing(self._small_tables, _LEAST_ROWS)
+        rows = GrowingTable(self._tables, self._expected) if whole else GrowingTable(self._small_tables, _LEAST_ROWS)
         if first is not None:
-            rows.next(len(first))[:] = first
-        dropped, gathering = [], Gathering(self._infos, self._expected_infos) if infos else None
+            rows.reserve(len(first))[:] = first
+        dropped, gathering = [], TcpInfoCollector(self._infos, self._expected_infos) if infos else None
         interrupted, lost, end = False, False, None
         while end is None and not lost:
             try:
@@ -162,14 +162,16 @@ class SockDiag:
                 self._reopen()
             else:
                 dropped.append(np.empty(len(offsets) if drops else 0, np.uint32))
-                table = rows.next(len(offsets))
+                table = rows.reserve(len(offsets))
                 if gathering:
                     gathering.now = time.monotonic()
-                interrupted |= decode_sockets.decode(words, offsets, table, dropped[-1] if drops else None, gathering)
+                interrupted |= decode_sockets.decode_sockets(
+                    words, offsets, table, dropped[-1] if drops else None, gathering
+                )
         if end is not None:
             interrupted |= bool(decode_sockets.type_and_flags(words, end)[1] & uapi.NLM_F_DUMP_INTR)
         return Dump(
-            rows.all(),
+            rows.written_rows(),
             np.concatenate(dropped or [_NO_DROPS]),
             interrupted,
             lost,
@@ -184,7 +186,7 @@ class SockDiag:
             begin, end = end, end + ((self._receive(end) + 3) & ~3)
             seems_last = self._seems_last(begin >> 2, end >> 2)
         words = self._buffer[: end >> 2]
-        offsets = decode_sockets.starts(words, 0, len(words), self._sequence)
+        offsets = decode_sockets.message_offsets(words, 0, len(words), self._sequence)
         last = seems_last and len(offsets) > 0 and self._is_last(int(offsets[-1]))
         # Answers to an earlier dump that was given up halfway are passed over.
         mine = offsets[words[offsets + 2] == self._sequence]
@@ -207,7 +209,7 @@ class SockDiag:
                 words = self._buffer[: self._receive(0) >> 2]
             except _Overrun as error:
                 raise SockDiagError(errno.ENOBUFS, "sock_diag dropped its answer") from error
-            if decode_sockets.starts(words, 0, len(words), self._sequence).size != 1:
+            if decode_sockets.message_offsets(words, 0, len(words), self._sequence).size != 1:
                 raise decode_sockets.MessageError("not one answer to a question about one socket")
             if int(words[2]) == self._sequence:
                 return words

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.array_pool import Growing, Pool
+from tcpwatch.arrays.array_pool import ArrayPool, GrowingTable
 from tcpwatch.kernel.netlink import uapi
 
 _PLACES = {name: (place[0].itemsize, place[1]) for name, place in (uapi.TCP_INFO.fields or {}).items()}
@@ -20,7 +20,7 @@ _PLACES = {name: (place[0].itemsize, place[1]) for name, place in (uapi.TCP_INFO
 def info_fields(payload: bytes) -> dict[str, int]:
     """The fields of struct tcp_info that lie wholly inside `payload`, bit fields taken apart."""
     padded = np.frombuffer(payload.ljust(uapi.TCP_INFO.itemsize, b"\0"), uapi.TCP_INFO, 1)[0]
-    info = {name.removeprefix("tcpi_"): int(padded[name]) for name in _PLACES if tells(name, len(payload))}
+    info = {name.removeprefix("tcpi_"): int(padded[name]) for name in _PLACES if has_field(name, len(payload))}
     if "wscale" in info:
         wscale = info.pop("wscale")
         info["snd_wscale"], info["rcv_wscale"] = wscale & 0xF, wscale >> 4
@@ -30,32 +30,32 @@ def info_fields(payload: bytes) -> dict[str, int]:
     return info
 
 
-def tells(name: str, told: int) -> bool:
+def has_field(name: str, told: int) -> bool:
     """Whether the first `told` bytes of struct tcp_info hold this field."""
     size, offset = _PLACES[name]
     return offset + size <= told
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FlowInfos:
+class TcpInfoDump:
     """tcp_info of many sockets, in whatever order the kernel told it."""
 
-    figures: NDArray[np.void]
+    table: NDArray[np.void]
     """uapi.FLOW_INFO; what was not told is 0."""
-    when: NDArray[np.float64]
+    received_monotonic_s: NDArray[np.float64]
     """Monotonic seconds at which each was told: a dump of many sockets takes its time."""
-    told: int
+    info_bytes: int
     """Bytes of struct tcp_info that this kernel sends: what lies past them was not told (see `tells`)."""
 
 
-class Gathering:
+class TcpInfoCollector:
     """The tcp_info of one dump, collected while it is decoded."""
 
-    def __init__(self, tables: Pool, expected: int) -> None:
+    def __init__(self, tables: ArrayPool, expected: int) -> None:
         """`tables` is a pool of uapi.FLOW_INFO, `expected` the number of sockets that there may be."""
         self.now = 0.0
         """Monotonic seconds at which what comes next was received."""
-        self._figures = Growing(tables, expected)
+        self._figures = GrowingTable(tables, expected)
         self._when = [np.empty(0)]
         self._told = uapi.TCP_INFO.itemsize
 
@@ -63,16 +63,16 @@ class Gathering:
         """Of the messages at the word `offsets`, all of which have `told` bytes of tcp_info from word `place` on."""
         inside = told >= _ENDS
         wanted = np.concatenate((_COOKIE_WORDS, np.where(inside, place + _INFO_WORDS, 0)))
-        rows = self._figures.next(len(offsets)).view(np.uint32).reshape(len(offsets), -1)
+        rows = self._figures.reserve(len(offsets)).view(np.uint32).reshape(len(offsets), -1)
         np.take(words, offsets[:, None] + wanted, out=rows, mode="clip")
         if not inside.all():
             rows[:, len(_COOKIE_WORDS) :][:, ~inside] = 0
             self._told = min(self._told, told)
         self._when.append(np.full(len(offsets), self.now))
 
-    def all(self) -> FlowInfos:
+    def all(self) -> TcpInfoDump:
         """What was collected."""
-        return FlowInfos(self._figures.all(), np.concatenate(self._when), self._told)
+        return TcpInfoDump(self._figures.written_rows(), np.concatenate(self._when), self._told)
 
 
 _NAMES = [name for name in uapi.FLOW_INFO.names or () if name in _PLACES]

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.kernel.proc.process import GONE, read_process, read_task
+from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, read_process, read_process_stat
 
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 """PROC_PID_INIT_INO of include/linux/proc_ns.h."""
@@ -21,7 +21,7 @@ _MOST = 64
 """Threads that are looked up at once, 0.2 ms each; the others the next time."""
 
 
-class Callers:
+class ConnectCallers:
     """Looks each thread up now and then. Not thread-safe."""
 
     def __init__(self, proc: str = "/proc") -> None:
@@ -29,7 +29,7 @@ class Callers:
         self._known: dict[int, tuple[float, Owner | None]] = {}
         self._readable = _in_first_pid_namespace(proc)
 
-    def of(self, threads: Iterable[int]) -> dict[int, Owner]:
+    def lookup(self, threads: Iterable[int]) -> dict[int, Owner]:
         """Thread's number → its process, also of those asked for in the last seconds.
 
         Absent where that has gone, or may not be read, or has another number here.
@@ -46,8 +46,8 @@ class Callers:
         try:
             lines = Path(self._proc, str(thread), "status").read_text(errors="replace").splitlines()
             pid = next(int(line.split()[1]) for line in lines if line.startswith("Tgid:"))
-            process = read_process(self._proc, read_task(self._proc, pid))
-        except (*GONE, PermissionError, StopIteration):
+            process = read_process(self._proc, read_process_stat(self._proc, pid))
+        except (*PROCESS_ENDED_ERRORS, PermissionError, StopIteration):
             return None
         return Owner((process,)) if process is not None else None
 

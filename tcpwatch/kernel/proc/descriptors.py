@@ -44,7 +44,7 @@ class Descriptors:
         """Forget everything."""
         self._keep(np.empty(0, np.int32))
 
-    def look(self, asked: Inodes, thorough: bool) -> Generator[Inodes]:
+    def scan(self, asked: Inodes, thorough: bool) -> Generator[Inodes]:
         """List the table and read what is doubtful in it; yields the inodes found in each slice.
 
         `asked` (ascending) are the inodes that somebody wants to know. `thorough` reads an eighth
@@ -66,7 +66,7 @@ class Descriptors:
 
     def _keep(self, listed: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Take over the numbers `listed`, with what is known of them; returns which are new."""
-        known, still_open = member(self.fds, listed), member(listed, self.fds)
+        known, still_open = is_in_sorted(self.fds, listed), is_in_sorted(listed, self.fds)
         if self.inodes[~still_open].any():
             self.changes += 1
         inodes, used = np.zeros(len(listed), np.uint32), np.zeros(len(listed), np.bool_)
@@ -82,7 +82,7 @@ class Descriptors:
         not asked for, be it a file or a socket of another kind or network namespace: one slice of
         these, in turn, as there may be very many; and the turn of a thorough look.
         """
-        in_use = member(asked, self.inodes)
+        in_use = is_in_sorted(asked, self.inodes)
         self._used |= in_use
         others = np.flatnonzero(~(unseen | self._used))
         if len(others) > SLICE:
@@ -101,7 +101,7 @@ class Descriptors:
             self.inodes[part] = inodes
 
 
-def member(ascending: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
+def is_in_sorted(ascending: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
     """Which of `values` are in `ascending` (np.isin would sort both again)."""
     if not len(ascending):
         return np.zeros(len(values), np.bool_)
@@ -111,7 +111,7 @@ def member(ascending: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
     return found
 
 
-def distinct(values: Inodes) -> Inodes:
+def unique_sorted(values: Inodes) -> Inodes:
     """The different values, ascending (np.unique hashes first: four times slower here)."""
     ascending: Inodes = np.sort(values)
     different = np.ones(len(values), np.bool_)

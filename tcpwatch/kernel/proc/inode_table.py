@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.proc.descriptors import Inodes
 
-Groups = NDArray[np.int32]
+HolderGroups = NDArray[np.int32]
 _HOLDER_BITS = np.uint64(32)
 _HOLDER_MASK = np.uint64(0xFFFFFFFF)
 
@@ -39,7 +39,7 @@ class InodeTable:
         self._front = np.zeros(int(self._mask) + 1, np.int32)
         self._front[self._inodes & self._mask] = np.arange(len(self._inodes), dtype=np.int32)
 
-    def groups_of(self, inodes: Inodes) -> Groups:
+    def groups_of(self, inodes: Inodes) -> HolderGroups:
         """The group of each inode, -1 where nobody is known to hold it. O(n), same shape."""
         if not len(self._inodes):
             return np.full(len(inodes), -1, np.int32)
@@ -75,7 +75,9 @@ def _begins(values: NDArray[np.uint64] | Inodes) -> NDArray[np.bool_]:
     return begins
 
 
-def _grouped(holders: NDArray[np.intp], first: NDArray[np.intp], lone: int) -> tuple[Groups, list[tuple[int, ...]]]:
+def _grouped(
+    holders: NDArray[np.intp], first: NDArray[np.intp], lone: int
+) -> tuple[HolderGroups, list[tuple[int, ...]]]:
     """The group of each inode, and the members of those groups that have several.
 
     The `lone` first groups are those of one holder, under its own number. Equal sets of holders are

@@ -28,7 +28,7 @@ class DescriptorLimits:
         self._proc = proc
         self._known: dict[int, tuple[float, int | None]] = {}
 
-    def of(self, pids: Iterable[int]) -> dict[int, int]:
+    def lookup(self, pids: Iterable[int]) -> dict[int, int]:
         """pid → limit; absent where it is not known."""
         now = monotonic()
         old = {pid: known for pid, known in self._known.items() if now - known[0] < _KEPT_S}

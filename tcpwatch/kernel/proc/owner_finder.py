@@ -16,10 +16,10 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel.proc.descriptors import Inodes, distinct, member
-from tcpwatch.kernel.proc.inode_table import Groups, InodeTable
-from tcpwatch.kernel.proc.process import GONE, Process, read_task
-from tcpwatch.kernel.proc.process_table import Census, Holder
+from tcpwatch.kernel.proc.descriptors import Inodes, is_in_sorted, unique_sorted
+from tcpwatch.kernel.proc.inode_table import HolderGroups, InodeTable
+from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, read_process_stat
+from tcpwatch.kernel.proc.process_table import Holder, ProcessTable
 
 __all__ = [
     "UNKNOWN_ELSEWHERE",
@@ -71,7 +71,7 @@ class OwnerFinder:
     def __init__(self, proc: str = "/proc") -> None:
         self.owners: list[Owner] = []
         self._proc = proc
-        self._census = Census(proc)
+        self._census = ProcessTable(proc)
         self._call = 0
         self._changed = True
         self._census_changes = 0
@@ -99,7 +99,7 @@ class OwnerFinder:
         something changed, 0.1 to 0.2 µs for each socket of the host. The result is a new array.
         """
         self._call += 1
-        self._census.take(self._call)
+        self._census.refresh(self._call)
         groups = self._lookup(inodes)
         self._want(inodes, groups)
         if self._look_around(inodes, budget_s):
@@ -109,7 +109,7 @@ class OwnerFinder:
 
     # What is known
 
-    def _lookup(self, inodes: Inodes) -> Groups:
+    def _lookup(self, inodes: Inodes) -> HolderGroups:
         """The group of holders of each inode, -1 where there is none."""
         if self._changed or self._census.changes != self._census_changes:
             holders = self._census.holders.values()
@@ -131,14 +131,14 @@ class OwnerFinder:
         if len(self.owners) > 4 * size + _SPARE_OWNERS:
             self.owners, self._codes = [], {}
 
-    def _want(self, inodes: Inodes, groups: Groups) -> None:
+    def _want(self, inodes: Inodes, groups: HolderGroups) -> None:
         """Note what nobody is known to hold, and what of it is still to be searched for.
 
         An inode was searched for when every process had a look that began after it was asked for.
         """
-        lost = distinct(inodes[(groups < 0) & (inodes != 0)])
+        lost = unique_sorted(inodes[(groups < 0) & (inodes != 0)])
         since = np.full(len(lost), self._call)
-        since[member(self._lost, lost)] = self._since[member(lost, self._lost)]
+        since[is_in_sorted(self._lost, lost)] = self._since[is_in_sorted(lost, self._lost)]
         self._lost, self._since = lost, since
         wanted = since > self._searched()
         self._wanted = lost[wanted]
@@ -149,7 +149,7 @@ class OwnerFinder:
     def _searched(self) -> int:
         """The newest call of which all wishes were searched for in every process."""
         holders = self._census.holders.values()
-        return min((h.looked for h in holders if not h.denied), default=self._call)
+        return min((h.last_read_call for h in holders if not h.denied), default=self._call)
 
     # Where to look
 
@@ -159,7 +159,7 @@ class OwnerFinder:
         order = self._order()
         if self._current and self._current[0] not in order:
             self._current = None  # which closes its directory; the process ended, or has time
-        asked = distinct(inodes) if order else _NO_INODES
+        asked = unique_sorted(inodes) if order else _NO_INODES
         for holder in order:
             if self._open or holder.due(self._call):
                 share = 1.0 if self._open else _SMALL_SHARE
@@ -178,11 +178,11 @@ class OwnerFinder:
         holders = [
             holder
             for holder in self._census.holders.values()
-            if holder.due(self._call) or (holder.looked < self._newest and not holder.denied)
+            if holder.due(self._call) or (holder.last_read_call < self._newest and not holder.denied)
         ]
         current = self._current[0] if self._current else None
         if self._fair:
-            holders.sort(key=lambda h: (h is not current, h.looked, -h.task.start_ticks))
+            holders.sort(key=lambda h: (h is not current, h.last_read_call, -h.task.start_ticks))
         else:
             holders.sort(key=lambda h: (h is not current, not h.fresh, -h.finds, -h.task.start_ticks))
         return holders
@@ -192,7 +192,7 @@ class OwnerFinder:
         if self._current is None or self._current[0] is not holder:
             thorough = holder.due(self._call)
             holder.finds /= 2
-            look = holder.descriptors.look(asked, thorough)
+            look = holder.descriptors.scan(asked, thorough)
             self._current = holder, self._call, thorough, look
         _, began, thorough, look = self._current
         changes = holder.descriptors.changes
@@ -205,7 +205,7 @@ class OwnerFinder:
                     break
             else:
                 self._complete(holder, began, thorough)
-        except GONE:
+        except PROCESS_ENDED_ERRORS:
             self._census.drop(holder.task.pid)
         except PermissionError:
             self._refused(holder)
@@ -219,33 +219,33 @@ class OwnerFinder:
         """Cross out what was found."""
         if not self._open:
             return
-        hits = np.searchsorted(self._wanted, inodes[member(self._wanted, inodes)])
+        hits = np.searchsorted(self._wanted, inodes[is_in_sorted(self._wanted, inodes)])
         self._found[hits] = True
         if not holder.fresh:
             holder.finds += len(hits)
         self._open = len(self._found) - int(np.count_nonzero(self._found))
 
     def _complete(self, holder: Holder, began: int, thorough: bool) -> None:
-        holder.seen(began, thorough)
+        holder.mark_read(began, thorough)
         if thorough and holder.process is not None:
             serial = holder.serial
-            if not holder.name(self._proc):
+            if not holder.refresh_process(self._proc):
                 raise ProcessLookupError
             self._changed |= holder.serial != serial
 
     def _refused(self, holder: Holder) -> None:
         """Not ours to read. A zombie is nobody's: it holds nothing any more."""
-        holder.refused(self._call)
+        holder.mark_denied(self._call)
         try:
-            holder.denied = not read_task(self._proc, holder.task.pid).zombie
-        except GONE:
+            holder.denied = not read_process_stat(self._proc, holder.task.pid).zombie
+        except PROCESS_ENDED_ERRORS:
             self._census.drop(holder.task.pid)
         except PermissionError:
             pass  # hidepid=1: denied it is
 
     # What to answer
 
-    def _answer(self, inodes: Inodes, groups: Groups, deadline: float) -> NDArray[np.int32]:
+    def _answer(self, inodes: Inodes, groups: HolderGroups, deadline: float) -> NDArray[np.int32]:
         """Codes for groups, and reasons for the inodes that are in none."""
         asked = np.zeros(len(self._group_codes), np.bool_)
         asked[groups] = True
@@ -265,14 +265,14 @@ class OwnerFinder:
 
     def _reason(self) -> int:
         """Why an inode is not found although everything that can be read was read."""
-        if self._census.limited:
+        if self._census.hides_processes:
             return UNKNOWN_PROC
         return UNKNOWN_PERMISSION if self.unreadable else UNKNOWN_ELSEWHERE
 
     def _code(self, members: tuple[int, ...]) -> int:
         """The code of a group of holders; members that have just ended are left out."""
         holders = [self._holders[member] for member in members]
-        there = [h for h in holders if h.process is not None or h.name(self._proc)]
+        there = [h for h in holders if h.process is not None or h.refresh_process(self._proc)]
         processes = tuple(h.process for h in there if h.process is not None)
         if not processes:
             return UNKNOWN_NOT_LOOKED

@@ -12,7 +12,7 @@ import psutil
 
 from tcpwatch.units.printable import printable
 
-GONE = (FileNotFoundError, ProcessLookupError)
+PROCESS_ENDED_ERRORS = (FileNotFoundError, ProcessLookupError)
 """What /proc answers for a process that has ended: ENOENT for a path, ESRCH for an open file."""
 
 _NAME_LIMIT = 64
@@ -22,7 +22,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ProcessStat:
     """A process to the kernel. `pid` and `start_ticks` (since boot) together are its identity."""
 
     pid: int
@@ -45,16 +45,16 @@ class Process:
     command: str
     uid: int
     user: str
-    started: float
+    started_unix_s: float
 
 
-def read_task(proc: str, pid: int) -> Task:
+def read_process_stat(proc: str, pid: int) -> ProcessStat:
     """/proc/PID/stat. Raises one of GONE, or PermissionError under the mount option hidepid=1."""
     text = os.fsdecode(Path(proc, str(pid), "stat").read_bytes())
     # The name may hold spaces and brackets of its own: only the last bracket closes it.
     comm, _, rest = text.partition("(")[2].rpartition(")")
     fields = rest.split()
-    return Task(
+    return ProcessStat(
         pid=pid,
         start_ticks=int(fields[19]),
         comm=comm,
@@ -63,13 +63,13 @@ def read_task(proc: str, pid: int) -> Task:
     )
 
 
-def read_process(proc: str, task: Task) -> Process | None:
+def read_process(proc: str, task: ProcessStat) -> Process | None:
     """The facts about `task` as far as they can be read, or None if it is gone."""
     try:
         name, command, uid = _facts(proc, task)
-        if read_task(proc, task.pid).start_ticks != task.start_ticks:
+        if read_process_stat(proc, task.pid).start_ticks != task.start_ticks:
             return None  # the pid was given away meanwhile: these may be another process's facts
-    except (*GONE, PermissionError):
+    except (*PROCESS_ENDED_ERRORS, PermissionError):
         return None
     return Process(
         pid=task.pid,
@@ -77,11 +77,11 @@ def read_process(proc: str, task: Task) -> Process | None:
         command=printable(command),
         uid=uid,
         user=_user(uid),
-        started=_boot_time() + task.start_ticks / _TICKS_PER_S,
+        started_unix_s=_boot_time() + task.start_ticks / _TICKS_PER_S,
     )
 
 
-def _facts(proc: str, task: Task) -> tuple[str, str, int]:
+def _facts(proc: str, task: ProcessStat) -> tuple[str, str, int]:
     """Name, command line and real uid; what stat(2) and /proc/PID/stat say if psutil cannot."""
     if proc == psutil.PROCFS_PATH:  # elsewhere the same pid is another process
         try:
@@ -91,7 +91,7 @@ def _facts(proc: str, task: Task) -> tuple[str, str, int]:
         except psutil.Error:
             pass  # gone, a zombie, or not ours to read: the lines below say which
     uid = Path(proc, str(task.pid)).stat().st_uid
-    return read_task(proc, task.pid).comm, "", uid
+    return read_process_stat(proc, task.pid).comm, "", uid
 
 
 @cache

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from tcpwatch.kernel.proc.descriptors import Descriptors
-from tcpwatch.kernel.proc.process import GONE, Process, Task, read_process, read_task
+from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, ProcessStat, read_process, read_process_stat
 
 LONGEST_INTERVAL = 32
 """Calls between two thorough looks at a process, unless it is new."""
@@ -24,11 +24,11 @@ class Holder:
     `finds` is a fading count of the new sockets that were found here.
     """
 
-    task: Task
+    task: ProcessStat
     entry: int
     descriptors: Descriptors
-    looked: int
-    checked: int
+    last_read_call: int
+    last_thorough_call: int
     interval: int
     denied: bool = False
     fresh: bool = True
@@ -42,23 +42,23 @@ class Holder:
         A young process changes most, closing what it inherited and taking another name by exec: it
         is looked at after 2, 4, 8 … calls.
         """
-        return self.fresh or call - self.checked >= self.interval
+        return self.fresh or call - self.last_thorough_call >= self.interval
 
-    def seen(self, began: int, thorough: bool) -> None:
+    def mark_read(self, began: int, thorough: bool) -> None:
         """A look that began in the call `began` went through."""
-        self.looked, self.denied, self.fresh = began, False, False
+        self.last_read_call, self.denied, self.fresh = began, False, False
         if thorough:
-            self.checked = began
+            self.last_thorough_call = began
             self.interval = min(2 * self.interval, LONGEST_INTERVAL)
 
-    def refused(self, call: int) -> None:
+    def mark_denied(self, call: int) -> None:
         """The descriptors could not be read: another user's, or not dumpable."""
-        self.seen(call, thorough=True)
+        self.mark_read(call, thorough=True)
         self.denied = True
         self.interval = LONGEST_INTERVAL
         self.descriptors.clear()
 
-    def name(self, proc: str) -> bool:
+    def refresh_process(self, proc: str) -> bool:
         """Read the facts about the process (again); returns whether it is still there.
 
         `serial` changes whenever the facts do.
@@ -69,7 +69,7 @@ class Holder:
         return process is not None
 
 
-class Census:
+class ProcessTable:
     """All processes but kernel threads, which have no descriptors; brought up to date by `take`.
 
     `holders` is by pid. `changes` counts how often one that held sockets left. `limited` is
@@ -81,12 +81,12 @@ class Census:
         self._kernel: dict[int, int] = {}
         self.holders: dict[int, Holder] = {}
         self.changes = 0
-        self.limited = True
+        self.hides_processes = True
 
-    def take(self, call: int) -> None:
+    def refresh(self, call: int) -> None:
         """List the processes. One directory, no other file for a process that is known."""
         entries = self._entries()
-        self.limited = 1 not in entries
+        self.hides_processes = 1 not in entries
         for pid in self.holders.keys() - entries.keys():
             self.drop(pid)
         self._kernel = {p: e for p, e in self._kernel.items() if entries.get(p) == e}
@@ -115,10 +115,10 @@ class Census:
         """A new process, or a known one whose directory was evicted from the kernel's cache."""
         known = self.holders.get(pid)
         try:
-            task = read_task(self._proc, pid)
+            task = read_process_stat(self._proc, pid)
         except PermissionError:  # hidepid=1; without the start time its entry is its identity
-            task = Task(pid, start_ticks=-entry, comm="", kernel=False, zombie=False)
-        except GONE:
+            task = ProcessStat(pid, start_ticks=-entry, comm="", kernel=False, zombie=False)
+        except PROCESS_ENDED_ERRORS:
             return  # the next call drops what is known of it
         if known is not None and known.task.start_ticks == task.start_ticks:
             known.entry = entry
@@ -132,7 +132,7 @@ class Census:
             task,
             entry,
             Descriptors(f"{self._proc}/{pid}/fd"),
-            looked=call - 1,
-            checked=call - 1,
+            last_read_call=call - 1,
+            last_thorough_call=call - 1,
             interval=LONGEST_INTERVAL if call == 1 else 1,
         )

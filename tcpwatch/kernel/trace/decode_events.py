@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.trace.event_format import Format
+from tcpwatch.kernel.trace.event_format import EventFormat
 from tcpwatch.kernel.trace.ring_buffer import Words
-from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, Kind
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
 from tcpwatch.kernel.trace.tracefs import TraceError
 
 _SOCKADDR = 28
@@ -23,7 +23,7 @@ _SOCKETS = ("skaddr", "sk", "rx_sk")
 _ENDS = ("sport", "dport", "family", "saddr", "daddr", "saddr_v6", "daddr_v6")
 
 
-def payloads(words: Words, at: NDArray[np.intp], size: NDArray[np.intp], form: Format) -> NDArray[np.void]:
+def payloads(words: Words, at: NDArray[np.intp], size: NDArray[np.intp], form: EventFormat) -> NDArray[np.void]:
     """The structs of `form` at the word offsets `at`, of `size` words; raises TraceError where they are shorter."""
     need = form.dtype.itemsize
     if len(size) and 4 * int(size.min()) < need:
@@ -32,7 +32,9 @@ def payloads(words: Words, at: NDArray[np.intp], size: NDArray[np.intp], form: F
     return every[at].view(form.dtype)
 
 
-def rows(kind: Kind, form: Format, told: NDArray[np.void], time: NDArray[np.int64]) -> NDArray[np.void]:
+def decode_trace_events(
+    kind: TraceEventKind, form: EventFormat, told: NDArray[np.void], time: NDArray[np.int64]
+) -> NDArray[np.void]:
     """TRACE_EVENT of payloads and their times (ns)."""
     out = np.zeros(len(told), TRACE_EVENT)
     out["kind"] = kind

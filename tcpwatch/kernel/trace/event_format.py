@@ -22,7 +22,7 @@ _LARGEST = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Format:
+class EventFormat:
     """What an event's payload looks like."""
 
     id: int
@@ -58,13 +58,13 @@ class PageHeader:
     data: int
 
 
-def parse(text: str) -> Format:
+def parse(text: str) -> EventFormat:
     """The text of a `format` file. Raises TraceError where it is something else."""
     number = re.search(r"^ID: (\d{1,5})$", text, re.MULTILINE)
     if not number:
         raise _nonsense("an event's format without an ID")
     head, _, print_fmt = text.partition("\nprint fmt:")
-    return Format(int(number[1]), _dtype(head), print_fmt)
+    return EventFormat(int(number[1]), _dtype(head), print_fmt)
 
 
 def page_header(text: str) -> PageHeader:

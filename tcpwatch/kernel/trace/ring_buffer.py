@@ -32,7 +32,7 @@ _ONE, _SHORT = np.uint32(1), np.uint32(PADDING - 1)
 Words = NDArray[np.uint32]
 
 
-class Events(NamedTuple):
+class PageEvents(NamedTuple):
     """What pages hold: columns of one row an event, page by page and in each in the order of writing."""
 
     time: NDArray[np.int64]
@@ -51,7 +51,7 @@ def check_byte_order() -> None:
         raise TraceError(errno.EOPNOTSUPP, "traces are read on little-endian machines only")
 
 
-def decode(pages: Words, header: PageHeader) -> Events:
+def decode_pages(pages: Words, header: PageHeader) -> PageEvents:
     """`pages` has one row a page, contiguous; raises TraceError where they are not what a ring buffer holds."""
     if pages.shape[1] < (header.data >> 2) + 2:
         raise _nonsense("a page without room for an event")
@@ -74,16 +74,16 @@ class _Walk:
         self._at, self._end, self._now = at[some], end[some], now[some]
         self._found: list[tuple[NDArray[np.int64], NDArray[np.intp], NDArray[Any]]] = []
 
-    def events(self, missed: bool) -> Events:
+    def events(self, missed: bool) -> PageEvents:
         """Walk to the end of all pages."""
         while len(self._at):
             self._step()
         if not self._found:
             none = np.empty(0, np.int64)
-            return Events(none, none, none, missed)
+            return PageEvents(none, none, none, missed)
         time, at, size = (np.concatenate(column) for column in zip(*self._found, strict=True))
         order = np.argsort(at)
-        return Events(time[order], at[order], size[order].astype(np.intp), missed)
+        return PageEvents(time[order], at[order], size[order].astype(np.intp), missed)
 
     def _step(self) -> None:
         head = self._words[self._at]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Kind(enum.IntEnum):
+class TraceEventKind(enum.IntEnum):
     """Which tracepoint an event comes from; fits a uint8 column."""
 
     STATE = 1
@@ -57,7 +57,7 @@ TRACE_EVENT = np.dtype(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Traced:
+class TraceEvents:
     """What was traced since the last time."""
 
     events: NDArray[np.void]

@@ -26,7 +26,7 @@ class TraceError(OSError):
     """The kernel cannot be traced here; the text is one line for people: "needs root", ..."""
 
 
-class Mount:
+class TracefsMount:
     """tracefs, as a folder: the one of the host, or where it has none mounted, one that nobody else sees."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ def _mounted() -> str:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise in_words(error) from error
+            raise trace_error(error) from error
         return place
     return ""
 
@@ -76,10 +76,10 @@ def _call(number: int, *arguments: object) -> int:
         raise TraceError(code, "this kernel has no tracefs")
     if code == errno.ENOSYS:
         raise TraceError(code, "tracefs is not mounted")
-    raise in_words(OSError(code, os.strerror(code)))
+    raise trace_error(OSError(code, os.strerror(code)))
 
 
-def in_words(error: OSError) -> TraceError:
+def trace_error(error: OSError) -> TraceError:
     """Why tracing was refused."""
     if isinstance(error, TraceError):
         return error
@@ -89,7 +89,7 @@ def in_words(error: OSError) -> TraceError:
     return TraceError(code, f"tracefs: {os.strerror(code)}")
 
 
-class Instance:
+class TraceInstance:
     """instances/tcpwatch-PID: made here, and gone after `close`. Every failure is a TraceError.
 
     Should this process be killed, the kernel stops recording and takes its buffers back, as `free_buffer` is closed
@@ -98,7 +98,7 @@ class Instance:
 
     def __init__(self) -> None:
         """A new one that records nothing yet. Those that were left behind by a crash are removed."""
-        self._mount = Mount()
+        self._mount = TracefsMount()
         self._holding = -1
         try:
             folder = f"{self._mount.path}/instances"
@@ -107,7 +107,7 @@ class Instance:
             self.write("trace_options", "disable_on_free")
         except OSError as error:
             self.close()
-            raise in_words(error) from error
+            raise trace_error(error) from error
 
     def _make(self, folder: str) -> str:
         """A folder that nobody had, and an open file in it: what is in use cannot be removed."""
@@ -128,7 +128,7 @@ class Instance:
         try:
             return Path(self.path, name).read_text(encoding="ascii", errors="replace")
         except OSError as error:
-            raise in_words(error) from error
+            raise trace_error(error) from error
 
     def write(self, name: str, text: str) -> None:
         """Set what a file of the instance stands for."""
@@ -140,7 +140,7 @@ class Instance:
             finally:
                 os.close(file)
         except OSError as error:
-            raise in_words(error) from error
+            raise trace_error(error) from error
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -156,7 +156,7 @@ class Instance:
         except OSError as error:
             for file in opened:
                 os.close(file)
-            raise in_words(error) from error
+            raise trace_error(error) from error
         return opened
 
     def processors(self) -> list[str]:
@@ -164,7 +164,7 @@ class Instance:
         try:
             names = [name for name in os.listdir(f"{self.path}/per_cpu") if re.fullmatch(r"cpu\d+", name)]
         except OSError as error:
-            raise in_words(error) from error
+            raise trace_error(error) from error
         return sorted(names, key=lambda name: int(name[3:]))
 
     def overrun(self) -> int:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tcpwatch.arrays.backlog import Backlog, joined, opaque
+from tcpwatch.arrays.backlog import Backlog, concat_rows, opaque
 from tcpwatch.kernel.trace import decode_events, event_format, ring_buffer
-from tcpwatch.kernel.trace.event_format import Format
-from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, Kind, Traced
-from tcpwatch.kernel.trace.tracefs import Instance, TraceError
+from tcpwatch.kernel.trace.event_format import EventFormat
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
+from tcpwatch.kernel.trace.tracefs import TraceError, TraceInstance
 
 _LARGEST_KB, _TOTAL_KB, _LEAST_KB = 8 * 1024, 64 * 1024, 1024
 """Of the buffer: for one processor, for all together, but so much for each at least."""
@@ -34,32 +34,32 @@ _IOV_MAX = 256
 @dataclass(frozen=True, slots=True)
 class _Tracepoint:
     name: str
-    kind: Kind
+    kind: TraceEventKind
     filter: str = ""
     required: bool = False
 
 
 _TRACEPOINTS = (
-    _Tracepoint("sock/inet_sock_set_state", Kind.STATE, "protocol == 6", required=True),
-    _Tracepoint("tcp/tcp_destroy_sock", Kind.DESTROYED, required=True),
-    _Tracepoint("tcp/tcp_retransmit_skb", Kind.RETRANSMIT),
-    _Tracepoint("tcp/tcp_retransmit_synack", Kind.SYNACK_RETRANSMIT),
-    _Tracepoint("tcp/tcp_send_reset", Kind.RESET_SENT),
-    _Tracepoint("tcp/tcp_receive_reset", Kind.RESET_RECEIVED),
-    _Tracepoint("skb/kfree_skb", Kind.DROP),
-    _Tracepoint("sock/inet_sk_error_report", Kind.ERROR, "protocol == 6 && error > 0"),
+    _Tracepoint("sock/inet_sock_set_state", TraceEventKind.STATE, "protocol == 6", required=True),
+    _Tracepoint("tcp/tcp_destroy_sock", TraceEventKind.DESTROYED, required=True),
+    _Tracepoint("tcp/tcp_retransmit_skb", TraceEventKind.RETRANSMIT),
+    _Tracepoint("tcp/tcp_retransmit_synack", TraceEventKind.SYNACK_RETRANSMIT),
+    _Tracepoint("tcp/tcp_send_reset", TraceEventKind.RESET_SENT),
+    _Tracepoint("tcp/tcp_receive_reset", TraceEventKind.RESET_RECEIVED),
+    _Tracepoint("skb/kfree_skb", TraceEventKind.DROP),
+    _Tracepoint("sock/inet_sk_error_report", TraceEventKind.ERROR, "protocol == 6 && error > 0"),
 )
 _DROPS = ("SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM", "NO_SOCKET")
 """Drop reasons that concern TCP, beside those that begin with TCP_; UDP has these too."""
 
 
-class Tracepoints:
+class TracepointReader:
     """Records from the moment that it is made. Not safe to be used by two threads at once."""
 
     def __init__(self, buffer_kb: int = 0) -> None:
         """`buffer_kb` for each processor, if not the usual. Raises TraceError, of one line for people."""
         ring_buffer.check_byte_order()
-        self._instance = Instance()
+        self._instance = TraceInstance()
         self._files: list[int] = []
         try:
             self._set_up(buffer_kb)
@@ -87,7 +87,7 @@ class Tracepoints:
         self._overrun = self._lost = 0
         self._reset_reasons: dict[int, str] = {}
         self._drop_reasons: dict[int, str] = {}
-        self._formats: dict[int, tuple[Kind, Format]] = {}
+        self._formats: dict[int, tuple[TraceEventKind, EventFormat]] = {}
         self._files = instance.raw_pages()
         self.missing = tuple(point.name for point in _TRACEPOINTS if not self._enable(point))
         """Tracepoints that this kernel lacks."""
@@ -99,14 +99,14 @@ class Tracepoints:
                 raise TraceError(errno.ENOENT, f"this kernel has no tracepoint {point.name}")
             return False
         form = event_format.parse(instance.read(f"{folder}/format"))
-        if point.kind is Kind.DROP:
+        if point.kind is TraceEventKind.DROP:
             self._drop_reasons = {number: name for number, name in form.symbols("reason").items() if _of_tcp(name)}
             if not self._drop_reasons or not form.has("protocol", "reason"):
                 return False  # before Linux 5.17: they do not tell why
             instance.write(f"{folder}/filter", _drop_filter(set(self._drop_reasons)))
         elif point.filter:
             instance.write(f"{folder}/filter", point.filter)
-        if point.kind is Kind.RESET_SENT:
+        if point.kind is TraceEventKind.RESET_SENT:
             self._reset_reasons = form.symbols("reason")
         self._formats[form.id] = (point.kind, form)
         instance.write(f"{folder}/enable", "1")
@@ -135,7 +135,7 @@ class Tracepoints:
             self._decode(filled)
         return most / self._buffer_pages
 
-    def take(self) -> Traced:
+    def take(self) -> TraceEvents:
         """Everything that has happened before this call and after the one before. Raises TraceError, as `read`."""
         until = time.monotonic()
         self.read()
@@ -150,7 +150,7 @@ class Tracepoints:
             events = events[:whole]
         events.flags.writeable = False
         lost, self._lost = self._lost, 0
-        return Traced(events, lost + forgotten, self._reset_reasons, self._drop_reasons)
+        return TraceEvents(events, lost + forgotten, self._reset_reasons, self._drop_reasons)
 
     def close(self) -> None:
         """Stop recording and remove the instance; closing twice is harmless."""
@@ -162,7 +162,7 @@ class Tracepoints:
 
     def _decode(self, count: int) -> None:
         pages = self._pages[:count]
-        events = ring_buffer.decode(pages, self._header)
+        events = ring_buffer.decode_pages(pages, self._header)
         if events.missed:
             # Some pages have the number of what is missing before them, but not those that are full to the end.
             before, self._overrun = self._overrun, self._instance.overrun()
@@ -174,14 +174,14 @@ class Tracepoints:
             which = np.flatnonzero(ids == number)
             if len(which):
                 told = decode_events.payloads(words, events.at[which], events.size[which], form)
-                parts.append(decode_events.rows(kind, form, told, events.time[which]))
+                parts.append(decode_events.decode_trace_events(kind, form, told, events.time[which]))
                 places.append(which)
         if parts:
             order = np.argsort(np.concatenate(places))
-            self._backlog.add(opaque(joined(parts))[order].view(TRACE_EVENT))
+            self._backlog.add(opaque(concat_rows(parts))[order].view(TRACE_EVENT))
 
 
-def _page_size(instance: Instance) -> int:
+def _page_size(instance: TraceInstance) -> int:
     """Bytes of one page of the ring buffer, which since Linux 6.8 may be several of the machine's."""
     if not instance.has("buffer_subbuf_size_kb"):
         return os.sysconf("SC_PAGE_SIZE")

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.group_by import Groups, grouped, mixed
+from tcpwatch.arrays.group_by import Partition, group_by, mix_bits
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.listeners.listener_keys import first_words
-from tcpwatch.model.sockets.endpoint_hashes import addresses, remotes
+from tcpwatch.model.sockets.endpoint_hashes import address_hashes, remote_endpoint_hashes
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
@@ -35,7 +35,7 @@ _TIMER_TIME_WAIT = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class PortRange:
     """What connect() may choose from."""
 
     low: int
@@ -71,11 +71,11 @@ class Destination:
     """When the first of its TIME_WAITs ends; None where there is none."""
     owner: Owner | None = None
     """Who holds most of them; None where no process does."""
-    exhausted_in_s: float | None = None
+    runs_out_in_s: float | None = None
     """At the rate of the last minute; None where the number does not grow or too little is known."""
 
     @property
-    def left(self) -> int:
+    def free(self) -> int:
         """Ports that connect() finds."""
         return max(0, self.usable - self.used)
 
@@ -96,17 +96,17 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ephemeral:
+class EphemeralPorts:
     """The host's ephemeral ports."""
 
-    range: Range
+    range: PortRange
     destinations: tuple[Destination, ...]
     """The fullest TOP, fullest first."""
     count: int
     """Destinations that there are."""
-    clients: int
+    in_use: int
     """Ports of the range in use, toward whatever destination; each as often as it is used."""
-    against_parity: float
+    other_parity_share: float
     """Share of these whose parity is not that of the range's first port: connect() takes such a port only when half of
     the range is used toward a destination, bind() to port 0 takes it first."""
 
@@ -114,7 +114,7 @@ class Ephemeral:
     def bound_before_connect(self) -> bool:
         """The sign that programs call bind() before connect(), so that each port serves one destination only."""
         half_used = any(one.share >= 0.5 for one in self.destinations)
-        return self.clients >= _LEAST_CLIENTS and self.against_parity > 0.5 and not half_used
+        return self.in_use >= _LEAST_CLIENTS and self.other_parity_share > 0.5 and not half_used
 
     @property
     def fullest(self) -> Destination | None:
@@ -126,22 +126,22 @@ _LEAST_CLIENTS = 50
 """Fewer ports show no pattern."""
 
 
-def ephemeral(rows: Rows, sample: Sample) -> Ephemeral | None:
+def ephemeral_ports(rows: Rows, sample: Sample) -> EphemeralPorts | None:
     """From a sample's rows; None where the kernel does not tell its range."""
     low, high = (sample.sysctls.get(f"ip_local_port_range_{end}") for end in ("low", "high"))
     if low is None or high is None:
         return None
     taken = _unusable(rows, sample, low, high)
-    span = Range(low, high, reserved=int(taken[0].sum()), held=int((taken[1] & ~taken[0]).sum()))
+    span = PortRange(low, high, reserved=int(taken[0].sum()), held=int((taken[1] & ~taken[0]).sum()))
     port = sample.local_port
     mine = (rows.role == Role.CLIENT) & (rows.state != State.SYN_RCVD) & (port >= low) & (port <= high)
     row = np.flatnonzero(mine)
     row = row[~(taken[0] | taken[1])[port[row] - low]]
-    groups = grouped(mixed(addresses(sample, row, "idiag_src")) ^ remotes(sample, row))
+    groups = group_by(mix_bits(address_hashes(sample, row, "idiag_src")) ^ remote_endpoint_hashes(sample, row))
     waits = _time_waits(rows, sample, row)
     found = _destinations(rows, sample, row, groups, waits, span.usable)
     parity = np.count_nonzero((port[row] - low) & 1)
-    return Ephemeral(span, found, len(groups), len(row), parity / len(row) if len(row) else 0.0)
+    return EphemeralPorts(span, found, len(groups), len(row), parity / len(row) if len(row) else 0.0)
 
 
 def _unusable(rows: Rows, sample: Sample, low: int, high: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -193,7 +193,7 @@ def _may_be_reused(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.bool_]:
 
 
 def _destinations(
-    rows: Rows, sample: Sample, row: NDArray[np.intp], groups: Groups, waits: _TimeWaits, usable: int
+    rows: Rows, sample: Sample, row: NDArray[np.intp], groups: Partition, waits: _TimeWaits, usable: int
 ) -> tuple[Destination, ...]:
     reusable = groups.sums(waits.reusable)
     used = groups.size - reusable
@@ -227,13 +227,13 @@ def _owner(rows: Rows, members: NDArray[np.intp]) -> Owner | None:
     return rows.owners[int(np.bincount(codes).argmax())] if len(codes) else None
 
 
-class PortTrend:
+class PortForecast:
     """Remembers for a minute how many ports each destination used."""
 
     def __init__(self) -> None:
         self._past: deque[tuple[float, dict[tuple[str, str, int], int]]] = deque()
 
-    def step(self, monotonic: float, now: Ephemeral | None) -> Ephemeral | None:
+    def step(self, monotonic: float, now: EphemeralPorts | None) -> EphemeralPorts | None:
         """The same, with when each destination's ports will be exhausted."""
         if now is None:
             return None
@@ -247,7 +247,7 @@ class PortTrend:
         if elapsed_s < _LEAST_TREND_S:
             return now
         absent = 0 if len(then) < TOP else None  # of what was not among the fullest then, nothing is known
-        told = [replace(one, exhausted_in_s=_exhausted(one, then.get(_identity(one), absent), elapsed_s))
+        told = [replace(one, runs_out_in_s=_exhausted(one, then.get(_identity(one), absent), elapsed_s))
                 for one in now.destinations]  # fmt: skip
         return replace(now, destinations=tuple(told))
 
@@ -263,4 +263,4 @@ def _exhausted(one: Destination, before: int | None, elapsed_s: float) -> float 
     if before is None:
         return None
     per_s = (one.used - before) / elapsed_s
-    return one.left / per_s if per_s > 0 else None
+    return one.free / per_s if per_s > 0 else None

@@ -13,15 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.group_by import mixed
+from tcpwatch.arrays.group_by import mix_bits
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.trace.trace_events import Kind, Traced
+from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
 from tcpwatch.model.listeners.listener_keys import first_words
 from tcpwatch.model.states import State
 from tcpwatch.units import text
 
 WINDOW_S = 10.0
-TOLD = 20
+MAX_SCANS = 20
 """Sources that are told; those that tried most."""
 EXAMPLES = 8
 LEAST_PORTS = 2
@@ -29,7 +29,7 @@ LEAST_PORTS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class PortScan:
     """One source."""
 
     source: str
@@ -40,7 +40,7 @@ class Scan:
     window_s: float
     examples: tuple[int, ...]
     """Some of the ports, ascending."""
-    here: bool = True
+    in_namespace: bool = True
     """It met them at an address that sockets of this network namespace have; else it may be about another one."""
 
 
@@ -60,7 +60,7 @@ _STEP_KEPT, _KEPT = 1 << 16, 1 << 17
 _PORT = np.uint64(0xFFFF)
 
 
-class Scans:
+class PortScanAnalysis:
     """Remembers the last ten seconds."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Scans:
         self._spoken = _Endpoints()
         self._ours: set[bytes] = set()
 
-    def step(self, monotonic: float, traced: Traced | None, table: NDArray[np.void]) -> tuple[Scan, ...]:
+    def step(self, monotonic: float, traced: TraceEvents | None, table: NDArray[np.void]) -> tuple[PortScan, ...]:
         """Take what was traced since the last step; `table` (uapi.SOCKET) has this namespace's sockets.
 
         The sources that met resets at several ports, those that did at most of them first.
@@ -86,10 +86,10 @@ class Scans:
     def _size(self) -> int:
         return sum(len(met.pair) for _, met in self._steps)
 
-    def _met(self, traced: Traced, now: float) -> _Met:
+    def _met(self, traced: TraceEvents, now: float) -> _Met:
         """Those whose segments to ports where nobody listens were answered by resets."""
         events = traced.events
-        where = np.flatnonzero((events["kind"] == Kind.RESET_SENT) & (events["socket"] == 0))
+        where = np.flatnonzero((events["kind"] == TraceEventKind.RESET_SENT) & (events["socket"] == 0))
         nobody = [0, *(number for number, name in traced.reset_reasons.items() if name == "NO_SOCKET")]
         where = where[np.isin(events["reason"][where], nobody)]
         address = _as_v6(events, "dst", where)
@@ -106,7 +106,7 @@ class Scans:
             first, resets = first[busiest], resets[busiest]
         return _Met(pair[first], resets, address[first], _as_v6(events, "src", where[first]))
 
-    def _told(self, table: NDArray[np.void]) -> tuple[Scan, ...]:
+    def _told(self, table: NDArray[np.void]) -> tuple[PortScan, ...]:
         steps = [met for _, met in self._steps]
         pair, resets, address, local = (np.concatenate(columns) for columns in zip(*steps, strict=True))
         pairs = np.unique(pair)
@@ -114,13 +114,13 @@ class Scans:
         start = _starts(source)
         ports = np.diff(np.append(start, len(source)))
         scans = []
-        for at in np.argsort(-ports, kind="stable")[:TOLD].tolist():
+        for at in np.argsort(-ports, kind="stable")[:MAX_SCANS].tolist():
             if ports[at] >= LEAST_PORTS:
                 its = np.flatnonzero(pair & ~_PORT == source[start[at]])
                 name = text.address(address[its[0]].tobytes(), uapi.AF_INET6)
                 examples = (pairs[start[at] : start[at] + min(EXAMPLES, ports[at])] & _PORT).tolist()
                 here = self._is_ours(local[its[0]].tobytes(), table)
-                scans.append(Scan(name, int(ports[at]), int(resets[its].sum()), WINDOW_S, tuple(examples), here))
+                scans.append(PortScan(name, int(ports[at]), int(resets[its].sum()), WINDOW_S, tuple(examples), here))
         return tuple(sorted(scans, key=lambda scan: (-scan.ports, scan.source)))
 
     def _is_ours(self, address: bytes, table: NDArray[np.void]) -> bool:
@@ -153,7 +153,7 @@ class _Endpoints:
         return known
 
     def _places(self, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        return mixed(numbers) >> np.uint64(64 - self._BITS)
+        return mix_bits(numbers) >> np.uint64(64 - self._BITS)
 
 
 _MAPPED = np.array([0] * 10 + [0xFF, 0xFF], np.uint8)
@@ -163,7 +163,7 @@ _LOOPBACK4, _LOOPBACK6 = _MAPPED.tobytes() + b"\x7f", bytes(15) + b"\x01"
 def _spoken_to(events: NDArray[np.void]) -> NDArray[np.uint64]:
     """The remote ends of the flows that this host opened, or that ended."""
     new = events["new"]
-    where = np.flatnonzero((events["kind"] == Kind.STATE) & ((new == State.SYN_SENT) | (new == State.CLOSED)))
+    where = np.flatnonzero((events["kind"] == TraceEventKind.STATE) & ((new == State.SYN_SENT) | (new == State.CLOSED)))
     return _number(_as_v6(events, "dst", where)) | events["dport"][where].astype(np.uint64)
 
 
@@ -180,7 +180,7 @@ def _as_v6(events: NDArray[np.void], name: str, where: NDArray[np.intp]) -> NDAr
 def _number(address: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """One number for each address, whose low 16 bits are free."""
     halves = address.view(np.uint64)
-    return mixed(mixed(halves[:, 0]) ^ halves[:, 1]) & ~_PORT
+    return mix_bits(mix_bits(halves[:, 0]) ^ halves[:, 1]) & ~_PORT
 
 
 def _starts(ordered: NDArray[np.uint64]) -> NDArray[np.intp]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.group_by import grouped
+from tcpwatch.arrays.group_by import group_by
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.model.sockets.endpoint_hashes import addresses, remote_text, remotes
+from tcpwatch.model.sockets.endpoint_hashes import address_hashes, remote_endpoint_hashes, remote_text
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.sockets.since import Lasting
+from tcpwatch.model.sockets.since import Since
 from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
 
@@ -29,24 +29,24 @@ _PERSIST = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Stuck:
+class UnansweredConnects:
     """connect()s to one destination that get no answer."""
 
     remote: str
     """`192.0.2.1:443`"""
     count: int
     """In SYN_SENT, with at least so many repeats as the threshold wants."""
-    repeats: int
+    retransmits: int
     """The most that one of them has had."""
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class ZeroWindowPeer:
     """Connections to one peer whose window is closed: it takes nothing."""
 
     remote: str
     """Its address and port where we are the client; where it is, the address alone."""
-    port_told: bool
+    has_port: bool
     count: int
     longest_s: float
     unsent: int
@@ -54,12 +54,12 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadProcess:
     """Connections that one process does not read, so that our window to their peers is closed."""
 
     owner: Owner
     count: int
-    unread: int
+    unread_bytes: int
     """Bytes that wait to be read."""
 
     @property
@@ -69,12 +69,12 @@ class Unread:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Path:
+class Stalls:
     """What is stuck on the way."""
 
-    stuck: tuple[Stuck, ...]
-    closed: tuple[Closed, ...]
-    unread: tuple[Unread, ...]
+    unanswered: tuple[UnansweredConnects, ...]
+    zero_window: tuple[ZeroWindowPeer, ...]
+    unread: tuple[UnreadProcess, ...]
 
 
 _ASKED = 256
@@ -84,43 +84,46 @@ _ASKED = 256
 def _waited_s(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.float64]:
     """How long nothing could be sent to a peer whose window is closed, where tcp_info was asked for; else 0."""
     waited_s = np.zeros(len(row))
-    for at in np.flatnonzero(np.isin(sample.cookie[row], np.array(list(sample.tcp_info), np.uint64))).tolist():
-        waited_s[at] = sample.tcp_info[int(sample.cookie[row[at]])].get("last_data_sent", 0) / 1000
+    for at in np.flatnonzero(np.isin(sample.cookie[row], np.array(list(sample.watched_tcp_info), np.uint64))).tolist():
+        waited_s[at] = sample.watched_tcp_info[int(sample.cookie[row[at]])].get("last_data_sent", 0) / 1000
     return waited_s
 
 
-class PathSteps:
+class StallAnalysis:
     """One thread calls `step`, once a sample."""
 
     def __init__(self, repeats: float) -> None:
         """`repeats` of its SYN from which on a connect() is stuck."""
         self._repeats = repeats
-        self._persist = Lasting()
+        self._persist = Since()
         self._closed_ours = np.empty(0, np.uint64)
         self._unknown: frozenset[int] | None = None
 
     @property
-    def unknown(self) -> frozenset[int]:
+    def wanted_tcp_info(self) -> frozenset[int]:
         """Cookies whose tcp_info the next sample should have: of some that waited for a window before we came."""
         return self._unknown or frozenset()
 
-    def step(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> Path:
+    def step(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> Stalls:
         """What this sample shows; `rates` are the counters' since the one before."""
-        return Path(self._stuck(sample), self._closed(rows, sample), self._not_read(rows, sample, rates))
+        return Stalls(self._stuck(sample), self._closed(rows, sample), self._not_read(rows, sample, rates))
 
-    def _stuck(self, sample: Sample) -> tuple[Stuck, ...]:
+    def _stuck(self, sample: Sample) -> tuple[UnansweredConnects, ...]:
         row = np.flatnonzero(sample.state == State.SYN_SENT)
         repeats = sample.table["idiag_retrans"][row]
         row, repeats = row[repeats >= self._repeats], repeats[repeats >= self._repeats]
         if not len(row):
             return ()
-        groups = grouped(remotes(sample, row))
+        groups = group_by(remote_endpoint_hashes(sample, row))
         most, size = groups.most(repeats), groups.size
         top = np.argsort(-size, kind="stable")[:TOP].tolist()
-        found = [Stuck(remote_text(sample, int(row[groups.first[at]])), int(size[at]), int(most[at])) for at in top]
+        found = [
+            UnansweredConnects(remote_text(sample, int(row[groups.first[at]])), int(size[at]), int(most[at]))
+            for at in top
+        ]
         return tuple(sorted(found, key=lambda one: (-one.count, one.remote)))
 
-    def _closed(self, rows: Rows, sample: Sample) -> tuple[Closed, ...]:
+    def _closed(self, rows: Rows, sample: Sample) -> tuple[ZeroWindowPeer, ...]:
         full = np.flatnonzero((sample.inode != 0) | (sample.state == State.FIN_WAIT_1))
         row = full[sample.table["idiag_timer"][full] == _PERSIST]
         first = self._unknown is None
@@ -130,8 +133,10 @@ class PathSteps:
             return ()
         server = rows.role[row] == Role.SERVER
         # A client's port says nothing: those of one address are taken together.
-        peer = np.where(server, addresses(sample, row, "idiag_dst") << np.uint64(16), remotes(sample, row))
-        groups = grouped(peer * np.uint64(2) + server)
+        peer = np.where(
+            server, address_hashes(sample, row, "idiag_dst") << np.uint64(16), remote_endpoint_hashes(sample, row)
+        )
+        groups = group_by(peer * np.uint64(2) + server)
         size, begin = groups.size, groups.least(since)
         unsent = groups.sums(sample.table["idiag_wqueue"][row])
         found = []
@@ -139,10 +144,10 @@ class PathSteps:
             member = groups.first[at]
             client = not server[member]
             remote = remote_text(sample, int(row[member]), port=client)
-            found.append(Closed(remote, client, int(size[at]), float(rows.time - begin[at]), int(unsent[at])))
+            found.append(ZeroWindowPeer(remote, client, int(size[at]), float(rows.time - begin[at]), int(unsent[at])))
         return tuple(sorted(found, key=lambda one: (-one.longest_s, one.remote)))
 
-    def _not_read(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> tuple[Unread, ...]:
+    def _not_read(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> tuple[UnreadProcess, ...]:
         """A receive queue that was high when a window was closed counts until it is read."""
         row = np.flatnonzero(
             (rows.owner >= 0) & ((sample.state == State.ESTABLISHED) | (sample.state == State.FIN_WAIT_2))
@@ -155,5 +160,5 @@ class PathSteps:
         for code, waiting in zip(rows.owner[row].tolist(), sample.table["idiag_rqueue"][row].tolist(), strict=True):
             count, unread = found.get(code, (0, 0))
             found[code] = count + 1, unread + waiting
-        unread_ = (Unread(rows.owners[code], count, unread) for code, (count, unread) in found.items())
-        return tuple(sorted(unread_, key=lambda one: (-one.unread, one.process))[:TOP])
+        unread_ = (UnreadProcess(rows.owners[code], count, unread) for code, (count, unread) in found.items())
+        return tuple(sorted(unread_, key=lambda one: (-one.unread_bytes, one.process))[:TOP])

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.sockets.since import Lasting
+from tcpwatch.model.sockets.since import Since
 from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
 
@@ -25,7 +25,7 @@ _MINUTE_S, _MINUTES = 60.0, 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TimeWaits:
+class TimeWaitSummary:
     """TIME_WAIT, by who closed first: the side of a connection that has it."""
 
     count: int
@@ -35,7 +35,7 @@ class TimeWaits:
     """The kernel's counter TW; None where it is not known."""
     left_per_s: float | None
     """Those that ended: what entered, less what they became more; over 10 s, as the kernel ends them in lumps."""
-    calendar: tuple[int, ...]
+    ending_by_second: tuple[int, ...]
     """How many end within the first second from now, the second, ...; TIME_WAIT_S entries."""
     by_port: tuple[tuple[int, int], ...]
     """(local port, how many) of the server's side, most first; TOP at most."""
@@ -47,15 +47,15 @@ class TimeWaits:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CloseWaits:
+class ProcessCloseWaits:
     """The CLOSE_WAITs of one process: its peers have closed, it has not."""
 
     owner: Owner
-    leaked: int
+    eof_seen: int
     """The application has read the end and never closed (nothing is unread)."""
-    stuck: int
+    eof_pending: int
     """It has not read the end (an unread FIN counts as one byte)."""
-    unread: int
+    data_pending: int
     """It has not even read the data."""
     old: int
     """Older than the threshold."""
@@ -79,7 +79,7 @@ class CloseWaits:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HalfClosed:
+class ProcessHalfClosed:
     """The FIN_WAIT_2s of one process: it has shut its side down, the peer goes on."""
 
     owner: Owner
@@ -98,12 +98,12 @@ class HalfClosed:
 class Teardown:
     """How connections end on this host."""
 
-    time_wait: TimeWaits
-    close_wait: tuple[CloseWaits, ...]
+    time_wait: TimeWaitSummary
+    close_wait: tuple[ProcessCloseWaits, ...]
     """By process, most first."""
-    close_wait_waiting: int
+    close_wait_unaccepted: int
     """CLOSE_WAITs that no process has accepted yet: in a listener's accept queue."""
-    half_closed: tuple[HalfClosed, ...]
+    half_closed: tuple[ProcessHalfClosed, ...]
     """By process, most first."""
     orphaned: Mapping[State, int]
     """Of FIN_WAIT_1, FIN_WAIT_2, LAST_ACK and CLOSING, those that no process holds any more."""
@@ -111,29 +111,29 @@ class Teardown:
     """The others of these states."""
 
 
-ENDING = (State.FIN_WAIT_1, State.FIN_WAIT_2, State.LAST_ACK, State.CLOSING)
+CLOSING_STATES = (State.FIN_WAIT_1, State.FIN_WAIT_2, State.LAST_ACK, State.CLOSING)
 
 
 @dataclass(frozen=True, slots=True)
-class Ages:
+class AgeThresholds:
     """From how many seconds on something is old."""
 
     close_wait_s: float
     half_closed_s: float
 
 
-class TeardownSteps:
+class TeardownAnalysis:
     """One thread calls `step`, once a sample."""
 
-    def __init__(self, ages: Ages) -> None:
+    def __init__(self, ages: AgeThresholds) -> None:
         self._ages = ages
-        self._close_wait, self._fin_wait = Lasting(), Lasting()
+        self._close_wait, self._fin_wait = Since(), Since()
         self._minutes: deque[tuple[float, dict[int, int]]] = deque(maxlen=_MINUTES + 1)
         self._unasked: list[int] | None = None
         self._recent: deque[tuple[float, int, int]] = deque()
 
     @property
-    def unknown(self) -> frozenset[int]:
+    def wanted_tcp_info(self) -> frozenset[int]:
         """Cookies whose tcp_info the next sample should have: of some that were in their state before we came."""
         return frozenset(self._unasked[:_ASKED]) if self._unasked else frozenset()
 
@@ -153,16 +153,16 @@ class TeardownSteps:
         return Teardown(
             time_wait=_time_waits(rows, sample, rates.get("TW"), self._left_per_s(sample)),
             close_wait=self._close_waits(rows, sample, close_wait[held], ages_s[held]),
-            close_wait_waiting=int(np.count_nonzero(sample.inode[close_wait] == 0)),
+            close_wait_unaccepted=int(np.count_nonzero(sample.inode[close_wait] == 0)),
             half_closed=_half_closed(rows, fin_wait, half_s, self._ages.half_closed_s),
-            orphaned={state: _count(sample, state, orphaned=True) for state in ENDING},
-            owned={state: _count(sample, state, orphaned=False) for state in ENDING},
+            orphaned={state: _count(sample, state, orphaned=True) for state in CLOSING_STATES},
+            owned={state: _count(sample, state, orphaned=False) for state in CLOSING_STATES},
         )
 
     def _close_waits(
         self, rows: Rows, sample: Sample, row: NDArray[np.intp], age_s: NDArray[np.float64]
-    ) -> tuple[CloseWaits, ...]:
-        told = "recv_queue" not in untold(sample.source.kind)
+    ) -> tuple[ProcessCloseWaits, ...]:
+        told = "recv_queue" not in unsupported_columns(sample.source.kind)
         unread = sample.table["idiag_rqueue"][row].astype(np.int64) if told else np.full(len(row), -1)
         by_owner = _by_owner(rows, row)
         self._remember(sample.monotonic, {_pid(rows, code): len(members) for code, members in by_owner.items()})
@@ -171,11 +171,11 @@ class TeardownSteps:
             owner, queues, ages = rows.owners[code], unread[members], age_s[members]
             pid = _pid(rows, code)
             found.append(
-                CloseWaits(
+                ProcessCloseWaits(
                     owner=owner,
-                    leaked=int(np.count_nonzero(queues == 0)),
-                    stuck=int(np.count_nonzero(queues == 1)),
-                    unread=int(np.count_nonzero(queues > 1)),
+                    eof_seen=int(np.count_nonzero(queues == 0)),
+                    eof_pending=int(np.count_nonzero(queues == 1)),
+                    data_pending=int(np.count_nonzero(queues > 1)),
                     old=int(np.count_nonzero(ages >= self._ages.close_wait_s)),
                     oldest_s=float(ages.max()),
                     limit=sample.descriptor_limits.get(pid),
@@ -221,8 +221,8 @@ def _least(rows: Rows, sample: Sample, row: NDArray[np.intp]) -> NDArray[np.floa
     then, or later.
     """
     age_s = rows.time - rows.since[row]
-    for at in np.flatnonzero(np.isin(sample.cookie[row], np.array(list(sample.tcp_info), np.uint64))).tolist():
-        silent_ms = sample.tcp_info[int(sample.cookie[row[at]])].get("last_ack_recv", 0)
+    for at in np.flatnonzero(np.isin(sample.cookie[row], np.array(list(sample.watched_tcp_info), np.uint64))).tolist():
+        silent_ms = sample.watched_tcp_info[int(sample.cookie[row[at]])].get("last_ack_recv", 0)
         age_s[at] = max(age_s[at], silent_ms / 1000)
     return age_s
 
@@ -238,13 +238,15 @@ def _by_owner(rows: Rows, row: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
     return found
 
 
-def _half_closed(rows: Rows, row: NDArray[np.intp], age_s: NDArray[np.float64], old_s: float) -> tuple[HalfClosed, ...]:
+def _half_closed(
+    rows: Rows, row: NDArray[np.intp], age_s: NDArray[np.float64], old_s: float
+) -> tuple[ProcessHalfClosed, ...]:
     held = rows.owner[row] >= 0
     found = []
     for code, members in _by_owner(rows, row[held]).items():
         ages = age_s[held][members]
         old = int(np.count_nonzero(ages >= old_s))
-        found.append(HalfClosed(rows.owners[code], len(members), old, float(ages.max())))
+        found.append(ProcessHalfClosed(rows.owners[code], len(members), old, float(ages.max())))
     return tuple(sorted(found, key=lambda one: (-one.count, one.process)))
 
 
@@ -255,17 +257,17 @@ def _count(sample: Sample, state: State, *, orphaned: bool) -> int:
 _LUMPS_S = 10.0
 
 
-def _time_waits(rows: Rows, sample: Sample, entered: float | None, left: float | None) -> TimeWaits:
+def _time_waits(rows: Rows, sample: Sample, entered: float | None, left: float | None) -> TimeWaitSummary:
     waits = np.flatnonzero(sample.state == State.TIME_WAIT)
     left_s = np.minimum(sample.table["idiag_expires"][waits] // 1000, TIME_WAIT_S - 1)
     server = waits[rows.role[waits] == Role.SERVER]
     per_port = np.bincount(sample.local_port[server], minlength=1)
     most = [int(port) for port in np.argsort(-per_port, kind="stable")[:TOP] if per_port[port]]
-    return TimeWaits(
+    return TimeWaitSummary(
         count=len(waits),
         server=len(server),
         entered_per_s=entered,
         left_per_s=left,
-        calendar=tuple(np.bincount(left_s, minlength=TIME_WAIT_S).tolist()),
+        ending_by_second=tuple(np.bincount(left_s, minlength=TIME_WAIT_S).tolist()),
         by_port=tuple((port, int(per_port[port])) for port in most),
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc import owner_finder
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import FACTS, LIFE_ORDER, State
+from tcpwatch.model.states import FACTS, STATE_ORDER, State
 from tcpwatch.units import text
 
 Values = list[Any]
@@ -47,7 +47,7 @@ def states(rows: Rows) -> Values:
 
 
 _LIFE = np.zeros(256, np.uint8)
-for _rank, _state in enumerate(LIFE_ORDER):
+for _rank, _state in enumerate(STATE_ORDER):
     _LIFE[_state] = _rank
 
 
@@ -126,7 +126,7 @@ def timer_keys(rows: Rows) -> Keys:
     return (np.where(running, rows.table["idiag_expires"].astype(np.int64), -1),)
 
 
-def of_owner(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Values]:
+def owner_values(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Values]:
     """What `pick` says of each row's owner."""
 
     def values(rows: Rows) -> Values:
@@ -294,7 +294,7 @@ def age_cells(name: str) -> Callable[[Rows], Values]:
     seconds = ages(name)
 
     def values(rows: Rows) -> Values:
-        older = ~rows.born & (getattr(rows, name) == rows.first_seen)
+        older = ~rows.begin_seen & (getattr(rows, name) == rows.first_seen)
         return list(zip(seconds(rows), older.tolist(), strict=True))
 
     return values

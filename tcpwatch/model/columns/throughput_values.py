@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 
 from tcpwatch.model.columns.socket_values import Keys, Values
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.sockets.throughput import Limit, Throughput
+from tcpwatch.model.sockets.throughput import SendLimit, Throughput
 from tcpwatch.units import text
 
-Figure = Callable[[Throughput, NDArray[np.uint64]], NDArray[np.float64]]
+ThroughputFigure = Callable[[Throughput, NDArray[np.uint64]], NDArray[np.float64]]
 """A figure of each of these cookies, NaN where it is not known."""
 
-_LIMITS = [limit.word for limit in Limit]
+_LIMITS = [limit.word for limit in SendLimit]
 
 
-def figures(figure: Figure, per: float = 1, digits: int = 1) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
+def figures(
+    figure: ThroughputFigure, per: float = 1, digits: int = 1
+) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
     """Values, in units of `per`, and sort keys."""
 
     def values(rows: Rows) -> Values:
@@ -32,7 +34,7 @@ def figures(figure: Figure, per: float = 1, digits: int = 1) -> tuple[Callable[[
     return values, _keys(figure)
 
 
-def counts(figure: Figure) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
+def counts(figure: ThroughputFigure) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
     """The same, of what is counted in whole numbers."""
 
     def values(rows: Rows) -> Values:
@@ -42,7 +44,7 @@ def counts(figure: Figure) -> tuple[Callable[[Rows], Values], Callable[[Rows], K
     return values, _keys(figure)
 
 
-def _keys(figure: Figure) -> Callable[[Rows], Keys]:
+def _keys(figure: ThroughputFigure) -> Callable[[Rows], Keys]:
     def keys(rows: Rows) -> Keys:
         return (np.nan_to_num(figure(rows.throughput, rows.cookie), copy=False, nan=-1),)
 
@@ -51,12 +53,12 @@ def _keys(figure: Figure) -> Callable[[Rows], Keys]:
 
 def limits(rows: Rows) -> Values:
     """Words for what holds sending back."""
-    return [_LIMITS[limit] for limit in rows.throughput.limits(rows.cookie).tolist()]
+    return [_LIMITS[limit] for limit in rows.throughput.send_limits(rows.cookie).tolist()]
 
 
 def limit_keys(rows: Rows) -> Keys:
     """From the application to the network."""
-    return (rows.throughput.limits(rows.cookie),)
+    return (rows.throughput.send_limits(rows.cookie),)
 
 
 def show_ms(value: float | None, exact: bool) -> str:

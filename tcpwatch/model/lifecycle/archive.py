@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.model.lifecycle.transitions import Finder, Transition
+from tcpwatch.model.lifecycle.transitions import Transition, TransitionIndex
 
-CLOSED = np.dtype(
+RECORD = np.dtype(
     [
         ("cookie", "=u8"),
         ("begin", "=f8"),
@@ -20,7 +20,7 @@ CLOSED = np.dtype(
         ("begin_slack", "=f4"),
         ("end_slack", "=f4"),
         ("owner", "=i4"),
-        ("told", "=u2"),
+        ("info_bytes", "=u2"),
         ("role", "u1"),
         ("closer", "u1"),
         ("state", "u1"),
@@ -41,36 +41,36 @@ seen: a poll had it; row: as it was last seen, in whatever state.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Past:
+class Archive:
     """Frozen; may be held while the monitor goes on."""
 
-    closed: tuple[NDArray[np.void], ...] = ()
+    records: tuple[NDArray[np.void], ...] = ()
     """CLOSED, oldest first."""
     transitions: tuple[NDArray[np.void], ...] = ()
     """transitions.TRANSITION, in the order in which they became known."""
     owners: Sequence[Owner] = ()
     """The meaning of codes from `owners_from` on."""
     owners_from: int = 0
-    closed_ever: int = 0
-    transitions_ever: int = 0
+    records_total: int = 0
+    transitions_total: int = 0
     """Rows that were ever added to `closed` and to `transitions`, kept or not."""
     ended_ever: int = 0
     """Flows whose end was told, each counted once."""
-    finder: Finder = field(default_factory=Finder)
+    transition_index: TransitionIndex = field(default_factory=TransitionIndex)
     """Shared by the Pasts of one monitor, since it remembers."""
 
-    def of(self, cookies: Collection[int]) -> dict[int, tuple[Transition, ...]]:
+    def transitions_of(self, cookies: Collection[int]) -> dict[int, tuple[Transition, ...]]:
         """What is known of each of these flows, in the order of time; some ms for a million transitions."""
-        return self.finder.of(self.transitions, cookies)
+        return self.transition_index.find(self.transitions, cookies)
 
     def owner(self, code: int) -> Owner | None:
         """Who held it; None where that is not known (any more)."""
         at = code - self.owners_from
         return self.owners[at] if code >= 0 and 0 <= at < len(self.owners) else None
 
-    def closed_of(self, cookie: int) -> np.void | None:
+    def last_record(self, cookie: int) -> np.void | None:
         """The last record of this flow, where there still is one."""
-        for chunk in reversed(self.closed):
+        for chunk in reversed(self.records):
             found = np.flatnonzero(chunk["cookie"] == np.uint64(cookie))
             if len(found):
                 record: np.void = chunk[found[-1]]

@@ -21,52 +21,52 @@ _NEVER_MS = 600_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
+class EndingEvidence:
     """Aligned columns, one row a flow whose full socket has ended."""
 
     state: NDArray[np.uint8]
     """The last one that is known before the end, 0 for none."""
-    goes_on: NDArray[np.uint8]
+    remaining_state: NDArray[np.uint8]
     """The small socket's state: TIME_WAIT, FIN_WAIT_2; 0 for none."""
     role: NDArray[np.uint8]
     closer: NDArray[np.uint8]
     queued: NDArray[np.bool_]
     """A poll saw it in the accept queue last, and its listener has gone."""
-    told: NDArray[np.bool_]
+    info_known: NDArray[np.bool_]
     """`info` is there."""
     info: NDArray[np.void]
     """uapi.TCP_INFO"""
     disconnected: NDArray[np.bool_]
     """tcp_disconnect() took its ends: a failed connect(), or a reset by us."""
-    threads: NDArray[np.void]
+    traced: NDArray[np.void]
     """traced.THREAD; all 0 where there is none."""
 
 
-def judged(evidence: Evidence, reset_reasons: dict[str, int]) -> NDArray[np.uint8]:
+def classify(evidence: EndingEvidence, reset_reasons: dict[str, int]) -> NDArray[np.uint8]:
     """Ending of each; `reset_reasons` is the kernel's name → its number."""
-    traced = evidence.threads["visited"] != 0
+    traced = evidence.traced["visited"] != 0
     by_trace = _by_trace(evidence, reset_reasons)
     return np.where(traced, by_trace, _by_polls(evidence)).astype(np.uint8)
 
 
-def fin_acknowledged(evidence: Evidence) -> NDArray[np.bool_]:
+def fin_acknowledged(evidence: EndingEvidence) -> NDArray[np.bool_]:
     """Our FIN was acknowledged, says the final tcp_info."""
     info = evidence.info
     data = info["tcpi_bytes_sent"] - info["tcpi_bytes_retrans"]
     extra = info["tcpi_bytes_acked"].astype(np.int64) - data.astype(np.int64) - (evidence.role == Role.CLIENT)
-    acknowledged: NDArray[np.bool_] = evidence.told & ~evidence.disconnected & (extra >= 1)
+    acknowledged: NDArray[np.bool_] = evidence.info_known & ~evidence.disconnected & (extra >= 1)
     return acknowledged
 
 
-def _unanswered(evidence: Evidence) -> NDArray[np.bool_]:
+def _unanswered(evidence: EndingEvidence) -> NDArray[np.bool_]:
     """Something was sent again, or probed, in vain."""
     info = evidence.info
     waits = (info["tcpi_retransmits"] > 0) | (info["tcpi_backoff"] > 0) | (info["tcpi_probes"] > 0)
-    return evidence.told & waits & ~evidence.disconnected
+    return evidence.info_known & waits & ~evidence.disconnected
 
 
-def _by_trace(evidence: Evidence, reasons: dict[str, int]) -> NDArray[np.uint8]:
-    threads = evidence.threads
+def _by_trace(evidence: EndingEvidence, reasons: dict[str, int]) -> NDArray[np.uint8]:
+    threads = evidence.traced
     last, reset_in, error = threads["last"], threads["reset_in"], threads["error"]
     calling, torn = last == State.SYN_SENT, reset_in != 0
 
@@ -78,7 +78,7 @@ def _by_trace(evidence: Evidence, reasons: dict[str, int]) -> NDArray[np.uint8]:
     # A reset that was sent before the change to CLOSE is no application's: tcp_abort(), or a timer.
     before = torn & (reset_in != State.CLOSED)
     repeated = threads["retransmitted"] > 0
-    fin = fin_acknowledged(evidence) | ~evidence.told
+    fin = fin_acknowledged(evidence) | ~evidence.info_known
     # close() frees at once what waits in SYN_SENT; after a timeout the application has to close it.
     freed_at_once = threads["destroyed"] - threads["closed"] < 1e-3
     vain = _unanswered(evidence) | (repeated & ~evidence.disconnected)
@@ -111,9 +111,9 @@ _SENDING = (
 _OPENING = (State.SYN_SENT, State.SYN_RCVD)
 
 
-def _by_polls(evidence: Evidence) -> NDArray[np.uint8]:
-    state, info, told, bare = evidence.state, evidence.info, evidence.told, evidence.disconnected
-    fin, waits = fin_acknowledged(evidence), evidence.goes_on != 0
+def _by_polls(evidence: EndingEvidence) -> NDArray[np.uint8]:
+    state, info, told, bare = evidence.state, evidence.info, evidence.info_known, evidence.disconnected
+    fin, waits = fin_acknowledged(evidence), evidence.remaining_state != 0
     calling = state == State.SYN_SENT
     was_open = told & (((state != 0) & ~calling) | (info["tcpi_last_data_sent"] < _NEVER_MS))
     # The peer's FIN counts in bytes_received: without data it says whether that came.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NOT_LOOKED
-from tcpwatch.model.lifecycle.archive import CLOSED, Past
+from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.sockets.rows import Mark, Rows
 
@@ -21,14 +21,14 @@ _HOT = ("cookie", "begin", "end", "ending")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Columns:
+class ClosedColumns:
     """Aligned columns of closed flows, in the order of Past.closed: contiguous, since records lie far apart."""
 
     cookie: NDArray[np.uint64]
     begin: NDArray[np.float64]
     end: NDArray[np.float64]
     ending: NDArray[np.uint8]
-    passes: NDArray[np.bool_]
+    matches: NDArray[np.bool_]
     """The filter."""
 
     def __len__(self) -> int:
@@ -46,14 +46,14 @@ class _Part:
     """As far as the filter was asked."""
 
 
-class Gone:
+class ClosedRows:
     """Keeps columns from one View to the next. Not thread-safe."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[int, tuple[int, ...]], _Part] = {}
         self._filter = Filter()
 
-    def columns(self, past: Past, filter_: Filter, like: Rows) -> Columns:
+    def columns(self, past: Archive, filter_: Filter, like: Rows) -> ClosedColumns:
         """All closed flows of `past`; `like` knows the names of users and interfaces."""
         before, self._parts = self._parts, {}
         if filter_ != self._filter:
@@ -61,14 +61,14 @@ class Gone:
             for part in before.values():
                 part.passes = part.passes[:0]
         parts = []
-        for chunk in past.closed:
+        for chunk in past.records:
             key = _place(chunk)
             part = _grown(before.get(key), chunk)
             self._parts[key] = part
             parts.append(part)
         _ask(past, parts, filter_, like)
-        joined = {name: _joined([part.columns[name] for part in parts], CLOSED[name]) for name in _HOT}
-        return Columns(passes=_joined([part.passes for part in parts], np.dtype(np.bool_)), **joined)
+        joined = {name: _joined([part.columns[name] for part in parts], RECORD[name]) for name in _HOT}
+        return ClosedColumns(matches=_joined([part.passes for part in parts], np.dtype(np.bool_)), **joined)
 
 
 def _place(chunk: NDArray[np.void]) -> tuple[int, tuple[int, ...]]:
@@ -79,7 +79,7 @@ def _grown(part: _Part | None, chunk: NDArray[np.void]) -> _Part:
     """The part with the columns of all records of the chunk."""
     if part is None:
         base = chunk.base if isinstance(chunk.base, np.ndarray) else chunk
-        part = _Part(base, {name: np.empty(0, CLOSED[name]) for name in _HOT}, np.empty(0, np.bool_))
+        part = _Part(base, {name: np.empty(0, RECORD[name]) for name in _HOT}, np.empty(0, np.bool_))
     known = len(part.columns["cookie"])
     if known < len(chunk):
         part.columns = {
@@ -89,9 +89,9 @@ def _grown(part: _Part | None, chunk: NDArray[np.void]) -> _Part:
     return part
 
 
-def _ask(past: Past, parts: Sequence[_Part], filter_: Filter, like: Rows) -> None:
+def _ask(past: Archive, parts: Sequence[_Part], filter_: Filter, like: Rows) -> None:
     """Ask the filter of what it was not asked yet: once, as a question has a price whatever it is asked of."""
-    fresh = [(chunk[len(part.passes) :], part) for chunk, part in zip(past.closed, parts, strict=True)]
+    fresh = [(chunk[len(part.passes) :], part) for chunk, part in zip(past.records, parts, strict=True)]
     fresh = [(records, part) for records, part in fresh if len(records)]
     if not fresh:
         return
@@ -105,12 +105,12 @@ def _ask(past: Past, parts: Sequence[_Part], filter_: Filter, like: Rows) -> Non
         at += len(records)
 
 
-def as_rows(records: NDArray[np.void], past: Past, like: Rows) -> Rows:
+def rows_from_records(records: NDArray[np.void], past: Archive, like: Rows) -> Rows:
     """Records of past.CLOSED as rows that a filter and the columns understand: as they were last seen."""
     return _rows([records], past, like)
 
 
-def _rows(records: Sequence[NDArray[np.void]], past: Past, like: Rows) -> Rows:
+def _rows(records: Sequence[NDArray[np.void]], past: Archive, like: Rows) -> Rows:
     column = {
         name: np.concatenate([some[name] for some in records])
         for name in ("row", "cookie", "state", "begin", "role", "closer", "owner", "ending")
@@ -125,7 +125,7 @@ def _rows(records: Sequence[NDArray[np.void]], past: Past, like: Rows) -> Rows:
         state=column["state"],
         first_seen=column["begin"],
         since=column["begin"],
-        born=np.ones(len(code), np.bool_),
+        begin_seen=np.ones(len(code), np.bool_),
         role=column["role"],
         closer=column["closer"],
         mark=np.full(len(code), Mark.CLOSED, np.uint8),

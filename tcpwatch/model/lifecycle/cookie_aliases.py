@@ -10,14 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.lookup import NOWHERE, among, places
-from tcpwatch.model.sockets.endpoint_hashes import both_ends
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted, is_in_sorted
+from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
-from tcpwatch.sample import gathered
+from tcpwatch.sample import take_rows
 
 
-class Aliases:
+class CookieAliases:
     """Finds the small socket's cookie, by which the flow goes on."""
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class Aliases:
         ends, one after the other, the first is that of a small socket that has gone, the last of one that is there.
         """
         order = np.argsort(when, kind="stable")
-        cookies, ends = events["idiag_cookie"][order].astype(np.uint64), both_ends(events)[order]
-        there = among(rows.cookie, self._cookies)
+        cookies, ends = events["idiag_cookie"][order].astype(np.uint64), endpoint_pair_hashes(events)[order]
+        there = is_in_sorted(rows.cookie, self._cookies)
         old, told_old = _matched(ends, self._ends[~there], self._cookies[~there])
         left = np.setdiff1d(np.arange(len(ends)), old)
         self._add(rows, new, there)
@@ -50,9 +50,9 @@ class Aliases:
     def _add(self, rows: Rows, new: NDArray[np.intp], there: NDArray[np.bool_]) -> None:
         """Small sockets that came, beside those that are there still."""
         small = new[np.isin(rows.state[new], (State.TIME_WAIT, State.FIN_WAIT_2))]
-        table = gathered(rows.table, small)
+        table = take_rows(rows.table, small)
         nobody_s = table["idiag_inode"] == 0
-        self._ends = np.concatenate((self._ends[there], both_ends(table)[nobody_s]))
+        self._ends = np.concatenate((self._ends[there], endpoint_pair_hashes(table)[nobody_s]))
         self._cookies = np.concatenate((self._cookies[there], rows.cookie[small[nobody_s]]))
 
 
@@ -61,12 +61,14 @@ def _matched(
 ) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
     """Where each of `wanted` is first among `ends`, and its cookie; without those that are not there."""
     distinct, first = np.unique(ends, return_index=True)
-    at = places(distinct, wanted)
-    found = at != NOWHERE
+    at = find_sorted(distinct, wanted)
+    found = at != NOT_FOUND
     return first[at[found]], cookies[found]
 
 
-def renamed(cookies: NDArray[np.uint64], aliases: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> NDArray[np.uint64]:
+def resolve_aliases(
+    cookies: NDArray[np.uint64], aliases: tuple[NDArray[np.uint64], NDArray[np.uint64]]
+) -> NDArray[np.uint64]:
     """The cookies by which these flows go on."""
-    at = places(aliases[0], cookies)
-    return np.where(at != NOWHERE, aliases[1][at], cookies) if len(aliases[0]) else cookies
+    at = find_sorted(aliases[0], cookies)
+    return np.where(at != NOT_FOUND, aliases[1][at], cookies) if len(aliases[0]) else cookies

@@ -41,7 +41,7 @@ class Ending(enum.IntEnum):
         return _WORDS[self]
 
 
-ALIVE = 255
+NOT_ENDED = 255
 """In a column of endings: it has not ended."""
 
 _WORDS = {

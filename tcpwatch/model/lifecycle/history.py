@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tcpwatch.model.lifecycle.transitions import Origin, Transition, What
+from tcpwatch.model.lifecycle.transitions import Origin, Transition, TransitionKind
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 
@@ -32,14 +32,14 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class StatePeriod:
     """One state of a flow."""
 
     state: State
     begin: Moment
     end: Moment | None
     """None while it lasts."""
-    least: bool = False
+    began_earlier: bool = False
     """It was in this state when we began to look: it began earlier."""
 
     def duration_s(self, now: float) -> float:
@@ -47,7 +47,7 @@ class Stretch:
         return (self.end.time if self.end else now) - self.begin.time
 
 
-def begins_with_last_ack(stretch: Stretch, first: bool) -> bool:
+def begins_with_last_ack(stretch: StatePeriod, first: bool) -> bool:
     """How long it lasted is not told; `first`: it is the first of its flow.
 
     The kernel makes the socket of an accepted connection, and traces it, when the last ACK comes: a SYN_RCVD that only
@@ -57,28 +57,28 @@ def begins_with_last_ack(stretch: Stretch, first: bool) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class History:
     """What is known of one flow."""
 
-    stretches: tuple[Stretch, ...] = ()
+    periods: tuple[StatePeriod, ...] = ()
     """In the order of time, without gaps; the last one goes on while the flow lives, or is in TIME_WAIT."""
     incidents: tuple[Transition, ...] = ()
     """Retransmissions, resets and drops."""
 
 
-def story(told: Sequence[Transition], first: Stretch | None = None, now: State | None = None) -> Story:
+def build_history(told: Sequence[Transition], first: StatePeriod | None = None, now: State | None = None) -> History:
     """What `told` (of one flow, in the order of time) says.
 
     `first` is the state in which it was first known; it is all there is where nothing was told. `now` is the state in
     which the table has it; None where it has it no more.
     """
-    changes = [one for one in told if one.what is What.STATE]
-    incidents = tuple(one for one in told if one.what is not What.STATE)
+    changes = [one for one in told if one.kind is TransitionKind.STATE]
+    incidents = tuple(one for one in told if one.kind is not TransitionKind.STATE)
     if not changes:
-        return Story((first,) if first else (), incidents)
+        return History((first,) if first else (), incidents)
     lives = list(_lives(changes))
     told_of = [_merged(life, now if life is lives[-1] else None) for life in lives]
-    return Story(tuple(_stretches([change for life in told_of for change in life], first)), incidents)
+    return History(tuple(_stretches([change for life in told_of for change in life], first)), incidents)
 
 
 def _lives(changes: Sequence[Transition]) -> Iterator[list[Transition]]:
@@ -92,38 +92,38 @@ def _lives(changes: Sequence[Transition]) -> Iterator[list[Transition]]:
     yield life
 
 
-def first_known(rows: Rows, at: int | None, slack_s: float = 0.0) -> Stretch | None:
+def first_known(rows: Rows, at: int | None, slack_s: float = 0.0) -> StatePeriod | None:
     """The state in which this row was first known, as far as its present one tells; None for no row.
 
     `slack_s` is the time between two polls.
     """
     if at is None:
         return None
-    least = not rows.born[at] and rows.since[at] == rows.first_seen[at]
-    begin = Moment(float(rows.first_seen[at]), Origin.POLL, slack_s if rows.born[at] else math.nan)
-    return Stretch(State(int(rows.state[at])), begin, None, bool(least))
+    least = not rows.begin_seen[at] and rows.since[at] == rows.first_seen[at]
+    begin = Moment(float(rows.first_seen[at]), Origin.POLL, slack_s if rows.begin_seen[at] else math.nan)
+    return StatePeriod(State(int(rows.state[at])), begin, None, bool(least))
 
 
 _ORIGINS = {int(origin) for origin in Origin}
 
 
-def begin_of(record: np.void) -> Moment:
+def record_begin(record: np.void) -> Moment:
     """Of a closed flow (past.CLOSED)."""
     slack = float(record["begin_slack"])
     return Moment(float(record["begin"]), Origin.TRACE if slack == 0 else Origin.POLL, slack)
 
 
-def end_of(record: np.void) -> Moment:
+def record_end(record: np.void) -> Moment:
     """The same."""
     origin = int(record["origin"])
     known = Origin(origin) if origin in _ORIGINS else Origin.POLL
     return Moment(float(record["end"]), known, float(record["end_slack"]))
 
 
-def first_recorded(record: np.void) -> Stretch | None:
+def first_known_of_record(record: np.void) -> StatePeriod | None:
     """As first_known, of a closed flow: as if all its life it had been in its last state, if that is known."""
-    begin, state = begin_of(record), int(record["state"])
-    return Stretch(State(state), begin, end_of(record), math.isnan(begin.slack_s)) if state else None
+    begin, state = record_begin(record), int(record["state"])
+    return StatePeriod(State(state), begin, record_end(record), math.isnan(begin.slack_s)) if state else None
 
 
 def _merged(changes: Sequence[Transition], now: State | None) -> list[Transition]:
@@ -174,21 +174,21 @@ def _first(changes: Iterable[Transition]) -> Transition | None:
     return min(changes, key=lambda one: (-one.origin, one.time), default=None)
 
 
-def _stretches(changes: Sequence[Transition], first: Stretch | None) -> Iterable[Stretch]:
-    begun: Stretch | None = None
+def _stretches(changes: Sequence[Transition], first: StatePeriod | None) -> Iterable[StatePeriod]:
+    begun: StatePeriod | None = None
     opening = changes[0]
     if opening.old is not None:
         known = first is not None and first.begin.time < opening.time
         begin = first.begin if first and known else _moment(opening)
-        begun = Stretch(opening.old, begin, None, least=first.least if first and known else True)
+        begun = StatePeriod(opening.old, begin, None, began_earlier=first.began_earlier if first and known else True)
     for change in changes:
         if begun is not None and change.new is begun.state:
             continue
         if begun is not None:
             yield replace(begun, end=_moment(change))
-        begun = None if _is_end(change) else Stretch(State(change.new or 0), _moment(change), None)
+        begun = None if _is_end(change) else StatePeriod(State(change.new or 0), _moment(change), None)
         if begun is None and change is not changes[-1]:
-            begun = Stretch(State.CLOSED, _moment(change), None)
+            begun = StatePeriod(State.CLOSED, _moment(change), None)
     if begun is not None:
         yield begun
 

@@ -9,23 +9,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel.trace.trace_events import Kind
-from tcpwatch.model.sockets.endpoint_hashes import both_ends
+from tcpwatch.kernel.trace.trace_events import TraceEventKind
+from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.states import State
-from tcpwatch.sample import gathered
+from tcpwatch.sample import take_rows
 
 BESIDE_S = 0.001
 
 
-def sockets(events: NDArray[np.void]) -> NDArray[np.uint64]:
+def event_sockets(events: NDArray[np.void]) -> NDArray[np.uint64]:
     """The kernel address of each event's socket: TRACE_EVENT in the order of time in; 0 where nothing tells it."""
     socket: NDArray[np.uint64] = events["socket"].copy()
-    errors = np.flatnonzero(events["kind"] == Kind.ERROR)
+    errors = np.flatnonzero(events["kind"] == TraceEventKind.ERROR)
     if not len(errors):
         return socket
-    closed = np.flatnonzero((events["kind"] == Kind.STATE) & (events["new"] == State.CLOSED))
+    closed = np.flatnonzero((events["kind"] == TraceEventKind.STATE) & (events["new"] == State.CLOSED))
     both = np.concatenate((errors, closed))
-    of_ends = np.unique(both_ends(gathered(events, both), "sport", "dport", "src", "dst"), return_inverse=True)[1]
+    of_ends = np.unique(
+        endpoint_pair_hashes(take_rows(events, both), "sport", "dport", "src", "dst"), return_inverse=True
+    )[1]
     # One number for ends and place: that of an error lies beside those of the same ends that are next to it.
     number = of_ends * len(events) + both
     wanted, there = number[: len(errors)], number[len(errors) :]

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, Kind
-from tcpwatch.model.lifecycle.trace_errors import sockets
-from tcpwatch.model.sockets.endpoint_hashes import both_ends
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
+from tcpwatch.model.lifecycle.trace_errors import event_sockets
+from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.states import State
-from tcpwatch.sample import gathered
+from tcpwatch.sample import take_rows
 
-THREAD = np.dtype(
+TRACED_SOCKET = np.dtype(
     [
         ("socket", "=u8"),
         ("cookie", "=u8"),
@@ -27,7 +27,7 @@ THREAD = np.dtype(
         ("closed", "=f8"),
         ("destroyed", "=f8"),
         ("latest", "=f8"),
-        ("ends", TRACE_EVENT),
+        ("endpoints", TRACE_EVENT),
         ("pid", "=i4"),
         ("visited", "=u2"),
         ("retransmitted", "=u2"),
@@ -49,19 +49,24 @@ in then, 0 for none; last: the state that it left for CLOSE, or its present one.
 
 KEPT_EVENTS = 300_000
 """Events of sockets of which nobody knows whose they are, that are kept for the day when somebody does."""
-PATIENCE_S = 1.0
+MATCH_TIMEOUT_S = 1.0
 """So long after tcp_destroy_sock a destroy event, or a poll, may still say that a socket is ours."""
 
 _NOT_A_FLOW = (0, State.LISTEN, State.TIME_WAIT, 12)
 """States of a socket that answers a segment with a reset and is no connection's full socket; 12 is NEW_SYN_RECV."""
-_OF_CONNECTIONS = (Kind.DESTROYED, Kind.RETRANSMIT, Kind.RESET_RECEIVED, Kind.ERROR)
+_OF_CONNECTIONS = (
+    TraceEventKind.DESTROYED,
+    TraceEventKind.RETRANSMIT,
+    TraceEventKind.RESET_RECEIVED,
+    TraceEventKind.ERROR,
+)
 
 Membership = Callable[[NDArray[np.uint64]], NDArray[np.bool_]]
 Moved = Callable[[], tuple[NDArray[np.void], NDArray[np.uint64]]]
 """Rows of uapi.SOCKET with their cookies."""
 
 
-class Followed(NamedTuple):
+class TraceStep(NamedTuple):
     """What one step learnt."""
 
     events: NDArray[np.void]
@@ -70,19 +75,19 @@ class Followed(NamedTuple):
     """THREAD of those of our sockets that were destroyed, sorted by cookie."""
     closed: NDArray[np.void]
     """THREAD of those that are closed and not destroyed, sorted by cookie; in each step while they are."""
-    foreign: int
+    foreign_sockets: int
     """Sockets that turned out to be another namespace's."""
-    unsure: int
+    unmatched_sockets: int
     """Living sockets that no poll has told of since PATIENCE_S: another namespace's, or their ends are not known."""
 
 
-class Threads:
+class TracedSockets:
     """Follows sockets from step to step."""
 
     def __init__(self) -> None:
         self._open = np.empty(0, TRACE_EVENT)
         """Events of sockets that nobody knows, sorted by socket and time."""
-        self._known = np.empty(0, THREAD)
+        self._known = np.empty(0, TRACED_SOCKET)
         """Ours that live, sorted by socket."""
 
     @property
@@ -90,7 +95,7 @@ class Threads:
         """Nothing waits to be told, or to be understood."""
         return not len(self._open) and not len(self._closed())
 
-    def step(self, events: NDArray[np.void], now: float, ours: Membership, moved: Moved) -> Followed:
+    def step(self, events: NDArray[np.void], now: float, ours: Membership, moved: Moved) -> TraceStep:
         """Take these events (TRACE_EVENT, in the order of time); `now` is monotonic.
 
         `ours` says which cookies this namespace has, or had; `moved` gives the flows that polls saw appear, change or
@@ -98,51 +103,51 @@ class Threads:
         """
         events = np.concatenate((self._open, self._of_flows(events))) if len(events) else self._open
         if not len(events):
-            return Followed(events, self._known[:0], self._closed(), 0, 0)
-        events = gathered(events, np.argsort(events["socket"], kind="stable"))
+            return TraceStep(events, self._known[:0], self._closed(), 0, 0)
+        events = take_rows(events, np.argsort(events["socket"], kind="stable"))
         start = _starts(events)
         threads = _summed(events, start)
         known = self._continued(threads, events[start])
-        asked = np.flatnonzero((threads["cookie"] == 0) & (threads["ends"]["dport"] != 0))
-        found = _by_ends(threads["ends"][asked], *moved()) if len(asked) else np.empty(0, np.uint64)
+        asked = np.flatnonzero((threads["cookie"] == 0) & (threads["endpoints"]["dport"] != 0))
+        found = _by_ends(threads["endpoints"][asked], *moved()) if len(asked) else np.empty(0, np.uint64)
         found[np.isin(found, self._known["cookie"]) | np.isin(found, threads["cookie"])] = 0  # another socket's
         threads["cookie"][asked] = found
         mine = (threads["cookie"] != 0) & (known | ours(threads["cookie"]))
         destroyed = ~np.isnan(threads["destroyed"])
-        lost = ~mine & destroyed & (threads["destroyed"] < now - PATIENCE_S)
+        lost = ~mine & destroyed & (threads["destroyed"] < now - MATCH_TIMEOUT_S)
         waiting = ~mine & ~lost
         of_event = np.repeat(np.arange(len(threads)), np.diff(np.append(start, len(events))))
-        told = gathered(events, np.flatnonzero(mine[of_event]))
+        told = take_rows(events, np.flatnonzero(mine[of_event]))
         told["cookie"] = threads["cookie"][of_event[mine[of_event]]]
-        self._open = gathered(events, np.flatnonzero(waiting[of_event]))
+        self._open = take_rows(events, np.flatnonzero(waiting[of_event]))
         if len(self._open) > KEPT_EVENTS:
             self._open = self._newest(self._open)
-        alive = gathered(threads, np.flatnonzero(mine & ~destroyed))
+        alive = take_rows(threads, np.flatnonzero(mine & ~destroyed))
         stay = np.flatnonzero(~np.isin(self._known["socket"], threads["socket"][mine]))
-        kept = np.concatenate((gathered(self._known, stay), alive))
-        self._known = gathered(kept, np.argsort(kept["socket"], kind="stable"))
-        return Followed(
+        kept = np.concatenate((take_rows(self._known, stay), alive))
+        self._known = take_rows(kept, np.argsort(kept["socket"], kind="stable"))
+        return TraceStep(
             told,
-            by_cookie(gathered(threads, np.flatnonzero(mine & destroyed))),
+            sort_traced_sockets(take_rows(threads, np.flatnonzero(mine & destroyed))),
             self._closed(),
             int(np.count_nonzero(lost)),
-            int(np.count_nonzero(waiting & (events["time"][start] < now - PATIENCE_S))),
+            int(np.count_nonzero(waiting & (events["time"][start] < now - MATCH_TIMEOUT_S))),
         )
 
     def _closed(self) -> NDArray[np.void]:
-        return by_cookie(gathered(self._known, np.flatnonzero(~np.isnan(self._known["closed"]))))
+        return sort_traced_sockets(take_rows(self._known, np.flatnonzero(~np.isnan(self._known["closed"]))))
 
     def _of_flows(self, events: NDArray[np.void]) -> NDArray[np.void]:
         """Those that tell of a connection's own socket: none of listeners, nor of segments that met none."""
         kind, old, new = (np.ascontiguousarray(events[name]) for name in ("kind", "old", "new"))
-        socket = sockets(events)
+        socket = event_sockets(events)
         listens = (new == State.LISTEN) | ((old == State.LISTEN) & (new == State.CLOSED))
-        told = np.isin(kind, _OF_CONNECTIONS) | ((kind == Kind.STATE) & ~listens)
-        told |= (kind == Kind.RESET_SENT) & ~np.isin(old, _NOT_A_FLOW)
-        dropped = np.flatnonzero(kind == Kind.DROP)
+        told = np.isin(kind, _OF_CONNECTIONS) | ((kind == TraceEventKind.STATE) & ~listens)
+        told |= (kind == TraceEventKind.RESET_SENT) & ~np.isin(old, _NOT_A_FLOW)
+        dropped = np.flatnonzero(kind == TraceEventKind.DROP)
         told[dropped] = np.isin(socket[dropped], np.concatenate((self._known["socket"], socket[told])))
         taken = np.flatnonzero(told & (socket != 0))
-        events = gathered(events, taken)
+        events = take_rows(events, taken)
         events["socket"] = socket[taken]
         return events
 
@@ -153,7 +158,7 @@ class Threads:
             return known
         at = np.searchsorted(self._known["socket"], threads["socket"])
         at[at == len(self._known)] = 0
-        begins = (opening["kind"] == Kind.STATE) & np.isin(opening["old"], (State.CLOSED, State.LISTEN))
+        begins = (opening["kind"] == TraceEventKind.STATE) & np.isin(opening["old"], (State.CLOSED, State.LISTEN))
         # A socket that was closed may be connected again; else, the address was given out again, and what was told of
         # the end of who had it is lost.
         again = (opening["old"] == State.CLOSED) & ~np.isnan(self._known["closed"][at])
@@ -178,14 +183,14 @@ class Threads:
             empty[known] = threads[where][known] == 0
             threads[name][empty] = old[name][empty[known]]
         silent = known.copy()
-        silent[known] = threads["ends"]["dport"][known] == 0
-        threads["ends"][silent] = old["ends"][silent[known]]
+        silent[known] = threads["endpoints"]["dport"][known] == 0
+        threads["endpoints"][silent] = old["endpoints"][silent[known]]
         return whose
 
     @staticmethod
     def _newest(events: NDArray[np.void]) -> NDArray[np.void]:
         latest = np.sort(np.argpartition(events["time"], -KEPT_EVENTS // 2)[-KEPT_EVENTS // 2 :])
-        return gathered(events, latest)
+        return take_rows(events, latest)
 
 
 def _starts(events: NDArray[np.void]) -> NDArray[np.intp]:
@@ -193,7 +198,7 @@ def _starts(events: NDArray[np.void]) -> NDArray[np.intp]:
     if not len(events):
         return np.empty(0, np.intp)
     socket, kind = np.ascontiguousarray(events["socket"]), np.ascontiguousarray(events["kind"])
-    gone, reset = kind == Kind.DESTROYED, kind == Kind.RESET_SENT
+    gone, reset = kind == TraceEventKind.DESTROYED, kind == TraceEventKind.RESET_SENT
     # Data that met a closed socket is answered by a reset after its end.
     last = gone.copy()
     last[:-1] &= ~(reset[1:] & (socket[1:] == socket[:-1]))
@@ -203,37 +208,41 @@ def _starts(events: NDArray[np.void]) -> NDArray[np.intp]:
 
 def _summed(events: NDArray[np.void], start: NDArray[np.intp]) -> NDArray[np.void]:
     """THREAD for each run of events that begins at `start`."""
-    threads = np.zeros(len(start), THREAD)
+    threads = np.zeros(len(start), TRACED_SOCKET)
     if not len(start):
         return threads
     kind, time, old, new = (np.ascontiguousarray(events[name]) for name in ("kind", "time", "old", "new"))
     place = np.arange(len(events))
-    opening = (kind == Kind.STATE) & ((old == State.CLOSED) | (old == State.LISTEN))
+    opening = (kind == TraceEventKind.STATE) & ((old == State.CLOSED) | (old == State.LISTEN))
     opened = np.maximum.reduceat(np.where(opening, place, -1), start)
     # A socket may be connected again after it was refused, or after tcp_disconnect(): only its last life counts.
     lives = place >= np.repeat(opened, np.diff(np.append(start, len(events))))
     calls = (opened >= 0) & (old[opened] == State.CLOSED)
     threads["pid"] = np.where(calls, events["pid"][opened], 0)
-    state, sent = (kind == Kind.STATE) & lives, (kind == Kind.RESET_SENT) & lives
+    state, sent = (kind == TraceEventKind.STATE) & lives, (kind == TraceEventKind.RESET_SENT) & lives
     closing = state & (new == State.CLOSED)
     threads["socket"] = events["socket"][start]
     threads["cookie"] = np.maximum.reduceat(events["cookie"], start)
-    for name, where in (("begin", opening & lives), ("closed", closing), ("destroyed", kind == Kind.DESTROYED)):
+    for name, where in (
+        ("begin", opening & lives),
+        ("closed", closing),
+        ("destroyed", kind == TraceEventKind.DESTROYED),
+    ):
         threads[name] = np.fmin.reduceat(np.where(where, time, np.nan), start)
     threads["latest"] = np.maximum.reduceat(time, start)
     bits = np.where(state, (1 << new.astype(np.uint16)) | (1 << old.astype(np.uint16)), 0).astype(np.uint16)
     threads["visited"] = np.bitwise_or.reduceat(bits, start)
-    told = (kind == Kind.ERROR) & lives
+    told = (kind == TraceEventKind.ERROR) & lives
     threads["error"] = np.maximum.reduceat(np.where(told, events["reason"], 0), start)
-    threads["retransmitted"] = np.add.reduceat(((kind == Kind.RETRANSMIT) & lives).astype(np.uint16), start)
-    threads["reset_received"] = np.logical_or.reduceat((kind == Kind.RESET_RECEIVED) & lives, start)
+    threads["retransmitted"] = np.add.reduceat(((kind == TraceEventKind.RETRANSMIT) & lives).astype(np.uint16), start)
+    threads["reset_received"] = np.logical_or.reduceat((kind == TraceEventKind.RESET_RECEIVED) & lives, start)
     change = np.maximum.reduceat(np.where(state, place, -1), start)
     threads["last"] = np.where(change < 0, 0, np.where(closing[change], old[change], new[change]))
     reset = np.maximum.reduceat(np.where(sent, place, -1), start)
     for name, values in (("reason", events["reason"]), ("reset_in", old)):
         threads[name] = np.where(reset < 0, 0, values[reset])
     ends = np.maximum.reduceat(np.where((events["dport"] != 0) & (events["sport"] != 0), place, -1), start)
-    threads["ends"][ends >= 0] = events[ends[ends >= 0]]
+    threads["endpoints"][ends >= 0] = events[ends[ends >= 0]]
     return threads
 
 
@@ -242,8 +251,8 @@ def _by_ends(ends: NDArray[np.void], flows: NDArray[np.void], cookies: NDArray[n
     found = np.zeros(len(ends), np.uint64)
     if not len(ends) or not len(flows):
         return found
-    wanted = both_ends(ends, "sport", "dport", "src", "dst")
-    there = both_ends(flows)
+    wanted = endpoint_pair_hashes(ends, "sport", "dport", "src", "dst")
+    there = endpoint_pair_hashes(flows)
     order = np.argsort(there)
     at = np.searchsorted(there[order], wanted)
     at[at == len(order)] = 0
@@ -254,6 +263,6 @@ def _by_ends(ends: NDArray[np.void], flows: NDArray[np.void], cookies: NDArray[n
     return found
 
 
-def by_cookie(threads: NDArray[np.void]) -> NDArray[np.void]:
+def sort_traced_sockets(threads: NDArray[np.void]) -> NDArray[np.void]:
     """THREADs, ascending by cookie."""
-    return gathered(threads, np.argsort(threads["cookie"], kind="stable"))
+    return take_rows(threads, np.argsort(threads["cookie"], kind="stable"))

@@ -23,7 +23,7 @@ class Origin(enum.IntEnum):
     """The kernel told it with its own time, microseconds."""
 
 
-class What(enum.IntEnum):
+class TransitionKind(enum.IntEnum):
     """What happened; fits a uint8 column."""
 
     STATE = 1
@@ -41,7 +41,7 @@ TRANSITION = np.dtype(
         ("cookie", "=u8"),
         ("slack", "=f4"),
         ("reason", "=u2"),
-        ("what", "u1"),
+        ("kind", "u1"),
         ("old", "u1"),
         ("new", "u1"),
         ("origin", "u1"),
@@ -65,25 +65,25 @@ class Transition:
     origin: Origin
     slack_s: float = 0.0
     """So much earlier it may have been."""
-    what: What = What.STATE
+    kind: TransitionKind = TransitionKind.STATE
     reason: int = 0
     """Of a reset or a drop, as the kernel numbers it; of an error its errno; 0 where not told."""
 
 
-def made(
+def transition_rows(
     time: NDArray[np.float64] | float,
     cookie: NDArray[np.uint64],
     old: NDArray[np.uint8] | int,
     new: NDArray[np.uint8] | int,
     origin: Origin,
     slack: NDArray[np.float32] | float = 0.0,
-    what: NDArray[np.uint8] | int = What.STATE,
+    what: NDArray[np.uint8] | int = TransitionKind.STATE,
     reason: NDArray[np.uint16] | int = 0,
 ) -> NDArray[np.void]:
     """Rows of TRANSITION, one for each cookie."""
     rows = np.empty(len(cookie), TRANSITION)
     values = {"time": time, "cookie": cookie, "old": old, "new": new, "origin": origin, "slack": slack}
-    for name, value in {**values, "what": what, "reason": reason}.items():
+    for name, value in {**values, "kind": what, "reason": reason}.items():
         rows[name] = value
     return rows
 
@@ -92,7 +92,7 @@ _BATCH = np.uint64(12)
 """The kernel gives cookies out in batches of 4,096 for each processor (COOKIE_LOCAL_BATCH in linux/cookie.h)."""
 
 
-class Finder:
+class TransitionIndex:
     """Finds what was told of flows among many chunks, and remembers which batches of cookies are in each of them."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Finder:
         """Place in memory → the array that is there, its rows then, and the batches. Replaced as a whole: two threads
         may look at once."""
 
-    def of(self, chunks: Sequence[NDArray[np.void]], cookies: Collection[int]) -> dict[int, tuple[Transition, ...]]:
+    def find(self, chunks: Sequence[NDArray[np.void]], cookies: Collection[int]) -> dict[int, tuple[Transition, ...]]:
         """What `chunks` still know of each of these flows, in the order of time; empty where that is nothing.
 
         Some ms for forty flows among a million rows; new chunks cost 0.2 ms each, once.
@@ -142,6 +142,6 @@ def _transition(row: np.void) -> Transition:
         State(new) if new else None,
         Origin(int(row["origin"])),
         float(row["slack"]),
-        What(int(row["what"])),
+        TransitionKind(int(row["kind"])),
         int(row["reason"]),
     )

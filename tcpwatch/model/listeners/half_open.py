@@ -15,21 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.model.columns.columns import untold
-from tcpwatch.model.listeners.listener_keys import Listening, first_words
-from tcpwatch.model.listeners.syn_sources import RemoteAddresses, Sources, sources
+from tcpwatch.model.columns.columns import unsupported_columns
+from tcpwatch.model.listeners.listener_keys import ListenerKeys, first_words
+from tcpwatch.model.listeners.syn_sources import RemoteAddresses, SynSources, syn_sources
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
 
 AGE_EDGES_S = (0, 1, 3, 7, 15, 31, 63)
 """Where the steps of the age pyramid begin: the moments at which the SYN+ACK is repeated, and the usual end."""
-LADDER = 6
+RETRANSMIT_CLASSES = 6
 """Repeats that are told apart; the last rung has all above."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Requests:
+class HalfOpenSockets:
     """The half-open connections of a sample that belong to a listener or did, as aligned columns.
 
     One with an inode is a connect() that crossed the peer's SYN and is not among them.
@@ -38,54 +38,54 @@ class Requests:
     row: NDArray[np.intp]
     key: NDArray[np.int32]
     """Index in Listening.keys, NOBODY where the listener has gone."""
-    repeats: NDArray[np.uint8]
+    retransmits: NDArray[np.uint8]
     """SYN+ACKs sent again (idiag_retrans)."""
     age_s: NDArray[np.float32]
-    seen_coming: NDArray[np.bool_]
+    arrival_seen: NDArray[np.bool_]
     """We saw it come: its age is ours, to one interval; else an estimate."""
     source: RemoteAddresses
 
-    def depths(self, keys: int) -> NDArray[np.intp]:
+    def count_by_key(self, keys: int) -> NDArray[np.intp]:
         """How many each of so many keys has."""
         return _per_key(self.key, keys)
 
-    def repeated(self, keys: int) -> NDArray[np.intp]:
+    def retransmitted_by_key(self, keys: int) -> NDArray[np.intp]:
         """Of how many of them the SYN+ACK was repeated."""
-        return _per_key(self.key[self.repeats > 0], keys)
+        return _per_key(self.key[self.retransmits > 0], keys)
 
-    def of(self, key: int) -> Requests:
+    def for_key(self, key: int) -> HalfOpenSockets:
         """Those of one key."""
         mine = self.key == key
         if mine.all():
             return self
-        return Requests(
-            self.row[mine], self.key[mine], self.repeats[mine], self.age_s[mine], self.seen_coming[mine],
+        return HalfOpenSockets(
+            self.row[mine], self.key[mine], self.retransmits[mine], self.age_s[mine], self.arrival_seen[mine],
             self.source.take(mine),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HalfOpen:
+class HalfOpenSummary:
     """The half-open connections of the host, or of one listening address and port."""
 
     count: int
-    repeated: int
+    retransmitted: int
     """Of how many the SYN+ACK was repeated."""
     estimated: int
     """Of how many the age is an estimate."""
-    late: int
+    deferred: int
     """Older than the first repeat is due, and none was sent: held back by TCP_DEFER_ACCEPT."""
     oldest_s: float | None
     ages: tuple[int, ...]
     """How many are in each step of AGE_EDGES_S."""
-    ladder: tuple[int, ...]
+    by_retransmits: tuple[int, ...]
     """How many have had 0, 1, 2, ... repeats; LADDER entries."""
-    sources: Sources
+    sources: SynSources
 
     @property
-    def repeated_share(self) -> float:
+    def retransmitted_share(self) -> float:
         """Of all; 0 where there are none."""
-        return self.repeated / self.count if self.count else 0.0
+        return self.retransmitted / self.count if self.count else 0.0
 
 
 def _per_key(key: NDArray[np.int32], keys: int) -> NDArray[np.intp]:
@@ -97,7 +97,7 @@ def _per_key(key: NDArray[np.int32], keys: int) -> NDArray[np.intp]:
     return counts[1:]
 
 
-def requests(rows: Rows, sample: Sample, listening: Listening) -> Requests:
+def half_open_sockets(rows: Rows, sample: Sample, listening: ListenerKeys) -> HalfOpenSockets:
     """The requests of a sample."""
     row = np.flatnonzero((sample.state == State.SYN_RCVD) & (sample.inode == 0))
     size = len(row)
@@ -112,13 +112,13 @@ def requests(rows: Rows, sample: Sample, listening: Listening) -> Requests:
         repeats[part] = block["idiag_retrans"][wanted]
         expires_ms[part] = block["idiag_expires"][wanted]
         source4[part] = first_words(block, "idiag_dst")[wanted]
-    seen_coming = rows.born[row]
+    seen_coming = rows.begin_seen[row]
     v6 = np.flatnonzero(sample.family[row] != uapi.AF_INET)
-    return Requests(
+    return HalfOpenSockets(
         row,
-        listening.takers(sample, row),
+        listening.lookup(sample, row),
         repeats,
-        _ages(rows, row, repeats, expires_ms, "timers" not in untold(sample.source.kind)),
+        _ages(rows, row, repeats, expires_ms, "timers" not in unsupported_columns(sample.source.kind)),
         seen_coming,
         RemoteAddresses.of(source4, v6, sample.table["idiag_dst"][row[v6]]),
     )
@@ -133,7 +133,7 @@ def _ages(
     # A clock that was set back makes nobody younger than 0.
     age_s = (rows.time - rows.first_seen[row]).astype(np.float32)
     np.maximum(age_s, 0, out=age_s)
-    strange = ~rows.born[row]
+    strange = ~rows.begin_seen[row]
     if timers_told and strange.any():
         lived = _LIVED_S[repeats]
         lived -= expires_ms / np.float32(1000)  # not times 0.001, which puts an age of 1 s below it
@@ -148,21 +148,21 @@ _LIVED_S = np.exp2(np.minimum(np.arange(256), 16) + 1).astype(np.float32) - 1
 """Repeats → seconds from the SYN until the next repeat is due."""
 
 
-def half_open(found: Requests) -> HalfOpen:
+def half_open_summary(found: HalfOpenSockets) -> HalfOpenSummary:
     """What there is to say of these."""
     # To count comparisons costs a tenth of sorting into bins.
-    at_least = [int(np.count_nonzero(found.repeats >= rung)) for rung in range(LADDER)]
+    at_least = [int(np.count_nonzero(found.retransmits >= rung)) for rung in range(RETRANSMIT_CLASSES)]
     older = [int(np.count_nonzero(found.age_s >= np.float32(edge))) for edge in AGE_EDGES_S]
     size = len(found.row)
-    return HalfOpen(
+    return HalfOpenSummary(
         count=size,
-        repeated=at_least[1],
-        estimated=size - int(np.count_nonzero(found.seen_coming)),
-        late=int(np.count_nonzero((found.repeats == 0) & (found.age_s > _LATE_S))),
+        retransmitted=at_least[1],
+        estimated=size - int(np.count_nonzero(found.arrival_seen)),
+        deferred=int(np.count_nonzero((found.retransmits == 0) & (found.age_s > _LATE_S))),
         oldest_s=float(found.age_s.max()) if size else None,
         ages=_steps(older),
-        ladder=_steps(at_least),
-        sources=sources(found.source),
+        by_retransmits=_steps(at_least),
+        sources=syn_sources(found.source),
     )
 
 

@@ -15,11 +15,11 @@ from tcpwatch.sample import Sample
 
 _MAPPED = 0xFFFF << 32
 ANY4, ANY6 = (0, _MAPPED), (0, 0)
-NOBODY = -1
+NO_LISTENER = -1
 """Stands for the key of a socket that no listener takes."""
 
 
-class Locals(Protocol):
+class LocalEndpoints(Protocol):
     """Sockets, as far as it matters whose they are: aligned columns, as a Sample has them."""
 
     @property
@@ -35,7 +35,7 @@ class Locals(Protocol):
         """Of each."""
 
 
-class Key(NamedTuple):
+class ListenerKey(NamedTuple):
     """What a SYN is looked up by; the sockets of a SO_REUSEPORT group share it."""
 
     port: int
@@ -53,10 +53,10 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Listening:
+class ListenerKeys:
     """The listeners of one sample."""
 
-    keys: tuple[Key, ...]
+    keys: tuple[ListenerKey, ...]
     """Each once, the most specific first, as the kernel looks them up (inet_lookup_listener)."""
     row: NDArray[np.intp]
     """The sample's rows in LISTEN."""
@@ -66,7 +66,7 @@ class Listening:
     """Port → the index of its only key, where that has any address; NOBODY where nobody listens; else _ASK."""
 
     @classmethod
-    def of(cls, sample: Sample) -> Listening:
+    def of(cls, sample: Sample) -> ListenerKeys:
         """The listeners of a sample."""
         row = np.flatnonzero(sample.state == State.LISTEN)
         of_row = _keys_of(sample.table[row])
@@ -75,7 +75,7 @@ class Listening:
         key = np.array([places[key] for key in of_row], np.int32)
         return cls(keys, row, key, _alone(keys))
 
-    def takers(self, sample: Locals, where: NDArray[np.intp]) -> NDArray[np.int32]:
+    def lookup(self, sample: LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.int32]:
         """For each of these rows the index of the key that takes what comes to its local end, or NOBODY.
 
         The port alone does not tell: the same number may be a client's on another address.
@@ -90,8 +90,8 @@ class Listening:
             taker[there] = self._by_address(sample, where[there], number)
         return taker
 
-    def _by_address(self, sample: Locals, where: NDArray[np.intp], port: int) -> NDArray[np.int32]:
-        taker = np.full(len(where), NOBODY, np.int32)
+    def _by_address(self, sample: LocalEndpoints, where: NDArray[np.intp], port: int) -> NDArray[np.int32]:
+        taker = np.full(len(where), NO_LISTENER, np.int32)
         left = np.ones(len(where), np.bool_)
         for at, key in enumerate(self.keys):
             if key.port == port:
@@ -105,30 +105,30 @@ _ASK = -2
 """Several listen on the port, or one on an address of its own: the address decides."""
 
 
-def _alone(keys: tuple[Key, ...]) -> NDArray[np.int32]:
+def _alone(keys: tuple[ListenerKey, ...]) -> NDArray[np.int32]:
     rivals = defaultdict(list)
     for at, key in enumerate(keys):
         rivals[key.port].append(at)
-    table = np.full(65_536, NOBODY, np.int32)
+    table = np.full(65_536, NO_LISTENER, np.int32)
     for port, places in rivals.items():
         key = keys[places[0]]
-        wildcard = len(places) == 1 and key in (Key(port, *ANY4), Key(port, *ANY6))
+        wildcard = len(places) == 1 and key in (ListenerKey(port, *ANY4), ListenerKey(port, *ANY6))
         table[port] = places[0] if wildcard else _ASK
     return table
 
 
-def _specific_first(key: Key) -> tuple[object, ...]:
+def _specific_first(key: ListenerKey) -> tuple[object, ...]:
     return key.any_address, not key.interface, key[1:3] == ANY6, key
 
 
-def _keys_of(listening: NDArray[np.void]) -> list[Key]:
+def _keys_of(listening: NDArray[np.void]) -> list[ListenerKey]:
     high, low = _halves(listening)
     v6only = (listening["has"] & uapi.IS_V6ONLY) != 0
     columns = (listening["idiag_sport"], high, low, listening["idiag_if"], v6only)
-    return [Key(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    return [ListenerKey(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _takes(key: Key, sample: Locals, where: NDArray[np.intp]) -> NDArray[np.bool_]:
+def _takes(key: ListenerKey, sample: LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Whether a listener takes what comes to the local address of these rows."""
     v4 = sample.family[where] == uapi.AF_INET
     hit = _address_fits(key, sample.table, where, v4)
@@ -138,7 +138,7 @@ def _takes(key: Key, sample: Locals, where: NDArray[np.intp]) -> NDArray[np.bool
 
 
 def _address_fits(
-    key: Key, table: NDArray[np.void], where: NDArray[np.intp], v4: NDArray[np.bool_]
+    key: ListenerKey, table: NDArray[np.void], where: NDArray[np.intp], v4: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Addresses are compared as they came, in both forms that IPv4 has: to bring a million into one form costs more."""
     if key[1:3] == ANY6 and not key.v6only:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.model.listeners.half_open import Requests
-from tcpwatch.model.listeners.listener_keys import Key, Listening
-from tcpwatch.model.listeners.waiting_connections import Waiting
+from tcpwatch.model.listeners.half_open import HalfOpenSockets
+from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
+from tcpwatch.model.listeners.waiting_connections import WaitingConnections
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.sample import Sample
 from tcpwatch.units import text
@@ -38,15 +38,15 @@ class Queue:
         return 0.0 if self.depth is None or self.limit is None else self.depth / max(self.limit, 1)
 
     @property
-    def over(self) -> bool:
+    def is_over_limit(self) -> bool:
         """Past its limit, so that nothing more goes in."""
         return self.depth is not None and self.limit is not None and self.depth > self.limit
 
 
-UNTOLD = Queue(None, None)
+UNKNOWN_QUEUE = Queue(None, None)
 
 
-class Cap(enum.Enum):
+class LimitSource(enum.Enum):
     """Who sets a queue's limit; the value says it to people."""
 
     SOMAXCONN = "net.core.somaxconn"
@@ -69,12 +69,12 @@ class Listener:
     accept_queue: Queue
     syn_queue: Queue
     """Sockets that share an address and port (SO_REUSEPORT) share this figure: depth and limit are the group's."""
-    group: int
+    group_size: int
     """Sockets in that group, 1 for a listener of its own."""
     drops: int | None
     """Segments dropped by this listener since it was opened; None where the source does not tell."""
     drops_per_s: float | None
-    key: Key
+    key: ListenerKey
     """What the sockets of a group have in common."""
     inode: int = 0
     interface: str = ""
@@ -84,19 +84,19 @@ class Listener:
     syn_peak: int = 0
     """The deepest that the SYN queue (of the group) was seen in the last steps: a flooded one loses half of its
     members at once every 7 s or so."""
-    accept_cap: Cap = Cap.UNKNOWN
-    syn_cap: Cap = Cap.UNKNOWN
+    accept_limit_source: LimitSource = LimitSource.UNKNOWN
+    syn_limit_source: LimitSource = LimitSource.UNKNOWN
     accepted_per_s: float | None = None
     """Accepted by the group, as far as the polls saw it: what came and went between two is not counted."""
     waiting: int = 0
     """Connections in the group's accept queues that the table has."""
-    given_up: int = 0
+    client_closed: int = 0
     """Of these, clients that have closed already."""
     waiting_s: float | None = None
     """How long the oldest of them has waited; None where nothing waits."""
-    waiting_longer: bool = False
+    waiting_is_minimum: bool = False
     """It waited when we came: `waiting_s` is the least."""
-    repeated: int = 0
+    retransmitted: int = 0
     """Half-open connections of the group whose SYN+ACK was repeated."""
 
     @property
@@ -121,12 +121,12 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Traffic:
+class QueueFacts:
     """What one step found out about queues; per key where it says so, in the order of `listening.keys`."""
 
-    listening: Listening
-    requests: Requests
-    waiting: Waiting
+    listener_keys: ListenerKeys
+    half_open: HalfOpenSockets
+    waiting: WaitingConnections
     accepted: NDArray[np.intp] | None
     """Per key; None on the first step."""
     syn_depth: NDArray[np.intp]
@@ -135,13 +135,13 @@ class Traffic:
     """Per key: the most that they were in the last steps, this one included."""
 
     @property
-    def stray(self) -> int:
+    def without_listener(self) -> int:
         """Half-open connections whose listener has gone."""
-        return len(self.requests.row) - int(self.syn_depth.sum())
+        return len(self.half_open.row) - int(self.syn_depth.sum())
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class QueueContext:
     """What the samples tell beside their tables."""
 
     before: Mapping[int, int]
@@ -151,9 +151,9 @@ class Told:
     """Without, the table's queues are no facts (psutil): all that is known is how many connections are half-open."""
 
 
-def listeners(rows: Rows, sample: Sample, traffic: Traffic, told: Told) -> tuple[Listener, ...]:
+def listeners(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContext) -> tuple[Listener, ...]:
     """Every listener of the sample, the fullest accept queue first, then by port."""
-    listening = traffic.listening
+    listening = traffic.listener_keys
     groups = _groups(rows, sample, traffic, told)
     _, capped = _syn_limits(sample, listening)
     mine = rows.take(listening.row)
@@ -161,7 +161,7 @@ def listeners(rows: Rows, sample: Sample, traffic: Traffic, told: Told) -> tuple
     for at, place in enumerate(listening.key.tolist()):
         row, cookie, code = mine.table[at], int(mine.cookie[at]), int(mine.owner[at])
         key, dropped = listening.keys[place], sample.drops.get(cookie)
-        queue = Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if told.queues else UNTOLD
+        queue = Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if told.queues else UNKNOWN_QUEUE
         cap = _accept_cap(queue.limit, sample.sysctls.get("somaxconn"))
         found.append(
             Listener(
@@ -176,9 +176,11 @@ def listeners(rows: Rows, sample: Sample, traffic: Traffic, told: Told) -> tuple
                 key=key,
                 inode=int(row["idiag_inode"]),
                 interface=mine.interfaces.get(key.interface, ""),
-                accept_peak=max(sample.peaks.get(cookie, 0), queue.depth) if queue.depth is not None else None,
-                accept_cap=cap,
-                syn_cap=Cap.SYN_BACKLOG if told.queues and capped[at] else cap,
+                accept_peak=max(sample.accept_queue_peaks.get(cookie, 0), queue.depth)
+                if queue.depth is not None
+                else None,
+                accept_limit_source=cap,
+                syn_limit_source=LimitSource.SYN_BACKLOG if told.queues and capped[at] else cap,
                 **groups[place],
             )
         )
@@ -187,43 +189,43 @@ def listeners(rows: Rows, sample: Sample, traffic: Traffic, told: Told) -> tuple
     )
 
 
-def _groups(rows: Rows, sample: Sample, traffic: Traffic, told: Told) -> list[dict[str, Any]]:
+def _groups(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContext) -> list[dict[str, Any]]:
     """For each key what its sockets have in common."""
-    listening, waits = traffic.listening, traffic.waiting
+    listening, waits = traffic.listener_keys, traffic.waiting
     keys = len(listening.keys)
     sizes = np.bincount(listening.key, minlength=keys)
     limits, _ = _syn_limits(sample, listening)
     limit_of = np.bincount(listening.key, limits, keys).astype(np.intp).tolist()
-    depth, repeated = traffic.syn_depth.tolist(), traffic.requests.repeated(keys).tolist()
+    depth, repeated = traffic.syn_depth.tolist(), traffic.half_open.retransmitted_by_key(keys).tolist()
     waiting = np.bincount(waits.key, minlength=keys).tolist()
-    given_up = np.bincount(waits.key[waits.given_up], minlength=keys).tolist()
-    oldest = waits.oldest(keys)
+    given_up = np.bincount(waits.key[waits.client_closed], minlength=keys).tolist()
+    oldest = waits.oldest_by_key(keys)
     longer = np.zeros(keys, np.bool_)
-    longer[waits.key[~waits.seen_coming]] = True
+    longer[waits.key[~waits.arrival_seen]] = True
     accepted, elapsed_s = traffic.accepted, told.elapsed_s
     return [
         {
-            "group": int(sizes[at]),
+            "group_size": int(sizes[at]),
             "syn_queue": Queue(depth[at], limit_of[at] if told.queues else None),
             "syn_peak": int(traffic.syn_peak[at]),
-            "repeated": repeated[at],
+            "retransmitted": repeated[at],
             "waiting": waiting[at],
-            "given_up": given_up[at],
+            "client_closed": given_up[at],
             "waiting_s": max(0.0, rows.time - float(oldest[at])) if waiting[at] else None,
-            "waiting_longer": bool(longer[at]),
+            "waiting_is_minimum": bool(longer[at]),
             "accepted_per_s": float(accepted[at]) / elapsed_s if accepted is not None and elapsed_s else None,
         }
         for at in range(keys)
     ]
 
 
-def _accept_cap(limit: int | None, somaxconn: int | None) -> Cap:
+def _accept_cap(limit: int | None, somaxconn: int | None) -> LimitSource:
     if limit is None or somaxconn is None:
-        return Cap.UNKNOWN
-    return Cap.SOMAXCONN if limit == somaxconn else Cap.LISTEN
+        return LimitSource.UNKNOWN
+    return LimitSource.SOMAXCONN if limit == somaxconn else LimitSource.LISTEN
 
 
-def _syn_limits(sample: Sample, listening: Listening) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _syn_limits(sample: Sample, listening: ListenerKeys) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """The limit of each listening socket's SYN queue, and whether tcp_max_syn_backlog is what sets it."""
     backlog = sample.table["idiag_wqueue"][listening.row].astype(np.float64)
     most = sample.sysctls.get("tcp_max_syn_backlog")

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.model.columns.columns import untold
-from tcpwatch.model.listeners.half_open import HalfOpen, half_open, requests
-from tcpwatch.model.listeners.listener_keys import Key, Listening
-from tcpwatch.model.listeners.listeners import Listener, Told, Traffic, listeners
+from tcpwatch.model.columns.columns import unsupported_columns
+from tcpwatch.model.listeners.half_open import HalfOpenSummary, half_open_sockets, half_open_summary
+from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
+from tcpwatch.model.listeners.listeners import Listener, QueueContext, QueueFacts, listeners
 from tcpwatch.model.listeners.queue_history import QueueHistory, QueueTrend
-from tcpwatch.model.listeners.waiting_connections import Waiting, accepted, nothing_waits, waiting
-from tcpwatch.model.sockets.join import Joined
+from tcpwatch.model.listeners.waiting_connections import (
+    WaitingConnections,
+    accepted_by_key,
+    no_waiting_connections,
+    waiting_connections,
+)
+from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.sockets.rows import Mark
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
@@ -25,49 +30,49 @@ LATELY_S = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class QueuesNow:
+class ListenerQueues:
     """The queues of one step."""
 
-    traffic: Traffic
+    facts: QueueFacts
     listeners: tuple[Listener, ...]
     trend: QueueTrend
-    half_open: HalfOpen
-    crowded: Mapping[Key, HalfOpen]
+    half_open: HalfOpenSummary
+    half_open_by_listener: Mapping[ListenerKey, HalfOpenSummary]
     """As in View."""
-    arrivals_per_s: float | None
+    syn_arrivals_per_s: float | None
 
 
-class Queues:
+class QueueAnalysis:
     """One thread calls `step`, once a sample."""
 
     def __init__(self, crowded_share: float) -> None:
         """From `crowded_share` of its limit on a SYN queue is looked at by itself."""
         self._crowded_share = crowded_share
-        self._waiting: Waiting | None = None
+        self._waiting: WaitingConnections | None = None
         self._unknown: frozenset[int] = frozenset()
         self._history = QueueHistory()
 
     @property
-    def unknown(self) -> frozenset[int]:
+    def wanted_tcp_info(self) -> frozenset[int]:
         """Cookies of which the next sample should have tcp_info: after the first step, of what waited before it."""
         return self._unknown
 
-    def step(self, joined: Joined, sample: Sample, before: Sample | None, rates: Mapping[str, float]) -> QueuesNow:
+    def step(self, joined: Join, sample: Sample, before: Sample | None, rates: Mapping[str, float]) -> ListenerQueues:
         """`joined` is the sample joined with the one `before`; `rates` are the counters' between the two."""
-        told = "recv_queue" not in untold(sample.source.kind)
-        found = requests(joined.rows, sample, joined.listening)
-        now = waiting(joined, sample, self._waiting) if told else nothing_waits()
-        given = accepted(joined, sample, self._waiting, now) if told and self._waiting else None
-        self._unknown = now.unknown() if before is None else frozenset()
+        told = "recv_queue" not in unsupported_columns(sample.source.kind)
+        found = half_open_sockets(joined.rows, sample, joined.listener_keys)
+        now = waiting_connections(joined, sample, self._waiting) if told else no_waiting_connections()
+        given = accepted_by_key(joined, sample, self._waiting, now) if told and self._waiting else None
+        self._unknown = now.wanted_tcp_info() if before is None else frozenset()
         self._waiting = now
         elapsed_s = sample.monotonic - before.monotonic if before else None
-        depth = found.depths(len(joined.listening.keys))
-        peak = self._remember(joined.listening, sample, depth, told)
-        traffic = Traffic(joined.listening, found, now, given, depth, peak)
-        facts = Told(before.drops if before else {}, elapsed_s, told)
+        depth = found.count_by_key(len(joined.listener_keys.keys))
+        peak = self._remember(joined.listener_keys, sample, depth, told)
+        traffic = QueueFacts(joined.listener_keys, found, now, given, depth, peak)
+        facts = QueueContext(before.drops if before else {}, elapsed_s, told)
         listening = listeners(joined.rows, sample, traffic, facts)
-        whole = half_open(found)
-        return QueuesNow(
+        whole = half_open_summary(found)
+        return ListenerQueues(
             traffic,
             listening,
             self._history.trend(),
@@ -76,12 +81,14 @@ class Queues:
             _arrivals_per_s(joined, sample, rates, elapsed_s) if elapsed_s else None,
         )
 
-    def _remember(self, listening: Listening, sample: Sample, depth: NDArray[np.intp], told: bool) -> NDArray[np.intp]:
+    def _remember(
+        self, listening: ListenerKeys, sample: Sample, depth: NDArray[np.intp], told: bool
+    ) -> NDArray[np.intp]:
         """Add to the history; returns the deepest SYN queue of the last seconds, for each key."""
         cookies = sample.cookie[listening.row].tolist()
         accept = sample.table["idiag_rqueue"][listening.row].tolist()
         peaks = [
-            max(now, sample.peaks.get(cookie, 0)) if told else math.nan
+            max(now, sample.accept_queue_peaks.get(cookie, 0)) if told else math.nan
             for now, cookie in zip(accept, cookies, strict=True)
         ]
         self._history.add(sample.monotonic, cookies, peaks, depth[listening.key].tolist())
@@ -89,18 +96,20 @@ class Queues:
         np.maximum.at(deepest, listening.key, self._history.syn_peaks(LATELY_S))
         return deepest
 
-    def _crowded(self, listening: tuple[Listener, ...], traffic: Traffic, whole: HalfOpen) -> dict[Key, HalfOpen]:
-        keys = traffic.listening.keys
+    def _crowded(
+        self, listening: tuple[Listener, ...], traffic: QueueFacts, whole: HalfOpenSummary
+    ) -> dict[ListenerKey, HalfOpenSummary]:
+        keys = traffic.listener_keys.keys
         crowded = {}
         for one in listening:
             limit = one.syn_queue.limit
             if limit is not None and one.syn_peak >= self._crowded_share * max(limit, 1) and one.key not in crowded:
-                mine = traffic.requests.of(keys.index(one.key))
-                crowded[one.key] = whole if mine is traffic.requests else half_open(mine)
+                mine = traffic.half_open.for_key(keys.index(one.key))
+                crowded[one.key] = whole if mine is traffic.half_open else half_open_summary(mine)
         return crowded
 
 
-def _arrivals_per_s(joined: Joined, sample: Sample, rates: Mapping[str, float], elapsed_s: float) -> float:
+def _arrivals_per_s(joined: Join, sample: Sample, rates: Mapping[str, float], elapsed_s: float) -> float:
     """SYNs per second that left a trace.
 
     Half-open now and not before, finished since the step before without being seen, answered by a cookie, dropped.

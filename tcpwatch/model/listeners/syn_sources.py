@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Grouping = Literal["address", "/24", "/16", "/64", "/48"]
-GROUPINGS: tuple[Grouping, ...] = ("address", "/24", "/16", "/64", "/48")
+PrefixKind = Literal["address", "/24", "/16", "/64", "/48"]
+PREFIX_KINDS: tuple[PrefixKind, ...] = ("address", "/24", "/16", "/64", "/48")
 TOP = 10
 """Groups that are named."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SynSource:
     """One address or network."""
 
     prefix: str
@@ -33,7 +33,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sources:
+class SynSources:
     """The sources of some connections."""
 
     count: int
@@ -42,7 +42,7 @@ class Sources:
     """Addresses."""
     entropy: float
     """Of the addresses' shares, in bits: 0 where all come from one, log2(distinct) where all are alike."""
-    top: Mapping[Grouping, tuple[Source, ...]]
+    top: Mapping[PrefixKind, tuple[SynSource, ...]]
     """The largest groups, largest first: of IPv4 by address, /24 and /16, of IPv6 by address, /64 and /48."""
 
     @property
@@ -50,7 +50,7 @@ class Sources:
         """Addresses per connection: near 1, hardly any address came twice; 0 where there are none."""
         return self.distinct / self.count if self.count else 0.0
 
-    def largest(self, grouping: Grouping) -> Source | None:
+    def largest(self, grouping: PrefixKind) -> SynSource | None:
         """The largest group, None where there is none."""
         return next(iter(self.top[grouping]), None)
 
@@ -81,20 +81,20 @@ class RemoteAddresses:
         return RemoteAddresses(self.v4[wanted], place[self.v6[kept]], self.halves[kept])
 
 
-NONE = Sources(0, 0, 0.0, dict.fromkeys(GROUPINGS, ()))
+NO_SOURCES = SynSources(0, 0, 0.0, dict.fromkeys(PREFIX_KINDS, ()))
 """Of no connections."""
 
 
-def sources(remote: RemoteAddresses) -> Sources:
+def syn_sources(remote: RemoteAddresses) -> SynSources:
     """The sources of connections with these addresses."""
     total = len(remote.v4)
     if not total:
-        return NONE
+        return NO_SOURCES
     four = _counted(remote.v4 if not len(remote.v6) else np.delete(remote.v4, remote.v6))
     mixed = _mixed(remote.halves)
     six, networks = _sorted_and_counted(mixed), _sorted_and_counted(remote.halves[:, 0])
     addresses = (*_largest(four, 0, 32, total), *_largest6(mixed, remote.halves, six, total))
-    top: dict[Grouping, tuple[Source, ...]] = {
+    top: dict[PrefixKind, tuple[SynSource, ...]] = {
         "address": tuple(sorted(addresses, key=lambda source: -source.count)[:TOP]),
         "/24": _largest(four, 8, 24, total),
         "/16": _largest(four, 16, 16, total),
@@ -102,7 +102,7 @@ def sources(remote: RemoteAddresses) -> Sources:
         "/48": _largest(networks, 16, 48, total),
     }
     counts = np.concatenate((four[1], six[1]))
-    return Sources(total, len(counts), _entropy(counts), top)
+    return SynSources(total, len(counts), _entropy(counts), top)
 
 
 Counted = tuple[NDArray[np.unsignedinteger], NDArray[np.intp]]
@@ -148,23 +148,23 @@ def _mixed(halves: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
 
 
-def _largest(counted: Counted, dropped_bits: int, prefix: int, total: int) -> tuple[Source, ...]:
+def _largest(counted: Counted, dropped_bits: int, prefix: int, total: int) -> tuple[SynSource, ...]:
     numbers, counts = counted
     width = numbers.dtype.itemsize * 8
     if dropped_bits:
         numbers, counts = _summed(numbers >> numbers.dtype.type(dropped_bits), counts)
     return tuple(
-        Source(_prefix(int(numbers[at]) << dropped_bits, width, prefix), int(counts[at]), int(counts[at]) / total)
+        SynSource(_prefix(int(numbers[at]) << dropped_bits, width, prefix), int(counts[at]), int(counts[at]) / total)
         for at in _top(counts)
     )
 
 
-def _largest6(mixed: NDArray[np.uint64], halves: NDArray[np.uint64], counted: Counted, total: int) -> list[Source]:
+def _largest6(mixed: NDArray[np.uint64], halves: NDArray[np.uint64], counted: Counted, total: int) -> list[SynSource]:
     found = []
     for at in _top(counted[1]):
         high, low = halves[int(np.argmax(mixed == counted[0][at]))].tolist()
         count = int(counted[1][at])
-        found.append(Source(str(ipaddress.IPv6Address(high << 64 | low)), count, count / total))
+        found.append(SynSource(str(ipaddress.IPv6Address(high << 64 | low)), count, count / total))
     return found
 
 

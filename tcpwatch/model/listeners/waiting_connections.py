@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.model.listeners.listener_keys import NOBODY
-from tcpwatch.model.sockets.join import Joined
+from tcpwatch.model.listeners.listener_keys import NO_LISTENER
+from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Waiting:
+class WaitingConnections:
     """Aligned columns, one entry a waiting connection, in the order of the sample's rows."""
 
     row: NDArray[np.intp]
@@ -29,16 +29,16 @@ class Waiting:
     """Index in Listening.keys: members of a SO_REUSEPORT group share it, and the kernel does not tell whose it is."""
     since: NDArray[np.float64]
     """Unix seconds of the first sample that had it waiting, or earlier where its tcp_info tells so."""
-    seen_coming: NDArray[np.bool_]
+    arrival_seen: NDArray[np.bool_]
     """It came after our first sample, so that `since` is its beginning, to one interval."""
-    given_up: NDArray[np.bool_]
+    client_closed: NDArray[np.bool_]
     """The client has closed already."""
 
-    def unknown(self) -> frozenset[int]:
+    def wanted_tcp_info(self) -> frozenset[int]:
         """Cookies of some of those that waited when we came: their tcp_info tells how long at least."""
-        return frozenset(self.cookie[~self.seen_coming][:_ASKED].tolist())
+        return frozenset(self.cookie[~self.arrival_seen][:_ASKED].tolist())
 
-    def oldest(self, keys: int) -> NDArray[np.float64]:
+    def oldest_by_key(self, keys: int) -> NDArray[np.float64]:
         """For each key the time since when the oldest has waited; infinity where nothing waits."""
         found = np.full(keys, np.inf)
         np.minimum.at(found, self.key, self.since)
@@ -49,28 +49,30 @@ _ASKED = 256
 """Each costs a question to the kernel, 0.05 ms."""
 
 
-def nothing_waits() -> Waiting:
+def no_waiting_connections() -> WaitingConnections:
     """Of a source that does not tell."""
     none = np.empty(0, np.intp)
     flags = none.astype(np.bool_)
-    return Waiting(none, none.astype(np.uint64), none.astype(np.int32), none.astype(np.float64), flags, flags)
+    return WaitingConnections(
+        none, none.astype(np.uint64), none.astype(np.int32), none.astype(np.float64), flags, flags
+    )
 
 
-def waiting(joined: Joined, sample: Sample, before: Waiting | None) -> Waiting:
+def waiting_connections(joined: Join, sample: Sample, before: WaitingConnections | None) -> WaitingConnections:
     """What waits now; `before` is the same of the sample before, None for the first one."""
     open_or_closed = (sample.state == State.ESTABLISHED) | (sample.state == State.CLOSE_WAIT)
     row = np.flatnonzero(open_or_closed & (sample.inode == 0))
-    key = joined.listening.takers(sample, row)
-    row, key = row[key != NOBODY], key[key != NOBODY]
+    key = joined.listener_keys.lookup(sample, row)
+    row, key = row[key != NO_LISTENER], key[key != NO_LISTENER]
     cookie = sample.cookie[row]
     since = np.full(len(row), sample.time)
     seen_coming = np.full(len(row), before is not None)
     if before is not None:
         known, at = _found(before.cookie, cookie)
-        since[known], seen_coming[known] = before.since[at], before.seen_coming[at]
-    for place in np.flatnonzero(np.isin(cookie, np.array(list(sample.tcp_info), np.uint64))).tolist():
-        since[place] = min(since[place], sample.time - _least_age_s(sample.tcp_info[int(cookie[place])]))
-    return Waiting(row, cookie, key, since, seen_coming, sample.state[row] == State.CLOSE_WAIT)
+        since[known], seen_coming[known] = before.since[at], before.arrival_seen[at]
+    for place in np.flatnonzero(np.isin(cookie, np.array(list(sample.watched_tcp_info), np.uint64))).tolist():
+        since[place] = min(since[place], sample.time - _least_age_s(sample.watched_tcp_info[int(cookie[place])]))
+    return WaitingConnections(row, cookie, key, since, seen_coming, sample.state[row] == State.CLOSE_WAIT)
 
 
 def _least_age_s(info: Mapping[str, int]) -> float:
@@ -82,7 +84,9 @@ def _least_age_s(info: Mapping[str, int]) -> float:
     return max(info.get(name, 0) for name in ("last_data_sent", "last_data_recv", "last_ack_recv")) / 1000
 
 
-def accepted(joined: Joined, sample: Sample, before: Waiting, now: Waiting) -> NDArray[np.intp]:
+def accepted_by_key(
+    joined: Join, sample: Sample, before: WaitingConnections, now: WaitingConnections
+) -> NDArray[np.intp]:
     """How many connections accept() gave away since the sample before, for each key, as far as the samples tell.
 
     Connections that came and went between the two are not among them: it is the least that happened.
@@ -94,8 +98,8 @@ def accepted(joined: Joined, sample: Sample, before: Waiting, now: Waiting) -> N
     still = np.zeros(len(sample.cookie), np.bool_)
     still[now.row] = True
     row = row[~still[row]]
-    key = joined.listening.takers(sample, row)
-    return np.bincount(key[key != NOBODY], minlength=len(joined.listening.keys))
+    key = joined.listener_keys.lookup(sample, row)
+    return np.bincount(key[key != NO_LISTENER], minlength=len(joined.listener_keys.keys))
 
 
 _ACCEPTED = np.ones(256, np.bool_)

@@ -29,7 +29,7 @@ _IPV6_TEXT = re.compile(r"[0-9a-f:]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class AddressPiece:
     """A piece of an address's text, in lower case; it may have to stand at the start, at the end, or both."""
 
     text: str
@@ -74,12 +74,12 @@ class Addresses:
         found[~self.is_v4] = v6(self.v6)
         return found
 
-    def contain(self, term: Term) -> Mask:
+    def contain(self, term: AddressPiece) -> Mask:
         """Whose text contains the term."""
         return self.match(lambda values: ipv4_contain(values, term), lambda hextets: ipv6_contain(hextets, term))
 
 
-def ipv4_contain(values: NDArray[np.uint32], term: Term) -> Mask:
+def ipv4_contain(values: NDArray[np.uint32], term: AddressPiece) -> Mask:
     """Which IPv4 addresses (numbers in the host's order) contain the term."""
     if not _IPV4_TEXT.fullmatch(term.text):
         return np.zeros(len(values), np.bool_)
@@ -87,7 +87,7 @@ def ipv4_contain(values: NDArray[np.uint32], term: Term) -> Mask:
     return _aligned(octets, term, ".", len(values))
 
 
-def ipv6_contain(hextets: NDArray[Any], term: Term) -> Mask:
+def ipv6_contain(hextets: NDArray[Any], term: AddressPiece) -> Mask:
     """Which IPv6 addresses (rows of 8 hextets) contain the term, as inet_ntop(3) writes them."""
     found = np.zeros(len(hextets), np.bool_)
     if not _IPV6_TEXT.fullmatch(term.text.replace(".", "")):
@@ -101,7 +101,7 @@ def ipv6_contain(hextets: NDArray[Any], term: Term) -> Mask:
     return found
 
 
-def _shaped(fields: NDArray[np.uint16], start: int, length: int, term: Term) -> Mask:
+def _shaped(fields: NDArray[np.uint16], start: int, length: int, term: AddressPiece) -> Mask:
     """For addresses whose hextets `start` … `start + length - 1` are written as `::` (length 0: none)."""
     if (start, length) == (0, 6):
         return _compatible(fields[6].astype(np.uint32) << np.uint32(16) | fields[7], term)
@@ -112,14 +112,14 @@ def _shaped(fields: NDArray[np.uint16], start: int, length: int, term: Term) -> 
     return _aligned(written, term, ":", fields.shape[1])
 
 
-def _compatible(values: NDArray[np.uint32], term: Term) -> Mask:
+def _compatible(values: NDArray[np.uint32], term: AddressPiece) -> Mask:
     """For IPv4-compatible addresses, `::192.0.2.1`: two colons, then IPv4."""
     found = np.zeros(len(values), np.bool_)
     if not term.start:
         found |= ipv4_contain(values, term)
     for colons in ("::", ":") if not term.start else ("::",):
         if term.text.startswith(colons):
-            found |= ipv4_contain(values, Term(term.text.removeprefix(colons), True, term.end))
+            found |= ipv4_contain(values, AddressPiece(term.text.removeprefix(colons), True, term.end))
     if term.text in (":", "::") or (term.start and "::".startswith(term.text)):
         found |= not term.end
     return found
@@ -148,7 +148,7 @@ def _shape(zeros: int) -> int:
 _SHAPE_OF_ZEROS = np.array([_shape(zeros) for zeros in range(256)], np.uint8)
 
 
-def _aligned(fields: Sequence[Field], term: Term, separator: str, size: int) -> Mask:
+def _aligned(fields: Sequence[Field], term: AddressPiece, separator: str, size: int) -> Mask:
     """Where the parts of the term lie on successive fields, at any place that start and end allow."""
     parts = term.text.split(separator)
     found = np.zeros(size, np.bool_)
@@ -159,7 +159,7 @@ def _aligned(fields: Sequence[Field], term: Term, separator: str, size: int) -> 
     return found
 
 
-def _all_hold(fields: Sequence[Field], parts: Sequence[str], term: Term, size: int) -> Mask:
+def _all_hold(fields: Sequence[Field], parts: Sequence[str], term: AddressPiece, size: int) -> Mask:
     """Where the first field has the first part, and so on; the parts touch each other."""
     hit = np.ones(size, np.bool_)
     for i, part in enumerate(parts):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.model.columns.columns import Column
+from tcpwatch.model.columns.columns import SocketColumn
 from tcpwatch.model.columns.socket_values import Keys, Values
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.sockets.rows import Mark, Rows
@@ -23,7 +23,7 @@ class Arrangement:
     rows: Rows
     closed: Rows
     filter: Filter
-    column: Column
+    column: SocketColumn
     reverse: bool
     order: NDArray[np.intp]
     """For each place the index into `rows`; from len(rows) on, less that, into `closed`."""
@@ -55,7 +55,7 @@ class Arrangement:
         found = np.flatnonzero(self.order == index)
         return int(found[0]) if len(found) else None
 
-    def lines(self, first: int, last: int, columns: Sequence[Column], exact: bool) -> list[Line]:
+    def lines(self, first: int, last: int, columns: Sequence[SocketColumn], exact: bool) -> list[SocketLine]:
         """Text for the places `first` … `last - 1`, as far as there are any; `exact` as in Column.show."""
         indices = self.order[max(first, 0) : max(last, 0)]
         live = indices < len(self.rows)
@@ -67,7 +67,7 @@ class Arrangement:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SocketLine:
     """One row as text: a cell for each column that was asked for."""
 
     mark: Mark
@@ -77,20 +77,20 @@ class Line:
     """The same without names and rounding: where a service's name does not fit, its number may."""
 
 
-def _lines(rows: Rows, columns: Sequence[Column], exact: bool) -> list[Line]:
+def _lines(rows: Rows, columns: Sequence[SocketColumn], exact: bool) -> list[SocketLine]:
     values = [column.values(rows) for column in columns]
     plain = _texts(columns, values, exact=True)
     cells = plain if exact else _texts(columns, values, exact=False)
     marks, states = map(Mark, rows.mark.tolist()), map(State, rows.state.tolist())
-    return [Line(*line) for line in zip(marks, states, cells, plain, strict=True)]
+    return [SocketLine(*line) for line in zip(marks, states, cells, plain, strict=True)]
 
 
-def _texts(columns: Sequence[Column], values: Sequence[Values], exact: bool) -> list[tuple[str, ...]]:
+def _texts(columns: Sequence[SocketColumn], values: Sequence[Values], exact: bool) -> list[tuple[str, ...]]:
     by_column = zip(columns, values, strict=True)
     return list(zip(*([column.show(value, exact) for value in some] for column, some in by_column), strict=True))
 
 
-def arrange(rows: Rows, closed: Rows, filter_: Filter, column: Column, reverse: bool = False) -> Arrangement:
+def arrange(rows: Rows, closed: Rows, filter_: Filter, column: SocketColumn, reverse: bool = False) -> Arrangement:
     """What passes, by the column's sort keys; equal rows by cookie, also when reversed. Both Rows by cookie."""
     kept, gone = np.flatnonzero(filter_.mask(rows)), np.flatnonzero(filter_.mask(closed))
     live, ended = _one_owner_list(rows, closed) if len(gone) else (rows, closed)
@@ -104,12 +104,12 @@ def arrange(rows: Rows, closed: Rows, filter_: Filter, column: Column, reverse: 
         pairs = zip(keys, _keys(column, ended, gone), strict=True)
         keys = tuple(np.concatenate(pair)[by_cookie] for pair in pairs)
         indices = np.concatenate((kept, gone + len(rows)))[by_cookie]
-    order = indices[sorted_places(keys, len(indices), reverse)]
+    order = indices[sort_order(keys, len(indices), reverse)]
     order.flags.writeable = False
     return Arrangement(rows, closed, filter_, column, reverse, order, len(kept))
 
 
-def _keys(column: Column, rows: Rows, kept: NDArray[np.intp]) -> Keys:
+def _keys(column: SocketColumn, rows: Rows, kept: NDArray[np.intp]) -> Keys:
     """Sort keys of the kept rows: of few, only theirs; of many, all, since a row is copied slower than its keys."""
     if len(kept) < len(rows) // 8:
         return column.sort(rows.take(kept))
@@ -126,7 +126,7 @@ def _one_owner_list(live: Rows, ended: Rows) -> tuple[Rows, Rows]:
     return replace(live, owners=both), replace(ended, owners=both, owner=codes)
 
 
-def sorted_places(keys: Keys, size: int, reverse: bool) -> NDArray[np.intp]:
+def sort_order(keys: Keys, size: int, reverse: bool) -> NDArray[np.intp]:
     """What sorts the keys, the first being the most important; equal ones keep their order, also when reversed."""
     words = _packed([_as_unsigned(key) for key in keys])
     if size == 0 or not words:

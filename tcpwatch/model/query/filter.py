@@ -16,12 +16,12 @@ from functools import reduce
 import numpy as np
 
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.model.lifecycle.ending import ALIVE, Ending
+from tcpwatch.model.lifecycle.ending import NOT_ENDED, Ending
 from tcpwatch.model.query import filter_terms as terms
 from tcpwatch.model.query.address_match import Mask
 from tcpwatch.model.query.filter_terms import Test
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import LIFE_ORDER, Phase, Role, State
+from tcpwatch.model.states import STATE_ORDER, Phase, Role, State
 from tcpwatch.units.text import service_port
 
 HELP: tuple[tuple[str, str], ...] = (
@@ -54,19 +54,19 @@ class Filter:
         """Understand a filter text; raises ValueError with one line: what is wrong, and what to type."""
         found = []
         for sign, key, value in _terms(text):
-            test = KEYS[key](value) if key else terms.anywhere(value)
+            test = TERM_PARSERS[key](value) if key else terms.text_anywhere(value)
             found.append(_negated(test) if sign else test)
         return cls(text.strip(), tuple(found))
 
     @classmethod
-    def while_typing(cls, text: str) -> Filter:
+    def parse_partial(cls, text: str) -> Filter:
         """As `parse`, but a last word that may yet become a key does not count: `sta` on the way to `state:tw`.
 
         Raises ValueError as `parse` does.
         """
         head, _, last = text.rpartition(" ")
         word = last.lstrip("-!").lower()
-        may_become_a_key = len(word) >= 3 and any(key.startswith(word) for key in (*KEYS, *ALIASES))
+        may_become_a_key = len(word) >= 3 and any(key.startswith(word) for key in (*TERM_PARSERS, *ALIASES))
         return cls.parse(head) if may_become_a_key and head.count('"') % 2 == 0 else cls.parse(text)
 
     def mask(self, rows: Rows) -> Mask:
@@ -105,7 +105,7 @@ def _term(match: re.Match[str]) -> tuple[str, str, str]:
     key = ALIASES.get(word.lower(), word.lower())
     if re.fullmatch(r":(\d+)", value) and not word:
         return sign, "port", value[1:]
-    if key in KEYS:
+    if key in TERM_PARSERS:
         if not bare.strip():
             raise ValueError(f"{word}: what? Type {EXAMPLES[key]}")
         return sign, key, bare
@@ -123,7 +123,7 @@ def _refuse_slip(word: str) -> None:
     """A word that is nearly a key is a slip of the finger, not something to search for."""
     if _HEXTET.fullmatch(word):
         return
-    close = difflib.get_close_matches(word.lower(), KEYS, 1, 0.75) if len(word) > 2 else []
+    close = difflib.get_close_matches(word.lower(), TERM_PARSERS, 1, 0.75) if len(word) > 2 else []
     if close:
         raise ValueError(f"{word}: is no term; did you mean {close[0]}: ? To search for the text, quote it")
 
@@ -145,13 +145,13 @@ _STATE_NAMES = _state_names()
 
 
 def _states_named(text: str) -> frozenset[State]:
-    name = terms.squeezed(text)
+    name = terms.normalised_state_name(text)
     if name in _STATE_NAMES:
         return _STATE_NAMES[name]
     meant = {states for full, states in _STATE_NAMES.items() if name and full.startswith(name)}
     if len(meant) == 1:
         return meant.pop()
-    single = [s.name.lower().replace("_", "-") for s in LIFE_ORDER if frozenset([s]) in meant]
+    single = [s.name.lower().replace("_", "-") for s in STATE_ORDER if frozenset([s]) in meant]
     if single:
         raise ValueError(f"state:{text} may be {' or '.join(single)}; type more of it")
     raise ValueError(f"no state is spelled {text!r}; type state:established, state:tw or state:teardown")
@@ -170,12 +170,12 @@ def _role(value: str) -> Test:
 
 def _ending(value: str) -> Test:
     wanted: set[int] = set()
-    for name in map(terms.squeezed, _listed(value)):
-        found = {int(ending) for ending in Ending if terms.squeezed(ending.word).startswith(name or "?")}
+    for name in map(terms.normalised_state_name, _listed(value)):
+        found = {int(ending) for ending in Ending if terms.normalised_state_name(ending.word).startswith(name or "?")}
         if not found and name != "live":
             words = "closed, reset, refused, unreachable, timed-out, killed or live"
             raise ValueError(f"no flow ends {name!r}; type ending:{words}")
-        wanted |= found or {ALIVE}
+        wanted |= found or {NOT_ENDED}
     return terms.endings(wanted)
 
 
@@ -260,7 +260,7 @@ def _process(value: str) -> Test:
     return terms.owners(test)
 
 
-KEYS: dict[str, Callable[[str], Test]] = {
+TERM_PARSERS: dict[str, Callable[[str], Test]] = {
     "state": _state,
     "port": _ports("port", terms.BOTH),
     "lport": _ports("lport", (terms.LOCAL,)),

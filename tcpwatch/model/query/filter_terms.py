@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tcpwatch.arrays.digits import numbers_with
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.model.lifecycle.ending import ALIVE
-from tcpwatch.model.query.address_match import Addresses, Mask, Term
+from tcpwatch.model.lifecycle.ending import NOT_ENDED
+from tcpwatch.model.query.address_match import Addresses, AddressPiece, Mask
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import FACTS, State
 from tcpwatch.units import text
@@ -35,7 +35,7 @@ def any_of(masks: Iterable[Mask]) -> Mask:
     return functools.reduce(np.logical_or, masks)
 
 
-def squeezed(name: str) -> str:
+def normalised_state_name(name: str) -> str:
     """Without case and without what people put between the words of a state's name."""
     return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
 
@@ -43,7 +43,9 @@ def squeezed(name: str) -> str:
 def spellings(state: State) -> tuple[str, ...]:
     """Every spelling of a state, squeezed."""
     facts = FACTS[state]
-    return tuple(squeezed(name) for name in (state.name, facts.kernel, facts.ss, facts.zh, *facts.spellings))
+    return tuple(
+        normalised_state_name(name) for name in (state.name, facts.kernel, facts.ss, facts.zh, *facts.spellings)
+    )
 
 
 def states(wanted: Collection[State]) -> Test:
@@ -57,7 +59,7 @@ def endings(wanted: Collection[int]) -> Test:
     """Ended so (ending.Ending, ending.ALIVE); where nobody has asked, all live."""
     table = np.zeros(256, np.bool_)
     table[list(wanted)] = True
-    return lambda rows: np.full(len(rows), table[ALIVE]) if rows.ending is None else table.take(rows.ending)
+    return lambda rows: np.full(len(rows), table[NOT_ENDED]) if rows.ending is None else table.take(rows.ending)
 
 
 def roles(wanted: Collection[int]) -> Test:
@@ -139,20 +141,20 @@ def networks(network: Network, ends: Ends) -> Test:
 
 def starts_with(prefix: str, ends: Ends) -> Test:
     """The text of an address of one of these ends starts so."""
-    term = Term(prefix, start=True)
+    term = AddressPiece(prefix, start=True)
     return lambda rows: any_of(Addresses.of(rows.table, name).contain(term) for name, _ in ends)
 
 
-def anywhere(term: str) -> Test:
+def text_anywhere(term: str) -> Test:
     """The text, in any case, is part of something that the row shows."""
     wanted = term.casefold()
 
     def owned(owner: Owner) -> bool:
         return any(wanted in f"{p.name}[{p.pid}]".casefold() or wanted in p.command.casefold() for p in owner.processes)
 
-    in_state = states([state for state in State if any(squeezed(wanted) in s for s in spellings(state))])
+    in_state = states([state for state in State if any(normalised_state_name(wanted) in s for s in spellings(state))])
     tests = [owners(owned), _user_shows(wanted), _interface_shows(wanted)]
-    tests += [in_state] * bool(squeezed(wanted))
+    tests += [in_state] * bool(normalised_state_name(wanted))
     tests += [_endpoint_shows(wanted, end) for end in BOTH]
     return lambda rows: any_of(test(rows) for test in tests)
 
@@ -203,9 +205,9 @@ def _endpoint_shows(wanted: str, end: tuple[str, str]) -> Test:
     return mask
 
 
-def _bracketed(wanted: str) -> Term:
+def _bracketed(wanted: str) -> AddressPiece:
     """A bracket stands before an IPv6 address, or after it, and nowhere in it."""
-    return Term(wanted.removeprefix("[").removesuffix("]"), wanted[:1] == "[", wanted[-1:] == "]")
+    return AddressPiece(wanted.removeprefix("[").removesuffix("]"), wanted[:1] == "[", wanted[-1:] == "]")
 
 
 def _across(addresses: Addresses, rows: Rows, port: str, wanted: str) -> Mask:

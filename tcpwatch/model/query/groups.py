@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.group_by import Groups, grouped, mixed
+from tcpwatch.arrays.group_by import Partition, group_by, mix_bits
 from tcpwatch.kernel.netlink.uapi import AF_INET
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.sockets.rows import Rows
@@ -20,7 +20,7 @@ TOP = 1_000
 """Groups that are told; the largest."""
 
 
-class By(enum.Enum):
+class GroupField(enum.Enum):
     """What is shared; the value says it to people."""
 
     PROCESS = "process"
@@ -34,7 +34,7 @@ class By(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class SocketGroup:
     """Sockets that share something."""
 
     name: str
@@ -53,30 +53,30 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grouped:
+class SocketGroups:
     """All groups of some rows."""
 
-    by: By
-    groups: tuple[Group, ...]
+    by: GroupField
+    groups: tuple[SocketGroup, ...]
     """The largest first, TOP at most."""
     count: int
     """Groups that there are."""
     sockets: int
 
 
-def groups_of(rows: Rows, by: By) -> Grouped:
+def group_sockets(rows: Rows, by: GroupField) -> SocketGroups:
     """These rows, grouped."""
-    found = grouped(_NUMBERS[by](rows))
+    found = group_by(_NUMBERS[by](rows))
     size, first = found.size, found.first
     bytes_counted = rows.state != State.LISTEN
     established = found.sums(rows.state == State.ESTABLISHED)
     unread = found.sums(np.where(bytes_counted, rows.table["idiag_rqueue"], 0).astype(np.int64))
     unsent = found.sums(np.where(bytes_counted, rows.table["idiag_wqueue"], 0).astype(np.int64))
-    rx = _sums(found, rows.throughput.rx_per_s(rows.cookie))
-    tx = _sums(found, rows.throughput.tx_per_s(rows.cookie))
+    rx = _sums(found, rows.throughput.rx_bytes_per_s(rows.cookie))
+    tx = _sums(found, rows.throughput.tx_bytes_per_s(rows.cookie))
     again = _sums(found, rows.throughput.retransmits_per_s(rows.cookie))
     told = [
-        Group(
+        SocketGroup(
             *_NAMES[by](rows, int(first[at])),
             sockets=int(size[at]),
             established=int(established[at]),
@@ -88,15 +88,15 @@ def groups_of(rows: Rows, by: By) -> Grouped:
         )
         for at in np.argsort(-size, kind="stable")[:TOP].tolist()
     ]
-    return Grouped(by, tuple(sorted(told, key=lambda one: (-one.sockets, one.name))), len(found), len(rows))
+    return SocketGroups(by, tuple(sorted(told, key=lambda one: (-one.sockets, one.name))), len(found), len(rows))
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
     """A group as a row of the table."""
 
-    by: By
-    group: Group
+    by: GroupField
+    group: SocketGroup
     share: float
     """Of the sockets that were grouped."""
 
@@ -106,7 +106,7 @@ class GroupRow:
         return self.by, self.group.filter or self.group.name
 
 
-def rows_of(grouped: Grouped) -> list[GroupRow]:
+def rows_of(grouped: SocketGroups) -> list[GroupRow]:
     """One each, in the same order."""
     return [GroupRow(grouped.by, one, one.sockets / grouped.sockets) for one in grouped.groups]
 
@@ -115,7 +115,7 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _sums(found: Groups, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sums(found: Partition, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums of what is known; NaN where nothing is."""
     known = ~np.isnan(values)
     sums = np.zeros(len(found))
@@ -139,16 +139,16 @@ def _peers(rows: Rows) -> NDArray[np.uint64]:
     v4 = rows.table["idiag_family"] == AF_INET
     mapped = ~v4 & (words[:, 0] == 0) & (words[:, 1] == 0) & (words[:, 2] == 0xFFFF)
     address = np.where(v4, words[:, 0], words[:, 3]).astype(np.uint64)
-    return np.where(v4 | mapped, address, mixed(mixed(halves[:, 0]) ^ halves[:, 1]))
+    return np.where(v4 | mapped, address, mix_bits(mix_bits(halves[:, 0]) ^ halves[:, 1]))
 
 
-_NUMBERS: dict[By, Callable[[Rows], NDArray[np.uint64]]] = {
-    By.PROCESS: _owners,
-    By.PEER: _peers,
-    By.SERVICE: lambda rows: mixed(_peers(rows)) ^ rows.table["idiag_dport"].astype(np.uint64),
-    By.LOCAL_PORT: lambda rows: rows.table["idiag_sport"].astype(np.uint64),
-    By.STATE: lambda rows: rows.state.astype(np.uint64),
-    By.CGROUP: lambda rows: rows.table["cgroup_id"].astype(np.uint64),
+_NUMBERS: dict[GroupField, Callable[[Rows], NDArray[np.uint64]]] = {
+    GroupField.PROCESS: _owners,
+    GroupField.PEER: _peers,
+    GroupField.SERVICE: lambda rows: mix_bits(_peers(rows)) ^ rows.table["idiag_dport"].astype(np.uint64),
+    GroupField.LOCAL_PORT: lambda rows: rows.table["idiag_sport"].astype(np.uint64),
+    GroupField.STATE: lambda rows: rows.state.astype(np.uint64),
+    GroupField.CGROUP: lambda rows: rows.table["cgroup_id"].astype(np.uint64),
 }
 
 Named = tuple[str, str]
@@ -198,11 +198,11 @@ def _cgroup(rows: Rows, at: int) -> Named:
     return (f"{number}" if number else "none told: half-open and TIME_WAIT"), ""
 
 
-_NAMES: dict[By, Callable[[Rows, int], Named]] = {
-    By.PROCESS: _process,
-    By.PEER: _peer,
-    By.SERVICE: _service,
-    By.LOCAL_PORT: _local_port,
-    By.STATE: _state,
-    By.CGROUP: _cgroup,
+_NAMES: dict[GroupField, Callable[[Rows, int], Named]] = {
+    GroupField.PROCESS: _process,
+    GroupField.PEER: _peer,
+    GroupField.SERVICE: _service,
+    GroupField.LOCAL_PORT: _local_port,
+    GroupField.STATE: _state,
+    GroupField.CGROUP: _cgroup,
 }

@@ -8,15 +8,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel.netlink.tcp_info import tells
+from tcpwatch.kernel.netlink.tcp_info import has_field
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.columns.socket_values import endpoints, owner_cells
-from tcpwatch.model.lifecycle.archive import CLOSED
-from tcpwatch.model.lifecycle.closed_rows import as_rows
+from tcpwatch.model.lifecycle.archive import RECORD
+from tcpwatch.model.lifecycle.closed_rows import rows_from_records
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.history import Moment, Story, Stretch, begin_of, end_of, first_recorded, story
+from tcpwatch.model.lifecycle.history import (
+    History,
+    Moment,
+    StatePeriod,
+    build_history,
+    first_known_of_record,
+    record_begin,
+    record_end,
+)
 from tcpwatch.model.lifecycle.transitions import Origin, Transition
-from tcpwatch.model.query.timeline_arrangement import Chosen
+from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import Role, State
 
@@ -42,16 +50,16 @@ class Timeline:
     live: bool
     """The kernel's table has it still; perhaps in TIME_WAIT."""
     begin: Moment
-    least: bool
+    began_earlier: bool
     """It was there when we began to look: it began earlier."""
     end: Moment | None
     """When its full socket ended; None while it has not."""
     ending: Ending | None
     """How; None while it has not."""
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[StatePeriod, ...]
     incidents: tuple[Transition, ...]
-    received: int | None
-    sent: int | None
+    received_bytes: int | None
+    sent_bytes: int | None
     """Bytes, as tcp_info counts them: that came in order, and that the peer acknowledged."""
 
     @property
@@ -60,7 +68,7 @@ class Timeline:
         return max(0.0, (self.end.time if self.end is not None else self.now) - self.begin.time)
 
     @property
-    def until(self) -> float:
+    def line_end_s(self) -> float:
         """Where its line ends."""
         if self.live:
             return self.now
@@ -69,49 +77,49 @@ class Timeline:
         return max(ends, default=self.begin.time)
 
 
-def rows_of(chosen: Chosen, first: int, last: int) -> list[Timeline]:
+def timelines_at(chosen: TimelineArrangement, first: int, last: int) -> list[Timeline]:
     """The flows at the places `first` … `last - 1`, as far as there are any; what is told of all is read once."""
     indices = chosen.order[max(first, 0) : max(last, 0)]
     here = indices < len(chosen.view.rows)
     live, closed = indices[here], indices[~here] - len(chosen.view.rows)
     cookies = [chosen.cookie(first + i) for i in range(len(indices))]
-    told = chosen.view.past.of(cookies)
+    told = chosen.view.archive.transitions_of(cookies)
     made = iter(_live(chosen, live, told)), iter(_closed(chosen, closed, told))
     return [next(made[0] if lives else made[1]) for lives in here.tolist()]
 
 
-Told = dict[int, tuple[Transition, ...]]
+TransitionsByCookie = dict[int, tuple[Transition, ...]]
 
 
-def _closed(chosen: Chosen, indices: NDArray[np.intp], told: Told) -> list[Timeline]:
+def _closed(chosen: TimelineArrangement, indices: NDArray[np.intp], told: TransitionsByCookie) -> list[Timeline]:
     records = _records(chosen, indices)
     if not len(records):
         return []
-    rows = as_rows(records, chosen.view.past, chosen.view.rows)
+    rows = rows_from_records(records, chosen.view.archive, chosen.view.rows)
     facts = _facts(rows, _bytes_of(records))
     return [_ended(chosen, fact, record, told) for fact, record in zip(facts, records, strict=True)]
 
 
-def _ended(chosen: Chosen, fact: Timeline, record: np.void, told: Told) -> Timeline:
+def _ended(chosen: TimelineArrangement, fact: Timeline, record: np.void, told: TransitionsByCookie) -> Timeline:
     """With what the record and the transitions say."""
-    begin, end = begin_of(record), end_of(record)
-    known = _closed_off(story(told[fact.cookie], first_recorded(record)), end)
+    begin, end = record_begin(record), record_end(record)
+    known = _closed_off(build_history(told[fact.cookie], first_known_of_record(record)), end)
     fresh = end.time > chosen.view.sample.time - (chosen.view.elapsed_s or 0.0)
     mark = Mark.CLOSED if fresh else Mark.NONE
     fact = replace(fact, end=end, ending=Ending(int(record["ending"])), live=False, mark=mark)
     return _with(fact, known, begin, bool(np.isnan(begin.slack_s)))
 
 
-def _closed_off(known: Story, end: Moment) -> Story:
+def _closed_off(known: History, end: Moment) -> History:
     """What has ended lasts no longer, though nothing of that is kept."""
-    if not known.stretches or known.stretches[-1].end is not None:
+    if not known.periods or known.periods[-1].end is not None:
         return known
-    last = known.stretches[-1]
+    last = known.periods[-1]
     until = end if end.time >= last.begin.time else last.begin
-    return replace(known, stretches=(*known.stretches[:-1], replace(last, end=until)))
+    return replace(known, periods=(*known.periods[:-1], replace(last, end=until)))
 
 
-def _live(chosen: Chosen, indices: NDArray[np.intp], told: Told) -> list[Timeline]:
+def _live(chosen: TimelineArrangement, indices: NDArray[np.intp], told: TransitionsByCookie) -> list[Timeline]:
     rows = chosen.view.rows.take(indices)
     facts = _facts(rows, _bytes_told(rows))
     at = _record_of(chosen, rows.cookie)
@@ -120,46 +128,46 @@ def _live(chosen: Chosen, indices: NDArray[np.intp], told: Told) -> list[Timelin
     made = []
     for i, fact in enumerate(facts):
         record = next(records) if at[i] >= 0 else None
-        first_seen, born = float(rows.first_seen[i]), bool(rows.born[i])
+        first_seen, born = float(rows.first_seen[i]), bool(rows.begin_seen[i])
         begin = Moment(first_seen, Origin.POLL, between if born else 0.0)
         since = Moment(float(rows.since[i]), Origin.POLL, np.nan)
         changed = since.time > first_seen
         # Of a flow whose story is forgotten the state that it is in is all there is.
         here = since if changed and not told[fact.cookie] else begin
-        first = Stretch(fact.state or State.CLOSED, here, None, not born or (changed and here is since))
-        known = story(told[fact.cookie], first, fact.state)
+        first = StatePeriod(fact.state or State.CLOSED, here, None, not born or (changed and here is since))
+        known = build_history(told[fact.cookie], first, fact.state)
         if record is not None:
             fact = _recorded(fact, record, chosen)
         elif fact.state is State.TIME_WAIT:
             fact = replace(fact, end=_last_begin(known))
-        made.append(_with(fact, known, begin_of(record) if record is not None else begin, not born))
+        made.append(_with(fact, known, record_begin(record) if record is not None else begin, not born))
     return made
 
 
-def _recorded(fact: Timeline, record: np.void, chosen: Chosen) -> Timeline:
+def _recorded(fact: Timeline, record: np.void, chosen: TimelineArrangement) -> Timeline:
     """In TIME_WAIT a socket has neither owner nor figures any more; the record knows them."""
-    owner = chosen.view.past.owner(int(record["owner"]))
+    owner = chosen.view.archive.owner(int(record["owner"]))
     named = replace(fact, process=_name(owner), pid=owner.processes[0].pid) if owner is not None else fact
     received, sent = _bytes_of(np.array([record], record.dtype))[0]
     return replace(
         named,
         role=fact.role or Role(int(record["role"])),
-        end=end_of(record),
+        end=record_end(record),
         ending=Ending(int(record["ending"])),
-        received=received,
-        sent=sent,
+        received_bytes=received,
+        sent_bytes=sent,
     )
 
 
-def _last_begin(known: Story) -> Moment | None:
-    return known.stretches[-1].begin if known.stretches else None
+def _last_begin(known: History) -> Moment | None:
+    return known.periods[-1].begin if known.periods else None
 
 
-def _with(fact: Timeline, known: Story, begin: Moment, least: bool) -> Timeline:
+def _with(fact: Timeline, known: History, begin: Moment, least: bool) -> Timeline:
     """With its story; what that tells of the beginning is the best there is."""
-    if known.stretches:
-        begin, least = known.stretches[0].begin, known.stretches[0].least
-    return replace(fact, begin=begin, least=least, stretches=known.stretches, incidents=known.incidents)
+    if known.periods:
+        begin, least = known.periods[0].begin, known.periods[0].began_earlier
+    return replace(fact, begin=begin, began_earlier=least, stretches=known.periods, incidents=known.incidents)
 
 
 # Many at once
@@ -183,8 +191,9 @@ def _facts(rows: Rows, figures: Sequence[tuple[int | None, int | None]]) -> list
     return [
         Timeline(
             now=rows.time, cookie=cookie, mark=mark, local=local, remote=remote, role=role, process=process, pid=pid,
-            state=state, live=True, begin=nothing, least=False, end=None, ending=None, stretches=(), incidents=(),
-            received=received, sent=sent,
+            state=state, live=True, begin=nothing, began_earlier=False, end=None, ending=None, stretches=(),
+                incidents=(),
+            received_bytes=received, sent_bytes=sent,
         )
         for cookie, mark, local, remote, role, process, pid, state, (received, sent) in columns
     ]  # fmt: skip
@@ -195,18 +204,18 @@ def _name(owner: Owner) -> str:
     return f"{owner}" + (f" +{others}" if others else "")
 
 
-def _records(chosen: Chosen, indices: NDArray[np.intp]) -> NDArray[np.void]:
+def _records(chosen: TimelineArrangement, indices: NDArray[np.intp]) -> NDArray[np.void]:
     """The closed records at these indices, in that order."""
-    chunks = chosen.view.past.closed
+    chunks = chosen.view.archive.records
     starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
     which = np.searchsorted(starts, indices, side="right") - 1
-    found = np.empty(len(indices), CLOSED)
+    found = np.empty(len(indices), RECORD)
     for i, (chunk, at) in enumerate(zip(which.tolist(), (indices - starts[which]).tolist(), strict=True)):
         found[i] = chunks[chunk][at]
     return found
 
 
-def _record_of(chosen: Chosen, cookies: NDArray[np.uint64]) -> NDArray[np.intp]:
+def _record_of(chosen: TimelineArrangement, cookies: NDArray[np.uint64]) -> NDArray[np.intp]:
     """For each of these the index of its last closed record; -1 where there is none."""
     found = np.full(len(cookies), -1)
     places = {int(cookie): i for i, cookie in enumerate(cookies)}
@@ -220,10 +229,13 @@ _RECEIVED, _SENT = "tcpi_bytes_received", "tcpi_bytes_acked"
 
 def _bytes_of(records: NDArray[np.void]) -> list[tuple[int | None, int | None]]:
     figures = zip(
-        records["told"].tolist(), records["info"][_RECEIVED].tolist(), records["info"][_SENT].tolist(), strict=True
+        records["info_bytes"].tolist(),
+        records["info"][_RECEIVED].tolist(),
+        records["info"][_SENT].tolist(),
+        strict=True,
     )
     return [
-        (received if tells(_RECEIVED, told) else None, sent if tells(_SENT, told) else None)
+        (received if has_field(_RECEIVED, told) else None, sent if has_field(_SENT, told) else None)
         for told, received, sent in figures
     ]
 
@@ -232,11 +244,11 @@ def _bytes_told(rows: Rows) -> list[tuple[int | None, int | None]]:
     """Of live rows, as far as the last answer has them."""
     infos = rows.throughput.last
     none: list[tuple[int | None, int | None]] = [(None, None)] * len(rows)
-    if infos is None or not len(infos.cookie) or not tells(_RECEIVED, infos.told):
+    if infos is None or not len(infos.cookie) or not has_field(_RECEIVED, infos.info_bytes):
         return none
     at = np.minimum(np.searchsorted(infos.cookie, rows.cookie), len(infos.cookie) - 1)
     has = infos.cookie[at] == rows.cookie
-    found = infos.figures[at]
+    found = infos.table[at]
     return [
         (received, sent) if known else (None, None)
         for known, received, sent in zip(has.tolist(), found[_RECEIVED].tolist(), found[_SENT].tolist(), strict=True)

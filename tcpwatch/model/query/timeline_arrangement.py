@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.lookup import NOWHERE, places
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.model.columns.socket_values import Keys, state_keys
-from tcpwatch.model.lifecycle.closed_rows import Columns, Gone
-from tcpwatch.model.lifecycle.ending import ALIVE, Ending
-from tcpwatch.model.query.arrangement import sorted_places
+from tcpwatch.model.lifecycle.closed_rows import ClosedColumns, ClosedRows
+from tcpwatch.model.lifecycle.ending import NOT_ENDED, Ending
+from tcpwatch.model.query.arrangement import sort_order
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 
 
-class By(enum.Enum):
+class TimelineSort(enum.Enum):
     """What flows are sorted by; the next thing is their beginning, then their cookie."""
 
     BEGIN = "begin"
@@ -33,12 +33,12 @@ class By(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Chosen:
+class TimelineArrangement:
     """Flows that pass a filter, sorted. A place is a position in the table, 0 the topmost."""
 
     view: View
     filter: Filter
-    by: By
+    by: TimelineSort
     reverse: bool
     order: NDArray[np.intp]
     """For each place the index of a live row; from len(view.rows) on, less that, of a closed record."""
@@ -47,8 +47,8 @@ class Chosen:
     live: int
     closed: int
     """Flows that are shown."""
-    all_live: int
-    all_closed: int
+    total_live: int
+    total_closed: int
     """Flows, whether they pass or not."""
 
     def __len__(self) -> int:
@@ -79,37 +79,41 @@ class Chosen:
         return len(self.view.rows) + int(found[-1]) if len(found) else None
 
 
-class Chooser:
+class TimelineArranger:
     """Chooses for one View after the other, and remembers what it computed of closed flows. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._gone = Gone()
+        self._gone = ClosedRows()
 
-    def choose(self, view: View, filter_: Filter, by: By = By.BEGIN, reverse: bool = True) -> Chosen:
+    def arrange(
+        self, view: View, filter_: Filter, by: TimelineSort = TimelineSort.BEGIN, reverse: bool = True
+    ) -> TimelineArrangement:
         """What passes, in this order; of equal rows those that began earlier first, or last when reversed."""
-        rows, gone = view.rows, self._gone.columns(view.past, filter_, view.rows)
+        rows, gone = view.rows, self._gone.columns(view.archive, filter_, view.rows)
         flows = _is_flow(rows.state)
         last, at = _last_records(gone.cookie)
-        live = places(rows.cookie, last)
-        is_live = live != NOWHERE
+        live = find_sorted(rows.cookie, last)
+        is_live = live != NOT_FOUND
         is_live[is_live] = flows[live[is_live]]
         ended, record = at[~is_live], at[is_live]
         lives = _Lives.of(rows, gone, live[is_live], record)
         passes = filter_.mask(replace(rows, ending=lives.ending)) if filter_.tests else True
         kept = np.flatnonzero(flows & passes)
-        shown = ended[gone.passes[ended]]
+        shown = ended[gone.matches[ended]]
         keys = _keys(by, lives, gone, kept, shown, rows)
-        order = np.concatenate((kept, shown + len(rows)))[sorted_places(keys, len(kept) + len(shown), reverse)]
+        order = np.concatenate((kept, shown + len(rows)))[sort_order(keys, len(kept) + len(shown), reverse)]
         order.flags.writeable = False
-        return Chosen(
+        return TimelineArrangement(
             view, filter_, by, reverse, order, gone.cookie,
             len(kept), len(shown), int(np.count_nonzero(flows)), len(ended),
         )  # fmt: skip
 
 
-def choose(view: View, filter_: Filter, by: By = By.BEGIN, reverse: bool = True) -> Chosen:
+def arrange_timelines(
+    view: View, filter_: Filter, by: TimelineSort = TimelineSort.BEGIN, reverse: bool = True
+) -> TimelineArrangement:
     """As Chooser.choose, once."""
-    return Chooser().choose(view, filter_, by, reverse)
+    return TimelineArranger().arrange(view, filter_, by, reverse)
 
 
 _FLOW = np.ones(256, np.bool_)
@@ -136,9 +140,9 @@ class _Lives:
     ending: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, rows: Rows, gone: Columns, where: NDArray[np.intp], record: NDArray[np.intp]) -> _Lives:
+    def of(cls, rows: Rows, gone: ClosedColumns, where: NDArray[np.intp], record: NDArray[np.intp]) -> _Lives:
         """`where` are the rows of which there is a record: they are in TIME_WAIT, or soon will have gone."""
-        begin, ending = rows.first_seen.copy(), np.full(len(rows), ALIVE, np.uint8)
+        begin, ending = rows.first_seen.copy(), np.full(len(rows), NOT_ENDED, np.uint8)
         end = np.where(rows.state == State.TIME_WAIT, rows.since, np.nan)
         begin[where], end[where], ending[where] = gone.begin[record], gone.end[record], gone.ending[record]
         return cls(begin, end, ending)
@@ -154,19 +158,21 @@ _RANK = np.full(256, len(_INTEREST), np.uint8)
 _RANK[list(_INTEREST)] = np.arange(len(_INTEREST))
 
 
-def _keys(by: By, lives: _Lives, gone: Columns, kept: NDArray[np.intp], shown: NDArray[np.intp], rows: Rows) -> Keys:
+def _keys(
+    by: TimelineSort, lives: _Lives, gone: ClosedColumns, kept: NDArray[np.intp], shown: NDArray[np.intp], rows: Rows
+) -> Keys:
     """Sort keys of the live rows that are kept, then of the closed records that are shown."""
     begin = np.concatenate((lives.begin[kept], gone.begin[shown]))
     cookie = np.concatenate((rows.cookie[kept], gone.cookie[shown]))
-    if by is By.BEGIN:
+    if by is TimelineSort.BEGIN:
         return begin, cookie
-    if by is By.STATE:
+    if by is TimelineSort.STATE:
         ranks = np.concatenate((state_keys(rows)[0][kept], np.full(len(shown), np.iinfo(np.uint8).max, np.uint8)))
         return ranks, begin, cookie
-    if by is By.ENDING:
+    if by is TimelineSort.ENDING:
         return _RANK[np.concatenate((lives.ending[kept], gone.ending[shown]))], begin, cookie
     end = np.concatenate((lives.end[kept], gone.end[shown]))
-    if by is By.END:
+    if by is TimelineSort.END:
         after = max(rows.time, float(np.nanmax(end, initial=0.0))) + 1
         return np.nan_to_num(end, nan=after), begin, cookie
     return np.maximum(np.nan_to_num(end, nan=rows.time) - begin, 0.0), begin, cookie

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.listeners.listeners import Cap, Listener
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, Severity, Subject
-from tcpwatch.model.rules.syn_queue import sockets_of
+from tcpwatch.model.listeners.listeners import LimitSource, Listener
+from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.rules.syn_queue import listener_filter
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 
@@ -20,7 +20,7 @@ def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """Each listener by itself: one lazy member among four hides in the sum of a SO_REUSEPORT group."""
     for one in view.listeners:
         refused = one.accept_full and _refuses(one, view)
-        if one.accept_queue.over or refused:
+        if one.accept_queue.is_over_limit or refused:
             # The counters have told: once is enough, also where the queue was full between two polls only.
             yield Candidate(_finding(one, view, Severity.CRITICAL), Severity.CRITICAL if refused else None)
         elif one.accept_queue.share >= limits.accept_queue_share:
@@ -49,22 +49,22 @@ def _finding(one: Listener, view: View, severity: Severity) -> Finding:
             "accept_queue": Figure(queue.depth, "connections"),
             "accept_queue_limit": Figure(queue.limit, "connections"),
             "accept_queue_peak": Figure(one.accept_peak, "connections"),
-            "limit_set_by": Figure(one.accept_cap.value),
+            "limit_set_by": Figure(one.accept_limit_source.value),
             "process": Figure(one.process or None),
             "oldest_waits": Figure(one.waiting_s, "s"),
-            "clients_given_up": Figure(one.given_up, "connections"),
+            "clients_given_up": Figure(one.client_closed, "connections"),
             "accepted": Figure(one.accepted_per_s, "connections/s"),
             "drops": Figure(one.drops_per_s, "segments/s"),
             "listen_overflows": Figure(overflows, "segments/s"),
         },
         _why(one, view),
         _advice(one, view),
-        f"state:established,close-wait inode:0 {sockets_of(one)}",
+        f"state:established,close-wait inode:0 {listener_filter(one)}",
     )
 
 
-def _subject(one: Listener) -> Subject:
-    return Subject("listener", one.endpoint if one.group == 1 else f"{one.endpoint} inode {one.inode}")
+def _subject(one: Listener) -> FindingSubject:
+    return FindingSubject("listener", one.endpoint if one.group_size == 1 else f"{one.endpoint} inode {one.inode}")
 
 
 def _headline(one: Listener) -> str:
@@ -77,9 +77,9 @@ def _headline(one: Listener) -> str:
     if one.drops_per_s:
         said.append(f"{text.rate(one.drops_per_s)} drops/s")
     if one.waiting_s is not None:
-        said.append(f"oldest {'over ' if one.waiting_longer else ''}{text.duration(one.waiting_s)}")
-    if one.given_up:
-        said.append(f"{text.count(one.given_up)} gave up")
+        said.append(f"oldest {'over ' if one.waiting_is_minimum else ''}{text.duration(one.waiting_s)}")
+    if one.client_closed:
+        said.append(f"{text.count(one.client_closed)} gave up")
     return ", ".join(said)
 
 
@@ -98,9 +98,11 @@ def _advice(one: Listener, view: View) -> tuple[str, ...]:
     who = one.process or "the application"
     somaxconn = view.sample.sysctls.get("somaxconn")
     cap = {
-        Cap.SOMAXCONN: f"The limit is net.core.somaxconn ({somaxconn}): raise it, then {who} has to listen() anew.",
-        Cap.LISTEN: f"The limit is {who}'s backlog in listen() (somaxconn is {somaxconn}): raise it and restart.",
+        LimitSource.SOMAXCONN: f"The limit is net.core.somaxconn ({somaxconn}): "
+        f"raise it, then {who} has to listen() anew.",
+        LimitSource.LISTEN: f"The limit is {who}'s backlog in listen() "
+        f"(somaxconn is {somaxconn}): raise it and restart.",
     }
     blocked = f"See what {who} does instead of accept(): a lock, a slow backend, all workers busy, no descriptors left."
     larger = "A longer queue helps against bursts only; clients that wait too long give up anyway."
-    return tuple(filter(None, (blocked, cap.get(one.accept_cap), larger)))
+    return tuple(filter(None, (blocked, cap.get(one.accept_limit_source), larger)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, Severity, Subject
+from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 
@@ -24,14 +24,14 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     finding = Finding(
         "data-incomplete",
         Severity.WARNING,
-        Subject("tcpwatch", ""),
+        FindingSubject("tcpwatch", ""),
         "; ".join(said),
         {
             "step": Figure(pace.duration_s, "s"),
             "interval": Figure(pace.interval_s, "s"),
             "missing": Figure(completeness.words or None),
-            "trace_events_lost": Figure(view.trace.lost_lately, "events"),
-            "destroy_events_lost": Figure(view.trace.ends_lost_lately, "events"),
+            "trace_events_lost": Figure(view.trace.events_lost_in_step, "events"),
+            "destroy_events_lost": Figure(view.trace.destroy_events_lost_in_step, "events"),
         },
         "What tcpwatch shows is not all that there is, or comes late: other findings may be missing.",
         tuple(advice),
@@ -44,6 +44,9 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
 def _lost(view: View) -> Iterator[str]:
     """What was told between the last two polls and did not fit into the kernel's buffers."""
     trace = view.trace
-    for count, what in ((trace.lost_lately, "trace event"), (trace.ends_lost_lately, "destroy event")):
+    for count, what in (
+        (trace.events_lost_in_step, "trace event"),
+        (trace.destroy_events_lost_in_step, "destroy event"),
+    ):
         if count:
             yield f"{text.count(count)} {what}{'s' * (count != 1)} lost"

@@ -16,7 +16,7 @@ from tcpwatch.model.rules import (
     syn_queue,
     teardown,
 )
-from tcpwatch.model.rules.finding import Candidate, Finding, Severity, Subject
+from tcpwatch.model.rules.finding import Candidate, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 
 STEPS_IN, STEPS_OUT = 2, 5
@@ -69,7 +69,7 @@ class _Case:
 
     def step(self, candidate: Candidate | None) -> None:
         severity = candidate.finding.severity if candidate else 0
-        at_once = (candidate.at_once if candidate else None) or 0
+        at_once = (candidate.immediate_severity if candidate else None) or 0
         for level, state in self.levels.items():
             state.step(severity >= level, at_once >= level)
         if candidate:
@@ -86,11 +86,11 @@ class _Case:
         return all(state.absent >= STEPS_OUT for state in self.levels.values())
 
 
-class Diagnosis:
+class RuleEngine:
     """Remembers for a few steps what the rules said."""
 
     def __init__(self) -> None:
-        self._cases: dict[tuple[str, Subject], _Case] = {}
+        self._cases: dict[tuple[str, FindingSubject], _Case] = {}
 
     def step(self, view: View) -> tuple[Finding, ...]:
         """What is wrong after this View, the most severe first."""

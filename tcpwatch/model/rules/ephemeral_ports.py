@@ -8,40 +8,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.analyses.ephemeral_ports import Destination, Ephemeral
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, Severity, Subject
+from tcpwatch.model.analyses.ephemeral_ports import Destination, EphemeralPorts
+from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 
 
 def port_exhaustion(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """Most ports toward one destination are in use."""
-    ports = view.ephemeral
+    ports = view.ephemeral_ports
     if ports is None:
         return
     for one in ports.destinations:
         if one.share < limits.ports_share:
             return  # the fullest come first
-        rising = one.exhausted_in_s is not None
+        rising = one.runs_out_in_s is not None
         critical = one.share >= limits.ports_exhausted_share or (one.share >= limits.ports_critical_share and rising)
         yield Candidate(_finding(one, ports, view, Severity.CRITICAL if critical else Severity.WARNING))
 
 
-def _finding(one: Destination, ports: Ephemeral, view: View, severity: Severity) -> Finding:
+def _finding(one: Destination, ports: EphemeralPorts, view: View, severity: Severity) -> Finding:
     span = ports.range
     return Finding(
         "port-exhaustion",
         severity,
-        Subject("destination", f"{one.remote} from {one.local_address}"),
+        FindingSubject("destination", f"{one.remote} from {one.local_address}"),
         _headline(one),
         {
             "used": Figure(one.used, "ports"),
             "usable": Figure(one.usable, "ports"),
-            "left": Figure(one.left, "ports"),
+            "left": Figure(one.free, "ports"),
             "time_wait": Figure(one.time_wait, "ports"),
             "reusable": Figure(one.reusable, "ports"),
             "next_free_in": Figure(one.next_free_s, "s"),
-            "exhausted_in": Figure(one.exhausted_in_s, "s"),
+            "exhausted_in": Figure(one.runs_out_in_s, "s"),
             "process": Figure(one.process or None),
             "range": Figure(f"{span.low}-{span.high}"),
             "reserved": Figure(span.reserved, "ports"),
@@ -56,19 +56,19 @@ def _finding(one: Destination, ports: Ephemeral, view: View, severity: Severity)
 
 
 def _headline(one: Destination) -> str:
-    said = [f"{text.share(one.share)} of {text.count(one.usable)} ports used, {text.count(one.left)} left"]
+    said = [f"{text.share(one.share)} of {text.count(one.usable)} ports used, {text.count(one.free)} left"]
     if one.time_wait:
         said.append(f"{text.count(one.time_wait)} TIME_WAIT")
-    if one.exhausted_in_s is not None and one.left:
-        said.append(f"exhausted in {text.duration(one.exhausted_in_s)}")
-    if one.next_free_s is not None and not one.left:
+    if one.runs_out_in_s is not None and one.free:
+        said.append(f"exhausted in {text.duration(one.runs_out_in_s)}")
+    if one.next_free_s is not None and not one.free:
         said.append(f"next free in {text.duration(one.next_free_s)}")
     if one.process:
         said.append(one.process)
     return ", ".join(said)
 
 
-def _advice(one: Destination, ports: Ephemeral, view: View) -> tuple[str, ...]:
+def _advice(one: Destination, ports: EphemeralPorts, view: View) -> tuple[str, ...]:
     pool = "Keep connections open and use them again (a pool, keep-alive)."
     waits = one.time_wait > one.used / 2 and view.sample.sysctls.get("tcp_tw_reuse") != 1
     reuse = "net.ipv4.tcp_tw_reuse=1 lets connect() take ports of TIME_WAITs after a second." if waits else None

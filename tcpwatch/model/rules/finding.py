@@ -16,7 +16,7 @@ class Severity(enum.IntEnum):
     CRITICAL = 3
 
 
-class Subject(NamedTuple):
+class FindingSubject(NamedTuple):
     """What a finding is about."""
 
     kind: Literal["listener", "destination", "source", "process", "host", "tcpwatch"]
@@ -41,7 +41,7 @@ class Finding:
     rule: str
     """Stable name, as in diagnosis-rules: `syn-flood`, ..."""
     severity: Severity
-    subject: Subject
+    subject: FindingSubject
     headline: str
     """One line with the numbers, without rule, severity and subject."""
     evidence: Mapping[str, Figure]
@@ -58,5 +58,5 @@ class Candidate:
     """What a rule says of one step; it becomes a finding when it has held long enough."""
 
     finding: Finding
-    at_once: Severity | None = field(default=None)
+    immediate_severity: Severity | None = field(default=None)
     """Up to this severity a counter has told, which does not flicker: it need not hold for a second step."""

@@ -4,46 +4,48 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tcpwatch.model.columns.columns import untold
-from tcpwatch.model.listeners.half_open import HalfOpen
+from tcpwatch.model.columns.columns import unsupported_columns
+from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules.finding import Severity
-from tcpwatch.model.rules.half_open_kinds import Kind, Verdict
+from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
 from tcpwatch.model.rules.syn_queue import COOKIES_ALWAYS
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class HalfOpenFigures:
     """The figures of some half-open connections."""
 
     count: int
-    repeated: int
-    late: int
+    retransmitted: int
+    deferred: int
     oldest_s: float | None
-    stray: int
+    without_listener: int
     near: bool
     """A SYN queue of theirs is nearly full."""
-    one: Listener | None = None
+    listener: Listener | None = None
     """Whose they are; None: all listeners'."""
 
     @classmethod
-    def of_all(cls, view: View, near: bool) -> Shape:
+    def of_all(cls, view: View, near: bool) -> HalfOpenFigures:
         """Those of the host."""
         found = view.half_open
-        return cls(found.count, found.repeated, found.late, found.oldest_s, view.stray, near)
+        return cls(
+            found.count, found.retransmitted, found.deferred, found.oldest_s, view.half_open_without_listener, near
+        )
 
     @classmethod
-    def of_one(cls, one: Listener, found: HalfOpen | None, near: bool) -> Shape:
+    def of_one(cls, one: Listener, found: HalfOpenSummary | None, near: bool) -> HalfOpenFigures:
         """Those of one listener; without `found` less is known of them."""
-        late, oldest_s = (found.late, found.oldest_s) if found else (0, None)
-        return cls(one.syn_queue.depth or 0, one.repeated, late, oldest_s, 0, near, one)
+        late, oldest_s = (found.deferred, found.oldest_s) if found else (0, None)
+        return cls(one.syn_queue.depth or 0, one.retransmitted, late, oldest_s, 0, near, one)
 
     @property
     def subject(self) -> str:
         """As of a Verdict."""
-        return self.one.endpoint if self.one else ""
+        return self.listener.endpoint if self.listener else ""
 
     @property
     def oldest(self) -> str:
@@ -51,39 +53,39 @@ class Shape:
         return f", the oldest for {text.duration(self.oldest_s)}" if self.oldest_s is not None else ""
 
 
-def calm(shape: Shape, view: View) -> Verdict:
+def calm_verdict(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
     """What they are, where no queue is full."""
     if not shape.count:
         return _nothing(shape, view)
-    if 2 * shape.stray > shape.count:
+    if 2 * shape.without_listener > shape.count:
         return _stray(shape)
-    if "retransmits" in untold(view.sample.source.kind):
+    if "retransmits" in unsupported_columns(view.sample.source.kind):
         return _untold(shape, view)
-    if 2 * (shape.repeated + shape.late) > shape.count:
-        return _slow(shape) if shape.repeated >= shape.late else _held_back(shape)
-    headline = f"{text.count(shape.count)} half-open, {text.count(shape.repeated)} repeated{shape.oldest}"
+    if 2 * (shape.retransmitted + shape.deferred) > shape.count:
+        return _slow(shape) if shape.retransmitted >= shape.deferred else _held_back(shape)
+    headline = f"{text.count(shape.count)} half-open, {text.count(shape.retransmitted)} repeated{shape.oldest}"
     why = f"Handshakes on their way: most answer within their round trip.{_coming(view)}"
-    return Verdict(Kind.QUIET, None, shape.subject, headline, why)
+    return HalfOpenVerdict(VerdictKind.QUIET, None, shape.subject, headline, why)
 
 
-def _nothing(shape: Shape, view: View) -> Verdict:
+def _nothing(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
     always = view.sample.sysctls.get("tcp_syncookies") == COOKIES_ALWAYS
     why = (
         "tcp_syncookies is 2: each SYN is answered by a cookie, and the SYN queue stays empty."
         if always
         else "Nobody calls, or the last ACK comes before anybody looks."
     )
-    return Verdict(Kind.QUIET, None, shape.subject, "nothing is half-open", why + _coming(view))
+    return HalfOpenVerdict(VerdictKind.QUIET, None, shape.subject, "nothing is half-open", why + _coming(view))
 
 
 def _coming(view: View) -> str:
     """What comes to the host at present."""
-    return f" The host gets {text.rate(view.arrivals_per_s)} SYNs/s." if view.arrivals_per_s is not None else ""
+    return f" The host gets {text.rate(view.syn_arrivals_per_s)} SYNs/s." if view.syn_arrivals_per_s is not None else ""
 
 
-def _stray(shape: Shape) -> Verdict:
-    headline = f"{text.count(shape.stray)} of {text.count(shape.count)} half-open have no listener any more"
-    return Verdict(Kind.GONE, Severity.INFO, shape.subject, headline, _OUTLIVED)
+def _stray(shape: HalfOpenFigures) -> HalfOpenVerdict:
+    headline = f"{text.count(shape.without_listener)} of {text.count(shape.count)} half-open have no listener any more"
+    return HalfOpenVerdict(VerdictKind.LISTENER_CLOSED, Severity.INFO, shape.subject, headline, _OUTLIVED)
 
 
 _OUTLIVED = (
@@ -92,30 +94,40 @@ _OUTLIVED = (
 )
 
 
-def closed(view: View) -> Verdict:
+def closed_listener_verdict(view: View) -> HalfOpenVerdict:
     """Of a listener that there is not, or not any more."""
-    stray = f"; {text.count(view.stray)} half-open of the host are left behind" if view.stray else ""
-    return Verdict(Kind.GONE, Severity.INFO, "", f"nobody listens there any more{stray}", _OUTLIVED)
+    stray = (
+        f"; {text.count(view.half_open_without_listener)} half-open of the host are left behind"
+        if view.half_open_without_listener
+        else ""
+    )
+    return HalfOpenVerdict(
+        VerdictKind.LISTENER_CLOSED, Severity.INFO, "", f"nobody listens there any more{stray}", _OUTLIVED
+    )
 
 
-def _untold(shape: Shape, view: View) -> Verdict:
+def _untold(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
     why = f"{view.sample.source.kind} tells neither limits nor repeats: a flood looks like slow clients."
-    return Verdict(Kind.UNTOLD, None, shape.subject, f"{text.count(shape.count)} half-open", why)
+    return HalfOpenVerdict(VerdictKind.UNKNOWN, None, shape.subject, f"{text.count(shape.count)} half-open", why)
 
 
-def _slow(shape: Shape) -> Verdict:
+def _slow(shape: HalfOpenFigures) -> HalfOpenVerdict:
     headline = (
-        f"{text.count(shape.repeated)} of {text.count(shape.count)} half-open had a SYN+ACK repeated{shape.oldest}"
+        f"{text.count(shape.retransmitted)} of {text.count(shape.count)} half-open had a SYN+ACK repeated{shape.oldest}"
     )
     room = "the queue has little room left" if shape.near else "the queue has room, so nobody is turned away"
     why = f"They do not answer: packets are lost on their way, or they only look, as a scan does; {room}."
-    return Verdict(Kind.SLOW_CLIENTS, Severity.WARNING if shape.near else None, shape.subject, headline, why)
+    return HalfOpenVerdict(
+        VerdictKind.SLOW_CLIENTS, Severity.WARNING if shape.near else None, shape.subject, headline, why
+    )
 
 
-def _held_back(shape: Shape) -> Verdict:
-    headline = f"{text.count(shape.late)} of {text.count(shape.count)} half-open wait without a repeat{shape.oldest}"
+def _held_back(shape: HalfOpenFigures) -> HalfOpenVerdict:
+    headline = (
+        f"{text.count(shape.deferred)} of {text.count(shape.count)} half-open wait without a repeat{shape.oldest}"
+    )
     why = (
         "Their SYN+ACK was due to be repeated and was not: the listener has TCP_DEFER_ACCEPT, and waits for the "
         "clients' first data."
     )
-    return Verdict(Kind.HELD_BACK, None, shape.subject, headline, why)
+    return HalfOpenVerdict(VerdictKind.DEFERRED, None, shape.subject, headline, why)

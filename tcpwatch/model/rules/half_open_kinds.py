@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tcpwatch.model.rules.finding import Severity
 
 
-class Kind(enum.Enum):
+class VerdictKind(enum.Enum):
     """What is going on, the most urgent first; the value says it to people."""
 
     FLOOD = "flood"
@@ -16,21 +16,21 @@ class Kind(enum.Enum):
     """Behind a full accept queue honest clients stay half-open."""
     BURST = "burst"
     """A full SYN queue whose members answer: it is too short."""
-    GONE = "listener gone"
+    LISTENER_CLOSED = "listener gone"
     SLOW_CLIENTS = "slow clients"
     """Most had their SYN+ACK repeated, and the queue has room."""
-    HELD_BACK = "held back"
+    DEFERRED = "held back"
     """Most would have had their SYN+ACK repeated, and had not: TCP_DEFER_ACCEPT."""
-    UNTOLD = "unknown"
+    UNKNOWN = "unknown"
     """The source does not tell what a verdict needs."""
     QUIET = "quiet"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class HalfOpenVerdict:
     """One verdict."""
 
-    kind: Kind
+    kind: VerdictKind
     severity: Severity | None
     """As of the findings; None where nothing is wrong."""
     subject: str

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.analyses.port_scans import Scan
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, Severity, Subject
+from tcpwatch.model.analyses.port_scans import PortScan
+from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 
@@ -20,19 +20,19 @@ SOURCES = 5
 
 def port_scan(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """One source meets resets at many ports within seconds."""
-    scanning = [one for one in view.scans if one.ports >= limits.port_scan_ports]
+    scanning = [one for one in view.port_scans if one.ports >= limits.port_scan_ports]
     for one in scanning[:SOURCES]:
         yield Candidate(_finding(one, len(scanning)))
 
 
-def _finding(one: Scan, sources: int) -> Finding:
-    elsewhere = "" if one.here else " (maybe of another network namespace)"
+def _finding(one: PortScan, sources: int) -> Finding:
+    elsewhere = "" if one.in_namespace else " (maybe of another network namespace)"
     more = ", …" if one.ports > len(one.examples) else ""
     examples = ", ".join(map(str, one.examples)) + more
     return Finding(
         "port-scan",
         Severity.WARNING,
-        Subject("source", one.source),
+        FindingSubject("source", one.source),
         f"met a reset at {text.count(one.ports)} ports in {text.duration(one.window_s)}{elsewhere}: {examples}",
         {
             "ports": Figure(one.ports, "ports"),

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, Severity, Subject
+from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 
@@ -41,7 +41,7 @@ def _finding(view: View, now: float, before: float) -> Finding:
     return Finding(
         "resets",
         Severity.WARNING,
-        Subject("host", view.sample.host),
+        FindingSubject("host", view.sample.host),
         f"{text.rate(now)} resets/s sent in the last {_NOW_S} s, {text.rate(before)}/s in the minute before",
         {
             "resets_sent": Figure(now, "segments/s"),

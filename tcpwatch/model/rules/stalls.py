@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.analyses.stalls import Closed, Stuck, Unread
-from tcpwatch.model.query.groups import By, Group, groups_of
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, Severity, Subject
+from tcpwatch.model.analyses.stalls import UnansweredConnects, UnreadProcess, ZeroWindowPeer
+from tcpwatch.model.query.groups import GroupField, SocketGroup, group_sockets
+from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 
@@ -40,11 +40,13 @@ def _total(view: View, name: str, seconds: float) -> float | None:
     return sum(known) * slot_s if known else None
 
 
-def _worst_peer(view: View) -> Group | None:
+def _worst_peer(view: View) -> SocketGroup | None:
     """To whom most is sent again, where tcp_info tells."""
     again = view.rows.throughput.retransmits_per_s(view.rows.cookie)
     repeated = view.rows.take(np.flatnonzero(again > 0))
-    return max(groups_of(repeated, By.PEER).groups, key=lambda one: one.retransmits_per_s or 0.0, default=None)
+    return max(
+        group_sockets(repeated, GroupField.PEER).groups, key=lambda one: one.retransmits_per_s or 0.0, default=None
+    )
 
 
 def _lost(
@@ -55,7 +57,7 @@ def _lost(
     return Finding(
         "retransmissions",
         Severity.CRITICAL if critical else Severity.WARNING,
-        Subject("host", view.sample.host),
+        FindingSubject("host", view.sample.host),
         f"{text.share(share)} of {text.count(sent)} data segments sent again within {text.duration(window_s)}{most}",
         {
             "retransmitted_share": Figure(share, "share"),
@@ -75,19 +77,19 @@ def _lost(
 
 def connect_stuck(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """connect()s whose SYNs one destination does not answer."""
-    for one in view.path.stuck:
+    for one in view.stalls.unanswered:
         if one.count >= limits.connect_stuck_count:
             yield Candidate(_stuck(one))
 
 
-def _stuck(one: Stuck) -> Finding:
+def _stuck(one: UnansweredConnects) -> Finding:
     address, _, port = one.remote.rpartition(":")
     return Finding(
         "connect-stuck",
         Severity.WARNING,
-        Subject("destination", one.remote),
-        f"{text.count(one.count)} connect()s unanswered, up to {one.repeats} SYNs repeated",
-        {"syn_sent": Figure(one.count, "sockets"), "repeats": Figure(one.repeats, "SYNs")},
+        FindingSubject("destination", one.remote),
+        f"{text.count(one.count)} connect()s unanswered, up to {one.retransmits} SYNs repeated",
+        {"syn_sent": Figure(one.count, "sockets"), "repeats": Figure(one.retransmits, "SYNs")},
         "The first step of the handshake gets no answer: the host is down, or a firewall drops the SYNs or what "
         "answers them. A closed port would have been refused at once.",
         ("Does the host answer at all? Is there a rule that drops, here or there? Is the route right?",
@@ -98,19 +100,19 @@ def _stuck(one: Stuck) -> Finding:
 
 def zero_window(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A peer that takes nothing for a while, or a process of ours that reads nothing."""
-    for peer in view.path.closed:
+    for peer in view.stalls.zero_window:
         if peer.longest_s >= limits.zero_window_age_s:
             yield Candidate(_peer_closed(peer))
-    for process in view.path.unread:
+    for process in view.stalls.unread:
         yield Candidate(_unread(process, view))
 
 
-def _peer_closed(one: Closed) -> Finding:
-    address, _, port = one.remote.rpartition(":") if one.port_told else (one.remote, "", "")
+def _peer_closed(one: ZeroWindowPeer) -> Finding:
+    address, _, port = one.remote.rpartition(":") if one.has_port else (one.remote, "", "")
     return Finding(
         "zero-window",
         Severity.WARNING,
-        Subject("destination", one.remote),
+        FindingSubject("destination", one.remote),
         f"{text.count(one.count)} connections wait for a window, longest {text.duration(one.longest_s)}, "
         f"{text.size(one.unsent)} bytes unsent",
         {
@@ -124,15 +126,16 @@ def _peer_closed(one: Closed) -> Finding:
     )
 
 
-def _unread(one: Unread, view: View) -> Finding:
+def _unread(one: UnreadProcess, view: View) -> Finding:
     return Finding(
         "zero-window",
         Severity.WARNING,
-        Subject("process", one.process),
-        f"{text.count(one.count)} connections not read, {text.size(one.unread)} bytes wait; their window is closed",
+        FindingSubject("process", one.process),
+        f"{text.count(one.count)} connections not read, {text.size(one.unread_bytes)} bytes wait; "
+        "their window is closed",
         {
             "connections": Figure(one.count, "connections"),
-            "unread": Figure(one.unread, "bytes"),
+            "unread": Figure(one.unread_bytes, "bytes"),
             "windows_closed": Figure(view.rates.get("TCPToZeroWindowAdv"), "windows/s"),
         },
         "The program does not read what its peers send, so that this host has closed the window: they wait.",
@@ -158,7 +161,7 @@ def _memory(view: View, severity: Severity) -> Finding:
     return Finding(
         "tcp-memory",
         severity,
-        Subject("host", view.sample.host),
+        FindingSubject("host", view.sample.host),
         headline + (f", {text.rate(pruned)} receive queues/s pruned" if pruned else ""),
         {
             "memory": Figure(pages.value, "pages"),

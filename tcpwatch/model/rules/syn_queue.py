@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.listeners.half_open import HalfOpen
-from tcpwatch.model.listeners.listeners import Cap, Listener
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, Severity, Subject
+from tcpwatch.model.listeners.half_open import HalfOpenSummary
+from tcpwatch.model.listeners.listeners import LimitSource, Listener
+from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 
@@ -21,18 +21,18 @@ COOKIES_NEVER, COOKIES_WHEN_FULL, COOKIES_ALWAYS = 0, 1, 2
 
 def syn_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """The queue is at its limit, or the kernel says that one is, and this is the one."""
-    for one in groups(view):
+    for one in group_listeners(view):
         full = is_full(one, view, limits)
         if full or one.syn_queue.share >= limits.syn_queue_share:
             yield Candidate(_queue_finding(one, view, Severity.CRITICAL if full else Severity.WARNING))
-    if _kernel_says_full(view) and not any(_lately_crowded(one, limits) for one in groups(view)):
+    if _kernel_says_full(view) and not any(_lately_crowded(one, limits) for one in group_listeners(view)):
         yield Candidate(_between_polls(view))
 
 
 def syn_flood(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A full SYN queue whose members do not answer, while the application accepts; or cookies that do not come back."""
     unreturned = cookies_unreturned(view, limits)
-    crowded = [one for one in groups(view) if is_full(one, view, limits)]
+    crowded = [one for one in group_listeners(view) if is_full(one, view, limits)]
     for one in crowded:
         if is_flooded(one, view, limits):
             yield Candidate(_flood_finding(one, view))
@@ -43,11 +43,11 @@ def syn_flood(view: View, limits: Thresholds) -> Iterator[Candidate]:
 def is_flooded(one: Listener, view: View, limits: Thresholds) -> bool:
     """Whether a SYN queue is full of connections that do not answer, though the application accepts."""
     # Behind a full accept queue honest clients stay half-open and repeat too.
-    silent = cookies_unreturned(view, limits) or repeated_share(one) > limits.flood_repeated_share
-    return silent and is_full(one, view, limits) and not backed_up(view, one, limits)
+    silent = cookies_unreturned(view, limits) or retransmitted_share(one) > limits.flood_repeated_share
+    return silent and is_full(one, view, limits) and not is_accept_queue_backed_up(view, one, limits)
 
 
-def groups(view: View) -> list[Listener]:
+def group_listeners(view: View) -> list[Listener]:
     """One listener for each address and port: members of a SO_REUSEPORT group share the SYN queue's figures."""
     return list({one.key: one for one in reversed(view.listeners)}.values())[::-1]
 
@@ -59,7 +59,7 @@ def is_full(one: Listener, view: View, limits: Thresholds) -> bool:
     """
     queue = one.syn_queue
     still = queue.share >= limits.syn_queue_share / 2
-    return queue.over or (still and _lately_crowded(one, limits) and _kernel_says_full(view))
+    return queue.is_over_limit or (still and _lately_crowded(one, limits) and _kernel_says_full(view))
 
 
 def _lately_crowded(one: Listener, limits: Thresholds) -> bool:
@@ -92,7 +92,7 @@ def cookies_unreturned(view: View, limits: Thresholds) -> bool:
     return sent >= limits.flood_cookies_per_s and returned < limits.flood_cookies_returned * sent
 
 
-def backed_up(view: View, one: Listener, limits: Thresholds) -> bool:
+def is_accept_queue_backed_up(view: View, one: Listener, limits: Thresholds) -> bool:
     """Whether an accept queue of this address and port is full or nearly so."""
     return any(
         member.accept_full or member.accept_queue.share >= limits.accept_queue_share
@@ -101,12 +101,12 @@ def backed_up(view: View, one: Listener, limits: Thresholds) -> bool:
     )
 
 
-def repeated_share(one: Listener) -> float:
+def retransmitted_share(one: Listener) -> float:
     """Of its half-open connections, those whose SYN+ACK was repeated."""
-    return one.repeated / one.syn_queue.depth if one.syn_queue.depth else 0.0
+    return one.retransmitted / one.syn_queue.depth if one.syn_queue.depth else 0.0
 
 
-def sockets_of(one: Listener) -> str:
+def listener_filter(one: Listener) -> str:
     """Filter terms for the local end of a listener."""
     address = "" if one.key.any_address else f" laddr:{one.local_address}"
     return f"lport:{one.local_port}{address}"
@@ -137,20 +137,20 @@ def _queue_finding(one: Listener, view: View, severity: Severity) -> Finding:
     return Finding(
         "syn-queue-full",
         severity,
-        Subject("listener", one.endpoint),
+        FindingSubject("listener", one.endpoint),
         queue_headline(one, view),
         {
             "syn_queue": Figure(queue.depth, "connections"),
             "syn_queue_limit": Figure(queue.limit, "connections"),
-            "limit_set_by": Figure(one.syn_cap.value),
-            "repeated": Figure(one.repeated, "connections"),
+            "limit_set_by": Figure(one.syn_limit_source.value),
+            "repeated": Figure(one.retransmitted, "connections"),
             "cookies_for_full_queue": Figure(cookies, "SYNs/s"),
             "dropped_for_full_queue": Figure(dropped, "SYNs/s"),
             "tcp_syncookies": Figure(mode),
         },
         _WHY_FULL + _SURPLUS.get(mode if mode is not None else COOKIES_WHEN_FULL, ""),
         _queue_advice(one, mode),
-        f"state:syn-rcvd {sockets_of(one)}",
+        f"state:syn-rcvd {listener_filter(one)}",
     )
 
 
@@ -162,7 +162,7 @@ def _between_polls(view: View) -> Finding:
     return Finding(
         "syn-queue-full",
         Severity.WARNING if cookies else Severity.CRITICAL,
-        Subject("host", view.sample.host),
+        FindingSubject("host", view.sample.host),
         f"{text.rate(cookies or dropped)} SYNs/s met a full SYN queue and were {fate}; between the polls it has room",
         {
             "cookies_for_full_queue": Figure(cookies, "SYNs/s"),
@@ -184,39 +184,41 @@ _SURPLUS = {
 
 def _queue_advice(one: Listener, mode: int | None) -> tuple[str, ...]:
     said = {
-        Cap.SOMAXCONN: "The limit is net.core.somaxconn: raise it, then the application has to call listen() anew.",
-        Cap.LISTEN: "The limit is the application's argument of listen(): raise its backlog and restart it.",
-        Cap.SYN_BACKLOG: "The limit is three quarters of net.ipv4.tcp_max_syn_backlog (tcp_syncookies is 0): raise it.",
+        LimitSource.SOMAXCONN: "The limit is net.core.somaxconn: raise it, "
+        "then the application has to call listen() anew.",
+        LimitSource.LISTEN: "The limit is the application's argument of listen(): raise its backlog and restart it.",
+        LimitSource.SYN_BACKLOG: "The limit is three quarters of net.ipv4.tcp_max_syn_backlog "
+        "(tcp_syncookies is 0): raise it.",
     }
     cookies = "Set net.ipv4.tcp_syncookies=1, so that a full queue refuses nobody." if mode == COOKIES_NEVER else None
     burst = "Screen 4 tells a flood from a burst: a burst of honest clients only needs a larger queue."
-    return tuple(filter(None, (said.get(one.syn_cap), cookies, burst)))
+    return tuple(filter(None, (said.get(one.syn_limit_source), cookies, burst)))
 
 
 def flood_headline(one: Listener, view: View) -> str:
     """`1,000 SYNs/s, 257 of 256 half-open from 256 addresses, 96 % without an answer, 3 of 740 cookies/s returned`."""
-    found = view.crowded.get(one.key, view.half_open)
+    found = view.half_open_by_listener.get(one.key, view.half_open)
     sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
     headline = (
-        f"{text.rate(view.arrivals_per_s)} SYNs/s, {text.count(one.syn_queue.depth)} of "
+        f"{text.rate(view.syn_arrivals_per_s)} SYNs/s, {text.count(one.syn_queue.depth)} of "
         f"{text.count(one.syn_queue.limit)} half-open from {text.count(found.sources.distinct)} addresses, "
-        f"{text.share(repeated_share(one))} without an answer"
+        f"{text.share(retransmitted_share(one))} without an answer"
     )
     return headline + (f", {text.rate(returned)} of {text.rate(sent)} cookies/s returned" if sent else "")
 
 
 def _flood_finding(one: Listener, view: View) -> Finding:
-    found = view.crowded.get(one.key, view.half_open)
+    found = view.half_open_by_listener.get(one.key, view.half_open)
     return Finding(
         "syn-flood",
         Severity.CRITICAL,
-        Subject("listener", one.endpoint),
+        FindingSubject("listener", one.endpoint),
         flood_headline(one, view),
         {**_rates(view), **_members(found)},
         "Most of those in the SYN queue do not answer its SYN+ACKs, though the application accepts: their addresses "
         "are spoofed, or they do not mean to connect (RFC 4987).",
         _flood_advice(view.sample.sysctls.get("tcp_syncookies"), found),
-        f"state:syn-rcvd {sockets_of(one)}",
+        f"state:syn-rcvd {listener_filter(one)}",
     )
 
 
@@ -232,7 +234,7 @@ def _host_finding(view: View) -> Finding:
     return Finding(
         "syn-flood",
         Severity.CRITICAL,
-        Subject("host", view.sample.host),
+        FindingSubject("host", view.sample.host),
         cookies_headline(view),
         _rates(view),
         "SYNs are answered by cookies, of which few come back as the last ACK of a handshake: their senders are "
@@ -250,17 +252,17 @@ def _rates(view: View) -> dict[str, Figure]:
         "cookies_failed": "SyncookiesFailed",
     }
     return {
-        "arrivals": Figure(view.arrivals_per_s, "SYNs/s"),
+        "arrivals": Figure(view.syn_arrivals_per_s, "SYNs/s"),
         **{name: Figure(view.rates.get(counter), "cookies/s") for name, counter in names.items()},
         "tcp_syncookies": Figure(view.sample.sysctls.get("tcp_syncookies")),
     }
 
 
-def _members(found: HalfOpen) -> dict[str, Figure]:
+def _members(found: HalfOpenSummary) -> dict[str, Figure]:
     four, six = found.sources.largest("/24"), found.sources.largest("/64")
     return {
         "half_open": Figure(found.count, "connections"),
-        "repeated_share": Figure(found.repeated_share, "share"),
+        "repeated_share": Figure(found.retransmitted_share, "share"),
         "oldest": Figure(found.oldest_s, "s"),
         "sources": Figure(found.sources.distinct, "addresses"),
         "distinct_share": Figure(found.sources.distinct_share, "share"),
@@ -271,7 +273,7 @@ def _members(found: HalfOpen) -> dict[str, Figure]:
     }
 
 
-def _flood_advice(mode: int | None, found: HalfOpen) -> tuple[str, ...]:
+def _flood_advice(mode: int | None, found: HalfOpenSummary) -> tuple[str, ...]:
     largest = max(
         filter(None, (found.sources.largest(name) for name in ("/16", "/48"))), key=lambda it: it.share, default=None
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.analyses.teardown import CloseWaits, HalfClosed
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, Severity, Subject
+from tcpwatch.model.analyses.teardown import ProcessCloseWaits, ProcessHalfClosed
+from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.units import text
@@ -33,7 +33,7 @@ def _time_wait_finding(view: View, severity: Severity) -> Finding:
     return Finding(
         "time-wait-buildup",
         severity,
-        Subject("host", view.sample.host),
+        FindingSubject("host", view.sample.host),
         f"{headline}; {text.count(waits.server)} of the server's side, {text.count(waits.client)} of the client's",
         {
             "time_wait": Figure(gauge.value, "sockets"),
@@ -42,7 +42,7 @@ def _time_wait_finding(view: View, severity: Severity) -> Finding:
             "of_clients": Figure(waits.client, "sockets"),
             "entered": Figure(waits.entered_per_s, "sockets/s"),
             "left": Figure(waits.left_per_s, "sockets/s"),
-            "ending_in_10_s": Figure(sum(waits.calendar[:10]), "sockets"),
+            "ending_in_10_s": Figure(sum(waits.ending_by_second[:10]), "sockets"),
             "closed_without": Figure(overflow, "sockets/s"),
         },
         "Whoever closes first keeps TIME_WAIT for 60 s, so that late segments meet no new connection. On the server's "
@@ -61,8 +61,8 @@ def close_wait_leak(view: View, limits: Thresholds) -> Iterator[Candidate]:
             yield Candidate(_close_wait_finding(one, Severity.CRITICAL if worse else Severity.WARNING))
 
 
-def _close_wait_finding(one: CloseWaits, severity: Severity) -> Finding:
-    kinds = {"never closed": one.leaked, "end not read": one.stuck, "data unread": one.unread}
+def _close_wait_finding(one: ProcessCloseWaits, severity: Severity) -> Finding:
+    kinds = {"never closed": one.eof_seen, "end not read": one.eof_pending, "data unread": one.data_pending}
     told = ", ".join(f"{text.count(number)} {words}" for words, number in kinds.items() if number)
     why = _WHY_CLOSE_WAIT[max(kinds, key=lambda words: kinds[words])] if told else _WHY_UNTOLD
     share = f", {text.share(one.share)} of its descriptors" if one.limit else ""
@@ -70,13 +70,13 @@ def _close_wait_finding(one: CloseWaits, severity: Severity) -> Finding:
     return Finding(
         "close-wait-leak",
         severity,
-        Subject("process", one.process),
+        FindingSubject("process", one.process),
         f"{text.count(one.count)} CLOSE_WAIT{which}, oldest {text.duration(one.oldest_s)}{share}",
         {
             "close_wait": Figure(one.count, "sockets"),
-            "never_closed": Figure(one.leaked, "sockets"),
-            "end_not_read": Figure(one.stuck, "sockets"),
-            "data_unread": Figure(one.unread, "sockets"),
+            "never_closed": Figure(one.eof_seen, "sockets"),
+            "end_not_read": Figure(one.eof_pending, "sockets"),
+            "data_unread": Figure(one.data_pending, "sockets"),
             "old": Figure(one.old, "sockets"),
             "oldest": Figure(one.oldest_s, "s"),
             "descriptor_limit": Figure(one.limit, "descriptors"),
@@ -106,11 +106,11 @@ def half_closed(view: View, limits: Thresholds) -> Iterator[Candidate]:
             yield Candidate(_half_closed_finding(one))
 
 
-def _half_closed_finding(one: HalfClosed) -> Finding:
+def _half_closed_finding(one: ProcessHalfClosed) -> Finding:
     return Finding(
         "half-closed",
         Severity.WARNING,
-        Subject("process", one.process),
+        FindingSubject("process", one.process),
         f"{text.count(one.count)} half-closed in FIN_WAIT_2, oldest {text.duration(one.oldest_s)}",
         {
             "fin_wait_2": Figure(one.count, "sockets"),
@@ -141,7 +141,7 @@ def _orphans_finding(view: View, severity: Severity) -> Finding:
     return Finding(
         "orphans",
         severity,
-        Subject("host", view.sample.host),
+        FindingSubject("host", view.sample.host),
         headline + (f", {text.rate(aborted)}/s killed" if aborted else ""),
         {
             "orphans": Figure(gauge.value, "sockets"),

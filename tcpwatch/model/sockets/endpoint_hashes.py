@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.group_by import mixed
+from tcpwatch.arrays.group_by import mix_bits
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.listeners.listener_keys import first_words
 from tcpwatch.sample import Sample
@@ -17,15 +17,15 @@ from tcpwatch.units import text
 _BLOCK = 16_384
 
 
-def remotes(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.uint64]:
+def remote_endpoint_hashes(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.uint64]:
     """One number for each remote address and port."""
-    number = addresses(sample, row, "idiag_dst")
+    number = address_hashes(sample, row, "idiag_dst")
     number <<= np.uint64(16)
     number |= sample.table["idiag_dport"][row].astype(np.uint64)
     return number
 
 
-def addresses(sample: Sample, row: NDArray[np.intp], name: str) -> NDArray[np.uint64]:
+def address_hashes(sample: Sample, row: NDArray[np.intp], name: str) -> NDArray[np.uint64]:
     """One number for each address in the column `idiag_src` or `idiag_dst`, below 2^48."""
     number = np.empty(len(row), np.uint64)
     for first in range(0, len(row), _BLOCK):  # a fancy index on all of a large table costs three times as much
@@ -36,11 +36,11 @@ def addresses(sample: Sample, row: NDArray[np.intp], name: str) -> NDArray[np.ui
     v6 = np.flatnonzero(sample.family[row] != uapi.AF_INET)
     if len(v6):
         halves = np.ascontiguousarray(sample.table[name][row[v6]]).view("=u8").reshape(-1, 2)
-        number[v6] = mixed(mixed(halves[:, 0]) ^ halves[:, 1]) >> np.uint64(16)
+        number[v6] = mix_bits(mix_bits(halves[:, 0]) ^ halves[:, 1]) >> np.uint64(16)
     return number
 
 
-def both_ends(
+def endpoint_pair_hashes(
     rows: NDArray[np.void],
     sport: str = "idiag_sport",
     dport: str = "idiag_dport",
@@ -51,7 +51,7 @@ def both_ends(
     number = rows[sport].astype(np.uint64) << np.uint64(16) | rows[dport].astype(np.uint64)
     for name in (src, dst):
         halves = np.ascontiguousarray(rows[name]).view("=u8").reshape(-1, 2)
-        number = mixed(mixed(number ^ halves[:, 0]) ^ halves[:, 1])
+        number = mix_bits(mix_bits(number ^ halves[:, 0]) ^ halves[:, 1])
     return number
 
 

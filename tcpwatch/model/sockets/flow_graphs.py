@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
@@ -72,7 +72,7 @@ class FlowGraphs:
         while len(self._flows) > self._kept:
             del self._flows[next(iter(self._flows))]
 
-    def of(self, cookie: int) -> FlowGraph | None:
+    def get(self, cookie: int) -> FlowGraph | None:
         """The graph of this flow, None where it was never watched, or so long ago that its graph was dropped."""
         flow = self._flows.get(cookie)
         return flow.graph() if flow else None
@@ -90,14 +90,18 @@ class _Told:
 
 
 def _told(sample: Sample, rows: Rows, cookie: int) -> _Told | None:
-    info, at = sample.tcp_info.get(cookie), rows.find(cookie)
+    info, at = sample.watched_tcp_info.get(cookie), rows.find(cookie)
     if at is None and info is None:
         return None
     info = info or {}
     rtt, cwnd = _field(info, "rtt") or np.nan, _field(info, "snd_cwnd")  # an RTT of 0 was not measured yet
     queues = (np.nan, np.nan)
     # A socket in TIME_WAIT has no queues: the kernel sends 0.
-    if at is not None and rows.state[at] != State.TIME_WAIT and "recv_queue" not in untold(sample.source.kind):
+    if (
+        at is not None
+        and rows.state[at] != State.TIME_WAIT
+        and "recv_queue" not in unsupported_columns(sample.source.kind)
+    ):
         queues = float(rows.table["idiag_rqueue"][at]), float(rows.table["idiag_wqueue"][at])
     return _Told(_field(info, "bytes_received"), _field(info, "bytes_acked"), np.array([rtt, cwnd, *queues]))
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.group_by import mixed
-from tcpwatch.model.lifecycle.archive import Past
-from tcpwatch.model.lifecycle.tracker import Lived
+from tcpwatch.arrays.group_by import mix_bits
+from tcpwatch.model.lifecycle.archive import Archive
+from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.states import Role
 from tcpwatch.units import text
 
@@ -35,7 +35,7 @@ _CLASSES = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Distribution:
     """How a figure is distributed: percentiles and extremes, to within 6 %; None where there was none."""
 
     count: int = 0
@@ -57,9 +57,9 @@ class Totals:
     """`:443`, `10.0.0.7:5432`, `nginx[12]`; empty for all."""
     opened_per_s: float
     ended_per_s: float
-    lifetime_ms: Spread
+    lifetime_ms: Distribution
     """From the first state to the end of the full socket: without TIME_WAIT."""
-    bytes: Spread
+    bytes: Distribution
     """Received and sent, of one flow."""
     exact: float = 1.0
     """Share of the lifetimes whose both ends are exact, by the trace; the others are at most what is told."""
@@ -76,7 +76,7 @@ class FlowTotals:
     by_process: tuple[Totals, ...] = ()
 
 
-class Tally:
+class FlowTotalsCounter:
     """Counts, step by step."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Tally:
         self._services = _Names()
         self._processes = _Names()
 
-    def step(self, monotonic: float, lived: Lived | None, past: Past) -> FlowTotals:
+    def step(self, monotonic: float, lived: LifecycleStep | None, past: Archive) -> FlowTotals:
         """Add one step; `past` tells who the owners are."""
         if not self._slots or monotonic >= self._slots[-1].begin + _SLOT_S:
             self._slots.append(_Slot(monotonic))
@@ -95,7 +95,7 @@ class Tally:
             self._add(self._slots[-1], lived, past)
         window_s = max(monotonic - self._slots[0].begin, 1e-3)
         if not any(slot.counts for slot in self._slots):  # an idle host costs nothing
-            return FlowTotals(window_s, Totals("", 0.0, 0.0, Spread(), Spread()))
+            return FlowTotals(window_s, Totals("", 0.0, 0.0, Distribution(), Distribution()))
         whole, *_ = self._totals("all", window_s, [""])
         return FlowTotals(
             window_s,
@@ -112,11 +112,11 @@ class Tally:
                 for slot in self._slots:
                     slot.counts = {key: counts for key, counts in slot.counts.items() if key[0] != kind}
 
-    def _add(self, slot: _Slot, lived: Lived, past: Past) -> None:
+    def _add(self, slot: _Slot, lived: LifecycleStep, past: Archive) -> None:
         ended = lived.ended
         life_ms = 1000 * (ended["end"] - ended["begin"] + ended["begin_slack"])
         exact = (ended["begin_slack"] == 0) & (ended["end_slack"] == 0)
-        info, told = ended["info"], ended["told"] != 0
+        info, told = ended["info"], ended["info_bytes"] != 0
         carried = (info["tcpi_bytes_received"] + info["tcpi_bytes_sent"]).astype(np.float64)
         life, size = _classes(life_ms), _classes(np.where(told, carried, np.nan))
         services = self._services.of_services
@@ -198,17 +198,17 @@ def _value(number: int | np.integer) -> float:
     return float(_LEAST * 10 ** ((int(number) + 0.5) / _PER_DECADE)) if number else 0.0
 
 
-def _spread(counts: _Counts, group: int) -> Spread:
+def _spread(counts: _Counts, group: int) -> Distribution:
     low, high = np.searchsorted(counts[0], (group * _CLASSES, (group + 1) * _CLASSES))
     classes, many = counts[0][low:high] - group * _CLASSES, counts[1][low:high]
     total = int(many.sum())
     if not total:
-        return Spread()
+        return Distribution()
     upto = np.cumsum(many)
     p50, p90, p99 = (_value(classes[np.searchsorted(upto, share * total)]) for share in (0.5, 0.9, 0.99))
     decade = np.searchsorted(DECADES, [_value(number) for number in classes], side="right")
     histogram = np.bincount(decade, weights=many, minlength=len(DECADES) + 1).astype(int).tolist()
-    return Spread(total, p50, p90, p99, _value(classes[0]), _value(classes[-1]), tuple(histogram))
+    return Distribution(total, p50, p90, p99, _value(classes[0]), _value(classes[-1]), tuple(histogram))
 
 
 class _Names:
@@ -226,7 +226,9 @@ class _Names:
         """Of each socket: a local port that is served, or a remote address and port that is called."""
         served = role == Role.SERVER
         halves = np.ascontiguousarray(table["idiag_dst"]).view("=u8").reshape(-1, 2)
-        remote = mixed(mixed((halves[:, 0] ^ table["idiag_dport"].astype(np.uint64)).astype(np.uint64)) ^ halves[:, 1])
+        remote = mix_bits(
+            mix_bits((halves[:, 0] ^ table["idiag_dport"].astype(np.uint64)).astype(np.uint64)) ^ halves[:, 1]
+        )
         keys = np.where(served, table["idiag_sport"].astype(np.uint64), remote)
 
         def name(at: int) -> str:
@@ -237,7 +239,7 @@ class _Names:
 
         return self._of(keys, name)
 
-    def of_processes(self, codes: NDArray[np.int32], past: Past) -> NDArray[np.int64]:
+    def of_processes(self, codes: NDArray[np.int32], past: Archive) -> NDArray[np.int64]:
         """Of each owner's code."""
         groups = self._of(np.maximum(codes, 0).astype(np.uint64), lambda at: str(past.owner(int(codes[at])) or ""))
         return np.where(codes >= 0, groups, -1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.model.listeners.listener_keys import Listening
+from tcpwatch.model.listeners.listener_keys import ListenerKeys
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.states import Closer, Role, State
@@ -23,7 +23,7 @@ CLOSED_KEPT = 2_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Joined:
+class Join:
     """One sample's rows with their memory, and what has changed since the sample before."""
 
     rows: Rows
@@ -32,58 +32,58 @@ class Joined:
     ended_cookie: NDArray[np.uint64]
     ended_state: NDArray[np.uint8]
     """All flows that ended, and the state in which they were last seen."""
-    gone: NDArray[np.intp]
+    ended_previous: NDArray[np.intp]
     """Where these were among the rows before."""
     changed: NDArray[np.intp]
     """Rows whose state is another than before."""
-    was: NDArray[np.intp]
+    changed_previous: NDArray[np.intp]
     """Where these were among the rows before."""
     old_state: NDArray[np.uint8]
     """Their states before."""
     new: NDArray[np.intp]
     """Rows that were not there before; empty on the first step."""
-    listening: Listening
+    listener_keys: ListenerKeys
 
 
-def first(sample: Sample) -> Joined:
+def first(sample: Sample) -> Join:
     """The first sample: every flow was there before us."""
     size = len(sample.cookie)
     times = np.full(size, sample.time)
     rows = _rows(
         sample,
-        Throughput().after(sample.infos),
+        Throughput().after(sample.tcp_info_table),
         first_seen=times,
         since=times,
-        born=np.zeros(size, np.bool_),
+        begin_seen=np.zeros(size, np.bool_),
         role=np.zeros(size, np.uint8),
         closer=np.zeros(size, np.uint8),
         mark=np.zeros(size, np.uint8),
     )
-    listening = Listening.of(sample)
+    listening = ListenerKeys.of(sample)
     _judge(rows, np.arange(size), sample, listening)
     none = np.empty(0, np.intp)
-    return Joined(
+    return Join(
         rows=_frozen(rows),
         closed=rows.take(none),
         ended_cookie=sample.cookie[:0],
         ended_state=sample.state[:0],
-        gone=none,
+        ended_previous=none,
         changed=none,
-        was=none,
+        changed_previous=none,
         old_state=sample.state[:0],
         new=none,
-        listening=listening,
+        listener_keys=listening,
     )
 
 
-def join(earlier: Joined, sample: Sample) -> Joined:
+def join(earlier: Join, sample: Sample) -> Join:
     """The next sample, with the memory of the one before it."""
     before = earlier.rows
     known, stays = _shared(sample.cookie, before.cookie)
     size = len(known)
     first_seen = _carried(before.first_seen, stays, known, sample.time)
     since = _carried(before.since, stays, known, sample.time)
-    born = _carried(before.born, stays, known, True)
+    begin_seen = _carried(before.begin_seen, stays, known, True)
     role = _carried(before.role, stays, known, 0)
     closer = _carried(before.closer, stays, known, 0)
     states = before.state[stays]
@@ -93,23 +93,34 @@ def join(earlier: Joined, sample: Sample) -> Joined:
     mark = np.zeros(size, np.uint8)
     mark[changed], mark[new] = Mark.CHANGED, Mark.NEW
     since[changed] = sample.time
-    throughput = before.throughput.after(sample.infos)
-    rows = _rows(sample, throughput, first_seen=first_seen, since=since, born=born, role=role, closer=closer, mark=mark)
-    listening = Listening.of(sample)
+    throughput = before.throughput.after(sample.tcp_info_table)
+    rows = _rows(
+        sample,
+        throughput,
+        first_seen=first_seen,
+        since=since,
+        begin_seen=begin_seen,
+        role=role,
+        closer=closer,
+        mark=mark,
+    )
+    listening = ListenerKeys.of(sample)
     _judge(rows, np.concatenate((changed, new)), sample, listening)
-    if set(listening.keys) - set(earlier.listening.keys):  # a listener that came later still makes its port a server's
+    if set(listening.keys) - set(
+        earlier.listener_keys.keys
+    ):  # a listener that came later still makes its port a server's
         _serve(rows, sample, listening)
-    return Joined(
+    return Join(
         rows=_frozen(rows),
         closed=_closed(before, gone, sample.time),
         ended_cookie=before.cookie[gone],
         ended_state=before.state[gone],
-        gone=gone,
+        ended_previous=gone,
         changed=changed,
-        was=np.flatnonzero(stays)[differs],
+        changed_previous=np.flatnonzero(stays)[differs],
         old_state=old_state,
         new=new,
-        listening=listening,
+        listener_keys=listening,
     )
 
 
@@ -168,14 +179,14 @@ def _rows(sample: Sample, throughput: Throughput, **memory: NDArray[Any]) -> Row
     )
 
 
-def _judge(rows: Rows, where: NDArray[np.intp], sample: Sample, listening: Listening) -> None:
+def _judge(rows: Rows, where: NDArray[np.intp], sample: Sample, listening: ListenerKeys) -> None:
     """Role and first closer of the rows that are new or in a new state."""
     state = rows.state[where]
     role = rows.role[where]
     # Half-open sockets are a listener's, which may have closed since; one that has an inode is a connect() that
     # crossed the peer's SYN.
     half_open = (state == State.SYN_RCVD) & (sample.inode[where] == 0)
-    server = ((listening.takers(sample, where) >= 0) & (state != State.SYN_SENT)) | half_open
+    server = ((listening.lookup(sample, where) >= 0) & (state != State.SYN_SENT)) | half_open
     role = np.where(role == Role.UNKNOWN, np.where(server, Role.SERVER, Role.CLIENT), role)
     role[state == State.LISTEN] = Role.LISTENER
     role[state == State.CLOSED] = Role.UNKNOWN
@@ -187,9 +198,9 @@ def _judge(rows: Rows, where: NDArray[np.intp], sample: Sample, listening: Liste
     rows.closer[where] = np.where(silent, closer, told)
 
 
-def _serve(rows: Rows, sample: Sample, listening: Listening) -> None:
+def _serve(rows: Rows, sample: Sample, listening: ListenerKeys) -> None:
     clients = np.flatnonzero((rows.role == Role.CLIENT) & (rows.state != State.SYN_SENT))
-    rows.role[clients[listening.takers(sample, clients) >= 0]] = Role.SERVER
+    rows.role[clients[listening.lookup(sample, clients) >= 0]] = Role.SERVER
 
 
 _FIRST_CLOSER = np.zeros(256, np.uint8)
@@ -205,6 +216,6 @@ def _closed(before: Rows, gone: NDArray[np.intp], time: float) -> Rows:
 
 
 def _frozen(rows: Rows) -> Rows:
-    for name in ("first_seen", "since", "born", "role", "closer", "mark"):
+    for name in ("first_seen", "since", "begin_seen", "role", "closer", "mark"):
         getattr(rows, name).flags.writeable = False
     return rows

@@ -13,7 +13,7 @@ _MOST = 20_000
 """Owners that are remembered; beyond it the older half is forgotten, and is shown as unknown."""
 
 
-class OwnerCodes:
+class OwnerRegistry:
     """Codes count up and are never given out again."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class OwnerCodes:
         self.begin = 0
         self._codes: dict[Owner, int] = {}
 
-    def of(self, codes: NDArray[np.int32], owners: Sequence[Owner]) -> NDArray[np.int32]:
+    def register(self, codes: NDArray[np.int32], owners: Sequence[Owner]) -> NDArray[np.int32]:
         """For a sample's codes, with their meaning, ours; negative ones, which say why there is none, stay."""
         ours = codes.copy()
         held = codes >= 0

@@ -36,7 +36,7 @@ class Rows:
     """Unix seconds of the first sample that had the flow."""
     since: NDArray[np.float64]
     """Unix seconds of the first sample that had it in its present state."""
-    born: NDArray[np.bool_]
+    begin_seen: NDArray[np.bool_]
     """We saw it appear, so that `first_seen` is its beginning and not ours."""
     role: NDArray[np.uint8]
     """states.Role"""
@@ -68,5 +68,5 @@ class Rows:
 
 
 _COLUMNS = (
-    "table", "cookie", "state", "first_seen", "since", "born", "role", "closer", "mark", "owner",
+    "table", "cookie", "state", "first_seen", "since", "begin_seen", "role", "closer", "mark", "owner",
 )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Lasting:
+class Since:
     """Remembers the sockets of the last step alone; what ceased and came back begins anew."""
 
     def __init__(self) -> None:

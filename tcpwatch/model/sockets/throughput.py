@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel.netlink.tcp_info import tells
-from tcpwatch.sample import Infos
+from tcpwatch.kernel.netlink.tcp_info import has_field
+from tcpwatch.sample import TcpInfoTable
 
 Cookies = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
 
-class Limit(enum.IntEnum):
+class SendLimit(enum.IntEnum):
     """What holds a flow's sending back; fits a uint8 column."""
 
     UNKNOWN = 0
@@ -47,18 +47,18 @@ class Throughput:
     came after those before has no rates yet.
     """
 
-    last: Infos | None = None
-    before: Infos | None = None
+    last: TcpInfoTable | None = None
+    before: TcpInfoTable | None = None
 
-    def after(self, infos: Infos | None) -> Throughput:
+    def after(self, infos: TcpInfoTable | None) -> Throughput:
         """With the infos of the next sample, which may not have asked for any."""
         return self if infos is None else Throughput(infos, self.last)
 
-    def rx_per_s(self, cookies: Cookies) -> Floats:
+    def rx_bytes_per_s(self, cookies: Cookies) -> Floats:
         """Bytes per second that came in order (tcpi_bytes_received; a FIN counts as one)."""
         return self._per_s("tcpi_bytes_received", cookies)
 
-    def tx_per_s(self, cookies: Cookies) -> Floats:
+    def tx_bytes_per_s(self, cookies: Cookies) -> Floats:
         """Bytes per second that the peer has acknowledged (tcpi_bytes_acked; SYN and FIN count as one each)."""
         return self._per_s("tcpi_bytes_acked", cookies)
 
@@ -76,7 +76,7 @@ class Throughput:
         rtt[rtt == 0] = np.nan
         return rtt
 
-    def limits(self, cookies: Cookies) -> NDArray[np.uint8]:
+    def send_limits(self, cookies: Cookies) -> NDArray[np.uint8]:
         """Limit: how each flow that sent spent the greatest part of the time between the two answers.
 
         The kernel keeps stop-watches of the time in which there is something to send or unacknowledged, in jiffies
@@ -97,14 +97,14 @@ class Throughput:
         starved = ((pair.latest("tcpi_flags") & 1) != 0) & acked & (pair.grown("tcpi_total_retrans") == 0)
         idle = 1e6 * pair.seconds - busy
         spent = np.stack((idle + rest * starved, receiver, buffer, rest * ~starved))
-        found[pair.where] = np.where(acked | (busy > 0), 1 + spent.argmax(axis=0), Limit.UNKNOWN)
+        found[pair.where] = np.where(acked | (busy > 0), 1 + spent.argmax(axis=0), SendLimit.UNKNOWN)
         return found
 
     def _latest(self, name: str, cookies: Cookies) -> Floats:
         values = np.full(len(cookies), np.nan)
-        if self.last is not None and tells(name, self.last.told):
+        if self.last is not None and has_field(name, self.last.info_bytes):
             where, at = _found(self.last, cookies)
-            values[where] = self.last.figures[name][at]
+            values[where] = self.last.table[name][at]
         return values
 
     def _per_s(self, name: str, cookies: Cookies) -> Floats:
@@ -117,7 +117,7 @@ class Throughput:
     def _pair(self, name: str, cookies: Cookies) -> _Pair | None:
         """The flows of these that both answers have; None where the kernel does not tell a field."""
         last, before = self.last, self.before
-        if last is None or before is None or not tells(name, min(last.told, before.told)):
+        if last is None or before is None or not has_field(name, min(last.info_bytes, before.info_bytes)):
             return None
         where, at = _found(last, cookies)
         known, earlier = _found(before, cookies[where])
@@ -130,28 +130,28 @@ class _Pair:
 
     where: NDArray[np.intp]
     """Where they are among the cookies that were asked about."""
-    last: Infos
+    last: TcpInfoTable
     at: NDArray[np.intp]
-    before: Infos
+    before: TcpInfoTable
     earlier: NDArray[np.intp]
     """Where they are in the two."""
 
     @property
     def seconds(self) -> Floats:
         """The time between the two."""
-        return self.last.when[self.at] - self.before.when[self.earlier]
+        return self.last.received_monotonic_s[self.at] - self.before.received_monotonic_s[self.earlier]
 
     def latest(self, name: str) -> NDArray[Any]:
         """A field as it was told last."""
-        return self.last.figures[name][self.at]
+        return self.last.table[name][self.at]
 
     def grown(self, name: str) -> Floats:
         """By how much a counter grew."""
-        before = self.before.figures[name][self.earlier]
+        before = self.before.table[name][self.earlier]
         return (self.latest(name).astype(np.int64) - before.astype(np.int64)).astype(np.float64)
 
 
-def _found(infos: Infos, cookies: Cookies) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _found(infos: TcpInfoTable, cookies: Cookies) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Which of the cookies have infos, and where these are."""
     if not len(infos.cookie):
         none = np.empty(0, np.intp)

@@ -9,43 +9,45 @@ from functools import cache
 
 from rich.cells import cell_len
 
-from tcpwatch.model.query.groups import By, Group, GroupRow
-from tcpwatch.model.states import LIFE_ORDER, State
+from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
+from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
-from tcpwatch.widgets.table.record_columns import Look, RecordColumn
+from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
 
 _FIGURE = 6
 """Cells for `0.02 %`, so that the bars beside the shares begin in one line."""
 _NO_BAR_BELOW = 3
 
 
-def _name(row: GroupRow, look: Look) -> Line:
+def _name(row: GroupRow, look: CellContext) -> Line:
     """Of a name that is a sentence the beginning tells most, of others both ends."""
     name = row.group.name if look.exact else _with_service(row)
     if not row.group.filter:
         return ((fit(name, look.width).rstrip(), look.colours.dim),)
-    return ((name, look.colours.of_phase(State[name].facts.phase) if row.by is By.STATE else look.colours.plain),)
+    return (
+        (name, look.colours.of_phase(State[name].facts.phase) if row.by is GroupField.STATE else look.colours.plain),
+    )
 
 
 def _with_service(row: GroupRow) -> str:
     """Ports by their services' names, as the table of sockets has them."""
     head, colon, port = row.group.name.rpartition(":")
-    if row.by in (By.SERVICE, By.LOCAL_PORT) and port.isdecimal():
+    if row.by in (GroupField.SERVICE, GroupField.LOCAL_PORT) and port.isdecimal():
         return head + colon + text.service(int(port))
     return row.group.name
 
 
 def _of_name(row: GroupRow) -> list[str | int]:
     """Numbers in it by their size, 9 before 10; states by the order of a connection's life."""
-    if row.by is By.STATE:
-        return ["", LIFE_ORDER.index(State[row.group.name])]
+    if row.by is GroupField.STATE:
+        return ["", STATE_ORDER.index(State[row.group.name])]
     parts = re.split(r"(\d+)", row.group.name.casefold(), flags=re.ASCII)
     return [int(part) if at % 2 else part for at, part in enumerate(parts)]
 
 
-def _share(row: GroupRow, look: Look) -> Line:
+def _share(row: GroupRow, look: CellContext) -> Line:
     """`62 % ██████▏`: the bar where there is room for it."""
     figure, length = text.share(row.share).rjust(_FIGURE), look.width - _FIGURE - 1
     if length < _NO_BAR_BELOW:
@@ -53,8 +55,8 @@ def _share(row: GroupRow, look: Look) -> Line:
     return ((figure + " ", look.colours.plain), (bar(row.share, length), look.colours.plain))
 
 
-def _count(number: Callable[[Group], int]) -> Callable[[GroupRow, Look], Line]:
-    def draw(row: GroupRow, look: Look) -> Line:
+def _count(number: Callable[[SocketGroup], int]) -> Callable[[GroupRow, CellContext], Line]:
+    def draw(row: GroupRow, look: CellContext) -> Line:
         value = number(row.group)
         shown = text.count(value, look.exact)
         if cell_len(shown) > look.width:
@@ -64,26 +66,26 @@ def _count(number: Callable[[Group], int]) -> Callable[[GroupRow, Look], Line]:
     return draw
 
 
-def _size(number: Callable[[Group], float | None]) -> Callable[[GroupRow, Look], Line]:
-    def draw(row: GroupRow, look: Look) -> Line:
+def _size(number: Callable[[SocketGroup], float | None]) -> Callable[[GroupRow, CellContext], Line]:
+    def draw(row: GroupRow, look: CellContext) -> Line:
         value = number(row.group)
         return ((text.size(value, look.exact), look.colours.plain if value else look.colours.dim),)
 
     return draw
 
 
-def _repeated(row: GroupRow, look: Look) -> Line:
+def _repeated(row: GroupRow, look: CellContext) -> Line:
     per_s = row.group.retransmits_per_s
     moves = per_s is not None and per_s >= 0.05
     return ((text.rate(per_s), look.colours.warning if moves else look.colours.dim),)
 
 
-Columns = tuple[RecordColumn[GroupRow], ...]
+GroupColumns = tuple[RecordColumn[GroupRow], ...]
 
 SOCKETS: RecordColumn[GroupRow] = RecordColumn(
     "sockets", "Sockets", "How many sockets share it", _count(lambda one: one.sockets),
     lambda row: row.group.sockets, 7, 6, 1, True)  # fmt: skip
-ALL: Columns = (
+ALL_COLUMNS: GroupColumns = (
     RecordColumn("name", "Group", "What its sockets share", _name, _of_name, 16, 54, 0),
     SOCKETS,
     RecordColumn("share", "Share", "Of the sockets that are grouped", _share, lambda row: row.group.sockets, 6, 20, 9),
@@ -103,12 +105,12 @@ ALL: Columns = (
 """Those that a socket has too have its column's key, which tells whether a source can tell them."""
 
 
-def columns_for(by: By, untold: Collection[str] = ()) -> Columns:
+def columns_for(by: GroupField, untold: Collection[str] = ()) -> GroupColumns:
     """The columns of such groups; without those `untold` by the source. The same objects each time."""
     return _columns(by, frozenset(untold))
 
 
 @cache
-def _columns(by: By, untold: frozenset[str]) -> Columns:
-    name, *others = (column for column in ALL if column.key not in untold)
+def _columns(by: GroupField, untold: frozenset[str]) -> GroupColumns:
+    name, *others = (column for column in ALL_COLUMNS if column.key not in untold)
     return replace(name, title=by.value.capitalize()), *others

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 
-from tcpwatch.model.query.groups import By, Grouped, GroupRow, rows_of
+from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroups, rows_of
 from tcpwatch.screens.connections.group_columns import SOCKETS, columns_for
 from tcpwatch.widgets.table.record_table import RecordTable
 
@@ -13,13 +13,15 @@ class GroupTable(RecordTable[GroupRow]):
     """Shows a Grouped; the cursor is on a group."""
 
     def __init__(self) -> None:
-        super().__init__(columns_for(By.PROCESS), lambda row: row.identity, sort=SOCKETS.key, reverse=True)
-        self._by = By.PROCESS
-        self._left: dict[By, Hashable | None] = {}
+        super().__init__(columns_for(GroupField.PROCESS), lambda row: row.identity, sort=SOCKETS.key, reverse=True)
+        self._by = GroupField.PROCESS
+        self._left: dict[GroupField, Hashable | None] = {}
         """What the cursor was on when another grouping came."""
         self._some_hidden = False
 
-    def show_groups(self, grouped: Grouped, untold: Collection[str], filtered: bool, empty: Sequence[str] = ()) -> None:
+    def show_groups(
+        self, grouped: SocketGroups, untold: Collection[str], filtered: bool, empty: Sequence[str] = ()
+    ) -> None:
         """Show these; `filtered`: a filter hides sockets, and with them perhaps groups."""
         if grouped.by is not self._by:
             self._turn_to(grouped.by)
@@ -27,7 +29,7 @@ class GroupTable(RecordTable[GroupRow]):
         self.show_columns(columns_for(grouped.by, untold))
         self.show(rows_of(grouped), empty)
 
-    def _turn_to(self, by: By) -> None:
+    def _turn_to(self, by: GroupField) -> None:
         self._left[self._by] = self._held
         self._by, self._cursor = by, 0
         self._held, self._hidden = self._left.get(by), None

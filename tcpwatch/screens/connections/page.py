@@ -11,14 +11,27 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from tcpwatch.exporters.csv_groups import csv_lines, values_of
-from tcpwatch.exporters.csv_sockets import csv_blocks
-from tcpwatch.model.columns.columns import IN_TABLE, untold
+from tcpwatch.exporters.csv_sockets import sockets_csv
+from tcpwatch.model.columns.columns import IN_TABLE, unsupported_columns
 from tcpwatch.model.query.arrangement import Arrangement
 from tcpwatch.model.view import View
 from tcpwatch.screens.connections.group_table import GroupTable
-from tcpwatch.screens.connections.groups import Way, about_groups, how_many, not_opened, title_line, why_empty
+from tcpwatch.screens.connections.groups import (
+    GroupNavigation,
+    empty_lines,
+    group_count_text,
+    group_help_sections,
+    not_opened_reason,
+    title_line,
+)
 from tcpwatch.screens.connections.socket_table import SocketTable
-from tcpwatch.screens.shared.arranger import Answer, Arranged, Arranger, Grouping, Request
+from tcpwatch.screens.shared.arranger import (
+    ArrangeReply,
+    ArrangeRequest,
+    ArrangeResult,
+    GroupArrangement,
+    LatestRequestWorker,
+)
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import FlowSelected
@@ -28,16 +41,16 @@ from tcpwatch.units.text import count
 from tcpwatch.widgets.lines import Line, Lines
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section
-from tcpwatch.widgets.table.cursor_table import CursorTable, choosing_line
+from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
 
-AT_ONCE = 5_000
+MAX_INLINE_ROWS = 5_000
 """Rows that are arranged in the UI's loop, in some milliseconds; more of them are left to a thread."""
 
 
-class Delivered(Message):
+class RowsArranged(Message):
     """The thread has an answer."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ArrangeReply) -> None:
         super().__init__()
         self.answer = answer
 
@@ -60,11 +73,13 @@ class ConnectionsPage(TablePage):
         self.table: SocketTable = SocketTable()
         self.groups = GroupTable()
         self.groups.display = self.groups.can_focus = False
-        self.grouping: Grouping | None = None
+        self.grouping: GroupArrangement | None = None
         """What the table of groups shows."""
-        self._way = Way()
+        self._way = GroupNavigation()
         """What is wanted; what is on screen follows when it has been computed."""
-        self._arranger = Arranger(Request.arranged, lambda answer: self.post_message(Delivered(answer)))
+        self._arranger = LatestRequestWorker(
+            ArrangeRequest.result, lambda answer: self.post_message(RowsArranged(answer))
+        )
         self._asked = self._shown = 0
         self._gone = 0
         """Number of the last request before a person went elsewhere: its answer is of no use any more."""
@@ -83,13 +98,13 @@ class ConnectionsPage(TablePage):
     # What is shown
 
     @property
-    def on_screen(self) -> CursorTable[Any]:
+    def visible_table(self) -> CursorTable[Any]:
         """As TablePage asks."""
         return self.groups if self.groups.display else self.table
 
     @property
     def _untold(self) -> frozenset[str]:
-        return untold(self._view.sample.source.kind) if self._view is not None else frozenset()
+        return unsupported_columns(self._view.sample.source.kind) if self._view is not None else frozenset()
 
     def show(self, view: View) -> None:
         """As Page asks."""
@@ -98,14 +113,14 @@ class ConnectionsPage(TablePage):
         self.table.show_columns([column for column in IN_TABLE if column.key not in unknown])
         self.refilter()
 
-    def show_names(self, exact: bool) -> None:
+    def show_exact(self, exact: bool) -> None:
         """As Page asks."""
         self.table.show_exact(exact)
         self.groups.show_exact(exact)
 
-    def about(self) -> Sequence[Section]:
+    def help_sections(self) -> Sequence[Section]:
         """For the help."""
-        return about_groups() if self.groups.display else ()
+        return group_help_sections() if self.groups.display else ()
 
     def refilter(self) -> None:
         """As TablePage asks; also for other rows, another order, or other groups."""
@@ -113,13 +128,15 @@ class ConnectionsPage(TablePage):
         if view is None:
             return
         self._asked += 1
-        request = Request(self._asked, view.rows, view.closed, self.filter, table.column, table.reverse, self._way.by)
-        if len(view.rows) + len(view.closed) <= AT_ONCE:
-            self._show(request.number, request.arranged())
+        request = ArrangeRequest(
+            self._asked, view.rows, view.closed, self.filter, table.column, table.reverse, self._way.by
+        )
+        if len(view.rows) + len(view.closed) <= MAX_INLINE_ROWS:
+            self._show(request.number, request.result())
         else:
-            self._arranger.ask(request)
+            self._arranger.submit(request)
 
-    def on_delivered(self, message: Delivered) -> None:
+    def on_rows_arranged(self, message: RowsArranged) -> None:
         """The thread's answer; a later one may have been shown already, or something else be wanted now."""
         message.stop()
         request, answer = message.answer
@@ -128,14 +145,14 @@ class ConnectionsPage(TablePage):
         if request.number > max(self._shown, self._gone):
             self._show(request.number, answer)
 
-    def _show(self, number: int, arranged: Arranged) -> None:
+    def _show(self, number: int, arranged: ArrangeResult) -> None:
         self._shown = number
         if isinstance(arranged, Arrangement):
             self.table.show(arranged)
             self._bring(self.table, self.groups)
         else:
             self.grouping = arranged
-            self.groups.show_groups(arranged.grouped, self._untold, bool(arranged.filter.text), why_empty(arranged))
+            self.groups.show_groups(arranged.grouped, self._untold, bool(arranged.filter.text), empty_lines(arranged))
             self._bring(self.groups, self.table)
         self._redraw_title()
 
@@ -166,18 +183,18 @@ class ConnectionsPage(TablePage):
 
     def set_filter(self, text: str) -> None:
         """Show the single sockets that pass, as somebody asks who is not on this page."""
-        self._way.forget()
+        self._way.reset()
         self._go(text)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Esc has one meaning at a time; `a` is a letter like others while one is typed."""
         if action in ("leave_group", "clear_filter", "ungroup"):
             return self._way.allows(action, self.filter.text)
-        return super().check_action(action, parameters) and (action != "group" or self.on_screen.has_focus)
+        return super().check_action(action, parameters) and (action != "group" or self.visible_table.has_focus)
 
     def action_group(self, step: int) -> None:
         """Group in the next way, or the one before."""
-        self._way.turn(step, self.filter.text, self._untold)
+        self._way.change_grouping(step, self.filter.text, self._untold)
         self._go()
 
     def action_leave_group(self) -> None:
@@ -190,7 +207,7 @@ class ConnectionsPage(TablePage):
 
     def action_ungroup(self) -> None:
         """Show single sockets."""
-        self._way.forget()
+        self._way.reset()
         self._go()
 
     def _open_group(self, identity: Hashable) -> None:
@@ -200,7 +217,7 @@ class ConnectionsPage(TablePage):
         if row.group.filter:
             self._go(self._way.enter(row, self.filter.text))
         else:
-            self.notify(not_opened(row.group), severity="warning", markup=False)
+            self.notify(not_opened_reason(row.group), severity="warning", markup=False)
 
     # What a person does
 
@@ -231,15 +248,17 @@ class ConnectionsPage(TablePage):
         if shown is None or view is None:
             return
         what = f"{count(shown.shown)} sockets"
-        if shown.shown > AT_ONCE:
+        if shown.shown > MAX_INLINE_ROWS:
             self.notify(f"writing {what} …", markup=False)
         live = shown.order[shown.order < len(shown.rows)]
-        self.export(export_name(time.time()), what, csv_blocks(shown.rows, live, self._untold))
+        self.export(export_name(time.time()), what, sockets_csv(shown.rows, live, self._untold))
 
     def _export_groups(self) -> None:
         rows = list(self.groups.records)
         if rows and self.grouping is not None:
-            self.export(export_name(time.time(), "groups"), how_many(self.grouping), csv_lines(rows, self._untold))
+            self.export(
+                export_name(time.time(), "groups"), group_count_text(self.grouping), csv_lines(rows, self._untold)
+            )
 
     def action_copy(self) -> None:
         """Copy the row under the cursor: all columns, exact, with tabs between them."""
@@ -266,8 +285,8 @@ class _Title(Lines, can_focus=False):
         page = self.parent
         if not isinstance(page, ConnectionsPage):
             return [()]
-        if page.on_screen.choosing:
-            return [choosing_line(page.on_screen.sorting, colours)]
+        if page.visible_table.choosing_sort:
+            return [sort_hint_line(page.visible_table.sorting, colours)]
         if page.groups.display and page.grouping is not None:
             return [title_line(page.grouping, page.groups.sorting, colours)]
         return [_of_sockets(page.table, colours)]

@@ -7,23 +7,23 @@ from typing import cast
 
 from rich.cells import cell_len
 
-from tcpwatch.model.columns.columns import BY_KEY, IN_TABLE, Column
+from tcpwatch.model.columns.columns import BY_KEY, IN_TABLE, SocketColumn
 from tcpwatch.model.query import arrangement as arrange
 from tcpwatch.model.query.arrangement import Arrangement
 from tcpwatch.widgets import lines
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.cursor_table import CursorTable
-from tcpwatch.widgets.table.lines import row_pieces, why_empty
+from tcpwatch.widgets.table.lines import empty_lines, row_pieces
 
 
-class SocketTable(CursorTable[Column]):
+class SocketTable(CursorTable[SocketColumn]):
     """Shows an Arrangement; the cursor is on a flow. Whoever gave the Arrangement gives another for another order."""
 
     def __init__(self) -> None:
         super().__init__(IN_TABLE, BY_KEY["state"], reverse=False)
         self.arrangement: Arrangement | None = None
         """What is shown; None before the first."""
-        self._texts: dict[int, arrange.Line] = {}
+        self._texts: dict[int, arrange.SocketLine] = {}
 
     def show(self, arrangement: Arrangement) -> None:
         """Show these rows."""
@@ -56,7 +56,7 @@ class SocketTable(CursorTable[Column]):
         return None if shown is None else (shown.filter, shown.reverse)
 
     @property
-    def _sorted_by(self) -> Column | None:
+    def _sorted_by(self) -> SocketColumn | None:
         return self.arrangement.column if self.arrangement is not None else None
 
     def _prepare(self, first: int, last: int, colours: Palette) -> bool:
@@ -71,4 +71,4 @@ class SocketTable(CursorTable[Column]):
         return tuple(row_pieces(self._texts[place], self._layout.placed, colours))
 
     def _why_empty(self) -> Sequence[str]:
-        return why_empty(self.arrangement)
+        return empty_lines(self.arrangement)

@@ -11,12 +11,12 @@ from textual.screen import Screen
 
 from tcpwatch.model.rules.finding import Figure, Finding
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.finding_lines import SIGNS, rule_words, severity_style
+from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, rule_title, severity_style
 from tcpwatch.screens.shared.header_line import HeaderLine
-from tcpwatch.screens.shared.shell import shell
+from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.units import text
 from tcpwatch.widgets.footer_line import FooterLine
-from tcpwatch.widgets.lines import Line, rule
+from tcpwatch.widgets.lines import Line, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.reader import Reader
 from tcpwatch.widgets.sections import Entry, Section, column_lines
@@ -65,19 +65,19 @@ class _Findings(Reader):
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks."""
-        lines: list[Line] = [rule("Findings", width, colours)]
+        lines: list[Line] = [title_rule("Findings", width, colours)]
         if not self._shown:
             return [*lines, (), (("   Nothing is wrong any more, as far as the rules can tell.", colours.plain),)]
         for finding in self._shown:
-            lines += _finding_lines(finding, width, colours, shell(self).exact)
+            lines += _finding_lines(finding, width, colours, app_state(self).exact)
         return lines
 
 
 def _finding_lines(finding: Finding, width: int, colours: Palette, exact: bool) -> list[Line]:
     style = severity_style(finding.severity, colours)
     head = (
-        (f" {SIGNS[finding.severity]} {finding.severity.name.lower()}  ", style),
-        (rule_words(finding), colours.strong),
+        (f" {SEVERITY_SIGNS[finding.severity]} {finding.severity.name.lower()}  ", style),
+        (rule_title(finding), colours.strong),
         (f"  {finding.subject}", colours.plain),
     )
     told = [

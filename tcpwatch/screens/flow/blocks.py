@@ -9,11 +9,11 @@ from tcpwatch.kernel.proc.owner_finder import Process
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.lifecycle.ending import Ending, sentence
 from tcpwatch.model.states import Closer, Role, State
-from tcpwatch.screens.flow.facts import Facts
+from tcpwatch.screens.flow.facts import FlowFacts
 from tcpwatch.screens.flow.graphs import graph_blocks
 from tcpwatch.screens.flow.states import incident_blocks, states_block
 from tcpwatch.screens.flow.tcp_info import info_sections
-from tcpwatch.screens.shared.moments import begins_earlier, between
+from tcpwatch.screens.shared.moments import began_earlier, elapsed_text
 from tcpwatch.units import text
 from tcpwatch.widgets.blocks import Block, block_of
 from tcpwatch.widgets.palette import Palette
@@ -34,7 +34,7 @@ _CLOSERS = {
 _ORDERLY = (Ending.BY_US, Ending.BY_PEER, Ending.AT_ONCE, Ending.ORDERLY)
 
 
-def headline(facts: Facts, width: int | None = None) -> str:
+def headline(facts: FlowFacts, width: int | None = None) -> str:
     """One line: both ends, who called whom, and the state or how it ended; a listener has one end.
 
     Where that is wider than `width` the middle of the addresses is left out.
@@ -52,21 +52,21 @@ def headline(facts: Facts, width: int | None = None) -> str:
     return f"{f' {arrow} '.join(ends)}  {state}"
 
 
-def _state_words(facts: Facts) -> str:
+def _state_words(facts: FlowFacts) -> str:
     """`ESTABLISHED`, `TIME_WAIT, closed by us`, `closed by us`, `closed, was ESTABLISHED`."""
     how = facts.ending.word if facts.ending else ""
-    if facts.gone is None:
+    if facts.ended_at is None:
         return f"{facts.state.name}, {how}" if how else facts.state.name
     return how or f"closed, was {facts.state.name}"
 
 
-def flow_blocks(facts: Facts, now: float, colours: Palette, exact: bool = False) -> list[Block]:
+def flow_blocks(facts: FlowFacts, now: float, colours: Palette, exact: bool = False) -> list[Block]:
     """Everything, in the order in which one asks for it; `now` is the time of the last sample."""
-    graph, live = facts.graph, facts.gone is None
+    graph, live = facts.graph, facts.ended_at is None
     return [
         block_of(Section("Connection", list(_connection(facts, now, colours, exact)))),
-        states_block(facts.story, now, facts.no_trace, facts.detailed),
-        *incident_blocks(facts.story, facts.trace),
+        states_block(facts.history, now, facts.no_trace, facts.has_detail),
+        *incident_blocks(facts.history, facts.trace),
         *(graph_blocks(graph, facts.state, live, exact) if graph else ()),
         block_of(Section("Owner", list(_owner(facts)))),
         block_of(Section("Queues and timer", list(_queues(facts, colours, exact)))),
@@ -75,34 +75,34 @@ def flow_blocks(facts: Facts, now: float, colours: Palette, exact: bool = False)
     ]
 
 
-def _connection(facts: Facts, now: float, colours: Palette, exact: bool) -> Iterator[Entry]:
+def _connection(facts: FlowFacts, now: float, colours: Palette, exact: bool) -> Iterator[Entry]:
     state = facts.state
     about = state.facts
     if facts.ending is not None:
         orderly = facts.ending in _ORDERLY
         yield Entry("", sentence(facts.ending, facts.last_full_state), colours.strong if orderly else colours.warning)
-    if facts.gone is not None:
-        ago = f"Closed {text.duration(now - facts.gone)} ago; these are the last facts."
+    if facts.ended_at is not None:
+        ago = f"Closed {text.duration(now - facts.ended_at)} ago; these are the last facts."
         yield Entry("", ago, colours.dim if facts.ending else colours.warning)
     yield Entry("local", facts.cell("local", exact))
     yield Entry("remote", facts.cell("remote", exact))
     yield Entry("role", _ROLES[Role(int(facts.row.role[0]))])
     yield Entry("state", f"{state.name}  {about.zh}", colours.of_phase(about.phase), f"kernel {about.kernel}")
-    if facts.gone is None:
+    if facts.ended_at is None:
         yield Entry("", about.meaning)
         if about.step:
             yield Entry("step", f"{about.step} of the {about.phase.value}")
         yield Entry("in this state", facts.cell("state_age").replace(">", "at least "))
         yield Entry("known for", facts.cell("age").replace(">", "at least "))
-    elif facts.story.stretches:
-        first, last = facts.story.stretches[0], facts.story.stretches[-1]
-        least = "at least " if begins_earlier(first) else ""
-        yield Entry("lived", least + between(first.begin, last.end, facts.gone))
+    elif facts.history.periods:
+        first, last = facts.history.periods[0], facts.history.periods[-1]
+        least = "at least " if began_earlier(first) else ""
+        yield Entry("lived", least + elapsed_text(first.begin, last.end, facts.ended_at))
     if facts.ending is None:
         yield Entry("closed by", _CLOSERS[Closer(int(facts.row.closer[0]))])
 
 
-def _owner(facts: Facts) -> Iterator[Entry]:
+def _owner(facts: FlowFacts) -> Iterator[Entry]:
     code = int(facts.row.owner[0])
     if code < 0:
         yield Entry("process", WHY_UNKNOWN[code])
@@ -118,13 +118,13 @@ def _owner(facts: Facts) -> Iterator[Entry]:
 def _process(process: Process, label: str) -> Iterator[Entry]:
     yield Entry(label, f"{process.name}[{process.pid}]")
     yield Entry("command", process.command or text.UNKNOWN)
-    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.started))
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.started_unix_s))
     yield Entry("runs as", f"{process.user} ({process.uid}), since {started}")
 
 
-def _queues(facts: Facts, colours: Palette, exact: bool) -> Iterator[Entry]:
+def _queues(facts: FlowFacts, colours: Palette, exact: bool) -> Iterator[Entry]:
     receive, send = (int(facts.row.table[name][0]) for name in ("idiag_rqueue", "idiag_wqueue"))
-    if "recv_queue" in facts.untold:
+    if "recv_queue" in facts.unsupported_columns:
         yield Entry("queues", text.UNKNOWN)
     elif facts.state is State.LISTEN:
         full = receive > send
@@ -137,7 +137,7 @@ def _queues(facts: Facts, colours: Palette, exact: bool) -> Iterator[Entry]:
     yield Entry("retransmits", facts.cell("retransmits"))
 
 
-def _throughput(facts: Facts, exact: bool) -> str:
+def _throughput(facts: FlowFacts, exact: bool) -> str:
     """`rx 98 kB/s, tx 1.21 MB/s, limited by receiver`, between the last two times that all were asked."""
     if facts.value("rx_bytes_per_s") is None:
         return text.UNKNOWN
@@ -150,7 +150,7 @@ def _per_second(size: str) -> str:
     return f"{size} B/s" if size[-1].isdigit() else f"{size}B/s"
 
 
-def _socket(facts: Facts, exact: bool) -> Iterator[Entry]:
+def _socket(facts: FlowFacts, exact: bool) -> Iterator[Entry]:
     for label, key in (
         ("shut down", "shutdown"),
         ("interface", "interface"),
@@ -161,12 +161,12 @@ def _socket(facts: Facts, exact: bool) -> Iterator[Entry]:
         yield Entry(label, facts.cell(key, exact))
 
 
-def _info(facts: Facts, now: float, exact: bool) -> list[Section]:
+def _info(facts: FlowFacts, now: float, exact: bool) -> list[Section]:
     if facts.tcp_info is None:
-        why = "the kernel tells none for this socket" if facts.asked else "comes with the next poll"
+        why = "the kernel tells none for this socket" if facts.detail_polled else "comes with the next poll"
         return [Section("tcp_info", [Entry("", f"tcp_info: {why}.")])]
     sections = info_sections(facts.tcp_info, exact)
-    if facts.info_time is not None and now > facts.info_time:
-        old = Entry("", f"tcp_info as it was {text.duration(now - facts.info_time)} ago; the kernel tells no more.")
+    if facts.tcp_info_time is not None and now > facts.tcp_info_time:
+        old = Entry("", f"tcp_info as it was {text.duration(now - facts.tcp_info_time)} ago; the kernel tells no more.")
         sections.insert(0, Section("tcp_info", [old]))
     return sections

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
-from tcpwatch.model.columns.columns import BY_KEY, untold
+from tcpwatch.model.columns.columns import BY_KEY, unsupported_columns
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.history import Moment, Story, Stretch
+from tcpwatch.model.lifecycle.history import History, Moment, StatePeriod
 from tcpwatch.model.lifecycle.records import tcp_info_of
-from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.sockets.rows import Mark, Rows
@@ -26,32 +26,32 @@ _SMALL = (State.TIME_WAIT, State.FIN_WAIT_2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Facts:
+class FlowFacts:
     """The last that is known of a flow."""
 
     row: Rows
     """Of one row."""
     tcp_info: Mapping[str, int] | None = None
-    info_time: float | None = None
+    tcp_info_time: float | None = None
     """Unix seconds at which the kernel told `tcp_info`."""
-    asked: bool = False
+    detail_polled: bool = False
     """A poll was taken that looked for its detail."""
-    told: Story = field(default_factory=Story)
+    detail_history: History = field(default_factory=History)
     """What the last detail said of its states."""
-    detailed: bool = False
+    has_detail: bool = False
     """There was one, since it is watched."""
-    story: Story = field(default_factory=Story)
+    history: History = field(default_factory=History)
     """The same, or what the row alone tells where that is empty; with an end where the flow has gone."""
     ending: Ending | None = None
     """How its full socket ended; None while it has not."""
     graph: FlowGraph | None = None
-    gone: float | None = None
+    ended_at: float | None = None
     """Unix seconds of its end, as far as that is known."""
-    untold: frozenset[str] = frozenset()
+    unsupported_columns: frozenset[str] = frozenset()
     """Keys of the columns that the source does not tell."""
     no_trace: str = ""
     """Why there is no trace; empty where there is one."""
-    trace: TraceState = field(default_factory=TraceState)
+    trace: TraceStats = field(default_factory=TraceStats)
 
     @property
     def state(self) -> State:
@@ -61,7 +61,7 @@ class Facts:
     @property
     def last_full_state(self) -> State | None:
         """The last one of the full socket, which TIME_WAIT has not."""
-        states = [one.state for one in self.story.stretches if one.state is not State.TIME_WAIT]
+        states = [one.state for one in self.history.periods if one.state is not State.TIME_WAIT]
         return states[-1] if states else None if self.state is State.TIME_WAIT else self.state
 
     def value(self, key: str) -> object:
@@ -70,27 +70,27 @@ class Facts:
 
     def cell(self, key: str, exact: bool = False) -> str:
         """A column's value as the table shows it; `–` for what is not known."""
-        if key in self.untold:
+        if key in self.unsupported_columns:
             return text.UNKNOWN
         column = BY_KEY[key]
         return column.show(column.values(self.row)[0], exact) or text.UNKNOWN
 
 
-def learned(facts: Facts | None, view: View, cookie: int) -> Facts | None:
+def updated_facts(facts: FlowFacts | None, view: View, cookie: int) -> FlowFacts | None:
     """What was known, and what this View adds to it; None where nothing knows the flow."""
     at = view.rows.find(cookie)
-    record = view.past.closed_of(cookie) if at is None or view.rows.state[at] in _SMALL else None
+    record = view.archive.last_record(cookie) if at is None or view.rows.state[at] in _SMALL else None
     row, gone = (view.rows.take(slice(at, at + 1)), None) if at is not None else _last(facts, view, cookie, record)
     if row is None:
         return None
-    if record is not None and row.owner[0] < 0 and (owner := view.past.owner(int(record["owner"]))):
+    if record is not None and row.owner[0] < 0 and (owner := view.archive.owner(int(record["owner"]))):
         row = replace(row, owner=np.zeros(1, np.int32), owners=[owner])  # who had it, before it was the kernel's alone
     facts = replace(
-        facts or Facts(row),
+        facts or FlowFacts(row),
         row=row,
-        gone=gone,
-        untold=untold(view.sample.source.kind),
-        no_trace=view.sample.source.no_trace,
+        ended_at=gone,
+        unsupported_columns=unsupported_columns(view.sample.source.kind),
+        no_trace=view.sample.source.why_no_trace,
         trace=view.trace,
     )
     if record is not None:
@@ -98,15 +98,15 @@ def learned(facts: Facts | None, view: View, cookie: int) -> Facts | None:
     return _storied(_detailed(facts, view, cookie), view, record is not None)
 
 
-def _last(facts: Facts | None, view: View, cookie: int, record: np.void | None) -> tuple[Rows | None, float | None]:
+def _last(facts: FlowFacts | None, view: View, cookie: int, record: np.void | None) -> tuple[Rows | None, float | None]:
     """The row as it was last, where anybody has it, and when it ended."""
     if record is not None:
         row = _row_of(record, view)
         if facts is not None and row.owner[0] < 0:
             row = replace(row, owner=facts.row.owner, owners=facts.row.owners)
         return row, float(record["end"])
-    if facts is not None and facts.gone is not None:
-        return facts.row, facts.gone
+    if facts is not None and facts.ended_at is not None:
+        return facts.row, facts.ended_at
     found = np.flatnonzero(view.closed.cookie == np.uint64(cookie))
     if len(found):
         return view.closed.take(slice(found[0], found[0] + 1)), view.sample.time
@@ -116,7 +116,7 @@ def _last(facts: Facts | None, view: View, cookie: int, record: np.void | None) 
 def _row_of(record: np.void, view: View) -> Rows:
     """A past.CLOSED record as a row; its ages count back from its end."""
     state = int(record["state"]) or int(record["row"]["idiag_state"]) or State.CLOSED
-    owner = view.past.owner(int(record["owner"]))
+    owner = view.archive.owner(int(record["owner"]))
     code = 0 if owner else min(int(record["owner"]), UNKNOWN_NO_PROCESS)
 
     def column(value: object, dtype: Any) -> Any:
@@ -129,7 +129,7 @@ def _row_of(record: np.void, view: View) -> Rows:
         state=column(state, np.uint8),
         first_seen=column(record["begin"], np.float64),
         since=column(record["begin"], np.float64),
-        born=column(not np.isnan(record["begin_slack"]), np.bool_),
+        begin_seen=column(not np.isnan(record["begin_slack"]), np.bool_),
         role=column(record["role"], np.uint8),
         closer=column(record["closer"], np.uint8),
         mark=column(Mark.CLOSED, np.uint8),
@@ -140,43 +140,43 @@ def _row_of(record: np.void, view: View) -> Rows:
     )
 
 
-def _recorded(facts: Facts, record: np.void) -> Facts:
+def _recorded(facts: FlowFacts, record: np.void) -> FlowFacts:
     """What the record of its end adds: how it ended, and the tcp_info that it took along."""
-    facts = replace(facts, ending=Ending(int(record["ending"])), asked=True)
+    facts = replace(facts, ending=Ending(int(record["ending"])), detail_polled=True)
     info = tcp_info_of(record)
-    if info is None or (facts.info_time or 0.0) > float(record["end"]):
+    if info is None or (facts.tcp_info_time or 0.0) > float(record["end"]):
         return facts
-    return replace(facts, tcp_info=info, info_time=float(record["end"]))
+    return replace(facts, tcp_info=info, tcp_info_time=float(record["end"]))
 
 
-def _detailed(facts: Facts, view: View, cookie: int) -> Facts:
+def _detailed(facts: FlowFacts, view: View, cookie: int) -> FlowFacts:
     """What was told because the flow is watched."""
     detail = view.details.get(cookie)
     if detail is None:
         return facts
     facts = replace(
         facts,
-        asked=True,
-        detailed=True,
-        told=detail.story if detail.story.stretches or detail.story.incidents else facts.told,
+        detail_polled=True,
+        has_detail=True,
+        detail_history=detail.history if detail.history.periods or detail.history.incidents else facts.detail_history,
         ending=facts.ending if detail.ending is None else detail.ending,
         graph=detail.graph or facts.graph,
     )
     if detail.tcp_info is None:
         return facts
-    return replace(facts, tcp_info=detail.tcp_info, info_time=view.sample.time)
+    return replace(facts, tcp_info=detail.tcp_info, tcp_info_time=view.sample.time)
 
 
-def _storied(facts: Facts, view: View, recorded: bool) -> Facts:
+def _storied(facts: FlowFacts, view: View, recorded: bool) -> FlowFacts:
     """With a story even where nobody told one: that of the row, unless it is a record's, which has one moment only."""
-    stretches = facts.told.stretches
+    stretches = facts.detail_history.periods
     slack_s = view.pace.interval_s if view.elapsed_s is None else view.elapsed_s
     if not stretches and not recorded:
         since = float(facts.row.since[0])
-        earlier = not facts.row.born[0] and since <= float(facts.row.first_seen[0])
-        stretches = (Stretch(facts.state, Moment(since, Origin.POLL, slack_s), None, least=earlier),)
-    gone = facts.gone
+        earlier = not facts.row.begin_seen[0] and since <= float(facts.row.first_seen[0])
+        stretches = (StatePeriod(facts.state, Moment(since, Origin.POLL, slack_s), None, began_earlier=earlier),)
+    gone = facts.ended_at
     if stretches and gone is not None:
         end = stretches[-1].end or Moment(gone, Origin.POLL, slack_s)
         stretches, gone = (*stretches[:-1], replace(stretches[-1], end=end)), end.time
-    return replace(facts, story=Story(stretches, facts.told.incidents), gone=gone)
+    return replace(facts, history=History(stretches, facts.detail_history.incidents), ended_at=gone)

@@ -23,7 +23,7 @@ _WORD = 7
 _LEAST_CELLS = 8
 """Below this many cells the figures stand alone."""
 
-Show = Callable[[float, bool], str]
+FormatValue = Callable[[float, bool], str]
 """(value, exact) → text with its unit."""
 
 
@@ -66,7 +66,7 @@ class _Graph:
 
     label: str
     values: Sequence[float]
-    show: Show
+    show: FormatValue
 
     def figures(self, live: bool, exact: bool) -> list[tuple[str, str]]:
         """The largest, the newest and the smallest, each with its word; the newest alone where it never changed."""

@@ -11,10 +11,10 @@ from textual.screen import Screen
 
 from tcpwatch.model.view import View
 from tcpwatch.screens.flow.blocks import flow_blocks, headline
-from tcpwatch.screens.flow.facts import Facts, learned
+from tcpwatch.screens.flow.facts import FlowFacts, updated_facts
 from tcpwatch.screens.flow.strip import FlowStrip
 from tcpwatch.screens.shared.header_line import HeaderLine
-from tcpwatch.screens.shared.shell import shell
+from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.widgets.blocks import in_columns
 from tcpwatch.widgets.footer_line import FooterLine
 from tcpwatch.widgets.lines import Line, Lines, fit
@@ -45,7 +45,7 @@ class FlowScreen(Screen[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         """Ask for the flow's detail, and follow."""
-        shell(self).watch_flows(frozenset([self._cookie]))
+        app_state(self).watch_flows(frozenset([self._cookie]))
         self._flow.focus()
         self.watch(self.app, "view", self._show)
         self.watch(self.app, "exact", self._flow.redraw, init=False)
@@ -54,11 +54,11 @@ class FlowScreen(Screen[None], inherit_bindings=False):
         self._flow.show(view)
         facts = self._flow.facts
         self._title.show(facts)
-        self._strip.show(facts.story.stretches if facts else (), self._flow.now)
+        self._strip.show(facts.history.periods if facts else (), self._flow.now)
 
     def on_unmount(self) -> None:
         """Ask for it no longer."""
-        shell(self).watch_flows(frozenset())
+        app_state(self).watch_flows(frozenset())
 
     def action_back(self) -> None:
         """Close."""
@@ -77,9 +77,9 @@ class _Title(Lines):
 
     def __init__(self) -> None:
         super().__init__()
-        self._facts: Facts | None = None
+        self._facts: FlowFacts | None = None
 
-    def show(self, facts: Facts | None) -> None:
+    def show(self, facts: FlowFacts | None) -> None:
         """Draw what these are about."""
         self._facts = facts
         self.redraw()
@@ -96,7 +96,7 @@ class _Flow(Reader):
     def __init__(self, cookie: int) -> None:
         super().__init__()
         self._cookie = cookie
-        self.facts: Facts | None = None
+        self.facts: FlowFacts | None = None
         self.now = 0.0
         """Unix seconds of the last sample."""
 
@@ -105,20 +105,20 @@ class _Flow(Reader):
         if view is None:
             return
         self.now = view.sample.time
-        self.facts = learned(self.facts, view, self._cookie)
+        self.facts = updated_facts(self.facts, view, self._cookie)
         self.redraw()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks."""
         if self.facts is None:
             return [(), (("   This flow is not in the kernel's table any more.", colours.plain),)]
-        return in_columns(flow_blocks(self.facts, self.now, colours, shell(self).exact), width, colours)
+        return in_columns(flow_blocks(self.facts, self.now, colours, app_state(self).exact), width, colours)
 
     def as_text(self) -> str:
         """All facts in one column of plain text."""
         if self.facts is None:
             return ""
         lines = [headline(self.facts)]
-        for block in flow_blocks(self.facts, self.now, palette(self.app), shell(self).exact):
+        for block in flow_blocks(self.facts, self.now, palette(self.app), app_state(self).exact):
             lines += ["", f"{block.title} {block.head}".rstrip(), *(f"  {line}" for line in block.plain())]
         return "\n".join(lines) + "\n"

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tcpwatch.model.lifecycle.history import Story
-from tcpwatch.model.lifecycle.trace_stats import TraceState
-from tcpwatch.model.lifecycle.transitions import Origin, Transition, What
+from tcpwatch.model.lifecycle.history import History
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.transitions import Origin, Transition, TransitionKind
 from tcpwatch.model.states import State
-from tcpwatch.screens.shared.moments import NOT_TOLD, clock, clock_of, how_known, lasted
-from tcpwatch.screens.shared.state_marks import LETTERS, stretch_style
+from tcpwatch.screens.shared.moments import UNKNOWN_DURATION, clock, duration_text, moment_clock, origin_text
+from tcpwatch.screens.shared.state_marks import STATE_LETTERS, stretch_style
 from tcpwatch.units import text
 from tcpwatch.widgets.blocks import Block
 from tcpwatch.widgets.lines import Line, cells_of, fit
@@ -38,7 +38,7 @@ _UNKNOWN = "Nothing tells its states: no poll saw it, or they are forgotten."
 
 @dataclass(frozen=True, slots=True)
 class _States:
-    story: Story
+    story: History
     now: float
     no_trace: str
     """Why there is none; empty where there is one."""
@@ -46,14 +46,14 @@ class _States:
 
     @property
     def told(self) -> Iterator[_Told]:
-        for at, one in enumerate(self.story.stretches):
-            duration = lasted(one, self.now, at == 0)
-            begin = text.UNKNOWN if duration == NOT_TOLD else clock_of(one.begin)
-            slack_s = _NAN if one.least else one.begin.slack_s  # then it says nothing of the beginning
-            yield _Told(one.state, begin, duration, how_known(replace(one.begin, slack_s=slack_s)))
-        end = self.story.stretches[-1].end if self.story.stretches else None
+        for at, one in enumerate(self.story.periods):
+            duration = duration_text(one, self.now, at == 0)
+            begin = text.UNKNOWN if duration == UNKNOWN_DURATION else moment_clock(one.begin)
+            slack_s = _NAN if one.began_earlier else one.begin.slack_s  # then it says nothing of the beginning
+            yield _Told(one.state, begin, duration, origin_text(replace(one.begin, slack_s=slack_s)))
+        end = self.story.periods[-1].end if self.story.periods else None
         if end is not None:
-            yield _Told(State.CLOSED, clock_of(end), "", how_known(end))
+            yield _Told(State.CLOSED, moment_clock(end), "", origin_text(end))
 
     @property
     def why(self) -> str:
@@ -91,8 +91,8 @@ def _shorter(one: _Told) -> _Told:
 def _state_lines(one: _Told, cells: int, width: int, colours: Palette) -> Iterator[Line]:
     """One line over `width` cells, or two short ones where that is 0."""
     style = stretch_style(one.state, colours) if one.duration else colours.strong
-    name = (_INDENT, colours.plain), (f"{LETTERS[one.state]} {one.state.name:<{_NAME - 2}} ", style)
-    duration = (f"{one.duration:>{cells}}", colours.dim if one.duration == NOT_TOLD else colours.plain)
+    name = (_INDENT, colours.plain), (f"{STATE_LETTERS[one.state]} {one.state.name:<{_NAME - 2}} ", style)
+    duration = (f"{one.duration:>{cells}}", colours.dim if one.duration == UNKNOWN_DURATION else colours.plain)
     if width:
         line: Line = (*name, (f"{one.clock:<{_CLOCK}}  ", colours.plain), duration)
         gap = width - 1 - cells_of(line) - len(one.known)
@@ -102,7 +102,7 @@ def _state_lines(one: _Told, cells: int, width: int, colours: Palette) -> Iterat
         yield ((f"{_INDENT}  {one.clock} {one.known}", colours.dim),)
 
 
-def states_block(story: Story, now: float, no_trace: str, asked: bool = True) -> Block:
+def states_block(story: History, now: float, no_trace: str, asked: bool = True) -> Block:
     """Each state, when it began, how long it lasted, and how that is known; `asked`: since it is watched, in a poll."""
     states = _States(story, now, no_trace, asked)
     return Block("States", states.draw, states.plain)
@@ -111,25 +111,25 @@ def states_block(story: Story, now: float, no_trace: str, asked: bool = True) ->
 # Incidents ---------------------------------------------------------------------------------------
 
 _WORDS = {
-    What.RETRANSMITTED: ("retransmitted", "retransmissions"),
-    What.RESET_SENT: ("reset sent", "resets sent"),
-    What.RESET_RECEIVED: ("reset received", "resets received"),
-    What.DROPPED: ("dropped", "segments dropped"),
-    What.ERROR: ("error told", "errors told"),
+    TransitionKind.RETRANSMITTED: ("retransmitted", "retransmissions"),
+    TransitionKind.RESET_SENT: ("reset sent", "resets sent"),
+    TransitionKind.RESET_RECEIVED: ("reset received", "resets received"),
+    TransitionKind.DROPPED: ("dropped", "segments dropped"),
+    TransitionKind.ERROR: ("error told", "errors told"),
 }
-_ONE = {What.RETRANSMITTED: "retransmission", What.DROPPED: "segment dropped"}
+_ONE = {TransitionKind.RETRANSMITTED: "retransmission", TransitionKind.DROPPED: "segment dropped"}
 _WHAT = max(len(each) for each, _ in _WORDS.values())
 
 
 @dataclass(frozen=True, slots=True)
 class _Incidents:
     incidents: Sequence[Transition]
-    trace: TraceState
+    trace: TraceStats
 
     @property
     def counts(self) -> str:
         """`3 retransmissions, 1 reset received`."""
-        counted = Counter(one.what for one in self.incidents)
+        counted = Counter(one.kind for one in self.incidents)
         return ", ".join(
             f"{text.count(counted[what])} {several if counted[what] > 1 else _ONE.get(what, single)}"
             for what, (single, several) in _WORDS.items()
@@ -137,16 +137,16 @@ class _Incidents:
         )
 
     @property
-    def latest(self) -> list[tuple[str, What, str]]:
+    def latest(self) -> list[tuple[str, TransitionKind, str]]:
         """Clock, what and why of the last ones."""
         return [
-            (clock(one.time, one.origin is not Origin.POLL), one.what, self._why(one))
+            (clock(one.time, one.origin is not Origin.POLL), one.kind, self._why(one))
             for one in self.incidents[-_LATEST:]
         ]
 
     def _why(self, one: Transition) -> str:
         """The kernel's name of the reason, or its number."""
-        return self.trace.reasons(one.what).get(one.reason, f"reason {one.reason}") if one.reason else ""
+        return self.trace.reasons(one.kind).get(one.reason, f"reason {one.reason}") if one.reason else ""
 
     @property
     def left_out(self) -> str:
@@ -172,7 +172,7 @@ class _Incidents:
         return [self.counts, *filter(None, [self.left_out]), *told]
 
 
-def incident_blocks(story: Story, trace: TraceState) -> list[Block]:
+def incident_blocks(story: History, trace: TraceStats) -> list[Block]:
     """Retransmissions, resets and drops; nothing where there were none."""
     if not story.incidents:
         return []

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tcpwatch.model.lifecycle.history import Moment, Stretch
-from tcpwatch.screens.shared.moments import begins_earlier, between, clock, clock_of, exact, untold
-from tcpwatch.screens.shared.state_marks import EARLIER, EXACT, FILLS, GOES_ON, LETTERS, UNSURE, stretch_style
+from tcpwatch.model.lifecycle.history import Moment, StatePeriod
+from tcpwatch.screens.shared.moments import began_earlier, clock, duration_unknown, elapsed_text, is_exact, moment_clock
+from tcpwatch.screens.shared.state_marks import (
+    EDGE_EARLIER,
+    EDGE_EXACT,
+    EDGE_OPEN,
+    EDGE_POLLED,
+    STATE_FILLS,
+    STATE_LETTERS,
+    stretch_style,
+)
 from tcpwatch.widgets.lines import Line, Lines, Piece, cells_of
 from tcpwatch.widgets.palette import Palette
 
 _MARGIN = 3
 
 
-def spread(durations: Sequence[float], width: int, least: int = 1) -> list[int]:
+def distribute_cells(durations: Sequence[float], width: int, least: int = 1) -> list[int]:
     """Cells for each duration, `width` in all: at least `least` each, where the width allows it, else fewer.
 
     Those whose fair share is below the least get the least; the others share what is left by their length. Thus a
@@ -46,42 +54,42 @@ def _longer(lengths: Sequence[float], width: int, least: int) -> list[int]:
         long = kept
 
 
-def strip_lines(stretches: Sequence[Stretch], now: float, width: int, colours: Palette) -> list[Line]:
+def strip_lines(stretches: Sequence[StatePeriod], now: float, width: int, colours: Palette) -> list[Line]:
     """The strip and its times; nothing where nothing is known."""
     room = width - 2 * _MARGIN
     if not stretches or room < 4:
         return []
     shown = stretches[-room:]
     # Two cells each, where there is room: one for the letter, one for how the beginning is known.
-    cells = spread([one.duration_s(now) for one in shown], room, 2)
+    cells = distribute_cells([one.duration_s(now) for one in shown], room, 2)
     pieces: list[Piece] = [(" " * _MARGIN, colours.plain)]
     for one, size in zip(shown, cells, strict=True):
         pieces += _stretch(one, size, one is stretches[0], colours)
     end = shown[-1].end
-    pieces.append((_edge(end) if end else GOES_ON, colours.dim))
+    pieces.append((_edge(end) if end else EDGE_OPEN, colours.dim))
     return [tuple(pieces), _times(stretches, now, width, colours)]
 
 
-def _stretch(one: Stretch, cells: int, first: bool, colours: Palette) -> Iterator[Piece]:
+def _stretch(one: StatePeriod, cells: int, first: bool, colours: Palette) -> Iterator[Piece]:
     style = stretch_style(one.state, colours)
     if cells > 1:
-        yield (EARLIER if begins_earlier(one) or untold(one, first) else _edge(one.begin), colours.dim)
+        yield (EDGE_EARLIER if began_earlier(one) or duration_unknown(one, first) else _edge(one.begin), colours.dim)
     if cells:
-        yield (LETTERS[one.state], style + colours.strong)
-        yield (FILLS[one.state] * (cells - 2), style)
+        yield (STATE_LETTERS[one.state], style + colours.strong)
+        yield (STATE_FILLS[one.state] * (cells - 2), style)
 
 
 def _edge(moment: Moment) -> str:
-    return EXACT if exact(moment) and moment.slack_s == 0 else UNSURE
+    return EDGE_EXACT if is_exact(moment) and moment.slack_s == 0 else EDGE_POLLED
 
 
-def _times(stretches: Sequence[Stretch], now: float, width: int, colours: Palette) -> Line:
+def _times(stretches: Sequence[StatePeriod], now: float, width: int, colours: Palette) -> Line:
     """When it begins and ends, as far as is known, and how long that is."""
     first, end = stretches[0], stretches[-1].end
-    earlier = begins_earlier(first) or untold(first, True)
-    left = ("before " if earlier else "") + clock_of(first.begin)
-    middle = ("at least " if earlier else "") + between(first.begin, end, now)
-    right = clock_of(end) if end else f"now {clock(now)}"
+    earlier = began_earlier(first) or duration_unknown(first, True)
+    left = ("before " if earlier else "") + moment_clock(first.begin)
+    middle = ("at least " if earlier else "") + elapsed_text(first.begin, end, now)
+    right = moment_clock(end) if end else f"now {clock(now)}"
     free = width - 2 - _MARGIN  # as long as the strip
     if len(left) + len(middle) + len(right) + 4 > free:
         left = ""
@@ -100,10 +108,10 @@ class FlowStrip(Lines):
 
     def __init__(self) -> None:
         super().__init__()
-        self._stretches: Sequence[Stretch] = ()
+        self._stretches: Sequence[StatePeriod] = ()
         self._now = 0.0
 
-    def show(self, stretches: Sequence[Stretch], now: float) -> None:
+    def show(self, stretches: Sequence[StatePeriod], now: float) -> None:
         """Draw these, `now` being the time of the last sample."""
         self._stretches, self._now = stretches, now
         if self.display != bool(stretches):

@@ -15,7 +15,7 @@ _NEVER_U4 = 0xFFFF_FFFF
 _NO_THRESHOLD = 0x7FFF_FFFF
 _NO_RATE = 0xFFFF_FFFF_FFFF_FFFF
 
-Show = Callable[[int, bool], str]
+FormatField = Callable[[int, bool], str]
 """(value, exact) → text."""
 
 
@@ -91,7 +91,7 @@ def _fastopen(value: int, exact: bool) -> str:
     return _FASTOPEN_FAILED[value] if value < len(_FASTOPEN_FAILED) else str(value)
 
 
-GROUPS: tuple[tuple[str, tuple[tuple[str, str, Show], ...]], ...] = (
+GROUPS: tuple[tuple[str, tuple[tuple[str, str, FormatField], ...]], ...] = (
     ("Round trip", (
         ("rtt", "smoothed", _us), ("rttvar", "variation", _us), ("min_rtt", "smallest", _min_rtt),
         ("rcv_rtt", "receiver's", _us), ("rto", "retransmit in", _us), ("ato", "delayed ACK", _us),
@@ -156,7 +156,7 @@ def info_sections(info: Mapping[str, int], exact: bool = False) -> list[Section]
     return sections
 
 
-def _entry(info: Mapping[str, int], name: str, label: str, show: Show, exact: bool) -> Entry:
+def _entry(info: Mapping[str, int], name: str, label: str, show: FormatField, exact: bool) -> Entry:
     value = info.get(name)
     if value is None:
         return Entry(label, text.UNKNOWN, note=name)

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from tcpwatch.model.columns.columns import untold
-from tcpwatch.model.listeners.half_open import AGE_EDGES_S, LADDER, HalfOpen
+from tcpwatch.model.columns.columns import unsupported_columns
+from tcpwatch.model.listeners.half_open import AGE_EDGES_S, RETRANSMIT_CLASSES, HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules.finding import Severity
-from tcpwatch.model.rules.half_open_kinds import Verdict
+from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict
 from tcpwatch.model.states import State
-from tcpwatch.model.view import ARRIVALS, View
-from tcpwatch.screens.shared.finding_lines import SIGNS, severity_style
-from tcpwatch.screens.shared.meters import figure_of, level
+from tcpwatch.model.view import SYN_ARRIVALS, View
+from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
+from tcpwatch.screens.shared.meters import limit_style, usage_text
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.area import area_lines
 from tcpwatch.widgets.charts.bars import bar, sparkline
-from tcpwatch.widgets.lines import Line, fit, rule
+from tcpwatch.widgets.lines import Line, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import wrapped
 
@@ -32,9 +32,9 @@ _LABEL, _FIGURE, _COUNT = 18, 13, 9
 _MOST_SPARK = 60
 
 
-def verdict_lines(said: Verdict, named: bool, width: int, colours: Palette) -> list[Line]:
+def verdict_lines(said: HalfOpenVerdict, named: bool, width: int, colours: Palette) -> list[Line]:
     """The word with its sign and the numbers, then why; `named` tells which listener it is about."""
-    sign = SIGNS.get(said.severity or Severity.INFO, "")
+    sign = SEVERITY_SIGNS.get(said.severity or Severity.INFO, "")
     style = severity_style(said.severity, colours) if said.severity else colours.strong
     head = f"{sign} {said.kind.value}"
     about = f" {said.subject}" if named and said.subject else ""
@@ -56,14 +56,14 @@ def queue_line(one: Listener | None, view: View, width: int, colours: Palette, e
     if one is None:
         return ((INDENT + "No listener here.", colours.dim),)
     queue, history = one.syn_queue, view.queue_trend.syn_queue(one.cookie)
-    style = level(queue.depth, queue.limit, colours)
+    style = limit_style(queue.depth, queue.limit, colours)
     length = max(0, width - len(INDENT) - name - 1 - 1 - _FIGURE - 1 - cap - spark - 1)
     share = queue.share if queue.limit is not None else None
     return (
         (INDENT + fit(_queue_name(one, name), name) + " ", colours.plain),
         (bar(share, length) + " ", style),
-        (fit(figure_of(queue.depth, queue.limit, exact), _FIGURE) + " ", style if queue.depth else colours.dim),
-        (fit(one.syn_cap.value, cap), colours.dim),
+        (fit(usage_text(queue.depth, queue.limit, exact), _FIGURE) + " ", style if queue.depth else colours.dim),
+        (fit(one.syn_limit_source.value, cap), colours.dim),
         (sparkline(history, round(TREND_S / view.queue_trend.slot_s), spark, from_zero=True), colours.handshake),
     )
 
@@ -84,7 +84,7 @@ def _queue_cells(width: int) -> tuple[int, int, int]:
 # SYNs and cookies --------------------------------------------------------------------------------
 
 _RATES = (
-    ("SYNs/s", ARRIVALS), ("cookies/s sent", "SyncookiesSent"), ("cookies/s returned", "SyncookiesRecv"),
+    ("SYNs/s", SYN_ARRIVALS), ("cookies/s sent", "SyncookiesSent"), ("cookies/s returned", "SyncookiesRecv"),
     ("cookies/s failed", "SyncookiesFailed"),
 )  # fmt: skip
 _FURTHER = (
@@ -99,7 +99,7 @@ def rate_lines(view: View, width: int, colours: Palette, further: bool = False) 
 
 
 def _rate_line(label: str, name: str, view: View, width: int, colours: Palette) -> Line:
-    per_s = view.arrivals_per_s if name == ARRIVALS else view.rates.get(name)
+    per_s = view.syn_arrivals_per_s if name == SYN_ARRIVALS else view.rates.get(name)
     spark = max(0, min(_MOST_SPARK, width - len(INDENT) - _LABEL - 1 - _COUNT - 1))
     history = view.rate_trend.per_s.get(name, ())
     slots = max(1, round(TREND_S / view.rate_trend.slot_s))
@@ -112,7 +112,7 @@ def _rate_line(label: str, name: str, view: View, width: int, colours: Palette) 
 
 def chart_lines(one: Listener | None, view: View, width: int, height: int, colours: Palette) -> list[list[Line]]:
     """The last two minutes: half-open connections of a listener, or of all, and the SYNs of the host."""
-    trend, rates = view.trend, view.rate_trend
+    trend, rates = view.state_trend, view.rate_trend
     depths, slot_s = trend.counts.get(State.SYN_RCVD, ()), trend.slot_s
     if one is not None:
         depths, slot_s = view.queue_trend.syn_queue(one.cookie), view.queue_trend.slot_s
@@ -120,7 +120,7 @@ def chart_lines(one: Listener | None, view: View, width: int, height: int, colou
         area_lines(title, values, max(1, round(TREND_S / slot)), width, height, colours.handshake, colours)
         for title, values, slot in (
             ("Half-open", depths, slot_s),
-            ("SYNs/s", rates.per_s.get(ARRIVALS, ()), rates.slot_s),
+            ("SYNs/s", rates.per_s.get(SYN_ARRIVALS, ()), rates.slot_s),
         )
     ]
 
@@ -128,21 +128,26 @@ def chart_lines(one: Listener | None, view: View, width: int, height: int, colou
 # Ages and repeats --------------------------------------------------------------------------------
 
 _AGES = (*(f"{low}–{high} s" for low, high in pairwise(AGE_EDGES_S)), f"over {AGE_EDGES_S[-1]} s")
-_TIMES = ("never", "once", *(f"{times} times" for times in range(2, LADDER - 1)), f"{LADDER - 1} or more")
+_TIMES = (
+    "never",
+    "once",
+    *(f"{times} times" for times in range(2, RETRANSMIT_CLASSES - 1)),
+    f"{RETRANSMIT_CLASSES - 1} or more",
+)
 _STEP = 9
-HEIGHT = 1 + len(_AGES)
+BLOCK_HEIGHT = 1 + len(_AGES)
 """Lines of each of these two blocks."""
 
 
-def age_lines(found: HalfOpen | None, width: int, colours: Palette, exact: bool) -> list[Line]:
+def age_lines(found: HalfOpenSummary | None, width: int, colours: Palette, exact: bool) -> list[Line]:
     """The age pyramid; `~` says how many of the ages are estimates."""
-    lines = [rule("Age", width, colours, _age_head(found, width))]
+    lines = [title_rule("Age", width, colours, _age_head(found, width))]
     ages: Sequence[int | None] = found.ages if found else [None] * len(_AGES)
     sign = "~" if found and found.count and found.estimated == found.count else ""
     return lines + _bars(list(zip(_AGES, ages, strict=True)), width, colours, exact, sign)
 
 
-def _age_head(found: HalfOpen | None, width: int) -> str:
+def _age_head(found: HalfOpenSummary | None, width: int) -> str:
     if found is None or not found.count:
         return ""
     estimated = f"~{text.count(found.estimated)} estimated" if found.estimated else ""
@@ -152,16 +157,16 @@ def _age_head(found: HalfOpen | None, width: int) -> str:
     return f" {said}"
 
 
-def ladder_lines(found: HalfOpen | None, view: View, width: int, colours: Palette, exact: bool) -> list[Line]:
+def ladder_lines(found: HalfOpenSummary | None, view: View, width: int, colours: Palette, exact: bool) -> list[Line]:
     """How often the SYN+ACK was repeated; the last line says how many repeats TCP_DEFER_ACCEPT holds back."""
-    told = "retransmits" not in untold(view.sample.source.kind)
+    told = "retransmits" not in unsupported_columns(view.sample.source.kind)
     known = found if told else None
-    share = f" {text.share(known.repeated_share)} of {text.count(known.count)}" if known and known.count else ""
+    share = f" {text.share(known.retransmitted_share)} of {text.count(known.count)}" if known and known.count else ""
     head = share if told else " not told"
-    lines = [rule("SYN+ACK repeated", width, colours, head)]
-    ladder: Sequence[int | None] = known.ladder if known else [None] * LADDER
+    lines = [title_rule("SYN+ACK repeated", width, colours, head)]
+    ladder: Sequence[int | None] = known.by_retransmits if known else [None] * RETRANSMIT_CLASSES
     lines += _bars(list(zip(_TIMES, ladder, strict=True)), width, colours, exact)
-    late = known.late if known else None
+    late = known.deferred if known else None
     label = fit("held by TCP_DEFER_ACCEPT", max(0, width - len(INDENT) - _COUNT - 1))
     figure = fit(text.count(late, exact), _COUNT, right=True)
     return [*lines, ((INDENT + label + figure + " ", colours.plain if late else colours.dim),)]

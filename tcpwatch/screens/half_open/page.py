@@ -10,18 +10,18 @@ from textual.binding import Binding, BindingType
 from textual.events import Click, Hide
 from textual.geometry import Region
 
-from tcpwatch.model.listeners.listener_keys import Key
-from tcpwatch.model.listeners.syn_sources import Source
-from tcpwatch.model.rules.syn_queue import sockets_of
+from tcpwatch.model.listeners.listener_keys import ListenerKey
+from tcpwatch.model.listeners.syn_sources import SynSource
+from tcpwatch.model.rules.syn_queue import listener_filter
 from tcpwatch.model.view import View
-from tcpwatch.screens.half_open.layout import TWO_FROM, Layout, Subject
-from tcpwatch.screens.half_open.source_lists import Place
-from tcpwatch.screens.shared.page import Page, SocketsAsked
-from tcpwatch.screens.shared.shell import shell
+from tcpwatch.screens.half_open.layout import TWO_COLUMNS_FROM, HalfOpenLayout, HalfOpenScope
+from tcpwatch.screens.half_open.source_lists import SourcePlace
+from tcpwatch.screens.shared.page import Page, SocketsRequested
+from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.widgets.lines import Line, Lines
 from tcpwatch.widgets.palette import Palette
 
-_FIRST: Place = ("address", 0)
+_FIRST: SourcePlace = ("address", 0)
 
 
 class HalfOpenPage(Page):
@@ -42,7 +42,7 @@ class HalfOpenPage(Page):
         """As Page asks."""
         self._half_open.show(view)
 
-    def show_names(self, exact: bool) -> None:
+    def show_exact(self, exact: bool) -> None:
         """As Page asks."""
         self._half_open.show_exact(exact)
 
@@ -72,12 +72,12 @@ class _HalfOpen(Lines, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__()
-        self._subject: Subject | None = None
+        self._subject: HalfOpenScope | None = None
         self._exact = False
         self._cursor = _FIRST
         self._prefix = ""
         """What the cursor is on: it stays there while ranks change; empty until somebody moves it."""
-        self._columns: list[list[Place | None]] = []
+        self._columns: list[list[SourcePlace | None]] = []
         """The sources on screen, column by column."""
         self._top = 0
         """Line of their first row."""
@@ -87,11 +87,11 @@ class _HalfOpen(Lines, can_focus=True):
     def show(self, view: View) -> None:
         """Draw this View."""
         key, name = (self._subject.key, self._subject.name) if self._subject else (None, "")
-        self._subject = Subject(view, key, name)
-        looked_into = view.focus.key if view.focus else None
-        if key is not None and key != looked_into and self._subject.one is not None:
+        self._subject = HalfOpenScope(view, key, name)
+        looked_into = view.queue_detail.key if view.queue_detail else None
+        if key is not None and key != looked_into and self._subject.listener is not None:
             # Not there yet, or somebody else looked elsewhere since.
-            shell(self).look_into(key)
+            app_state(self).watch_queue(key)
         self._follow()
         self.redraw()
 
@@ -105,17 +105,17 @@ class _HalfOpen(Lines, can_focus=True):
         subject = self._subject
         if subject is None:
             return [(), (("   waiting for the first answer of the kernel …", colours.dim),)]
-        layout = Layout(width, height, colours, self._exact)
-        lines = layout.above(subject)
+        layout = HalfOpenLayout(width, height, colours, self._exact)
+        lines = layout.upper_lines(subject)
         self._top = len(lines) + 1
         self._columns = layout.places(subject, len(lines))
         self._keep_cursor_in_sight()
-        lines += layout.sources(subject, len(lines), self._cursor)
-        return [*lines, *layout.charts(subject, height - len(lines))]
+        lines += layout.source_lines(subject, len(lines), self._cursor)
+        return [*lines, *layout.chart_lines(subject, height - len(lines))]
 
     # The cursor
 
-    def _named(self, place: Place) -> Source | None:
+    def _named(self, place: SourcePlace) -> SynSource | None:
         sources = self._subject.sources if self._subject else None
         grouping, rank = place
         return sources.top[grouping][rank] if sources and rank < len(sources.top[grouping]) else None
@@ -135,7 +135,7 @@ class _HalfOpen(Lines, can_focus=True):
         if there and self._cursor not in there:
             self._cursor = min(alike, key=lambda place: abs(place[1] - self._cursor[1]))
 
-    def _places(self) -> list[Place]:
+    def _places(self) -> list[SourcePlace]:
         return [place for column in self._columns for place in column if place]
 
     def action_move(self, by: int) -> None:
@@ -155,7 +155,7 @@ class _HalfOpen(Lines, can_focus=True):
         if near:
             self._go_to(near[0][1])
 
-    def _go_to(self, place: Place) -> None:
+    def _go_to(self, place: SourcePlace) -> None:
         self._cursor = place
         source = self._named(place)
         self._prefix = source.prefix if source else ""
@@ -165,13 +165,13 @@ class _HalfOpen(Lines, can_focus=True):
 
     def action_open(self) -> None:
         """Show the half-open connections from this source."""
-        source, one = self._named(self._cursor), self._subject.one if self._subject else None
+        source, one = self._named(self._cursor), self._subject.listener if self._subject else None
         terms = ["state:syn-rcvd"]
         if source is not None:
             terms.append(source.term)
         if one is not None:
-            terms.append(sockets_of(one))
-        self.post_message(SocketsAsked(" ".join(terms)))
+            terms.append(listener_filter(one))
+        self.post_message(SocketsRequested(" ".join(terms)))
 
     def on_click(self, event: Click) -> None:
         """The first click on a source moves the cursor there, the next one opens it."""
@@ -183,8 +183,8 @@ class _HalfOpen(Lines, can_focus=True):
         else:
             self._go_to(place)
 
-    def _place_at(self, x: int, row: int) -> Place | None:
-        if self.size.width < TWO_FROM:  # the columns stand below one another, each with its title
+    def _place_at(self, x: int, row: int) -> SourcePlace | None:
+        if self.size.width < TWO_COLUMNS_FROM:  # the columns stand below one another, each with its title
             rows = [place for column in self._columns for place in (*column, None)]
         else:
             rows = self._columns[min(x * len(self._columns) // self.size.width, len(self._columns) - 1)]
@@ -196,7 +196,7 @@ class _HalfOpen(Lines, can_focus=True):
         """The next listener with half-open connections, or all of them again."""
         if self._subject is None:
             return
-        steps = self._subject.steps
+        steps = self._subject.choices
         at = steps.index(self._subject.key) if self._subject.key in steps else 0
         self._look_into(steps[(at + by) % len(steps)])
 
@@ -211,16 +211,16 @@ class _HalfOpen(Lines, can_focus=True):
     def look_away(self) -> None:
         """What is inside the queue is not asked for any longer."""
         if self._subject and self._subject.key:
-            shell(self).look_into(None)
+            app_state(self).watch_queue(None)
 
-    def _look_into(self, key: Key | None) -> None:
+    def _look_into(self, key: ListenerKey | None) -> None:
         if self._subject is None or key == self._subject.key:
             return
         view = self._subject.view
-        one = Subject(view, key).one
-        self._subject = Subject(view, key, f"{one.endpoint}  {one.process}".rstrip() if one else "")
+        one = HalfOpenScope(view, key).listener
+        self._subject = HalfOpenScope(view, key, f"{one.endpoint}  {one.process}".rstrip() if one else "")
         self._cursor, self._prefix = _FIRST, ""
-        shell(self).look_into(key)
+        app_state(self).watch_queue(key)
         self.scroll_to(y=0, animate=False)
         self.redraw()
         self.refresh_bindings()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tcpwatch.model.listeners.syn_sources import TOP, Grouping, Source, Sources
+from tcpwatch.model.listeners.syn_sources import TOP, PrefixKind, SynSource, SynSources
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
-from tcpwatch.widgets.lines import Line, fit, over, rule
+from tcpwatch.widgets.lines import Line, fit, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
 
-Place = tuple[Grouping, int]
+SourcePlace = tuple[PrefixKind, int]
 """A source by its grouping and rank: what the cursor is on."""
 
 _MARK, _COUNT, _SHARE = 3, 7, 7
@@ -22,11 +22,11 @@ _LONGEST = 43
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class SourceColumn:
     """Groupings below one another, with a title above them."""
 
     title: str
-    groupings: tuple[Grouping, ...]
+    groupings: tuple[PrefixKind, ...]
     heads: tuple[str, ...] = ()
     """What its title line ends with: the first that fits."""
 
@@ -35,7 +35,7 @@ class Column:
         return next((f" {head}" for head in self.heads if head and len(self.title) + len(head) + 8 <= width), "")
 
 
-_NETWORKS: Mapping[tuple[bool, bool], tuple[tuple[Grouping, ...], tuple[Grouping, ...]]] = {
+_NETWORKS: Mapping[tuple[bool, bool], tuple[tuple[PrefixKind, ...], tuple[PrefixKind, ...]]] = {
     (True, False): (("/24",), ("/16",)),
     (False, True): (("/64",), ("/48",)),
     (True, True): (("/24", "/64"), ("/16", "/48")),
@@ -43,20 +43,20 @@ _NETWORKS: Mapping[tuple[bool, bool], tuple[tuple[Grouping, ...], tuple[Grouping
 """Whether there is IPv4, and IPv6 → the narrower networks and the wider ones."""
 
 
-def columns(found: Sources | None, count: int) -> list[Column]:
+def source_columns(found: SynSources | None, count: int) -> list[SourceColumn]:
     """The groupings that there are, in two columns or three: IPv4's networks unless there is IPv6 alone."""
     six = bool(found and found.top["/64"])
     four = bool(found and found.top["/24"]) or not six
     narrow, wide = _NETWORKS[four, six]
-    addresses = Column("Addresses", ("address",), _of_addresses(found))
+    addresses = SourceColumn("Addresses", ("address",), _of_addresses(found))
     entropy = (f"address {_entropy(found)}", _entropy(found))
     if count == 2:
-        return [addresses, Column("Networks", narrow + wide, entropy)]
+        return [addresses, SourceColumn("Networks", narrow + wide, entropy)]
     named = (f"Networks {' and '.join(groupings)}" for groupings in (narrow, wide))
-    return [addresses, Column(next(named), narrow, entropy), Column(next(named), wide)]
+    return [addresses, SourceColumn(next(named), narrow, entropy), SourceColumn(next(named), wide)]
 
 
-def _of_addresses(found: Sources | None) -> tuple[str, ...]:
+def _of_addresses(found: SynSources | None) -> tuple[str, ...]:
     if found is None or not found.count:
         return ()
     distinct = f"{text.count(found.distinct)} distinct"
@@ -67,45 +67,51 @@ def _of_addresses(found: Sources | None) -> tuple[str, ...]:
     )
 
 
-def _entropy(found: Sources | None) -> str:
+def _entropy(found: SynSources | None) -> str:
     return f"entropy {found.entropy:.1f} bits" if found and found.count else ""
 
 
-def shares_of(rows: int, groupings: int) -> list[int]:
+def rows_per_prefix_kind(rows: int, groupings: int) -> list[int]:
     """How many of the rows each grouping of a column has."""
     each, rest = divmod(rows, groupings)
     return [min(TOP, each + (at < rest)) for at in range(groupings)]
 
 
-def places(found: Sources | None, column: Column, rows: int) -> list[Place | None]:
+def source_places(found: SynSources | None, column: SourceColumn, rows: int) -> list[SourcePlace | None]:
     """What each row of a column shows; None where it is empty."""
-    shown: list[Place | None] = []
-    for grouping, room in zip(column.groupings, shares_of(rows, len(column.groupings)), strict=True):
+    shown: list[SourcePlace | None] = []
+    for grouping, room in zip(column.groupings, rows_per_prefix_kind(rows, len(column.groupings)), strict=True):
         there = min(room, len(found.top[grouping])) if found else 0
         shown += [(grouping, rank) for rank in range(there)] + [None] * (room - there)
     return shown + [None] * (rows - len(shown))
 
 
-def column_lines(
-    found: Sources | None, column: Column, rows: int, width: int, cursor: Place | None, colours: Palette, exact: bool
+def source_column_lines(
+    found: SynSources | None,
+    column: SourceColumn,
+    rows: int,
+    width: int,
+    cursor: SourcePlace | None,
+    colours: Palette,
+    exact: bool,
 ) -> list[Line]:
     """The column's title and so many rows, in `width` cells."""
-    lines = [rule(column.title, width, colours, column.head(width))]
-    shown = [found.top[place[0]][place[1]] if found and place else None for place in places(found, column, rows)]
+    lines = [title_rule(column.title, width, colours, column.head(width))]
+    shown = [found.top[place[0]][place[1]] if found and place else None for place in source_places(found, column, rows)]
     longest = max((len(source.prefix) for source in shown if source), default=0)
     if any(source and ":" in source.prefix for source in shown):
         longest = max(longest, _NAME6)
-    for place, source in zip(places(found, column, rows), shown, strict=True):
+    for place, source in zip(source_places(found, column, rows), shown, strict=True):
         if source is None:
             lines.append(())
             continue
         marked = place == cursor
         line = _row(source, longest, width, marked, colours, exact)
-        lines.append(over(line, width, colours.cursor) if marked else line)
+        lines.append(overlay_style(line, width, colours.cursor) if marked else line)
     return lines
 
 
-def _row(source: Source, longest: int, width: int, marked: bool, colours: Palette, exact: bool) -> Line:
+def _row(source: SynSource, longest: int, width: int, marked: bool, colours: Palette, exact: bool) -> Line:
     figure = text.count(source.count, exact)
     count = max(_COUNT, len(figure))  # exact millions take room from the bar
     free = max(0, width - _MARK - 1 - count - _SHARE - 1)

@@ -12,11 +12,11 @@ from textual.screen import Screen
 from tcpwatch.model.columns.columns import IN_TABLE, MARK_SIGNS
 from tcpwatch.model.query.filter import HELP
 from tcpwatch.model.sockets.rows import Mark
-from tcpwatch.model.states import FACTS, LIFE_ORDER, State
+from tcpwatch.model.states import FACTS, STATE_ORDER, State
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.widgets.footer_line import FooterLine
-from tcpwatch.widgets.lines import Line, rule
+from tcpwatch.widgets.lines import Line, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.reader import Reader
 from tcpwatch.widgets.sections import Entry, Section, column_lines
@@ -25,10 +25,10 @@ _MARKS = {Mark.NEW: "appeared since the poll before", Mark.CHANGED: "changed its
 
 
 @runtime_checkable
-class Explained(Protocol):
+class HasHelp(Protocol):
     """A page, or a screen, that has something to say beside its keys."""
 
-    def about(self) -> Sequence[Section]:
+    def help_sections(self) -> Sequence[Section]:
         """What its columns and signs mean."""
 
 
@@ -44,7 +44,7 @@ class HelpScreen(Screen[None], inherit_bindings=False):
     @classmethod
     def of(cls, screen: Screen[Any]) -> HelpScreen:
         """Help for this screen, with the keys that it takes at this moment."""
-        return cls(keys_of(screen), about(screen))
+        return cls(keys_of(screen), help_sections_of(screen))
 
     def compose(self) -> ComposeResult:
         """As Textual asks."""
@@ -78,13 +78,13 @@ class _Help(Reader):
             Section("Marks", [Entry(MARK_SIGNS[mark], meaning) for mark, meaning in _MARKS.items()], 3),
             *_states(),
         ]
-        return [rule("Help", width, colours), *column_lines(sections, width, colours)]
+        return [title_rule("Help", width, colours), *column_lines(sections, width, colours)]
 
 
-def about(screen: Screen[Any]) -> Sequence[Section]:
+def help_sections_of(screen: Screen[Any]) -> Sequence[Section]:
     """What the screen, or the page on it, says of itself."""
     shown = screen.page if isinstance(screen, MainScreen) else screen
-    return shown.about() if isinstance(shown, Explained) else ()
+    return shown.help_sections() if isinstance(shown, HasHelp) else ()
 
 
 def keys_of(screen: Screen[Any]) -> list[Entry]:
@@ -100,11 +100,11 @@ def keys_of(screen: Screen[Any]) -> list[Entry]:
 
 def _states() -> list[Section]:
     return [
-        Section("States", [_state(state) for state in LIFE_ORDER], 12),
+        Section("States", [_state(state) for state in STATE_ORDER], 12),
         Section("Spellings", [
             Entry("", "A state may be typed in any case, with -, _ or nothing between the words, as ss spells it, in "
                   "Chinese, or as below."),
-            *(_spelled(state) for state in LIFE_ORDER if FACTS[state].spellings),
+            *(_spelled(state) for state in STATE_ORDER if FACTS[state].spellings),
             Entry("", "CLOSED_WAIT1 and CLOSE_WAIT2 are what some documents call the two ends after the first FIN: "
                   "they are accepted with that meaning, FIN_WAIT_1 and CLOSE_WAIT."),
         ], 12),

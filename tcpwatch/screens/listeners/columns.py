@@ -10,15 +10,15 @@ from rich.cells import cell_len
 from rich.style import Style
 
 from tcpwatch.model.columns.socket_values import show_endpoint
-from tcpwatch.model.listeners.listeners import Cap, Queue
-from tcpwatch.screens.listeners.rows import Row
-from tcpwatch.screens.shared.meters import figure_of, level
+from tcpwatch.model.listeners.listeners import LimitSource, Queue
+from tcpwatch.screens.listeners.rows import ListenerRow
+from tcpwatch.screens.shared.meters import limit_style, usage_text
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar, sparkline
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.layout import ESSENTIAL
-from tcpwatch.widgets.table.record_columns import Look, RecordColumn
+from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
 
 TREND_SLOTS = 120
 _FIGURE = 11
@@ -26,9 +26,9 @@ _FIGURE = 11
 _NO_BAR_BELOW = 3
 
 
-def _address(row: Row, look: Look) -> Line:
-    one = row.one
-    if row.inside:
+def _address(row: ListenerRow, look: CellContext) -> Line:
+    one = row.fullest
+    if row.is_member:
         return ((f"  inode {one.inode}" if one.inode else f"  cookie {one.cookie}", look.colours.plain),)
     value = one.local_address, one.local_port
     group = f" ×{len(row.members)}" if row.is_group else ""
@@ -38,14 +38,14 @@ def _address(row: Row, look: Look) -> Line:
     return ((shown, look.colours.plain),)
 
 
-def _process(row: Row, look: Look) -> Line:
+def _process(row: ListenerRow, look: CellContext) -> Line:
     others = len({one.process for one in row.members}) - 1
-    return ((f"{row.one.process or '?'}{f' +{others}' if others else ''}", look.colours.plain),)
+    return ((f"{row.fullest.process or '?'}{f' +{others}' if others else ''}", look.colours.plain),)
 
 
-def _queue(queue: Queue, share: float, style: Style, look: Look) -> Line:
+def _queue(queue: Queue, share: float, style: Style, look: CellContext) -> Line:
     """`███     513/512`: the bar where there is room for it."""
-    figure = figure_of(queue.depth, queue.limit, look.exact)
+    figure = usage_text(queue.depth, queue.limit, look.exact)
     if cell_len(figure) > look.width:
         figure = figure.replace(",", "")
     cells = max(_FIGURE, cell_len(figure))
@@ -58,51 +58,53 @@ def _queue(queue: Queue, share: float, style: Style, look: Look) -> Line:
     )
 
 
-def _accept(row: Row, look: Look) -> Line:
+def _accept(row: ListenerRow, look: CellContext) -> Line:
     """The figure of all, the bar and the colour of the fullest."""
-    fullest = row.one.accept_queue
-    return _queue(row.accept_queue, fullest.share, level(fullest.depth, fullest.limit, look.colours), look)
+    fullest = row.fullest.accept_queue
+    return _queue(row.accept_queue, fullest.share, limit_style(fullest.depth, fullest.limit, look.colours), look)
 
 
-def _peak(row: Row, look: Look) -> Line:
+def _peak(row: ListenerRow, look: CellContext) -> Line:
     if not row.is_group:
         return _depth(row.peak, look)
     if row.peak is None:
         return ()
-    figure = figure_of(row.peak.depth, row.peak.limit, look.exact)
+    figure = usage_text(row.peak.depth, row.peak.limit, look.exact)
     if cell_len(figure) > look.width:
         return _depth(row.peak, look)
-    return ((figure, level(row.peak.depth, row.peak.limit, look.colours) if row.peak.depth else look.colours.dim),)
+    return (
+        (figure, limit_style(row.peak.depth, row.peak.limit, look.colours) if row.peak.depth else look.colours.dim),
+    )
 
 
-def _syn_peak(row: Row, look: Look) -> Line:
-    return () if row.inside else _depth(row.syn_peak, look)
+def _syn_peak(row: ListenerRow, look: CellContext) -> Line:
+    return () if row.is_member else _depth(row.syn_peak, look)
 
 
-def _depth(queue: Queue | None, look: Look) -> Line:
+def _depth(queue: Queue | None, look: CellContext) -> Line:
     if queue is None:
         return ()
     figure = text.count(queue.depth, look.exact)
     shown = figure if cell_len(figure) <= look.width else figure.replace(",", "")
-    return ((shown, level(queue.depth, queue.limit, look.colours)),)
+    return ((shown, limit_style(queue.depth, queue.limit, look.colours)),)
 
 
-def _syn(row: Row, look: Look) -> Line:
-    if row.inside:
+def _syn(row: ListenerRow, look: CellContext) -> Line:
+    if row.is_member:
         return ()
-    queue = row.one.syn_queue
-    return _queue(queue, queue.share, level(queue.depth, queue.limit, look.colours), look)
+    queue = row.fullest.syn_queue
+    return _queue(queue, queue.share, limit_style(queue.depth, queue.limit, look.colours), look)
 
 
-def _drops(row: Row, look: Look) -> Line:
+def _drops(row: ListenerRow, look: CellContext) -> Line:
     return ((text.rate(row.drops_per_s), look.colours.alarm if _moves(row.drops_per_s) else look.colours.dim),)
 
 
-def _accepted(row: Row, look: Look) -> Line:
-    per_s = row.one.accepted_per_s
-    if row.inside:
+def _accepted(row: ListenerRow, look: CellContext) -> Line:
+    per_s = row.fullest.accepted_per_s
+    if row.is_member:
         return ()
-    sign = "≥" if row.least and per_s is not None else ""
+    sign = "≥" if row.is_lower_bound and per_s is not None else ""
     return ((sign + text.rate(per_s), look.colours.plain if _moves(per_s) else look.colours.dim),)
 
 
@@ -110,50 +112,53 @@ def _moves(per_s: float | None) -> bool:
     return per_s is not None and per_s >= 0.05
 
 
-def _oldest(row: Row, look: Look) -> Line:
-    one = row.one
-    if row.inside or (row.told and one.waiting_s is None):
+def _oldest(row: ListenerRow, look: CellContext) -> Line:
+    one = row.fullest
+    if row.is_member or (row.accept_queue_known and one.waiting_s is None):
         return ()
-    least = "≥" if one.waiting_longer else ""
-    return ((least + text.duration(one.waiting_s), look.colours.plain if row.told else look.colours.dim),)
+    least = "≥" if one.waiting_is_minimum else ""
+    return ((least + text.duration(one.waiting_s), look.colours.plain if row.accept_queue_known else look.colours.dim),)
 
 
-def _gave_up(row: Row, look: Look) -> Line:
-    given_up = row.one.given_up if row.told else None
-    return () if row.inside else _count(given_up, look)
+def _gave_up(row: ListenerRow, look: CellContext) -> Line:
+    given_up = row.fullest.client_closed if row.accept_queue_known else None
+    return () if row.is_member else _count(given_up, look)
 
 
-def _repeated(row: Row, look: Look) -> Line:
-    return () if row.inside else _count(row.one.repeated, look)
+def _repeated(row: ListenerRow, look: CellContext) -> Line:
+    return () if row.is_member else _count(row.fullest.retransmitted, look)
 
 
-def _count(number: int | None, look: Look) -> Line:
+def _count(number: int | None, look: CellContext) -> Line:
     return ((text.count(number, look.exact), look.colours.plain if number else look.colours.dim),)
 
 
-def depths(values: Sequence[float], width: int, colours: Palette) -> Piece:
+def depth_sparkline(values: Sequence[float], width: int, colours: Palette) -> Piece:
     """The last two minutes of a queue."""
     style = colours.handshake if any(value > 0 for value in values) else colours.dim
     return sparkline(values, TREND_SLOTS, width, from_zero=True), style
 
 
-def _history(values: Sequence[float], look: Look) -> Line:
-    return (depths(values, look.width, look.colours),)
+def _history(values: Sequence[float], look: CellContext) -> Line:
+    return (depth_sparkline(values, look.width, look.colours),)
 
 
-_CAPS = {Cap.SOMAXCONN: "somaxconn"}
+_CAPS = {LimitSource.SOMAXCONN: "somaxconn"}
 
 
-def cap_of(cap: Cap) -> str:
+def limit_source_text(cap: LimitSource) -> str:
     """A cap in the fewest words that say it."""
     return _CAPS.get(cap, cap.value)
 
 
-def _cap(row: Row, look: Look) -> Line:
-    one = row.one
-    syn = "" if one.syn_cap is one.accept_cap else f", SYN {cap_of(one.syn_cap)}"
+def _cap(row: ListenerRow, look: CellContext) -> Line:
+    one = row.fullest
+    syn = "" if one.syn_limit_source is one.accept_limit_source else f", SYN {limit_source_text(one.syn_limit_source)}"
     return (
-        (cap_of(one.accept_cap) + syn, look.colours.plain if one.accept_cap is not Cap.UNKNOWN else look.colours.dim),
+        (
+            limit_source_text(one.accept_limit_source) + syn,
+            look.colours.plain if one.accept_limit_source is not LimitSource.UNKNOWN else look.colours.dim,
+        ),
     )
 
 
@@ -161,56 +166,57 @@ def _share(queue: Queue | None) -> float | None:
     return None if queue is None or queue.depth is None else queue.share
 
 
-def _of_address(row: Row) -> Any:
-    key = row.one.key
+def _of_address(row: ListenerRow) -> Any:
+    key = row.fullest.key
     return key.port, key.high, key.low, key.interface
 
 
-Columns = tuple[RecordColumn[Row], ...]
+ListenerColumns = tuple[RecordColumn[ListenerRow], ...]
 
-ACCEPT: RecordColumn[Row] = RecordColumn(
+ACCEPT_QUEUE: RecordColumn[ListenerRow] = RecordColumn(
     "accept", "Accept-Q", "Connections that wait for accept(), of the limit; one more than the limit fits in. Of a "
     "group the sum, with the bar and the colour of its fullest socket",
-    _accept, lambda row: _share(row.one.accept_queue), 9, 7, 1, True)  # fmt: skip
-_OWNER: Columns = (
+    _accept, lambda row: _share(row.fullest.accept_queue), 9, 7, 1, True)  # fmt: skip
+_OWNER: ListenerColumns = (
     RecordColumn("address", "Listener", "Address and port; * is any. ×4: four sockets share them (SO_REUSEPORT); "
                  "+ and -: o shows them one by one, and hides them again", _address, _of_address, 17, 7, 0),
     RecordColumn("process", "Process", "Process that listens, with pid; +n: n more in the group; ?: not visible",
-                 _process, lambda row: row.one.process or None, 12, 6, 2),
+                 _process, lambda row: row.fullest.process or None, 12, 6, 2),
 )  # fmt: skip
-_QUEUES: Columns = (
+_QUEUES: ListenerColumns = (
     RecordColumn("peak", "Peak", "The deepest accept queue since the poll before, where it was deeper than now; of a "
                  "group its fullest socket, with its limit: one lazy socket among four hides in the sum",
                  _peak, lambda row: _share(row.peak), 7, 4, 5, True),
     RecordColumn("syn", "SYN-Q", "Half-open connections, of the limit; a group has one figure for all its sockets",
-                 _syn, lambda row: _share(row.one.syn_queue), 9, 7, 3, True),
+                 _syn, lambda row: _share(row.fullest.syn_queue), 9, 7, 3, True),
     RecordColumn("syn_peak", "10 s", "The deepest SYN queue of the last 10 s, where it was deeper than now: a flooded "
                  "one loses half of its members at once every 7 s or so", _syn_peak, lambda row: _share(row.syn_peak),
                  5, 2, 10, True),
 )  # fmt: skip
-_TRAFFIC: Columns = (
+_TRAFFIC: ListenerColumns = (
     RecordColumn("accepted", "acc/s", "Connections that accept() took per second. What came and went between two polls "
                  "is not counted; ≥: there was such, as the kernel counted more", _accepted,
-                 lambda row: row.one.accepted_per_s, 6, 2, 4, True),
+                 lambda row: row.fullest.accepted_per_s, 6, 2, 4, True),
     RecordColumn("drops", "drops/s", "Segments that the listener dropped per second, SYNs and last ACKs among them",
                  _drops, lambda row: row.drops_per_s, 7, 0, 4, True),
     RecordColumn("oldest", "Oldest", "How long the first of the accept queue has waited; ≥: it was there before "
-                 "tcpwatch", _oldest, lambda row: row.one.waiting_s, 10, 0, 6, True),
+                 "tcpwatch", _oldest, lambda row: row.fullest.waiting_s, 10, 0, 6, True),
     RecordColumn("gave_up", "Gave up", "Connections in the accept queue whose client has closed already",
-                 _gave_up, lambda row: row.one.given_up, 7, 0, 7, True),
+                 _gave_up, lambda row: row.fullest.client_closed, 7, 0, 7, True),
     RecordColumn("repeated", "Repeats", "Half-open connections whose SYN+ACK was repeated", _repeated,
-                 lambda row: row.one.repeated, 7, 0, 11, True),
+                 lambda row: row.fullest.retransmitted, 7, 0, 11, True),
     RecordColumn("cap", "Capped by", "Who sets the limit: net.core.somaxconn or the application's argument of "
-                 "listen(); both need a new listen()", _cap, lambda row: row.one.accept_cap.value, 9, 24, 8),
+                 "listen(); both need a new listen()", _cap, lambda row: row.fullest.accept_limit_source.value, 9, 24,
+                     8),
 )  # fmt: skip
-_HISTORY: Columns = (
+_HISTORY: ListenerColumns = (
     RecordColumn("accept_history", "Accept-Q 2 min", "The deepest accept queue, second by second",
                  lambda row, look: _history(row.accept_history, look), None, 14, 15, 9),
     RecordColumn("syn_history", "SYN-Q 2 min", "The SYN queue, second by second",
-                 lambda row, look: () if row.inside else _history(row.syn_history, look), None, 12, 18, 9),
+                 lambda row, look: () if row.is_member else _history(row.syn_history, look), None, 12, 18, 9),
 )  # fmt: skip
 
-ALL: Columns = (*_OWNER, ACCEPT, *_QUEUES, *_TRAFFIC, *_HISTORY)
+ALL_COLUMNS: ListenerColumns = (*_OWNER, ACCEPT_QUEUE, *_QUEUES, *_TRAFFIC, *_HISTORY)
 """As narrow as they may be; those that a small screen cannot do without widen before the others get a place."""
 
 WIDE_FROM = 150
@@ -218,15 +224,15 @@ WIDE_FROM = 150
 _ROOMIER = {"address": (20, 17), "process": (16, 10), "accept": (16, 4), "syn": (16, 4)}
 
 
-def _wide(column: RecordColumn[Row]) -> RecordColumn[Row]:
+def _wide(column: RecordColumn[ListenerRow]) -> RecordColumn[ListenerRow]:
     width, grow = _ROOMIER.get(column.key, (column.width, column.grow))
     priority = column.priority if column.priority > 9 else min(column.priority, ESSENTIAL)
     return replace(column, width=width, grow=grow, priority=priority)
 
 
-_WIDE = tuple(map(_wide, ALL))
+_WIDE = tuple(map(_wide, ALL_COLUMNS))
 
 
-def columns_for(width: int) -> Columns:
+def columns_for(width: int) -> ListenerColumns:
     """The columns of a screen of so many cells."""
-    return _WIDE if width >= WIDE_FROM else ALL
+    return _WIDE if width >= WIDE_FROM else ALL_COLUMNS

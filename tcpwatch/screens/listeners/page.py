@@ -16,8 +16,14 @@ from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.screens.listeners.columns import ACCEPT, ALL, columns_for
-from tcpwatch.screens.listeners.rows import Lately, Row, Unseen, children_of, rows_of
+from tcpwatch.screens.listeners.columns import ACCEPT_QUEUE, ALL_COLUMNS, columns_for
+from tcpwatch.screens.listeners.rows import (
+    ListenerRow,
+    UnseenAccepts,
+    UnseenAcceptsTracker,
+    listener_rows,
+    unfolded_members,
+)
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.table_page import TablePage
@@ -26,8 +32,8 @@ from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Lines, Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
-from tcpwatch.widgets.table.cursor_table import CursorTable, choosing_line
-from tcpwatch.widgets.table.lines import FILTER_KEYS
+from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
+from tcpwatch.widgets.table.lines import FILTER_HINT
 from tcpwatch.widgets.table.record_table import RecordTable
 
 
@@ -43,16 +49,16 @@ class ListenersPage(TablePage):
         super().__init__()
         self._view: View | None = None
         self._unfolded: set[Hashable] = set()
-        self._lately = Lately()
-        self.unseen: Unseen | None = None
+        self._lately = UnseenAcceptsTracker()
+        self.unseen: UnseenAccepts | None = None
         """What the polls cannot have seen."""
         self._title = _Title(self)
-        self.table: RecordTable[Row] = RecordTable(
-            ALL,
+        self.table: RecordTable[ListenerRow] = RecordTable(
+            ALL_COLUMNS,
             identity=lambda row: row.identity,
-            sort=ACCEPT.key,
+            sort=ACCEPT_QUEUE.key,
             reverse=True,
-            children=children_of(lambda: self._unfolded),
+            children=unfolded_members(lambda: self._unfolded),
             mark=self._mark,
         )
 
@@ -62,7 +68,7 @@ class ListenersPage(TablePage):
         yield self.table
         yield FilterLine()
 
-    def _mark(self, row: Row) -> str:
+    def _mark(self, row: ListenerRow) -> str:
         return " " if not row.is_group else "-" if row.identity in self._unfolded else "+"
 
     # What is shown
@@ -79,7 +85,7 @@ class ListenersPage(TablePage):
 
     def show(self, view: View) -> None:
         """As Page asks."""
-        self._view, self.unseen = view, self._lately.look(view)
+        self._view, self.unseen = view, self._lately.update(view)
         self.refilter()
 
     def refilter(self) -> None:
@@ -87,7 +93,7 @@ class ListenersPage(TablePage):
         view, had_groups = self._view, self.has_groups
         if view is None:
             return
-        rows = rows_of(view, least=self.unseen is not None)
+        rows = listener_rows(view, least=self.unseen is not None)
         self._unfolded &= {row.identity for row in rows if row.is_group}
         passing = _passing(view, self.filter)
         shown, hidden = [], set[Hashable]()
@@ -105,24 +111,24 @@ class ListenersPage(TablePage):
     def _why_empty(self, view: View) -> Sequence[str]:
         if not view.listeners:
             return ("Nobody listens on a TCP port here.",)
-        return (f"None of {text.count(len(view.listeners))} listeners passes the filter.", FILTER_KEYS)
+        return (f"None of {text.count(len(view.listeners))} listeners passes the filter.", FILTER_HINT)
 
     @property
     def shown(self) -> list[Listener]:
         """The sockets of the rows that are shown, from top to bottom."""
-        return [one for row in self.table.records if not row.inside for one in row.members]
+        return [one for row in self.table.records if not row.is_member for one in row.members]
 
     def on_resize(self, event: Resize) -> None:
         """Other columns."""
         self.table.show_columns(columns_for(event.size.width))
 
-    def show_names(self, exact: bool) -> None:
+    def show_exact(self, exact: bool) -> None:
         """As Page asks."""
         self.table.show_exact(exact)
 
-    def about(self) -> Sequence[Section]:
+    def help_sections(self) -> Sequence[Section]:
         """For the help."""
-        return [Section("Listeners", [Entry(column.title, column.help) for column in ALL], 15)]
+        return [Section("Listeners", [Entry(column.title, column.help) for column in ALL_COLUMNS], 15)]
 
     # What a person does
 
@@ -135,12 +141,12 @@ class ListenersPage(TablePage):
         row = self.table.record
         if row is None:
             return
-        group = row.one.key if row.inside else row.identity
-        if not row.is_group and not row.inside:
+        group = row.fullest.key if row.is_member else row.identity
+        if not row.is_group and not row.is_member:
             return
-        self.table.hold(group)
+        self.table.move_to_record(group)
         self._unfolded ^= {group}
-        self.table.show_again()
+        self.table.update_children()
 
     def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
         """The title tells the order."""
@@ -153,7 +159,7 @@ class ListenersPage(TablePage):
 
         message.stop()
         if self.table.record is not None:
-            self.app.push_screen(QueueScreen(self.table.record.one))
+            self.app.push_screen(QueueScreen(self.table.record.fullest))
 
     def action_copy(self) -> None:
         """Copy the row under the cursor: all that the export has, with tabs between; of a group each socket."""
@@ -190,7 +196,7 @@ class _Title(Lines):
         view, sorting = self._page.view, self._page.table.sorting
         if view is None:
             return [((" waiting for the first answer of the kernel …", colours.plain),), ()]
-        first = choosing_line(sorting, colours) if sorting.choosing else self._facts(view, colours)
+        first = sort_hint_line(sorting, colours) if sorting.choosing else self._facts(view, colours)
         return [first, _remarks(view, self._page.unseen, width, colours)]
 
     def _facts(self, view: View, colours: Palette) -> Line:
@@ -210,12 +216,12 @@ class _Title(Lines):
         return tuple(pieces)
 
 
-def _remarks(view: View, unseen: Unseen | None, width: int, colours: Palette) -> Line:
+def _remarks(view: View, unseen: UnseenAccepts | None, width: int, colours: Palette) -> Line:
     """What one must know beside the table; empty on a good day."""
     said = []
-    if view.stray:
-        many = f"connection{'s' * (view.stray != 1)}"
-        said.append(f" {view.stray:,} half-open {many} whose listener has gone")
+    if view.half_open_without_listener:
+        many = f"connection{'s' * (view.half_open_without_listener != 1)}"
+        said.append(f" {view.half_open_without_listener:,} half-open {many} whose listener has gone")
     if unseen is not None:
         opened, seen = text.rate(unseen.opened_per_s), text.rate(unseen.seen_per_s)
         room = width - sum(map(len, said)) - 3

@@ -12,31 +12,31 @@ from tcpwatch.model.view import View
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class ListenerRow:
     """One line of the table."""
 
     members: tuple[Listener, ...]
     """The fullest accept queue first; a listener of its own is the only one."""
     trend: QueueTrend
-    least: bool = False
+    is_lower_bound: bool = False
     """The host accepted more than the polls saw, and some of it may have been here."""
-    inside: bool = False
+    is_member: bool = False
     """A member of a group that is unfolded."""
 
     @property
-    def one(self) -> Listener:
+    def fullest(self) -> Listener:
         """The member with the fullest accept queue; what a group has in common is the same in all."""
         return self.members[0]
 
     @property
-    def told(self) -> bool:
+    def accept_queue_known(self) -> bool:
         """The source tells what is in the accept queue."""
-        return self.one.accept_queue.depth is not None
+        return self.fullest.accept_queue.depth is not None
 
     @property
     def identity(self) -> Hashable:
         """The same in every View: the key of a group, else the cookie."""
-        return self.one.key if self.is_group else self.one.cookie
+        return self.fullest.key if self.is_group else self.fullest.cookie
 
     @property
     def is_group(self) -> bool:
@@ -47,7 +47,7 @@ class Row:
     def accept_queue(self) -> Queue:
         """Of a group the sum."""
         if not self.is_group:
-            return self.one.accept_queue
+            return self.fullest.accept_queue
         depths = [one.accept_queue.depth for one in self.members]
         limits = [one.accept_queue.limit for one in self.members]
         return Queue(_sum(depths), _sum(limits))
@@ -60,13 +60,13 @@ class Row:
         """
         deepest = max((_deepest(one) for one in self.members), key=lambda queue: queue.share)
         above = self.is_group or (deepest.depth or 0) > (self.accept_queue.depth or 0)
-        return deepest if above and self.told else None
+        return deepest if above and self.accept_queue_known else None
 
     @property
     def syn_peak(self) -> Queue | None:
         """The same of the SYN queue, over the last seconds."""
-        now = self.one.syn_queue
-        return Queue(self.one.syn_peak, now.limit) if self.one.syn_peak > (now.depth or 0) else None
+        now = self.fullest.syn_queue
+        return Queue(self.fullest.syn_peak, now.limit) if self.fullest.syn_peak > (now.depth or 0) else None
 
     @property
     def drops_per_s(self) -> float | None:
@@ -77,7 +77,7 @@ class Row:
     @property
     def accept_history(self) -> Sequence[float]:
         """The deepest accept queue of the members, slot by slot."""
-        if not self.told:
+        if not self.accept_queue_known:
             return ()
         histories = [self.trend.accept_queue(one.cookie) for one in self.members]
         slots = zip(*(history for history in histories if history), strict=True)
@@ -86,11 +86,11 @@ class Row:
     @property
     def syn_history(self) -> Sequence[float]:
         """The SYN queue's depth, slot by slot."""
-        return self.trend.syn_queue(self.one.cookie)
+        return self.trend.syn_queue(self.fullest.cookie)
 
-    def unfolded(self) -> list[Row]:
+    def member_rows(self) -> list[ListenerRow]:
         """Each member as a row."""
-        return [Row((one,), self.trend, self.least, inside=True) for one in self.members]
+        return [ListenerRow((one,), self.trend, self.is_lower_bound, is_member=True) for one in self.members]
 
 
 def _deepest(one: Listener) -> Queue:
@@ -103,21 +103,21 @@ def _sum(figures: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(figures) else None
 
 
-def rows_of(view: View, least: bool) -> list[Row]:
+def listener_rows(view: View, least: bool) -> list[ListenerRow]:
     """The rows of a View, groups folded, the fullest accept queue first; `least` as in Row."""
     groups: dict[Hashable, list[Listener]] = {}
     for one in view.listeners:
         groups.setdefault(one.key, []).append(one)
-    return [Row(tuple(members), view.queue_trend, least) for members in groups.values()]
+    return [ListenerRow(tuple(members), view.queue_trend, least) for members in groups.values()]
 
 
-def children_of(unfolded: Callable[[], set[Hashable]]) -> Callable[[Row], Sequence[Row]]:
+def unfolded_members(unfolded: Callable[[], set[Hashable]]) -> Callable[[ListenerRow], Sequence[ListenerRow]]:
     """For RecordTable: the members of the groups that are unfolded."""
-    return lambda row: row.unfolded() if row.is_group and row.identity in unfolded() else ()
+    return lambda row: row.member_rows() if row.is_group and row.identity in unfolded() else ()
 
 
 @dataclass(frozen=True, slots=True)
-class Unseen:
+class UnseenAccepts:
     """The polls cannot have seen all that was accepted."""
 
     seen_per_s: float
@@ -131,26 +131,26 @@ _CLEARLY = 1.25
 _LATELY_S = 10.0
 
 
-class Lately:
+class UnseenAcceptsTracker:
     """Keeps it for some seconds, since one poll sees more than another: signs that come and go are noise."""
 
     def __init__(self) -> None:
-        self._found: Unseen | None = None
+        self._found: UnseenAccepts | None = None
         self._at = 0.0
 
-    def look(self, view: View) -> Unseen | None:
+    def update(self, view: View) -> UnseenAccepts | None:
         """What this View's poll cannot have seen, else what one of the polls lately cannot."""
-        now, found = view.sample.monotonic, unseen(view)
+        now, found = view.sample.monotonic, unseen_accepts(view)
         if found is not None or not 0 <= now - self._at <= _LATELY_S:
             self._found, self._at = found, now
         return self._found
 
 
-def unseen(view: View) -> Unseen | None:
+def unseen_accepts(view: View) -> UnseenAccepts | None:
     """What was opened and what the polls saw accepted; None where that is about the same, or not known."""
     by_key = {one.key: one.accepted_per_s for one in view.listeners if one.accepted_per_s is not None}
     opened = view.rates.get("PassiveOpens")
     seen = sum(by_key.values())
     if opened is None or not by_key or opened <= _CLEARLY * seen + 1:
         return None
-    return Unseen(seen, opened)
+    return UnseenAccepts(seen, opened)

@@ -19,24 +19,24 @@ _NAMED_FROM, _NAMED_CELLS = 120, 40
 class Counter:
     """A counter of the kernel under a word of the field."""
 
-    word: str
-    name: str
+    label: str
+    kernel_name: str
     """The kernel's."""
-    of: str = ""
+    denominator: str = ""
     """This one is shown as its share of itself and that counter together; without it a rate is shown."""
     limit_passed: bool = False
     """It only moves when a limit was passed."""
 
     def value(self, view: View) -> str:
         """`61/s`, `0.02 %`, `–` where the kernel does not tell."""
-        rate = view.rates.get(self.name)
-        if self.of:
+        rate = view.rates.get(self.kernel_name)
+        if self.denominator:
             # OutSegs leaves out what was only sent again: the whole is both together.
-            return text.share(rate, (rate or 0.0) + view.rates.get(self.of, 0.0) or 1.0)
+            return text.share(rate, (rate or 0.0) + view.rates.get(self.denominator, 0.0) or 1.0)
         return text.UNKNOWN if rate is None else f"{text.rate(rate)}/s"
 
 
-FIRST = (
+MAIN_COUNTERS = (
     Counter("opened", "ActiveOpens"),
     Counter("accepted", "PassiveOpens"),
     Counter("resets", "OutRsts"),
@@ -48,7 +48,7 @@ FIRST = (
 )
 """On every screen, in this order."""
 
-FURTHER = (
+MORE_COUNTERS = (
     Counter("est. reset", "EstabResets"),
     Counter("failed", "AttemptFails"),
     Counter("timeouts", "TCPTimeouts"),
@@ -65,7 +65,7 @@ FURTHER = (
 """Where there is room."""
 
 
-def grid(width: int) -> tuple[int, int]:
+def grid_columns(width: int) -> tuple[int, int]:
     """Columns that fit, and the cells of each."""
     room = width - len(_INDENT) - 1
     columns = max(1, min(4, room // (_NAMED_CELLS if width >= _NAMED_FROM else _CELLS)))
@@ -74,7 +74,7 @@ def grid(width: int) -> tuple[int, int]:
 
 def counter_lines(counters: tuple[Counter, ...], view: View, width: int, colours: Palette) -> list[Line]:
     """The counters in a grid, with the kernel's names where it is wide."""
-    columns, cells = grid(width)
+    columns, cells = grid_columns(width)
     lines: list[Line] = []
     for start in range(0, len(counters), columns):
         pieces: list[Piece] = [(_INDENT, colours.plain)]
@@ -86,12 +86,12 @@ def counter_lines(counters: tuple[Counter, ...], view: View, width: int, colours
 
 def _cell(counter: Counter, view: View, cells: int, named: bool, colours: Palette) -> Line:
     style = colours.dim
-    if view.rates.get(counter.name):
+    if view.rates.get(counter.kernel_name):
         style = colours.alarm if counter.limit_passed else colours.plain
     # The kernel's name is what one looks up.
-    rest = counter.name if named else ""
+    rest = counter.kernel_name if named else ""
     return (
-        (fit(counter.word, _WORD) + " ", style if counter.limit_passed else colours.plain),
+        (fit(counter.label, _WORD) + " ", style if counter.limit_passed else colours.plain),
         (fit(counter.value(view), _VALUE), style),
         (fit(rest, cells - _WORD - _VALUE - 1), colours.dim),
     )

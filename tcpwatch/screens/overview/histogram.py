@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
-from tcpwatch.model.states import FACTS, LIFE_ORDER, Phase, State
+from tcpwatch.model.states import FACTS, STATE_ORDER, Phase, State
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar, sparkline
-from tcpwatch.widgets.lines import Line, over, rule
+from tcpwatch.widgets.lines import Line, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
 
 TREND_S = 120
@@ -22,23 +22,23 @@ _NO_SPARK_BELOW, _SIDE_FROM = 50, 110
 
 def states_shown(view: View) -> tuple[State, ...]:
     """All states of a connection's life; CLOSED, which is none, only where there is one."""
-    return tuple(s for s in LIFE_ORDER if s is not State.CLOSED or view.counts.get(s))
+    return tuple(s for s in STATE_ORDER if s is not State.CLOSED or view.counts.get(s))
 
 
-def histogram(view: View, cursor: State | None, form: Form) -> list[tuple[Line, State | None]]:
+def histogram(view: View, cursor: State | None, form: HistogramLayout) -> list[tuple[Line, State | None]]:
     """The lines, each with the state that it shows; None for the rules between the groups."""
     lines: list[tuple[Line, State | None]] = []
     most = max(view.counts.values(), default=0)
     for phase, states in groupby(states_shown(view), lambda state: FACTS[state].phase):
-        lines.append((rule(_TITLES[phase], form.width, form.colours, "" if lines else form.head), None))
+        lines.append((title_rule(_TITLES[phase], form.width, form.colours, "" if lines else form.head), None))
         for state in states:
             line = form.row(view, state, most, state is cursor)
-            lines.append((over(line, form.width, form.colours.cursor) if state is cursor else line, state))
+            lines.append((overlay_style(line, form.width, form.colours.cursor) if state is cursor else line, state))
     return lines
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class HistogramLayout:
     """How a row is laid out over `width` cells."""
 
     width: int
@@ -46,25 +46,25 @@ class Form:
     exact: bool = False
 
     @property
-    def side(self) -> int:
+    def side_cells(self) -> int:
         """Cells for who is in a state."""
         return _SIDE + 1 if self.width >= _SIDE_FROM else 0
 
     @property
-    def spark(self) -> int:
+    def sparkline_cells(self) -> int:
         """Cells of the sparkline with its gap: two fifths of what is free, at most one for each two seconds."""
-        free = self.width - _MARGIN - _NAME - 1 - self.side - _COUNT - _RATE - 1
+        free = self.width - _MARGIN - _NAME - 1 - self.side_cells - _COUNT - _RATE - 1
         return 2 + min(TREND_S // 2, max(10, free * 2 // 5)) if self.width >= _NO_SPARK_BELOW else 0
 
     @property
-    def bar(self) -> int:
+    def bar_cells(self) -> int:
         """Cells of the bar."""
-        return max(0, self.width - _MARGIN - _NAME - 1 - self.side - _COUNT - _RATE - self.spark - 1)
+        return max(0, self.width - _MARGIN - _NAME - 1 - self.side_cells - _COUNT - _RATE - self.sparkline_cells - 1)
 
     @property
     def head(self) -> str:
         """Titles of the columns on the right."""
-        spark = f"  {'last 2 min':<{self.spark - 2}}" if self.spark else ""
+        spark = f"  {'last 2 min':<{self.sparkline_cells - 2}}" if self.sparkline_cells else ""
         return f" now{'/s':>{_RATE}}{spark}"
 
     def row(self, view: View, state: State, most: int, marked: bool) -> Line:
@@ -73,19 +73,19 @@ class Form:
         colour = colours.of_phase(facts.phase) if count else colours.dim
         change = view.count_rates.get(state)
         moving = change is not None and abs(change) >= 0.05
-        side = f"{facts.side:<{self.side}}" if self.side else ""
+        side = f"{facts.side:<{self.side_cells}}" if self.side_cells else ""
         return (
             (" ▸ " if marked else "   ", colours.strong),
             (f"{state.name:<{_NAME}} ", colour),
             (side, colours.dim),
-            (bar(count / most if most else 0, self.bar), colour),
+            (bar(count / most if most else 0, self.bar_cells), colour),
             (f"{text.count(count, self.exact):>{_COUNT}}", colours.plain if count else colours.dim),
             (f"{text.rate(change, signed=True):>{_RATE}}", colours.plain if moving else colours.dim),
             (self._trend(view, state), colour),
         )
 
     def _trend(self, view: View, state: State) -> str:
-        if not self.spark:
+        if not self.sparkline_cells:
             return ""
-        slots = max(1, round(TREND_S / view.trend.slot_s))
-        return "  " + sparkline(view.trend.counts.get(state, ()), slots, self.spark - 2)
+        slots = max(1, round(TREND_S / view.state_trend.slot_s))
+        return "  " + sparkline(view.state_trend.counts.get(state, ()), slots, self.sparkline_cells - 2)

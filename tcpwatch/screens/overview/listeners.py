@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from tcpwatch.model.listeners.listeners import Listener, Queue
-from tcpwatch.screens.shared.meters import figure_of, level
+from tcpwatch.screens.shared.meters import limit_style, usage_text
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
 
-NARROWEST = 70
+MIN_WIDTH = 70
 """Below this width there is no room for the table."""
 _INDENT = "   "
 _FIGURE, _RATE = 13, 9
 
 
-def queue_lines(
+def listener_lines(
     listeners: tuple[Listener, ...], room: int, width: int, colours: Palette, exact: bool = False
 ) -> list[Line]:
     """A heading and at most `room` lines in all; says how many listeners are left out."""
@@ -58,8 +58,8 @@ def _row(listener: Listener, widths: tuple[int, int, int], colours: Palette, exa
 
 
 def _queue(queue: Queue, length: int, colours: Palette, exact: bool) -> Line:
-    style = level(queue.depth, queue.limit, colours)
-    figure = figure_of(queue.depth, queue.limit, exact)
+    style = limit_style(queue.depth, queue.limit, colours)
+    figure = usage_text(queue.depth, queue.limit, exact)
     return (
         (bar(queue.share, length) + " ", style),
         (fit(figure, _FIGURE), style if queue.depth else colours.dim),

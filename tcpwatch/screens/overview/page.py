@@ -10,18 +10,18 @@ from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.geometry import Region
 
-from tcpwatch.model.rules.finding import Finding, Subject
+from tcpwatch.model.rules.finding import Finding, FindingSubject
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.screens.overview.counters import FIRST, FURTHER, counter_lines
-from tcpwatch.screens.overview.histogram import Form, histogram, states_shown
-from tcpwatch.screens.overview.listeners import NARROWEST, queue_lines
-from tcpwatch.screens.overview.totals import ROWS, about_flows, tables_height, tables_lines, totals_lines
+from tcpwatch.screens.overview.counters import MAIN_COUNTERS, MORE_COUNTERS, counter_lines
+from tcpwatch.screens.overview.histogram import HistogramLayout, histogram, states_shown
+from tcpwatch.screens.overview.listeners import MIN_WIDTH, listener_lines
+from tcpwatch.screens.overview.totals import USUAL_ROWS, tables_height, tables_lines, totals_help_section, totals_lines
 from tcpwatch.screens.overview.trace_line import trace_line
 from tcpwatch.screens.shared.finding_lines import finding_line, more_line
 from tcpwatch.screens.shared.meters import meter_lines, meters_of
-from tcpwatch.screens.shared.page import Page, SocketsAsked
-from tcpwatch.widgets.lines import Line, Lines, over, rule
+from tcpwatch.screens.shared.page import Page, SocketsRequested
+from tcpwatch.widgets.lines import Line, Lines, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section
 
@@ -47,16 +47,16 @@ class OverviewPage(Page):
         """As Page asks."""
         self._overview.show(view)
 
-    def show_names(self, exact: bool) -> None:
+    def show_exact(self, exact: bool) -> None:
         """As Page asks."""
         self._overview.show_exact(exact)
 
-    def about(self) -> Sequence[Section]:
+    def help_sections(self) -> Sequence[Section]:
         """For the help."""
-        return [about_flows()]
+        return [totals_help_section()]
 
 
-Item = State | tuple[str, Subject]
+CursorItem = State | tuple[str, FindingSubject]
 """What the cursor can be on: a state, or a finding by its rule and subject."""
 
 
@@ -79,8 +79,8 @@ class _Overview(Lines, can_focus=True):
         super().__init__()
         self._view: View | None = None
         self._exact = False
-        self._cursor: Item = State.ESTABLISHED
-        self._item_at: list[Item | None] = []
+        self._cursor: CursorItem = State.ESTABLISHED
+        self._item_at: list[CursorItem | None] = []
         """What each line shows that the cursor can be on."""
 
     def show(self, view: View) -> None:
@@ -108,18 +108,18 @@ class _Overview(Lines, can_focus=True):
         self._item_at = [_key(finding) for finding in self._shown_findings(height)]
         self._item_at += [None] * (len(lines) - len(self._item_at))
         marked = self._cursor if isinstance(self._cursor, State) else None
-        rows = histogram(view, marked, Form(width, colours, self._exact))
+        rows = histogram(view, marked, HistogramLayout(width, colours, self._exact))
         self._item_at += [state for _, state in rows]
         lines += [line for line, _ in rows]
         limits = meter_lines(meters_of(view), width, colours, self._exact)
-        rates = counter_lines(FIRST, view, width, colours)
-        totals = totals_lines(view.flows, width, colours)
+        rates = counter_lines(MAIN_COUNTERS, view, width, colours)
+        totals = totals_lines(view.flow_totals, width, colours)
         # The rules are the first to do without, then the flows' line, so that 80×24 holds the rest.
         if len(lines) + len(limits) + len(rates) + len(totals) <= height:
             rates += totals
         free = height - len(lines) - len(limits) - len(rates)
-        lines += [rule("Limits", width, colours)] * (free >= 1) + limits
-        lines += [rule("Rates", width, colours)] * (free >= 2) + rates
+        lines += [title_rule("Limits", width, colours)] * (free >= 1) + limits
+        lines += [title_rule("Rates", width, colours)] * (free >= 2) + rates
         return [*lines, *self._further(view, width, height - len(lines), colours)]
 
     def _shown_findings(self, height: int) -> Sequence[Finding]:
@@ -132,32 +132,32 @@ class _Overview(Lines, can_focus=True):
         for finding in shown:
             marked = self._cursor == _key(finding)
             line = finding_line(finding, width, marked, colours)
-            lines.append(over(line, width, colours.cursor) if marked else line)
+            lines.append(overlay_style(line, width, colours.cursor) if marked else line)
         left_out = view.findings[len(shown) :]
         return [*lines, more_line(left_out, colours)] if left_out else lines
 
     def _further(self, view: View, width: int, room: int, colours: Palette) -> list[Line]:
         """What fills a tall screen: further counters, the trace's rates, listeners, flows by service and process."""
-        listeners = view.listeners if width >= NARROWEST else ()
+        listeners = view.listeners if width >= MIN_WIDTH else ()
         some, all_of_them = ((2 + count if count else 0) for count in (min(len(listeners), _LISTENERS), len(listeners)))
-        least = tables_height(view.flows, width)
+        least = tables_height(view.flow_totals, width)
         # Counters that are small where all is well are worth less than who opens connections: the others come first.
         promised = some + least if least and some + least <= room else 0
-        lines = counter_lines(FURTHER, view, width, colours) + trace_line(view, width, colours)
+        lines = counter_lines(MORE_COUNTERS, view, width, colours) + trace_line(view, width, colours)
         if room < len(lines) + promised:
             lines = []
         room -= len(lines)
         tables: list[Line] = []
-        if view.flows is not None and promised:
-            wanted = min(room - some, tables_height(view.flows, width, ROWS))
-            tables = tables_lines(view.flows, width, max(wanted, room - all_of_them), colours)
+        if view.flow_totals is not None and promised:
+            wanted = min(room - some, tables_height(view.flow_totals, width, USUAL_ROWS))
+            tables = tables_lines(view.flow_totals, width, max(wanted, room - all_of_them), colours)
         room -= len(tables)
         if room >= 3 and listeners:
-            lines.append(rule(f"Listeners ({len(listeners):,})", width, colours))
-            lines += queue_lines(listeners, room - 1, width, colours, self._exact)
+            lines.append(title_rule(f"Listeners ({len(listeners):,})", width, colours))
+            lines += listener_lines(listeners, room - 1, width, colours, self._exact)
         return lines + tables
 
-    def _items(self) -> list[Item]:
+    def _items(self) -> list[CursorItem]:
         """What the cursor can be on, from above."""
         if self._view is None:
             return []
@@ -170,7 +170,7 @@ class _Overview(Lines, can_focus=True):
             at = min(max(items.index(self._cursor) + by, 0), len(items) - 1)
             self._go_to(items[at])
 
-    def _go_to(self, item: Item) -> None:
+    def _go_to(self, item: CursorItem) -> None:
         self._cursor = item
         self.redraw()
         y = self._item_at.index(item)
@@ -189,9 +189,9 @@ class _Overview(Lines, can_focus=True):
         """Show the sockets that are in this state, or those that a finding is about."""
         if isinstance(self._cursor, State):
             if self._view is not None:
-                self.post_message(SocketsAsked(f"state:{self._cursor.name}"))
+                self.post_message(SocketsRequested(f"state:{self._cursor.name}"))
         elif self._finding is not None and self._finding.filter:
-            self.post_message(SocketsAsked(self._finding.filter))
+            self.post_message(SocketsRequested(self._finding.filter))
         else:
             self.action_why()
 
@@ -217,5 +217,5 @@ class _Overview(Lines, can_focus=True):
             self._go_to(item)
 
 
-def _key(finding: Finding) -> Item:
+def _key(finding: Finding) -> CursorItem:
     return finding.rule, finding.subject

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tcpwatch.exporters.totals_text import PERCENTILES, lifetime
-from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, Spread, Totals
+from tcpwatch.exporters.totals_text import PERCENTILES, lifetime_text
+from tcpwatch.model.sockets.flow_totals import DECADES, Distribution, FlowTotals, Totals
 from tcpwatch.model.sockets.flow_totals import TOP as TOLD
-from tcpwatch.screens.overview.counters import grid
+from tcpwatch.screens.overview.counters import grid_columns
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import sparkline
-from tcpwatch.widgets.lines import Line, fit, rule
+from tcpwatch.widgets.lines import Line, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
 
-NARROWEST = 100
+MIN_WIDTH = 100
 """Below this width there is no room for the tables."""
-ROWS, FEWEST = 5, 2
+USUAL_ROWS, MIN_ROWS = 5, 2
 """Rows of a table where others want the room too: as many are enough, and fewer are not worth having."""
 _INDENT = "   "
 _WORD, _VALUE = 11, 8
@@ -35,13 +35,13 @@ def totals_lines(flows: FlowTotals | None, width: int, colours: Palette) -> list
     """`new flows  61/s  ended  60/s  life p50/90/99 ≤12 ms ≤340 ms ≤1.2 s`, below the counters; where it is known."""
     if flows is None:
         return []
-    totals, cells = flows.all, grid(width)[1]
+    totals, cells = flows.all, grid_columns(width)[1]
     head: Line = (
         (_INDENT, colours.plain),
         *_rate("new flows", totals.opened_per_s, cells, colours),
         *_rate("ended", totals.ended_per_s, cells, colours),
     )
-    lived = "".join(fit(lifetime(totals, name), _VALUE) for name in PERCENTILES)[:-1]
+    lived = "".join(fit(lifetime_text(totals, name), _VALUE) for name in PERCENTILES)[:-1]
     life: Line = ((_LIFE, colours.plain), (lived, colours.plain if totals.lifetime_ms.count else colours.dim))
     if len(_INDENT) + 2 * cells + len(_LIFE) + len(lived) < width:
         return [(*head, *life)]
@@ -63,7 +63,7 @@ class _Column:
 
 
 def _life(figure: str) -> Callable[[Totals], str]:
-    return lambda totals: lifetime(totals, figure)
+    return lambda totals: lifetime_text(totals, figure)
 
 
 def _size(figure: str) -> Callable[[Totals], str]:
@@ -73,13 +73,13 @@ def _size(figure: str) -> Callable[[Totals], str]:
 _COLUMNS = (
     _Column("opened/s", 9, 7, lambda totals: text.rate(totals.opened_per_s)),
     _Column("ended/s", 8, 0, lambda totals: text.rate(totals.ended_per_s)),
-    _Column("life <ms·s··h··", 16, 1, lambda totals: by_decade(totals.lifetime_ms)),
+    _Column("life <ms·s··h··", 16, 1, lambda totals: decade_sparkline(totals.lifetime_ms)),
     _Column("shortest", 9, 6, _life("least")),
     _Column("p50", 8, 2, _life("p50")),
     _Column("p90", 8, 9, _life("p90")),
     _Column("p99", 8, 3, _life("p99")),
     _Column("longest", 8, 4, _life("most")),
-    _Column("bytes 0B··k··M··", 17, 5, lambda totals: by_decade(totals.bytes)),
+    _Column("bytes 0B··k··M··", 17, 5, lambda totals: decade_sparkline(totals.bytes)),
     _Column("p50", 7, 8, _size("p50")),
     _Column("p99", 7, 10, _size("p99")),
     _Column("largest", 8, 11, _size("most")),
@@ -87,7 +87,7 @@ _COLUMNS = (
 """The scales in the heads stand above the cells that they name: below 1 ms; from 1 ms, 1 s, 1,000 s on; no byte; ..."""
 
 
-def by_decade(spread: Spread) -> str:
+def decade_sparkline(spread: Distribution) -> str:
     """A cell a decade, as high as its share of the fullest; a cell with any flow is higher than one without."""
     most = max(spread.histogram, default=0)
     if not most:
@@ -96,10 +96,10 @@ def by_decade(spread: Spread) -> str:
     return sparkline(heights, _PARTS, _PARTS, from_zero=True)
 
 
-def tables_height(flows: FlowTotals | None, width: int, rows: int = FEWEST) -> int:
+def tables_height(flows: FlowTotals | None, width: int, rows: int = MIN_ROWS) -> int:
     """Lines that both tables take with so many rows each; 0 where there is nothing to show, or it is too narrow."""
     tables = sum(map(bool, (flows.by_service, flows.by_process))) if flows is not None else 0
-    return tables * (1 + rows) if width >= NARROWEST else 0
+    return tables * (1 + rows) if width >= MIN_WIDTH else 0
 
 
 def tables_lines(flows: FlowTotals, width: int, room: int, colours: Palette) -> list[Line]:
@@ -116,7 +116,7 @@ def _table(title: str, totals: Sequence[Totals], rows: int, width: int, colours:
     shown = totals[:rows]
     # What comes after the first TOLD is not known.
     count = f" ({len(totals)})" if len(shown) == len(totals) < TOLD else f", top {len(shown)}"
-    head = rule(f"Flows by {title}{count}", width, colours, heads)
+    head = title_rule(f"Flows by {title}{count}", width, colours, heads)
     return [head, *(_row(one, name, columns, colours) for one in shown)]
 
 
@@ -139,7 +139,7 @@ def _row(one: Totals, name: int, columns: Sequence[_Column], colours: Palette) -
     return (_INDENT + named, colours.plain), (figures, colours.plain)
 
 
-def about_flows() -> Section:
+def totals_help_section() -> Section:
     """For the help."""
     return Section("Flows", [
         Entry("", "Flows that opened and ended in the last minute, also those between two polls; the busiest services "

@@ -7,14 +7,14 @@ from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line, Piece, cells_of
 from tcpwatch.widgets.palette import Palette
 
-NARROWEST = 100
+MIN_WIDTH = 100
 _LABEL = "   trace of all namespaces"
 
 
 def trace_line(view: View, width: int, colours: Palette) -> list[Line]:
     """One line where there is a trace, and room; drop reasons that do not fit are left out, the rarest first."""
     trace = view.trace
-    if not trace.on or width < NARROWEST:
+    if not trace.on or width < MIN_WIDTH:
         return []
     pieces: list[Piece] = [(_LABEL, colours.dim)]
     for word, rate in (

@@ -6,76 +6,76 @@ from dataclasses import dataclass
 
 from tcpwatch.model.columns.columns import BY_KEY
 from tcpwatch.model.columns.socket_values import show_endpoint
-from tcpwatch.model.listeners.queue_detail import Members
+from tcpwatch.model.listeners.queue_detail import QueueMembers
 from tcpwatch.model.states import State
 from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line
-from tcpwatch.widgets.table.record_columns import Look, RecordColumn
+from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class QueueMember:
     """One connection in a queue."""
 
     cookie: int
     remote: tuple[str, int]
     age_s: float
-    seen_coming: bool
+    arrival_seen: bool
     unread: int
     """Bytes that the client has sent already; its FIN counts as one."""
-    gave_up: bool
-    repeats: int
+    client_closed: bool
+    retransmits: int
     timer_s: float | None
     """What is left of its timer."""
 
 
-def members_of(queue: Members) -> list[Member]:
+def queue_members(queue: QueueMembers) -> list[QueueMember]:
     """One record each, in the same order."""
     rows = queue.rows
     columns = (
         rows.cookie.tolist(),
         BY_KEY["remote"].values(rows),
         queue.age_s.tolist(),
-        queue.seen_coming.tolist(),
+        queue.arrival_seen.tolist(),
         BY_KEY["recv_queue"].values(rows),
         (rows.state == State.CLOSE_WAIT).tolist(),
         BY_KEY["retransmits"].values(rows),
         BY_KEY["timer_s"].values(rows),
     )
-    return [Member(*values) for values in zip(*columns, strict=True)]
+    return [QueueMember(*values) for values in zip(*columns, strict=True)]
 
 
-def _age(one: Member, look: Look, unless_seen: str) -> Line:
-    return ((("" if one.seen_coming else unless_seen) + text.duration(one.age_s), look.colours.plain),)
+def _age(one: QueueMember, look: CellContext, unless_seen: str) -> Line:
+    return ((("" if one.arrival_seen else unless_seen) + text.duration(one.age_s), look.colours.plain),)
 
 
-def _remote(one: Member, look: Look) -> Line:
+def _remote(one: QueueMember, look: CellContext) -> Line:
     return ((show_endpoint(one.remote, look.exact), look.colours.plain),)
 
 
-def _unread(one: Member, look: Look) -> Line:
+def _unread(one: QueueMember, look: CellContext) -> Line:
     return ((text.size(one.unread, look.exact), look.colours.plain if one.unread else look.colours.dim),)
 
 
-def _gave_up(one: Member, look: Look) -> Line:
-    return (("gave up" if one.gave_up else "", look.colours.warning),)
+def _gave_up(one: QueueMember, look: CellContext) -> Line:
+    return (("gave up" if one.client_closed else "", look.colours.warning),)
 
 
-def _repeats(one: Member, look: Look) -> Line:
-    return ((f"{one.repeats}", look.colours.plain if one.repeats else look.colours.dim),)
+def _repeats(one: QueueMember, look: CellContext) -> Line:
+    return ((f"{one.retransmits}", look.colours.plain if one.retransmits else look.colours.dim),)
 
 
-def _timer(one: Member, look: Look) -> Line:
+def _timer(one: QueueMember, look: CellContext) -> Line:
     return ((text.duration(one.timer_s), look.colours.dim if one.timer_s is None else look.colours.plain),)
 
 
-_WAITS: RecordColumn[Member] = RecordColumn(
+_WAITS: RecordColumn[QueueMember] = RecordColumn(
     "age", "Waits", "How long it has waited for accept(); ≥: it waited when tcpwatch came",
     lambda one, look: _age(one, look, "≥"), lambda one: one.age_s, 9, 2, 0, True)  # fmt: skip
-_AGE: RecordColumn[Member] = RecordColumn(
+_AGE: RecordColumn[QueueMember] = RecordColumn(
     "age", "Age", "Since its SYN came; ~: estimated from the repeats and the timer, as it was there before tcpwatch",
     lambda one, look: _age(one, look, "~"), lambda one: one.age_s, 9, 2, 0, True)  # fmt: skip
-_CLIENT: RecordColumn[Member] = RecordColumn(
+_CLIENT: RecordColumn[QueueMember] = RecordColumn(
     "remote", "Client", "Where it came from", _remote, lambda one: one.remote, 21, 26, 0
 )
 
@@ -85,12 +85,12 @@ ACCEPT_COLUMNS = (
     RecordColumn("unread", "Unread", "Bytes that the client has sent already; its FIN counts as one", _unread,
                  lambda one: one.unread, 7, 3, 1, True),
     RecordColumn("gave_up", "", "The client has closed already (CLOSE_WAIT, and no process holds it)",
-                 _gave_up, lambda one: one.gave_up, 7, 0, 2),
+                 _gave_up, lambda one: one.client_closed, 7, 0, 2),
 )  # fmt: skip
 SYN_COLUMNS = (
     _AGE,
     _CLIENT,
-    RecordColumn("repeats", "Repeats", "SYN+ACKs that were sent again", _repeats, lambda one: one.repeats, 7, 0, 1,
+    RecordColumn("repeats", "Repeats", "SYN+ACKs that were sent again", _repeats, lambda one: one.retransmits, 7, 0, 1,
                  True),
     RecordColumn("timer", "Next in", "Time until the SYN+ACK is sent again, or the connection given up", _timer,
                  lambda one: one.timer_s, 8, 0, 2, True),

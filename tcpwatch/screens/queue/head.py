@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tcpwatch.model.listeners.listeners import Cap, Listener, Queue
-from tcpwatch.screens.listeners.columns import cap_of, depths
-from tcpwatch.screens.listeners.rows import Row
-from tcpwatch.screens.shared.meters import figure_of, level
+from tcpwatch.model.listeners.listeners import LimitSource, Listener, Queue
+from tcpwatch.screens.listeners.columns import depth_sparkline, limit_source_text
+from tcpwatch.screens.listeners.rows import ListenerRow
+from tcpwatch.screens.shared.meters import limit_style, usage_text
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
@@ -20,14 +20,18 @@ _TREND_SHARE = 0.55
 """The sparkline's share of what the bar and it have together."""
 
 
-def head_lines(row: Row, width: int, room: int, colours: Palette, exact: bool) -> list[Line]:
+def head_lines(row: ListenerRow, width: int, room: int, colours: Palette, exact: bool) -> list[Line]:
     """A line for each queue, and for the sockets of a group as many as there is room for, the fullest first."""
-    one, form = row.one, _Form(width, colours, exact)
+    one, form = row.fullest, _Form(width, colours, exact)
     lines = [
         form.meter(
-            "accept queue", row.accept_queue, None if row.is_group else row.peak, one.accept_cap, row.accept_history
+            "accept queue",
+            row.accept_queue,
+            None if row.is_group else row.peak,
+            one.accept_limit_source,
+            row.accept_history,
         ),
-        form.meter("SYN queue", one.syn_queue, row.syn_peak, one.syn_cap, row.syn_history),
+        form.meter("SYN queue", one.syn_queue, row.syn_peak, one.syn_limit_source, row.syn_history),
     ]
     return lines + form.members(row, max(1, room - len(lines))) if row.is_group else lines
 
@@ -40,25 +44,28 @@ class _Form:
     colours: Palette
     exact: bool
 
-    def meter(self, label: str, queue: Queue, peak: Queue | None, cap: Cap, history: Sequence[float]) -> Line:
+    def meter(self, label: str, queue: Queue, peak: Queue | None, cap: LimitSource, history: Sequence[float]) -> Line:
         """Depth of limit, the peak where it was deeper, who sets the limit, the last two minutes."""
         colours = self.colours
-        figure = figure_of(queue.depth, queue.limit, self.exact)
+        figure = usage_text(queue.depth, queue.limit, self.exact)
         cells = max(_FIGURE, len(figure))
         free = max(0, self.width - len(_INDENT) - _LABEL - 1 - cells - 2 - _PEAK - _CAP - 1)
         trend = round(free * _TREND_SHARE)
-        style = level(queue.depth, queue.limit, colours)
+        style = limit_style(queue.depth, queue.limit, colours)
         deepest, limit = (peak.depth, peak.limit) if peak else (None, None)
         return (
             (_INDENT + fit(label, _LABEL), colours.plain),
             (bar(queue.share, free - trend), style),
             (f" {figure.rjust(cells)}  ", style if queue.depth else colours.dim),
-            (fit(f"peak {text.count(deepest, self.exact)}" if peak else "", _PEAK), level(deepest, limit, colours)),
-            (fit(f"by {cap_of(cap)}", _CAP), colours.dim),
-            depths(history, trend, colours),
+            (
+                fit(f"peak {text.count(deepest, self.exact)}" if peak else "", _PEAK),
+                limit_style(deepest, limit, colours),
+            ),
+            (fit(f"by {limit_source_text(cap)}", _CAP), colours.dim),
+            depth_sparkline(history, trend, colours),
         )
 
-    def members(self, row: Row, room: int) -> list[Line]:
+    def members(self, row: ListenerRow, room: int) -> list[Line]:
         """The accept queues of a group's sockets."""
         fits = len(row.members) if len(row.members) <= room else max(1, room - 1)
         lines = [self._member(one, "  fullest of them" if at == 0 else "") for at, one in enumerate(row.members[:fits])]
@@ -69,8 +76,8 @@ class _Form:
 
     def _member(self, one: Listener, label: str) -> Line:
         colours, queue, peak = self.colours, one.accept_queue, one.accept_peak or 0
-        style = level(queue.depth, queue.limit, colours)
-        figure = figure_of(queue.depth, queue.limit, self.exact).rjust(_FIGURE)
+        style = limit_style(queue.depth, queue.limit, colours)
+        figure = usage_text(queue.depth, queue.limit, self.exact).rjust(_FIGURE)
         return (
             (_INDENT + fit(label, _LABEL), colours.dim),
             (bar(queue.share, _SMALL), style),

@@ -13,15 +13,15 @@ from textual.screen import Screen
 
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.listeners.queue_detail import Focus
+from tcpwatch.model.listeners.queue_detail import QueueDetail
 from tcpwatch.model.view import View
-from tcpwatch.screens.listeners.rows import Lately, Row, rows_of
+from tcpwatch.screens.listeners.rows import ListenerRow, UnseenAcceptsTracker, listener_rows
 from tcpwatch.screens.queue.columns import ACCEPT_COLUMNS, SYN_COLUMNS
 from tcpwatch.screens.queue.head import head_lines
 from tcpwatch.screens.queue.pane import QueuePane
 from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.screens.shared.page import FlowSelected
-from tcpwatch.screens.shared.shell import shell
+from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.units import text
 from tcpwatch.widgets.footer_line import FooterLine
 from tcpwatch.widgets.lines import Line, Lines, Piece
@@ -55,10 +55,10 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         self._head = _Head(self)
         self.accept_queue = QueuePane("Accept queue", ACCEPT_COLUMNS)
         self.syn_queue = QueuePane("SYN queue", SYN_COLUMNS)
-        self.row: Row | None = None
+        self.row: ListenerRow | None = None
         """The listener, or its group; None where there is none any more."""
-        self._inside: Focus | None = None
-        self._lately = Lately()
+        self._inside: QueueDetail | None = None
+        self._lately = UnseenAcceptsTracker()
 
     def compose(self) -> ComposeResult:
         """As Textual asks."""
@@ -77,8 +77,8 @@ class QueueScreen(Screen[None], inherit_bindings=False):
 
     def on_screen_resume(self) -> None:
         """On top, for the first time or again: ask for the members, and catch up."""
-        shell(self).look_into(self._key)
-        self._show(shell(self).view)
+        app_state(self).watch_queue(self._key)
+        self._show(app_state(self).view)
 
     def on_resize(self, event: Resize) -> None:
         """Side by side, where it is wide."""
@@ -87,9 +87,9 @@ class QueueScreen(Screen[None], inherit_bindings=False):
     @property
     def endpoint(self) -> str:
         """Address and port."""
-        return show_endpoint(self._local, shell(self).exact)
+        return show_endpoint(self._local, app_state(self).exact)
 
-    def about(self) -> Sequence[Section]:
+    def help_sections(self) -> Sequence[Section]:
         """For the help."""
         return [
             Section(title, [Entry(column.title or "gave up", column.help) for column in columns], 9)
@@ -101,10 +101,10 @@ class QueueScreen(Screen[None], inherit_bindings=False):
     def _show(self, view: View | None) -> None:
         if view is None or not self.is_current:
             return
-        rows = rows_of(view, least=self._lately.look(view) is not None)
-        self.row = next((row for row in rows if row.one.key == self._key), None)
-        if view.focus is not None and view.focus.key == self._key:
-            self._inside = view.focus
+        rows = listener_rows(view, least=self._lately.update(view) is not None)
+        self.row = next((row for row in rows if row.fullest.key == self._key), None)
+        if view.queue_detail is not None and view.queue_detail.key == self._key:
+            self._inside = view.queue_detail
         elif self.row is None:
             self._inside = None
         self._head.redraw()
@@ -112,10 +112,10 @@ class QueueScreen(Screen[None], inherit_bindings=False):
 
     def _show_members(self) -> None:
         accept, syn = (self._inside.accept_queue, self._inside.syn_queue) if self._inside else (None, None)
-        given_up = self.row.one.given_up if self.row else 0
+        given_up = self.row.fullest.client_closed if self.row else 0
         words = f", {given_up:,} gave up" if given_up else ""
         self.accept_queue.show(accept, words, self._why_empty("Nothing waits to be accepted."))
-        repeated = self._inside.half_open.repeated if self._inside else 0
+        repeated = self._inside.half_open.retransmitted if self._inside else 0
         words = f", {repeated:,} with repeats" if repeated else ""
         self.syn_queue.show(syn, words, self._why_empty("Nothing is half-open here."))
 
@@ -124,8 +124,8 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         if self.row is None:
             return ("Nobody listens here any more.",)
         if self._inside is None:
-            return ("Comes when the pause ends (space).",) if shell(self).paused else ("Comes with the next poll.",)
-        return (otherwise,) if self.row.told else ("This source does not tell what waits inside.",)
+            return ("Comes when the pause ends (space).",) if app_state(self).paused else ("Comes with the next poll.",)
+        return (otherwise,) if self.row.accept_queue_known else ("This source does not tell what waits inside.",)
 
     def _show_names(self, exact: bool) -> None:
         self._head.redraw()
@@ -136,7 +136,7 @@ class QueueScreen(Screen[None], inherit_bindings=False):
 
     def action_back(self) -> None:
         """Close, and ask for the members no longer: not when unmounted, since another may have asked by then."""
-        shell(self).look_into(None)
+        app_state(self).watch_queue(None)
         self.dismiss()
 
     def action_other(self) -> None:
@@ -180,14 +180,14 @@ class _Head(Lines):
         if row is None:
             return [((f" {self._of.endpoint}", colours.strong), ("  nobody listens here any more", colours.warning))]
         room = 2 + (8 if self.screen.size.height >= _MEMBERS_FROM else 1)
-        meters = head_lines(row, width, room, colours, shell(self).exact)
+        meters = head_lines(row, width, room, colours, app_state(self).exact)
         return [self._title(row, width, colours), *meters]
 
-    def _title(self, row: Row, width: int, colours: Palette) -> Line:
-        one = row.one
+    def _title(self, row: ListenerRow, width: int, colours: Palette) -> Line:
+        one = row.fullest
         sockets = f" · {len(row.members)} sockets" if row.is_group else ""
         why = " (SO_REUSEPORT)" if sockets and width >= SIDE_BY_SIDE_FROM else ""
-        least = "≥" if row.least and one.accepted_per_s is not None else ""
+        least = "≥" if row.is_lower_bound and one.accepted_per_s is not None else ""
         pieces: list[Piece] = [
             (f" {self._of.endpoint}  ", colours.strong),
             (f"{one.process or '?'}{sockets}{why}", colours.plain),

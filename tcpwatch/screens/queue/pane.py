@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from tcpwatch.model.listeners.queue_detail import Members
-from tcpwatch.screens.queue.columns import Member, members_of
-from tcpwatch.widgets.lines import Line, Lines, fit, rule
+from tcpwatch.model.listeners.queue_detail import QueueMembers
+from tcpwatch.screens.queue.columns import QueueMember, queue_members
+from tcpwatch.widgets.lines import Line, Lines, fit, title_rule
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.table.cursor_table import choosing_line
+from tcpwatch.widgets.table.cursor_table import sort_hint_line
 from tcpwatch.widgets.table.record_columns import RecordColumn
 from tcpwatch.widgets.table.record_table import RecordTable
 
@@ -21,10 +21,10 @@ class QueuePane(Vertical):
 
     DEFAULT_CSS = "QueuePane { height: 1fr; width: 1fr; }"
 
-    def __init__(self, title: str, columns: Sequence[RecordColumn[Member]]) -> None:
+    def __init__(self, title: str, columns: Sequence[RecordColumn[QueueMember]]) -> None:
         super().__init__()
         self.title = title
-        self.table: RecordTable[Member] = RecordTable(
+        self.table: RecordTable[QueueMember] = RecordTable(
             columns, identity=lambda one: one.cookie, sort="age", reverse=True
         )
         self.heading = _Heading(self)
@@ -34,10 +34,10 @@ class QueuePane(Vertical):
         yield self.heading
         yield self.table
 
-    def show(self, queue: Members | None, words: str, empty: Sequence[str]) -> None:
+    def show(self, queue: QueueMembers | None, words: str, empty: Sequence[str]) -> None:
         """Show these members; `words` follow their number."""
         self.heading.tell(queue, words)
-        self.table.show(members_of(queue) if queue else [], empty)
+        self.table.show(queue_members(queue) if queue else [], empty)
 
 
 class _Heading(Lines):
@@ -49,7 +49,7 @@ class _Heading(Lines):
         super().__init__()
         self._pane, self._words = pane, ""
 
-    def tell(self, queue: Members | None, words: str) -> None:
+    def tell(self, queue: QueueMembers | None, words: str) -> None:
         """Say this."""
         self._words = ""
         if queue is not None:
@@ -62,5 +62,5 @@ class _Heading(Lines):
         """As Lines asks."""
         sorting = self._pane.table.sorting
         if sorting.choosing:
-            return [choosing_line(sorting, colours)]
-        return [rule(fit(self._pane.title + self._words, width - 8).rstrip(), width, colours)]
+            return [sort_hint_line(sorting, colours)]
+        return [title_rule(fit(self._pane.title + self._words, width - 8).rstrip(), width, colours)]

@@ -9,56 +9,56 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from tcpwatch.model.columns.columns import Column
+from tcpwatch.model.columns.columns import SocketColumn
 from tcpwatch.model.query.arrangement import Arrangement, arrange
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.query.groups import By, Grouped, groups_of
+from tcpwatch.model.query.groups import GroupField, SocketGroups, group_sockets
 from tcpwatch.model.sockets.rows import Rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grouping:
+class GroupArrangement:
     """Rows that pass a filter, grouped."""
 
-    grouped: Grouped
+    grouped: SocketGroups
     filter: Filter
     total: int
     """Rows, whether they pass or not."""
 
 
-Arranged = Arrangement | Grouping
+ArrangeResult = Arrangement | GroupArrangement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Request:
+class ArrangeRequest:
     """What is to be arranged; later requests have higher numbers."""
 
     number: int
     rows: Rows
     closed: Rows
     filter: Filter
-    column: Column
+    column: SocketColumn
     reverse: bool
-    by: By | None = None
+    group_by: GroupField | None = None
     """Groups are wanted, instead of single sockets in an order."""
 
-    def arranged(self) -> Arranged:
+    def result(self) -> ArrangeResult:
         """The answer, computed here and now."""
-        if self.by is None:
+        if self.group_by is None:
             return arrange(self.rows, self.closed, self.filter, self.column, self.reverse)
         passing = self.rows
         if self.filter.tests:  # else a copy for nothing
             passing = self.rows.take(np.flatnonzero(self.filter.mask(self.rows)))
-        return Grouping(groups_of(passing, self.by), self.filter, len(self.rows))
+        return GroupArrangement(group_sockets(passing, self.group_by), self.filter, len(self.rows))
 
 
-Answer = tuple[Request, Arranged | Exception]
+ArrangeReply = tuple[ArrangeRequest, ArrangeResult | Exception]
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
 
-class Arranger(Generic[Q, A]):
+class LatestRequestWorker(Generic[Q, A]):
     """Answers the latest request; those that came while it was busy with another, save the last, are forgotten."""
 
     def __init__(self, answer: Callable[[Q], A], deliver: Callable[[tuple[Q, A | Exception]], object]) -> None:
@@ -69,7 +69,7 @@ class Arranger(Generic[Q, A]):
         self._stopped = False
         self._thread: threading.Thread | None = None
 
-    def ask(self, request: Q) -> None:
+    def submit(self, request: Q) -> None:
         """Arrange this as soon as what is being arranged is done."""
         self._latest = request
         if self._thread is None:

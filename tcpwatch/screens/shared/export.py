@@ -12,7 +12,7 @@ from textual.message import Message
 from tcpwatch.units.printable import printable
 
 
-class Written(Message):
+class ExportFinished(Message):
     """An export has ended."""
 
     def __init__(self, path: Path, what: str, error: OSError | None) -> None:
@@ -21,7 +21,7 @@ class Written(Message):
         self.path, self.what, self.error = path, what, error
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """Where it is, or why it is not."""
         path = printable(str(self.path))
         if self.error is None:
@@ -47,7 +47,7 @@ def write_text(path: Path, blocks: Iterable[str]) -> None:
             raise
 
 
-def start_writing(path: Path, blocks: Iterable[str], done: Callable[[OSError | None], object]) -> None:
+def start_export(path: Path, blocks: Iterable[str], done: Callable[[OSError | None], object]) -> None:
     """Do it in the background; `done` is called there, with what went wrong."""
 
     def run() -> None:

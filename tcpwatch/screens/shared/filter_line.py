@@ -45,7 +45,7 @@ class FilterLine(Vertical):
             super().__init__()
             self.filter = filter_
 
-    class Left(Message):
+    class Dismissed(Message):
         """The person is done with the line."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class FilterLine(Vertical):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while somebody types."""
         event.stop()
-        self._use(Filter.while_typing)
+        self._use(Filter.parse_partial)
 
     def _use(self, parse: Callable[[str], Filter]) -> None:
         """Filter by the text, or say what is wrong with it and go on with the last one."""
@@ -108,7 +108,7 @@ class FilterLine(Vertical):
 
     def _leave(self) -> None:
         self.remove_class("-open")
-        self.post_message(self.Left())
+        self.post_message(self.Dismissed())
 
     def on_descendant_blur(self, event: DescendantBlur) -> None:
         """The keys went elsewhere: only what is wrong stays in sight."""

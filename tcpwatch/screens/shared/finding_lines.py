@@ -10,7 +10,7 @@ from tcpwatch.model.rules.finding import Finding, Severity
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
 
-SIGNS = {Severity.INFO: "·", Severity.WARNING: "△", Severity.CRITICAL: "▲"}
+SEVERITY_SIGNS = {Severity.INFO: "·", Severity.WARNING: "△", Severity.CRITICAL: "▲"}
 _WORD = 10
 _WORD_FROM = 60
 """Below this width the sign alone tells the severity."""
@@ -22,7 +22,7 @@ def severity_style(severity: Severity, colours: Palette) -> Style:
     return styles.get(severity, colours.plain)
 
 
-def rule_words(finding: Finding) -> str:
+def rule_title(finding: Finding) -> str:
     """`SYN queue full`, `TIME_WAIT buildup`."""
     words = finding.rule.replace("time-wait", "TIME_WAIT").replace("close-wait", "CLOSE_WAIT").replace("-", " ")
     return " ".join(word.upper() if word in ("syn", "tcp") else word for word in words.split())
@@ -32,9 +32,9 @@ def finding_line(finding: Finding, width: int, marked: bool, colours: Palette) -
     """` ▸ ▲ critical  accept queue full  *:443  513 of 512 waiting …` in `width` cells."""
     style = severity_style(finding.severity, colours)
     word = f"{finding.severity.name.lower():<{_WORD}}" if width >= _WORD_FROM else ""
-    head = f"{SIGNS[finding.severity]} {word}"
+    head = f"{SEVERITY_SIGNS[finding.severity]} {word}"
     about = f"  {finding.subject.name}" if finding.subject.name else ""
-    words = rule_words(finding)
+    words = rule_title(finding)
     used = 3 + len(head) + len(words)
     rest = fit(f"{about}  {finding.headline}", max(0, width - used - 1))
     return ((" ▸ " if marked else "   ", colours.strong), (head, style), (words, colours.strong), (rest, colours.plain))

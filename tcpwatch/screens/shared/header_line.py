@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from tcpwatch.model.rules.finding import Severity
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.finding_lines import SIGNS, severity_style
-from tcpwatch.screens.shared.shell import shell
+from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
+from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line, Lines, Piece, cells_of, fit
 from tcpwatch.widgets.palette import Palette
@@ -28,7 +28,7 @@ class HeaderLine(Lines):
         """Begin to follow."""
         self._tick = self.set_interval(_TICK_S, self.redraw)
         self.watch(self.app, "view", self._see)
-        for name in ("paused", "trouble", "interval_s"):
+        for name in ("paused", "poll_error", "interval_s"):
             self.watch(self.app, name, self.redraw, init=False)
 
     def _see(self, view: View | None) -> None:
@@ -40,11 +40,11 @@ class HeaderLine(Lines):
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks: the right end stays, then the notices, and the left part takes what is left."""
-        view = shell(self).view
+        view = app_state(self).view
         right = self._liveness(view, colours)
         notices = _cropped(self._notices(view, colours), width - cells_of(right) - 2)
         room = width - cells_of(right) - cells_of(notices) - 4
-        left = _facts(view, shell(self).interval_s, self._hidden_owners, room, colours)
+        left = _facts(view, app_state(self).interval_s, self._hidden_owners, room, colours)
         blanks = width - 2 - cells_of(left) - cells_of(notices) - cells_of(right)
         gap = min(2, blanks) if notices else 0
         pad = (" " * max(0, blanks - gap), colours.plain)
@@ -52,8 +52,8 @@ class HeaderLine(Lines):
 
     def _liveness(self, view: View | None, colours: Palette) -> Line:
         """LIVE or PAUSED, and the age of what is on the screen."""
-        age = text.duration(shell(self).age_s) if view is not None else ""
-        if shell(self).paused:
+        age = text.duration(app_state(self).age_s) if view is not None else ""
+        if app_state(self).paused:
             return (("‖ PAUSED", colours.warning), (f" {age}", colours.strong))
         if view is None:
             return (("○ reading", colours.dim),)
@@ -62,13 +62,13 @@ class HeaderLine(Lines):
     def _notices(self, view: View | None, colours: Palette) -> Line:
         """What a person must know to trust the figures; empty on a good day."""
         said: list[Piece] = []
-        if shell(self).trouble:
-            said.append((f"cannot read: {shell(self).trouble}", colours.alarm))
+        if app_state(self).poll_error:
+            said.append((f"cannot read: {app_state(self).poll_error}", colours.alarm))
         if view is not None:
-            said += worst(view, colours)
+            said += severity_notice(view, colours)
             if not view.sample.completeness.complete:
                 said.append((f"incomplete: {view.sample.completeness.words}", colours.warning))
-            if view.pace.stretched:
+            if view.pace.slowed:
                 said.append((f"stretched to {text.duration(view.pace.interval_s)}", colours.warning))
             if view.sample.source.missing:
                 said.append((", ".join(view.sample.source.missing), colours.warning))
@@ -76,13 +76,13 @@ class HeaderLine(Lines):
         return tuple(piece for one in said for piece in (one, gap))[:-1]
 
 
-def worst(view: View, colours: Palette) -> list[Piece]:
+def severity_notice(view: View, colours: Palette) -> list[Piece]:
     """`▲ 2` critical findings, or `△ 1` warning: on every screen, as the Overview is not always in sight."""
     top = max((finding.severity for finding in view.findings), default=Severity.INFO)
     if top is Severity.INFO:
         return []
     count = sum(finding.severity is top for finding in view.findings)
-    return [(f"{SIGNS[top]} {count}", severity_style(top, colours))]
+    return [(f"{SEVERITY_SIGNS[top]} {count}", severity_style(top, colours))]
 
 
 def _cropped(line: Line, width: int) -> Line:

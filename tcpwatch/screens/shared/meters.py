@@ -13,7 +13,7 @@ from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, Piece, fit
 from tcpwatch.widgets.palette import Palette
 
-NEARLY = 0.8
+WARNING_SHARE = 0.8
 """From this share of a limit on a meter warns."""
 _FIGURE = 15
 _INDENT = "   "
@@ -28,7 +28,7 @@ class Meter:
 
     def figure(self, exact: bool) -> str:
         """As figure_of."""
-        return figure_of(self.gauge.value, self.gauge.limit, exact)
+        return usage_text(self.gauge.value, self.gauge.limit, exact)
 
 
 def meters_of(view: View) -> list[Meter]:
@@ -40,7 +40,7 @@ def meters_of(view: View) -> list[Meter]:
         ),
         Meter(f"SYN :{syn.local_port}" if syn else "SYN queue", _of(syn.syn_queue if syn else None)),
         Meter("TIME_WAIT", view.time_wait),
-        Meter("ports", view.ports),
+        Meter("ports", view.port_usage),
         Meter("orphans", view.orphans),
         Meter("memory pages", view.memory_pages),
     ]
@@ -50,20 +50,20 @@ def _of(queue: Queue | None) -> Gauge:
     return Gauge(queue.depth, queue.limit) if queue else Gauge(None, None)
 
 
-def figure_of(value: int | None, limit: int | None, exact: bool) -> str:
+def usage_text(value: int | None, limit: int | None, exact: bool) -> str:
     """`513/512`, `–` for what is not known."""
     if value is None and limit is None:
         return text.UNKNOWN
     return f"{text.count(value, exact)}/{text.count(limit, exact)}"
 
 
-def level(value: int | None, limit: int | None, colours: Palette) -> Style:
+def limit_style(value: int | None, limit: int | None, colours: Palette) -> Style:
     """Red for a limit that is passed, amber near it; dim where one is not known."""
     if value is None or limit is None:
         return colours.dim
     if value > limit:
         return colours.alarm
-    return colours.warning if value >= NEARLY * max(limit, 1) else colours.plain
+    return colours.warning if value >= WARNING_SHARE * max(limit, 1) else colours.plain
 
 
 def meter_lines(meters: list[Meter], width: int, colours: Palette, exact: bool = False) -> list[Line]:
@@ -84,7 +84,7 @@ def _meter(meter: Meter, cells: int, colours: Palette, exact: bool) -> Line:
     figure = meter.figure(exact)
     length = cells - label - 2 - _FIGURE - 1
     value, limit = meter.gauge.value, meter.gauge.limit
-    style = level(value, limit, colours)
+    style = limit_style(value, limit, colours)
     return (
         (fit(meter.label, label) + " ", colours.dim if not value else colours.plain),
         (bar(meter.gauge.share, length), style),

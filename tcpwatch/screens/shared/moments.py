@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 
-from tcpwatch.model.lifecycle.history import Moment, Stretch, begins_with_last_ack
+from tcpwatch.model.lifecycle.history import Moment, StatePeriod, begins_with_last_ack
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.units import text
 
-NOT_TOLD = "not told"
+UNKNOWN_DURATION = "not told"
 
 
-def exact(moment: Moment) -> bool:
+def is_exact(moment: Moment) -> bool:
     """An event told it, so that its milliseconds mean something."""
     return moment.origin is not Origin.POLL
 
 
-def boundless(moment: Moment) -> bool:
+def has_unknown_slack(moment: Moment) -> bool:
     """It may have been earlier, and nobody knows how much."""
     return moment.slack_s != moment.slack_s
 
@@ -28,12 +28,12 @@ def clock(unix: float, fine: bool = False) -> str:
     return time.strftime("%H:%M:%S", time.localtime(whole)) + f".{part:0{digits}}"
 
 
-def clock_of(moment: Moment) -> str:
+def moment_clock(moment: Moment) -> str:
     """With the milliseconds where they are known."""
-    return clock(moment.time, exact(moment))
+    return clock(moment.time, is_exact(moment))
 
 
-def fine_duration(seconds: float) -> str:
+def precise_duration(seconds: float) -> str:
     """`12 µs`, `2.3 ms`, `412 ms`, `1.234 s`, and from ten seconds on as text.duration."""
     micros = round(seconds * 1e6)
     if micros < 1000:
@@ -43,40 +43,40 @@ def fine_duration(seconds: float) -> str:
     return f"{seconds:.3f} s" if seconds < 9.9995 else text.duration(seconds)
 
 
-def between(begin: Moment, end: Moment | None, now: float) -> str:
+def elapsed_text(begin: Moment, end: Moment | None, now: float) -> str:
     """The time from one to the other, or till now."""
     seconds = max(0.0, (end.time if end else now) - begin.time)
-    fine = end is not None and exact(end) and exact(begin)
-    return fine_duration(seconds) if fine else text.duration(seconds)
+    fine = end is not None and is_exact(end) and is_exact(begin)
+    return precise_duration(seconds) if fine else text.duration(seconds)
 
 
-def begins_earlier(stretch: Stretch) -> bool:
+def began_earlier(stretch: StatePeriod) -> bool:
     """Its beginning is not known, only that it was before `begin`."""
-    return stretch.least or boundless(stretch.begin)
+    return stretch.began_earlier or has_unknown_slack(stretch.begin)
 
 
-def untold(stretch: Stretch, first: bool) -> bool:
+def duration_unknown(stretch: StatePeriod, first: bool) -> bool:
     """Nothing is known of how long it lasted; `first`: it is the first of its flow."""
     if begins_with_last_ack(stretch, first):
         return True
-    return begins_earlier(stretch) and stretch.end is not None and stretch.end.time <= stretch.begin.time
+    return began_earlier(stretch) and stretch.end is not None and stretch.end.time <= stretch.begin.time
 
 
-def lasted(stretch: Stretch, now: float, first: bool) -> str:
+def duration_text(stretch: StatePeriod, now: float, first: bool) -> str:
     """How long a state lasted, with `at least` or `at most` where one of its ends is not known."""
-    if untold(stretch, first):
-        return NOT_TOLD
-    words = between(stretch.begin, stretch.end, now)
-    if begins_earlier(stretch):
+    if duration_unknown(stretch, first):
+        return UNKNOWN_DURATION
+    words = elapsed_text(stretch.begin, stretch.end, now)
+    if began_earlier(stretch):
         return f"at least {words}"
-    return f"at most {words}" if stretch.end is not None and boundless(stretch.end) else words
+    return f"at most {words}" if stretch.end is not None and has_unknown_slack(stretch.end) else words
 
 
-def how_known(moment: Moment) -> str:
+def origin_text(moment: Moment) -> str:
     """`trace`, `destroy event`, `polled ±1.0 s`, `polled` where it was like that when we came."""
     if moment.origin is not Origin.POLL:
         return "trace" if moment.origin is Origin.TRACE else "destroy event"
     slack = moment.slack_s
-    if boundless(moment) or slack == 0:
+    if has_unknown_slack(moment) or slack == 0:
         return "polled"
     return f"polled ±{slack:.1f} s" if slack < 9.95 else f"polled ±{text.duration(slack)}"

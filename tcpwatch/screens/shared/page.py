@@ -15,7 +15,7 @@ class Page(Widget):
         """Draw this View; called in the UI's loop, must be quick."""
         raise NotImplementedError
 
-    def show_names(self, exact: bool) -> None:
+    def show_exact(self, exact: bool) -> None:
         """`n`: names and rounded numbers, or everything as exact numbers."""
 
 
@@ -27,7 +27,7 @@ class FlowSelected(Message):
         self.cookie = cookie
 
 
-class SocketsAsked(Message):
+class SocketsRequested(Message):
     """A person asked for the sockets that pass a filter: the app goes to Connections with that filter set."""
 
     def __init__(self, filter_text: str) -> None:

@@ -6,11 +6,11 @@ from typing import Protocol, cast
 
 from textual.dom import DOMNode
 
-from tcpwatch.model.listeners.listener_keys import Key
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.view import View
 
 
-class Shell(Protocol):
+class AppState(Protocol):
     """The app as those below it see it. All but `age_s` can be watched."""
 
     view: View | None
@@ -20,20 +20,20 @@ class Shell(Protocol):
     """Numbers as they are, instead of names and rounded ones."""
     interval_s: float
     """What a person asked for."""
-    trouble: str
+    poll_error: str
     """Why the last step could not be taken; empty when it could."""
 
     @property
     def age_s(self) -> float:
         """Age of what is on the screen, in seconds."""
 
-    def look_into(self, key: Key | None) -> None:
+    def watch_queue(self, key: ListenerKey | None) -> None:
         """Ask for what is inside the queues of this listening address and port from now on; None: of none."""
 
     def watch_flows(self, cookies: frozenset[int]) -> None:
         """Ask for the detail of these flows from now on."""
 
 
-def shell(node: DOMNode) -> Shell:
+def app_state(node: DOMNode) -> AppState:
     """The app of this widget or screen."""
-    return cast(Shell, node.app)
+    return cast(AppState, node.app)

@@ -10,7 +10,7 @@ from rich.style import Style
 from tcpwatch.model.states import State
 from tcpwatch.widgets.palette import Palette
 
-LETTERS: dict[State, str] = {
+STATE_LETTERS: dict[State, str] = {
     State.LISTEN: "N",  # not l, which looks like 1
     State.SYN_SENT: "S",
     State.SYN_RCVD: "R",
@@ -23,7 +23,7 @@ LETTERS: dict[State, str] = {
     State.TIME_WAIT: "T",
     State.CLOSED: "·",
 }
-FILLS: dict[State, str] = {
+STATE_FILLS: dict[State, str] = {
     State.LISTEN: "┄",
     State.SYN_SENT: "┄",
     State.SYN_RCVD: "┄",
@@ -38,7 +38,7 @@ FILLS: dict[State, str] = {
 }
 """What a stretch is filled with after its letter: heavy where data may flow, broken where one way only."""
 
-EXACT, UNSURE, EARLIER, GOES_ON = "│", "┊", "…", "▸"
+EDGE_EXACT, EDGE_POLLED, EDGE_EARLIER, EDGE_OPEN = "│", "┊", "…", "▸"
 """Edges of a stretch: exact; known to a poll; begun before we looked; and, at the end, not ended."""
 
 

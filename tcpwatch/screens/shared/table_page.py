@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from textual.binding import Binding, BindingType
 
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.screens.shared.export import Written, start_writing
+from tcpwatch.screens.shared.export import ExportFinished, start_export
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import Page
 from tcpwatch.widgets.table.cursor_table import CursorTable
@@ -31,7 +31,7 @@ class TablePage(Page):
         raise NotImplementedError
 
     @property
-    def on_screen(self) -> CursorTable[Any]:
+    def visible_table(self) -> CursorTable[Any]:
         """The table that is seen, and takes the keys."""
         return self.table
 
@@ -50,16 +50,16 @@ class TablePage(Page):
         self.refilter()
         self.refresh_bindings()
 
-    def on_filter_line_left(self, message: FilterLine.Left) -> None:
+    def on_filter_line_dismissed(self, message: FilterLine.Dismissed) -> None:
         """The keys go to the table again."""
         message.stop()
-        self.on_screen.focus()
+        self.visible_table.focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Esc steps back from a filter, where there is one; `/` is a letter like others while one is typed."""
         if action == "clear_filter":
             return bool(self.filter.text)
-        return action != "filter" or self.on_screen.has_focus
+        return action != "filter" or self.visible_table.has_focus
 
     def action_filter(self) -> None:
         """Type a filter."""
@@ -72,9 +72,9 @@ class TablePage(Page):
     def export(self, name: str, what: str, blocks: Iterable[str]) -> None:
         """Write these into a file in the current directory, and say so; `what` they are: `12 listeners`."""
         path = Path.cwd() / name
-        start_writing(path, blocks, lambda error: self.post_message(Written(path, what, error)))
+        start_export(path, blocks, lambda error: self.post_message(ExportFinished(path, what, error)))
 
-    def on_written(self, message: Written) -> None:
+    def on_export_finished(self, message: ExportFinished) -> None:
         """Say where it is, or why it is not."""
         message.stop()
-        self.notify(message.words, severity="error" if message.error else "information", markup=False)
+        self.notify(message.text, severity="error" if message.error else "information", markup=False)

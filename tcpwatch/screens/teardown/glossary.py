@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-WORDS = (
+GLOSSARY = (
     ("client's side", "TIME_WAITs of connections that we opened and closed first: each keeps an ephemeral port toward "
      "its destination for 60 s"),
     ("server's side", "TIME_WAITs at a port that is listened on: they cost memory, no port"),

@@ -12,21 +12,29 @@ from typing import Any
 from tcpwatch.model.view import View
 from tcpwatch.screens.teardown.owners import (
     CLOSE_WAIT,
+    FINAL_STATES_TABLE,
     HALF_CLOSED,
-    LAST,
     close_wait_table,
+    final_states_table,
     half_closed_table,
-    last_table,
 )
-from tcpwatch.screens.teardown.ports import AT, PORTS, TO, at_table, ports_table, range_line, to_table
+from tcpwatch.screens.teardown.ports import (
+    EPHEMERAL_PORTS,
+    TIME_WAIT_DESTINATIONS,
+    TIME_WAIT_PORTS,
+    ephemeral_ports_table,
+    range_line,
+    time_wait_destinations_table,
+    time_wait_ports_table,
+)
 from tcpwatch.screens.teardown.stuck import STUCK, stuck_table
-from tcpwatch.screens.teardown.table import Block, Place, Table, beside, stacked, table_block
-from tcpwatch.screens.teardown.time_wait import HEIGHT, chart_lines, time_wait_lines
+from tcpwatch.screens.teardown.table import InlineBlock, InlineTable, RowPlace, beside, stacked, table_block
+from tcpwatch.screens.teardown.time_wait import BLOCK_HEIGHT, chart_lines, time_wait_lines
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import GUTTER
 
-PAIRS_FROM, COLUMNS_FROM = 72, 120
+PAIRS_FROM, TWO_COLUMNS_FROM = 72, 120
 """Widths from which on short tables stand in pairs, and everything in two columns."""
 _TALL = 30
 """Height from which on what is stuck has room, where there is one column."""
@@ -36,28 +44,29 @@ _MOST_BARS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
+class TeardownTables:
     """What is drawn: a View, and its tables."""
 
     view: View
-    tables: Mapping[str, Table[Any]]
+    tables: Mapping[str, InlineTable[Any]]
 
     @classmethod
-    def of(cls, view: View) -> Subject:
+    def of(cls, view: View) -> TeardownTables:
         """All tables of this View."""
         tables = (
-            to_table(view), at_table(view), ports_table(view), close_wait_table(view), half_closed_table(view),
-            last_table(view), stuck_table(view),
+            time_wait_destinations_table(view), time_wait_ports_table(view), ephemeral_ports_table(view),
+                close_wait_table(view), half_closed_table(view),
+            final_states_table(view), stuck_table(view),
         )  # fmt: skip
         return cls(view, {table.name: table for table in tables})
 
-    def detail(self, place: Place | None, exact: bool) -> str:
+    def detail(self, place: RowPlace | None, exact: bool) -> str:
         """All about the row at this place."""
         table = self.tables[place[0]] if place else None
         record = table.record(place) if table and place else None
         return table.detail(record, exact) if table and record is not None else ""
 
-    def filter(self, place: Place) -> str:
+    def filter(self, place: RowPlace) -> str:
         """What selects the sockets of the row at this place; empty where it has gone."""
         table = self.tables[place[0]]
         record = table.record(place)
@@ -65,7 +74,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TeardownLayout:
     """For a screen of this size."""
 
     width: int
@@ -74,58 +83,73 @@ class Layout:
     exact: bool
 
     @property
-    def names(self) -> Sequence[str]:
+    def table_names(self) -> Sequence[str]:
         """The tables that are shown, in reading order."""
-        if self.width >= COLUMNS_FROM:
-            return TO, AT, PORTS, CLOSE_WAIT, LAST, HALF_CLOSED, STUCK
-        return PORTS, CLOSE_WAIT, AT, HALF_CLOSED, LAST, *((STUCK,) if self.height >= _TALL else ())
+        if self.width >= TWO_COLUMNS_FROM:
+            return (
+                TIME_WAIT_DESTINATIONS,
+                TIME_WAIT_PORTS,
+                EPHEMERAL_PORTS,
+                CLOSE_WAIT,
+                FINAL_STATES_TABLE,
+                HALF_CLOSED,
+                STUCK,
+            )
+        return (
+            EPHEMERAL_PORTS,
+            CLOSE_WAIT,
+            TIME_WAIT_PORTS,
+            HALF_CLOSED,
+            FINAL_STATES_TABLE,
+            *((STUCK,) if self.height >= _TALL else ()),
+        )
 
-    def draw(self, it: Subject, cursor: Place | None) -> Block:
+    def draw(self, it: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
         """Everything, and a line about what the cursor is on."""
-        body = self._columns(it, cursor) if self.width >= COLUMNS_FROM else self._pairs(it, cursor)
+        body = self._columns(it, cursor) if self.width >= TWO_COLUMNS_FROM else self._pairs(it, cursor)
         detail = f"   {it.detail(cursor, self.exact)}"
-        return stacked(body, Block.of(((fit(detail, max(0, self.width - 1)), self.colours.plain),)))
+        return stacked(body, InlineBlock.of(((fit(detail, max(0, self.width - 1)), self.colours.plain),)))
 
-    def _pairs(self, it: Subject, cursor: Place | None) -> Block:
+    def _pairs(self, it: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
         height, tall, pairs = max(self.height, _LEAST), self.height >= _TALL, self.width >= PAIRS_FROM
         bars = min(_MOST_BARS, 1 + (height - _LEAST) // 6)
         # Titles, the line of the range, the last steps, and the line below them all.
-        free = height - HEIGHT - bars - 8 - tall
+        free = height - BLOCK_HEIGHT - bars - 8 - tall
         short = max(2, free // 5 if tall else free // 4)
         ports = free - short * (3 if tall else 2)
         cells = (self.width - GUTTER) // 2 if pairs else self.width
-        left, right = (self._table(it, name, short, cells, cursor) for name in (AT, HALF_CLOSED))
+        left, right = (self._table(it, name, short, cells, cursor) for name in (TIME_WAIT_PORTS, HALF_CLOSED))
         return stacked(
             self._time_wait(it, self.width, bars),
             self._ports(it, ports, cursor),
             self._table(it, CLOSE_WAIT, short, self.width, cursor),
             beside(left, right, cells, self.colours) if pairs else stacked(left, right),
-            self._table(it, LAST, 2, self.width, cursor),
+            self._table(it, FINAL_STATES_TABLE, 2, self.width, cursor),
             *([self._table(it, STUCK, short, self.width, cursor)] if tall else ()),
         )
 
-    def _columns(self, it: Subject, cursor: Place | None) -> Block:
+    def _columns(self, it: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
         height, cells = max(self.height, _LEAST), (self.width - GUTTER) // 2
         bars = min(_MOST_BARS, 1 + (height - _LEAST) // 5)
-        rows = HEIGHT + bars - 2
+        rows = BLOCK_HEIGHT + bars - 2
         charts = height // 8 if height >= _CHARTS_FROM else 0
-        free = height - HEIGHT - bars - charts - 3
+        free = height - BLOCK_HEIGHT - bars - charts - 3
         ports = free * 2 // 5
         below = free - ports
 
-        def table(name: str, rows: int) -> Block:
+        def table(name: str, rows: int) -> InlineBlock:
             return self._table(it, name, rows, cells, cursor)
 
         return stacked(
             beside(
                 self._time_wait(it, cells, bars),
-                stacked(table(TO, rows - rows // 2), table(AT, rows // 2)),
+                stacked(table(TIME_WAIT_DESTINATIONS, rows - rows // 2), table(TIME_WAIT_PORTS, rows // 2)),
                 cells,
                 self.colours,
             ),
             self._ports(it, ports, cursor),
             beside(
-                stacked(table(CLOSE_WAIT, below - 4), table(LAST, 2)),
+                stacked(table(CLOSE_WAIT, below - 4), table(FINAL_STATES_TABLE, 2)),
                 stacked(table(HALF_CLOSED, (below - 2) // 2), table(STUCK, below - 2 - (below - 2) // 2)),
                 cells,
                 self.colours,
@@ -133,17 +157,19 @@ class Layout:
             *([self._charts(it, cells, charts)] if charts else ()),
         )
 
-    def _charts(self, it: Subject, cells: int, height: int) -> Block:
-        left, right = (Block.of(*lines) for lines in chart_lines(it.view, cells, height, self.colours))
+    def _charts(self, it: TeardownTables, cells: int, height: int) -> InlineBlock:
+        left, right = (InlineBlock.of(*lines) for lines in chart_lines(it.view, cells, height, self.colours))
         return beside(left, right, cells, self.colours)
 
-    def _time_wait(self, it: Subject, width: int, bars: int) -> Block:
-        return Block.of(*time_wait_lines(it.view, width, bars, self.colours, self.exact))
+    def _time_wait(self, it: TeardownTables, width: int, bars: int) -> InlineBlock:
+        return InlineBlock.of(*time_wait_lines(it.view, width, bars, self.colours, self.exact))
 
-    def _ports(self, it: Subject, rows: int, cursor: Place | None) -> Block:
+    def _ports(self, it: TeardownTables, rows: int, cursor: RowPlace | None) -> InlineBlock:
         reuse = it.view.sample.sysctls.get("tcp_tw_reuse")
-        line: Line = range_line(it.view.ephemeral, reuse, self.width, self.colours)
-        return self._table(it, PORTS, rows, self.width, cursor, line)
+        line: Line = range_line(it.view.ephemeral_ports, reuse, self.width, self.colours)
+        return self._table(it, EPHEMERAL_PORTS, rows, self.width, cursor, line)
 
-    def _table(self, it: Subject, name: str, rows: int, width: int, cursor: Place | None, *below: Line) -> Block:
+    def _table(
+        self, it: TeardownTables, name: str, rows: int, width: int, cursor: RowPlace | None, *below: Line
+    ) -> InlineBlock:
         return table_block(it.tables[name], rows, width, cursor, self.colours, self.exact, *below)

@@ -9,24 +9,24 @@ import numpy as np
 from rich.style import Style
 
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
-from tcpwatch.model.analyses.teardown import ENDING, CloseWaits, HalfClosed
-from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.analyses.teardown import CLOSING_STATES, ProcessCloseWaits, ProcessHalfClosed
+from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.meters import figure_of, level
-from tcpwatch.screens.teardown.ports import figure, words
-from tcpwatch.screens.teardown.table import Column, Look, Table
+from tcpwatch.screens.shared.meters import limit_style, usage_text
+from tcpwatch.screens.teardown.ports import count_piece, text_piece
+from tcpwatch.screens.teardown.table import InlineCellContext, InlineColumn, InlineTable
 from tcpwatch.units import text
 from tcpwatch.widgets.lines import Piece
 
-CLOSE_WAIT, HALF_CLOSED, LAST = "close_wait", "half_closed", "last"
+CLOSE_WAIT, HALF_CLOSED, FINAL_STATES_TABLE = "close_wait", "half_closed", "last"
 """Names of the tables."""
 _UNTOLD = "Not told by this source."
 
 
 @dataclass(frozen=True, slots=True)
-class Others:
+class UnownedRow:
     """Sockets of one state that are nobody's, as far as is seen."""
 
     name: str
@@ -34,21 +34,25 @@ class Others:
     detail: str
 
 
-def _others(view: View, state: State, known: Sequence[CloseWaits] | Sequence[HalfClosed], waiting: int) -> list[Others]:
+def _others(
+    view: View, state: State, known: Sequence[ProcessCloseWaits] | Sequence[ProcessHalfClosed], waiting: int
+) -> list[UnownedRow]:
     """Those that are not accepted yet, and those whose owner is not seen."""
-    told = "inode" not in untold(view.sample.source.kind)
+    told = "inode" not in unsupported_columns(view.sample.source.kind)
     waiting = waiting if told else 0
     name = state.name.lower().replace("_", "-")
     found = []
     if waiting:
         why = "no process has accepted them: they wait in an accept queue"
-        found.append(Others(f"{text.count(waiting)} not accepted", f"state:{name} inode:0", why))
+        found.append(UnownedRow(f"{text.count(waiting)} not accepted", f"state:{name} inode:0", why))
     of_nobody = view.teardown.orphaned.get(state, 0) if told else 0
     unseen = view.counts.get(state, 0) - sum(one.count for one in known) - waiting - of_nobody
     if unseen > 0:
         pids = ",".join(str(one.owner.processes[0].pid) for one in known)
         terms = [f"state:{name}", "-inode:0" if told else "", f"-pid:{pids}" if pids else ""]
-        found.append(Others(f"{text.count(unseen)} of unknown owner", " ".join(filter(None, terms)), _why(view, state)))
+        found.append(
+            UnownedRow(f"{text.count(unseen)} of unknown owner", " ".join(filter(None, terms)), _why(view, state))
+        )
     return found
 
 
@@ -61,63 +65,67 @@ def _why(view: View, state: State) -> str:
 # CLOSE_WAIT --------------------------------------------------------------------------------------
 
 
-def close_wait_table(view: View) -> Table[CloseWaits | Others]:
+def close_wait_table(view: View) -> InlineTable[ProcessCloseWaits | UnownedRow]:
     """One row a process, most first; then those that are no process's."""
-    found, told = view.teardown.close_wait, "recv_queue" not in untold(view.sample.source.kind)
+    found, told = view.teardown.close_wait, "recv_queue" not in unsupported_columns(view.sample.source.kind)
     near = view.thresholds.close_wait_descriptors_share
 
-    def kind(count: Callable[[CloseWaits], int]) -> Callable[[CloseWaits | Others, Look], Piece]:
-        return lambda one, look: figure(count(one) if isinstance(one, CloseWaits) and told else None, look)
+    def kind(
+        count: Callable[[ProcessCloseWaits], int],
+    ) -> Callable[[ProcessCloseWaits | UnownedRow, InlineCellContext], Piece]:
+        return lambda one, look: count_piece(count(one) if isinstance(one, ProcessCloseWaits) and told else None, look)
 
-    columns: Sequence[Column[CloseWaits | Others]] = (
-        Column("", 0, lambda one, look: words(_name(one), look), right=False, named=True),
-        Column("EOF read", 8, kind(lambda one: one.leaked), rank=1),
-        Column("EOF unread", 10, kind(lambda one: one.stuck), rank=2),
-        Column("data unread", 11, kind(lambda one: one.unread), rank=3),
-        Column("oldest", 9, lambda one, look: words(_oldest(one), look), rank=5),
-        Column("of fds", 6, lambda one, look: _of_descriptors(one, near, look), rank=4),
-        Column("", 1, lambda one, look: ("▲" * _grows(one), look.colours.warning)),
+    columns: Sequence[InlineColumn[ProcessCloseWaits | UnownedRow]] = (
+        InlineColumn("", 0, lambda one, look: text_piece(_name(one), look), right=False, named=True),
+        InlineColumn("EOF read", 8, kind(lambda one: one.eof_seen), rank=1),
+        InlineColumn("EOF unread", 10, kind(lambda one: one.eof_pending), rank=2),
+        InlineColumn("data unread", 11, kind(lambda one: one.data_pending), rank=3),
+        InlineColumn("oldest", 9, lambda one, look: text_piece(_oldest(one), look), rank=5),
+        InlineColumn("of fds", 6, lambda one, look: _of_descriptors(one, near, look), rank=4),
+        InlineColumn("", 1, lambda one, look: ("▲" * _grows(one), look.colours.warning)),
     )
-    return Table(
+    return InlineTable(
         CLOSE_WAIT,
         f"CLOSE_WAIT: {text.count(view.counts[State.CLOSE_WAIT])}",
-        [*found, *_others(view, State.CLOSE_WAIT, found, view.teardown.close_wait_waiting)],
+        [*found, *_others(view, State.CLOSE_WAIT, found, view.teardown.close_wait_unaccepted)],
         lambda width: columns,
         identity=_pid,
-        filter=lambda one: one.filter if isinstance(one, Others) else f"state:close-wait pid:{_pid(one)}",
+        filter=lambda one: one.filter if isinstance(one, UnownedRow) else f"state:close-wait pid:{_pid(one)}",
         detail=lambda one, exact: _close_wait_detail(one, told, exact),
         empty="None: every process closes what its peers have closed.",
     )
 
 
-def _name(one: CloseWaits | HalfClosed | Others) -> str:
-    return one.name if isinstance(one, Others) else one.process
+def _name(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:
+    return one.name if isinstance(one, UnownedRow) else one.process
 
 
-def _pid(one: CloseWaits | HalfClosed | Others) -> int | str:
-    return one.filter.partition(" -pid")[0] if isinstance(one, Others) else one.owner.processes[0].pid
+def _pid(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> int | str:
+    return one.filter.partition(" -pid")[0] if isinstance(one, UnownedRow) else one.owner.processes[0].pid
 
 
-def _oldest(one: CloseWaits | HalfClosed | Others) -> str:
-    return text.UNKNOWN if isinstance(one, Others) else text.duration(one.oldest_s)
+def _oldest(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:
+    return text.UNKNOWN if isinstance(one, UnownedRow) else text.duration(one.oldest_s)
 
 
-def _grows(one: CloseWaits | Others) -> bool:
-    return isinstance(one, CloseWaits) and one.growing
+def _grows(one: ProcessCloseWaits | UnownedRow) -> bool:
+    return isinstance(one, ProcessCloseWaits) and one.growing
 
 
-def _of_descriptors(one: CloseWaits | Others, near: float, look: Look) -> Piece:
-    if isinstance(one, Others) or not one.limit:
-        return words(text.UNKNOWN, look)
-    return words(text.share(one.share), look, look.colours.warning if one.share >= near else None)
+def _of_descriptors(one: ProcessCloseWaits | UnownedRow, near: float, look: InlineCellContext) -> Piece:
+    if isinstance(one, UnownedRow) or not one.limit:
+        return text_piece(text.UNKNOWN, look)
+    return text_piece(text.share(one.share), look, look.colours.warning if one.share >= near else None)
 
 
-def _close_wait_detail(one: CloseWaits | Others, told: bool, exact: bool) -> str:
-    if isinstance(one, Others):
+def _close_wait_detail(one: ProcessCloseWaits | UnownedRow, told: bool, exact: bool) -> str:
+    if isinstance(one, UnownedRow):
         return f"{one.name}: {one.detail}"
     of = f" of {text.count(one.limit, exact)} descriptors" if one.limit else ""
     growing = ", growing for five minutes" if one.growing else ""
-    kinds = {"never closed": one.leaked, "EOF not read": one.stuck, "data unread": one.unread} if told else {}
+    kinds = (
+        {"never closed": one.eof_seen, "EOF not read": one.eof_pending, "data unread": one.data_pending} if told else {}
+    )
     most = max(kinds, key=lambda words: kinds[words], default="")
     return f"{one.process}: {text.count(one.count, exact)}{of}{growing}{f', {most}' if most else ''}"
 
@@ -125,32 +133,34 @@ def _close_wait_detail(one: CloseWaits | Others, told: bool, exact: bool) -> str
 # FIN_WAIT_2 --------------------------------------------------------------------------------------
 
 
-def half_closed_table(view: View) -> Table[HalfClosed | Others]:
+def half_closed_table(view: View) -> InlineTable[ProcessHalfClosed | UnownedRow]:
     """One row a process that has shut its side down, and keeps the socket."""
-    found, told = view.teardown.half_closed, "inode" not in untold(view.sample.source.kind)
-    columns: Sequence[Column[HalfClosed | Others]] = (
-        Column("", 0, lambda one, look: words(_name(one), look), right=False, named=True),
-        Column("", 7, lambda one, look: figure(one.count if isinstance(one, HalfClosed) else None, look)),
-        Column("oldest", 9, lambda one, look: words(_oldest(one), look, _old(one, look))),
+    found, told = view.teardown.half_closed, "inode" not in unsupported_columns(view.sample.source.kind)
+    columns: Sequence[InlineColumn[ProcessHalfClosed | UnownedRow]] = (
+        InlineColumn("", 0, lambda one, look: text_piece(_name(one), look), right=False, named=True),
+        InlineColumn(
+            "", 7, lambda one, look: count_piece(one.count if isinstance(one, ProcessHalfClosed) else None, look)
+        ),
+        InlineColumn("oldest", 9, lambda one, look: text_piece(_oldest(one), look, _old(one, look))),
     )
-    return Table(
+    return InlineTable(
         HALF_CLOSED,
         "FIN_WAIT_2 held",
         [*found, *_others(view, State.FIN_WAIT_2, found, 0)] if told else (),
         lambda width: columns,
         identity=_pid,
-        filter=lambda one: one.filter if isinstance(one, Others) else f"state:fin-wait-2 pid:{_pid(one)}",
+        filter=lambda one: one.filter if isinstance(one, UnownedRow) else f"state:fin-wait-2 pid:{_pid(one)}",
         detail=lambda one, exact: _half_closed_detail(one, view.thresholds.half_closed_age_s, exact),
         empty="None." if told else _UNTOLD,
     )
 
 
-def _old(one: HalfClosed | Others, look: Look) -> Style | None:
-    return look.colours.warning if isinstance(one, HalfClosed) and one.old else None
+def _old(one: ProcessHalfClosed | UnownedRow, look: InlineCellContext) -> Style | None:
+    return look.colours.warning if isinstance(one, ProcessHalfClosed) and one.old else None
 
 
-def _half_closed_detail(one: HalfClosed | Others, old_s: float, exact: bool) -> str:
-    if isinstance(one, Others):
+def _half_closed_detail(one: ProcessHalfClosed | UnownedRow, old_s: float, exact: bool) -> str:
+    if isinstance(one, UnownedRow):
         return f"{one.name}: {one.detail}"
     old = f", {text.count(one.old, exact)} for more than {text.duration(old_s)}" if one.old else ""
     return f"{one.process}: {text.count(one.count, exact)} shut down and not closed{old}"
@@ -160,7 +170,7 @@ def _half_closed_detail(one: HalfClosed | Others, old_s: float, exact: bool) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class FinalStatesRow:
     """The sockets on their last steps, with an owner or without."""
 
     name: str
@@ -169,30 +179,34 @@ class Ending:
     detail: str
 
 
-def last_table(view: View) -> Table[Ending]:
+def final_states_table(view: View) -> InlineTable[FinalStatesRow]:
     """FIN_WAIT_1, FIN_WAIT_2, LAST_ACK and CLOSING, with an owner and without, and the orphans."""
-    told, orphans = "inode" not in untold(view.sample.source.kind), view.orphans
-    states = "state:" + ",".join(state.name.lower().replace("_", "-") for state in ENDING)
-    held = Ending("with owner", view.teardown.owned, f"{states} -inode:0", "a process holds them still")
-    alone = Ending("without owner", view.teardown.orphaned, f"{states} inode:0", "closed, or the process has gone")
+    told, orphans = "inode" not in unsupported_columns(view.sample.source.kind), view.orphans
+    states = "state:" + ",".join(state.name.lower().replace("_", "-") for state in CLOSING_STATES)
+    held = FinalStatesRow("with owner", view.teardown.owned, f"{states} -inode:0", "a process holds them still")
+    alone = FinalStatesRow(
+        "without owner", view.teardown.orphaned, f"{states} inode:0", "closed, or the process has gone"
+    )
 
-    def count(rank: int, state: State) -> Column[Ending]:
-        return Column(state.name, 10, lambda one, look: figure(one.counts[state] if told else None, look), rank=rank)
+    def count(rank: int, state: State) -> InlineColumn[FinalStatesRow]:
+        return InlineColumn(
+            state.name, 10, lambda one, look: count_piece(one.counts[state] if told else None, look), rank=rank
+        )
 
-    def limit(one: Ending, look: Look) -> Piece:
+    def limit(one: FinalStatesRow, look: InlineCellContext) -> Piece:
         if one is held:
             return "", look.colours.plain
         near = (orphans.share or 0) > view.thresholds.orphans_share
-        style = look.colours.warning if near else level(orphans.value, orphans.limit, look.colours)
-        return figure_of(orphans.value, orphans.limit, look.exact), style if orphans.value else look.colours.dim
+        style = look.colours.warning if near else limit_style(orphans.value, orphans.limit, look.colours)
+        return usage_text(orphans.value, orphans.limit, look.exact), style if orphans.value else look.colours.dim
 
-    columns: Sequence[Column[Ending]] = (
-        Column("", 0, lambda one, look: words(one.name, look), right=False),
-        *(count(rank, state) for rank, state in enumerate(ENDING)),
-        Column("orphans/limit", 15, limit, rank=9),
+    columns: Sequence[InlineColumn[FinalStatesRow]] = (
+        InlineColumn("", 0, lambda one, look: text_piece(one.name, look), right=False),
+        *(count(rank, state) for rank, state in enumerate(CLOSING_STATES)),
+        InlineColumn("orphans/limit", 15, limit, rank=9),
     )
-    return Table(
-        LAST,
+    return InlineTable(
+        FINAL_STATES_TABLE,
         "Last steps",
         (held, alone),
         lambda width: columns,

@@ -11,10 +11,10 @@ from textual.events import Click
 from textual.geometry import Region
 
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.page import Page, SocketsAsked
-from tcpwatch.screens.teardown.glossary import WORDS
-from tcpwatch.screens.teardown.layout import Layout, Subject
-from tcpwatch.screens.teardown.table import Place, Spots
+from tcpwatch.screens.shared.page import Page, SocketsRequested
+from tcpwatch.screens.teardown.glossary import GLOSSARY
+from tcpwatch.screens.teardown.layout import TeardownLayout, TeardownTables
+from tcpwatch.screens.teardown.table import RowPlace, RowSpots
 from tcpwatch.widgets.lines import Line, Lines
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
@@ -38,13 +38,13 @@ class TeardownPage(Page):
         """As Page asks."""
         self._teardown.show(view)
 
-    def show_names(self, exact: bool) -> None:
+    def show_exact(self, exact: bool) -> None:
         """As Page asks."""
         self._teardown.show_exact(exact)
 
-    def about(self) -> Sequence[Section]:
+    def help_sections(self) -> Sequence[Section]:
         """For the help."""
-        return [Section("Teardown", [Entry(word, meaning) for word, meaning in WORDS], 15)]
+        return [Section("Teardown", [Entry(word, meaning) for word, meaning in GLOSSARY], 15)]
 
 
 class _Teardown(Lines, can_focus=True):
@@ -65,20 +65,20 @@ class _Teardown(Lines, can_focus=True):
 
     def __init__(self) -> None:
         super().__init__()
-        self._subject: Subject | None = None
+        self._subject: TeardownTables | None = None
         self._exact = False
-        self._cursor: Place | None = None
+        self._cursor: RowPlace | None = None
         """None until somebody moves it: then the first row has it."""
         self._rank = 0
         """Of the row with the cursor in its table: where it stays when what it was on has gone."""
-        self._layout: Layout | None = None
-        self._spots: Sequence[Spots] = ()
+        self._layout: TeardownLayout | None = None
+        self._spots: Sequence[RowSpots] = ()
 
     # What is shown
 
     def show(self, view: View) -> None:
         """Draw this View."""
-        self._subject = Subject.of(view)
+        self._subject = TeardownTables.of(view)
         self.redraw()
 
     def show_exact(self, exact: bool) -> None:
@@ -90,7 +90,7 @@ class _Teardown(Lines, can_focus=True):
         """As Lines asks: tables of fixed height, whatever is in them."""
         if self._subject is None:
             return [(), (("   waiting for the first answer of the kernel …", colours.dim),)]
-        self._layout = Layout(width, height, colours, self._exact)
+        self._layout = TeardownLayout(width, height, colours, self._exact)
         self._follow()
         block = self._layout.draw(self._subject, self._place)
         self._spots = block.spots
@@ -98,15 +98,15 @@ class _Teardown(Lines, can_focus=True):
 
     # The cursor
 
-    def _tables(self) -> list[list[Place]]:
+    def _tables(self) -> list[list[RowPlace]]:
         """The rows of each table on screen that has some, also those that its window does not show."""
         if self._subject is None or self._layout is None:
             return []
-        places = (self._subject.tables[name].places for name in self._layout.names)
+        places = (self._subject.tables[name].places for name in self._layout.table_names)
         return [rows for rows in places if rows]
 
     @property
-    def _place(self) -> Place | None:
+    def _place(self) -> RowPlace | None:
         """Where the cursor is."""
         tables = self._tables()
         return self._cursor or (tables[0][0] if tables else None)
@@ -134,7 +134,7 @@ class _Teardown(Lines, can_focus=True):
         if at is not None:
             self._go_to(tables[(at + by) % len(tables)][0])
 
-    def _go_to(self, place: Place) -> None:
+    def _go_to(self, place: RowPlace) -> None:
         self._cursor = place
         self.redraw()
         y = next((y for y, spots in enumerate(self._spots) if any(spot == place for _, spot in spots)), 0)
@@ -143,7 +143,7 @@ class _Teardown(Lines, can_focus=True):
     def action_open(self) -> None:
         """Show the sockets that the row stands for."""
         if self._subject is not None and self._place is not None:
-            self.post_message(SocketsAsked(self._subject.filter(self._place)))
+            self.post_message(SocketsRequested(self._subject.filter(self._place)))
 
     def on_click(self, event: Click) -> None:
         """The first click on a row moves the cursor there, the next one opens it."""

@@ -6,28 +6,28 @@ from collections.abc import Callable, Sequence
 
 from rich.style import Style
 
-from tcpwatch.model.analyses.ephemeral_ports import Destination, Ephemeral
-from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.analyses.ephemeral_ports import Destination, EphemeralPorts
+from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.view import View
-from tcpwatch.screens.teardown.table import Column, Look, Table
+from tcpwatch.screens.teardown.table import InlineCellContext, InlineColumn, InlineTable
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
 
-PORTS, TO, AT = "ports", "to", "at"
+EPHEMERAL_PORTS, TIME_WAIT_DESTINATIONS, TIME_WAIT_PORTS = "ports", "to", "at"
 """Names of the tables."""
 WIDE = 120
 _INDENT = "   "
 
 
-def figure(value: float | None, look: Look, style: Style | None = None) -> Piece:
+def count_piece(value: float | None, look: InlineCellContext, style: Style | None = None) -> Piece:
     """A count; dim where it is nothing, or not known."""
     shown = text.count(value, look.exact)
     return shown, look.colours.dim if not value else style or look.colours.plain
 
 
-def words(shown: str, look: Look, style: Style | None = None) -> Piece:
+def text_piece(shown: str, look: InlineCellContext, style: Style | None = None) -> Piece:
     """A name, a duration or a share; dim where it is not known."""
     return shown, look.colours.dim if shown == text.UNKNOWN else style or look.colours.plain
 
@@ -35,55 +35,56 @@ def words(shown: str, look: Look, style: Style | None = None) -> Piece:
 # Ephemeral ports ---------------------------------------------------------------------------------
 
 
-def ports_table(view: View) -> Table[Destination]:
+def ephemeral_ports_table(view: View) -> InlineTable[Destination]:
     """One row a destination, the fullest first."""
-    found = view.ephemeral.destinations if view.ephemeral else ()
+    found = view.ephemeral_ports.destinations if view.ephemeral_ports else ()
     six = any(":" in one.remote_address for one in found)
-    return Table(
-        PORTS,
+    return InlineTable(
+        EPHEMERAL_PORTS,
         "Ephemeral ports",
         found,
         lambda width: _ports_columns(view, width, six),
         identity=lambda one: (one.local_address, one.remote_address, one.remote_port),
-        filter=sockets_of,
+        filter=destination_filter,
         detail=_ports_detail,
-        empty="No connection from a port of this range." if view.ephemeral else "",
+        empty="No connection from a port of this range." if view.ephemeral_ports else "",
     )
 
 
-def _ports_columns(view: View, width: int, six: bool) -> Sequence[Column[Destination]]:
-    timed = "timers" not in untold(view.sample.source.kind)
+def _ports_columns(view: View, width: int, six: bool) -> Sequence[InlineColumn[Destination]]:
+    timed = "timers" not in unsupported_columns(view.sample.source.kind)
     wide = width >= WIDE
     name, own = (30, 24) if six and wide else (22, 0) if six else (21, 15)
     style = _level(view)
-    at_first: list[Column[Destination]] = [
-        Column("", name, lambda one, look: words(one.remote, look), right=False, named=True),
-        Column("", 0, lambda one, look: (bar(one.share, look.cells), style(one, look)), right=False),
-        Column("" if wide else "used", 6, lambda one, look: words(text.share(one.share), look)),
-        Column("left", 6, lambda one, look: (text.count(one.left, look.exact), style(one, look)), rank=1),
-        Column("TIME_WAIT", 9, lambda one, look: figure(one.time_wait, look), rank=3),
-        Column("reusable" if wide else "reuse", 8 if wide else 6, lambda one, look: figure(one.reusable, look), rank=4),
-        Column("free in", 7, lambda one, look: words(_free_in(one, timed), look)),
-        Column("exhausted in" if wide else "gone in", 12 if wide else 9,
-               lambda one, look: words(_exhausted_in(one), look, style(one, look)), rank=2),
+    at_first: list[InlineColumn[Destination]] = [
+        InlineColumn("", name, lambda one, look: text_piece(one.remote, look), right=False, named=True),
+        InlineColumn("", 0, lambda one, look: (bar(one.share, look.width), style(one, look)), right=False),
+        InlineColumn("" if wide else "used", 6, lambda one, look: text_piece(text.share(one.share), look)),
+        InlineColumn("left", 6, lambda one, look: (text.count(one.free, look.exact), style(one, look)), rank=1),
+        InlineColumn("TIME_WAIT", 9, lambda one, look: count_piece(one.time_wait, look), rank=3),
+        InlineColumn("reusable" if wide else "reuse", 8 if wide else 6, lambda one, look: count_piece(one.reusable,
+            look), rank=4),
+        InlineColumn("free in", 7, lambda one, look: text_piece(_free_in(one, timed), look)),
+        InlineColumn("exhausted in" if wide else "gone in", 12 if wide else 9,
+               lambda one, look: text_piece(_exhausted_in(one), look, style(one, look)), rank=2),
     ]  # fmt: skip
     if not wide:
         return at_first
-    process: Column[Destination] = Column(
-        "process", 20, lambda one, look: words(one.process or text.UNKNOWN, look), right=False, named=True, rank=5
+    process: InlineColumn[Destination] = InlineColumn(
+        "process", 20, lambda one, look: text_piece(one.process or text.UNKNOWN, look), right=False, named=True, rank=5
     )
-    own_address: Column[Destination] = Column(
-        "from", own, lambda one, look: words(one.local_address, look), right=False, named=True, rank=6
+    own_address: InlineColumn[Destination] = InlineColumn(
+        "from", own, lambda one, look: text_piece(one.local_address, look), right=False, named=True, rank=6
     )
-    used: Column[Destination] = Column("used", 7, lambda one, look: figure(one.used, look), rank=7)
+    used: InlineColumn[Destination] = InlineColumn("used", 7, lambda one, look: count_piece(one.used, look), rank=7)
     return [at_first[0], own_address, at_first[1], used, *at_first[2:], process]
 
 
-def _level(view: View) -> Callable[[Destination, Look], Style]:
+def _level(view: View) -> Callable[[Destination, InlineCellContext], Style]:
     """Red where no port is left, amber where the rule begins to speak."""
 
-    def style(one: Destination, look: Look) -> Style:
-        if not one.left:
+    def style(one: Destination, look: InlineCellContext) -> Style:
+        if not one.free:
             return look.colours.alarm
         return look.colours.warning if one.share >= view.thresholds.ports_share else look.colours.plain
 
@@ -99,10 +100,10 @@ def _free_in(one: Destination, timed: bool) -> str:
 
 
 def _exhausted_in(one: Destination) -> str:
-    return text.duration(one.exhausted_in_s) if one.left else "now"
+    return text.duration(one.runs_out_in_s) if one.free else "now"
 
 
-def sockets_of(one: Destination) -> str:
+def destination_filter(one: Destination) -> str:
     """The filter of its connections."""
     return f"raddr:{one.remote_address} rport:{one.remote_port} laddr:{one.local_address}"
 
@@ -113,7 +114,7 @@ def _ports_detail(one: Destination, exact: bool) -> str:
     return f"{one.local_address} → {one.remote}: {used} of {usable} ports{most}"
 
 
-def range_line(found: Ephemeral | None, reuse: int | None, width: int, colours: Palette) -> Line:
+def range_line(found: EphemeralPorts | None, reuse: int | None, width: int, colours: Palette) -> Line:
     """What connect() may choose from; and what programs do that makes it less."""
     if found is None:
         return ((f"{_INDENT}ip_local_port_range is not known here.", colours.dim),)
@@ -139,26 +140,28 @@ _REUSE = {0: "off", 1: "on", 2: "on loopback"}
 # TIME_WAIT ---------------------------------------------------------------------------------------
 
 
-def to_table(view: View) -> Table[Destination]:
+def time_wait_destinations_table(view: View) -> InlineTable[Destination]:
     """TIME_WAIT of the client's side, by destination."""
-    found = view.ephemeral.destinations if view.ephemeral else ()
+    found = view.ephemeral_ports.destinations if view.ephemeral_ports else ()
     waiting = sorted((one for one in found if _waits(one)), key=lambda one: -_waits(one))
     most = max(map(_waits, waiting), default=1)
-    columns: Sequence[Column[Destination]] = (
-        Column("", 32, lambda one, look: words(one.remote, look), right=False, named=True),
-        Column("", 0, lambda one, look: (bar(_waits(one) / most, look.cells), look.colours.teardown), right=False),
-        Column("TIME_WAIT", 9, lambda one, look: figure(_waits(one), look)),
-        Column("reusable", 8, lambda one, look: figure(one.reusable, look)),
+    columns: Sequence[InlineColumn[Destination]] = (
+        InlineColumn("", 32, lambda one, look: text_piece(one.remote, look), right=False, named=True),
+        InlineColumn(
+            "", 0, lambda one, look: (bar(_waits(one) / most, look.width), look.colours.teardown), right=False
+        ),
+        InlineColumn("TIME_WAIT", 9, lambda one, look: count_piece(_waits(one), look)),
+        InlineColumn("reusable", 8, lambda one, look: count_piece(one.reusable, look)),
     )
-    return Table(
-        TO,
+    return InlineTable(
+        TIME_WAIT_DESTINATIONS,
         "Client's side, by destination",
         waiting,
         lambda width: columns,
         identity=lambda one: (one.local_address, one.remote_address, one.remote_port),
-        filter=lambda one: f"state:time-wait {sockets_of(one)}",
+        filter=lambda one: f"state:time-wait {destination_filter(one)}",
         detail=_to_detail,
-        empty="No TIME_WAIT holds an ephemeral port." if view.ephemeral else "Not known here.",
+        empty="No TIME_WAIT holds an ephemeral port." if view.ephemeral_ports else "Not known here.",
     )
 
 
@@ -171,7 +174,7 @@ def _to_detail(one: Destination, exact: bool) -> str:
     return f"{one.local_address} → {one.remote}: {count} TIME_WAIT, {reusable} of them may be used again"
 
 
-def at_table(view: View) -> Table[tuple[int, int]]:
+def time_wait_ports_table(view: View) -> InlineTable[tuple[int, int]]:
     """TIME_WAIT of the server's side, by port."""
     found = view.teardown.time_wait.by_port
     owners = {one.local_port: one.process for one in view.listeners if one.process}
@@ -180,15 +183,17 @@ def at_table(view: View) -> Table[tuple[int, int]]:
     def named(port: int) -> str:
         return f":{port} {owners.get(port, '')}".rstrip()
 
-    def columns(width: int) -> Sequence[Column[tuple[int, int]]]:
+    def columns(width: int) -> Sequence[InlineColumn[tuple[int, int]]]:
         return (
-            Column("", 24 if width < 50 else 32, lambda one, look: words(named(one[0]), look), right=False),
-            Column("", 0, lambda one, look: (bar(one[1] / most, look.cells), look.colours.teardown), right=False),
-            Column("" if width < 50 else "TIME_WAIT", 7 if width < 50 else 9, lambda one, look: figure(one[1], look)),
+            InlineColumn("", 24 if width < 50 else 32, lambda one, look: text_piece(named(one[0]), look), right=False),
+            InlineColumn("", 0, lambda one, look: (bar(one[1] / most, look.width), look.colours.teardown), right=False),
+            InlineColumn(
+                "" if width < 50 else "TIME_WAIT", 7 if width < 50 else 9, lambda one, look: count_piece(one[1], look)
+            ),
         )
 
-    return Table(
-        AT,
+    return InlineTable(
+        TIME_WAIT_PORTS,
         "Server's side, by port",
         found,
         columns,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tcpwatch.model.analyses.stalls import Closed, Stuck, Unread
+from tcpwatch.model.analyses.stalls import UnansweredConnects, UnreadProcess, ZeroWindowPeer
 from tcpwatch.model.view import View
-from tcpwatch.screens.teardown.ports import figure, words
-from tcpwatch.screens.teardown.table import Column, Table
+from tcpwatch.screens.teardown.ports import count_piece, text_piece
+from tcpwatch.screens.teardown.table import InlineColumn, InlineTable
 from tcpwatch.units import text
 
 STUCK = "stuck"
@@ -16,56 +16,56 @@ STUCK = "stuck"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StuckRow:
     """Sockets that are stuck in one way, toward one peer or in one process."""
 
-    what: str
-    who: str
+    kind: str
+    peer_or_process: str
     count: int
-    how_long: str
+    duration_text: str
     bytes: int | None
     filter: str
     detail: str
 
 
-def stuck_table(view: View) -> Table[Row]:
+def stuck_table(view: View) -> InlineTable[StuckRow]:
     """What gets no answer, then what is not taken, then what is not read."""
-    path = view.path
-    columns: Sequence[Column[Row]] = (
-        Column("", 15, lambda one, look: words(one.what, look), right=False),
-        Column("", 0, lambda one, look: words(one.who, look), right=False, named=True),
-        Column("sockets", 7, lambda one, look: figure(one.count, look), rank=1),
-        Column("how long", 10, lambda one, look: words(one.how_long, look), rank=2),
-        Column("bytes", 9, lambda one, look: words(text.size(one.bytes, look.exact), look), rank=3),
+    path = view.stalls
+    columns: Sequence[InlineColumn[StuckRow]] = (
+        InlineColumn("", 15, lambda one, look: text_piece(one.kind, look), right=False),
+        InlineColumn("", 0, lambda one, look: text_piece(one.peer_or_process, look), right=False, named=True),
+        InlineColumn("sockets", 7, lambda one, look: count_piece(one.count, look), rank=1),
+        InlineColumn("how long", 10, lambda one, look: text_piece(one.duration_text, look), rank=2),
+        InlineColumn("bytes", 9, lambda one, look: text_piece(text.size(one.bytes, look.exact), look), rank=3),
     )
-    return Table(
+    return InlineTable(
         STUCK,
         "Stuck on the path",
-        [*map(_stuck, path.stuck), *map(_closed, path.closed), *map(_unread, path.unread)],
+        [*map(_stuck, path.unanswered), *map(_closed, path.zero_window), *map(_unread, path.unread)],
         lambda width: columns,
-        identity=lambda one: (one.what, one.who),
+        identity=lambda one: (one.kind, one.peer_or_process),
         filter=lambda one: one.filter,
-        detail=lambda one, exact: f"{one.who}: {one.detail}",
+        detail=lambda one, exact: f"{one.peer_or_process}: {one.detail}",
         empty="Nothing: peers answer and take what they are sent.",
     )
 
 
-def _stuck(one: Stuck) -> Row:
-    times = f"{one.repeats} repeat{'s' * (one.repeats != 1)}"
+def _stuck(one: UnansweredConnects) -> StuckRow:
+    times = f"{one.retransmits} repeat{'s' * (one.retransmits != 1)}"
     detail = "connect() gets no answer; the peer, or the path to it, is dead"
-    return Row("no answer", one.remote, one.count, times, None, f"state:syn-sent {_to(one.remote)}", detail)
+    return StuckRow("no answer", one.remote, one.count, times, None, f"state:syn-sent {_to(one.remote)}", detail)
 
 
-def _closed(one: Closed) -> Row:
+def _closed(one: ZeroWindowPeer) -> StuckRow:
     detail = "the peer's window is closed; it does not read what it was sent"
-    where = _to(one.remote) if one.port_told else f"raddr:{one.remote}"
-    return Row("window closed", one.remote, one.count, text.duration(one.longest_s), one.unsent, where, detail)
+    where = _to(one.remote) if one.has_port else f"raddr:{one.remote}"
+    return StuckRow("window closed", one.remote, one.count, text.duration(one.longest_s), one.unsent, where, detail)
 
 
-def _unread(one: Unread) -> Row:
+def _unread(one: UnreadProcess) -> StuckRow:
     detail = "this process does not read; our window to its peers is closed"
     pid = one.owner.processes[0].pid
-    return Row("does not read", one.process, one.count, text.UNKNOWN, one.unread, f"pid:{pid}", detail)
+    return StuckRow("does not read", one.process, one.count, text.UNKNOWN, one.unread_bytes, f"pid:{pid}", detail)
 
 
 def _to(remote: str) -> str:

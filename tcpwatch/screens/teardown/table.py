@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from rich.cells import cell_len
 
 from tcpwatch.units import text
-from tcpwatch.widgets.lines import Line, Piece, cells_of, fit, over
+from tcpwatch.widgets.lines import Line, Piece, cells_of, fit, overlay_style
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import GUTTER
 
@@ -21,50 +21,50 @@ _MARK = 3
 _NARROWEST, _NARROWEST_NAME = 4, 14
 """Cells that the column that takes what the others leave has at least, as long as there are others to do without."""
 
-Place = tuple[str, Hashable]
+RowPlace = tuple[str, Hashable]
 """A row by its table and what it stands for: what the cursor is on."""
-Spots = tuple[tuple[int, Place], ...]
+RowSpots = tuple[tuple[int, RowPlace], ...]
 """Which rows a line shows, each with the cell where it begins."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class InlineCellContext:
     """How a cell is drawn."""
 
     colours: Palette
     exact: bool
-    cells: int
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
-class Column(Generic[R]):
+class InlineColumn(Generic[R]):
     """One column; figures stand on the right, and names on the left."""
 
-    head: str
-    cells: int
+    title: str
+    width: int
     """0 for the one column of a table that takes what the others leave."""
-    show: Callable[[R, Look], Piece]
+    show: Callable[[R, InlineCellContext], Piece]
     right: bool = True
     named: bool = False
     """An address or a process: of one that is too long the middle is left out."""
     rank: int = 0
     """Where there is no room for all, the column of the highest rank goes first; one of 0 never."""
 
-    def piece(self, record: R, look: Look) -> Piece:
+    def piece(self, record: R, look: InlineCellContext) -> Piece:
         """In exactly so many cells."""
         shown, style = self.show(record, look)
-        shown = text.shortened(shown, look.cells) if self.named and cell_len(shown) == len(shown) else shown
-        return fit(shown, look.cells, right=self.right), style
+        shown = text.shortened(shown, look.width) if self.named and cell_len(shown) == len(shown) else shown
+        return fit(shown, look.width, right=self.right), style
 
 
 @dataclass(frozen=True, slots=True)
-class Table(Generic[R]):
+class InlineTable(Generic[R]):
     """The rows, and what stands behind them."""
 
     name: str
     title: str
     records: Sequence[R]
-    columns: Callable[[int], Sequence[Column[R]]]
+    columns: Callable[[int], Sequence[InlineColumn[R]]]
     """For a table of so many cells."""
     identity: Callable[[R], Hashable]
     filter: Callable[[R], str]
@@ -74,34 +74,34 @@ class Table(Generic[R]):
     empty: str
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[RowPlace]:
         """What the cursor can be on."""
         return [(self.name, self.identity(record)) for record in self.records]
 
-    def record(self, place: Place) -> R | None:
+    def record(self, place: RowPlace) -> R | None:
         """The one at this place."""
         return next((one for one in self.records if (self.name, self.identity(one)) == place), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class InlineBlock:
     """Lines, and the rows that they show."""
 
     lines: Sequence[Line]
-    spots: Sequence[Spots]
+    spots: Sequence[RowSpots]
 
     @classmethod
-    def of(cls, *lines: Line) -> Block:
+    def of(cls, *lines: Line) -> InlineBlock:
         """Lines without rows."""
         return cls(lines, [()] * len(lines))
 
 
-def stacked(*blocks: Block) -> Block:
+def stacked(*blocks: InlineBlock) -> InlineBlock:
     """One below the other."""
-    return Block([line for one in blocks for line in one.lines], [spots for one in blocks for spots in one.spots])
+    return InlineBlock([line for one in blocks for line in one.lines], [spots for one in blocks for spots in one.spots])
 
 
-def beside(left: Block, right: Block, cells: int, colours: Palette) -> Block:
+def beside(left: InlineBlock, right: InlineBlock, cells: int, colours: Palette) -> InlineBlock:
     """Two in columns of so many cells, with a gutter between them."""
     lines, spots = [], []
     for y in range(max(len(left.lines), len(right.lines))):
@@ -111,12 +111,12 @@ def beside(left: Block, right: Block, cells: int, colours: Palette) -> Block:
         there = right.spots[y] if y < len(right.spots) else ()
         moved = tuple((x + cells + GUTTER, place) for x, place in there)
         spots.append((*(left.spots[y] if y < len(left.spots) else ()), *moved))
-    return Block(lines, spots)
+    return InlineBlock(lines, spots)
 
 
 def table_block(
-    table: Table[Any], rows: int, width: int, cursor: Place | None, colours: Palette, exact: bool, *below: Line
-) -> Block:
+    table: InlineTable[Any], rows: int, width: int, cursor: RowPlace | None, colours: Palette, exact: bool, *below: Line
+) -> InlineBlock:
     """The title, the lines that belong `below` it, and so many rows, the one with the cursor among them."""
     columns = _sized(table.columns(width), width)
     places = table.places
@@ -124,39 +124,39 @@ def table_block(
     first = max(0, rank - rows + 1)
     shown = list(zip(places, table.records, strict=True))[first : first + rows]
     lines = [_title(table.title, columns, width, colours), *below]
-    spots: list[Spots] = [()] * len(lines)
+    spots: list[RowSpots] = [()] * len(lines)
     for at, (place, record) in enumerate(shown):
         above, more = at == 0 and first > 0, at == rows - 1 and len(places) > first + rows
         mark = ("▸" if place == cursor else " ") + ("↑" if above else "↓" if more else " ")
         line = _row(record, mark, columns, colours, exact)
-        lines.append(over(line, width, colours.cursor) if place == cursor else line)
+        lines.append(overlay_style(line, width, colours.cursor) if place == cursor else line)
         spots.append(((0, place),))
     if not shown and rows:
         lines.append(((" " * _MARK + fit(table.empty, max(0, width - _MARK - 1)), colours.dim),))
         spots.append(())
     missing = rows - max(len(shown), 1) if rows else 0
-    return Block([*lines, *[()] * missing], [*spots, *[()] * missing])
+    return InlineBlock([*lines, *[()] * missing], [*spots, *[()] * missing])
 
 
-def _sized(columns: Sequence[Column[R]], width: int) -> list[tuple[Column[R], int]]:
+def _sized(columns: Sequence[InlineColumn[R]], width: int) -> list[tuple[InlineColumn[R], int]]:
     """As many as there is room for, each with its cells, a blank before all but the first not counted."""
     shown, rest = list(columns), _rest(columns, width)
-    narrowest = max(_NARROWEST_NAME if column.named else _NARROWEST for column in columns if not column.cells)
+    narrowest = max(_NARROWEST_NAME if column.named else _NARROWEST for column in columns if not column.width)
     while rest < narrowest and (least := max(shown, key=lambda column: column.rank)).rank:
         shown.remove(least)
         rest = _rest(shown, width)
-    return [(column, column.cells or max(0, rest)) for column in shown]
+    return [(column, column.width or max(0, rest)) for column in shown]
 
 
-def _rest(columns: Sequence[Column[R]], width: int) -> int:
+def _rest(columns: Sequence[InlineColumn[R]], width: int) -> int:
     """What the columns of fixed width leave for the other one."""
-    return width - _MARK - sum(column.cells for column in columns) - len(columns)
+    return width - _MARK - sum(column.width for column in columns) - len(columns)
 
 
-def _title(title: str, columns: Sequence[tuple[Column[R], int]], width: int, colours: Palette) -> Line:
+def _title(title: str, columns: Sequence[tuple[InlineColumn[R], int]], width: int, colours: Palette) -> Line:
     """`── Title ─────   head   head`: heads stand above their columns."""
-    first = next((at for at, (column, _) in enumerate(columns) if column.head), len(columns))
-    heads = "".join(" " + fit(column.head, cells, right=column.right) for column, cells in columns[first:])
+    first = next((at for at, (column, _) in enumerate(columns) if column.title), len(columns))
+    heads = "".join(" " + fit(column.title, cells, right=column.right) for column, cells in columns[first:])
     # Blanks of the first head give way to the line that the title draws.
     heads = heads.lstrip()
     left = width - cell_len(heads) - 1 - bool(heads)
@@ -165,9 +165,9 @@ def _title(title: str, columns: Sequence[tuple[Column[R], int]], width: int, col
     return ((" ── ", colours.dim), (title, colours.strong), (f" {dashes}{' ' * bool(heads)}{heads} ", colours.dim))
 
 
-def _row(record: R, mark: str, columns: Sequence[tuple[Column[R], int]], colours: Palette, exact: bool) -> Line:
+def _row(record: R, mark: str, columns: Sequence[tuple[InlineColumn[R], int]], colours: Palette, exact: bool) -> Line:
     pieces: list[Piece] = [(f" {mark}", colours.strong)]
     for at, (column, cells) in enumerate(columns):
-        shown, style = column.piece(record, Look(colours, exact, cells))
+        shown, style = column.piece(record, InlineCellContext(colours, exact, cells))
         pieces.append((" " * (at > 0) + shown, style))
     return tuple(pieces)

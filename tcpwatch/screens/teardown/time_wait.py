@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpwatch.model.analyses.teardown import TIME_WAIT_S
-from tcpwatch.model.columns.columns import untold
+from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.meters import figure_of, level
+from tcpwatch.screens.shared.meters import limit_style, usage_text
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.area import area, area_lines
 from tcpwatch.widgets.charts.bars import bar
-from tcpwatch.widgets.lines import Line, Piece, fit, rule
+from tcpwatch.widgets.lines import Line, Piece, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 
-HEIGHT = 4
+BLOCK_HEIGHT = 4
 """Lines of the block without the calendar's bars."""
 _INDENT = "   "
 _FIGURE, _COUNT, _LABEL, _PEAK = 15, 9, 7, 7
@@ -31,7 +31,7 @@ def time_wait_lines(view: View, width: int, bars: int, colours: Palette, exact: 
     waits = view.teardown.time_wait
     head = f" entered {text.rate(waits.entered_per_s)}/s · left {text.rate(waits.left_per_s)}/s"
     return [
-        rule("TIME_WAIT", width, colours, head if len(head) + 16 <= width else ""),
+        title_rule("TIME_WAIT", width, colours, head if len(head) + 16 <= width else ""),
         _meter_line(view, width, colours, exact),
         _sides_line((waits.client, waits.server), width, colours, exact),
         *_calendar(view, width, bars, colours, exact),
@@ -40,7 +40,7 @@ def time_wait_lines(view: View, width: int, bars: int, colours: Palette, exact: 
 
 def _meter_line(view: View, width: int, colours: Palette, exact: bool) -> Line:
     gauge = view.time_wait
-    style = level(gauge.value, gauge.limit, colours)
+    style = limit_style(gauge.value, gauge.limit, colours)
     overflow = view.rates.get("TCPTimeWaitOverflow")
     said, said_style = f"{text.share(gauge.share)} of tcp_max_tw_buckets", colours.dim
     if overflow:
@@ -49,7 +49,7 @@ def _meter_line(view: View, width: int, colours: Palette, exact: bool) -> Line:
     length = max(0, width - len(_INDENT) - 1 - _FIGURE - 1 - words - 1)
     return (
         (_INDENT + bar(gauge.share, length) + " ", style),
-        (fit(figure_of(gauge.value, gauge.limit, exact), _FIGURE, right=True) + " ", style),
+        (fit(usage_text(gauge.value, gauge.limit, exact), _FIGURE, right=True) + " ", style),
         (fit(said, words), said_style),
     )
 
@@ -71,9 +71,9 @@ def _sides_line(counts: tuple[int, int], width: int, colours: Palette, exact: bo
 
 def chart_lines(view: View, width: int, height: int, colours: Palette) -> list[list[Line]]:
     """The last two minutes of what may pile up."""
-    slots = max(1, round(_TREND_S / view.trend.slot_s))
+    slots = max(1, round(_TREND_S / view.state_trend.slot_s))
     return [
-        area_lines(state.name, view.trend.counts.get(state, ()), slots, width, height, colours.teardown, colours)
+        area_lines(state.name, view.state_trend.counts.get(state, ()), slots, width, height, colours.teardown, colours)
         for state in (State.TIME_WAIT, State.CLOSE_WAIT)
     ]
 
@@ -86,8 +86,8 @@ def _calendar(view: View, width: int, bars: int, colours: Palette, exact: bool) 
     slots = _slots(width - len(_INDENT) - _LABEL - 1 - 1 - _PEAK)
     if not slots:
         return [()] * (bars + 1)
-    told = "timers" not in untold(view.sample.source.kind)
-    ends = _summed(view.teardown.time_wait.calendar, slots) if told else [0] * slots
+    told = "timers" not in unsupported_columns(view.sample.source.kind)
+    ends = _summed(view.teardown.time_wait.ending_by_second, slots) if told else [0] * slots
     drawn = area(ends, slots, slots, bars, max(ends))
     if not told:
         drawn[-1] = fit(" when they end is not told by this source", slots)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-STEPS_S = (
+ZOOM_STEPS_S = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0,
     3_600.0, 7_200.0, 18_000.0, 43_200.0, 86_400.0,
 )  # fmt: skip
@@ -13,7 +13,7 @@ STEPS_S = (
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class TimeAxis:
     """`cells` cells from the Unix time `left` on, `span_s` seconds in all."""
 
     left: float
@@ -44,67 +44,67 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class TimeWindow:
     """What a person wants to see. Without `held` it follows: its right end is now, and the cursor there."""
 
     span_s: float = 60.0
-    held: tuple[float, float] | None = None
+    fixed: tuple[float, float] | None = None
     """Left edge and the cursor's time, both Unix seconds, where it stands still."""
 
     @property
     def follows(self) -> bool:
         """The right end is now."""
-        return self.held is None
+        return self.fixed is None
 
-    def axis(self, now: float, cells: int) -> Axis:
+    def axis(self, now: float, cells: int) -> TimeAxis:
         """Its cells. One that follows moves by whole cells, so that what has ended keeps its shape."""
         cells = max(1, cells)
-        if self.held is not None:
-            return Axis(self.held[0], self.span_s, cells)
+        if self.fixed is not None:
+            return TimeAxis(self.fixed[0], self.span_s, cells)
         cell_s = self.span_s / cells
-        return Axis(math.ceil(now / cell_s) * cell_s - self.span_s, self.span_s, cells)
+        return TimeAxis(math.ceil(now / cell_s) * cell_s - self.span_s, self.span_s, cells)
 
     def cursor_cell(self, now: float, cells: int) -> int:
         """The cell that the cursor is in."""
         axis = self.axis(now, cells)
-        return max(0, min(axis.cell(self.at(now)), axis.cells - 1))
+        return max(0, min(axis.cell(self.cursor_time(now)), axis.cells - 1))
 
-    def at(self, now: float) -> float:
+    def cursor_time(self, now: float) -> float:
         """The cursor's time."""
-        return self.held[1] if self.held is not None else now
+        return self.fixed[1] if self.fixed is not None else now
 
-    def zoomed(self, by: int, now: float, cells: int) -> Window:
+    def zoomed(self, by: int, now: float, cells: int) -> TimeWindow:
         """The next width, greater (by > 0) or less; the cursor keeps its time and its cell."""
-        wider = [step for step in STEPS_S if step > self.span_s * 1.001]
-        closer = [step for step in STEPS_S if step < self.span_s * 0.999]
+        wider = [step for step in ZOOM_STEPS_S if step > self.span_s * 1.001]
+        closer = [step for step in ZOOM_STEPS_S if step < self.span_s * 0.999]
         span = (wider[0] if wider else self.span_s) if by > 0 else (closer[-1] if closer else self.span_s)
-        if self.held is None:
-            return Window(span)
-        axis, time = self.axis(now, cells), self.held[1]
+        if self.fixed is None:
+            return TimeWindow(span)
+        axis, time = self.axis(now, cells), self.fixed[1]
         share = min(max((time - axis.left) / axis.span_s, 0.0), 1.0)
-        return Window(span, (time - share * span, time))
+        return TimeWindow(span, (time - share * span, time))
 
-    def moved(self, by: int, now: float, cells: int) -> Window:
+    def moved(self, by: int, now: float, cells: int) -> TimeWindow:
         """The cursor so many cells to the right; at an edge the window goes along. It stands still then."""
         axis = self.axis(now, cells)
         cell = self.cursor_cell(now, cells) + by
         time = min(axis.middle(cell), max(now, axis.left))
         over = min(0, cell) + max(0, cell - (axis.cells - 1))
         goes_along = axis.middle(cell) <= now or time > axis.right
-        return Window(self.span_s, (axis.left + over * axis.cell_s * goes_along, time))
+        return TimeWindow(self.span_s, (axis.left + over * axis.cell_s * goes_along, time))
 
-    def panned(self, by: float, now: float, cells: int) -> Window:
+    def panned(self, by: float, now: float, cells: int) -> TimeWindow:
         """The window moved by that part of its width, and the cursor with it, but not beyond now."""
-        axis, time = self.axis(now, cells), self.at(now)
+        axis, time = self.axis(now, cells), self.cursor_time(now)
         shift = min(by * self.span_s, now - time) if by > 0 else by * self.span_s
-        return Window(self.span_s, (axis.left + shift, time + shift))
+        return TimeWindow(self.span_s, (axis.left + shift, time + shift))
 
-    def pointed(self, time: float, now: float, cells: int) -> Window:
+    def with_cursor_at(self, time: float, now: float, cells: int) -> TimeWindow:
         """The cursor at this time, the window where it is."""
-        return Window(self.span_s, (self.axis(now, cells).left, min(time, now)))
+        return TimeWindow(self.span_s, (self.axis(now, cells).left, min(time, now)))
 
 
-def snapped(at: float, axis: Axis, begin: float, end: float) -> float:
+def snap_to_flow(at: float, axis: TimeAxis, begin: float, end: float) -> float:
     """`at`, or what is nearest to it of a flow that lived in the same cell: so that a short one can be looked at."""
     cell = axis.cell(at)
     if axis.cell(begin) == cell:
@@ -114,7 +114,7 @@ def snapped(at: float, axis: Axis, begin: float, end: float) -> float:
     return at
 
 
-def fitted(begin: float, end: float) -> Window:
+def window_around(begin: float, end: float) -> TimeWindow:
     """All of this time, and a little beside it; the cursor at its beginning."""
-    span = max((end - begin) * 1.1, STEPS_S[0])
-    return Window(min(span, STEPS_S[-1]), (begin - 0.05 * min(span, STEPS_S[-1]), begin))
+    span = max((end - begin) * 1.1, ZOOM_STEPS_S[0])
+    return TimeWindow(min(span, ZOOM_STEPS_S[-1]), (begin - 0.05 * min(span, ZOOM_STEPS_S[-1]), begin))

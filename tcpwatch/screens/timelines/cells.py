@@ -12,16 +12,16 @@ from itertools import groupby
 from rich.style import Style
 
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.history import Stretch
-from tcpwatch.model.lifecycle.transitions import What
+from tcpwatch.model.lifecycle.history import StatePeriod
+from tcpwatch.model.lifecycle.transitions import TransitionKind
 from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.states import State
-from tcpwatch.screens.shared.state_marks import EARLIER, FILLS, LETTERS, stretch_style
-from tcpwatch.screens.timelines.axis import Axis
+from tcpwatch.screens.shared.state_marks import EDGE_EARLIER, STATE_FILLS, STATE_LETTERS, stretch_style
+from tcpwatch.screens.timelines.axis import TimeAxis
 from tcpwatch.widgets.lines import Piece
 from tcpwatch.widgets.palette import Palette
 
-UNSURE = "~"
+BETWEEN_POLLS = "~"
 """Between two polls: it began somewhere here."""
 CURSOR = "│"
 INCIDENT = "*"
@@ -51,8 +51,8 @@ MARKS = (
     ("!", "it has timed out"),
     ("/", "given up before the handshake was done"),
     ("?", "it has gone, and nothing tells how"),
-    (UNSURE * 3, "the next state began somewhere in this time, between two polls"),
-    (EARLIER, "it was there before tcpwatch looked, or nobody knows for how long"),
+    (BETWEEN_POLLS * 3, "the next state began somewhere in this time, between two polls"),
+    (EDGE_EARLIER, "it was there before tcpwatch looked, or nobody knows for how long"),
     (INCIDENT, "a segment was repeated or dropped here; the last line says what"),
     (CURSOR, "the time that the last line speaks of"),
 )
@@ -72,10 +72,10 @@ class _Segment:
 
     begin: float
     end: float
-    of: Stretch | None
+    of: StatePeriod | None
 
 
-def line_pieces(row: Timeline, axis: Axis, cursor: int | None, colours: Palette) -> list[Piece]:
+def line_pieces(row: Timeline, axis: TimeAxis, cursor: int | None, colours: Palette) -> list[Piece]:
     """The flow in exactly `axis.cells` cells; `cursor` is the cell that is marked."""
     cells: list[Piece] = [(" ", colours.plain)] * axis.cells
     drawn = _drawn(row, axis)
@@ -85,8 +85,8 @@ def line_pieces(row: Timeline, axis: Axis, cursor: int | None, colours: Palette)
             cells[cell] = _glyph(segment, segment is not before, colours)
         before = segment
     _mark_incidents(row, axis, cells, drawn, colours)
-    if row.least and 0 <= (cell := axis.cell(row.begin.time) - 1) < axis.cells:
-        cells[cell] = (EARLIER, colours.dim)
+    if row.began_earlier and 0 <= (cell := axis.cell(row.begin.time) - 1) < axis.cells:
+        cells[cell] = (EDGE_EARLIER, colours.dim)
     ending = row.ending
     if ending is not None and row.end is not None and not row.live and not _waits(row, row.end.time):
         cell = axis.cell(row.end.time)
@@ -101,17 +101,17 @@ def line_pieces(row: Timeline, axis: Axis, cursor: int | None, colours: Palette)
 def _waits(row: Timeline, end: float) -> bool:
     """It went on in TIME_WAIT, whose letter tells the end; some were seen in nothing but TIME_WAIT, and end with it."""
     last = row.stretches[-1] if row.stretches else None
-    return last is not None and last.state is State.TIME_WAIT and end - last.begin.time < row.until - end
+    return last is not None and last.state is State.TIME_WAIT and end - last.begin.time < row.line_end_s - end
 
 
 def _glyph(segment: _Segment, is_first: bool, colours: Palette) -> Piece:
     if segment.of is None:
-        return UNSURE, colours.dim
+        return BETWEEN_POLLS, colours.dim
     state = segment.of.state
-    return (LETTERS if is_first else FILLS)[state], stretch_style(state, colours)
+    return (STATE_LETTERS if is_first else STATE_FILLS)[state], stretch_style(state, colours)
 
 
-def _drawn(row: Timeline, axis: Axis) -> Sequence[_Segment | None]:
+def _drawn(row: Timeline, axis: TimeAxis) -> Sequence[_Segment | None]:
     """What each cell shows; what is not sure, only where nothing is."""
     drawn: list[_Segment | None] = [None] * axis.cells
     most = [-1.0] * axis.cells
@@ -127,13 +127,13 @@ def _drawn(row: Timeline, axis: Axis) -> Sequence[_Segment | None]:
     return drawn
 
 
-def _segments(row: Timeline, axis: Axis) -> Iterator[_Segment]:
+def _segments(row: Timeline, axis: TimeAxis) -> Iterator[_Segment]:
     """The stretches, and where it is not sure which it was, when that is longer than a cell."""
     known = 0.0
-    until = row.until
+    until = row.line_end_s
     for at, stretch in enumerate(row.stretches):
         begin, slack = stretch.begin.time, stretch.begin.slack_s
-        if slack >= axis.cell_s and not stretch.least:  # not of NaN
+        if slack >= axis.cell_s and not stretch.began_earlier:  # not of NaN
             yield _Segment(max(known, begin - slack), begin, None)
         end = stretch.end
         last = at + 1 == len(row.stretches)
@@ -147,14 +147,14 @@ def _segments(row: Timeline, axis: Axis) -> Iterator[_Segment]:
             yield _Segment(sure, end.time, None)
 
 
-_SHOWN = (What.RETRANSMITTED, What.DROPPED)
+_SHOWN = (TransitionKind.RETRANSMITTED, TransitionKind.DROPPED)
 
 
 def _mark_incidents(
-    row: Timeline, axis: Axis, cells: list[Piece], drawn: Sequence[_Segment | None], colours: Palette
+    row: Timeline, axis: TimeAxis, cells: list[Piece], drawn: Sequence[_Segment | None], colours: Palette
 ) -> None:
     """Repeats and drops, where they leave the letter of a state in sight; a reset is how the flow ended."""
     for incident in row.incidents:
         cell = axis.cell(incident.time)
-        if incident.what in _SHOWN and 0 < cell < axis.cells and drawn[cell] in (None, drawn[cell - 1]):
+        if incident.kind in _SHOWN and 0 < cell < axis.cells and drawn[cell] in (None, drawn[cell - 1]):
             cells[cell] = (INCIDENT, colours.warning)

@@ -10,20 +10,20 @@ from rich.cells import cell_len
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.states import Role
-from tcpwatch.screens.shared.moments import clock, exact, fine_duration
-from tcpwatch.screens.shared.state_marks import LETTERS, stretch_style
+from tcpwatch.screens.shared.moments import clock, is_exact, precise_duration
+from tcpwatch.screens.shared.state_marks import STATE_LETTERS, stretch_style
 from tcpwatch.screens.timelines.cells import ENDINGS, ending_style
 from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.table.record_columns import Look, RecordColumn
+from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
 
 TimelineColumn = RecordColumn[Timeline]
 AXIS = "axis"
 _ARROWS = {Role.CLIENT: "→", Role.SERVER: "←"}
 
 
-def ends(row: Timeline, exact_names: bool, host: bool = False) -> str:
+def endpoints_text(row: Timeline, exact_names: bool, host: bool = False) -> str:
     """`:443 ← 10.0.0.9:51234`: the arrow goes from who called; `host` adds the local address."""
     arrow = _ARROWS.get(row.role, "·")
     here = show_endpoint(row.local, exact_names) if host else f":{_port(row.local[1], exact_names)}"
@@ -34,10 +34,10 @@ def _port(port: int, exact_names: bool) -> str:
     return str(port) if exact_names else text.service(port)
 
 
-def _flow(row: Timeline, look: Look) -> Line:
-    words = ends(row, look.exact, host=look.width >= _WIDE_FLOW)
+def _flow(row: Timeline, look: CellContext) -> Line:
+    words = endpoints_text(row, look.exact, host=look.width >= _WIDE_FLOW)
     if cell_len(words) > look.width:  # a number may fit where a name does not
-        words = min(words, ends(row, True), key=len)
+        words = min(words, endpoints_text(row, True), key=len)
     return ((words, look.colours.plain if row.live else look.colours.dim),)
 
 
@@ -50,35 +50,35 @@ def status(row: Timeline, colours: Palette) -> Line:
     return ((row.ending.word, ending_style(row.ending, colours)),)
 
 
-def _sign(row: Timeline, look: Look) -> Line:
+def _sign(row: Timeline, look: CellContext) -> Line:
     if row.live and row.state is not None:
-        return ((LETTERS[row.state], stretch_style(row.state, look.colours) + look.colours.strong),)
+        return ((STATE_LETTERS[row.state], stretch_style(row.state, look.colours) + look.colours.strong),)
     return ((ENDINGS[row.ending], ending_style(row.ending, look.colours)),) if row.ending is not None else ()
 
 
-def length_words(row: Timeline) -> str:
+def length_text(row: Timeline) -> str:
     """How long it lived, or has lived; `>` where it began before we looked."""
     slack = row.begin.slack_s
-    if row.least or slack != slack:
+    if row.began_earlier or slack != slack:
         return f">{text.duration(row.length_s)}" if row.length_s else text.UNKNOWN
     if slack > row.length_s:
         return f"<{text.duration(row.length_s + slack)}"
-    fine = exact(row.begin) and row.end is not None and exact(row.end)
-    return fine_duration(row.length_s) if fine and row.length_s < 10 else text.duration(row.length_s)
+    fine = is_exact(row.begin) and row.end is not None and is_exact(row.end)
+    return precise_duration(row.length_s) if fine and row.length_s < 10 else text.duration(row.length_s)
 
 
-def _begin(row: Timeline, look: Look) -> Line:
-    words = clock(row.begin.time, exact(row.begin))
-    return ((f"<{words}" if row.least else words, look.colours.plain),)
+def _begin(row: Timeline, look: CellContext) -> Line:
+    words = clock(row.begin.time, is_exact(row.begin))
+    return ((f"<{words}" if row.began_earlier else words, look.colours.plain),)
 
 
-def _end(row: Timeline, look: Look) -> Line:
-    return ((clock(row.end.time, exact(row.end)), look.colours.plain),) if row.end is not None else ()
+def _end(row: Timeline, look: CellContext) -> Line:
+    return ((clock(row.end.time, is_exact(row.end)), look.colours.plain),) if row.end is not None else ()
 
 
-def _bytes(row: Timeline, look: Look) -> Line:
-    known = row.received is not None and row.sent is not None
-    total = (row.received or 0) + (row.sent or 0) if known else None
+def _bytes(row: Timeline, look: CellContext) -> Line:
+    known = row.received_bytes is not None and row.sent_bytes is not None
+    total = (row.received_bytes or 0) + (row.sent_bytes or 0) if known else None
     return ((text.size(total, look.exact), look.colours.plain),)
 
 
@@ -105,13 +105,13 @@ BYTES: TimelineColumn = RecordColumn(
 )  # fmt: skip
 LENGTH: TimelineColumn = RecordColumn(
     "length", "Length", "From its beginning to the end of its full socket, or till now; >: at least",
-    lambda row, look: ((length_words(row), look.colours.plain),), None, 10, right=True,
+    lambda row, look: ((length_text(row), look.colours.plain),), None, 10, right=True,
 )  # fmt: skip
 ENDING: TimelineColumn = RecordColumn("ending", "Ending", "How it ended, what went wrong first", _sign, None, 1)
 
-SORTED: tuple[TimelineColumn, ...] = (BEGIN, LENGTH, END, STATUS, ENDING)
+SORT_COLUMNS: tuple[TimelineColumn, ...] = (BEGIN, LENGTH, END, STATUS, ENDING)
 """What one can sort by, seen or not; the keys are those of model.timelines.By."""
-SHOWN: tuple[TimelineColumn, ...] = (STATUS, FLOW, PROCESS, BEGIN, END, BYTES, LENGTH)
+HELP_COLUMNS: tuple[TimelineColumn, ...] = (STATUS, FLOW, PROCESS, BEGIN, END, BYTES, LENGTH)
 
 _WIDE_FLOW = 44
 _LEAST: tuple[tuple[TimelineColumn, int, int], ...] = (
@@ -121,7 +121,7 @@ _LEAST: tuple[tuple[TimelineColumn, int, int], ...] = (
 """Column, from how many cells of the table on, and how wide it is there."""
 
 
-def columns_for(width: int, draw_axis: Callable[[Timeline, Look], Line]) -> Sequence[TimelineColumn]:
+def columns_for(width: int, draw_axis: Callable[[Timeline, CellContext], Line]) -> Sequence[TimelineColumn]:
     """The columns of a table of so many cells; the axis, the last, has all that the others leave."""
     widths = {column.key: (column, cells) for column, least, cells in _LEAST if width >= least}
     shown = [_sized(column, cells) for column, cells in widths.values()]

@@ -9,51 +9,51 @@ from dataclasses import dataclass
 from textual.app import ComposeResult
 from textual.message import Message
 
-from tcpwatch.exporters.csv_timelines import csv_blocks, values_of
+from tcpwatch.exporters.csv_timelines import timelines_csv, values_of
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.query.timeline_arrangement import By, Chooser, Chosen
+from tcpwatch.model.query.timeline_arrangement import TimelineArrangement, TimelineArranger, TimelineSort
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.arranger import Arranger
+from tcpwatch.screens.shared.arranger import LatestRequestWorker
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.table_page import TablePage
 from tcpwatch.screens.timelines.table import TimelineTable
-from tcpwatch.screens.timelines.texts import about, moment_line, title_line, trust_line
+from tcpwatch.screens.timelines.texts import coverage_line, help_sections, moment_line, title_line
 from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line, Lines
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section
-from tcpwatch.widgets.table.cursor_table import CursorTable, choosing_line
+from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
 
-AT_ONCE = 20_000
+MAX_INLINE_FLOWS = 20_000
 """Flows that are chosen from in the UI's loop, in some milliseconds; with more of them that is left to a thread."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Request:
+class TimelinesRequest:
     """What is to be chosen; later requests have higher numbers."""
 
     number: int
     view: View
     filter: Filter
-    by: By
+    sort_by: TimelineSort
     reverse: bool
 
-    def answered(self, chooser: Chooser) -> Chosen:
+    def result(self, chooser: TimelineArranger) -> TimelineArrangement:
         """The answer, computed here and now."""
-        return chooser.choose(self.view, self.filter, self.by, self.reverse)
+        return chooser.arrange(self.view, self.filter, self.sort_by, self.reverse)
 
     @property
-    def size(self) -> int:
+    def flow_count(self) -> int:
         """Flows to choose from."""
-        return len(self.view.rows) + sum(len(chunk) for chunk in self.view.past.closed)
+        return len(self.view.rows) + sum(len(chunk) for chunk in self.view.archive.records)
 
 
-class Delivered(Message):
+class TimelinesReady(Message):
     """The thread has an answer."""
 
-    def __init__(self, answer: tuple[Request, Chosen | Exception]) -> None:
+    def __init__(self, answer: tuple[TimelinesRequest, TimelineArrangement | Exception]) -> None:
         super().__init__()
         self.answer = answer
 
@@ -68,9 +68,9 @@ class TimelinesPage(TablePage):
         self._view: View | None = None
         self._title, self._moment = _Title(self), _Moment(self)
         self.table: TimelineTable = TimelineTable()
-        self._chooser, in_thread = Chooser(), Chooser()  # each is used by one thread
-        self._arranger = Arranger[Request, Chosen](
-            lambda request: request.answered(in_thread), lambda answer: self.post_message(Delivered(answer))
+        self._chooser, in_thread = TimelineArranger(), TimelineArranger()  # each is used by one thread
+        self._arranger = LatestRequestWorker[TimelinesRequest, TimelineArrangement](
+            lambda request: request.result(in_thread), lambda answer: self.post_message(TimelinesReady(answer))
         )
         self._asked = self._shown = 0
 
@@ -92,26 +92,26 @@ class TimelinesPage(TablePage):
         self._view = view
         self.refilter()
 
-    def show_names(self, exact: bool) -> None:
+    def show_exact(self, exact: bool) -> None:
         """As Page asks."""
         self.table.show_exact(exact)
 
-    def about(self) -> Sequence[Section]:
+    def help_sections(self) -> Sequence[Section]:
         """For the help."""
-        return about()
+        return help_sections()
 
     def refilter(self) -> None:
         """As TablePage asks; also for other flows, or another order. Till it is chosen, what was shown before stays."""
         if self._view is None:
             return
         self._asked += 1
-        request = Request(self._asked, self._view, self.filter, self.table.by, self.table.reverse)
-        if request.size <= AT_ONCE:
-            self._show(request, request.answered(self._chooser))
+        request = TimelinesRequest(self._asked, self._view, self.filter, self.table.by, self.table.reverse)
+        if request.flow_count <= MAX_INLINE_FLOWS:
+            self._show(request, request.result(self._chooser))
         else:
-            self._arranger.ask(request)
+            self._arranger.submit(request)
 
-    def on_delivered(self, message: Delivered) -> None:
+    def on_timelines_ready(self, message: TimelinesReady) -> None:
         """The thread's answer; a later one may have been shown already."""
         message.stop()
         request, answer = message.answer
@@ -120,11 +120,11 @@ class TimelinesPage(TablePage):
         if request.number > self._shown:
             self._show(request, answer)
 
-    def _show(self, request: Request, chosen: Chosen) -> None:
+    def _show(self, request: TimelinesRequest, chosen: TimelineArrangement) -> None:
         self._shown = request.number
         self.table.show(chosen)
 
-    def on_timeline_table_looked(self, message: TimelineTable.Looked) -> None:
+    def on_timeline_table_moment_changed(self, message: TimelineTable.MomentChanged) -> None:
         """Other flows, another one under the cursor, or another moment."""
         message.stop()
         self._title.redraw()
@@ -135,7 +135,7 @@ class TimelinesPage(TablePage):
     def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
         """Another order, perhaps."""
         message.stop()
-        shown, table = self.table.chosen, self.table
+        shown, table = self.table.arrangement, self.table
         if shown is None or (shown.by, shown.reverse) != (table.by, table.reverse):
             self.refilter()
         self._title.redraw()
@@ -155,13 +155,13 @@ class TimelinesPage(TablePage):
 
     def action_export(self) -> None:
         """Write the flows that are shown, in their order, into a file in the current directory."""
-        chosen = self.table.chosen
+        chosen = self.table.arrangement
         if not chosen:
             return
         what = f"{text.count(len(chosen))} flow{'s' * (len(chosen) != 1)}"
-        if len(chosen) > AT_ONCE:
+        if len(chosen) > MAX_INLINE_FLOWS:
             self.notify(f"writing {what} …", markup=False)
-        self.export(export_name(time.time(), "timelines"), what, csv_blocks(chosen))
+        self.export(export_name(time.time(), "timelines"), what, timelines_csv(chosen))
 
 
 class _Title(Lines):
@@ -176,11 +176,15 @@ class _Title(Lines):
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks."""
         table = self._page.table
-        chosen = table.chosen
+        chosen = table.arrangement
         if chosen is None:
             return [(), ()]
-        first = choosing_line(table.sorting, colours) if table.choosing else title_line(chosen, table.sorting, colours)
-        return [first, trust_line(chosen.view, table.window, width, colours)]
+        first = (
+            sort_hint_line(table.sorting, colours)
+            if table.choosing_sort
+            else title_line(chosen, table.sorting, colours)
+        )
+        return [first, coverage_line(chosen.view, table.window, width, colours)]
 
 
 class _Moment(Lines):
@@ -195,6 +199,6 @@ class _Moment(Lines):
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks."""
         table = self._page.table
-        if table.chosen is None:
+        if table.arrangement is None:
             return [()]
         return [moment_line(table.flow, table.moment, table.window.follows, table.axis, width, colours)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 
-from tcpwatch.screens.timelines.axis import Axis
+from tcpwatch.screens.timelines.axis import TimeAxis
 from tcpwatch.widgets.lines import Piece
 from tcpwatch.widgets.palette import Palette
 
-TICK, HERE = "|", "▼"
+TICK, CURSOR_MARK = "|", "▼"
 _TICKS_S = (
     *(factor * 10.0**power for power in range(-6, 1) for factor in (1, 2, 5)),
     10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 10_800.0, 21_600.0, 43_200.0,
@@ -20,7 +20,7 @@ _ULP_S = 3e-7
 """As exact as a float is that counts seconds since 1970."""
 
 
-def tick_s(axis: Axis, room: int) -> float:
+def tick_s(axis: TimeAxis, room: int) -> float:
     """Seconds from tick to tick: the least round number of them that is `room` cells wide."""
     return next((step for step in _TICKS_S if step >= room * axis.cell_s), _TICKS_S[-1])
 
@@ -36,7 +36,7 @@ def label(unix: float, step_s: float) -> str:
     return f":{whole % 60:02}.{part:0{digits}}"
 
 
-def ticks(axis: Axis) -> list[tuple[int, str]]:
+def ticks(axis: TimeAxis) -> list[tuple[int, str]]:
     """Cell and label of each tick, from left to right."""
     step = tick_s(axis, 10)
     if step < 1e-4:  # so long are their labels that they would touch where a float's rounding takes a cell away
@@ -53,7 +53,7 @@ def ticks(axis: Axis) -> list[tuple[int, str]]:
     return found
 
 
-def ruler_pieces(axis: Axis, cursor: int, colours: Palette) -> list[Piece]:
+def ruler_pieces(axis: TimeAxis, cursor: int, colours: Palette) -> list[Piece]:
     """The line, in exactly `axis.cells` cells."""
     cells = [" "] * axis.cells
     for cell, words in ticks(axis):
@@ -62,4 +62,4 @@ def ruler_pieces(axis: Axis, cursor: int, colours: Palette) -> list[Piece]:
             shown = TICK
         cells[cell : cell + len(shown)] = shown
     before, after = "".join(cells[:cursor]), "".join(cells[cursor + 1 :])
-    return [(before, colours.dim), (HERE, colours.key), (after, colours.dim)]
+    return [(before, colours.dim), (CURSOR_MARK, colours.key), (after, colours.dim)]

@@ -10,18 +10,18 @@ from textual.events import Click, Resize
 from textual.message import Message
 
 from tcpwatch.model.columns.columns import MARK_SIGNS
-from tcpwatch.model.query.timeline import Timeline, rows_of
-from tcpwatch.model.query.timeline_arrangement import By, Chosen
-from tcpwatch.screens.timelines.axis import Axis, Window, fitted, snapped
+from tcpwatch.model.query.timeline import Timeline, timelines_at
+from tcpwatch.model.query.timeline_arrangement import TimelineArrangement, TimelineSort
+from tcpwatch.screens.timelines.axis import TimeAxis, TimeWindow, snap_to_flow, window_around
 from tcpwatch.screens.timelines.cells import line_pieces
-from tcpwatch.screens.timelines.columns import AXIS, BEGIN, SORTED, TimelineColumn, columns_for
+from tcpwatch.screens.timelines.columns import AXIS, BEGIN, SORT_COLUMNS, TimelineColumn, columns_for
 from tcpwatch.screens.timelines.ruler import ruler_pieces
 from tcpwatch.units.text import count
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette, palette
 from tcpwatch.widgets.table.cursor_table import CursorTable
-from tcpwatch.widgets.table.lines import FILTER_KEYS, PREFIX
-from tcpwatch.widgets.table.record_columns import Look, record_pieces
+from tcpwatch.widgets.table.lines import FILTER_HINT, MARK_CELLS
+from tcpwatch.widgets.table.record_columns import CellContext, record_pieces
 
 
 class TimelineTable(CursorTable[TimelineColumn]):
@@ -41,29 +41,29 @@ class TimelineTable(CursorTable[TimelineColumn]):
         Binding("0", "fit", "fit"),
     ]
 
-    class Looked(Message):
+    class MomentChanged(Message):
         """The flow under the cursor, or the moment, may be another."""
 
     def __init__(self) -> None:
         super().__init__(columns_for(79, self._draw_axis), BEGIN, reverse=True)
-        self.chosen: Chosen | None = None
+        self.arrangement: TimelineArrangement | None = None
         """What is shown; None before the first."""
-        self.window = Window()
+        self.window = TimeWindow()
         self._made: dict[int, Timeline] = {}
         """By place, of what is shown."""
 
-    def show(self, chosen: Chosen) -> None:
+    def show(self, chosen: TimelineArrangement) -> None:
         """Show these flows."""
         self._change(lambda: self._take(chosen))
-        self.post_message(self.Looked())
+        self.post_message(self.MomentChanged())
 
-    def _take(self, chosen: Chosen) -> None:
-        self.chosen, self._made = chosen, {}
+    def _take(self, chosen: TimelineArrangement) -> None:
+        self.arrangement, self._made = chosen, {}
 
     @property
-    def by(self) -> By:
+    def by(self) -> TimelineSort:
         """What a person wants the flows sorted by."""
-        return By(self.column.key)
+        return TimelineSort(self.column.key)
 
     @property
     def flow(self) -> Timeline | None:
@@ -72,10 +72,10 @@ class TimelineTable(CursorTable[TimelineColumn]):
 
     def timelines(self, first: int, last: int) -> list[Timeline]:
         """The flows at these places, which are there; each is read from the past once."""
-        assert self.chosen is not None
+        assert self.arrangement is not None
         missing = [place for place in range(first, last) if place not in self._made]
         if missing:
-            made = rows_of(self.chosen, missing[0], missing[-1] + 1)
+            made = timelines_at(self.arrangement, missing[0], missing[-1] + 1)
             self._made.update(enumerate(made, missing[0]))
         return [self._made[place] for place in range(first, last)]
 
@@ -84,7 +84,7 @@ class TimelineTable(CursorTable[TimelineColumn]):
     @property
     def now(self) -> float:
         """Unix seconds of what is shown."""
-        return self.chosen.view.sample.time if self.chosen is not None else 0.0
+        return self.arrangement.view.sample.time if self.arrangement is not None else 0.0
 
     @property
     def cells(self) -> int:
@@ -92,7 +92,7 @@ class TimelineTable(CursorTable[TimelineColumn]):
         return next((placed.width for placed in self._layout.placed if placed.column.key == AXIS), 1)
 
     @property
-    def axis(self) -> Axis:
+    def axis(self) -> TimeAxis:
         """What the cells are now."""
         return self.window.axis(self.now, self.cells)
 
@@ -104,90 +104,90 @@ class TimelineTable(CursorTable[TimelineColumn]):
     @property
     def moment(self) -> float:
         """The time that is looked at: of the flow under the cursor, where that lived in the same cell."""
-        at, flow = self.window.at(self.now), self.flow
-        return at if flow is None else snapped(at, self.axis, flow.begin.time, flow.until)
+        at, flow = self.window.cursor_time(self.now), self.flow
+        return at if flow is None else snap_to_flow(at, self.axis, flow.begin.time, flow.line_end_s)
 
     def _stay(self) -> None:
         """Who looks at a moment of a flow means this one: the cursor stays on it when newer ones come."""
         if self._held is None:
             self.move_to(self._cursor)
 
-    def look(self, window: Window) -> None:
+    def set_window(self, window: TimeWindow) -> None:
         """Show this time."""
         if window != self.window:
             self.window = window
             self._redraw()
-            self.post_message(self.Looked())
+            self.post_message(self.MomentChanged())
 
     def action_time(self, by: int) -> None:
         """The moment so many cells on; at the edge the window goes along."""
         self._stay()
-        self.look(self.window.moved(by, self.now, self.cells))
+        self.set_window(self.window.moved(by, self.now, self.cells))
 
     def action_pan(self, by: float) -> None:
         """The window on by a part of its width."""
         self._stay()
-        self.look(self.window.panned(by, self.now, self.cells))
+        self.set_window(self.window.panned(by, self.now, self.cells))
 
     def action_zoom(self, by: int) -> None:
         """Less time in the window, or more."""
         self._stay()
         window = self.window
         if not window.follows:
-            window = window.pointed(self.moment, self.now, self.cells)
-        self.look(window.zoomed(by, self.now, self.cells))
+            window = window.with_cursor_at(self.moment, self.now, self.cells)
+        self.set_window(window.zoomed(by, self.now, self.cells))
 
     def action_follow(self) -> None:
         """The right end is now, and goes with it."""
-        self.look(Window(self.window.span_s))
+        self.set_window(TimeWindow(self.window.span_s))
 
     def action_fit(self) -> None:
         """All of the flow under the cursor, in the whole width."""
         flow = self.flow
         if flow is not None:
             self._stay()
-            self.look(fitted(flow.begin.time, flow.until))
+            self.set_window(window_around(flow.begin.time, flow.line_end_s))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """While a column is chosen, left and right do that."""
-        return not self.choosing if action == "time" else super().check_action(action, parameters)
+        return not self.choosing_sort if action == "time" else super().check_action(action, parameters)
 
     def on_click(self, event: Click) -> None:
         """A click among the cells of time sets the moment, too."""
-        left = next((placed.left for placed in self._layout.placed if placed.column.key == AXIS), 0) + PREFIX
-        if self.chosen is not None and left <= event.x < left + self.cells:
-            self.look(self.window.pointed(self.axis.middle(event.x - left), self.now, self.cells))
+        left = next((placed.left for placed in self._layout.placed if placed.column.key == AXIS), 0) + MARK_CELLS
+        if self.arrangement is not None and left <= event.x < left + self.cells:
+            self.set_window(self.window.with_cursor_at(self.axis.middle(event.x - left), self.now, self.cells))
 
     def on_resize(self, event: Resize) -> None:
         """Other columns, and an axis of another width."""
-        self.show_columns(columns_for(self.scrollable_content_region.width - PREFIX, self._draw_axis))
-        self.post_message(self.Looked())
+        self.show_columns(columns_for(self.scrollable_content_region.width - MARK_CELLS, self._draw_axis))
+        self.post_message(self.MomentChanged())
 
     # As CursorTable asks
 
     @property
     def _count(self) -> int:
-        return len(self.chosen) if self.chosen is not None else 0
+        return len(self.arrangement) if self.arrangement is not None else 0
 
     def _identity(self, place: int) -> int:
-        assert self.chosen is not None
-        return self.chosen.cookie(place)
+        assert self.arrangement is not None
+        return self.arrangement.cookie(place)
 
     def _place(self, identity: Hashable) -> int | None:
-        return self.chosen.place(cast(int, identity)) if self.chosen is not None else None
+        return self.arrangement.place(cast(int, identity)) if self.arrangement is not None else None
 
     def _hides(self, identity: Hashable) -> bool:
-        return self.chosen is not None and self.chosen.knows(cast(int, identity))
+        return self.arrangement is not None and self.arrangement.knows(cast(int, identity))
 
     @property
     def _sortable(self) -> Sequence[TimelineColumn]:
         shown = {column.key: column for column in self.columns}
-        return [shown.get(column.key, column) for column in SORTED]
+        return [shown.get(column.key, column) for column in SORT_COLUMNS]
 
     def move_to(self, place: int) -> None:
         """Also tells that another flow is looked at."""
         super().move_to(place)
-        self.post_message(self.Looked())
+        self.post_message(self.MomentChanged())
 
     def _prepare(self, first: int, last: int, colours: Palette) -> bool:
         self.timelines(first, last)
@@ -199,20 +199,20 @@ class TimelineTable(CursorTable[TimelineColumn]):
 
     def _line(self, place: int) -> Line:
         line = super()._line(place)
-        if place >= 0 or self.chosen is None:
+        if place >= 0 or self.arrangement is None:
             return line
         return (*line[:-1], *ruler_pieces(self.axis, self.cursor_cell, palette(self.app)))
 
-    def _draw_axis(self, row: Timeline, look: Look) -> Line:
+    def _draw_axis(self, row: Timeline, look: CellContext) -> Line:
         axis = self.axis
         cursor = None if self.window.follows else self.cursor_cell
         return tuple(line_pieces(row, axis, cursor, look.colours))
 
     def _why_empty(self) -> Sequence[str]:
-        shown = self.chosen
+        shown = self.arrangement
         if shown is None:
             return ("waiting for the first answer of the kernel …",)
-        total = shown.all_live + shown.all_closed
+        total = shown.total_live + shown.total_closed
         if not total:
             return ("No connections here, and none that closed since tcpwatch began.",)
-        return (f"None of {count(total)} flows passes the filter.", FILTER_KEYS)
+        return (f"None of {count(total)} flows passes the filter.", FILTER_HINT)

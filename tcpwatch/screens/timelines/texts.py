@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tcpwatch.model.lifecycle.ending import sentence
-from tcpwatch.model.lifecycle.history import Moment, Stretch, begins_with_last_ack
-from tcpwatch.model.lifecycle.transitions import What
+from tcpwatch.model.lifecycle.history import Moment, StatePeriod, begins_with_last_ack
+from tcpwatch.model.lifecycle.transitions import TransitionKind
 from tcpwatch.model.query.timeline import Timeline
-from tcpwatch.model.query.timeline_arrangement import Chosen
-from tcpwatch.model.states import LIFE_ORDER, State
+from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
+from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.moments import clock, exact, fine_duration, how_known
-from tcpwatch.screens.shared.state_marks import FILLS, LETTERS, stretch_style
-from tcpwatch.screens.timelines.axis import Axis, Window
+from tcpwatch.screens.shared.moments import clock, is_exact, origin_text, precise_duration
+from tcpwatch.screens.shared.state_marks import STATE_FILLS, STATE_LETTERS, stretch_style
+from tcpwatch.screens.timelines.axis import TimeAxis, TimeWindow
 from tcpwatch.screens.timelines.cells import MARKS
-from tcpwatch.screens.timelines.columns import SHOWN, TimelineColumn, length_words
+from tcpwatch.screens.timelines.columns import HELP_COLUMNS, TimelineColumn, length_text
 from tcpwatch.units import text
 from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Piece, cells_of
@@ -24,9 +24,9 @@ from tcpwatch.widgets.sections import Entry, Section
 from tcpwatch.widgets.table.lines import Sorting
 
 
-def title_line(chosen: Chosen, sorting: Sorting[TimelineColumn], colours: Palette) -> Line:
+def title_line(chosen: TimelineArrangement, sorting: Sorting[TimelineColumn], colours: Palette) -> Line:
     """Shown of total, live and closed, filter, sort."""
-    total = chosen.all_live + chosen.all_closed
+    total = chosen.total_live + chosen.total_closed
     of_all = f"{text.count(len(chosen))} of " if chosen.filter.text else ""
     pieces: list[Piece] = [
         (f" {of_all}{text.count(total)} flow{'s' * (total != 1)}", colours.strong),
@@ -38,11 +38,11 @@ def title_line(chosen: Chosen, sorting: Sorting[TimelineColumn], colours: Palett
     return tuple(pieces)
 
 
-def trust_line(view: View, window: Window, width: int, colours: Palette) -> Line:
+def coverage_line(view: View, window: TimeWindow, width: int, colours: Palette) -> Line:
     """How much time is seen, and how well it is known; what does not fit is left out, warnings last."""
     pieces: list[Piece] = [
         (" <", colours.key),
-        (f" {window_words(window.span_s)} ", colours.strong),
+        (f" {window_text(window.span_s)} ", colours.strong),
         (">", colours.key),
     ]
     pieces.append((" · following" if window.follows else " · held, f follows", colours.plain))
@@ -54,28 +54,28 @@ def trust_line(view: View, window: Window, width: int, colours: Palette) -> Line
 
 
 def _trust(view: View) -> Iterator[tuple[str, bool]]:
-    trace, past = view.trace, view.past
-    if trace.lost:
-        yield f"{text.count(trace.lost)} trace event{'s' * (trace.lost != 1)} lost", True
-    if trace.ends_lost:
-        yield f"{text.count(trace.ends_lost)} end{'s' * (trace.ends_lost != 1)} lost", True
+    trace, past = view.trace, view.archive
+    if trace.events_lost:
+        yield f"{text.count(trace.events_lost)} trace event{'s' * (trace.events_lost != 1)} lost", True
+    if trace.destroy_events_lost:
+        yield f"{text.count(trace.destroy_events_lost)} end{'s' * (trace.destroy_events_lost != 1)} lost", True
     if trace.on:
         yield "times by the trace", False
     else:
-        why = f" ({printable(trace.why_not)})" if trace.why_not else ""
+        why = f" ({printable(trace.why_no_trace)})" if trace.why_no_trace else ""
         yield f"times poll-exact: no trace{why}", False
-    kept = sum(len(chunk) for chunk in past.closed)
-    if past.closed_ever > kept:
-        yield f"kept: {text.count(kept)} of {text.count(past.closed_ever)} closed", False
-    if trace.unsure:
-        many = f"{text.count(trace.unsure)} traced socket{'s' * (trace.unsure != 1)}"
+    kept = sum(len(chunk) for chunk in past.records)
+    if past.records_total > kept:
+        yield f"kept: {text.count(kept)} of {text.count(past.records_total)} closed", False
+    if trace.unmatched_sockets:
+        many = f"{text.count(trace.unmatched_sockets)} traced socket{'s' * (trace.unmatched_sockets != 1)}"
         yield f"{many} of another namespace, or unsure", False
 
 
-def window_words(seconds: float) -> str:
+def window_text(seconds: float) -> str:
     """`20 ms`, `60 s`, `5 m 00 s`, `24 h`: the width of the window."""
     if seconds < 1:
-        return fine_duration(seconds).replace(".0 ", " ")
+        return precise_duration(seconds).replace(".0 ", " ")
     if seconds >= 3_600 and seconds % 3_600 == 0:
         return f"{seconds / 3_600:.0f} h"
     return "60 s" if seconds == 60 else text.duration(seconds).replace(" 00 s", "")
@@ -84,7 +84,7 @@ def window_words(seconds: float) -> str:
 # The moment
 
 
-def moment_line(row: Timeline | None, at: float, is_now: bool, axis: Axis, width: int, colours: Palette) -> Line:
+def moment_line(row: Timeline | None, at: float, is_now: bool, axis: TimeAxis, width: int, colours: Palette) -> Line:
     """What the flow under the cursor was at that time, since when, for how long, and how that is known."""
     label = "now" if is_now else _clock(at, axis.cell_s)
     pieces: list[Piece] = [(" ▼ ", colours.key), (f"{label}  ", colours.strong)]
@@ -101,10 +101,10 @@ def _clock(at: float, cell_s: float) -> str:
     return clock(at, cell_s < 0.1) + micros
 
 
-def _moment(row: Timeline, axis: Axis, at: float, colours: Palette) -> Iterator[Piece]:
+def _moment(row: Timeline, axis: TimeAxis, at: float, colours: Palette) -> Iterator[Piece]:
     """The most important first."""
     if at < row.begin.time:
-        first = "known first" if row.least else "begins"
+        first = "known first" if row.began_earlier else "begins"
         yield f"{first} {_told(row.begin)}", colours.plain
         return
     stretch = _at(row, at)
@@ -120,7 +120,7 @@ def _moment(row: Timeline, axis: Axis, at: float, colours: Palette) -> Iterator[
     yield from _incidents(row, axis, axis.cell(at), colours)
 
 
-def _at(row: Timeline, at: float) -> Stretch | None:
+def _at(row: Timeline, at: float) -> StatePeriod | None:
     """The state at this time; the last one of those that begin in the same instant."""
     begun = [stretch for stretch in row.stretches if stretch.begin.time <= at]
     return begun[-1] if begun else None
@@ -134,16 +134,16 @@ def _unsure(row: Timeline, at: float) -> str | None:
     return None
 
 
-def _stretch(row: Timeline, stretch: Stretch, at: float, colours: Palette) -> Iterator[Piece]:
+def _stretch(row: Timeline, stretch: StatePeriod, at: float, colours: Palette) -> Iterator[Piece]:
     if begins_with_last_ack(stretch, stretch is row.stretches[0]):
         yield f": how long is not told, till the last ACK came · {_told(stretch.begin)}", colours.plain
         return
-    least = "at least " if stretch.least else ""
+    least = "at least " if stretch.began_earlier else ""
     yield f" for {least}{_words(at - stretch.begin.time, stretch.begin)}", colours.plain
     if stretch.end is not None:
         whole = _words(stretch.end.time - stretch.begin.time, stretch.begin, stretch.end)
         yield f" of {whole}", colours.plain
-    since = "before" if stretch.least else "since"
+    since = "before" if stretch.began_earlier else "since"
     yield f" · {since} {_told(stretch.begin)}", colours.dim
     if stretch.end is not None:
         yield f" · till {_told(stretch.end)}", colours.dim
@@ -159,33 +159,33 @@ def _ended(row: Timeline, at: float, colours: Palette) -> Iterator[Piece]:
     last = row.stretches[-1].state if row.stretches else row.state
     ago = _words(max(0.0, at - end.time), end)
     yield f"ended {ago} {'ago' if at >= row.now else 'before'}: {row.ending.word}", colours.plain
-    yield f" · {how_known(end)}", colours.dim
-    yield f" · lived {length_words(row)}", colours.dim
+    yield f" · {origin_text(end)}", colours.dim
+    yield f" · lived {length_text(row)}", colours.dim
     yield f" · {sentence(row.ending, last if last is not State.TIME_WAIT else None)}", colours.dim
 
 
-def _incidents(row: Timeline, axis: Axis, cell: int, colours: Palette) -> Iterator[Piece]:
-    here = [one.what for one in row.incidents if axis.cell(one.time) == cell]
-    for what, word in ((What.RETRANSMITTED, "repeated"), (What.DROPPED, "dropped")):
+def _incidents(row: Timeline, axis: TimeAxis, cell: int, colours: Palette) -> Iterator[Piece]:
+    here = [one.kind for one in row.incidents if axis.cell(one.time) == cell]
+    for what, word in ((TransitionKind.RETRANSMITTED, "repeated"), (TransitionKind.DROPPED, "dropped")):
         if what in here:
             yield f" · {here.count(what)} {word}", colours.warning
 
 
 def _told(moment: Moment) -> str:
-    return f"{clock(moment.time, exact(moment))} ({how_known(moment)})"
+    return f"{clock(moment.time, is_exact(moment))} ({origin_text(moment)})"
 
 
 def _words(seconds: float, *moments: Moment) -> str:
-    fine = all(exact(moment) for moment in moments)
-    return fine_duration(seconds) if fine and seconds < 10 else text.duration(seconds)
+    fine = all(is_exact(moment) for moment in moments)
+    return precise_duration(seconds) if fine and seconds < 10 else text.duration(seconds)
 
 
 # Help
 
 
-def about() -> Sequence[Section]:
+def help_sections() -> Sequence[Section]:
     """What the signs mean."""
-    flows = (state for state in LIFE_ORDER if state not in (State.LISTEN, State.CLOSED))
+    flows = (state for state in STATE_ORDER if state not in (State.LISTEN, State.CLOSED))
     return [
         Section("Timelines", [
             Entry("", "A row a flow: connections that live, half-open ones among them, and those that closed lately. "
@@ -193,6 +193,7 @@ def about() -> Sequence[Section]:
             Entry("", "The window follows the time (f), until the cursor of time is moved; < and > zoom around that."),
             *(Entry(sign, meaning) for sign, meaning in MARKS),
         ], 6),
-        Section("Lines of time", [Entry(LETTERS[state] + FILLS[state] * 3, state.name) for state in flows], 6),
-        Section("Timelines' columns", [Entry(column.title, column.help) for column in SHOWN], 8),
+        Section("Lines of time", [Entry(STATE_LETTERS[state] + STATE_FILLS[state] * 3,
+            state.name) for state in flows], 6),
+        Section("Timelines' columns", [Entry(column.title, column.help) for column in HELP_COLUMNS], 8),
     ]  # fmt: skip

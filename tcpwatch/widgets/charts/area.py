@@ -8,12 +8,12 @@ from rich.style import Style
 
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import resample
-from tcpwatch.widgets.lines import Line, fit, rule
+from tcpwatch.widgets.lines import Line, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _LABEL = 9
-LOWEST = 5
+MIN_HEIGHT = 5
 """Lines below which a chart says no more than a sparkline."""
 
 
@@ -35,7 +35,7 @@ def area_lines(
 ) -> list[Line]:
     """A titled chart of `height` lines in all, the largest figure at its top and 0 at its foot."""
     largest = max((value for value in values[-slots:] if value == value), default=0.0)
-    lines: list[Line] = [rule(title, width, colours, " last 2 min")]
+    lines: list[Line] = [title_rule(title, width, colours, " last 2 min")]
     drawn = area(values, slots, max(0, width - 3 - _LABEL - 2), height - 1, largest)
     for row, cells in enumerate(drawn):
         label = text.rate(largest) if row == 0 else "0" if row == len(drawn) - 1 else ""

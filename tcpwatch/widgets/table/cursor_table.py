@@ -13,9 +13,9 @@ from textual.message import Message
 
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette, palette
-from tcpwatch.widgets.table.drawn_table import HEADER, DrawnTable
+from tcpwatch.widgets.table.drawn_table import HEADER_LINES, DrawnTable
 from tcpwatch.widgets.table.layout import C
-from tcpwatch.widgets.table.lines import PREFIX, Sorting
+from tcpwatch.widgets.table.lines import MARK_CELLS, Sorting
 
 
 class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
@@ -55,7 +55,7 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
         super().__init__(columns, id=id)
         self.column = column
         self.reverse = reverse
-        self.choosing = False
+        self.choosing_sort = False
         """Left and right choose the column to sort by."""
         self._cursor = 0
         self._held: Hashable | None = None
@@ -98,7 +98,7 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
         in_sight = self._held is not None and 0 <= line < self._page
         change()
         self._cursor = self._place_of_cursor()
-        self._set_height(self._count + HEADER)
+        self._set_height(self._count + HEADER_LINES)
         self._scroll(self._cursor - line if in_sight else self.scroll_offset.y)
         self._redraw()
 
@@ -143,8 +143,8 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
         top = self.scroll_offset.y
         self._scroll(max(min(top, self._cursor), self._cursor - self._page + 1))
         if self.scroll_offset.y == top:
-            self.refresh_line(before + HEADER)
-            self.refresh_line(self._cursor + HEADER)
+            self.refresh_line(before + HEADER_LINES)
+            self.refresh_line(self._cursor + HEADER_LINES)
 
     def _scroll(self, top: int) -> None:
         """Make this place the topmost that is seen; repaints where that changes something."""
@@ -168,7 +168,7 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
 
     def action_open(self) -> None:
         """Open the row; while choosing a column, end that."""
-        if self.choosing:
+        if self.choosing_sort:
             self.action_sorted()
         elif self._count:
             self.post_message(self.Opened(self, self._identity(self._cursor)))
@@ -176,12 +176,12 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
     def on_click(self, event: Click) -> None:
         """A click on the header sorts, on a row puts the cursor there, twice opens it."""
         event.stop()
-        if event.y < HEADER:
+        if event.y < HEADER_LINES:
             for placed in self._layout.placed:
-                if placed.left <= event.x - PREFIX < placed.left + placed.width and placed.column in self._sortable:
+                if placed.left <= event.x - MARK_CELLS < placed.left + placed.width and placed.column in self._sortable:
                     self.sort_by(placed.column)
             return
-        place = event.y - HEADER + self.scroll_offset.y
+        place = event.y - HEADER_LINES + self.scroll_offset.y
         if place < self._count:
             self.move_to(place)
             if event.chain == 2:
@@ -192,7 +192,7 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
     @property
     def sorting(self) -> Sorting[C]:
         """How a person wants the rows sorted."""
-        return Sorting(self.column, self.reverse, self.choosing)
+        return Sorting(self.column, self.reverse, self.choosing_sort)
 
     def sort_by(self, column: C) -> None:
         """Sort by this column, numbers from the greatest; by the same again, the other way round."""
@@ -202,13 +202,13 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Some keys have a meaning only while a column is chosen."""
-        return self.choosing if action in ("sort_by", "sorted") else True
+        return self.choosing_sort if action in ("sort_by", "sorted") else True
 
     def action_sort(self) -> None:
         """Begin choosing the column to sort by; again: reverse the order."""
-        if self.choosing:
+        if self.choosing_sort:
             self.reverse = not self.reverse
-        self.choosing = True
+        self.choosing_sort = True
         self._sort_changed()
 
     def action_sort_by(self, by: int) -> None:
@@ -220,7 +220,7 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
 
     def action_sorted(self) -> None:
         """End choosing."""
-        self.choosing = False
+        self.choosing_sort = False
         self._sort_changed()
 
     def _sort_changed(self) -> None:
@@ -245,16 +245,16 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
 
     def on_focus(self, event: Focus) -> None:
         """A band shows where the keys go."""
-        self.refresh_line(self._cursor + HEADER)
+        self.refresh_line(self._cursor + HEADER_LINES)
 
     def on_blur(self, event: Blur) -> None:
         """Whoever goes elsewhere has chosen."""
-        self.refresh_line(self._cursor + HEADER)
-        if self.choosing:
+        self.refresh_line(self._cursor + HEADER_LINES)
+        if self.choosing_sort:
             self.action_sorted()
 
 
-def choosing_line(sorting: Sorting[C], colours: Palette) -> Line:
+def sort_hint_line(sorting: Sorting[C], colours: Palette) -> Line:
     """What a title says while a column to sort by is chosen."""
     return (
         (" sort by ", colours.plain), (f"{sorting.column.title} {sorting.arrow}", colours.strong),

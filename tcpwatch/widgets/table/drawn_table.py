@@ -15,10 +15,10 @@ from textual.strip import Strip
 
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette, palette
-from tcpwatch.widgets.table.layout import C, Layout, Placed
-from tcpwatch.widgets.table.lines import PREFIX, Sorting, header_pieces, with_cursor
+from tcpwatch.widgets.table.layout import C, PlacedColumn, TableLayout
+from tcpwatch.widgets.table.lines import MARK_CELLS, Sorting, header_pieces, with_cursor
 
-HEADER = 1
+HEADER_LINES = 1
 """Lines above the rows."""
 _ABOVE = -1
 """The header's place among the finished lines; a row's is its own."""
@@ -50,9 +50,9 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         self.columns = columns
         self.exact = False
         """Numbers as they are, and no names, or as people like them."""
-        self._layout: Layout[C] = Layout()
+        self._layout: TableLayout[C] = TableLayout()
         self._finished: dict[int, _Finished] = {}
-        self._finished_for: tuple[tuple[Placed[C], ...], int] = ((), 0)
+        self._finished_for: tuple[tuple[PlacedColumn[C], ...], int] = ((), 0)
         self._prepared: tuple[int, int, int] | None = None
         """Topmost place, rows and width of what is in sight; None where it is to be looked at again."""
 
@@ -99,7 +99,7 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
     @property
     def _page(self) -> int:
         """Rows that are seen at once."""
-        return max(1, self.size.height - HEADER)
+        return max(1, self.size.height - HEADER_LINES)
 
     def show_columns(self, columns: Sequence[C]) -> None:
         """Choose among these columns, as many as fit."""
@@ -148,7 +148,7 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         if width != self._finished_for[1] or len(self._finished) > _KEPT:
             self._finished.clear()
         asked = self._sorted_by.key if self._sorted_by is not None else ""
-        self._layout.ask(self.columns, width - PREFIX, asked, (self._question, self.exact))
+        self._layout.lay_out(self.columns, width - MARK_CELLS, asked, (self._question, self.exact))
         seen, colours = range(top, min(top + self._page, self._count)), palette(self.app)
         missing: Sequence[int] = [place for place in seen if place not in self._finished]
         while missing and self._prepare(missing[0], missing[-1] + 1, colours):
@@ -169,7 +169,7 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         return new.strip
 
     def _place_of_line(self, y: int) -> int:
-        return _ABOVE if y < HEADER else y - HEADER + self.scroll_offset.y
+        return _ABOVE if y < HEADER_LINES else y - HEADER_LINES + self.scroll_offset.y
 
     def _line(self, place: int) -> Line:
         colours = palette(self.app)

@@ -15,7 +15,7 @@ ESSENTIAL = 5
 """Columns up to this priority grow before the others get a place."""
 
 
-class Tabular(Protocol):
+class ColumnSpec(Protocol):
     """What a column of any table tells about itself; see model.columns.Column."""
 
     @property
@@ -32,11 +32,11 @@ class Tabular(Protocol):
     def right(self) -> bool: ...  # noqa: D102
 
 
-C = TypeVar("C", bound=Tabular)
+C = TypeVar("C", bound=ColumnSpec)
 
 
 @dataclass(frozen=True, slots=True)
-class Placed(Generic[C]):
+class PlacedColumn(Generic[C]):
     """A column in a table: from the cell `left` on, `width` cells."""
 
     column: C
@@ -44,18 +44,18 @@ class Placed(Generic[C]):
     width: int
 
 
-class Layout(Generic[C]):
+class TableLayout(Generic[C]):
     """Columns laid out for what is in sight: they widen for texts that come, and narrow only with a new question."""
 
     def __init__(self) -> None:
-        self.placed: tuple[Placed[C], ...] = ()
+        self.placed: tuple[PlacedColumn[C], ...] = ()
         self._columns: Sequence[C] = ()
         self._room = 0
         self._asked = ""
         self._question: Hashable = None
         self._wants: dict[str, int] = {}
 
-    def ask(self, columns: Sequence[C], room: int, asked: str, question: Hashable) -> None:
+    def lay_out(self, columns: Sequence[C], room: int, asked: str, question: Hashable) -> None:
         """Of these columns those that fit into `room` cells; `asked` as in laid_out, and a part of the question."""
         if (columns, asked, question) != (self._columns, self._asked, self._question):
             self._wants.clear()
@@ -79,7 +79,7 @@ class Layout(Generic[C]):
         self.placed = laid_out(self._columns, self._room, self._wants, self._asked)
 
 
-def laid_out(columns: Sequence[C], room: int, wants: Mapping[str, int], asked: str = "") -> tuple[Placed[C], ...]:
+def laid_out(columns: Sequence[C], room: int, wants: Mapping[str, int], asked: str = "") -> tuple[PlacedColumn[C], ...]:
     """The columns that fit into `room` cells, in their order.
 
     `wants` is what a column's texts need beyond its width, by key; `asked` is the key of a column that somebody wants
@@ -96,12 +96,12 @@ def laid_out(columns: Sequence[C], room: int, wants: Mapping[str, int], asked: s
     placed, at = [], 0
     for column in columns:
         if column.key in widths:
-            placed.append(Placed(column, at + GAP, widths[column.key]))
+            placed.append(PlacedColumn(column, at + GAP, widths[column.key]))
             at += GAP + widths[column.key]
     return tuple(placed)
 
 
-def _place(columns: Sequence[Tabular], room: int, widths: dict[str, int]) -> int:
+def _place(columns: Sequence[ColumnSpec], room: int, widths: dict[str, int]) -> int:
     """Give each column its width as long as there is room; returns what is left."""
     for column in columns:
         if column.width + GAP <= room or column.priority == 0:
@@ -110,7 +110,7 @@ def _place(columns: Sequence[Tabular], room: int, widths: dict[str, int]) -> int
     return room
 
 
-def _grow(columns: Sequence[Tabular], room: int, widths: dict[str, int], wants: Mapping[str, int]) -> int:
+def _grow(columns: Sequence[ColumnSpec], room: int, widths: dict[str, int], wants: Mapping[str, int]) -> int:
     """Give columns what they want, as long as they can have all of it, then the least want a part; returns the rest."""
     unmet = {}
     for column in columns:
@@ -127,7 +127,7 @@ def _grow(columns: Sequence[Tabular], room: int, widths: dict[str, int], wants: 
     return room
 
 
-def fitted(text: str, width: int, right: bool = False) -> str:
+def fit_cell(text: str, width: int, right: bool = False) -> str:
     """`text` in exactly `width` cells; of numbers the end is cut off, of others the middle."""
     length = cell_len(text)
     if length <= width:

@@ -9,18 +9,18 @@ from typing import Generic
 from rich.cells import cell_len
 from rich.style import Style
 
-from tcpwatch.model.columns.columns import MARK_SIGNS, Column
-from tcpwatch.model.query.arrangement import Arrangement, Line
+from tcpwatch.model.columns.columns import MARK_SIGNS, SocketColumn
+from tcpwatch.model.query.arrangement import Arrangement, SocketLine
 from tcpwatch.model.sockets.rows import Mark
 from tcpwatch.units.text import count
 from tcpwatch.widgets.lines import Piece
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.table.layout import C, Placed, fitted
+from tcpwatch.widgets.table.layout import C, PlacedColumn, fit_cell
 
-PREFIX = 1
+MARK_CELLS = 1
 """Cells left of the columns: the mark's sign. The cursor's stands in the gap before the first column."""
 
-FILTER_KEYS = "/ changes it, Esc takes it away."
+FILTER_HINT = "/ changes it, Esc takes it away."
 """What is said where a filter hides all."""
 
 _STATED = ("state", "phase")
@@ -41,10 +41,10 @@ class Sorting(Generic[C]):
         return "▼" if self.reverse else "▲"
 
 
-def header_pieces(columns: Sequence[Placed[C]], sorting: Sorting[C], colours: Palette) -> list[Piece]:
+def header_pieces(columns: Sequence[PlacedColumn[C]], sorting: Sorting[C], colours: Palette) -> list[Piece]:
     """The titles. The arrow stands in the gap before its title, so that it takes no room from it."""
     pieces: list[Piece] = []
-    at = -PREFIX
+    at = -MARK_CELLS
     for placed in columns:
         is_key = placed.column is sorting.column
         arrow = sorting.arrow if is_key else ""
@@ -54,7 +54,7 @@ def header_pieces(columns: Sequence[Placed[C]], sorting: Sorting[C], colours: Pa
             left += max(0, placed.width - cell_len(title))
         pieces += [(" " * (left - at - len(arrow)), colours.plain), (arrow, colours.key)]
         at = placed.left + placed.width
-        pieces.append((fitted(title, at - left), style))
+        pieces.append((fit_cell(title, at - left), style))
     return pieces
 
 
@@ -64,7 +64,7 @@ def with_cursor(row: Sequence[Piece]) -> list[Piece]:
     return [mark, (f"▸{gap[1:]}", style), *cells]
 
 
-def row_pieces(line: Line, columns: Sequence[Placed[Column]], colours: Palette) -> list[Piece]:
+def row_pieces(line: SocketLine, columns: Sequence[PlacedColumn[SocketColumn]], colours: Palette) -> list[Piece]:
     """A row. New ones are bold, of changed ones the state is, and closed ones are dim: more than a sign, no colour."""
     plain = {Mark.NEW: colours.strong, Mark.CLOSED: colours.dim}.get(line.mark, colours.plain)
     stated = colours.dim if line.mark is Mark.CLOSED else colours.of_phase(line.state.facts.phase)
@@ -79,13 +79,13 @@ def row_pieces(line: Line, columns: Sequence[Placed[Column]], colours: Palette) 
     return pieces
 
 
-def _cell(text: str, without_names: str, placed: Placed[Column]) -> str:
+def _cell(text: str, without_names: str, placed: PlacedColumn[SocketColumn]) -> str:
     """The text in the column's width; the shorter one where that helps."""
     too_wide = cell_len(text) > placed.width
-    return fitted(min(text, without_names, key=len) if too_wide else text, placed.width, placed.column.right)
+    return fit_cell(min(text, without_names, key=len) if too_wide else text, placed.width, placed.column.right)
 
 
-def why_empty(shown: Arrangement | None) -> Sequence[str]:
+def empty_lines(shown: Arrangement | None) -> Sequence[str]:
     """What is said in place of rows; nothing where there are some."""
     if shown is None:
         return ("waiting for the first answer of the kernel …",)
@@ -93,4 +93,4 @@ def why_empty(shown: Arrangement | None) -> Sequence[str]:
         return ()
     if not shown.total:
         return ("No TCP sockets here.",)
-    return (f"None of {count(shown.total)} sockets passes the filter.", FILTER_KEYS)
+    return (f"None of {count(shown.total)} sockets passes the filter.", FILTER_HINT)

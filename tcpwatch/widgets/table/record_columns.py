@@ -19,13 +19,13 @@ from rich.style import Style
 
 from tcpwatch.widgets.lines import Line, Piece, cells_of
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.table.layout import Placed, fitted
+from tcpwatch.widgets.table.layout import PlacedColumn, fit_cell
 
 R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class CellContext:
     """How a cell is to be drawn."""
 
     width: int
@@ -42,7 +42,7 @@ class RecordColumn(Generic[R]):
     key: str
     title: str
     help: str
-    draw: Callable[[R, Look], Line]
+    draw: Callable[[R, CellContext], Line]
     """The cell's pieces; the table fills them up with blanks, or cuts them."""
     sort: Callable[[R], Any] | None
     """What the rows are sorted by; None as its answer: not known, which comes last. Without it nobody can sort so."""
@@ -56,30 +56,30 @@ class RecordColumn(Generic[R]):
 
 
 def record_pieces(
-    record: R, mark: str, columns: Sequence[Placed[RecordColumn[R]]], exact: bool, colours: Palette
+    record: R, mark: str, columns: Sequence[PlacedColumn[RecordColumn[R]]], exact: bool, colours: Palette
 ) -> list[Piece]:
     """A row, with its mark at the left edge."""
     pieces: list[Piece] = [(mark, colours.strong)]
     at = 0
     for placed in columns:
         pieces.append((" " * (placed.left - at), colours.plain))
-        look = Look(placed.width, colours, exact)
-        pieces += in_cell(placed.column.draw(record, look), placed.width, placed.column.right)
+        look = CellContext(placed.width, colours, exact)
+        pieces += fit_pieces(placed.column.draw(record, look), placed.width, placed.column.right)
         at = placed.left + placed.width
     return pieces
 
 
-def longest_of(column: RecordColumn[R], records: Iterable[R], exact: bool, colours: Palette) -> int:
+def longest_text(column: RecordColumn[R], records: Iterable[R], exact: bool, colours: Palette) -> int:
     """Cells of the longest text that these have in a column that may grow."""
-    look = Look(column.width + column.grow, colours, exact)
+    look = CellContext(column.width + column.grow, colours, exact)
     return max((cells_of(column.draw(record, look)) for record in records), default=0)
 
 
-def in_cell(line: Line, width: int, right: bool) -> list[Piece]:
+def fit_pieces(line: Line, width: int, right: bool) -> list[Piece]:
     """The pieces in exactly `width` cells; of a single text the middle is cut out, of several the end is cut off."""
     if len(line) == 1:
         text, style = line[0]
-        return [(fitted(text, width, right), style)]
+        return [(fit_cell(text, width, right), style)]
     blanks = width - cells_of(line)
     if blanks >= 0:
         pad = (" " * blanks, Style.null())

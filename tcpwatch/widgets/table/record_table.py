@@ -15,7 +15,7 @@ from typing import Generic
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.cursor_table import CursorTable
-from tcpwatch.widgets.table.record_columns import R, RecordColumn, longest_of, record_pieces, sorted_records
+from tcpwatch.widgets.table.record_columns import R, RecordColumn, longest_text, record_pieces, sorted_records
 
 
 class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
@@ -60,13 +60,13 @@ class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
         `filtered` are the identities of those that a filter hides: when it goes, the cursor goes back to its own.
         """
         self._given, self._empty, self._filtered = records, empty, filtered
-        self.show_again()
+        self.update_children()
 
-    def show_again(self) -> None:
+    def update_children(self) -> None:
         """The records are the same, but their children are others."""
         self._change(self._resort)
 
-    def hold(self, identity: Hashable) -> None:
+    def move_to_record(self, identity: Hashable) -> None:
         """Put the cursor on this record, where it is shown."""
         if (place := self._place(identity)) is not None:
             self.move_to(place)
@@ -92,7 +92,7 @@ class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
 
     def _prepare(self, first: int, last: int, colours: Palette) -> bool:
         records, growing = self._records[first:last], filter(self._layout.may_widen, self.columns)
-        return self._layout.widen([(column, longest_of(column, records, self.exact, colours)) for column in growing])
+        return self._layout.widen([(column, longest_text(column, records, self.exact, colours)) for column in growing])
 
     def _row(self, place: int, colours: Palette) -> Line:
         record = self._records[place]

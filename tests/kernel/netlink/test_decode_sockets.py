@@ -27,13 +27,13 @@ ROOT = Path(__file__).parents[3]
 def decoded(data: bytes, drops: bool = True) -> tuple[list[netlink.Row], bool]:
     """As netlink.decode, by tcpwatch; writing outside the rows that it was given is noticed."""
     words = np.frombuffer(data, np.uint32)
-    offsets = decode_sockets.starts(words, 0, len(words), ABSENT)
+    offsets = decode_sockets.message_offsets(words, 0, len(words), ABSENT)
     for sequence in np.unique(words[2:8]).tolist():  # however many messages it finds, the answer is the same
-        assert decode_sockets.starts(words, 0, len(words), sequence).tolist() == offsets.tolist()
+        assert decode_sockets.message_offsets(words, 0, len(words), sequence).tolist() == offsets.tolist()
     size = len(offsets)
     room = np.frombuffer(bytearray([GUARD]) * ((size + 2) * uapi.SOCKET.itemsize), uapi.SOCKET)
     dropped = np.zeros(size, np.uint32)
-    interrupted = decode_sockets.decode(words, offsets, room[1:-1], dropped if drops else None)
+    interrupted = decode_sockets.decode_sockets(words, offsets, room[1:-1], dropped if drops else None)
     assert (room[0].tobytes() + room[-1].tobytes()).count(GUARD) == 2 * uapi.SOCKET.itemsize
     table = room[1:-1]
     bodies = [row.tobytes()[: netlink.BODY.size] for row in table]
@@ -190,9 +190,9 @@ for line in sys.stdin:
     words = np.frombuffer(memory, np.uint32, len(data) // 4 + beyond, SIZE - len(data))
     words.sum()
     try:
-        offsets = messages.starts(words, 0, len(words), int(words[2]) if len(words) > 2 else 0)
+        offsets = messages.message_offsets(words, 0, len(words), int(words[2]) if len(words) > 2 else 0)
         table, drops = np.empty(len(offsets), uapi.SOCKET), np.empty(len(offsets), np.uint32)
-        messages.decode(words, offsets, table, drops)
+        messages.decode_sockets(words, offsets, table, drops)
     except messages.MessageError:
         pass
 print("done")

@@ -45,7 +45,7 @@ INTERRUPTED = [row(1), row(9, 2 | netlink.DUMP_INTR), netlink.done()]
 
 
 def flags(dump: sock_diag.Dump) -> set[str]:
-    return {name for name in ("interrupted", "lost", "retried") if getattr(dump, name)}
+    return {name for name in ("interrupted", "answers_lost", "retried") if getattr(dump, name)}
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def flags(dump: sock_diag.Dump) -> set[str]:
         ([INTERRUPTED, CLEAN], [1, 2, 3], {"retried"}, 1),
         ([INTERRUPTED, INTERRUPTED], [1, 9], {"interrupted", "retried"}, 1),
         ([[row(7), LOST], CLEAN], [1, 2, 3], {"retried"}, 2),
-        ([[row(7), LOST], [LOST]], [], {"lost", "retried"}, 3),
-        ([INTERRUPTED, [row(8), LOST]], [], {"lost", "retried"}, 2),
+        ([[row(7), LOST], [LOST]], [], {"answers_lost", "retried"}, 3),
+        ([INTERRUPTED, [row(8), LOST]], [], {"answers_lost", "retried"}, 2),
         ([[LOST], INTERRUPTED], [1, 9], {"interrupted", "retried"}, 2),
     ],
 )

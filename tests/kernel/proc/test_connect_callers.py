@@ -9,36 +9,36 @@ from pathlib import Path
 import pytest
 
 from tcpwatch.kernel.proc import connect_callers
-from tcpwatch.kernel.proc.connect_callers import Callers
+from tcpwatch.kernel.proc.connect_callers import ConnectCallers
 
 
 @pytest.fixture
-def first(monkeypatch: pytest.MonkeyPatch) -> Callers:
+def first(monkeypatch: pytest.MonkeyPatch) -> ConnectCallers:
     """As in the first pid namespace, wherever the test runs: there a number means the same to both."""
     monkeypatch.setattr(connect_callers, "_FIRST_PID_NAMESPACE", os.stat("/proc/self/ns/pid").st_ino)
-    return Callers()
+    return ConnectCallers()
 
 
-def test_a_thread_is_its_process_s(first: Callers) -> None:
+def test_a_thread_is_its_process_s(first: ConnectCallers) -> None:
     done = threading.Event()
     thread = threading.Thread(target=done.wait, args=(10,))
     thread.start()
     try:
         assert thread.native_id is not None
-        found = first.of([thread.native_id, os.getpid()])
+        found = first.lookup([thread.native_id, os.getpid()])
         assert {owner.processes[0].pid for owner in found.values()} == {os.getpid()}
         assert found.keys() == {thread.native_id, os.getpid()}
     finally:
         done.set()
         thread.join()
-    assert first.of([]).keys() == found.keys()  # what was asked lately is told for a while
+    assert first.lookup([]).keys() == found.keys()  # what was asked lately is told for a while
 
 
-def test_one_that_has_gone_is_absent(first: Callers) -> None:
+def test_one_that_has_gone_is_absent(first: ConnectCallers) -> None:
     beyond = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
-    assert first.of([beyond]) == {}
+    assert first.lookup([beyond]) == {}
 
 
 def test_in_another_pid_namespace_numbers_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect_callers, "_FIRST_PID_NAMESPACE", 0)
-    assert Callers().of([os.getpid()]) == {}
+    assert ConnectCallers().lookup([os.getpid()]) == {}

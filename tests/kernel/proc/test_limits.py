@@ -29,7 +29,7 @@ def test_what_the_file_says(content: str, limit: int | None, tmp_path: Path) -> 
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "limits").write_text(content)
     assert descriptor_limit(7, str(tmp_path)) == limit
-    assert DescriptorLimits(str(tmp_path)).of([7, 8]) == ({} if limit is None else {7: limit})
+    assert DescriptorLimits(str(tmp_path)).lookup([7, 8]) == ({} if limit is None else {7: limit})
 
 
 def test_it_is_read_anew_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,4 +40,4 @@ def test_it_is_read_anew_now_and_then(tmp_path: Path, monkeypatch: pytest.Monkey
     for second, expected in ((0, 1), (29, 1), (31, 32)):
         file.write_text(f"Max open files {second + 1} 99 files\n")
         now = 100.0 + second
-        assert known.of([7]) == {7: expected}
+        assert known.lookup([7]) == {7: expected}

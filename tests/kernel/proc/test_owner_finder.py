@@ -145,7 +145,7 @@ def test_own_socket_in_the_real_proc(sock: socket.socket) -> None:
     me = psutil.Process()
     assert (process.pid, process.name) == (os.getpid(), me.name())
     assert (process.uid, process.user) == (os.getuid(), me.username())
-    assert process.started == pytest.approx(me.create_time(), abs=0.1)
+    assert process.started_unix_s == pytest.approx(me.create_time(), abs=0.1)
     assert process.command.split()[0] == me.cmdline()[0]
 
 
@@ -390,7 +390,7 @@ def test_a_pid_used_again_is_another_process(tree: Tree) -> None:
     tree.add(7, 100, start=99, comm="new")
     new = the_process(finder, 100)
     assert (old.name, new.name) == ("old", "new")
-    assert new.started > old.started
+    assert new.started_unix_s > old.started_unix_s
     assert [owner.processes[0].name for owner in finder.owners] == ["old", "new"]
 
 

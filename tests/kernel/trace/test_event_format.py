@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tcpwatch.kernel.trace import event_format
 from tcpwatch.kernel.trace.event_format import PageHeader
-from tcpwatch.kernel.trace.tracefs import Mount, TraceError
+from tcpwatch.kernel.trace.tracefs import TraceError, TracefsMount
 from tests import lab
 from tests.lab.machine.requirements import tracefs
 from tests.support import tracepoint_texts as texts
@@ -122,7 +122,7 @@ def test_changed_texts_are_understood_or_refused(text: str, data: st.DataObject)
 
 def test_it_understands_every_event_of_this_kernel() -> None:
     lab.require(tracefs)
-    mount = Mount()
+    mount = TracefsMount()
     try:
         files = list(Path(mount.path, "events").glob("*/*/format"))
         assert len(files) > 100

@@ -44,9 +44,9 @@ PAGES = st.builds(
 )
 
 
-def decode(data: bytes) -> ring_buffer.Events:
+def decode(data: bytes) -> ring_buffer.PageEvents:
     pages = np.frombuffer(data, np.uint32).reshape(-1, ring.PAGE // 4)
-    return ring_buffer.decode(pages, ring.HEADER)
+    return ring_buffer.decode_pages(pages, ring.HEADER)
 
 
 def decoded(data: bytes) -> list[ring.Event]:
@@ -119,7 +119,7 @@ def test_a_page_that_says_it_has_more_than_it_can_have_is_refused() -> None:
     with pytest.raises(TraceError, match="bytes of events"):
         decode(struct.pack("<QQ", 0, ring.PAGE - 15) + bytes(ring.PAGE - 16))
     with pytest.raises(TraceError, match="without room"):
-        ring_buffer.decode(np.zeros((1, 5), np.uint32), ring.HEADER)
+        ring_buffer.decode_pages(np.zeros((1, 5), np.uint32), ring.HEADER)
 
 
 def test_times_add_up() -> None:
@@ -142,7 +142,7 @@ def test_a_32_bit_kernel_s_page() -> None:
     header = PageHeader(timestamp=0, commit=8, commit_size=4, data=12)
     data = ring.short(b"one_", 5) + ring.short(b"twotwo__", 6)
     page = (struct.pack("<QI", 100, len(data)) + data).ljust(ring.PAGE, b"\0")
-    found = ring_buffer.decode(np.frombuffer(page, np.uint32).reshape(1, -1), header)
+    found = ring_buffer.decode_pages(np.frombuffer(page, np.uint32).reshape(1, -1), header)
     assert (found.time.tolist(), (4 * found.at).tolist()) == ([105, 111], [16, 24])
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from threading import Event
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.rules.finding import Subject
+from tcpwatch.model.rules.finding import FindingSubject
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sample import Sample
@@ -72,8 +72,8 @@ def ports_in_ss(it: Playing) -> set[tuple[str, str]]:
 
 def ports_on_meters(view: View) -> Counter[str]:
     """How many there are toward each destination, as the meters have it."""
-    assert view.ephemeral is not None
-    meters = view.ephemeral.destinations
+    assert view.ephemeral_ports is not None
+    meters = view.ephemeral_ports.destinations
     return Counter({f"{one.remote} from {one.local_address}": one.used + one.reusable for one in meters})
 
 
@@ -117,7 +117,7 @@ def findings(view: View, family: Family) -> Counter[Expected]:
     )
 
 
-def written(subject: Subject, family: Family) -> str:
+def written(subject: FindingSubject, family: Family) -> str:
     """Without what a file cannot know: pids, and the inodes by which members of a SO_REUSEPORT group are told apart."""
     if subject.kind == "host":
         return "host"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.model.analyses.ephemeral_ports import Ephemeral, PortTrend, ephemeral
+from tcpwatch.model.analyses.ephemeral_ports import EphemeralPorts, PortForecast, ephemeral_ports
 from tcpwatch.model.states import Role
 from tests.support.views import Sock, make_rows, make_sample, sock
 
@@ -26,15 +26,15 @@ def waits(port: int, left_s: float, remote: str = A, local: str = "10.0.0.1", ro
 
 def ports(
     socks: Sequence[Sock], low: int = 100, high: int = 109, reserved: tuple[tuple[int, int], ...] = (), **sysctls: int
-) -> Ephemeral:
+) -> EphemeralPorts:
     knobs = {"ip_local_port_range_low": low, "ip_local_port_range_high": high, "tcp_timestamps": 1, **sysctls}
     rows = make_rows(socks)
-    found = ephemeral(rows, make_sample(rows, sysctls=knobs, reserved_ports=reserved))
+    found = ephemeral_ports(rows, make_sample(rows, sysctls=knobs, reserved_ports=reserved))
     assert found is not None
     return found
 
 
-def used(found: Ephemeral) -> dict[str, int]:
+def used(found: EphemeralPorts) -> dict[str, int]:
     return {f"{one.remote} from {one.local_address}": one.used for one in found.destinations}
 
 
@@ -70,17 +70,17 @@ def test_what_connect_may_not_choose() -> None:
     found = ports(socks, reserved=((105, 106), (108, 200)))
     assert (found.range.reserved, found.range.held, found.range.usable) == (4, 3, 3)
     (one,) = found.destinations
-    assert (one.used, one.usable, one.left) == (1, 3, 2), "a reserved port that somebody bound is none of connect()'s"
+    assert (one.used, one.usable, one.free) == (1, 3, 2), "a reserved port that somebody bound is none of connect()'s"
 
 
 def test_a_kernel_that_does_not_tell_its_range() -> None:
     rows = make_rows([client(100)])
-    assert ephemeral(rows, make_sample(rows)) is None
+    assert ephemeral_ports(rows, make_sample(rows)) is None
 
 
 def test_time_waits_pin_ports_until_they_end() -> None:
     (one,) = ports([waits(100, 30.0), waits(101, 12.5), client(102)]).destinations
-    assert (one.used, one.time_wait, one.reusable, one.left, one.next_free_s) == (3, 2, 0, 7, 12.5)
+    assert (one.used, one.time_wait, one.reusable, one.free, one.next_free_s) == (3, 2, 0, 7, 12.5)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_what_tcp_tw_reuse_lets_go(mode: int, timestamps: int, ends: str, reusab
     local, remote = ends.split()
     socks = [waits(100, 59.5, f"{remote}:80", local), waits(101, 58.9, f"{remote}:80", local)]
     (one,) = ports(socks, tcp_tw_reuse=mode, tcp_timestamps=timestamps).destinations
-    assert (one.used, one.reusable, one.left) == (2 - reusable, reusable, 8 + reusable)
+    assert (one.used, one.reusable, one.free) == (2 - reusable, reusable, 8 + reusable)
 
 
 def test_the_fullest_first_and_whose_it_is() -> None:
@@ -108,7 +108,7 @@ def test_the_fullest_first_and_whose_it_is() -> None:
     found = ports([*socks, client(109, B, process="app", pid=7)])
     assert [(one.remote, one.used, one.process) for one in found.destinations] == [(B, 5, "other[8]"), (A, 3, "app[7]")]
     assert found.fullest == found.destinations[0]
-    assert (found.count, found.clients) == (2, 8)
+    assert (found.count, found.in_use) == (2, 8)
 
 
 def test_the_sign_of_bind_before_connect() -> None:
@@ -122,12 +122,12 @@ def test_the_sign_of_bind_before_connect() -> None:
 
 
 def test_when_they_will_be_exhausted() -> None:
-    trend = PortTrend()
+    trend = PortForecast()
 
     def step(second: float, count: int) -> float | None:
         told = trend.step(second, ports([client(100 + at) for at in range(count)], high=199))
         assert told is not None and told.fullest is not None
-        return told.fullest.exhausted_in_s
+        return told.fullest.runs_out_in_s
 
     assert step(0, 10) is None
     assert step(1, 20) is None, "too short to tell"
@@ -139,11 +139,11 @@ def test_when_they_will_be_exhausted() -> None:
 
 
 def test_a_destination_that_comes_later_began_with_none() -> None:
-    trend = PortTrend()
+    trend = PortForecast()
     trend.step(0, ports([client(100)]))
     told = trend.step(2, ports([client(100), *(client(100 + at, B) for at in range(4))]))
     assert told is not None
-    assert {one.remote: one.exhausted_in_s for one in told.destinations} == {A: None, B: 3.0}
+    assert {one.remote: one.runs_out_in_s for one in told.destinations} == {A: None, B: 3.0}
 
 
 ENDS = st.tuples(

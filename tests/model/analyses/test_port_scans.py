@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, Kind, Traced
-from tcpwatch.model.analyses.port_scans import _KEPT, EXAMPLES, TOLD, Scan, Scans
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
+from tcpwatch.model.analyses.port_scans import _KEPT, EXAMPLES, MAX_SCANS, PortScan, PortScanAnalysis
 from tcpwatch.model.states import State
 from tests.support.views import make_table, sock
 
@@ -28,14 +28,14 @@ class Event(NamedTuple):
     dst: str = SCANNER
     dport: int = 40_000
     src: str = HERE
-    kind: Kind = Kind.RESET_SENT
+    kind: TraceEventKind = TraceEventKind.RESET_SENT
     socket: int = 0
     reason: int = NO_SOCKET
     old: int = 0
     new: int = 0
 
 
-def traced(*events: Event, reasons: dict[int, str] | None = None) -> Traced:
+def traced(*events: Event, reasons: dict[int, str] | None = None) -> TraceEvents:
     rows = np.zeros(len(events), TRACE_EVENT)
     for row, event in zip(rows, events, strict=True):
         for name, text in (("src", event.src), ("dst", event.dst)):
@@ -44,29 +44,29 @@ def traced(*events: Event, reasons: dict[int, str] | None = None) -> Traced:
             row["family"] = uapi.AF_INET if address.version == 4 else uapi.AF_INET6
         for name in ("sport", "dport", "kind", "socket", "reason", "old", "new"):
             row[name] = getattr(event, name)
-    return Traced(rows, reset_reasons=REASONS if reasons is None else reasons)
+    return TraceEvents(rows, reset_reasons=REASONS if reasons is None else reasons)
 
 
 def resets(ports: Iterable[int], **more: object) -> list[Event]:
     return [Event(port, **more) for port in ports]  # type: ignore[arg-type]
 
 
-def told(*steps: list[Event], seconds: float = 1.0) -> tuple[Scan, ...]:
+def told(*steps: list[Event], seconds: float = 1.0) -> tuple[PortScan, ...]:
     """What is told after the last of these steps."""
-    scans = Scans()
+    scans = PortScanAnalysis()
     return [scans.step(at * seconds, traced(*events), TABLE) for at, events in enumerate(steps)][-1]
 
 
 def test_a_scan() -> None:
     (scan,) = told(resets(range(100, 130)), resets(range(110, 140)))
-    assert scan == Scan(SCANNER, 40, 60, 10.0, tuple(range(100, 100 + EXAMPLES)), here=True)
+    assert scan == PortScan(SCANNER, 40, 60, 10.0, tuple(range(100, 100 + EXAMPLES)), in_namespace=True)
 
 
 OTHERS = {
     "one port": resets([80] * 100),
     "a socket's own": resets(range(100, 130), socket=7),
     "another reason": resets(range(100, 130), reason=ON_CLOSE),
-    "received": resets(range(100, 130), kind=Kind.RESET_RECEIVED),
+    "received": resets(range(100, 130), kind=TraceEventKind.RESET_RECEIVED),
     "each from another source": [Event(port, f"192.0.2.{port}") for port in range(30)],
     "none": [],
 }
@@ -79,13 +79,13 @@ def test_what_is_no_scan(events: list[Event]) -> None:
 
 def test_a_kernel_that_gives_no_reason() -> None:
     events = traced(*resets(range(30), reason=0), reasons={})
-    assert [scan.ports for scan in Scans().step(0.0, events, TABLE)] == [30]
+    assert [scan.ports for scan in PortScanAnalysis().step(0.0, events, TABLE)] == [30]
 
 
 def test_late_segments_of_connections_that_we_had_are_none() -> None:
     """A client that resets many connections to one service meets the rest of their data at as many of its own ports."""
-    opened = [Event(0, dport=5432, kind=Kind.STATE, socket=9, old=State.CLOSED, new=State.SYN_SENT)]
-    ended = [Event(9, dport=5432, kind=Kind.STATE, socket=9, old=State.ESTABLISHED, new=State.CLOSED)]
+    opened = [Event(0, dport=5432, kind=TraceEventKind.STATE, socket=9, old=State.CLOSED, new=State.SYN_SENT)]
+    ended = [Event(9, dport=5432, kind=TraceEventKind.STATE, socket=9, old=State.ESTABLISHED, new=State.CLOSED)]
     late = resets(range(40_000, 40_100), dport=5432)
     assert told(opened, late) == told(ended, late) == told([*ended, *late]) == ()
     assert [scan.ports for scan in told(late)] == [100]
@@ -96,16 +96,16 @@ def test_ten_seconds() -> None:
     assert told(resets([1, 2]), resets([3]), *[[]] * 8) == told(resets([1, 2]), resets([3]))
     assert told(resets([1, 2]), resets([3, 4]), *[[]] * 9)[0].examples == (3, 4)
     assert told(resets([1, 2]), *[[]] * 10) == ()
-    scans = Scans()
+    scans = PortScanAnalysis()
     scans.step(0.0, traced(*resets([1, 2])), TABLE)
     assert scans.step(1.0, None, TABLE)[0].ports == 2, "also when the trace stops"
 
 
 def test_the_busiest_first_and_not_too_many() -> None:
-    events = [Event(port, f"192.0.2.{at}") for at in range(TOLD + 5) for port in range(2 + at)]
+    events = [Event(port, f"192.0.2.{at}") for at in range(MAX_SCANS + 5) for port in range(2 + at)]
     found = told(events)
-    assert len(found) == TOLD
-    assert [scan.ports for scan in found] == list(range(TOLD + 6, 6, -1))
+    assert len(found) == MAX_SCANS
+    assert [scan.ports for scan in found] == list(range(MAX_SCANS + 6, 6, -1))
 
 
 WHERE = {
@@ -125,11 +125,11 @@ def test_whose_resets(src: str, dst: str, here: bool) -> None:
         sock("LISTEN", "0.0.0.0:22"), sock("ESTAB", "127.0.0.1:22", "127.0.0.1:9"), sock("ESTAB", "10.0.0.1:22"),
         sock("ESTAB", "10.0.0.7:22", "10.0.0.8:1", mapped=True), sock("LISTEN", "[2001:db8::1]:22", "[::]:0"),
     ])  # fmt: skip
-    scans = Scans()
+    scans = PortScanAnalysis()
     (scan,) = scans.step(0.0, traced(*resets(range(30), src=src, dst=dst)), table)
-    assert (scan.source, scan.here) == (dst, here)
+    assert (scan.source, scan.in_namespace) == (dst, here)
     (scan,) = scans.step(1.0, traced(), TABLE[:0])
-    assert scan.here is here, "it is remembered"
+    assert scan.in_namespace is here, "it is remembered"
 
 
 def test_ipv4_is_ipv4_however_it_came() -> None:
@@ -138,25 +138,25 @@ def test_ipv4_is_ipv4_however_it_came() -> None:
 
 
 def test_a_flood_with_forged_sources_hides_no_scan_and_fills_no_memory() -> None:
-    scans = Scans()
+    scans = PortScanAnalysis()
     random = np.random.default_rng(1)
     for step in range(5):
         flood = np.zeros(100_000, TRACE_EVENT)
-        flood["kind"], flood["family"], flood["reason"] = Kind.RESET_SENT, uapi.AF_INET, NO_SOCKET
+        flood["kind"], flood["family"], flood["reason"] = TraceEventKind.RESET_SENT, uapi.AF_INET, NO_SOCKET
         flood["dst"][:, :4] = random.integers(0, 256, (len(flood), 4))
         flood["sport"] = 80
         scan = traced(*resets(range(10 * step, 10 * step + 10)))
-        events = Traced(np.concatenate((flood, scan.events)), reset_reasons=REASONS)
+        events = TraceEvents(np.concatenate((flood, scan.events)), reset_reasons=REASONS)
         found = scans.step(float(step), events, TABLE)
         assert scans._size <= _KEPT
     assert (found[0].source, found[0].ports >= 20) == (SCANNER, True)
 
 
 def test_connections_without_end_fill_no_memory() -> None:
-    scans = Scans()
+    scans = PortScanAnalysis()
     for step in range(3):
         flows = np.zeros(60_000, TRACE_EVENT)
-        flows["kind"], flows["family"], flows["new"] = Kind.STATE, uapi.AF_INET, State.CLOSED
+        flows["kind"], flows["family"], flows["new"] = TraceEventKind.STATE, uapi.AF_INET, State.CLOSED
         flows["dst"][:, 0], flows["dport"] = step, np.arange(len(flows))
-        scans.step(float(step), Traced(flows), TABLE)
+        scans.step(float(step), TraceEvents(flows), TABLE)
     assert len(scans._spoken._numbers) == len(scans._spoken._times) == 1 << 17

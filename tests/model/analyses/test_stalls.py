@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tcpwatch.model.analyses.stalls import HIGH_QUEUE, Path, PathSteps, Unread
+from tcpwatch.model.analyses.stalls import HIGH_QUEUE, StallAnalysis, Stalls, UnreadProcess
 from tcpwatch.model.sockets import join
 from tcpwatch.sample import Sample
 from tests.support.views import NOW, Sock, make_rows, make_sample, sock
@@ -15,9 +15,9 @@ def sample(second: float, *socks: Sock) -> Sample:
     return make_sample(make_rows(numbered, time=NOW + second), monotonic=second)
 
 
-def follow(*samples: Sample, closed_windows: tuple[int, ...] = ()) -> list[Path]:
+def follow(*samples: Sample, closed_windows: tuple[int, ...] = ()) -> list[Stalls]:
     """`closed_windows` are the samples before which the kernel advertised a window of 0."""
-    steps, joined, found = PathSteps(2), None, []
+    steps, joined, found = StallAnalysis(2), None, []
     for at, one in enumerate(samples):
         joined = join.join(joined, one) if joined else join.first(one)
         rates = {"TCPToZeroWindowAdv": 3.0 if at in closed_windows else 0.0}
@@ -34,7 +34,7 @@ def test_syns_that_nobody_answers() -> None:
     dead = [syn("192.0.2.1:443", repeats) for repeats in (0, 1, 2, 3, 5)]
     others = [syn("192.0.2.1:80", 2), syn("[2001:db8::1]:443", 2), syn("[2001:db8::1]:443", 4)]
     (one,) = follow(sample(0, *dead, *others))
-    assert [(it.remote, it.count, it.repeats) for it in one.stuck] == [
+    assert [(it.remote, it.count, it.retransmits) for it in one.unanswered] == [
         ("192.0.2.1:443", 3, 5), ("[2001:db8::1]:443", 2, 4), ("192.0.2.1:80", 1, 2),
     ]  # fmt: skip
 
@@ -50,36 +50,36 @@ def test_peers_whose_window_is_closed() -> None:
     first, second, third = follow(
         sample(0, listen, *client[:1]), sample(4, listen, *client, *server), sample(9, listen, *client[1:], *server)
     )
-    assert [(it.remote, it.port_told, it.count, it.longest_s, it.unsent) for it in second.closed] == [
+    assert [(it.remote, it.has_port, it.count, it.longest_s, it.unsent) for it in second.zero_window] == [
         ("192.0.2.1:443", True, 2, 4.0, 30), ("192.0.2.2", False, 2, 0.0, 10),
     ]  # fmt: skip
-    assert [(it.remote, it.count, it.longest_s) for it in third.closed] == [
+    assert [(it.remote, it.count, it.longest_s) for it in third.zero_window] == [
         ("192.0.2.1:443", 1, 5.0), ("192.0.2.2", 2, 5.0),
     ]  # fmt: skip
-    assert first.closed[0].longest_s == 0.0
+    assert first.zero_window[0].longest_s == 0.0
 
 
 def test_how_long_it_was_closed_when_we_came() -> None:
-    steps, closed = PathSteps(2), probing("192.0.2.1:443", 1, cookie=2)
-    first, second = sample(0, closed), replace(sample(1, closed), tcp_info={2: {"last_data_sent": 30_000}})
-    assert steps.step(join.first(first).rows, first, {}).closed[0].longest_s == 0.0
-    assert steps.unknown == frozenset({2})
-    assert steps.step(join.first(second).rows, second, {}).closed[0].longest_s == 30.0
-    assert steps.unknown == frozenset()
+    steps, closed = StallAnalysis(2), probing("192.0.2.1:443", 1, cookie=2)
+    first, second = sample(0, closed), replace(sample(1, closed), watched_tcp_info={2: {"last_data_sent": 30_000}})
+    assert steps.step(join.first(first).rows, first, {}).zero_window[0].longest_s == 0.0
+    assert steps.wanted_tcp_info == frozenset({2})
+    assert steps.step(join.first(second).rows, second, {}).zero_window[0].longest_s == 30.0
+    assert steps.wanted_tcp_info == frozenset()
 
 
 def test_a_window_that_opened_meanwhile_begins_anew() -> None:
     closed, opened = probing("192.0.2.1:443", 1, cookie=2), sock("ESTAB", "10.0.0.1:40000", "192.0.2.1:443", cookie=2)
     story = follow(sample(0, closed), sample(3, opened), sample(6, closed), sample(8, closed))
-    assert [it.closed[0].longest_s if it.closed else None for it in story] == [0.0, None, 0.0, 2.0]
+    assert [it.zero_window[0].longest_s if it.zero_window else None for it in story] == [0.0, None, 0.0, 2.0]
 
 
 def reading(queue: int, cookie: int, process: str = "app", pid: int = 7) -> Sock:
     return sock("ESTAB", "10.0.0.1:80", "192.0.2.1:1", recv_queue=queue, cookie=cookie, process=process, pid=pid)
 
 
-def unread(path: Path) -> list[tuple[str, int, int]]:
-    return [(it.process, it.count, it.unread) for it in path.unread]
+def unread(path: Stalls) -> list[tuple[str, int, int]]:
+    return [(it.process, it.count, it.unread_bytes) for it in path.unread]
 
 
 def test_who_does_not_read() -> None:
@@ -94,4 +94,4 @@ def test_it_is_over_when_it_was_read() -> None:
     high, low = reading(HIGH_QUEUE, 1), reading(5, 1)
     story = follow(sample(0, high), sample(1, low), sample(2, high), closed_windows=(0,))
     assert [len(it.unread) for it in story] == [1, 0, 0]
-    assert isinstance(story[0].unread[0], Unread)
+    assert isinstance(story[0].unread[0], UnreadProcess)

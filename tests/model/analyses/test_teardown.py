@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tcpwatch.model.analyses.teardown import Ages, Teardown, TeardownSteps
+from tcpwatch.model.analyses.teardown import AgeThresholds, Teardown, TeardownAnalysis
 from tcpwatch.model.poll import rates
 from tcpwatch.model.sockets import join
 from tcpwatch.model.states import State
@@ -21,7 +21,7 @@ def sample(second: float, *socks: Sock, **facts: object) -> Sample:
 
 
 def follow(*samples: Sample) -> list[Teardown]:
-    steps, joined, before = TeardownSteps(Ages(60, 300)), None, None
+    steps, joined, before = TeardownAnalysis(AgeThresholds(60, 300)), None, None
     found = []
     for one in samples:
         joined = join.join(joined, one) if joined else join.first(one)
@@ -39,7 +39,7 @@ def test_who_closed_first_and_when_they_end() -> None:
     (one,) = follow(sample(0, *socks))
     told = one.time_wait
     assert (told.count, told.server, told.client, told.by_port) == (4, 2, 2, ((80, 2),))
-    assert {second: many for second, many in enumerate(told.calendar) if many} == {0: 2, 59: 2}
+    assert {second: many for second, many in enumerate(told.ending_by_second) if many} == {0: 2, 59: 2}
     assert (told.entered_per_s, told.left_per_s) == (None, None)
 
 
@@ -60,17 +60,17 @@ def test_the_three_kinds_of_close_wait() -> None:
     socks += [sock("CLOSE_WAIT", "10.0.0.1:81", "192.0.2.1:98", process="other", pid=8)]
     (one,) = follow(sample(0, *socks, descriptor_limits={7: 12}))
     app, other = one.close_wait
-    assert (app.process, app.leaked, app.stuck, app.unread, app.count) == ("app[7]", 3, 2, 1, 6)
+    assert (app.process, app.eof_seen, app.eof_pending, app.data_pending, app.count) == ("app[7]", 3, 2, 1, 6)
     assert (app.limit, app.share) == (12, 0.5)
     assert (other.process, other.count, other.limit, other.share) == ("other[8]", 1, None, 0.0)
-    assert one.close_wait_waiting == 1
+    assert one.close_wait_unaccepted == 1
 
 
 def test_psutil_does_not_tell_the_kinds() -> None:
     socks = [sock("CLOSE_WAIT", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)]
     (one,) = follow(sample(0, *socks, source=SourceInfo("psutil", "root")))
     (app,) = one.close_wait
-    assert (app.leaked, app.stuck, app.unread, app.count) == (0, 0, 0, 1)
+    assert (app.eof_seen, app.eof_pending, app.data_pending, app.count) == (0, 0, 0, 1)
 
 
 def leaks(second: float, *counts: int) -> Sample:
@@ -91,13 +91,13 @@ def test_how_old_they_are() -> None:
 
 def test_how_old_they_were_when_we_came() -> None:
     info = {1001: {"last_ack_recv": 90_000}, 1002: {"last_ack_recv": 5}}
-    steps, joined = TeardownSteps(Ages(60, 300)), None
+    steps, joined = TeardownAnalysis(AgeThresholds(60, 300)), None
     oldest, asked = [], []
-    for one in (leaks(0, 2), replace(leaks(1, 3), tcp_info=info), leaks(2, 3)):
+    for one in (leaks(0, 2), replace(leaks(1, 3), watched_tcp_info=info), leaks(2, 3)):
         joined = join.join(joined, one) if joined else join.first(one)
         told = steps.step(joined.rows, one, {}).close_wait[0]
         oldest.append((told.oldest_s, told.old))
-        asked.append(steps.unknown)
+        asked.append(steps.wanted_tcp_info)
     assert oldest == [(0.0, 0), (90.0, 1), (91.0, 1)]
     assert asked == [frozenset({1001, 1002}), frozenset(), frozenset()], "of those that came later we know it ourselves"
 

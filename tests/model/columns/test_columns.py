@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tcpwatch.kernel.proc import owner_finder
-from tcpwatch.model.columns.columns import BY_KEY, COLUMNS, EXPORTED, IN_TABLE, MARK_SIGNS, Column
+from tcpwatch.model.columns.columns import BY_KEY, COLUMNS, EXPORTED, IN_TABLE, MARK_SIGNS, SocketColumn
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.sockets.throughput import Throughput
-from tcpwatch.model.states import LIFE_ORDER, State
+from tcpwatch.model.states import STATE_ORDER, State
 from tests.support.infos import make_infos
 from tests.support.views import Sock, make_rows, sock
 
@@ -30,7 +30,7 @@ FULL = sock(
     uid=33, user="www", recv_queue=5, send_queue=200_000, timer="on", timer_s=1.204, retransmits=3, role="server",
     closer="peer", age_s=12.3456, state_age_s=2, inode=99, interface="eth0", cgroup_id=7, shutdown=1, cookie=2**64 - 1,
 )  # fmt: skip
-BARE = sock("TIME_WAIT", "[2001:db8::1]:9", "[2001:db8::2]:1", user="root", born=False, age_s=7, cookie=4)
+BARE = sock("TIME_WAIT", "[2001:db8::1]:9", "[2001:db8::2]:1", user="root", begin_seen=False, age_s=7, cookie=4)
 ANY = sock("LISTEN", "[::]:80", "[::]:0", cookie=5)
 MAPPED = sock("ESTAB", "10.0.0.1:80", "192.0.2.1:4000", mapped=True, cookie=6)
 
@@ -63,7 +63,7 @@ def test_keys_are_unique_and_everything_has_a_help() -> None:
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.key)
 @pytest.mark.parametrize("specs", [ALL_STATES, [FULL, BARE, ANY, MAPPED], []], ids=["states", "kinds", "none"])
-def test_every_column_works_on_every_row(column: Column, specs: list[Sock]) -> None:
+def test_every_column_works_on_every_row(column: SocketColumn, specs: list[Sock]) -> None:
     rows = make_rows(specs)
     values = column.values(rows)
     assert len(values) == len(rows)
@@ -167,7 +167,7 @@ def test_texts(key: str, spec: Sock, text: str, exact: str) -> None:
 
 
 def test_an_age_that_began_before_us_is_a_least_one_until_the_state_changes() -> None:
-    changed = sock("CLOSE_WAIT", "10.0.0.1:1", born=False, age_s=60, state_age_s=3)
+    changed = sock("CLOSE_WAIT", "10.0.0.1:1", begin_seen=False, age_s=60, state_age_s=3)
     assert (shown("age", changed), shown("state_age", changed)) == (">1 m 00 s", "3 s")
 
 
@@ -196,7 +196,7 @@ def sorted_by(key: str, rows: Rows) -> list[int]:
     ("key", "specs"),
     [
         # Each list is in order: cookies count from 1.
-        ("state", [sock(state, "10.0.0.1:1") for state in LIFE_ORDER]),
+        ("state", [sock(state, "10.0.0.1:1") for state in STATE_ORDER]),
         ("local", [sock("ESTAB", end) for end in ("9.0.0.1:99", "10.0.0.1:8", "10.0.0.1:443", "200.0.0.1:1")]),
         ("local", [sock("LISTEN", end, "[::]:0") for end in ("[::1]:1", "[::1]:2", "[2001:db8::1]:1")]),
         ("local", [sock("LISTEN", "200.0.0.1:9"), sock("LISTEN", "[::]:1", "[::]:0")]),

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from tcpwatch.model.lifecycle.archive import CLOSED
-from tcpwatch.model.lifecycle.history import Moment, Stretch, first_recorded, story
-from tcpwatch.model.lifecycle.transitions import Origin, Transition, What
+from tcpwatch.model.lifecycle.archive import RECORD
+from tcpwatch.model.lifecycle.history import Moment, StatePeriod, build_history, first_known_of_record
+from tcpwatch.model.lifecycle.transitions import Origin, Transition, TransitionKind
 from tcpwatch.model.states import State
 
 ORIGINS = {"poll": Origin.POLL, "event": Origin.EVENT, "trace": Origin.TRACE}
@@ -100,17 +100,17 @@ def test_a_story(name: str) -> None:
     first = None
     if case.first:
         state, begin, least = case.first
-        first = Stretch(SHORT[state] or State.CLOSED, Moment(begin, Origin.POLL), None, least)
-    seen = story(told, first, SHORT[case.now])
+        first = StatePeriod(SHORT[state] or State.CLOSED, Moment(begin, Origin.POLL), None, least)
+    seen = build_history(told, first, SHORT[case.now])
     words = [
-        f"{short(one.state)} {one.begin.time:g} {one.begin.origin.name.lower()}" + " least" * one.least
-        for one in seen.stretches
+        f"{short(one.state)} {one.begin.time:g} {one.begin.origin.name.lower()}" + " least" * one.began_earlier
+        for one in seen.periods
     ]
-    last = seen.stretches[-1] if seen.stretches else None
+    last = seen.periods[-1] if seen.periods else None
     if last is not None and last.end is not None:
         words.append(f"end {last.end.time:g} {last.end.origin.name.lower()}")
     assert " | ".join(words) == case.seen
-    for one, after in zip(seen.stretches, seen.stretches[1:], strict=False):
+    for one, after in zip(seen.periods, seen.periods[1:], strict=False):
         assert one.end == after.begin
 
 
@@ -119,17 +119,22 @@ def short(state: State) -> str:
 
 
 def test_incidents_are_no_states() -> None:
-    again = Transition(2.5, State.ESTABLISHED, State.ESTABLISHED, Origin.TRACE, what=What.RETRANSMITTED)
-    seen = story([transition("1 poll ->ES"), again, transition("4 trace ES>CW")], None, State.CLOSE_WAIT)
-    assert [one.state for one in seen.stretches] == [State.ESTABLISHED, State.CLOSE_WAIT]
+    again = Transition(2.5, State.ESTABLISHED, State.ESTABLISHED, Origin.TRACE, kind=TransitionKind.RETRANSMITTED)
+    seen = build_history([transition("1 poll ->ES"), again, transition("4 trace ES>CW")], None, State.CLOSE_WAIT)
+    assert [one.state for one in seen.periods] == [State.ESTABLISHED, State.CLOSE_WAIT]
     assert seen.incidents == (again,)
 
 
 def test_a_closed_flow_was_there_before_the_first_thing_that_is_told_of_it() -> None:
     """It lived when we came, so that the trace tells its end alone."""
-    (record,) = np.zeros(1, CLOSED)
-    assert first_recorded(record) is None
+    (record,) = np.zeros(1, RECORD)
+    assert first_known_of_record(record) is None
     record["state"], record["begin"], record["begin_slack"], record["end"] = State.SYN_SENT, 5.0, math.nan, 9.0
     end = Transition(9.0, State.SYN_SENT, State.CLOSED, Origin.TRACE)
-    (only,) = story((end,), first_recorded(record)).stretches
-    assert (only.state, only.begin.time, only.least, only.end) == (State.SYN_SENT, 5.0, True, Moment(9.0, Origin.TRACE))
+    (only,) = build_history((end,), first_known_of_record(record)).periods
+    assert (only.state, only.begin.time, only.began_earlier, only.end) == (
+        State.SYN_SENT,
+        5.0,
+        True,
+        Moment(9.0, Origin.TRACE),
+    )

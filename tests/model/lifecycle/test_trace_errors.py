@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, Kind
-from tcpwatch.model.lifecycle.trace_errors import BESIDE_S, sockets
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
+from tcpwatch.model.lifecycle.trace_errors import BESIDE_S, event_sockets
 from tcpwatch.model.states import State
 
 
@@ -27,11 +27,11 @@ def found(*events: Event) -> list[int]:
     table = np.zeros(len(events), TRACE_EVENT)
     for row, event in zip(table, events, strict=True):
         row["time"], row["sport"], row["dport"], row["socket"] = 5.0 + event.ms / 1000, event.port, 80, event.socket
-        row["kind"] = Kind.STATE if event.socket else Kind.ERROR
+        row["kind"] = TraceEventKind.STATE if event.socket else TraceEventKind.ERROR
         row["old"], row["new"] = (State.SYN_SENT, event.new) if event.socket else (0, 0)
         row["reason"] = 0 if event.socket else errno.EHOSTUNREACH
     table.flags.writeable = False
-    return [int(socket) for socket in sockets(table)]
+    return [int(socket) for socket in event_sockets(table)]
 
 
 def test_an_error_is_of_the_socket_that_closed_just_before_it() -> None:

@@ -7,13 +7,17 @@ import pytest
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, Kind
-from tcpwatch.model.lifecycle.traced_sockets import PATIENCE_S, Followed, Threads
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
+from tcpwatch.model.lifecycle.traced_sockets import MATCH_TIMEOUT_S, TracedSockets, TraceStep
 from tcpwatch.model.states import State
 
 ADDRESS = 0xFFFF_8880_0000_1000
 OURS = {7, 8}
-KINDS = {"destroyed": Kind.DESTROYED, "reset": Kind.RESET_SENT, "received": Kind.RESET_RECEIVED}
+KINDS = {
+    "destroyed": TraceEventKind.DESTROYED,
+    "reset": TraceEventKind.RESET_SENT,
+    "received": TraceEventKind.RESET_RECEIVED,
+}
 
 
 def events(text: str, begin: float) -> NDArray[np.void]:
@@ -24,7 +28,7 @@ def events(text: str, begin: float) -> NDArray[np.void]:
     table["sport"], table["dport"] = 1000, 80
     for row, (word, *more) in zip(table, parts, strict=True):
         if ">" in word:
-            row["kind"] = Kind.STATE
+            row["kind"] = TraceEventKind.STATE
             row["old"], row["new"] = (State.parse(name) for name in word.split(">"))
         else:
             row["kind"] = KINDS[word]
@@ -35,7 +39,7 @@ def events(text: str, begin: float) -> NDArray[np.void]:
     return table
 
 
-def follow(threads: Threads, text: str, begin: float) -> Followed:
+def follow(threads: TracedSockets, text: str, begin: float) -> TraceStep:
     """One step."""
     nobody = np.empty(0, uapi.SOCKET), np.empty(0, np.uint64)
     told = events(text, begin) if text else np.empty(0, TRACE_EVENT)
@@ -46,25 +50,25 @@ CLIENT = "CLOSED>SYN_SENT | SYN_SENT>ESTABLISHED | ESTABLISHED>FIN_WAIT_1"
 
 
 def test_a_life_in_one_step() -> None:
-    found = follow(Threads(), f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 7", 10.0)
+    found = follow(TracedSockets(), f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 7", 10.0)
     (thread,) = found.ended
     assert (thread["cookie"], thread["last"], thread["begin"]) == (7, State.FIN_WAIT_1, 10.0)
     assert thread["closed"] == pytest.approx(10.003)
     assert set(found.events["cookie"].tolist()) == {7}
-    assert (found.foreign, found.unsure) == (0, 0)
+    assert (found.foreign_sockets, found.unmatched_sockets) == (0, 0)
 
 
 def test_a_reset_after_the_end_is_its_own_and_what_follows_is_another_s() -> None:
     """Data met a closed socket; its address is given out again at once, to another namespace."""
     text = f"{CLIENT} | received | FIN_WAIT_1>CLOSED | destroyed 7 | reset CLOSED | {CLIENT}"
-    found = follow(Threads(), text, 10.0)
+    found = follow(TracedSockets(), text, 10.0)
     (thread,) = found.ended
     assert (thread["cookie"], thread["reset_in"], thread["reset_received"]) == (7, State.CLOSED, True)
     assert len(found.events) == 7
 
 
 def test_a_life_over_two_steps_at_an_address_that_a_stranger_had() -> None:
-    threads = Threads()
+    threads = TracedSockets()
     follow(threads, f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 99", 10.0)
     assert not len(follow(threads, CLIENT, 10.2).ended)
     found = follow(threads, "FIN_WAIT_1>CLOSED | destroyed 8", 10.4)
@@ -73,15 +77,15 @@ def test_a_life_over_two_steps_at_an_address_that_a_stranger_had() -> None:
 
 
 def test_a_stranger_is_known_after_a_while() -> None:
-    threads = Threads()
-    assert follow(threads, f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 99", 10.0).foreign == 0
-    assert follow(threads, "", 10.0 + PATIENCE_S).foreign == 1
+    threads = TracedSockets()
+    assert follow(threads, f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 99", 10.0).foreign_sockets == 0
+    assert follow(threads, "", 10.0 + MATCH_TIMEOUT_S).foreign_sockets == 1
     assert threads.idle
 
 
 def test_only_the_last_life_of_a_socket_counts() -> None:
     """Refused, then connected again with the same socket."""
     again = f"CLOSED>SYN_SENT | received | SYN_SENT>CLOSED | {CLIENT} | FIN_WAIT_1>CLOSED | destroyed 7"
-    (thread,) = follow(Threads(), again, 10.0).ended
+    (thread,) = follow(TracedSockets(), again, 10.0).ended
     assert (thread["reset_received"], thread["last"]) == (False, State.FIN_WAIT_1)
     assert thread["begin"] == pytest.approx(10.003)

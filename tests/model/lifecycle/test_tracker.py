@@ -11,10 +11,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tcpwatch.model.lifecycle.archive import Past
+from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.history import Story, first_known, story
-from tcpwatch.model.lifecycle.tracker import Lives
+from tcpwatch.model.lifecycle.history import History, build_history, first_known
+from tcpwatch.model.lifecycle.tracker import Tracker
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets import join
 from tcpwatch.model.states import Role, State
@@ -45,7 +45,7 @@ class Told:
         self.opened = self.ended = 0
         lives = [replace(one, polls=tuple(polls)) for one in lives]
         self._cookies = {one.cookie: one.cookie_in_the_end for one in lives}
-        model = Lives()
+        model = Tracker()
         samples = [sample(lives, polls[0], 0.0, trace, events)]
         samples += [sample(lives, time, before, trace, events) for before, time in pairwise(polls)]
         joined = join.first(samples[0])
@@ -55,18 +55,18 @@ class Told:
             lived = model.step(joined, before, now, earlier)
             self.opened += len(lived.opened)
             self.ended += len(lived.ended)
-        self.past: Past = model.past
+        self.past: Archive = model.archive
         self.rows = joined.rows
-        self.foreign = model.foreign
+        self.foreign = model.foreign_sockets
 
-    def story(self, cookie: int) -> Story:
+    def story(self, cookie: int) -> History:
         cookie = self._cookies[cookie]
         at = self.rows.find(cookie)
         now = State(int(self.rows.state[at])) if at is not None else None
-        return story(self.past.of([cookie])[cookie], first_known(self.rows, at), now)
+        return build_history(self.past.transitions_of([cookie])[cookie], first_known(self.rows, at), now)
 
     def closed(self, cookie: int) -> np.void | None:
-        return self.past.closed_of(self._cookies[cookie])
+        return self.past.last_record(self._cookies[cookie])
 
     def ending(self, cookie: int) -> Ending | None:
         closed = self.closed(cookie)
@@ -93,8 +93,8 @@ def test_the_trace_tells_every_state_and_how_it_ended(path: str, pace_s: float) 
     one = life(path, *[pace_s] * len(PATHS[path]))
     told = Told([one], POLLS, trace=True)
     seen = told.story(one.cookie)
-    assert [stretch.state for stretch in seen.stretches] == list(one.states)
-    exact = [stretch for stretch in seen.stretches if stretch.state is not State.SYN_RCVD]
+    assert [stretch.state for stretch in seen.periods] == list(one.states)
+    exact = [stretch for stretch in seen.periods if stretch.state is not State.SYN_RCVD]
     for stretch in exact:
         truth = one.times[one.states.index(stretch.state)]
         assert stretch.begin.time == pytest.approx(NOW + truth, abs=1e-4)
@@ -108,7 +108,7 @@ def test_the_trace_tells_every_state_and_how_it_ended(path: str, pace_s: float) 
 def test_without_the_trace_nothing_false_is_told(path: str, pace_s: float) -> None:
     one = life(path, *[pace_s] * len(PATHS[path]))
     told = Told([one], POLLS, trace=False)
-    seen = [stretch.state for stretch in told.story(one.cookie).stretches]
+    seen = [stretch.state for stretch in told.story(one.cookie).periods]
     assert seen == [state for state in one.states if state in seen]
     assert told.ending(one.cookie) in HONEST[ENDINGS[path]]
     assert (told.opened, told.ended) == (1, 1)
@@ -125,7 +125,7 @@ def test_a_dead_socket_that_is_held_is_counted_once() -> None:
         assert (told.opened, told.ended) == (1, 1)
         closed = told.closed(one.cookie)
         assert closed is not None
-        assert closed["told"] > 0  # the last figures came with the event
+        assert closed["info_bytes"] > 0  # the last figures came with the event
         assert closed["end"] == pytest.approx(NOW + one.full_end, abs=1.01)
         assert told.ending(one.cookie) is (Ending.RESET_RECEIVED if trace else Ending.RESET)
 
@@ -142,7 +142,7 @@ def test_an_address_is_given_out_again_before_one_knows_whose_it_was() -> None:
     stranger = replace(life("a reset", 0.1, 0.1, begin=10.5, cookie=2000), foreign=True, address=0xFFFF_8880_1234_0000)
     ours = replace(life("a client that is left", 0.1, 0.1, 0.5, 0.1, begin=10.8), address=stranger.address)
     told = Told([stranger, ours], POLLS, trace=True)
-    stretches = told.story(ours.cookie).stretches
+    stretches = told.story(ours.cookie).periods
     assert [one.state for one in stretches] == list(ours.states)
     assert all(one.begin.origin is Origin.TRACE for one in stretches)
     closed = told.closed(ours.cookie)
@@ -155,7 +155,7 @@ def test_an_address_is_given_out_again_before_one_knows_whose_it_was() -> None:
 def test_a_flow_that_opened_around_the_first_poll_has_its_beginning(begin: float) -> None:
     one = life("a client that is left", 0.0001, 2.0, 0.5, 0.1, begin=begin)
     told = Told([one], POLLS, trace=True)
-    stretches = told.story(one.cookie).stretches
+    stretches = told.story(one.cookie).periods
     assert [stretch.state for stretch in stretches] == list(one.states)
     assert stretches[0].begin.time == pytest.approx(NOW + begin, abs=1e-4)
     closed = told.closed(one.cookie)
@@ -168,8 +168,8 @@ def test_without_any_event_polls_tell_all_there_is() -> None:
     told = Told(lives, POLLS, trace=False, events=False)
     for one in lives:
         seen = told.story(one.cookie)
-        assert [stretch.state for stretch in seen.stretches] == list(one.states)
-        for stretch, truth in zip(seen.stretches, one.times, strict=False):
+        assert [stretch.state for stretch in seen.periods] == list(one.states)
+        for stretch, truth in zip(seen.periods, one.times, strict=False):
             assert -1e-6 <= stretch.begin.time - (NOW + truth) <= stretch.begin.slack_s
             assert stretch.begin.slack_s == pytest.approx(
                 0.25 if stretch.state is State.TIME_WAIT else 1.0
@@ -195,7 +195,7 @@ def test_each_flow_is_counted_once_whatever_tells_of_it(drawn: list[Life], trace
     told = Told(lives, polls, trace)
     assert (told.opened, told.ended) == (len(lives), len(lives))
     for one in lives:
-        seen = [stretch.state for stretch in told.story(one.cookie).stretches]
+        seen = [stretch.state for stretch in told.story(one.cookie).periods]
         assert seen == [state for state in one.states if state in seen]
         if trace:
             assert seen == list(one.states)

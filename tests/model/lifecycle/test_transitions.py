@@ -6,17 +6,28 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.arrays.append_log import CHUNK, Log
-from tcpwatch.model.lifecycle.transitions import TRANSITION, Finder, Origin, Transition, between, made
+from tcpwatch.arrays.append_log import CHUNK, AppendLog
+from tcpwatch.model.lifecycle.transitions import (
+    TRANSITION,
+    Origin,
+    Transition,
+    TransitionIndex,
+    between,
+    transition_rows,
+)
 from tcpwatch.model.states import State
 
 Change = tuple[int, int, int]
 """Cookie, old state, new state; 0 for none."""
 
 
-def add(log: Log, time: float, changes: list[Change]) -> None:
+def add(log: AppendLog, time: float, changes: list[Change]) -> None:
     cookie, old, new = zip(*changes, strict=True) if changes else ((), (), ())
-    log.add(made(time, np.array(cookie, np.uint64), np.array(old, np.uint8), np.array(new, np.uint8), Origin.POLL))
+    log.add(
+        transition_rows(
+            time, np.array(cookie, np.uint64), np.array(old, np.uint8), np.array(new, np.uint8), Origin.POLL
+        )
+    )
 
 
 def transition(time: float, old: int, new: int) -> Transition:
@@ -24,12 +35,12 @@ def transition(time: float, old: int, new: int) -> Transition:
 
 
 def test_what_is_told_of_a_flow() -> None:
-    log = Log(TRANSITION, 1000)
+    log = AppendLog(TRANSITION, 1000)
     add(log, 1.0, [(7, 0, 3), (9, 0, 1)])
     add(log, 2.0, [(7, 3, 1)])
     add(log, 3.0, [])
     add(log, 4.5, [(9, 1, 0), (7, 1, 8)])
-    found = Finder().of(log.chunks, [7, 9, 8, 7 + (1 << 16)])
+    found = TransitionIndex().find(log.chunks, [7, 9, 8, 7 + (1 << 16)])
     assert found[7] == (transition(1.0, 0, 3), transition(2.0, 3, 1), transition(4.5, 1, 8))
     assert found[9] == (transition(1.0, 0, 1), transition(4.5, 1, 0))
     assert found[8] == found[7 + (1 << 16)] == ()
@@ -37,43 +48,43 @@ def test_what_is_told_of_a_flow() -> None:
 
 
 def test_what_was_told_late_stands_where_it_happened() -> None:
-    log = Log(TRANSITION, 1000)
+    log = AppendLog(TRANSITION, 1000)
     add(log, 2.0, [(7, 1, 8)])
     add(log, 1.0, [(7, 0, 1)])
-    assert [one.time for one in Finder().of(log.chunks, [7])[7]] == [1.0, 2.0]
+    assert [one.time for one in TransitionIndex().find(log.chunks, [7])[7]] == [1.0, 2.0]
     assert between(log.chunks, 1.0, 2.0)["new"].tolist() == [1]
     assert between(log.chunks, 0.0, 9.0)["time"].tolist() == [1.0, 2.0]
 
 
 def test_an_empty_log_knows_no_flow() -> None:
-    assert Finder().of(Log(TRANSITION, 10).chunks, [0]) == {0: ()}
+    assert TransitionIndex().find(AppendLog(TRANSITION, 10).chunks, [0]) == {0: ()}
     assert not len(between((), 0.0, 1.0))
 
 
 def test_memory_is_bounded() -> None:
-    log = Log(TRANSITION, 100)
+    log = AppendLog(TRANSITION, 100)
     for time in range(50):
         add(log, float(time), [(cookie, 1, 8) for cookie in range(7)])
     assert 75 <= len(log) <= 100
     assert log.written == 350
-    assert Finder().of(log.chunks, [6])[6][-1].time == 49.0
+    assert TransitionIndex().find(log.chunks, [6])[6][-1].time == 49.0
 
 
 def test_a_finder_that_remembers_finds_what_came_since() -> None:
-    log, finder = Log(TRANSITION, 4 * CHUNK), Finder()
+    log, finder = AppendLog(TRANSITION, 4 * CHUNK), TransitionIndex()
     for time in range(5):
         add(log, float(time), [(cookie, 0, 1) for cookie in range(time * CHUNK, (time + 1) * CHUNK)] + [(3, 1, 8)])
-        found = finder.of(log.chunks, [3, time * CHUNK + 7])
+        found = finder.find(log.chunks, [3, time * CHUNK + 7])
         assert [one.time for one in found[3]][-1] == time
         assert [one.time for one in found[time * CHUNK + 7]] == [time]
 
 
 def test_what_was_handed_out_stays_as_it_was() -> None:
-    log = Log(TRANSITION, 4 * CHUNK)
+    log = AppendLog(TRANSITION, 4 * CHUNK)
     add(log, 1.0, [(1, 0, 1)])
     held = log.chunks
     add(log, 2.0, [(cookie, 0, 1) for cookie in range(6 * CHUNK)])
-    assert Finder().of(held, [1])[1] == (transition(1.0, 0, 1),)
+    assert TransitionIndex().find(held, [1])[1] == (transition(1.0, 0, 1),)
     assert not held[0].flags.writeable
     assert len(log) <= 4 * CHUNK
 
@@ -83,7 +94,7 @@ CHANGES = st.tuples(st.sampled_from([1, 2, 2**64 - 1]), st.integers(0, 11), st.i
 
 @given(st.integers(4, 40), st.lists(st.lists(CHANGES, max_size=30), max_size=8))
 def test_the_last_ones_stay_whatever_came(capacity: int, rounds: list[list[Change]]) -> None:
-    log = Log(TRANSITION, capacity)
+    log = AppendLog(TRANSITION, capacity)
     everything = []
     for time, changes in enumerate(rounds):
         add(log, float(time), changes)
@@ -93,4 +104,4 @@ def test_the_last_ones_stay_whatever_came(capacity: int, rounds: list[list[Chang
     last = everything[len(everything) - kept :]
     for cookie in (1, 2, 2**64 - 1):
         expected = tuple(transition(time, old, new) for time, who, old, new in last if who == cookie)
-        assert Finder().of(log.chunks, [cookie])[cookie] == expected
+        assert TransitionIndex().find(log.chunks, [cookie])[cookie] == expected

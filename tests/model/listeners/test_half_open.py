@@ -9,21 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.model.listeners.half_open import AGE_EDGES_S, LADDER, HalfOpen
+from tcpwatch.model.listeners.half_open import AGE_EDGES_S, RETRANSMIT_CLASSES, HalfOpenSummary
 from tcpwatch.sample import SourceInfo
 from tests.support.views import NOW, Sock, make_rows, make_sample, make_view, sock, view_of
 
 
 def request(
-    repeats: int = 0, left_s: float = 1.0, age_s: float = 0.0, born: bool = False, local: str = "10.0.0.1:80"
+    repeats: int = 0, left_s: float = 1.0, age_s: float = 0.0, begin_seen: bool = False, local: str = "10.0.0.1:80"
 ) -> Sock:
     """A half-open connection: its SYN+ACK was repeated so often, `left_s` are left until the next repeat."""
     return sock(
-        "SYN_RCVD", local, "192.0.2.9:1024", timer="on", timer_s=left_s, retransmits=repeats, age_s=age_s, born=born
+        "SYN_RCVD",
+        local,
+        "192.0.2.9:1024",
+        timer="on",
+        timer_s=left_s,
+        retransmits=repeats,
+        age_s=age_s,
+        begin_seen=begin_seen,
     )
 
 
-def half_open_of(*socks: Sock) -> HalfOpen:
+def half_open_of(*socks: Sock) -> HalfOpenSummary:
     return make_view(*socks).half_open
 
 
@@ -37,10 +44,10 @@ AGES = {
     "the last second": (request(5, 1.0), 62.0),
     "with TCP_DEFER_ACCEPT the timer doubles, the count does not": (request(0, 7.5), 0.0),
     "and we have seen it for so long": (request(0, 7.5, age_s=6.0), 6.0),
-    "we saw it come, and its timer says other": (request(2, 1.0, age_s=2.8, born=True), 2.8),
+    "we saw it come, and its timer says other": (request(2, 1.0, age_s=2.8, begin_seen=True), 2.8),
     "here before us, and for longer than the timer says": (request(1, 1.5, age_s=30.0), 30.0),
     "a count that no kernel reaches": (request(255, 0.0), 2.0**17 - 1),
-    "the clock was set back": (request(0, 1.0, age_s=-20.0, born=True), 0.0),
+    "the clock was set back": (request(0, 1.0, age_s=-20.0, begin_seen=True), 0.0),
     "the clock was set back, and the timer knows": (request(1, 1.0, age_s=-20.0), 2.0),
 }
 
@@ -50,7 +57,7 @@ def test_ages(name: str) -> None:
     request_, age_s = AGES[name]
     found = half_open_of(request_)
     assert found.oldest_s == pytest.approx(age_s, abs=1e-3)
-    assert found.estimated == (not request_.born)
+    assert found.estimated == (not request_.begin_seen)
     assert found.ages[bisect_right(AGE_EDGES_S, age_s) - 1] == 1
 
 
@@ -90,10 +97,10 @@ def test_what_there_is_to_say(name: str) -> None:
     crowd = CROWDS[name]
     view = make_view(*crowd.socks)
     found = view.half_open
-    assert (found.count, found.repeated, found.late, view.stray) == (
+    assert (found.count, found.retransmitted, found.deferred, view.half_open_without_listener) == (
         crowd.count, crowd.repeated, crowd.late, crowd.stray,
     )  # fmt: skip
-    assert found.repeated_share == (crowd.repeated / crowd.count if crowd.count else 0.0)
+    assert found.retransmitted_share == (crowd.repeated / crowd.count if crowd.count else 0.0)
 
 
 def test_one_listener_among_two() -> None:
@@ -101,10 +108,10 @@ def test_one_listener_among_two() -> None:
     second = [request(1, 0.5, local="10.0.0.1:90")] * 3
     specs = [sock("LISTEN", "0.0.0.0:80", send_queue=2), sock("LISTEN", "0.0.0.0:90", send_queue=3), *first, *second]
     view = make_view(*specs)
-    by_port = {key.port: found for key, found in view.crowded.items()}
-    assert [by_port[port].ladder for port in (80, 90)] == [(1, 0, 1, 0, 0, 0), (0, 3, 0, 0, 0, 0)]
+    by_port = {key.port: found for key, found in view.half_open_by_listener.items()}
+    assert [by_port[port].by_retransmits for port in (80, 90)] == [(1, 0, 1, 0, 0, 0), (0, 3, 0, 0, 0, 0)]
     assert [by_port[port].sources.count for port in (80, 90)] == [2, 3]
-    assert view.half_open.ladder == (1, 3, 1, 0, 0, 0)
+    assert view.half_open.by_retransmits == (1, 3, 1, 0, 0, 0)
 
 
 # Against a plain count --------------------------------------------------------------------------
@@ -115,7 +122,7 @@ REQUESTS = st.lists(
         repeats=st.integers(0, 12) | st.integers(0, 255),
         left_s=st.floats(0, 200),
         age_s=st.floats(-5, 100) | st.sampled_from([float(edge) for edge in AGE_EDGES_S]),
-        born=st.booleans(),
+        begin_seen=st.booleans(),
         local=st.sampled_from(["10.0.0.1:80", "10.0.0.1:81"]),
     ),
     max_size=40,
@@ -125,8 +132,8 @@ REQUESTS = st.lists(
 @given(REQUESTS)
 def test_every_half_open_connection_is_in_one_step_of_both_pyramids(requests: list[Sock]) -> None:
     found = half_open_of(LISTENER, *requests)
-    assert found.count == sum(found.ages) == sum(found.ladder) == found.sources.count == len(requests)
-    assert min((*found.ages, *found.ladder, found.late, found.estimated)) >= 0
+    assert found.count == sum(found.ages) == sum(found.by_retransmits) == found.sources.count == len(requests)
+    assert min((*found.ages, *found.by_retransmits, found.deferred, found.estimated)) >= 0
     assert len(found.ages) == len(AGE_EDGES_S)
     assert (found.oldest_s is None) == (not requests)
 
@@ -134,10 +141,10 @@ def test_every_half_open_connection_is_in_one_step_of_both_pyramids(requests: li
 @given(REQUESTS)
 def test_the_ladder_is_that_of_a_plain_count(requests: list[Sock]) -> None:
     found = half_open_of(*requests)
-    rungs = [min(one.retransmits, LADDER - 1) for one in requests]
-    assert found.ladder == tuple(rungs.count(rung) for rung in range(LADDER))
-    assert found.repeated == sum(one.retransmits > 0 for one in requests)
-    assert found.estimated == sum(not one.born for one in requests)
+    rungs = [min(one.retransmits, RETRANSMIT_CLASSES - 1) for one in requests]
+    assert found.by_retransmits == tuple(rungs.count(rung) for rung in range(RETRANSMIT_CLASSES))
+    assert found.retransmitted == sum(one.retransmits > 0 for one in requests)
+    assert found.estimated == sum(not one.begin_seen for one in requests)
 
 
 @given(REQUESTS)
@@ -154,6 +161,6 @@ def test_the_ages_are_those_of_a_plain_count(requests: list[Sock]) -> None:
 def age_of(one: Sock) -> float:
     """What the module's docstring says."""
     ours = max(0.0, NOW - (NOW - one.age_s))
-    if one.born:
+    if one.begin_seen:
         return ours
     return max(ours, 2.0 ** (min(one.retransmits, 16) + 1) - 1 - round(one.timer_s * 1000) / 1000)

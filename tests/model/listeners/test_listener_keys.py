@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tcpwatch.model.listeners.listener_keys import Listening
+from tcpwatch.model.listeners.listener_keys import ListenerKeys
 from tcpwatch.model.states import State
 from tests.support.views import Sock, make_rows, make_sample, sock
 
@@ -31,7 +31,7 @@ def served(*socks: Sock) -> list[bool]:
     """Whether the local end of each that does not listen is a listener's."""
     sample = make_sample(make_rows(socks))
     others = np.array([at for at, one in enumerate(socks) if one.state is not State.LISTEN], np.intp)
-    return (Listening.of(sample).takers(sample, others) >= 0).tolist()  # type: ignore[no-any-return]
+    return (ListenerKeys.of(sample).lookup(sample, others) >= 0).tolist()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(("listener", "ends"), SERVED.values(), ids=SERVED)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tcpwatch.model.listeners.syn_sources import GROUPINGS, TOP, Grouping, Source, Sources
+from tcpwatch.model.listeners.syn_sources import PREFIX_KINDS, TOP, PrefixKind, SynSource, SynSources
 from tcpwatch.model.query.filter import Filter
 from tests.support.views import Sock, make_view, sock
 
@@ -24,7 +24,7 @@ def request_from(address: str, number: int = 0) -> Sock:
     return sock("SYN_RCVD", local, f"{remote}:{1024 + number}", mapped=mapped)
 
 
-def sources_of(addresses: Sequence[str]) -> Sources:
+def sources_of(addresses: Sequence[str]) -> SynSources:
     return make_view(*(request_from(one, at) for at, one in enumerate(addresses))).half_open.sources
 
 
@@ -58,8 +58,8 @@ def crowd_of(words: str) -> list[str]:
 def test_the_largest_of_each_grouping(name: str) -> None:
     crowd, _, largest = CROWDS[name].partition(" : ")
     found = sources_of(crowd_of(crowd))
-    expected = largest.split(" | ") if largest else ["-"] * len(GROUPINGS)
-    named = [found.largest(grouping) for grouping in GROUPINGS]
+    expected = largest.split(" | ") if largest else ["-"] * len(PREFIX_KINDS)
+    named = [found.largest(grouping) for grouping in PREFIX_KINDS]
     assert [f"{one.prefix} {one.count}" if one else "-" for one in named] == expected
     assert found.count == len(crowd_of(crowd))
 
@@ -81,7 +81,7 @@ def test_no_more_than_the_largest_are_named_and_equal_ones_by_their_number() -> 
     found = sources_of(crowd)
     assert [one.prefix for one in found.top["address"]] == ["10.0.50.50", *(f"10.0.{at}.{at}" for at in range(9))]
     assert len(found.top["/24"]) == TOP
-    assert found.top["/16"] == (Source("10.0.0.0/16", 61, 1.0),)
+    assert found.top["/16"] == (SynSource("10.0.0.0/16", 61, 1.0),)
 
 
 # Against a plain count --------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def _spelled(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
 CROWD = st.lists(_addresses(4) | _addresses(6) | _addresses(4).map(lambda address: f"mapped {address}"), max_size=80)
 
 
-def counted(addresses: Sequence[str], grouping: Grouping) -> Counter[str]:
+def counted(addresses: Sequence[str], grouping: PrefixKind) -> Counter[str]:
     """The same with ipaddress and Counter."""
     parsed = [ipaddress.ip_address(one.removeprefix("mapped ")) for one in addresses]
     if grouping == "address":
@@ -118,7 +118,7 @@ def counted(addresses: Sequence[str], grouping: Grouping) -> Counter[str]:
 @given(CROWD)
 def test_the_groups_are_those_of_a_plain_count(addresses: list[str]) -> None:
     found = sources_of(addresses)
-    for grouping in GROUPINGS:
+    for grouping in PREFIX_KINDS:
         expected, named = counted(addresses, grouping), found.top[grouping]
         assert {one.prefix: one.count for one in named}.items() <= expected.items()
         assert [one.count for one in named] == sorted(expected.values(), reverse=True)[:TOP]
@@ -139,6 +139,6 @@ def test_distinct_addresses_and_entropy_are_those_of_a_plain_count(addresses: li
 @example(["2001:db8::", "2001:db8::1"])
 def test_the_filter_finds_what_a_group_counts(addresses: list[str]) -> None:
     view = make_view(*(request_from(one, at) for at, one in enumerate(addresses)))
-    for grouping in GROUPINGS:
+    for grouping in PREFIX_KINDS:
         for one in view.half_open.sources.top[grouping][:2]:
             assert int(Filter.parse(f"state:syn-rcvd {one.term}").mask(view.rows).sum()) == one.count

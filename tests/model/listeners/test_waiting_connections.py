@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from tcpwatch.model.listeners.half_open import requests
+from tcpwatch.model.listeners.half_open import half_open_sockets
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.listeners.queue_analysis import Queues, QueuesNow
-from tcpwatch.model.listeners.queue_detail import SHOWN, focus
+from tcpwatch.model.listeners.queue_analysis import ListenerQueues, QueueAnalysis
+from tcpwatch.model.listeners.queue_detail import SHOWN, queue_detail
 from tcpwatch.model.poll import rates
 from tcpwatch.model.sockets import join
 from tcpwatch.model.sockets.rows import Rows
@@ -29,9 +29,9 @@ def sample(second: float, *socks: Sock, **facts: object) -> Sample:
     return make_sample(make_rows(socks, time=NOW + second), monotonic=second, **facts)
 
 
-def follow(*samples: Sample) -> list[tuple[Rows, QueuesNow]]:
+def follow(*samples: Sample) -> list[tuple[Rows, ListenerQueues]]:
     """Each sample's rows and queues."""
-    queues, joined, before = Queues(0.8), None, None
+    queues, joined, before = QueueAnalysis(0.8), None, None
     found = []
     for one in samples:
         joined = join.join(joined, one) if joined else join.first(one)
@@ -47,13 +47,13 @@ def listener(*samples: Sample) -> list[Listener]:
 
 def test_established_or_closed_by_the_client_and_without_an_inode() -> None:
     (one,) = listener(sample(0, LISTEN, WAITS, GAVE_UP, OURS, CLIENT, HALF))
-    assert (one.waiting, one.given_up, one.waiting_s, one.waiting_longer) == (2, 1, 0.0, True)
+    assert (one.waiting, one.client_closed, one.waiting_s, one.waiting_is_minimum) == (2, 1, 0.0, True)
     assert one.accepted_per_s is None, "one sample tells no rate"
 
 
 def test_nothing_waits() -> None:
     (one,) = listener(sample(0, LISTEN, OURS))
-    assert (one.waiting, one.given_up, one.waiting_s, one.waiting_longer) == (0, 0, None, False)
+    assert (one.waiting, one.client_closed, one.waiting_s, one.waiting_is_minimum) == (0, 0, None, False)
 
 
 def test_how_long_it_has_waited() -> None:
@@ -62,33 +62,33 @@ def test_how_long_it_has_waited() -> None:
         sample(0, LISTEN), sample(1, LISTEN, HALF, WAITS), sample(3, LISTEN, WAITS), sample(4, LISTEN, gave_up)
     )
     assert [one.waiting_s for one in found] == [None, 0.0, 2.0, 3.0], "giving up ends no waiting"
-    assert not any(one.waiting_longer for one in found)
+    assert not any(one.waiting_is_minimum for one in found)
 
 
 def test_what_waited_before_us_has_waited_longer() -> None:
     other = replace(WAITS, cookie=9)
     found = listener(sample(0, LISTEN, WAITS), sample(2, LISTEN, WAITS, other), sample(3, LISTEN, other))
-    assert [(one.waiting_s, one.waiting_longer) for one in found] == [(0.0, True), (2.0, True), (1.0, False)]
+    assert [(one.waiting_s, one.waiting_is_minimum) for one in found] == [(0.0, True), (2.0, True), (1.0, False)]
 
 
 def test_tcp_info_tells_how_long_at_least() -> None:
     info = {2: {"last_data_sent": 30_000, "last_ack_recv": 20_000}, 4: {"last_ack_recv": 99_000}}
     first, second, third = follow(
         sample(0, LISTEN, WAITS, OURS),
-        sample(1, LISTEN, WAITS, OURS, replace(WAITS, cookie=9), tcp_info=info),
+        sample(1, LISTEN, WAITS, OURS, replace(WAITS, cookie=9), watched_tcp_info=info),
         sample(2, LISTEN, WAITS, OURS),
     )
     assert [now.listeners[0].waiting_s for _, now in (first, second, third)] == [0.0, 30.0, 31.0]
 
 
 def test_of_what_waited_before_us_tcp_info_is_asked_for_once() -> None:
-    queues = Queues(0.8)
+    queues = QueueAnalysis(0.8)
     one = sample(0, LISTEN, WAITS, GAVE_UP, OURS)
-    assert queues.unknown == frozenset()
+    assert queues.wanted_tcp_info == frozenset()
     queues.step(join.first(one), one, None, {})
-    assert queues.unknown == frozenset({2, 3})
+    assert queues.wanted_tcp_info == frozenset({2, 3})
     queues.step(join.first(one), one, one, {})
-    assert queues.unknown == frozenset()
+    assert queues.wanted_tcp_info == frozenset()
 
 
 def test_accepted_per_second() -> None:
@@ -123,23 +123,35 @@ def test_psutil_does_not_tell_what_waits() -> None:
 def test_half_open_connections_whose_listener_has_gone() -> None:
     crossing = replace(HALF, cookie=40, inode=5, local=("10.0.0.1", 4001))
     ((_, now),) = follow(sample(0, LISTEN, HALF, replace(HALF, cookie=41, local=("10.0.0.1", 81)), crossing))
-    assert (now.half_open.count, now.traffic.stray) == (2, 1), "a connect() that crossed the peer's SYN is no request"
+    assert (now.half_open.count, now.facts.without_listener) == (2, 1), (
+        "a connect() that crossed the peer's SYN is no request"
+    )
 
 
 def test_peaks_and_caps() -> None:
     sysctls = {"somaxconn": 8, "tcp_syncookies": 0, "tcp_max_syn_backlog": 8}
-    (one,) = listener(sample(0, LISTEN, peaks={1: 9}, sysctls=sysctls))
-    assert (one.accept_peak, one.accept_full, one.accept_cap.name) == (9, True, "SOMAXCONN")
-    assert (one.syn_queue.limit, one.syn_cap.name) == (6, "SYN_BACKLOG"), "a quarter is kept for proven peers"
-    (one,) = listener(sample(0, LISTEN, peaks={1: 1}, sysctls={"somaxconn": 4096, "tcp_syncookies": 1}))
-    assert (one.accept_peak, one.accept_full, one.accept_cap.name, one.syn_cap.name) == (2, False, "LISTEN", "LISTEN")
+    (one,) = listener(sample(0, LISTEN, accept_queue_peaks={1: 9}, sysctls=sysctls))
+    assert (one.accept_peak, one.accept_full, one.accept_limit_source.name) == (9, True, "SOMAXCONN")
+    assert (one.syn_queue.limit, one.syn_limit_source.name) == (6, "SYN_BACKLOG"), "a quarter is kept for proven peers"
+    (one,) = listener(sample(0, LISTEN, accept_queue_peaks={1: 1}, sysctls={"somaxconn": 4096, "tcp_syncookies": 1}))
+    assert (one.accept_peak, one.accept_full, one.accept_limit_source.name, one.syn_limit_source.name) == (
+        2,
+        False,
+        "LISTEN",
+        "LISTEN",
+    )
     (one,) = listener(sample(0, LISTEN))
-    assert (one.accept_cap.name, one.syn_cap.name) == ("UNKNOWN", "UNKNOWN")
+    assert (one.accept_limit_source.name, one.syn_limit_source.name) == ("UNKNOWN", "UNKNOWN")
 
 
 def test_the_history_of_both_queues() -> None:
     deep = replace(LISTEN, recv_queue=5)
-    samples = [sample(0, LISTEN, HALF), sample(1, deep), sample(1.5, LISTEN, peaks={1: 3}), sample(4, LISTEN)]
+    samples = [
+        sample(0, LISTEN, HALF),
+        sample(1, deep),
+        sample(1.5, LISTEN, accept_queue_peaks={1: 3}),
+        sample(4, LISTEN),
+    ]
     _, now = follow(*samples)[-1]
     accept, syn = now.trend.accept_queue(1), now.trend.syn_queue(1)
     assert np.nan_to_num(accept[-5:], nan=-1).tolist() == [2, 5, -1, -1, 2], "the deepest of each second"
@@ -165,8 +177,8 @@ def test_arrivals() -> None:
         sample(0, LISTEN, HALF, counters=counters),
         sample(2, LISTEN, replace(OURS, cookie=HALF.cookie), replace(HALF, cookie=60), counters=later),
     )
-    assert first[1].arrivals_per_s is None
-    assert second[1].arrivals_per_s == (1 + (9 - 4 - 1) + 20 + (8 - 2)) / 2
+    assert first[1].syn_arrivals_per_s is None
+    assert second[1].syn_arrivals_per_s == (1 + (9 - 4 - 1) + 20 + (8 - 2)) / 2
 
 
 def test_looking_into_the_queues() -> None:
@@ -175,14 +187,14 @@ def test_looking_into_the_queues() -> None:
     samples = [sample(0, LISTEN, WAITS, old, younger), sample(1, LISTEN, WAITS, GAVE_UP, old, younger, OURS)]
     rows, now = follow(*samples)[-1]
     key = now.listeners[0].key
-    found = focus(key, rows, now.traffic)
+    found = queue_detail(key, rows, now.facts)
     assert found is not None
     assert (found.accept_queue.rows.cookie.tolist(), found.accept_queue.age_s.tolist()) == ([2, 3], [1.0, 0.0])
-    assert found.accept_queue.seen_coming.tolist() == [False, True]
+    assert found.accept_queue.arrival_seen.tolist() == [False, True]
     assert found.syn_queue.rows.cookie.tolist() == [70, 71]
     assert np.allclose(found.syn_queue.age_s, [4.0, 1.0]), "an estimate, but not less than we have seen ourselves"
     assert (found.accept_queue.total, found.syn_queue.total, found.half_open.count) == (2, 2, 2)
-    assert focus(key._replace(port=81), rows, now.traffic) is None
+    assert queue_detail(key._replace(port=81), rows, now.facts) is None
 
 
 def test_of_many_members_the_oldest_are_listed() -> None:
@@ -190,10 +202,10 @@ def test_of_many_members_the_oldest_are_listed() -> None:
         replace(HALF, cookie=100 + at, retransmits=at % 3, remote=("192.0.2.1", at + 1)) for at in range(SHOWN + 50)
     ]
     ((rows, now),) = follow(sample(0, LISTEN, *many))
-    found = focus(now.listeners[0].key, rows, now.traffic)
+    found = queue_detail(now.listeners[0].key, rows, now.facts)
     assert found is not None
     ages = found.syn_queue.age_s
     assert (len(found.syn_queue.rows), found.syn_queue.total) == (SHOWN, SHOWN + 50)
     assert (np.diff(ages) <= 0).all()
-    everyone = requests(rows, sample(0, LISTEN, *many), now.traffic.listening).age_s
+    everyone = half_open_sockets(rows, sample(0, LISTEN, *many), now.facts.listener_keys).age_s
     assert np.array_equal(ages, np.sort(everyone)[::-1][:SHOWN])

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tcpwatch.model.columns.columns import BY_KEY, IN_TABLE, Column
-from tcpwatch.model.query.arrangement import Arrangement, arrange, sorted_places
+from tcpwatch.model.columns.columns import BY_KEY, IN_TABLE, SocketColumn
+from tcpwatch.model.query.arrangement import Arrangement, arrange, sort_order
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import State
@@ -119,7 +119,9 @@ specs = st.builds(
 
 
 @given(st.lists(specs), st.lists(specs), st.sampled_from(IN_TABLE), st.booleans())
-def test_order_is_that_of_the_sort_keys(live: list[Sock], gone: list[Sock], column: Column, reverse: bool) -> None:
+def test_order_is_that_of_the_sort_keys(
+    live: list[Sock], gone: list[Sock], column: SocketColumn, reverse: bool
+) -> None:
     numbered = [replace(s, cookie=2 * i + 1) for i, s in enumerate(live)]
     ended = [replace(s, cookie=2 * i + 2) for i, s in enumerate(gone)]
     both = make_rows([*numbered, *ended])
@@ -147,4 +149,4 @@ def test_sorted_places(rows: list[tuple[int, float, int, bool]], reverse: bool) 
     expected = sorted(range(len(rows)), key=rows.__getitem__)
     if reverse:
         expected = sorted(range(len(rows) - 1, -1, -1), key=rows.__getitem__)[::-1]
-    assert sorted_places(keys, len(rows), reverse).tolist() == expected
+    assert sort_order(keys, len(rows), reverse).tolist() == expected

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tcpwatch.arrays.digits import numbers_with
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
-from tcpwatch.model.query.address_match import Term, ipv4_contain, ipv6_contain
-from tcpwatch.model.query.filter import ALIASES, EXAMPLES, HELP, KEYS, Filter
+from tcpwatch.model.query.address_match import AddressPiece, ipv4_contain, ipv6_contain
+from tcpwatch.model.query.filter import ALIASES, EXAMPLES, HELP, TERM_PARSERS, Filter
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import FACTS, State
 from tcpwatch.units import text
@@ -149,8 +149,8 @@ def test_an_error_is_one_line_that_says_what_to_type(filter_text: str, said: str
 def test_every_example_and_alias_is_understood() -> None:
     for example_text in EXAMPLES.values():
         Filter.parse(example_text)
-    assert EXAMPLES.keys() == KEYS.keys()
-    assert set(ALIASES.values()) <= KEYS.keys()
+    assert EXAMPLES.keys() == TERM_PARSERS.keys()
+    assert set(ALIASES.values()) <= TERM_PARSERS.keys()
     assert all(left and right for left, right in HELP)
 
 
@@ -169,9 +169,9 @@ def test_every_spelling_of_every_state_is_understood() -> None:
 def test_a_word_that_may_become_a_key_does_not_count_while_typing(typed: str, counted: str | None) -> None:
     if counted is None:
         with pytest.raises(ValueError, match="quote"):
-            Filter.while_typing(typed)
+            Filter.parse_partial(typed)
     else:
-        assert Filter.while_typing(typed).text == counted
+        assert Filter.parse_partial(typed).text == counted
 
 
 def test_filters_are_equal_when_their_texts_are() -> None:
@@ -213,7 +213,7 @@ def piece_of(draw: st.DrawFn, full: str) -> str:
     return piece[:at] + draw(st.sampled_from("012af.:")) + piece[at + 1 :]
 
 
-def found_in(full: str, term: Term) -> bool:
+def found_in(full: str, term: AddressPiece) -> bool:
     if term.start and term.end:
         return full == term.text
     if term.start or term.end:
@@ -224,7 +224,7 @@ def found_in(full: str, term: Term) -> bool:
 @given(st.lists(ipv4, min_size=1, max_size=5), st.data(), st.booleans(), st.booleans())
 def test_ipv4_text(addresses: list[int], data: st.DataObject, start: bool, end: bool) -> None:
     texts = [str(ipaddress.IPv4Address(a)) for a in addresses]
-    term = Term(data.draw(piece_of(texts[0])), start, end)
+    term = AddressPiece(data.draw(piece_of(texts[0])), start, end)
     assert ipv4_contain(np.array(addresses, np.uint32), term).tolist() == [found_in(t, term) for t in texts]
 
 
@@ -232,7 +232,7 @@ def test_ipv4_text(addresses: list[int], data: st.DataObject, start: bool, end: 
 def test_ipv6_text(addresses: list[list[int]], data: st.DataObject, start: bool, end: bool) -> None:
     addresses = [a for a in addresses if a[:6] != [0, 0, 0, 0, 0, 0xFFFF]] or [[0] * 8]
     texts = [written(a) for a in addresses]
-    term = Term(data.draw(piece_of(texts[0])), start, end)
+    term = AddressPiece(data.draw(piece_of(texts[0])), start, end)
     assert ipv6_contain(np.array(addresses, ">u2"), term).tolist() == [found_in(t, term) for t in texts]
 
 
@@ -243,8 +243,8 @@ def test_every_way_to_shorten_an_ipv6_address(high: int) -> None:
     for full in texts:
         for start in range(len(full)):
             for piece in (full[start : start + 5], full[: start + 1], full[start:]):
-                assert ipv6_contain(hextets, Term(piece)).tolist() == [piece in t for t in texts], piece
-        assert ipv6_contain(hextets, Term(full, True, True)).tolist() == [full == t for t in texts]
+                assert ipv6_contain(hextets, AddressPiece(piece)).tolist() == [piece in t for t in texts], piece
+        assert ipv6_contain(hextets, AddressPiece(full, True, True)).tolist() == [full == t for t in texts]
 
 
 @given(st.sampled_from([(256, 10), (65536, 10), (65536, 16)]), st.data(), st.booleans(), st.booleans())
@@ -254,7 +254,7 @@ def test_text_of_numbers(table: tuple[int, int], data: st.DataObject, start: boo
     found = numbers_with(piece, size, base, start, end)
     for number in data.draw(st.lists(st.integers(0, size - 1), min_size=20)):
         full = f"{number:x}" if base == 16 else str(number)
-        assert found_in(full, Term(piece, start, end)) == (found is not None and bool(found[number])), number
+        assert found_in(full, AddressPiece(piece, start, end)) == (found is not None and bool(found[number])), number
 
 
 # The text search, against all that a row shows

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.query.groups import TOP, By, Group, groups_of
+from tcpwatch.model.query.groups import TOP, GroupField, SocketGroup, group_sockets
 from tcpwatch.model.sockets.throughput import Throughput
-from tcpwatch.sample import Infos
+from tcpwatch.sample import TcpInfoTable
 from tests.support.views import Sock, make_rows, sock
 
 SOCKS = [
@@ -28,38 +28,38 @@ SOCKS = [
 ]
 
 
-def names(by: By) -> dict[str, int]:
-    return {one.name: one.sockets for one in groups_of(make_rows(SOCKS), by).groups}
+def names(by: GroupField) -> dict[str, int]:
+    return {one.name: one.sockets for one in group_sockets(make_rows(SOCKS), by).groups}
 
 
 @pytest.mark.parametrize(
     ("by", "expected"),
     [
-        (By.PROCESS, {"nginx[7]": 4, "app[8]": 2, "no process: the kernel holds it": 1}),
-        (By.PEER, {"192.0.2.1": 3, "192.0.2.2": 2, "2001:db8::2": 1, "none: nobody is at the other end": 1}),
-        (By.SERVICE, {
+        (GroupField.PROCESS, {"nginx[7]": 4, "app[8]": 2, "no process: the kernel holds it": 1}),
+        (GroupField.PEER, {"192.0.2.1": 3, "192.0.2.2": 2, "2001:db8::2": 1, "none: nobody is at the other end": 1}),
+        (GroupField.SERVICE, {
             "192.0.2.2:443": 2, "192.0.2.1:443": 1, "192.0.2.1:4000": 1, "192.0.2.1:4001": 1,
             "[2001:db8::2]:4000": 1, "none: nobody is at the other end": 1,
         }),
-        (By.LOCAL_PORT, {"80": 4, "4000": 1, "4001": 1, "4002": 1}),
-        (By.STATE, {"ESTABLISHED": 4, "LISTEN": 1, "CLOSE_WAIT": 1, "TIME_WAIT": 1}),
-        (By.CGROUP, {"none told: half-open and TIME_WAIT": 5, "9": 2}),
+        (GroupField.LOCAL_PORT, {"80": 4, "4000": 1, "4001": 1, "4002": 1}),
+        (GroupField.STATE, {"ESTABLISHED": 4, "LISTEN": 1, "CLOSE_WAIT": 1, "TIME_WAIT": 1}),
+        (GroupField.CGROUP, {"none told: half-open and TIME_WAIT": 5, "9": 2}),
     ],
 )  # fmt: skip
-def test_names_and_sizes(by: By, expected: dict[str, int]) -> None:
+def test_names_and_sizes(by: GroupField, expected: dict[str, int]) -> None:
     assert names(by) == expected
 
 
-@pytest.mark.parametrize("by", By)
-def test_the_filter_selects_the_group(by: By) -> None:
+@pytest.mark.parametrize("by", GroupField)
+def test_the_filter_selects_the_group(by: GroupField) -> None:
     rows = make_rows(SOCKS)
-    for one in groups_of(rows, by).groups:
+    for one in group_sockets(rows, by).groups:
         if one.filter:
             assert Filter.parse(one.filter).mask(rows).sum() == one.sockets, one
 
 
 def test_totals() -> None:
-    (nginx, *_) = groups_of(make_rows(SOCKS), By.PROCESS).groups
+    (nginx, *_) = group_sockets(make_rows(SOCKS), GroupField.PROCESS).groups
     assert (nginx.established, nginx.recv_queue, nginx.send_queue) == (3, 5, 7), "a listener's queues count no bytes"
     assert (nginx.rx_per_s, nginx.tx_per_s, nginx.retransmits_per_s) == (None, None, None)
 
@@ -68,26 +68,26 @@ def test_throughput_of_those_of_which_it_is_known() -> None:
     rows = make_rows(SOCKS)
     cookies = np.array([2, 3, 4], np.uint64)
 
-    def infos(when: float, received: list[int]) -> Infos:
+    def infos(when: float, received: list[int]) -> TcpInfoTable:
         figures = np.zeros(3, uapi.FLOW_INFO)
         figures["tcpi_bytes_received"] = received
-        return Infos(cookies, figures, np.full(3, when), uapi.TCP_INFO.itemsize)
+        return TcpInfoTable(cookies, figures, np.full(3, when), uapi.TCP_INFO.itemsize)
 
     told = Throughput(infos(2.0, [300, 50, 7]), infos(0.0, [100, 50, 5]))
-    found = {one.name: one.rx_per_s for one in groups_of(replace(rows, throughput=told), By.PROCESS).groups}
+    found = {one.name: one.rx_per_s for one in group_sockets(replace(rows, throughput=told), GroupField.PROCESS).groups}
     assert found == {"nginx[7]": 100.0, "app[8]": 1.0, "no process: the kernel holds it": None}
 
 
 def test_nothing() -> None:
-    for by in By:
-        found = groups_of(make_rows([]), by)
+    for by in GroupField:
+        found = group_sockets(make_rows([]), by)
         assert (found.groups, found.count, found.sockets) == ((), 0, 0)
 
 
 def test_of_very_many_the_largest_are_told() -> None:
     many = [sock("ESTAB", f"10.0.0.1:{1000 + at}", "192.0.2.1:80") for at in range(TOP + 5)]
     more = [sock("ESTAB", "10.0.0.1:9", f"192.0.2.1:{at + 1}") for at in range(2)]
-    found = groups_of(make_rows([*many, *more]), By.LOCAL_PORT)
+    found = group_sockets(make_rows([*many, *more]), GroupField.LOCAL_PORT)
     assert (len(found.groups), found.count, found.sockets) == (TOP, TOP + 6, TOP + 7)
     assert found.groups[0].name == "9"
 
@@ -105,10 +105,10 @@ def test_it_counts_as_a_dictionary_does(ends: list[tuple[str, int, int, int | No
 
     rows = make_rows([of(*end) for end in ends])
 
-    def counted(by: By) -> dict[str, int]:
-        told: tuple[Group, ...] = groups_of(rows, by).groups
+    def counted(by: GroupField) -> dict[str, int]:
+        told: tuple[SocketGroup, ...] = group_sockets(rows, by).groups
         return {one.name: one.sockets for one in told}
 
-    assert counted(By.SERVICE) == Counter(f"{peer}:{remote}" for peer, _, remote, _ in ends)
-    assert counted(By.PEER) == Counter(peer.strip("[]") for peer, *_ in ends)
-    assert counted(By.LOCAL_PORT) == Counter(str(local) for _, local, *_ in ends)
+    assert counted(GroupField.SERVICE) == Counter(f"{peer}:{remote}" for peer, _, remote, _ in ends)
+    assert counted(GroupField.PEER) == Counter(peer.strip("[]") for peer, *_ in ends)
+    assert counted(GroupField.LOCAL_PORT) == Counter(str(local) for _, local, *_ in ends)

@@ -13,16 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.arrays.append_log import Log
-from tcpwatch.exporters.csv_timelines import csv_blocks, values_of
+from tcpwatch.arrays.append_log import AppendLog
+from tcpwatch.exporters.csv_timelines import timelines_csv, values_of
 from tcpwatch.model.lifecycle import closed_rows as gone_module
-from tcpwatch.model.lifecycle.archive import CLOSED, Past
+from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.transitions import Origin, What
+from tcpwatch.model.lifecycle.transitions import Origin, TransitionKind
 from tcpwatch.model.query import timeline
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.query.timeline import Timeline, rows_of
-from tcpwatch.model.query.timeline_arrangement import By, Chooser, Chosen, choose
+from tcpwatch.model.query.timeline import Timeline, timelines_at
+from tcpwatch.model.query.timeline_arrangement import (
+    TimelineArrangement,
+    TimelineArranger,
+    TimelineSort,
+    arrange_timelines,
+)
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.states import Role, State
@@ -40,7 +45,7 @@ def served(state: str, cookie: int, **given: Any) -> Sock:
 LIVE = (
     sock("LISTEN", "0.0.0.0:443", cookie=1),
     sock("CLOSED", "0.0.0.0:5000", cookie=2),
-    served("ESTAB", 3, age_s=100, born=False),
+    served("ESTAB", 3, age_s=100, begin_seen=False),
     served("SYN_RCVD", 4, age_s=2),
     served("TIME_WAIT", 5, age_s=40, state_age_s=10, process=None),
     served("CLOSE_WAIT", 6, age_s=60, state_age_s=20, process="app"),
@@ -56,36 +61,36 @@ CLOSED_FLOWS = (
 
 
 def view(*closed: Gone, live: tuple[Sock, ...] = LIVE, chunks: int = 2, **told: Any) -> View:
-    return make_view(*live, past=make_past(*closed, chunks=chunks, **told))
+    return make_view(*live, archive=make_past(*closed, chunks=chunks, **told))
 
 
-def cookies(chosen: Chosen) -> list[int]:
+def cookies(chosen: TimelineArrangement) -> list[int]:
     return [chosen.cookie(place) for place in range(len(chosen))]
 
 
-def row(chosen: Chosen, cookie: int) -> Timeline:
+def row(chosen: TimelineArrangement, cookie: int) -> Timeline:
     place = chosen.place(cookie)
     assert place is not None
-    return rows_of(chosen, place, place + 1)[0]
+    return timelines_at(chosen, place, place + 1)[0]
 
 
 # Which
 
 
 def test_live_and_closed_flows_each_once_the_newest_first() -> None:
-    chosen = choose(view(*CLOSED_FLOWS), Filter())
+    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter())
     assert cookies(chosen) == [4, 12, 11, 5, 10, 6, 3]
-    assert (chosen.live, chosen.closed, chosen.all_live, chosen.all_closed) == (4, 3, 4, 3)
+    assert (chosen.live, chosen.closed, chosen.total_live, chosen.total_closed) == (4, 3, 4, 3)
 
 
 def test_of_a_flow_that_comes_twice_the_last_record_counts() -> None:
-    assert row(choose(view(*CLOSED_FLOWS), Filter()), 11).ending is Ending.TIMED_OUT
+    assert row(arrange_timelines(view(*CLOSED_FLOWS), Filter()), 11).ending is Ending.TIMED_OUT
 
 
 def test_nothing_at_all() -> None:
-    chosen = choose(view(live=()), Filter())
-    assert (len(chosen), chosen.place(3), rows_of(chosen, 0, 10)) == (0, None, [])
-    assert len(choose(view(live=LIVE[:2]), Filter())) == 0, "a listener is no flow"
+    chosen = arrange_timelines(view(live=()), Filter())
+    assert (len(chosen), chosen.place(3), timelines_at(chosen, 0, 10)) == (0, None, [])
+    assert len(arrange_timelines(view(live=LIVE[:2]), Filter())) == 0, "a listener is no flow"
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [
@@ -102,13 +107,13 @@ def test_nothing_at_all() -> None:
     ("ending:unknown", []),
 ])  # fmt: skip
 def test_the_filter_asks_live_and_closed_flows_alike(wanted: str, expected: list[int]) -> None:
-    chosen = choose(view(*CLOSED_FLOWS), Filter.parse(wanted))
+    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter.parse(wanted))
     assert cookies(chosen) == expected
-    assert (chosen.all_live, chosen.all_closed) == (4, 3)
+    assert (chosen.total_live, chosen.total_closed) == (4, 3)
 
 
 def test_a_flow_that_a_filter_hides_is_known_still() -> None:
-    chosen = choose(view(*CLOSED_FLOWS), Filter.parse("port:4012"))
+    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter.parse("port:4012"))
     assert [chosen.knows(cookie) for cookie in (12, 10, 3, 1, 99)] == [True, True, True, False, False]
     assert [chosen.place(cookie) for cookie in (12, 10, 3, 1)] == [0, None, None, None]
 
@@ -116,25 +121,25 @@ def test_a_flow_that_a_filter_hides_is_known_still() -> None:
 def test_owners_that_are_forgotten_are_nobodys() -> None:
     past = make_past(*CLOSED_FLOWS)
     later = replace(past, owners=past.owners[1:], owners_from=1)
-    chosen = choose(make_view(*LIVE, past=later), Filter())
+    chosen = arrange_timelines(make_view(*LIVE, archive=later), Filter())
     assert (row(chosen, 11).process, row(chosen, 10).process) == ("app[12]", "…")
-    assert cookies(choose(make_view(past=later), Filter.parse("process:app"))) == [11]
+    assert cookies(arrange_timelines(make_view(archive=later), Filter.parse("process:app"))) == [11]
 
 
 # In which order
 
 
 @pytest.mark.parametrize(("by", "reverse", "expected"), [
-    (By.BEGIN, False, [3, 6, 10, 5, 11, 12, 4]),
-    (By.BEGIN, True, [4, 12, 11, 5, 10, 6, 3]),
-    (By.LENGTH, False, [11, 12, 4, 5, 10, 6, 3]),
-    (By.END, False, [11, 10, 5, 12, 3, 6, 4]),
-    (By.STATE, False, [4, 3, 6, 5, 10, 11, 12]),
-    (By.ENDING, False, [10, 11, 5, 12, 3, 6, 4]),
-    (By.ENDING, True, [4, 6, 3, 12, 5, 11, 10]),
+    (TimelineSort.BEGIN, False, [3, 6, 10, 5, 11, 12, 4]),
+    (TimelineSort.BEGIN, True, [4, 12, 11, 5, 10, 6, 3]),
+    (TimelineSort.LENGTH, False, [11, 12, 4, 5, 10, 6, 3]),
+    (TimelineSort.END, False, [11, 10, 5, 12, 3, 6, 4]),
+    (TimelineSort.STATE, False, [4, 3, 6, 5, 10, 11, 12]),
+    (TimelineSort.ENDING, False, [10, 11, 5, 12, 3, 6, 4]),
+    (TimelineSort.ENDING, True, [4, 6, 3, 12, 5, 11, 10]),
 ])  # fmt: skip
-def test_order(by: By, reverse: bool, expected: list[int]) -> None:
-    chosen = choose(view(*CLOSED_FLOWS), Filter(), by, reverse)
+def test_order(by: TimelineSort, reverse: bool, expected: list[int]) -> None:
+    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter(), by, reverse)
     assert cookies(chosen) == expected
     assert [chosen.place(cookie) for cookie in expected] == list(range(len(expected)))
 
@@ -144,17 +149,17 @@ _FLOWS = st.lists(
 )
 
 
-@given(_FLOWS, st.sets(st.integers(1, 30)), st.sampled_from(list(By)), st.booleans(), st.integers(1, 5))
+@given(_FLOWS, st.sets(st.integers(1, 30)), st.sampled_from(list(TimelineSort)), st.booleans(), st.integers(1, 5))
 def test_every_flow_once_and_in_order(
-    closed: list[tuple[int, float, Ending]], live: set[int], by: By, reverse: bool, chunks: int
+    closed: list[tuple[int, float, Ending]], live: set[int], by: TimelineSort, reverse: bool, chunks: int
 ) -> None:
     socks = tuple(served("ESTAB", cookie, age_s=cookie % 7) for cookie in sorted(live))
     flows = [gone(served("ESTAB", cookie), begin, 7, ending) for cookie, begin, ending in closed]
-    chosen = choose(view(*flows, live=socks, chunks=chunks), Filter(), by, reverse)
+    chosen = arrange_timelines(view(*flows, live=socks, chunks=chunks), Filter(), by, reverse)
     assert sorted(cookies(chosen)) == sorted(live | {cookie for cookie, _, _ in closed})
-    assert cookies(choose(chosen.view, Filter(), by, not reverse)) == cookies(chosen)[::-1]
+    assert cookies(arrange_timelines(chosen.view, Filter(), by, not reverse)) == cookies(chosen)[::-1]
     last = {cookie: (begin, ending) for cookie, begin, ending in closed}
-    for one in rows_of(chosen, 0, len(chosen)):
+    for one in timelines_at(chosen, 0, len(chosen)):
         if one.cookie not in live:
             assert (NOW - one.begin.time, one.ending) == last[one.cookie]
 
@@ -166,29 +171,29 @@ def test_each_record_is_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> Non
     asked: list[int] = []
     plain = gone_module._rows
 
-    def counted(records: Any, past: Past, like: Rows) -> Rows:
+    def counted(records: Any, past: Archive, like: Rows) -> Rows:
         asked.append(sum(map(len, records)))
         return plain(records, past, like)
 
     monkeypatch.setattr(gone_module, "_rows", counted)
-    records = np.concatenate(make_past(*(gone(served("ESTAB", cookie), 9, 8) for cookie in range(1, 41))).closed)
-    log, chooser, wanted = Log(CLOSED, 64), Chooser(), Filter.parse("port:443")
+    records = np.concatenate(make_past(*(gone(served("ESTAB", cookie), 9, 8) for cookie in range(1, 41))).records)
+    log, chooser, wanted = AppendLog(RECORD, 64), TimelineArranger(), Filter.parse("port:443")
     owners = make_past(CLOSED_FLOWS[0]).owners
     for first, last in ((0, 10), (10, 20), (20, 20), (20, 40)):
         log.add(records[first:last])
-        shown = chooser.choose(make_view(past=Past(log.chunks, owners=owners)), wanted)
+        shown = chooser.arrange(make_view(archive=Archive(log.chunks, owners=owners)), wanted)
         assert sorted(cookies(shown)) == list(range(1, last + 1))
     assert asked == [10, 10, 20]
-    chooser.choose(shown.view, Filter.parse("port:1"))
+    chooser.arrange(shown.view, Filter.parse("port:1"))
     assert asked[-1] == 40, "another filter asks of all"
-    assert len(chooser.choose(shown.view, wanted)) == 40
+    assert len(chooser.arrange(shown.view, wanted)) == 40
 
 
 def test_what_has_left_the_past_is_not_shown_any_more() -> None:
-    log, chooser = Log(CLOSED, 16), Chooser()
+    log, chooser = AppendLog(RECORD, 16), TimelineArranger()
     for cookie in range(1, 101):
-        log.add(make_past(gone(served("ESTAB", cookie), 9, 8)).closed[0])
-        shown = chooser.choose(make_view(past=Past(log.chunks)), Filter())
+        log.add(make_past(gone(served("ESTAB", cookie), 9, 8)).records[0])
+        shown = chooser.arrange(make_view(archive=Archive(log.chunks)), Filter())
         assert cookies(shown)[0] == cookie
         assert len(shown) <= 20
 
@@ -197,76 +202,82 @@ def test_what_has_left_the_past_is_not_shown_any_more() -> None:
 
 
 def test_a_row_tells_its_story() -> None:
-    told = {3: [*traced(50, "SYN_RCVD", 49.5, "ESTAB"), *incident(20, What.RETRANSMITTED)]}
-    one = row(choose(view(told=told), Filter()), 3)
+    told = {3: [*traced(50, "SYN_RCVD", 49.5, "ESTAB"), *incident(20, TransitionKind.RETRANSMITTED)]}
+    one = row(arrange_timelines(view(told=told), Filter()), 3)
     assert [(s.state, NOW - s.begin.time, s.begin.origin) for s in one.stretches] == [
         (State.SYN_RCVD, 50, Origin.TRACE), (State.ESTABLISHED, 49.5, Origin.TRACE),
     ]  # fmt: skip
-    assert (one.begin.time, one.least, one.live, one.end, one.ending) == (NOW - 50, False, True, None, None)
+    assert (one.begin.time, one.began_earlier, one.live, one.end, one.ending) == (NOW - 50, False, True, None, None)
     assert (one.local, one.remote, one.role, one.process) == (
         ("10.0.0.1", 443),
         ("10.0.0.9", 4003),
         Role.SERVER,
         "nginx[12]",
     )
-    assert [one.what for one in one.incidents] == [What.RETRANSMITTED]
-    assert (one.length_s, one.until) == (50, NOW)
+    assert [one.kind for one in one.incidents] == [TransitionKind.RETRANSMITTED]
+    assert (one.length_s, one.line_end_s) == (50, NOW)
 
 
 def test_a_flow_that_was_there_before_us_began_earlier() -> None:
-    one = row(choose(view(), Filter()), 3)
-    assert one.least
-    assert [(s.state, s.begin.time, s.end, s.least) for s in one.stretches] == [
+    one = row(arrange_timelines(view(), Filter()), 3)
+    assert one.began_earlier
+    assert [(s.state, s.begin.time, s.end, s.began_earlier) for s in one.stretches] == [
         (State.ESTABLISHED, NOW - 100, None, True)
     ]
 
 
 def test_of_a_flow_whose_story_is_forgotten_the_present_state_is_left() -> None:
-    one = row(choose(view(), Filter()), 6)
-    assert [(s.state, NOW - s.begin.time, s.least) for s in one.stretches] == [(State.CLOSE_WAIT, 20, True)]
+    one = row(arrange_timelines(view(), Filter()), 6)
+    assert [(s.state, NOW - s.begin.time, s.began_earlier) for s in one.stretches] == [(State.CLOSE_WAIT, 20, True)]
 
 
 def test_time_wait_that_is_still_there_knows_how_it_ended() -> None:
     told = {5: traced(40, "ESTAB", 10.6, "FIN_WAIT_1", 10.5, "TIME_WAIT")}
     info = {"bytes_received": 7, "bytes_acked": 9}
     closed = gone(served("TIME_WAIT", 5), 40, 10.5, Ending.BY_US, info)
-    one = row(choose(view(closed, told=told), Filter()), 5)
-    assert (one.live, one.ending, one.process, one.received, one.sent) == (True, Ending.BY_US, "nginx[12]", 7, 9)
+    one = row(arrange_timelines(view(closed, told=told), Filter()), 5)
+    assert (one.live, one.ending, one.process, one.received_bytes, one.sent_bytes) == (
+        True,
+        Ending.BY_US,
+        "nginx[12]",
+        7,
+        9,
+    )
     assert one.end is not None
-    assert (NOW - one.end.time, one.until, one.length_s) == (10.5, NOW, 29.5)
+    assert (NOW - one.end.time, one.line_end_s, one.length_s) == (10.5, NOW, 29.5)
 
 
 def test_a_closed_flow_ends_though_nothing_of_it_is_kept() -> None:
-    chosen = choose(view(*CLOSED_FLOWS), Filter())
+    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter())
     one = row(chosen, 10)
     assert [(s.state, NOW - s.begin.time, s.end and NOW - s.end.time) for s in one.stretches] == [
         (State.ESTABLISHED, 50, 20)
     ]
-    assert (one.live, one.mark, one.until, one.length_s) == (False, Mark.NONE, NOW - 20, 30)
+    assert (one.live, one.mark, one.line_end_s, one.length_s) == (False, Mark.NONE, NOW - 20, 30)
     told = {10: traced(50, "SYN_RCVD", 49, "ESTAB")}
-    half = row(choose(view(*CLOSED_FLOWS, told=told), Filter()), 10)
+    half = row(arrange_timelines(view(*CLOSED_FLOWS, told=told), Filter()), 10)
     assert [s.end and NOW - s.end.time for s in half.stretches] == [49, 20]
 
 
 def test_what_closed_since_the_poll_before_is_marked() -> None:
     past = make_past(gone(served("ESTAB", 7), 9, 0.5))
-    assert row(choose(make_view(past=past, elapsed_s=1.0), Filter()), 7).mark is Mark.CLOSED
-    assert row(choose(make_view(past=past, elapsed_s=0.2), Filter()), 7).mark is Mark.NONE
+    assert row(arrange_timelines(make_view(archive=past, elapsed_s=1.0), Filter()), 7).mark is Mark.CLOSED
+    assert row(arrange_timelines(make_view(archive=past, elapsed_s=0.2), Filter()), 7).mark is Mark.NONE
 
 
 def test_a_record_that_knows_no_state_and_no_beginning() -> None:
     closed = gone(served("ESTAB", 7), 2, 2, Ending.UNKNOWN, state=0, begin_slack=math.nan, origin=Origin.EVENT)
-    one = row(choose(view(closed), Filter()), 7)
-    assert (one.state, one.stretches, one.least) == (None, (), True)
-    assert one.until == NOW - 2
+    one = row(arrange_timelines(view(closed), Filter()), 7)
+    assert (one.state, one.stretches, one.began_earlier) == (None, (), True)
+    assert one.line_end_s == NOW - 2
 
 
 def test_bytes_of_live_flows() -> None:
     it = view()
     throughput = Throughput(make_infos({3: {"bytes_acked": 5, "bytes_received": 6}}))
-    chosen = choose(replace(it, rows=replace(it.rows, throughput=throughput)), Filter())
-    assert (row(chosen, 3).received, row(chosen, 3).sent) == (6, 5)
-    assert (row(chosen, 6).received, row(chosen, 6).sent) == (None, None)
+    chosen = arrange_timelines(replace(it, rows=replace(it.rows, throughput=throughput)), Filter())
+    assert (row(chosen, 3).received_bytes, row(chosen, 3).sent_bytes) == (6, 5)
+    assert (row(chosen, 6).received_bytes, row(chosen, 6).sent_bytes) == (None, None)
 
 
 def test_only_what_is_asked_for_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,12 +289,12 @@ def test_only_what_is_asked_for_is_made(monkeypatch: pytest.MonkeyPatch) -> None
         return plain(rows, figures)
 
     monkeypatch.setattr(timeline, "_facts", counted)
-    records = np.zeros(100_000, CLOSED)
+    records = np.zeros(100_000, RECORD)
     records["cookie"] = np.arange(1, 100_001)
     records["begin"], records["end"] = NOW - 60 + records["cookie"] * 1e-4, NOW
     records["row"]["idiag_family"], records["row"]["idiag_dport"] = 2, 443
-    chosen = choose(make_view(past=Past((records,))), Filter.parse("port:443"))
-    assert [one.cookie for one in rows_of(chosen, 50, 53)] == [99_950, 99_949, 99_948]
+    chosen = arrange_timelines(make_view(archive=Archive((records,))), Filter.parse("port:443"))
+    assert [one.cookie for one in timelines_at(chosen, 50, 53)] == [99_950, 99_949, 99_948]
     assert sum(made) == 3
 
 
@@ -292,8 +303,8 @@ def test_only_what_is_asked_for_is_made(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_csv() -> None:
     told = {12: polled(5, "ESTAB", 4, "CLOSE_WAIT", 3, None), 5: traced(40, "ESTAB", 10, "TIME_WAIT")}
-    chosen = choose(view(*CLOSED_FLOWS, told=told), Filter())
-    lines = list(csv.DictReader(io.StringIO("".join(csv_blocks(chosen)))))
+    chosen = arrange_timelines(view(*CLOSED_FLOWS, told=told), Filter())
+    lines = list(csv.DictReader(io.StringIO("".join(timelines_csv(chosen)))))
     assert [int(line["cookie"]) for line in lines] == cookies(chosen)
     by_cookie = {int(line["cookie"]): line for line in lines}
     one = by_cookie[12]
@@ -311,11 +322,11 @@ def test_csv() -> None:
 
 def test_csv_comes_in_blocks() -> None:
     flows = [gone(served("ESTAB", cookie), 9, 8) for cookie in range(1, 4_502)]
-    blocks = list(csv_blocks(choose(view(*flows, live=()), Filter())))
+    blocks = list(timelines_csv(arrange_timelines(view(*flows, live=()), Filter())))
     assert [block.count("\n") for block in blocks] == [2_001, 2_000, 501]
-    assert list(csv_blocks(choose(view(live=()), Filter()))) == []
+    assert list(timelines_csv(arrange_timelines(view(live=()), Filter()))) == []
 
 
 def test_the_keys_of_a_row_are_the_same_whatever_is_known() -> None:
-    chosen = choose(view(*CLOSED_FLOWS), Filter())
-    assert len({tuple(values_of(one)) for one in rows_of(chosen, 0, len(chosen))}) == 1
+    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter())
+    assert len({tuple(values_of(one)) for one in timelines_at(chosen, 0, len(chosen))}) == 1

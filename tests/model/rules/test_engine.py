@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.rules import engine
-from tcpwatch.model.rules.engine import Diagnosis
-from tcpwatch.model.rules.finding import Candidate, Finding, Severity, Subject
+from tcpwatch.model.rules.engine import RuleEngine
+from tcpwatch.model.rules.finding import Candidate, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 from tests.support.views import make_view
 
@@ -31,11 +31,11 @@ def shown(monkeypatch: pytest.MonkeyPatch, story: str) -> str:
         letter = next(steps)
         if letter != ".":
             severity = SEVERITIES[letter]
-            finding = Finding("rule", severity, Subject("host", ""), letter, {}, "", (), "")
+            finding = Finding("rule", severity, FindingSubject("host", ""), letter, {}, "", (), "")
             yield Candidate(finding, severity if letter.isupper() else None)
 
     monkeypatch.setattr(engine, "RULES", {"rule": rule})
-    diagnosis = Diagnosis()
+    diagnosis = RuleEngine()
     answers = [diagnosis.step(VIEW) for _ in story]
     return "".join(answer[0].severity.name[0].lower() if answer else "." for answer in answers)
 
@@ -76,10 +76,10 @@ def test_what_is_shown_has_a_reason(story: str) -> None:
 def test_the_newest_numbers_under_the_severity_that_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def rule(view: View, limits: Thresholds) -> Iterator[Candidate]:
         severity = Severity.CRITICAL if view.step < 3 else Severity.WARNING
-        yield Candidate(Finding("rule", severity, Subject("host", ""), f"step {view.step}", {}, "", (), ""))
+        yield Candidate(Finding("rule", severity, FindingSubject("host", ""), f"step {view.step}", {}, "", (), ""))
 
     monkeypatch.setattr(engine, "RULES", {"rule": rule})
-    diagnosis = Diagnosis()
+    diagnosis = RuleEngine()
     answers = [diagnosis.step(replace(VIEW, step=step)) for step in (1, 2, 3)]
     assert [(one.headline, one.severity) for (one,) in answers[1:]] == [
         ("step 2", Severity.CRITICAL), ("step 3", Severity.CRITICAL),
@@ -90,7 +90,7 @@ def test_the_most_severe_first_then_what_explains_others(monkeypatch: pytest.Mon
     def rule(name: str, severity: Severity, *subjects: str) -> engine.Rule:
         def say(view: View, limits: Thresholds) -> Iterator[Candidate]:
             for subject in subjects:
-                yield Candidate(Finding(name, severity, Subject("host", subject), "", {}, "", (), ""), severity)
+                yield Candidate(Finding(name, severity, FindingSubject("host", subject), "", {}, "", (), ""), severity)
 
         return say
 
@@ -101,7 +101,7 @@ def test_the_most_severe_first_then_what_explains_others(monkeypatch: pytest.Mon
         "fourth": rule("fourth", Severity.INFO, "a"),
     }
     monkeypatch.setattr(engine, "RULES", rules)
-    found = Diagnosis().step(VIEW)
+    found = RuleEngine().step(VIEW)
     assert [f"{one.rule} {one.subject.name}" for one in found] == [
         "second a", "third a", "first a", "first b", "fourth a",
     ]  # fmt: skip

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
-from tcpwatch.model.listeners.listener_keys import ANY4, Key
-from tcpwatch.model.listeners.queue_detail import Focus, Members
+from tcpwatch.model.listeners.listener_keys import ANY4, ListenerKey
+from tcpwatch.model.listeners.queue_detail import QueueDetail, QueueMembers
 from tcpwatch.model.rules.accept_queue import accept_queue_full
-from tcpwatch.model.rules.engine import Diagnosis
+from tcpwatch.model.rules.engine import RuleEngine
 from tcpwatch.model.rules.finding import Severity
-from tcpwatch.model.rules.half_open_kinds import Kind, Verdict
-from tcpwatch.model.rules.half_open_verdict import members, verdict
-from tcpwatch.model.rules.syn_queue import groups, syn_flood, syn_queue_full
+from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
+from tcpwatch.model.rules.half_open_verdict import half_open_of, half_open_verdict
+from tcpwatch.model.rules.syn_queue import group_listeners, syn_flood, syn_queue_full
 from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
 from tests.model.rules.test_queues import COOKIES, HONEST, OVERFLOWS, SYN, Host
@@ -30,59 +30,62 @@ class Scene:
     """A host, and what is to be said: kind, severity, subject, and words of the headline."""
 
     host: Host
-    kind: Kind
+    kind: VerdictKind
     severity: Severity | None = None
     subject: str = ""
     words: str = ""
 
 
 SCENES = {
-    "nothing at all": Scene(Host({}), Kind.QUIET, words="nothing is half-open"),
-    "nothing is half-open": Scene(Host({"0.0.0.0:80 0/10": (0, 0)}), Kind.QUIET, words="nothing is half-open"),
-    "handshakes on their way": Scene(Host({"0.0.0.0:80 0/100": (9, 1)}), Kind.QUIET, words="9 half-open, 1 repeated"),
+    "nothing at all": Scene(Host({}), VerdictKind.QUIET, words="nothing is half-open"),
+    "nothing is half-open": Scene(Host({"0.0.0.0:80 0/10": (0, 0)}), VerdictKind.QUIET, words="nothing is half-open"),
+    "handshakes on their way": Scene(Host({"0.0.0.0:80 0/100": (9, 1)}), VerdictKind.QUIET,
+        words="9 half-open, 1 repeated"),
     "clients that do not answer": Scene(
-        Host({"0.0.0.0:80 0/100": (9, 5)}), Kind.SLOW_CLIENTS, words="5 of 9 half-open had a SYN+ACK repeated"
+        Host({"0.0.0.0:80 0/100": (9, 5)}), VerdictKind.SLOW_CLIENTS, words="5 of 9 half-open had a SYN+ACK repeated"
     ),
     "so many that the queue is nearly full": Scene(
-        Host({"0.0.0.0:80 0/100": (80, 80)}), Kind.SLOW_CLIENTS, WARNING, words="80 of 80"
+        Host({"0.0.0.0:80 0/100": (80, 80)}), VerdictKind.SLOW_CLIENTS, WARNING, words="80 of 80"
     ),
     "a burst fills the queue": Scene(
-        Host({"0.0.0.0:80 0/10": (11, 0)}), Kind.BURST, CRITICAL, "*:80", "11 of 10 half-open, 0 % repeated"
+        Host({"0.0.0.0:80 0/10": (11, 0)}), VerdictKind.BURST, CRITICAL, "*:80", "11 of 10 half-open, 0 % repeated"
     ),
     "a burst nearly fills it": Scene(
-        Host({"0.0.0.0:80 0/100": (80, 0)}), Kind.BURST, WARNING, "*:80", "80 of 100 half-open"
+        Host({"0.0.0.0:80 0/100": (80, 0)}), VerdictKind.BURST, WARNING, "*:80", "80 of 100 half-open"
     ),
     "a burst whose cookies return": Scene(
-        Host({"0.0.0.0:80 0/10": (10, 0)}, HONEST), Kind.BURST, CRITICAL, "*:80", "850 of 900 cookies/s returned"
+        Host({"0.0.0.0:80 0/10": (10, 0)}, HONEST), VerdictKind.BURST, CRITICAL, "*:80", "850 of 900 cookies/s returned"
     ),
     "a flood": Scene(
-        Host({"0.0.0.0:80 0/10": (11, 11)}), Kind.FLOOD, CRITICAL, "*:80", "100 % without an answer"
+        Host({"0.0.0.0:80 0/10": (11, 11)}), VerdictKind.FLOOD, CRITICAL, "*:80", "100 % without an answer"
     ),
     "a flood with cookies": Scene(
-        Host({"0.0.0.0:80 0/10": (10, 0)}, COOKIES), Kind.FLOOD, CRITICAL, "*:80", "0 of 900 cookies/s returned"
+        Host({"0.0.0.0:80 0/10": (10, 0)}, COOKIES), VerdictKind.FLOOD, CRITICAL, "*:80", "0 of 900 cookies/s returned"
     ),
     "a flood that cookies hide": Scene(
-        Host({"0.0.0.0:80 0/10": (0, 0)}, COOKIES, 2), Kind.FLOOD, CRITICAL, "", "900 SYN cookies/s sent, 0/s returned"
+        Host({"0.0.0.0:80 0/10": (0, 0)}, COOKIES, 2), VerdictKind.FLOOD, CRITICAL, "",
+            "900 SYN cookies/s sent, 0/s returned"
     ),
-    "cookies for everybody, and they return": Scene(Host({"0.0.0.0:80 0/10": (0, 0)}, HONEST, 2), Kind.QUIET),
+    "cookies for everybody, and they return": Scene(Host({"0.0.0.0:80 0/10": (0, 0)}, HONEST, 2), VerdictKind.QUIET),
     "behind a full accept queue": Scene(
-        Host({"0.0.0.0:80 11/10": (9, 9)}, OVERFLOWS), Kind.SLOW_APPLICATION, CRITICAL, "*:80",
+        Host({"0.0.0.0:80 11/10": (9, 9)}, OVERFLOWS), VerdictKind.SLOW_APPLICATION, CRITICAL, "*:80",
         "9 half-open, 100 % repeated, behind 11 of 10 waiting to be accepted",
     ),
     "behind a nearly full one": Scene(
-        Host({"0.0.0.0:80 8/10": (9, 9)}), Kind.SLOW_APPLICATION, WARNING, "*:80", "8 of 10 waiting"
+        Host({"0.0.0.0:80 8/10": (9, 9)}), VerdictKind.SLOW_APPLICATION, WARNING, "*:80", "8 of 10 waiting"
     ),
-    "a full accept queue alone": Scene(Host({"0.0.0.0:80 11/10": (0, 0)}, OVERFLOWS), Kind.QUIET),
-    "both queues are full": Scene(Host({"0.0.0.0:80 11/10": (11, 11)}), Kind.SLOW_APPLICATION, CRITICAL, "*:80"),
+    "a full accept queue alone": Scene(Host({"0.0.0.0:80 11/10": (0, 0)}, OVERFLOWS), VerdictKind.QUIET),
+    "both queues are full": Scene(Host({"0.0.0.0:80 11/10": (11, 11)}), VerdictKind.SLOW_APPLICATION, CRITICAL, "*:80"),
     "the lazy one of a group": Scene(
-        Host({"0.0.0.0:80 0/10": (0, 0), "second 0.0.0.0:80 11/10": (21, 21)}), Kind.SLOW_APPLICATION, CRITICAL, "*:80",
+        Host({"0.0.0.0:80 0/10": (0, 0), "second 0.0.0.0:80 11/10": (21, 21)}), VerdictKind.SLOW_APPLICATION,
+            CRITICAL, "*:80",
         "behind 11 of 10",
     ),
     "the worse of two": Scene(
-        Host({"0.0.0.0:80 0/10": (11, 0), "0.0.0.0:81 0/10": (11, 11)}), Kind.FLOOD, CRITICAL, "*:81"
+        Host({"0.0.0.0:80 0/10": (11, 0), "0.0.0.0:81 0/10": (11, 11)}), VerdictKind.FLOOD, CRITICAL, "*:81"
     ),
     "the deeper of two": Scene(
-        Host({"0.0.0.0:80 0/10": (11, 0), "0.0.0.0:81 0/20": (21, 0)}), Kind.BURST, CRITICAL, "*:81"
+        Host({"0.0.0.0:80 0/10": (11, 0), "0.0.0.0:81 0/20": (21, 0)}), VerdictKind.BURST, CRITICAL, "*:81"
     ),
 }  # fmt: skip
 
@@ -90,38 +93,38 @@ SCENES = {
 @pytest.mark.parametrize("name", SCENES)
 def test_verdicts(name: str) -> None:
     scene = SCENES[name]
-    said = verdict(scene.host.view())
+    said = half_open_verdict(scene.host.view())
     assert (said.kind, said.severity, said.subject) == (scene.kind, scene.severity, scene.subject)
     assert scene.words in said.headline
     assert said.why.endswith(".")
 
 
-def key_of(view: View, port: int) -> Key:
+def key_of(view: View, port: int) -> ListenerKey:
     return next(one.key for one in view.listeners if one.local_port == port)
 
 
 def test_of_one_listener() -> None:
     view = Host({"0.0.0.0:80 0/100": (9, 9), "0.0.0.0:81 0/10": (11, 0), "0.0.0.0:82 0/10": (0, 0)}).view()
-    said = {port: verdict(view, key_of(view, port)) for port in (80, 81, 82)}
-    assert [one.kind for one in said.values()] == [Kind.SLOW_CLIENTS, Kind.BURST, Kind.QUIET]
+    said = {port: half_open_verdict(view, key_of(view, port)) for port in (80, 81, 82)}
+    assert [one.kind for one in said.values()] == [VerdictKind.SLOW_CLIENTS, VerdictKind.BURST, VerdictKind.QUIET]
     assert [one.subject for one in said.values()] == ["*:80", "*:81", "*:82"]
 
 
 def test_whether_a_listener_is_flooded_behind_cookies_cannot_be_seen() -> None:
     view = Host({"0.0.0.0:80 0/10": (0, 0)}, COOKIES, 2).view()
-    said = verdict(view, key_of(view, 80))
-    assert (said.kind, said.severity) == (Kind.UNTOLD, WARNING)
+    said = half_open_verdict(view, key_of(view, 80))
+    assert (said.kind, said.severity) == (VerdictKind.UNKNOWN, WARNING)
     assert said.headline.startswith("0 half-open here, 900 SYN cookies/s sent")
 
 
 def test_a_listener_that_has_gone() -> None:
     view = make_view(sock("SYN_RCVD", "10.0.0.1:80", "192.0.2.9:1"), sock("LISTEN", "0.0.0.0:81", send_queue=9))
-    said = verdict(view, Key(80, *ANY4))
+    said = half_open_verdict(view, ListenerKey(80, *ANY4))
     assert (said.kind, said.headline) == (
-        Kind.GONE, "nobody listens there any more; 1 half-open of the host are left behind",
+        VerdictKind.LISTENER_CLOSED, "nobody listens there any more; 1 half-open of the host are left behind",
     )  # fmt: skip
-    assert verdict(view).headline == "1 of 1 half-open have no listener any more"
-    assert verdict(make_view(), Key(80, *ANY4)).headline == "nobody listens there any more"
+    assert half_open_verdict(view).headline == "1 of 1 half-open have no listener any more"
+    assert half_open_verdict(make_view(), ListenerKey(80, *ANY4)).headline == "nobody listens there any more"
 
 
 def held_back(age_s: float, repeats: int = 0) -> Any:
@@ -131,37 +134,37 @@ def held_back(age_s: float, repeats: int = 0) -> Any:
 def test_held_back_by_tcp_defer_accept() -> None:
     listener = sock("LISTEN", "0.0.0.0:80", send_queue=100)
     view = make_view(listener, held_back(12.0), held_back(3.0), held_back(0.1))
-    said = verdict(view)
-    assert (said.kind, said.severity) == (Kind.HELD_BACK, None)
+    said = half_open_verdict(view)
+    assert (said.kind, said.severity) == (VerdictKind.DEFERRED, None)
     assert said.headline == "2 of 3 half-open wait without a repeat, the oldest for 12 s"
     assert "TCP_DEFER_ACCEPT" in said.why
     mostly_repeated = make_view(listener, held_back(12.0), held_back(12.0, 3), held_back(12.0, 3))
-    assert verdict(mostly_repeated).kind is Kind.SLOW_CLIENTS
+    assert half_open_verdict(mostly_repeated).kind is VerdictKind.SLOW_CLIENTS
 
 
 def test_held_back_at_one_listener_once_somebody_looks_into_it() -> None:
     view = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=100), held_back(12.0))
-    key, nobody = key_of(view, 80), Members(view.rows, view.rows.first_seen, view.rows.born, 0)
-    assert members(view, key) is None
-    assert verdict(view, key).kind is Kind.QUIET
-    looked_into = replace(view, focus=Focus(key, nobody, nobody, view.half_open))
-    assert members(looked_into, key) is view.half_open
-    assert verdict(looked_into, key).kind is Kind.HELD_BACK
+    key, nobody = key_of(view, 80), QueueMembers(view.rows, view.rows.first_seen, view.rows.begin_seen, 0)
+    assert half_open_of(view, key) is None
+    assert half_open_verdict(view, key).kind is VerdictKind.QUIET
+    looked_into = replace(view, queue_detail=QueueDetail(key, nobody, nobody, view.half_open))
+    assert half_open_of(looked_into, key) is view.half_open
+    assert half_open_verdict(looked_into, key).kind is VerdictKind.DEFERRED
 
 
 def test_a_source_that_tells_neither_limits_nor_repeats() -> None:
     rows = make_rows([sock("LISTEN", "0.0.0.0:80"), held_back(12.0)])
     sample = make_sample(rows, source=SourceInfo("psutil", "user"))
     view = view_of(rows, make_rows([]), sample=sample)
-    said = verdict(view)
-    assert (said.kind, said.severity, said.headline) == (Kind.UNTOLD, None, "1 half-open")
-    assert verdict(replace(view, rates=COOKIES)).kind is Kind.FLOOD
+    said = half_open_verdict(view)
+    assert (said.kind, said.severity, said.headline) == (VerdictKind.UNKNOWN, None, "1 half-open")
+    assert half_open_verdict(replace(view, rates=COOKIES)).kind is VerdictKind.FLOOD
 
 
 def test_arrivals_are_told_where_they_are_known() -> None:
     view = Host({"0.0.0.0:80 0/100": (9, 1)}).view()
-    assert "The host gets 47 SYNs/s." in verdict(replace(view, arrivals_per_s=47.0)).why
-    assert "SYNs/s" not in verdict(replace(view, arrivals_per_s=None)).why
+    assert "The host gets 47 SYNs/s." in half_open_verdict(replace(view, syn_arrivals_per_s=47.0)).why
+    assert "SYNs/s" not in half_open_verdict(replace(view, syn_arrivals_per_s=None)).why
 
 
 # Agreement with the findings --------------------------------------------------------------------
@@ -169,19 +172,19 @@ def test_arrivals_are_told_where_they_are_known() -> None:
 MUCH_LIKE_THEM = {**{name: host for name, (host, _) in SYN.items()}, **{k: v.host for k, v in SCENES.items()}}
 
 
-def assert_agreement(view: View, said: Mapping[str, Verdict], rules: set[tuple[str, str]], name: str) -> None:
+def assert_agreement(view: View, said: Mapping[str, HalfOpenVerdict], rules: set[tuple[str, str]], name: str) -> None:
     """`said` by endpoint, `rules` as (rule, subject's name without a member's inode)."""
     for endpoint, one in said.items():
         flooded = ("syn-flood", endpoint) in rules
-        assert (one.kind is Kind.FLOOD) == flooded, (name, endpoint, one)
+        assert (one.kind is VerdictKind.FLOOD) == flooded, (name, endpoint, one)
         if ("syn-queue-full", endpoint) in rules:
             assert one.severity in (WARNING, CRITICAL), (name, endpoint, one)
-        if one.kind is Kind.SLOW_APPLICATION:
+        if one.kind is VerdictKind.SLOW_APPLICATION:
             assert ("accept-queue-full", endpoint) in rules, (name, endpoint, one)
-        if one.kind is Kind.BURST:
+        if one.kind is VerdictKind.BURST:
             assert ("syn-queue-full", endpoint) in rules, (name, endpoint, one)
-    whole = verdict(view)
-    assert (whole.kind is Kind.FLOOD) == any(rule == "syn-flood" for rule, _ in rules), (name, whole)
+    whole = half_open_verdict(view)
+    assert (whole.kind is VerdictKind.FLOOD) == any(rule == "syn-flood" for rule, _ in rules), (name, whole)
 
 
 @pytest.mark.parametrize("limits", [DEFAULT, Thresholds(syn_queue_share=0.3, flood_repeated_share=0.2)])
@@ -192,19 +195,19 @@ def test_a_verdict_agrees_with_the_rules(name: str, limits: Thresholds) -> None:
         candidate for rule in (syn_flood, syn_queue_full, accept_queue_full) for candidate in rule(view, limits)
     ]
     rules = {(it.finding.rule, it.finding.subject.name.partition(" inode ")[0]) for it in candidates}
-    said = {one.endpoint: verdict(view, one.key) for one in groups(view)}
+    said = {one.endpoint: half_open_verdict(view, one.key) for one in group_listeners(view)}
     if limits == DEFAULT:
         assert_agreement(view, said, rules, name)
     else:
         flooded = {name for rule, name in rules if rule == "syn-flood"}
-        assert {endpoint for endpoint, one in said.items() if one.kind is Kind.FLOOD} == flooded - {"web-1"}
+        assert {endpoint for endpoint, one in said.items() if one.kind is VerdictKind.FLOOD} == flooded - {"web-1"}
 
 
 @dataclass(slots=True)
 class Days:
     """Hosts one after the other, as a monitor would see them."""
 
-    diagnosis: Diagnosis = field(default_factory=Diagnosis)
+    diagnosis: RuleEngine = field(default_factory=RuleEngine)
 
     def step(self, host: Host) -> View:
         view = host.view()
@@ -214,24 +217,24 @@ class Days:
 def test_a_verdict_stays_as_long_as_its_finding() -> None:
     days, flood, calm = Days(), SCENES["a flood"].host, SCENES["handshakes on their way"].host
     for _ in range(3):
-        assert verdict(days.step(flood)).kind is Kind.FLOOD
+        assert half_open_verdict(days.step(flood)).kind is VerdictKind.FLOOD
     kinds = []
     for _ in range(8):
         view = days.step(calm)
-        said = verdict(view)
+        said = half_open_verdict(view)
         kinds.append(said.kind)
-        assert (said.kind is Kind.FLOOD) == any(finding.rule == "syn-flood" for finding in view.findings)
-    assert kinds == sorted(kinds, key=[Kind.FLOOD, Kind.BURST, Kind.QUIET].index)
-    assert kinds[0] is Kind.FLOOD
-    assert kinds[-1] is Kind.QUIET
+        assert (said.kind is VerdictKind.FLOOD) == any(finding.rule == "syn-flood" for finding in view.findings)
+    assert kinds == sorted(kinds, key=[VerdictKind.FLOOD, VerdictKind.BURST, VerdictKind.QUIET].index)
+    assert kinds[0] is VerdictKind.FLOOD
+    assert kinds[-1] is VerdictKind.QUIET
 
 
 def test_a_flood_whose_listener_was_closed() -> None:
     days = Days()
     for _ in range(2):
         days.step(SCENES["a flood"].host)
-    said = verdict(days.step(SCENES["nothing at all"].host))
-    assert (said.kind, said.subject) == (Kind.FLOOD, "*:80")
+    said = half_open_verdict(days.step(SCENES["nothing at all"].host))
+    assert (said.kind, said.subject) == (VerdictKind.FLOOD, "*:80")
     assert said.why == "It was so a moment ago; the listener has been closed since."
 
 
@@ -244,14 +247,14 @@ def test_no_verdict_contradicts_a_finding_from_step_to_step(first: str, then: st
     for host in [SCENES[first].host] * 3 + [SCENES[then].host] * 7:
         view = days.step(host)
         shown = {finding.rule for finding in view.findings}
-        kind = verdict(view).kind
-        assert kind is Kind.FLOOD or "syn-flood" not in shown
-        if kind is Kind.QUIET:
+        kind = half_open_verdict(view).kind
+        assert kind is VerdictKind.FLOOD or "syn-flood" not in shown
+        if kind is VerdictKind.QUIET:
             assert "syn-queue-full" not in shown
 
 
 def test_of_two_families_with_one_name_the_fuller_is_meant() -> None:
     days, host = Days(), Host({"0.0.0.0:80 0/10": (11, 11), "[::]:80 0/10": (1, 0)})
     view = [days.step(host) for _ in range(3)][-1]
-    by_family = {one.family: verdict(view, one.key).kind for one in view.listeners}
-    assert by_family == {2: Kind.FLOOD, 10: Kind.QUIET}
+    by_family = {one.family: half_open_verdict(view, one.key).kind for one in view.listeners}
+    assert by_family == {2: VerdictKind.FLOOD, 10: VerdictKind.QUIET}

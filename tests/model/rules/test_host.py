@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT
-from tcpwatch.model.lifecycle.trace_stats import TraceState
+from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.rules.completeness import data_incomplete
 from tcpwatch.model.rules.finding import Severity
 from tcpwatch.model.rules.resets import resets
@@ -44,7 +44,7 @@ def test_resets_are_told_with_their_numbers() -> None:
     (one,) = resets(view, DEFAULT)
     assert one.finding.headline == "40 resets/s sent in the last 10 s, 1/s in the minute before"
     assert one.finding.evidence["resets_in_handshake"] == (3.0, "connections/s")
-    assert (one.finding.severity, one.at_once) == (Severity.WARNING, None)
+    assert (one.finding.severity, one.immediate_severity) == (Severity.WARNING, None)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,15 @@ def test_resets_are_told_with_their_numbers() -> None:
         (Completeness(), 0.5, None, None),
         (Completeness(retried=True), 0.5, None, None),
         (Completeness(interrupted=True), 0.5, "interrupted dump", Severity.WARNING),
-        (Completeness(lost=True), 0.5, "answers lost", Severity.WARNING),
+        (Completeness(answers_lost=True), 0.5, "answers lost", Severity.WARNING),
         (Completeness(reasons=("no counters",)), 0.5, "no counters", Severity.WARNING),
         (Completeness(), 2.5, "a step takes 2.5 s, one is due every 2 s", None),
-        (Completeness(lost=True), 2.5, "answers lost; a step takes 2.5 s, one is due every 2 s", Severity.WARNING),
+        (
+            Completeness(answers_lost=True),
+            2.5,
+            "answers lost; a step takes 2.5 s, one is due every 2 s",
+            Severity.WARNING,
+        ),
     ],
 )
 def test_incomplete_data(
@@ -66,29 +71,32 @@ def test_incomplete_data(
     view = replace(view, sample=replace(view.sample, completeness=completeness))
     found = list(data_incomplete(view, DEFAULT))
     assert [one.finding.headline for one in found] == [headline] * (headline is not None)
-    assert [one.at_once for one in found] == [at_once] * (headline is not None)
+    assert [one.immediate_severity for one in found] == [at_once] * (headline is not None)
 
 
 LOST = {
-    "trace": (TraceState(lost=500, lost_lately=123), "123 trace events lost"),
-    "ends": (TraceState(ends_lost=9, ends_lost_lately=1), "1 destroy event lost"),
-    "both": (TraceState(lost_lately=1, ends_lost_lately=2_000), "1 trace event lost; 2,000 destroy events lost"),
-    "long ago": (TraceState(lost=500, ends_lost=9), None),
+    "trace": (TraceStats(events_lost=500, events_lost_in_step=123), "123 trace events lost"),
+    "ends": (TraceStats(destroy_events_lost=9, destroy_events_lost_in_step=1), "1 destroy event lost"),
+    "both": (
+        TraceStats(events_lost_in_step=1, destroy_events_lost_in_step=2_000),
+        "1 trace event lost; 2,000 destroy events lost",
+    ),
+    "long ago": (TraceStats(events_lost=500, destroy_events_lost=9), None),
 }
 
 
 @pytest.mark.parametrize(("trace", "headline"), LOST.values(), ids=LOST)
-def test_lost_events(trace: TraceState, headline: str | None) -> None:
+def test_lost_events(trace: TraceStats, headline: str | None) -> None:
     found = list(data_incomplete(make_view(trace=trace), DEFAULT))
     assert [one.finding.headline for one in found] == [headline] * (headline is not None)
-    assert [one.at_once for one in found if one.at_once != Severity.WARNING] == []
+    assert [one.immediate_severity for one in found if one.immediate_severity != Severity.WARNING] == []
     for one in found:
-        assert one.finding.evidence["trace_events_lost"].value == trace.lost_lately
+        assert one.finding.evidence["trace_events_lost"].value == trace.events_lost_in_step
         assert one.finding.advice == ("A shorter interval (-) empties the kernel's buffers more often.",)
 
 
 def test_what_is_late_is_not_asked_for_more_often() -> None:
-    view = make_view(trace=TraceState(lost_lately=5), pace=Pace(2.5, 0.1, 1.0, 2.0))
+    view = make_view(trace=TraceStats(events_lost_in_step=5), pace=Pace(2.5, 0.1, 1.0, 2.0))
     (one,) = data_incomplete(view, DEFAULT)
     assert one.finding.headline == "5 trace events lost; a step takes 2.5 s, one is due every 2 s"
     assert one.finding.advice == ("A longer interval (+) gives the kernel time between two dumps.",)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
-from tcpwatch.model.analyses.port_scans import Scan
+from tcpwatch.model.analyses.port_scans import PortScan
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.rules.engine import STEPS_IN, Diagnosis
+from tcpwatch.model.rules.engine import STEPS_IN, RuleEngine
 from tcpwatch.model.rules.finding import Figure, Severity
 from tcpwatch.model.rules.port_scan import SOURCES, port_scan
 from tests.support.views import make_rows, make_view, sock
 
 
-def scan(ports: int, source: str = "192.0.2.9", here: bool = True) -> Scan:
-    return Scan(source, ports, 2 * ports, 10.0, tuple(range(1, min(ports, 4) + 1)), here)
+def scan(ports: int, source: str = "192.0.2.9", here: bool = True) -> PortScan:
+    return PortScan(source, ports, 2 * ports, 10.0, tuple(range(1, min(ports, 4) + 1)), here)
 
 
 SAID = {
@@ -27,32 +27,32 @@ SAID = {
 
 
 @pytest.mark.parametrize(("scans", "sources"), SAID.values(), ids=SAID)
-def test_who_is_told(scans: list[Scan], sources: list[str]) -> None:
-    found = list(port_scan(make_view(scans=tuple(scans)), DEFAULT))
+def test_who_is_told(scans: list[PortScan], sources: list[str]) -> None:
+    found = list(port_scan(make_view(port_scans=tuple(scans)), DEFAULT))
     assert [str(one.finding.subject) for one in found] == [f"source {source}" for source in sources]
-    assert all(one.finding.severity is Severity.WARNING and one.at_once is None for one in found)
+    assert all(one.finding.severity is Severity.WARNING and one.immediate_severity is None for one in found)
 
 
 def test_its_words_and_numbers() -> None:
-    (one,) = port_scan(make_view(scans=(scan(1_024),)), DEFAULT)
+    (one,) = port_scan(make_view(port_scans=(scan(1_024),)), DEFAULT)
     assert one.finding.headline == "met a reset at 1,024 ports in 10 s: 1, 2, 3, 4, …"
     assert one.finding.evidence["ports"] == Figure(1_024, "ports")
     assert one.finding.evidence["resets"] == Figure(2_048, "segments")
-    (elsewhere,) = port_scan(make_view(scans=(scan(4, here=False),)), Thresholds(port_scan_ports=4))
+    (elsewhere,) = port_scan(make_view(port_scans=(scan(4, here=False),)), Thresholds(port_scan_ports=4))
     assert elsewhere.finding.headline == (
         "met a reset at 4 ports in 10 s (maybe of another network namespace): 1, 2, 3, 4"
     )
 
 
 def test_the_filter_selects_what_the_source_has_open() -> None:
-    (one,) = port_scan(make_view(scans=(scan(30),)), DEFAULT)
+    (one,) = port_scan(make_view(port_scans=(scan(30),)), DEFAULT)
     rows = make_rows([sock("ESTAB", "10.0.0.1:22", "192.0.2.9:1"), sock("ESTAB", "10.0.0.1:22", "192.0.2.99:1")])
     assert Filter.parse(one.finding.filter).mask(rows).tolist() == [True, False]
-    (v6,) = port_scan(make_view(scans=(scan(30, "2001:db8::9"),)), DEFAULT)
+    (v6,) = port_scan(make_view(port_scans=(scan(30, "2001:db8::9"),)), DEFAULT)
     Filter.parse(v6.finding.filter)
 
 
 def test_it_is_among_the_rules() -> None:
-    diagnosis, view = Diagnosis(), make_view(scans=(scan(30),))
+    diagnosis, view = RuleEngine(), make_view(port_scans=(scan(30),))
     found = [diagnosis.step(view) for _ in range(STEPS_IN)][-1]
     assert [str(one.subject) for one in found] == ["source 192.0.2.9"]

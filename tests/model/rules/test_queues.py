@@ -50,7 +50,7 @@ class Host:
         numbered = [one if one.cookie else replace(one, cookie=1000 + at) for at, one in enumerate(socks)]
         rows = make_rows(numbered)
         sysctls = {"tcp_syncookies": self.syncookies, "somaxconn": 4096, **self.sysctls}
-        sample = make_sample(rows, sysctls=sysctls, peaks=self.peaks)
+        sample = make_sample(rows, sysctls=sysctls, accept_queue_peaks=self.peaks)
         view = view_of(rows, make_rows([]), 2, sample=sample, rates=self.rates)
         listeners = tuple(
             replace(
@@ -169,7 +169,7 @@ ACCEPT = {
 def test_accept_queues(host: Host, expected: dict[tuple[str, str], Severity], at_once: Severity | None) -> None:
     found = list(accept_queue_full(host.view(), DEFAULT))
     assert said(found) == expected
-    assert [one.at_once for one in found] == [at_once] * len(found)
+    assert [one.immediate_severity for one in found] == [at_once] * len(found)
 
 
 def test_psutil_tells_no_queues_so_that_nothing_is_said() -> None:

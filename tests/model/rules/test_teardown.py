@@ -11,14 +11,14 @@ import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.model.analyses.stalls import Closed, Path, Stuck, Unread
+from tcpwatch.model.analyses.stalls import Stalls, UnansweredConnects, UnreadProcess, ZeroWindowPeer
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules import ephemeral_ports, stalls, teardown
 from tcpwatch.model.rules.engine import Rule
 from tcpwatch.model.rules.finding import Candidate, Severity
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.view import Gauge, RateTrend, View
-from tcpwatch.sample import Infos
+from tcpwatch.sample import TcpInfoTable
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
@@ -51,7 +51,7 @@ def only(rule: Rule, view: View) -> Candidate:
 def test_time_wait(value: int, limit: int | None, overflow: float, expected: list[Severity]) -> None:
     view = make_view(time_wait=Gauge(value, limit), rates={"TCPTimeWaitOverflow": overflow})
     assert said(teardown.time_wait_buildup, view) == [("host web-1", one) for one in expected]
-    at_once = [one.at_once for one in teardown.time_wait_buildup(view, DEFAULT)]
+    at_once = [one.immediate_severity for one in teardown.time_wait_buildup(view, DEFAULT)]
     assert at_once == [CRITICAL if overflow else None] * len(expected)
 
 
@@ -132,9 +132,9 @@ def clients(
     rows = make_rows(socks)
     knobs = {"ip_local_port_range_low": 1000, "ip_local_port_range_high": 1099}
     view = view_of(rows, make_rows([]), sample=make_sample(rows, sysctls=knobs))
-    assert view.ephemeral is not None
-    told = tuple(replace(one, exhausted_in_s=exhausted_in_s) for one in view.ephemeral.destinations)
-    return replace(view, ephemeral=replace(view.ephemeral, destinations=told))
+    assert view.ephemeral_ports is not None
+    told = tuple(replace(one, runs_out_in_s=exhausted_in_s) for one in view.ephemeral_ports.destinations)
+    return replace(view, ephemeral_ports=replace(view.ephemeral_ports, destinations=told))
 
 
 @pytest.mark.parametrize(
@@ -198,10 +198,10 @@ def test_to_whom_most_is_sent_again() -> None:
     socks = [sock("ESTAB", f"10.0.0.1:{port}", f"192.0.2.{1 + port % 2}:443", cookie=port) for port in (1, 2, 3)]
     view = replace(make_view(*socks), rate_trend=lossy(100, 0, 1000).rate_trend)
 
-    def infos(when: float, repeated: list[int]) -> Infos:
+    def infos(when: float, repeated: list[int]) -> TcpInfoTable:
         figures = np.zeros(3, uapi.FLOW_INFO)
         figures["tcpi_total_retrans"] = repeated
-        return Infos(np.array([1, 2, 3], np.uint64), figures, np.full(3, when), uapi.TCP_INFO.itemsize)
+        return TcpInfoTable(np.array([1, 2, 3], np.uint64), figures, np.full(3, when), uapi.TCP_INFO.itemsize)
 
     told = Throughput(infos(2.0, [10, 12, 9]), infos(0.0, [0, 0, 3]))
     finding = only(stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=told))).finding
@@ -209,19 +209,21 @@ def test_to_whom_most_is_sent_again() -> None:
     assert (finding.filter, finding.evidence["worst_peer_retransmitted"].value) == ("raddr:192.0.2.2", 8.0)
 
 
-def on_the_way(*stuck: Stuck, closed: tuple[Closed, ...] = (), unread: tuple[Unread, ...] = ()) -> View:
-    return make_view(path=Path(stuck, closed, unread))
+def on_the_way(
+    *stuck: UnansweredConnects, closed: tuple[ZeroWindowPeer, ...] = (), unread: tuple[UnreadProcess, ...] = ()
+) -> View:
+    return make_view(stalls=Stalls(stuck, closed, unread))
 
 
 def test_stuck() -> None:
-    view = on_the_way(Stuck("192.0.2.1:443", 5, 3), Stuck("[2001:db8::1]:80", 4, 9))
+    view = on_the_way(UnansweredConnects("192.0.2.1:443", 5, 3), UnansweredConnects("[2001:db8::1]:80", 4, 9))
     assert said(stalls.connect_stuck, view) == [("destination 192.0.2.1:443", WARNING)]
 
 
 def test_closed_windows() -> None:
     owner = make_view(sock("ESTAB", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)).rows.owners[0]
-    closed = (Closed("192.0.2.1:443", True, 2, 5.0, 100), Closed("192.0.2.2", False, 1, 4.9, 1))
-    view = on_the_way(closed=closed, unread=(Unread(owner, 3, 99_999),))
+    closed = (ZeroWindowPeer("192.0.2.1:443", True, 2, 5.0, 100), ZeroWindowPeer("192.0.2.2", False, 1, 4.9, 1))
+    view = on_the_way(closed=closed, unread=(UnreadProcess(owner, 3, 99_999),))
     assert said(stalls.zero_window, view) == [("destination 192.0.2.1:443", WARNING), ("process app[7]", WARNING)]
 
 
@@ -232,15 +234,15 @@ def one(state: str, local: str, remote: str, **facts: Any) -> list[Sock]:
 LEAK = one("CLOSE_WAIT", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)
 SELECTED: dict[str, tuple[Rule, View, list[Sock]]] = {
     "connect-stuck": (
-        stalls.connect_stuck, on_the_way(Stuck("[2001:db8::1]:80", 9, 3)),
+        stalls.connect_stuck, on_the_way(UnansweredConnects("[2001:db8::1]:80", 9, 3)),
         one("SYN_SENT", "[::1]:4000", "[2001:db8::1]:80"),
     ),
     "a client's peer": (
-        stalls.zero_window, on_the_way(closed=(Closed("192.0.2.9:443", True, 1, 9, 1),)),
+        stalls.zero_window, on_the_way(closed=(ZeroWindowPeer("192.0.2.9:443", True, 1, 9, 1),)),
         one("ESTAB", "10.0.0.1:4000", "192.0.2.9:443"),
     ),
     "a server's peer": (
-        stalls.zero_window, on_the_way(closed=(Closed("2001:db8::1", False, 1, 9, 1),)),
+        stalls.zero_window, on_the_way(closed=(ZeroWindowPeer("2001:db8::1", False, 1, 9, 1),)),
         one("ESTAB", "[::1]:80", "[2001:db8::1]:4000"),
     ),
     "ports": (ephemeral_ports.port_exhaustion, clients(60), one("TIME_WAIT", "10.0.0.1:1001", "192.0.2.1:443")),

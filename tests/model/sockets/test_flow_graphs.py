@@ -28,7 +28,7 @@ def _sample(at: float, *socks: Sock, info: dict[str, int] | None = None, **overr
     """`at` seconds after the first."""
     rows = make_rows(socks, time=NOW + at)
     told = {} if info is None else {COOKIE: info}
-    return make_sample(rows, monotonic=BEGIN + at, tcp_info=told, **overrides)
+    return make_sample(rows, monotonic=BEGIN + at, watched_tcp_info=told, **overrides)
 
 
 def _step(graphs: FlowGraphs, at: float, watched: frozenset[int] = WATCHED, **info: int) -> None:
@@ -37,7 +37,7 @@ def _step(graphs: FlowGraphs, at: float, watched: frozenset[int] = WATCHED, **in
 
 
 def _of(graphs: FlowGraphs) -> FlowGraph:
-    graph = graphs.of(COOKIE)
+    graph = graphs.get(COOKIE)
     assert graph is not None
     return graph
 
@@ -159,7 +159,7 @@ def test_time_wait_and_psutil_tell_no_queues() -> None:
 def test_a_flow_that_was_never_there_has_no_graph() -> None:
     graphs = FlowGraphs()
     graphs.step(_sample(0.0), make_rows([]), WATCHED)
-    assert graphs.of(COOKIE) is None
+    assert graphs.get(COOKIE) is None
     assert len(graphs) == 0
 
 
@@ -168,4 +168,4 @@ def test_those_watched_last_are_kept() -> None:
     flows = [_flow(cookie=cookie) for cookie in (1, 2, 3)]
     for at, cookie in enumerate((1, 2, 1, 3)):
         graphs.step(_sample(at, *flows), make_rows(flows), frozenset({cookie}))
-    assert [graphs.of(cookie) is not None for cookie in (1, 2, 3)] == [True, False, True]
+    assert [graphs.get(cookie) is not None for cookie in (1, 2, 3)] == [True, False, True]

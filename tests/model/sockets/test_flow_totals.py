@@ -7,29 +7,29 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tcpwatch.model.lifecycle.archive import CLOSED, Past
-from tcpwatch.model.lifecycle.tracker import Lived
-from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, Tally
+from tcpwatch.model.lifecycle.archive import RECORD, Archive
+from tcpwatch.model.lifecycle.tracker import LifecycleStep
+from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, FlowTotalsCounter
 from tcpwatch.model.states import Role
 from tests.support.views import NOW, make_rows, sock
 
 
-def ended(lives_ms: Sequence[float], carried: Sequence[int | None], slack_ms: float = 0.0) -> Lived:
+def ended(lives_ms: Sequence[float], carried: Sequence[int | None], slack_ms: float = 0.0) -> LifecycleStep:
     """These flows of a server at :443, without an owner; None: the kernel did not tell what it carried."""
-    made = np.zeros(len(lives_ms), CLOSED)
+    made = np.zeros(len(lives_ms), RECORD)
     made["row"] = make_rows([sock("ESTAB", "10.0.0.1:443", "10.0.0.2:9")]).table[0]
     made["role"], made["owner"], made["end"] = Role.SERVER, -1, np.array(lives_ms) / 1000
     made["begin_slack"] = slack_ms / 1000
-    made["told"] = [one is not None for one in carried]
+    made["info_bytes"] = [one is not None for one in carried]
     made["info"]["tcpi_bytes_received"] = [one or 0 for one in carried]
     nothing = made[:0]
-    return Lived(nothing["row"], nothing["role"], nothing["owner"], made)
+    return LifecycleStep(nothing["row"], nothing["role"], nothing["owner"], made)
 
 
-def counted(lived: Lived) -> FlowTotals:
-    tally = Tally()
-    tally.step(NOW, None, Past())
-    return tally.step(NOW + 10, lived, Past())
+def counted(lived: LifecycleStep) -> FlowTotals:
+    tally = FlowTotalsCounter()
+    tally.step(NOW, None, Archive())
+    return tally.step(NOW + 10, lived, Archive())
 
 
 def test_a_histogram_counts_by_decade_exactly() -> None:
@@ -68,10 +68,10 @@ def test_by_service_and_without_owner() -> None:
 
 
 def test_the_last_minute_counts_and_rates_are_of_the_time_that_is_told() -> None:
-    tally = Tally()
+    tally = FlowTotalsCounter()
     for second in range(200):
         lived = ended([1.0] * 3, [1] * 3) if second < 100 else None
-        told = tally.step(NOW + second, lived, Past())
+        told = tally.step(NOW + second, lived, Archive())
         assert 0 < told.window_s <= 65 or second == 0
         if second == 99:
             assert told.all.ended_per_s * told.window_s == pytest.approx(told.all.lifetime_ms.count)

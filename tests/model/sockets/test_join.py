@@ -110,12 +110,12 @@ def sample_of(round_: list[Flow], number: int) -> Sample:
 def known_of(rows: Rows, at: int) -> tuple[str, ...]:
     first, since = round(rows.first_seen[at] - NOW), round(rows.since[at] - NOW)
     role, closer = (word.replace("unknown", "?") for word in (Role(rows.role[at]).word, Closer(rows.closer[at]).word))
-    return Mark(rows.mark[at]).name.lower(), role, closer, f"{first}{'*' * bool(rows.born[at])}", str(since)
+    return Mark(rows.mark[at]).name.lower(), role, closer, f"{first}{'*' * bool(rows.begin_seen[at])}", str(since)
 
 
 @pytest.mark.parametrize("name", STORIES)
 def test_stories(name: str) -> None:
-    joined: join.Joined | None = None
+    joined: join.Join | None = None
     for number, round_ in enumerate(read(STORIES[name]), 1):
         sample = sample_of(round_, number)
         joined = join.join(joined, sample) if joined else join.first(sample)
@@ -134,7 +134,7 @@ class Memory:
     port: int
     first_seen: int
     since: int
-    born: bool
+    begin_seen: bool
     role: int
     closer: int
     mark: int
@@ -180,10 +180,10 @@ def reference(before: dict[int, Memory] | None, round_: list[Flow], number: int)
     return after
 
 
-def memories(joined: join.Joined) -> dict[int, Memory]:
+def memories(joined: join.Join) -> dict[int, Memory]:
     rows = joined.rows
     ages = rows.first_seen - NOW, rows.since - NOW
-    columns = (rows.state, rows.table["idiag_sport"], *ages, rows.born, rows.role, rows.closer, rows.mark)
+    columns = (rows.state, rows.table["idiag_sport"], *ages, rows.begin_seen, rows.role, rows.closer, rows.mark)
     lists = [column.tolist() for column in columns]
     return {c: Memory(*values) for c, *values in zip(rows.cookie.tolist(), *lists, strict=True)}
 
@@ -198,7 +198,7 @@ ROUNDS = st.lists(st.lists(FLOWS, max_size=7, unique_by=lambda f: f.cookie), min
 @given(ROUNDS)
 def test_joining_is_what_dictionaries_do(rounds: list[list[Flow]]) -> None:
     ports = {f.cookie: f.port for round_ in rounds for f in round_}  # a socket does not change its port
-    joined: join.Joined | None = None
+    joined: join.Join | None = None
     expected: dict[int, Memory] | None = None
     for number, drawn in enumerate(rounds, 1):
         round_ = [replace(f, port=ports[f.cookie]) for f in drawn]
@@ -209,7 +209,7 @@ def test_joining_is_what_dictionaries_do(rounds: list[list[Flow]]) -> None:
         check_changes(joined, before, expected)
 
 
-def check_changes(joined: join.Joined, before: dict[int, Memory] | None, after: dict[int, Memory]) -> None:
+def check_changes(joined: join.Join, before: dict[int, Memory] | None, after: dict[int, Memory]) -> None:
     gone = {} if before is None else {c: m.state for c, m in before.items() if c not in after}
     assert dict(zip(joined.ended_cookie.tolist(), joined.ended_state.tolist(), strict=True)) == gone
     assert dict(zip(joined.closed.cookie.tolist(), joined.closed.state.tolist(), strict=True)) == gone
@@ -236,7 +236,7 @@ def test_what_was_joined_cannot_be_written_to() -> None:
     first = join.first(sample_of([flow("1 ESTAB 80")], 1))
     joined = join.join(first, sample_of([flow("1 CLOSE_WAIT 80")], 2))
     for rows in (first.rows, joined.rows):
-        for name in ("first_seen", "since", "born", "role", "closer", "mark"):
+        for name in ("first_seen", "since", "begin_seen", "role", "closer", "mark"):
             with pytest.raises(ValueError, match="read-only"):
                 getattr(rows, name)[0] = 0
     assert known_of(first.rows, 0) == ("none", "client", "?", "1", "1")

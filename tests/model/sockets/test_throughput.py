@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.netlink.tcp_info import FlowInfos
+from tcpwatch.kernel.netlink.tcp_info import TcpInfoDump
 from tcpwatch.model.sockets import join
-from tcpwatch.model.sockets.throughput import Limit, Throughput
-from tcpwatch.sample import Infos, infos_by_cookie
+from tcpwatch.model.sockets.throughput import SendLimit, Throughput
+from tcpwatch.sample import TcpInfoTable, sort_tcp_info
 from tests.support.infos import TOLD, make_infos
 from tests.support.views import NOW, make_rows, make_sample, sock
 
@@ -44,19 +44,19 @@ def test_figures_of_one_flow() -> None:
     before = {"bytes_received": 1_000, "bytes_acked": 500, "total_retrans": 3, "rtt": 9}
     last = {"bytes_received": 2_000, "bytes_acked": 2**40, "total_retrans": 13, "rtt": 23_456}
     it = over(2.5, before, last)
-    assert one(it.rx_per_s(ONE)) == 400
-    assert one(it.tx_per_s(ONE)) == (2**40 - 500) / 2.5
+    assert one(it.rx_bytes_per_s(ONE)) == 400
+    assert one(it.tx_bytes_per_s(ONE)) == (2**40 - 500) / 2.5
     assert one(it.retransmits_per_s(ONE)) == 4
     assert (one(it.retransmits(ONE)), one(it.rtt_us(ONE))) == (13, 23_456)
 
 
-FIGURES = (Throughput.rx_per_s, Throughput.tx_per_s, Throughput.retransmits_per_s)
+FIGURES = (Throughput.rx_bytes_per_s, Throughput.tx_bytes_per_s, Throughput.retransmits_per_s)
 
 
 def test_one_answer_tells_no_rate() -> None:
     it = Throughput().after(make_infos({1: {"rtt": 7, "total_retrans": 1}}))
     assert all(math.isnan(one(figure(it, ONE))) for figure in FIGURES)
-    assert (one(it.rtt_us(ONE)), one(it.retransmits(ONE)), it.limits(ONE).tolist()) == (7, 1, [Limit.UNKNOWN])
+    assert (one(it.rtt_us(ONE)), one(it.retransmits(ONE)), it.send_limits(ONE).tolist()) == (7, 1, [SendLimit.UNKNOWN])
 
 
 def test_nothing_is_known_of_nothing() -> None:
@@ -64,7 +64,7 @@ def test_nothing_is_known_of_nothing() -> None:
         for figure in (*FIGURES, Throughput.rtt_us, Throughput.retransmits):
             assert np.isnan(figure(it, COOKIES)).all()
             assert figure(it, COOKIES[:0]).tolist() == []
-        assert it.limits(COOKIES).tolist() == [Limit.UNKNOWN] * len(COOKIES)
+        assert it.send_limits(COOKIES).tolist() == [SendLimit.UNKNOWN] * len(COOKIES)
 
 
 def test_a_round_trip_that_was_not_measured_is_not_0() -> None:
@@ -72,7 +72,7 @@ def test_a_round_trip_that_was_not_measured_is_not_0() -> None:
 
 
 def test_a_counter_that_was_set_back_tells_no_rate() -> None:
-    assert math.isnan(one(over(1, {"bytes_acked": 9}, {"bytes_acked": 8}).tx_per_s(ONE)))
+    assert math.isnan(one(over(1, {"bytes_acked": 9}, {"bytes_acked": 8}).tx_bytes_per_s(ONE)))
 
 
 def test_what_an_old_kernel_does_not_tell_is_not_known() -> None:
@@ -82,8 +82,8 @@ def test_what_an_old_kernel_does_not_tell_is_not_known() -> None:
     known = []
     for told in (fields[f"tcpi_{name}"][1] for name in ("pacing_rate", "bytes_received", "segs_out", "delivered")):
         it = over(1, before, last, told)
-        figures = (it.rtt_us(ONE), it.tx_per_s(ONE), it.rx_per_s(ONE))
-        known.append((*(not math.isnan(one(figure)) for figure in figures), it.limits(ONE).tolist() != [0]))
+        figures = (it.rtt_us(ONE), it.tx_bytes_per_s(ONE), it.rx_bytes_per_s(ONE))
+        known.append((*(not math.isnan(one(figure)) for figure in figures), it.send_limits(ONE).tolist() != [0]))
     assert known == [(True, False, False, False), (True, True, False, False), (True, True, True, False), (True,) * 4]
 
 
@@ -115,12 +115,12 @@ def test_what_an_old_kernel_does_not_tell_is_not_known() -> None:
 def test_what_it_did_for_the_longest_time(grown: dict[str, int], limit: str | None) -> None:
     begin = {"bytes_acked": 7 * S, "busy_time": 9 * S, "rwnd_limited": 4 * S, "sndbuf_limited": 3 * S}
     last = {name: begin.get(name, 0) + grown.get(name, 0) for name in begin.keys() | grown.keys()}
-    (found,) = over(1, begin, last).limits(ONE).tolist()
-    assert Limit(found).word == limit
+    (found,) = over(1, begin, last).send_limits(ONE).tolist()
+    assert SendLimit(found).word == limit
 
 
 def test_every_limit_has_a_word() -> None:
-    assert [limit.word for limit in Limit] == [None, "application", "receiver", "send buffer", "network"]
+    assert [limit.word for limit in SendLimit] == [None, "application", "receiver", "send buffer", "network"]
 
 
 # From sample to sample ----------------------------------------------------------------------------
@@ -162,8 +162,8 @@ def test_the_same_as_with_dictionaries(samples: list[Told | None], asked: list[i
         it = it.after(None if told is None else make_infos(told, 1000.0 + second))
         plain.after(1000.0 + second, told)
         pairs: tuple[tuple[Callable[[NDArray[np.uint64]], NDArray[np.float64]], Callable[[int], float]], ...] = (
-            (it.rx_per_s, lambda c: plain.per_s("bytes_received", c)),
-            (it.tx_per_s, lambda c: plain.per_s("bytes_acked", c)),
+            (it.rx_bytes_per_s, lambda c: plain.per_s("bytes_received", c)),
+            (it.tx_bytes_per_s, lambda c: plain.per_s("bytes_acked", c)),
             (it.retransmits_per_s, lambda c: plain.per_s("total_retrans", c)),
             (it.retransmits, lambda c: plain.latest("total_retrans", c)),
             (it.rtt_us, lambda c: plain.latest("rtt", c) or math.nan),
@@ -181,40 +181,40 @@ def test_rows_carry_it_from_sample_to_sample() -> None:
     infos = [make_infos(told[0]), make_infos(told[1], 1001.0), None, make_infos(told[3], 1003.0)]
     joined, found = None, []
     for one_rows, one_infos in zip(rows, infos, strict=True):
-        sample = make_sample(one_rows, infos=one_infos)
+        sample = make_sample(one_rows, tcp_info_table=one_infos)
         joined = join.join(joined, sample) if joined else join.first(sample)
-        found.append(joined.rows.throughput.tx_per_s(joined.rows.cookie).tolist())
+        found.append(joined.rows.throughput.tx_bytes_per_s(joined.rows.cookie).tolist())
     np.testing.assert_array_equal(found, [[math.nan] * 2, [100, 0], [100, 0], [100, 0]])
     assert joined
-    (last,) = joined.rows.take(np.array([1])).throughput.tx_per_s(COOKIES[1:2]).tolist()
+    (last,) = joined.rows.take(np.array([1])).throughput.tx_bytes_per_s(COOKIES[1:2]).tolist()
     assert last == 0
 
 
 def test_a_flow_that_ended_keeps_its_last_figures_as_a_closed_row() -> None:
     alive = make_rows([sock("ESTAB", "10.0.0.1:1", cookie=1)])
-    joined = join.first(make_sample(alive, infos=make_infos({1: {"bytes_acked": 0}})))
-    joined = join.join(joined, make_sample(alive, infos=make_infos({1: {"bytes_acked": 50}}, 1001.0)))
-    ended = join.join(joined, make_sample(make_rows([]), infos=make_infos({})))
-    assert one(ended.closed.throughput.tx_per_s(ended.closed.cookie)) == 50
-    assert np.isnan(ended.rows.throughput.tx_per_s(COOKIES)).all()
+    joined = join.first(make_sample(alive, tcp_info_table=make_infos({1: {"bytes_acked": 0}})))
+    joined = join.join(joined, make_sample(alive, tcp_info_table=make_infos({1: {"bytes_acked": 50}}, 1001.0)))
+    ended = join.join(joined, make_sample(make_rows([]), tcp_info_table=make_infos({})))
+    assert one(ended.closed.throughput.tx_bytes_per_s(ended.closed.cookie)) == 50
+    assert np.isnan(ended.rows.throughput.tx_bytes_per_s(COOKIES)).all()
 
 
 # In order -----------------------------------------------------------------------------------------
 
 
-def told_by_kernel(rows: list[tuple[int, int, int]]) -> FlowInfos:
+def told_by_kernel(rows: list[tuple[int, int, int]]) -> TcpInfoDump:
     """Cookie, state and bytes_acked of each."""
     figures = np.zeros(len(rows), uapi.FLOW_INFO)
     for row, (cookie, state, acked) in zip(figures, rows, strict=True):
         row["idiag_cookie"], row["tcpi_state"], row["tcpi_bytes_acked"] = cookie, state, acked
-    return FlowInfos(figures, np.arange(len(rows), dtype=np.float64), 280)
+    return TcpInfoDump(figures, np.arange(len(rows), dtype=np.float64), 280)
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 2**64 - 1]), st.sampled_from([1, 4, 10]), NUMBERS), max_size=12))
 def test_each_flow_once_the_later_one_counts_and_listeners_are_none(rows: list[tuple[int, int, int]]) -> None:
-    infos: Infos = infos_by_cookie(told_by_kernel(rows))
+    infos: TcpInfoTable = sort_tcp_info(told_by_kernel(rows))
     expected = {cookie: (acked, float(at)) for at, (cookie, state, acked) in enumerate(rows) if state != 10}
-    acked, when = infos.figures["tcpi_bytes_acked"].tolist(), infos.when.tolist()
+    acked, when = infos.table["tcpi_bytes_acked"].tolist(), infos.received_monotonic_s.tolist()
     found = zip(infos.cookie.tolist(), zip(acked, when, strict=True), strict=True)
     assert list(found) == sorted(expected.items())
-    assert not any(array.flags.writeable for array in (infos.cookie, infos.figures, infos.when))
+    assert not any(array.flags.writeable for array in (infos.cookie, infos.table, infos.received_monotonic_s))

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from tcpwatch.kernel.netlink import destroy_event_reader, uapi
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
-from tcpwatch.kernel.netlink.destroy_event_reader import DestroyEvents
-from tcpwatch.kernel.netlink.destroyed_sockets import Destroyed
+from tcpwatch.kernel.netlink.destroy_event_reader import DestroyEventReader
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
 from tests import lab
 from tests.support import netlink
@@ -40,8 +40,8 @@ def namespace() -> Iterator[lab.Namespace]:
 
 
 @pytest.fixture
-def events(namespace: lab.Namespace) -> Iterator[DestroyEvents]:
-    with closing(DestroyEvents()) as it:
+def events(namespace: lab.Namespace) -> Iterator[DestroyEventReader]:
+    with closing(DestroyEventReader()) as it:
         yield it
 
 
@@ -49,9 +49,9 @@ def cookie(sock: socket.socket) -> int:
     return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
 
 
-def heard(events: DestroyEvents, count: int) -> Destroyed:
+def heard(events: DestroyEventReader, count: int) -> DestroyedSockets:
     """The next `count` events, those that were lost counted in."""
-    parts: list[Destroyed] = []
+    parts: list[DestroyedSockets] = []
 
     def enough() -> bool:
         events.read()
@@ -60,7 +60,7 @@ def heard(events: DestroyEvents, count: int) -> Destroyed:
 
     lab.wait_until(enough, f"{count} destroyed sockets")
     table, infos, when = (np.concatenate([getattr(it, name) for it in parts]) for name in ("table", "infos", "when"))
-    return Destroyed(table, infos, when, parts[-1].told, sum(part.lost for part in parts))
+    return DestroyedSockets(table, infos, when, parts[-1].info_bytes, sum(part.lost for part in parts))
 
 
 def free(count: int) -> list[int]:
@@ -84,12 +84,12 @@ def on_one_processor() -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def drops(events: DestroyEvents) -> int:
+def drops(events: DestroyEventReader) -> int:
     memory = events._socket.getsockopt(socket.SOL_SOCKET, uapi.SO_MEMINFO, 36)
     return int.from_bytes(memory[32:], sys.byteorder)
 
 
-def until_dropped(events: DestroyEvents, count: int) -> None:
+def until_dropped(events: DestroyEventReader, count: int) -> None:
     lab.wait_until(lambda: drops(events) >= count, "that most are dropped")
 
 
@@ -97,7 +97,7 @@ def until_dropped(events: DestroyEvents, count: int) -> None:
 
 
 @pytest.mark.parametrize("family", HOSTS, ids=("IPv4", "IPv6"))
-def test_every_socket_of_a_burst_is_told_with_what_it_has_sent(events: DestroyEvents, family: int) -> None:
+def test_every_socket_of_a_burst_is_told_with_what_it_has_sent(events: DestroyEventReader, family: int) -> None:
     expected = {}
     begin = time.monotonic()
     with ExitStack() as stack:
@@ -124,23 +124,23 @@ def test_every_socket_of_a_burst_is_told_with_what_it_has_sent(events: DestroyEv
         found[int(row["idiag_cookie"])] = (ends, int(info["tcpi_bytes_sent"]), int(info["tcpi_bytes_received"]))
         assert row["idiag_family"] == family
     assert found == expected
-    assert begin <= told.when.min() <= told.when.max() <= time.monotonic()
-    assert told.told >= 200
+    assert begin <= told.received_monotonic_s.min() <= told.received_monotonic_s.max() <= time.monotonic()
+    assert told.info_bytes >= 200
     assert not told.table["idiag_inode"].any()
 
 
-def test_more_than_fit_into_one_batch_come_in_the_kernel_s_order(events: DestroyEvents) -> None:
+def test_more_than_fit_into_one_batch_come_in_the_kernel_s_order(events: DestroyEventReader) -> None:
     with on_one_processor():
         cookies = free(destroy_event_reader._BATCH + 300)
     told = heard(events, len(cookies))
     assert told.lost == 0
     assert told.table["idiag_cookie"].tolist() == cookies
-    assert (np.diff(told.when) >= 0).all()
+    assert (np.diff(told.received_monotonic_s) >= 0).all()
 
 
 def test_what_does_not_fit_is_counted_exactly(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(destroy_event_reader, "BUFFER", 16 * 1024)
-    with closing(DestroyEvents()) as events:
+    with closing(DestroyEventReader()) as events:
         dropped = 0
         for _ in range(3):
             cookies = free(400)
@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_counted_exactly(namespace: lab.Namespace, monkeypa
         assert (told.table["idiag_cookie"].tolist(), told.lost) == (cookies, 0)
 
 
-def test_its_buffer_is_as_large_as_it_may_be(events: DestroyEvents) -> None:
+def test_its_buffer_is_as_large_as_it_may_be(events: DestroyEventReader) -> None:
     with socket.socket() as ordinary:  # an ordinary user may not go beyond rmem_max; net/core/sock.c doubles it
         ordinary.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, destroy_event_reader.BUFFER)
         least = ordinary.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
@@ -166,13 +166,13 @@ def test_a_user_who_may_not_go_beyond_the_limit_gets_what_there_is(
     namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uapi, "SO_RCVBUFFORCE", 0x7FFF)  # ENOPROTOOPT, where a user without privilege gets EPERM
-    with closing(DestroyEvents()) as events:
+    with closing(DestroyEventReader()) as events:
         assert 0 < events.capacity <= 2 * destroy_event_reader.BUFFER
         assert heard(events, len(free(3))).lost == 0
 
 
-def test_it_hears_of_its_own_namespace_alone(events: DestroyEvents) -> None:
-    with lab.Namespace(), closing(DestroyEvents()) as inner:
+def test_it_hears_of_its_own_namespace_alone(events: DestroyEventReader) -> None:
+    with lab.Namespace(), closing(DestroyEventReader()) as inner:
         theirs = free(2)
         assert heard(inner, 2).table["idiag_cookie"].tolist() == theirs
     ours = free(2)
@@ -182,7 +182,7 @@ def test_it_hears_of_its_own_namespace_alone(events: DestroyEvents) -> None:
 def test_a_closed_one_leaves_nothing(namespace: lab.Namespace) -> None:
     folder = Path("/proc/self/fd")
     before = len(list(folder.iterdir()))
-    events = DestroyEvents()
+    events = DestroyEventReader()
     free(1)
     events.close()
     events.close()
@@ -193,7 +193,7 @@ def test_where_nobody_takes_them_the_oldest_are_given_up(
     namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(destroy_event_reader, "_KEPT", 10)
-    with closing(DestroyEvents()) as events:
+    with closing(DestroyEventReader()) as events:
         cookies = []
         for rounds in range(1, 5):
             cookies += free(4)
@@ -204,7 +204,7 @@ def test_where_nobody_takes_them_the_oldest_are_given_up(
         assert len(told.table) + told.lost == len(cookies)
 
 
-def until_known(events: DestroyEvents, count: int) -> None:
+def until_known(events: DestroyEventReader, count: int) -> None:
     def known() -> bool:
         if events.read():
             events._decode()
@@ -244,13 +244,13 @@ class FakeSocket:
         self.closed = True
 
 
-def listening(sock: FakeSocket) -> DestroyEvents:
+def listening(sock: FakeSocket) -> DestroyEventReader:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(destroy_event_reader, "_open", lambda: sock)
-        return DestroyEvents()
+        return DestroyEventReader()
 
 
-def drained(sock: FakeSocket) -> Destroyed:
+def drained(sock: FakeSocket) -> DestroyedSockets:
     count = len(sock.answers)
     events = listening(sock)
     assert events.read() == count
@@ -271,7 +271,7 @@ def test_messages_of_many_layouts_stay_in_order() -> None:
     told = events.take()
     assert told.table["idiag_cookie"].tolist() == list(range(7))
     assert told.table["shutdown"].tolist() == [0, 0, 0, 3, 0, 0, 0]
-    assert told.told == 232
+    assert told.info_bytes == 232
     whole = uapi.TCP_INFO.itemsize
     for info, row in zip([*infos, b""], told.infos, strict=True):
         assert row.tobytes()[:232] == info[:232].ljust(232, b"\0")
@@ -333,4 +333,4 @@ def test_a_kernel_without_sock_diag_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(socket, "socket", refuse)
     with pytest.raises(SockDiagError, match="cannot be had"):
-        DestroyEvents()
+        DestroyEventReader()

@@ -14,7 +14,7 @@ import pyroute2.netlink
 import pytest
 from pyroute2.netlink import diag as pyroute2_diag
 
-from tcpwatch.arrays.array_pool import Pool
+from tcpwatch.arrays.array_pool import ArrayPool
 from tcpwatch.kernel.netlink import decode_sockets, sock_diag, uapi
 from tcpwatch.kernel.netlink.sock_diag import SockDiag, SockDiagError
 from tcpwatch.kernel.netlink.tcp_info import info_fields
@@ -65,7 +65,7 @@ ASKING: tuple[tuple[Callable[[SockDiag], sock_diag.Dump], int, int], ...] = (
     (lambda diag: diag.dump(1 << 3), 1 << 3, 0),
     (lambda diag: diag.dump(infos=True), 0xFFF, 1 << 1),
     (lambda diag: diag.listeners(), 1 << 10, 1 << 6),
-    (lambda diag: diag.bound(), 1 << 13, 0),
+    (lambda diag: diag.bound_only(), 1 << 13, 0),
 )
 
 
@@ -138,7 +138,7 @@ def test_a_dump_given_up_halfway_is_not_in_the_way_of_the_next(
     with socket.create_server((lab.LOCAL[4], 0), backlog=4096) as listener:
         peer.flood(listener.getsockname()[1], 1500)
         with monkeypatch.context() as patch, pytest.raises(decode_sockets.MessageError):
-            patch.setattr(decode_sockets, "decode", fail)
+            patch.setattr(decode_sockets, "decode_sockets", fail)
             patch.setattr(sock_diag, "_BATCH", 1024)  # so that it is given up after the first datagram
             diag.dump()
         assert len(diag.dump(1 << 3).table) == 1500
@@ -283,10 +283,10 @@ def test_it_stays_in_the_namespace_in_which_it_was_opened(diag: SockDiag) -> Non
 
 
 def test_a_dump_of_few_sockets_takes_none_of_the_large_tables(namespace: lab.Namespace) -> None:
-    tables = Pool(uapi.SOCKET)
+    tables = ArrayPool(uapi.SOCKET)
     with socket.create_server(("127.0.0.1", 0)), closing(SockDiag(tables)) as diag:
         assert len(diag.listeners().table)
-        diag.bound()
+        diag.bound_only()
         assert len(tables._arrays) == 0
         assert len(diag.dump().table)
         assert len(tables._arrays) == 1

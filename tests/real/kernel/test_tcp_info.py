@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.arrays.array_pool import Pool
+from tcpwatch.arrays.array_pool import ArrayPool
 from tcpwatch.kernel.netlink import decode_sockets, uapi
 from tcpwatch.kernel.netlink.sock_diag import SockDiag
-from tcpwatch.kernel.netlink.tcp_info import FlowInfos, Gathering, info_fields, tells
+from tcpwatch.kernel.netlink.tcp_info import TcpInfoCollector, TcpInfoDump, has_field, info_fields
 from tests import lab
 from tests.support import netlink, ss
 
@@ -32,13 +32,12 @@ def diag(namespace: lab.Namespace) -> Iterator[SockDiag]:
         yield it
 
 
-def figures(infos: FlowInfos | None) -> dict[int, dict[str, int]]:
+def figures(infos: TcpInfoDump | None) -> dict[int, dict[str, int]]:
     """Cookie → fields as info_fields names them."""
     assert infos is not None
-    assert len(infos.when) == len(infos.figures)
+    assert len(infos.received_monotonic_s) == len(infos.table)
     return {
-        int(row["idiag_cookie"]): {name.removeprefix("tcpi_"): int(row[name]) for name in WHOLE}
-        for row in infos.figures
+        int(row["idiag_cookie"]): {name.removeprefix("tcpi_"): int(row[name]) for name in WHOLE} for row in infos.table
     }
 
 
@@ -50,12 +49,12 @@ def part(info: Mapping[str, int]) -> dict[str, int]:
 # Bytes in, figures out ----------------------------------------------------------------------------
 
 
-def gathered(data: bytes) -> FlowInfos:
+def gathered(data: bytes) -> TcpInfoDump:
     words = np.frombuffer(data, np.uint32)
-    offsets = decode_sockets.starts(words, 0, len(words), 0xFEDCBA98)
-    infos = Gathering(Pool(uapi.FLOW_INFO), 1)
+    offsets = decode_sockets.message_offsets(words, 0, len(words), 0xFEDCBA98)
+    infos = TcpInfoCollector(ArrayPool(uapi.FLOW_INFO), 1)
     infos.now = 5.0
-    decode_sockets.decode(words, offsets, np.zeros(len(offsets), uapi.SOCKET), None, infos)
+    decode_sockets.decode_sockets(words, offsets, np.zeros(len(offsets), uapi.SOCKET), None, infos)
     return infos.all()
 
 
@@ -72,22 +71,22 @@ def test_fields_of_every_length_are_those_of_one_socket(sockets: list[tuple[byte
         for cookie, (payload, others) in enumerate(sockets, 1)
     )
     infos = gathered(data)
-    found = {int(row["idiag_cookie"]): row for row in infos.figures}
+    found = {int(row["idiag_cookie"]): row for row in infos.table}
     assert found.keys() == set(range(1, len(sockets) + 1))
-    assert infos.when.tolist() == [5.0] * len(sockets)
+    assert infos.received_monotonic_s.tolist() == [5.0] * len(sockets)
     for cookie, (payload, _) in enumerate(sockets, 1):
         whole = np.frombuffer(payload.ljust(uapi.TCP_INFO.itemsize, b"\0"), uapi.TCP_INFO, 1)[0]
         for name in NAMES:
-            if tells(name, len(payload)):
+            if has_field(name, len(payload)):
                 assert found[cookie][name] == whole[name]
     shortest = min((len(payload) for payload, _ in sockets), default=280)
     for name in NAMES:
-        assert tells(name, infos.told) == tells(name, shortest)
+        assert has_field(name, infos.info_bytes) == has_field(name, shortest)
 
 
 def test_a_message_without_tcp_info_is_no_flow() -> None:
     data = netlink.message(netlink.GETSOCK, netlink.body(cookie=1), [(netlink.SHUTDOWN, b"\1")])
-    assert len(gathered(data).figures) == 0
+    assert len(gathered(data).table) == 0
 
 
 # The real kernel ----------------------------------------------------------------------------------
@@ -193,14 +192,14 @@ def test_thousands_of_sockets(namespace: lab.Namespace, diag: SockDiag) -> None:
         ports = dict(zip(dump.table["idiag_cookie"].tolist(), dump.table["idiag_dport"].tolist(), strict=True))
         infos = dump.infos
         assert infos
-        assert len(infos.figures) == 2 * count + 1, "the listener too"
-        assert ((begin <= infos.when) & (infos.when <= time.monotonic())).all()
+        assert len(infos.table) == 2 * count + 1, "the listener too"
+        assert ((begin <= infos.received_monotonic_s) & (infos.received_monotonic_s <= time.monotonic())).all()
         mine = {ports[cookie]: info for cookie, info in figures(infos).items() if ports[cookie] in receivers}
         for at, (port, server) in enumerate(receivers.items()):
             info = info_fields(server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 512))
             assert mine[port] == part(info)
             assert info["bytes_received"] == 1 + at
-            assert tells("tcpi_sndbuf_limited", infos.told)
+            assert has_field("tcpi_sndbuf_limited", infos.info_bytes)
 
 
 def test_a_dump_that_does_not_ask_has_none(diag: SockDiag) -> None:

@@ -23,10 +23,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.trace import decode_events, tracefs, tracepoint_reader
-from tcpwatch.kernel.trace.event_format import Format, parse
-from tcpwatch.kernel.trace.trace_events import Kind, Traced
-from tcpwatch.kernel.trace.tracefs import Instance, Mount, TraceError
-from tcpwatch.kernel.trace.tracepoint_reader import Tracepoints
+from tcpwatch.kernel.trace.event_format import EventFormat, parse
+from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
+from tcpwatch.kernel.trace.tracefs import TraceError, TracefsMount, TraceInstance
+from tcpwatch.kernel.trace.tracepoint_reader import TracepointReader
 from tests import lab
 from tests.lab.machine.requirements import tracefs as has_tracefs
 from tests.support import tracepoint_texts as texts
@@ -63,8 +63,8 @@ def here(namespace: lab.Namespace) -> Iterator[lab.Namespace]:
 
 
 @pytest.fixture
-def trace(here: lab.Namespace) -> Iterator[Tracepoints]:
-    with closing(Tracepoints()) as it:
+def trace(here: lab.Namespace) -> Iterator[TracepointReader]:
+    with closing(TracepointReader()) as it:
         yield it
 
 
@@ -86,7 +86,7 @@ def address(family: int) -> bytes:
     return socket.inet_pton(family, HOSTS[family]).ljust(16, b"\0")
 
 
-def ours(traced: Traced, family: int) -> NDArray[np.void]:
+def ours(traced: TraceEvents, family: int) -> NDArray[np.void]:
     """The events with our address at one end."""
     mine = np.frombuffer(address(family), np.uint8)
     at = [(traced.events[end] == mine).all(axis=1) for end in ("src", "dst")]
@@ -96,13 +96,13 @@ def ours(traced: Traced, family: int) -> NDArray[np.void]:
 
 
 def changes(events: NDArray[np.void], socket_: int) -> list[tuple[int, int]]:
-    of_it = events[(events["kind"] == Kind.STATE) & (events["socket"] == socket_)]
+    of_it = events[(events["kind"] == TraceEventKind.STATE) & (events["socket"] == socket_)]
     return list(zip(of_it["old"].tolist(), of_it["new"].tolist(), strict=True))
 
 
 def address_of(events: NDArray[np.void], wanted: int) -> int:
     """The kernel address of the socket of this cookie."""
-    (found,) = events[(events["kind"] == Kind.DESTROYED) & (events["cookie"] == wanted)]
+    (found,) = events[(events["kind"] == TraceEventKind.DESTROYED) & (events["cookie"] == wanted)]
     return int(found["socket"])
 
 
@@ -110,7 +110,7 @@ def address_of(events: NDArray[np.void], wanted: int) -> int:
 
 
 @FAMILIES
-def test_a_connection_s_whole_life_at_both_ends(trace: Tracepoints, family: int) -> None:
+def test_a_connection_s_whole_life_at_both_ends(trace: TracepointReader, family: int) -> None:
     begin = time.monotonic()
     with connected(family) as pair:
         opened = time.monotonic()
@@ -126,9 +126,9 @@ def test_a_connection_s_whole_life_at_both_ends(trace: Tracepoints, family: int)
     assert changes(events, client) == list(pairwise((CLOSE, SYN_SENT, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE)))
     assert changes(events, server) == list(pairwise((LISTEN, SYN_RECV, ESTABLISHED, CLOSE_WAIT, LAST_ACK, CLOSE)))
     assert (np.diff(traced.events["time"]) >= 0).all()
-    now_open = events["time"][(events["kind"] == Kind.STATE) & (events["new"] == ESTABLISHED)]
+    now_open = events["time"][(events["kind"] == TraceEventKind.STATE) & (events["new"] == ESTABLISHED)]
     assert ((begin <= now_open) & (now_open <= opened)).all()
-    destroyed = events[events["kind"] == Kind.DESTROYED]
+    destroyed = events[events["kind"] == TraceEventKind.DESTROYED]
     assert ((closing_ <= destroyed["time"]) & (destroyed["time"] <= end)).all()
     of_client = events[(events["socket"] == client) & (events["new"] == ESTABLISHED)][0]
     assert (of_client["sport"], of_client["dport"], of_client["pid"]) == (*ports, _PID)
@@ -137,7 +137,7 @@ def test_a_connection_s_whole_life_at_both_ends(trace: Tracepoints, family: int)
 
 @FAMILIES
 @pytest.mark.parametrize("reason", ["TCP_STATE", "TCP_ABORT_ON_CLOSE"])
-def test_a_reset_is_told_at_both_ends_with_its_reason(trace: Tracepoints, family: int, reason: str) -> None:
+def test_a_reset_is_told_at_both_ends_with_its_reason(trace: TracepointReader, family: int, reason: str) -> None:
     with connected(family) as pair:
         ports, ends = pair.ports, (cookie(pair.client), cookie(pair.server))
         if reason == "TCP_STATE":  # of what close() becomes with SO_LINGER 0: tcp_disconnect
@@ -149,11 +149,11 @@ def test_a_reset_is_told_at_both_ends_with_its_reason(trace: Tracepoints, family
             pair.server.recv(1)
     traced = trace.take()
     events = ours(traced, family)
-    (sent,) = events[events["kind"] == Kind.RESET_SENT]
+    (sent,) = events[events["kind"] == TraceEventKind.RESET_SENT]
     assert (sent["sport"], sent["dport"]) == ports
     assert sent["src"].tobytes() == sent["dst"].tobytes() == address(family)
     assert sent["old"] == sent["new"] == CLOSE  # already
-    (received,) = events[events["kind"] == Kind.RESET_RECEIVED]
+    (received,) = events[events["kind"] == TraceEventKind.RESET_RECEIVED]
     assert (received["sport"], received["dport"], received["cookie"]) == (*ports[::-1], ends[1])
     assert (sent["socket"], received["socket"]) == tuple(address_of(events, end) for end in ends)
     if traced.reset_reasons:
@@ -162,7 +162,7 @@ def test_a_reset_is_told_at_both_ends_with_its_reason(trace: Tracepoints, family
 
 @FAMILIES
 def test_a_closed_port_answers_with_a_reset_of_no_socket_and_who_called_is_told(
-    trace: Tracepoints, family: int
+    trace: TracepointReader, family: int
 ) -> None:
     with socket.create_server((HOSTS[family], 0), family=family) as listener:
         port = listener.getsockname()[1]
@@ -171,21 +171,21 @@ def test_a_closed_port_answers_with_a_reset_of_no_socket_and_who_called_is_told(
         client.connect((HOSTS[family], port))
     traced = trace.take()
     events = ours(traced, family)
-    (sent,) = events[events["kind"] == Kind.RESET_SENT]
-    (received,) = events[events["kind"] == Kind.RESET_RECEIVED]
+    (sent,) = events[events["kind"] == TraceEventKind.RESET_SENT]
+    (received,) = events[events["kind"] == TraceEventKind.RESET_RECEIVED]
     assert (sent["sport"], sent["dport"], sent["socket"], sent["new"]) == (port, received["sport"], 0, 0)
     assert received["dport"] == port
     if "sock/inet_sk_error_report" not in trace.missing:
-        (told,) = events[events["kind"] == Kind.ERROR]
+        (told,) = events[events["kind"] == TraceEventKind.ERROR]
         assert (told["reason"], told["sport"], told["dport"]) == (errno.ECONNREFUSED, received["sport"], port)
     if traced.reset_reasons:
         assert traced.reset_reasons[int(sent["reason"])] == "NO_SOCKET"
     if "skb/kfree_skb" not in trace.missing:
-        drops = traced.events[(traced.events["kind"] == Kind.DROP) & (traced.events["time"] >= begin)]
+        drops = traced.events[(traced.events["kind"] == TraceEventKind.DROP) & (traced.events["time"] >= begin)]
         assert "NO_SOCKET" in {traced.drop_reasons[reason] for reason in drops["reason"].tolist()}
 
 
-def test_what_is_repeated(peer: lab.Peer, trace: Tracepoints) -> None:
+def test_what_is_repeated(peer: lab.Peer, trace: TracepointReader) -> None:
     """Data that nobody acknowledges, and a SYN+ACK that nobody answers."""
     with socket.create_server((lab.LOCAL[4], 0)) as listener:
         connection = peer.open(listener.getsockname()[1])
@@ -194,10 +194,13 @@ def test_what_is_repeated(peer: lab.Peer, trace: Tracepoints) -> None:
             connection.lose_every(1)
             kernel.sendall(b"x")
             knocked = peer.knock(listener.getsockname()[1])
-            repeats = {Kind.RETRANSMIT: connection.remote.port, Kind.SYNACK_RETRANSMIT: knocked.remote.port}
+            repeats = {
+                TraceEventKind.RETRANSMIT: connection.remote.port,
+                TraceEventKind.SYNACK_RETRANSMIT: knocked.remote.port,
+            }
             found: list[NDArray[np.void]] = []
 
-            def repeated(kind: Kind) -> NDArray[np.void]:
+            def repeated(kind: TraceEventKind) -> NDArray[np.void]:
                 events = np.concatenate(found)
                 ends = (events["sport"] == listener.getsockname()[1]) & (events["dport"] == repeats[kind])
                 return cast(NDArray[np.void], events[ends & (events["kind"] == kind)])
@@ -215,23 +218,23 @@ def test_what_is_repeated(peer: lab.Peer, trace: Tracepoints) -> None:
         assert of_syn_ack["socket"] == listening["socket"]
 
 
-def test_a_socket_s_address_is_of_one_cookie_at_a_time(trace: Tracepoints) -> None:
+def test_a_socket_s_address_is_of_one_cookie_at_a_time(trace: TracepointReader) -> None:
     """Kernel addresses are given out again; from one DESTROYED to the next they are one socket's."""
     cookies = []
     for _ in range(200):
         with connected(socket.AF_INET) as pair:
             cookies += [cookie(pair.client), cookie(pair.server)]
     events = ours(trace.take(), socket.AF_INET)
-    told = events[events["kind"] == Kind.DESTROYED]
+    told = events[events["kind"] == TraceEventKind.DESTROYED]
     assert set(cookies) <= set(told["cookie"].tolist())
     assert len(set(told["socket"].tolist())) < len(told)
     for socket_ in set(told["socket"].tolist()):
         of_it = events[events["socket"] == socket_]
-        begins = np.flatnonzero(of_it["kind"] == Kind.DESTROYED)[:-1] + 1
+        begins = np.flatnonzero(of_it["kind"] == TraceEventKind.DESTROYED)[:-1] + 1
         assert set(of_it["old"][begins].tolist()) <= {CLOSE, LISTEN}
 
 
-def test_each_take_ends_at_one_moment_on_all_processors(trace: Tracepoints) -> None:
+def test_each_take_ends_at_one_moment_on_all_processors(trace: TracepointReader) -> None:
     """Their buffers are read one after the other: what comes meanwhile is left for the next take."""
 
     def connect() -> None:
@@ -259,8 +262,8 @@ def test_what_is_overwritten_is_counted_exactly(here: lab.Namespace) -> None:
     """One that reads seldom from a small buffer, held against one with a large buffer."""
     with (
         socket.create_server((HOSTS[socket.AF_INET], 0)) as listener,
-        closing(Tracepoints(buffer_kb=8)) as small,
-        closing(Tracepoints()) as large,
+        closing(TracepointReader(buffer_kb=8)) as small,
+        closing(TracepointReader()) as large,
     ):
         for it in (small, large):
             narrowed(it, listener.getsockname()[1])
@@ -280,7 +283,7 @@ def test_what_is_overwritten_is_counted_exactly(here: lab.Namespace) -> None:
         assert before + lost == small._instance.overrun()
 
 
-def narrowed(trace: Tracepoints, port: int) -> None:
+def narrowed(trace: TracepointReader, port: int) -> None:
     """Let it record the changes of state of this port alone."""
     for point in tracepoint_reader._TRACEPOINTS:
         if point.name not in trace.missing:
@@ -291,7 +294,7 @@ def narrowed(trace: Tracepoints, port: int) -> None:
 
 def test_where_nobody_takes_them_the_oldest_are_given_up(here: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracepoint_reader, "_KEPT", 50)
-    with socket.create_server((HOSTS[socket.AF_INET], 0)) as listener, closing(Tracepoints()) as trace:
+    with socket.create_server((HOSTS[socket.AF_INET], 0)) as listener, closing(TracepointReader()) as trace:
         narrowed(trace, listener.getsockname()[1])
         trace.take()
         ports = []
@@ -311,7 +314,7 @@ def test_where_nobody_takes_them_the_oldest_are_given_up(here: lab.Namespace, mo
 
 
 def instances() -> set[str]:
-    mount = Mount()
+    mount = TracefsMount()
     try:
         return {name for name in os.listdir(f"{mount.path}/instances") if name.startswith("tcpwatch-")}
     finally:
@@ -319,7 +322,7 @@ def instances() -> set[str]:
 
 
 def stopped(pid: int) -> bool:
-    folder = Path(Mount().path, "instances", f"tcpwatch-{pid}")
+    folder = Path(TracefsMount().path, "instances", f"tcpwatch-{pid}")
     size = (folder / "buffer_size_kb").read_text()
     return (folder / "tracing_on").read_text().strip() == "0" and int(size.split()[0]) < 1024
 
@@ -341,7 +344,7 @@ def child(code: str) -> subprocess.Popen[str]:
 
 def test_nothing_is_left_after_close(here: lab.Namespace) -> None:
     files = len(os.listdir("/proc/self/fd"))
-    trace = Tracepoints()
+    trace = TracepointReader()
     name = Path(trace._instance.path).name
     assert name in instances()
     trace.close()
@@ -362,7 +365,7 @@ def test_a_crashed_one_s_is_removed_and_a_running_one_s_is_not(here: lab.Namespa
         crashing.wait(30)
         assert f"tcpwatch-{crashing.pid}" in instances()
         lab.wait_until(lambda: stopped(crashing.pid), "that the kernel stops recording for it")
-        with closing(Tracepoints()) as trace, closing(Tracepoints()) as second:
+        with closing(TracepointReader()) as trace, closing(TracepointReader()) as second:
             assert f"tcpwatch-{crashing.pid}" not in instances()
             mine = {Path(it._instance.path).name for it in (trace, second)}
             assert mine | {f"tcpwatch-{running.pid}"} <= instances()
@@ -374,7 +377,7 @@ def test_a_crashed_one_s_is_removed_and_a_running_one_s_is_not(here: lab.Namespa
 
 def test_nothing_of_the_host_changes(here: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither what is traced outside of the instance, nor what is mounted, where tracefs is not."""
-    top = Mount().path
+    top = TracefsMount().path
     watched = [f"{top}/{name}" for name in ("tracing_on", "trace_clock", "buffer_size_kb", "events/tcp/enable")]
 
     def look() -> list[str]:
@@ -382,7 +385,7 @@ def test_nothing_of_the_host_changes(here: lab.Namespace, monkeypatch: pytest.Mo
 
     before, files = look(), len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(tracefs, "_PLACES", ("/nowhere", "/proc/version"))
-    with closing(Tracepoints()) as trace:
+    with closing(TracepointReader()) as trace:
         assert trace._instance.path.startswith("/proc/self/fd/")
         assert look() == before
         with connected(socket.AF_INET):
@@ -396,13 +399,13 @@ def test_nothing_of_the_host_changes(here: lab.Namespace, monkeypatch: pytest.Mo
 
 
 def test_what_a_kernel_lacks_is_said_and_left_out(here: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    has = Instance.has
-    monkeypatch.setattr(Instance, "has", lambda self, name: "reset" not in name and has(self, name))
-    with closing(Tracepoints()) as trace:
+    has = TraceInstance.has
+    monkeypatch.setattr(TraceInstance, "has", lambda self, name: "reset" not in name and has(self, name))
+    with closing(TracepointReader()) as trace:
         assert set(trace.missing) >= {"tcp/tcp_send_reset", "tcp/tcp_receive_reset"}
         assert not trace.take().reset_reasons
-    monkeypatch.setattr(Format, "symbols", lambda self, field: {})
-    with closing(Tracepoints()) as trace:
+    monkeypatch.setattr(EventFormat, "symbols", lambda self, field: {})
+    with closing(TracepointReader()) as trace:
         assert "skb/kfree_skb" in trace.missing
 
 
@@ -410,10 +413,10 @@ def test_without_what_is_required_it_refuses_and_leaves_nothing(
     here: lab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, before = len(os.listdir("/proc/self/fd")), instances()
-    has = Instance.has
-    monkeypatch.setattr(Instance, "has", lambda self, name: "destroy" not in name and has(self, name))
+    has = TraceInstance.has
+    monkeypatch.setattr(TraceInstance, "has", lambda self, name: "destroy" not in name and has(self, name))
     with pytest.raises(TraceError, match="no tracepoint tcp/tcp_destroy_sock"):
-        Tracepoints()
+        TracepointReader()
     assert len(os.listdir("/proc/self/fd")) == files
     assert instances() - before == set()
 
@@ -433,7 +436,7 @@ def test_why_it_is_refused_is_said_in_words(monkeypatch: pytest.MonkeyPatch, cod
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     monkeypatch.setattr(os, "stat", refuse)
     with pytest.raises(TraceError) as caught:
-        Instance()
+        TraceInstance()
     assert caught.value.strerror == words
 
 
@@ -452,7 +455,7 @@ def test_where_it_cannot_be_mounted_either(monkeypatch: pytest.MonkeyPatch, code
     monkeypatch.setattr(ctypes, "CDLL", Libc)
     monkeypatch.setattr(ctypes, "get_errno", lambda: code)
     with pytest.raises(TraceError) as caught:
-        Mount()
+        TracefsMount()
     assert caught.value.strerror == words
 
 
@@ -461,7 +464,7 @@ def rows_of(text: str, **values: object) -> np.void:
     told = np.zeros(1, form.dtype)
     for name, value in values.items():
         told[name] = value
-    (row,) = decode_events.rows(Kind.RESET_SENT, form, told, np.array([5_000_000_000]))
+    (row,) = decode_events.decode_trace_events(TraceEventKind.RESET_SENT, form, told, np.array([5_000_000_000]))
     return row  # type: ignore[no-any-return]
 
 

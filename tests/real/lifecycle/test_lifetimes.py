@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tcpwatch.model.lifecycle.ending import Ending, sentence
-from tcpwatch.model.lifecycle.history import Moment, Story
+from tcpwatch.model.lifecycle.history import History, Moment
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
@@ -67,7 +67,7 @@ class Shown:
 
     played: Played
     mode: Mode
-    story: Story
+    story: History
     ending: Ending | None
     record: np.void | None
     traced: Times
@@ -84,7 +84,7 @@ class Shown:
     @property
     def states(self) -> tuple[str, ...]:
         """As the timeline shows them; CLOSED between two lives of one socket is no state of a connection."""
-        return short(it.state.name for it in self.story.stretches if it.state is not State.CLOSED)
+        return short(it.state.name for it in self.story.periods if it.state is not State.CLOSED)
 
     @property
     def is_known(self) -> bool:
@@ -152,11 +152,11 @@ class Watch:
             lab.wait_until(lambda: self._all_ended(due), "the ends", SETTLED_S)
 
     def shown(self, cast: Sequence[Played], told: Sequence[Told]) -> list[Shown]:
-        past = self.look().past
+        past = self.look().archive
         cookies = []
         for each in cast:
             known = self._cookies[each.actor.host]
-            ended = [it for it in known if past.closed_of(it) is not None]
+            ended = [it for it in known if past.last_record(it) is not None]
             cookies.append(next(iter(ended or known), 0))
         self._monitor.watched = frozenset(cookies)
         view = self.look()
@@ -165,9 +165,9 @@ class Watch:
             Shown(
                 each,
                 self._mode,
-                view.details[cookie].story,
+                view.details[cookie].history,
                 view.details[cookie].ending,
-                view.past.closed_of(cookie),
+                view.archive.last_record(cookie),
                 traced_times(each, told),
                 seen_times(each),
                 wall,
@@ -176,10 +176,10 @@ class Watch:
         ]
 
     def _all_ended(self, due: Sequence[Played]) -> bool:
-        past = self.look().past
-        for chunk in past.closed:
+        past = self.look().archive
+        for chunk in past.records:
             self._note(chunk["row"])
-        return all(any(past.closed_of(cookie) is not None for cookie in self._cookies[it.actor.host]) for it in due)
+        return all(any(past.last_record(cookie) is not None for cookie in self._cookies[it.actor.host]) for it in due)
 
     def _note(self, table: NDArray[np.void]) -> None:
         for row in table:
@@ -239,12 +239,12 @@ def test_the_timeline_is_right(shown: dict[str, Shown], name: str) -> None:
 
 
 def check_times(it: Shown) -> None:
-    stretches = it.story.stretches
+    stretches = it.story.periods
     for one, following in pairwise(stretches):
         assert one.end == following.begin
         assert one.begin.time <= following.begin.time
     for stretch in stretches:
-        if not stretch.least:
+        if not stretch.began_earlier:
             check_moment(it, stretch.begin, stretch.state.name)
     if stretches and it.played.state == GONE:
         assert stretches[-1].end is not None

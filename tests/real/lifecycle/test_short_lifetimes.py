@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from tcpwatch.model.lifecycle.archive import Past
-from tcpwatch.model.lifecycle.history import story
+from tcpwatch.model.lifecycle.archive import Archive
+from tcpwatch.model.lifecycle.history import build_history
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.query.timeline_arrangement import By, Chooser
+from tcpwatch.model.query.timeline_arrangement import TimelineArranger, TimelineSort
 from tcpwatch.model.states import Role, State
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
@@ -103,8 +103,8 @@ class Seen:
     ended: int
 
     @property
-    def past(self) -> Past:
-        return self.view.past
+    def past(self) -> Archive:
+        return self.view.archive
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["trace", "no trace"])
@@ -116,9 +116,9 @@ def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
             if time.monotonic() >= due:
                 monitor.step()
                 due += POLL_S
-        lab.wait_until(lambda: monitor.step().past.ended_ever >= 2 * CONNECTIONS, "the ends")
+        lab.wait_until(lambda: monitor.step().archive.ended_ever >= 2 * CONNECTIONS, "the ends")
         last = monitor.step()
-        totals = last.flows
+        totals = last.flow_totals
         assert totals is not None
         seconds = totals.window_s
         yield Seen(done, last, round(totals.all.opened_per_s * seconds), round(totals.all.ended_per_s * seconds))
@@ -126,8 +126,8 @@ def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
 
 def test_each_is_counted_once(seen: Seen) -> None:
     assert (seen.opened, seen.ended) == (2 * CONNECTIONS, 2 * CONNECTIONS)
-    assert (seen.view.trace.lost, seen.view.trace.ends_lost) == (0, 0)
-    closed = np.concatenate(seen.past.closed)
+    assert (seen.view.trace.events_lost, seen.view.trace.destroy_events_lost) == (0, 0)
+    closed = np.concatenate(seen.past.records)
     assert len(closed) == 2 * CONNECTIONS
     for role, port in ((Role.CLIENT, "idiag_sport"), (Role.SERVER, "idiag_dport")):
         ports = closed["row"][closed["role"] == role][port]
@@ -135,21 +135,21 @@ def test_each_is_counted_once(seen: Seen) -> None:
 
 
 def test_each_is_in_timelines(seen: Seen) -> None:
-    chosen = Chooser().choose(seen.view, Filter.parse(""), By("begin"), reverse=True)
+    chosen = TimelineArranger().arrange(seen.view, Filter.parse(""), TimelineSort("begin"), reverse=True)
     assert len(chosen) == 2 * CONNECTIONS
 
 
 @pytest.mark.parametrize("seen", [True], ids=["trace"], indirect=True)
 def test_with_the_trace_each_has_all_its_states(seen: Seen) -> None:
-    closed = np.concatenate(seen.past.closed)
+    closed = np.concatenate(seen.past.records)
     called = {one.port: one for one in seen.called}
-    told = seen.past.of(closed["cookie"].tolist())
+    told = seen.past.transitions_of(closed["cookie"].tolist())
     offset = seen.view.sample.time - seen.view.sample.monotonic
     for record in closed:
         is_client, cookie = record["role"] == Role.CLIENT, int(record["cookie"])
         at = seen.view.rows.find(cookie)
         now = State(int(seen.view.rows.state[at])) if at is not None else None
-        stretches = story(told[cookie], None, now).stretches
+        stretches = build_history(told[cookie], None, now).periods
         assert tuple(one.state for one in stretches) == (CLIENT if is_client else SERVER)
         # A poll may meet a client's orphan in FIN_WAIT_2: the trace does not tell how it goes on.
         met = is_client and record["row"]["idiag_state"] == State.FIN_WAIT_2 and record["row"]["idiag_inode"] == 0
@@ -161,7 +161,7 @@ def test_with_the_trace_each_has_all_its_states(seen: Seen) -> None:
 
 @pytest.mark.parametrize("seen", [True], ids=["trace"], indirect=True)
 def test_with_the_trace_one_knows_who_called(seen: Seen) -> None:
-    closed = np.concatenate(seen.past.closed)
+    closed = np.concatenate(seen.past.records)
     clients = closed[closed["role"] == Role.CLIENT]
     owners = {seen.past.owner(code) for code in np.unique(clients["owner"]).tolist()}
     if os.stat("/proc/self/ns/pid").st_ino == FIRST_PID_NAMESPACE:

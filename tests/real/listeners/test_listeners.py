@@ -11,7 +11,7 @@ import pytest
 
 from tcpwatch.config.thresholds import DEFAULT
 from tcpwatch.model.listeners.listeners import Listener, Queue
-from tcpwatch.model.listeners.queue_analysis import Queues
+from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.sockets.join import first
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
@@ -23,7 +23,7 @@ from tests.support.views import Sock, make_rows, make_sample, sock
 def listeners(socks: Sequence[Sock]) -> tuple[Listener, ...]:
     """Those of one sample."""
     sample = make_sample(make_rows(socks))
-    return Queues(DEFAULT.syn_queue_share).step(first(sample), sample, None, {}).listeners
+    return QueueAnalysis(DEFAULT.syn_queue_share).step(first(sample), sample, None, {}).listeners
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def test_half_open_connections_are_counted_with_their_listener(name: str) -> Non
     scene = SCENES[name]
     found = listeners_of(scene)
     assert tuple(one.syn_queue for one in found) == scene.syn_queues
-    assert [one.group for one in found] == [sum(same == spec for same in ends(scene)) for spec in ends(scene)]
+    assert [one.group_size for one in found] == [sum(same == spec for same in ends(scene)) for spec in ends(scene)]
 
 
 def ends(scene: Scene) -> list[str]:
@@ -133,7 +133,7 @@ def test_drops(
     rows = make_rows([sock("LISTEN", "0.0.0.0:80")])
     sample, earlier = make_sample(rows, drops=now), make_sample(rows, drops=before)
     past = replace(earlier, monotonic=sample.monotonic - elapsed_s) if elapsed_s else None
-    (one,) = Queues(DEFAULT.syn_queue_share).step(first(sample), sample, past, {}).listeners
+    (one,) = QueueAnalysis(DEFAULT.syn_queue_share).step(first(sample), sample, past, {}).listeners
     assert (one.drops, one.drops_per_s) == (drops, per_s)
 
 
@@ -192,7 +192,7 @@ def test_a_group_that_shares_a_port(namespace: lab.Namespace, peer: lab.Peer, mo
         port = first.getsockname()[1]
         peer.flood(port, 400)
         found = [one for one in monitor.step().listeners if one.local_port == port]
-        assert [(one.group, one.syn_queue) for one in found] == [(2, Queue(400, 3000))] * 2
+        assert [(one.group_size, one.syn_queue) for one in found] == [(2, Queue(400, 3000))] * 2
         assert half_open_in_ss(namespace, port) == 400
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from tcpwatch.model.analyses.ephemeral_ports import Destination, Ephemeral
+from tcpwatch.model.analyses.ephemeral_ports import Destination, EphemeralPorts
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
 from tests import lab
@@ -44,8 +44,8 @@ def stack(monitor: Monitor) -> Iterator[ExitStack]:
         yield it
 
 
-def ports(monitor: Monitor) -> Ephemeral:
-    found = monitor.step().ephemeral
+def ports(monitor: Monitor) -> EphemeralPorts:
+    found = monitor.step().ephemeral_ports
     assert found is not None
     return found
 
@@ -56,7 +56,7 @@ def toward(monitor: Monitor, remote: str = "127.0.0.1:8080") -> Destination | No
 
 def left(monitor: Monitor, remote: str = "127.0.0.1:8080") -> int:
     one = toward(monitor, remote)
-    return one.left if one else ports(monitor).range.usable
+    return one.free if one else ports(monitor).range.usable
 
 
 def connect(stack: ExitStack, server: tuple[str, int] = SERVER) -> socket.socket:
@@ -88,7 +88,7 @@ def test_when_one_is_left_connect_succeeds_and_when_none_is_it_fails(
     fill(monitor, stack)
     one = toward(monitor)
     assert one is not None
-    assert (one.used, one.left) == (usable - 1, 1)
+    assert (one.used, one.free) == (usable - 1, 1)
     assert by_hand(namespace) == one.used
     connect(stack)
     assert left(monitor) == 0
@@ -139,7 +139,7 @@ def test_time_waits_pin_ports(namespace: lab.Namespace, monitor: Monitor, stack:
     time_waits(monitor, stack)
     one = toward(monitor, REMOTE)
     assert one is not None
-    assert (one.used, one.time_wait, one.reusable, one.left) == (HIGH - LOW + 1, 10, 0, 0)
+    assert (one.used, one.time_wait, one.reusable, one.free) == (HIGH - LOW + 1, 10, 0, 0)
     assert by_hand(namespace, REMOTE) == one.used
     assert one.next_free_s is not None
     assert 50 < one.next_free_s <= 60
@@ -154,7 +154,7 @@ def test_those_that_tcp_tw_reuse_lets_go_do_not(namespace: lab.Namespace, monito
     )
     one = toward(monitor, REMOTE)
     assert one is not None
-    assert (one.used, one.time_wait, one.left) == (HIGH - LOW - 9, 0, 10)
+    assert (one.used, one.time_wait, one.free) == (HIGH - LOW - 9, 0, 10)
     for _ in range(10):
         connect(stack, OTHER)
     assert left(monitor, REMOTE) == 0

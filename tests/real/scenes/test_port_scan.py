@@ -40,7 +40,7 @@ def monitor(peer: lab.Peer) -> Iterator[Monitor]:
     monitor = Monitor(open_source("sock_diag", events=True, trace=True))
     try:
         view = monitor.step()
-        assert view.trace.on, view.trace.why_not
+        assert view.trace.on, view.trace.why_no_trace
         yield monitor
     finally:
         monitor.close()
@@ -85,7 +85,7 @@ def test_a_few_closed_ports_are_no_scan(family: lab.Family, peer: lab.Peer, moni
         scan(peer, source, range(100, 105), flags)
     views = [monitor.step() for _ in range(3)]
     assert [scans(view, source) for view in views] == [[], [], []]
-    assert [one.ports for one in views[-1].scans if one.source == source] == [5], "but they are known"
+    assert [one.ports for one in views[-1].port_scans if one.source == source] == [5], "but they are known"
 
 
 def test_open_ports_answer_otherwise_and_whose_it_is_is_known(peer: lab.Peer, monitor: Monitor) -> None:

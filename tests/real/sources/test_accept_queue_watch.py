@@ -12,7 +12,7 @@ import pytest
 
 from tcpwatch.kernel.netlink.sock_diag import SockDiag, SockDiagError
 from tcpwatch.monitor import Monitor
-from tcpwatch.sources.accept_queue_watch import QueueWatch
+from tcpwatch.sources.accept_queue_watch import AcceptQueueWatch
 from tcpwatch.sources.live import LiveSource
 from tests import lab
 
@@ -24,7 +24,7 @@ def threads() -> list[str]:
 
 
 def test_a_peak_is_seen_though_it_is_over(namespace: lab.Namespace) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=8) as listener, closing(QueueWatch()) as watch:
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as listener, closing(AcceptQueueWatch()) as watch:
         cookie = int.from_bytes(listener.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
         lab.wait_until(lambda: watch.take().get(cookie) == 0, "the first look")
         clients = [socket.create_connection(listener.getsockname()) for _ in range(5)]
@@ -73,7 +73,7 @@ def test_a_sock_diag_that_fails_ends_the_looks_and_nothing_else(
         raise SockDiagError(1, "no")
 
     monkeypatch.setattr(SockDiag, "listeners", fail)
-    watch = QueueWatch()
+    watch = AcceptQueueWatch()
     watch._thread.join(5)
     assert not watch._thread.is_alive()
     assert watch.take() == {}

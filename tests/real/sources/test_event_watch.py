@@ -18,11 +18,11 @@ import pytest
 
 from tcpwatch.kernel.netlink import destroy_event_reader
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
-from tcpwatch.kernel.netlink.destroy_event_reader import DestroyEvents
+from tcpwatch.kernel.netlink.destroy_event_reader import DestroyEventReader
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
-from tcpwatch.kernel.trace.trace_events import Kind
+from tcpwatch.kernel.trace.trace_events import TraceEventKind
 from tcpwatch.kernel.trace.tracefs import TraceError
-from tcpwatch.kernel.trace.tracepoint_reader import Tracepoints
+from tcpwatch.kernel.trace.tracepoint_reader import TracepointReader
 from tcpwatch.sources.event_watch import EventWatch
 from tcpwatch.sources.live import LiveSource, open_source
 from tests import lab
@@ -64,30 +64,30 @@ def test_a_sample_tells_what_was_destroyed_before_its_dump(namespace: lab.Namesp
         def heard() -> bool:
             sample = source.sample()
             assert sample.destroyed is not None
-            assert (sample.destroyed.when <= sample.begun).all()
-            assert sample.begun <= sample.monotonic
-            assert sample.traced is None
+            assert (sample.destroyed.received_monotonic_s <= sample.begin_monotonic_s).all()
+            assert sample.begin_monotonic_s <= sample.monotonic
+            assert sample.trace_events is None
             told.extend(sample.destroyed.table["idiag_cookie"].tolist())
             return expected <= set(told)
 
         lab.wait_until(heard, "both ends")
         assert len(set(told)) == len(told)
-        assert source.info.no_trace == "switched off"
+        assert source.info.why_no_trace == "switched off"
 
 
 def test_a_sample_tells_what_was_traced_until_its_dump_had_ended(namespace: lab.Namespace) -> None:
     lab.require(tracefs)
     source = open_source("sock_diag", events=True, trace=True)
     with closing(source):
-        assert source.info.no_trace == ""
+        assert source.info.why_no_trace == ""
         source.sample()
         cookies = connection()
-        traced = source.sample().traced
+        traced = source.sample().trace_events
         assert traced is not None
         assert traced.lost == 0
-        destroyed = traced.events[traced.events["kind"] == Kind.DESTROYED]
+        destroyed = traced.events[traced.events["kind"] == TraceEventKind.DESTROYED]
         assert set(cookies) <= set(destroyed["cookie"].tolist())
-        again = source.sample().traced
+        again = source.sample().trace_events
         assert again is not None
         assert not set(cookies) & set(again.events["cookie"].tolist())
 
@@ -96,8 +96,8 @@ def test_who_did_not_ask_is_told_nothing(namespace: lab.Namespace) -> None:
     with closing(LiveSource()) as source:
         sample = source.sample()
         assert sample.destroyed is None
-        assert sample.traced is None
-        assert sample.source.no_trace == "not asked for"
+        assert sample.trace_events is None
+        assert sample.source.why_no_trace == "not asked for"
         assert "tcpwatch-events" not in [thread.name for thread in threading.enumerate()]
 
 
@@ -176,7 +176,7 @@ def test_nothing_is_left_after_close(namespace: lab.Namespace) -> None:
     assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
     assert not os.path.exists(path)
     assert watch.take_destroyed() is None
-    assert watch.take_traced() is None
+    assert watch.take_trace_events() is None
 
 
 def test_a_program_that_does_not_close_it_ends_and_leaves_nothing(namespace: lab.Namespace) -> None:
@@ -204,7 +204,7 @@ def raising(error: Exception) -> Callable[..., None]:
 def test_without_destroy_events_there_are_samples_all_the_same(
     namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DestroyEvents, "__init__", raising(SockDiagError(errno.EPERM, "no")))
+    monkeypatch.setattr(DestroyEventReader, "__init__", raising(SockDiagError(errno.EPERM, "no")))
     with closing(LiveSource(events=True)) as source:
         assert source.sample().destroyed is None
 
@@ -215,7 +215,7 @@ def test_destroy_events_that_fail_later_are_told_no_more(
 ) -> None:
     with closing(EventWatch(trace=False)) as watch:
         assert watch.take_destroyed() is not None
-        monkeypatch.setattr(DestroyEvents, "read", raising(error))
+        monkeypatch.setattr(DestroyEventReader, "read", raising(error))
         connection()  # wakes the thread
         watch._thread.join(5)
         assert not watch._thread.is_alive()
@@ -223,24 +223,24 @@ def test_destroy_events_that_fail_later_are_told_no_more(
 
 
 def test_why_there_is_no_trace_is_said(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tracepoints, "__init__", raising(TraceError(errno.EACCES, "needs root")))
+    monkeypatch.setattr(TracepointReader, "__init__", raising(TraceError(errno.EACCES, "needs root")))
     with closing(LiveSource(events=True, trace=True)) as source:
-        assert source.info.no_trace == "needs root"
+        assert source.info.why_no_trace == "needs root"
         sample = source.sample()
-        assert (sample.traced, sample.source.no_trace) == (None, "needs root")
+        assert (sample.trace_events, sample.source.why_no_trace) == (None, "needs root")
         assert sample.destroyed is not None
 
 
 def test_a_trace_that_fails_later_ends_and_says_why(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.require(tracefs)
     with closing(LiveSource(events=True, trace=True)) as source:
-        assert source.sample().traced is not None
+        assert source.sample().trace_events is not None
         assert source._events
         assert source._events._trace
         path = source._events._trace._instance.path
-        monkeypatch.setattr(Tracepoints, "read", raising(TraceError(errno.EIO, "the trace cannot be read")))
+        monkeypatch.setattr(TracepointReader, "read", raising(TraceError(errno.EIO, "the trace cannot be read")))
         sample = source.sample()
-        assert (sample.traced, sample.source.no_trace) == (None, "the trace cannot be read")
+        assert (sample.trace_events, sample.source.why_no_trace) == (None, "the trace cannot be read")
         assert sample.destroyed is not None
         assert not os.path.exists(path)
-        assert np.isfinite(sample.begun)
+        assert np.isfinite(sample.begin_monotonic_s)

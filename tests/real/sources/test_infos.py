@@ -20,7 +20,7 @@ def test_tcp_info_of_all_flows_where_it_is_asked_for(peer: lab.Peer) -> None:
         crowd = [stack.enter_context(lab.produce(peer, name, family)) for name in lab.STATES for family in FAMILIES]
         asking = stack.enter_context(closing(LiveSource(ask_infos=True)))
         sample = asking.sample()
-        infos = sample.infos
+        infos = sample.tcp_info_table
         assert infos
         states = dict(zip(sample.cookie.tolist(), sample.state.tolist(), strict=True))
         told = [State(states[cookie]).name for cookie in infos.cookie.tolist()]
@@ -28,27 +28,27 @@ def test_tcp_info_of_all_flows_where_it_is_asked_for(peer: lab.Peer) -> None:
         assert set(told) == {it.state for it in crowd} - silent
         assert told.count("ESTABLISHED") == np.count_nonzero(sample.state == State.ESTABLISHED)
         assert (infos.cookie[1:] > infos.cookie[:-1]).all()
-        assert np.array_equal(infos.cookie, infos.figures["idiag_cookie"])
-        for array in (infos.cookie, infos.figures, infos.when):
+        assert np.array_equal(infos.cookie, infos.table["idiag_cookie"])
+        for array in (infos.cookie, infos.table, infos.received_monotonic_s):
             assert not array.flags.writeable
-        later = asking.sample().infos
+        later = asking.sample().tcp_info_table
         assert later
-        assert later.when.min() > infos.when.max()
+        assert later.received_monotonic_s.min() > infos.received_monotonic_s.max()
 
 
 def test_it_is_not_asked_for_otherwise(namespace: lab.Namespace) -> None:
     with closing(LiveSource()) as live:
-        assert live.sample().infos is None
+        assert live.sample().tcp_info_table is None
 
 
 def test_later_infos_leave_earlier_ones_alone(peer: lab.Peer) -> None:
     with closing(LiveSource(ask_infos=True)) as live:
         with lab.produce(peer, "ESTABLISHED", 4):
-            first = live.sample().infos
+            first = live.sample().tcp_info_table
             assert first
-            before = first.figures.tobytes()
-        later = [live.sample().infos for _ in range(6)]
-        assert first.figures.tobytes() == before
+            before = first.table.tobytes()
+        later = [live.sample().tcp_info_table for _ in range(6)]
+        assert first.table.tobytes() == before
         assert not any(len(one.cookie) for one in later if one)
 
 

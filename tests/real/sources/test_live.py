@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tcpwatch.kernel.netlink import sock_diag, uapi
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
 from tcpwatch.model.states import State
-from tcpwatch.sample import Sample, by_cookie
+from tcpwatch.sample import Sample, sort_by_cookie
 from tcpwatch.sources import base
 from tcpwatch.sources import live as live_source
 from tcpwatch.sources.base import SourceError
@@ -117,9 +117,9 @@ def test_tcp_info_only_of_what_is_watched(peer: lab.Peer, live: LiveSource) -> N
         cookies = {ss.row_ends(row): int(row["idiag_cookie"]) for row in live.sample().table}
         mine, half = cookies[it.local, it.remote], cookies[half_open.local, half_open.remote]
         sample = live.sample([mine, half, 2**63, 0])
-    assert sample.tcp_info.keys() == {mine}
-    assert sample.tcp_info[mine]["bytes_received"] == 1000
-    assert live.sample([mine]).tcp_info == {}
+    assert sample.watched_tcp_info.keys() == {mine}
+    assert sample.watched_tcp_info[mine]["bytes_received"] == 1000
+    assert live.sample([mine]).watched_tcp_info == {}
 
 
 def test_the_other_facts(namespace: lab.Namespace, peer: lab.Peer, live: LiveSource) -> None:
@@ -162,7 +162,7 @@ def test_of_rows_that_came_twice_the_later_one_stays(rows: list[tuple[int, int]]
         row["idiag_cookie"], row["idiag_state"] = cookie, state
     kernel_only = {12: State.SYN_RCVD, 13: State.CLOSED}
     expected = {cookie: kernel_only.get(state, state) for cookie, state in rows}
-    found, cookies, states, *_ = by_cookie(table)
+    found, cookies, states, *_ = sort_by_cookie(table)
     assert list(zip(cookies.tolist(), states.tolist(), strict=True)) == sorted(expected.items())
     assert np.array_equal(found["idiag_cookie"], cookies)
 
@@ -187,8 +187,8 @@ def test_what_is_not_complete_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_source._BoundSockets, "table", lambda self: np.zeros(0, uapi.SOCKET))
     live = LiveSource()
     first, second = live.sample().completeness, live.sample().completeness
-    assert (first.interrupted, first.lost, first.retried, first.complete) == (True, False, True, False)
-    assert (second.interrupted, second.lost, second.retried, second.complete) == (False, True, True, False)
+    assert (first.interrupted, first.answers_lost, first.retried, first.complete) == (True, False, True, False)
+    assert (second.interrupted, second.answers_lost, second.retried, second.complete) == (False, True, True, False)
     assert (first.words, second.words) == ("interrupted dump", "answers lost")
 
 
@@ -233,7 +233,7 @@ def test_ends_told_to_a_sample_that_failed_come_with_the_next(monkeypatch: pytes
             lab.wait_until(both_are_told, "two destroy events")
         destroyed = it.sample().destroyed
         assert destroyed is not None
-        assert len(destroyed.table) == len(destroyed.infos) == len(destroyed.when) == 2
+        assert len(destroyed.table) == len(destroyed.infos) == len(destroyed.received_monotonic_s) == 2
         after = it.sample().destroyed
         assert after is not None
         assert not len(after.table)
@@ -263,7 +263,7 @@ def test_a_kernel_without_sock_diag(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_counters_that_cannot_be_read_have_a_reason(tmp_path: Path) -> None:
-    figures, (reason,) = base.read_counters(tmp_path)
+    figures, (reason,) = base.try_read_counters(tmp_path)
     assert figures == {}
     assert reason == f"no counters ({tmp_path / 'snmp'}: No such file or directory)"
 

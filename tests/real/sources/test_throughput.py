@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tcpwatch.model.columns.columns import BY_KEY
-from tcpwatch.model.sockets.throughput import Limit
+from tcpwatch.model.sockets.throughput import SendLimit
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
@@ -93,9 +93,9 @@ def cell(view: View, end: socket.socket, key: str) -> Any:
 
 def told_at(view: View) -> float:
     """The moment at which the kernel was asked; of so few sockets the same for all."""
-    infos = view.sample.infos
+    infos = view.sample.tcp_info_table
     assert infos
-    (moment,) = set(infos.when.tolist())
+    (moment,) = set(infos.received_monotonic_s.tolist())
     return float(moment)
 
 
@@ -167,7 +167,7 @@ def test_an_application_that_sends_now_and_then(monitor: Monitor) -> None:
     with connected("127.0.0.1") as (client, server):
         traffic = Traffic(client, server, chunk=1000, pause_s=0.02)
         try:
-            assert limit_after(monitor, client) == Limit.APPLICATION.word
+            assert limit_after(monitor, client) == SendLimit.APPLICATION.word
             assert limit_after(monitor, server) is None, "it sends nothing"
         finally:
             traffic.stop()
@@ -177,7 +177,7 @@ def test_a_receiver_that_does_not_read(monitor: Monitor) -> None:
     with connected("127.0.0.1") as (client, server):
         client.setblocking(False)
         lab.wait_until(lambda: _is_full(client), "full buffers")
-        assert limit_after(monitor, client) == Limit.RECEIVER.word
+        assert limit_after(monitor, client) == SendLimit.RECEIVER.word
         assert cell(monitor.step(), server, "tx_bytes_per_s") == 0
 
 
@@ -192,7 +192,7 @@ def _is_full(end: socket.socket) -> bool:
 def test_a_network_that_loses_everything(namespace: lab.Namespace, peer: lab.Peer, monitor: Monitor) -> None:
     with lab.produce(peer, "ESTABLISHED/unacknowledged", 4) as it:
         assert it.kernel
-        assert limit_after(monitor, it.kernel) == Limit.NETWORK.word
+        assert limit_after(monitor, it.kernel) == SendLimit.NETWORK.word
         view = monitor.step()
         assert cell(view, it.kernel, "tx_bytes_per_s") == 0
         lab.wait_until(lambda: cell(monitor.step(), it.kernel, "retransmits_total"), "a repeat")  # type: ignore[arg-type]
