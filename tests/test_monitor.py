@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tcpwatch import monitor as monitor_module
-from tcpwatch.model.listeners.listeners import Queue
+from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.sockets.rows import Mark
 from tcpwatch.model.states import State
 from tcpwatch.model.view import Gauge, View

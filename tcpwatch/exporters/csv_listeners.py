@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from tcpwatch.model.listeners.listeners import LimitSource, Listener
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.listeners.queue_limits import LimitSource
 
 Value = str | int | float
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tcpwatch.exporters import totals_text
-from tcpwatch.model.listeners.listeners import Listener, Queue
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.states import FACTS, STATE_ORDER
 from tcpwatch.model.view import View
 from tcpwatch.report import check

@@ -12,7 +12,7 @@ from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, TransitionKind
-from tcpwatch.model.listeners.listeners import UNKNOWN_QUEUE, Queue
+from tcpwatch.model.listeners.queue_limits import UNKNOWN_QUEUE, Queue
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.sample import Completeness, SourceInfo

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tcpwatch.model.listeners.listeners import LimitSource, Listener
+from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.listeners.queue_detail import queue_detail
 from tcpwatch.model.listeners.queue_history import SLOTS, QueueTrend
+from tcpwatch.model.listeners.queue_limits import LimitSource
 from tcpwatch.model.sockets.join import first
 from tcpwatch.model.view import View
 from tests.support.busy import HOSTILE, RATES

@@ -8,7 +8,6 @@ is kept free besides (tcp_conn_request in net/ipv4/tcp_input.c; inet_connection_
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,42 +18,17 @@ from numpy.typing import NDArray
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.listeners.half_open import HalfOpenSockets
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
+from tcpwatch.model.listeners.queue_limits import (
+    UNKNOWN_QUEUE,
+    LimitSource,
+    Queue,
+    accept_limit_source,
+    syn_queue_limits,
+)
 from tcpwatch.model.listeners.waiting_connections import WaitingConnections
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.sample import Sample
 from tcpwatch.units import text
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """Depth now, and the limit; None where the source does not tell. The kernel lets a queue hold limit + 1 (6.18)."""
-
-    depth: int | None
-    limit: int | None
-
-    @property
-    def share(self) -> float:
-        """What is used of the limit, 0 where it is not known; a limit of 0 counts as 1, since one connection fits."""
-        return 0.0 if self.depth is None or self.limit is None else self.depth / max(self.limit, 1)
-
-    @property
-    def is_over_limit(self) -> bool:
-        """Past its limit, so that nothing more goes in."""
-        return self.depth is not None and self.limit is not None and self.depth > self.limit
-
-
-UNKNOWN_QUEUE = Queue(None, None)
-
-
-class LimitSource(enum.Enum):
-    """Who sets a queue's limit; the value says it to people."""
-
-    SOMAXCONN = "net.core.somaxconn"
-    LISTEN = "listen()"
-    """The application's argument, or a somaxconn that was another when it called listen()."""
-    SYN_BACKLOG = "tcp_max_syn_backlog"
-    """Three quarters of it: without SYN cookies the last quarter is kept for proven peers."""
-    UNKNOWN = text.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +129,14 @@ def listeners(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContex
     """Every listener of the sample, the fullest accept queue first, then by port."""
     listening = traffic.listener_keys
     groups = _groups(rows, sample, traffic, told)
-    _, capped = _syn_limits(sample, listening)
+    _, capped = syn_queue_limits(sample, listening.row)
     mine = rows.take(listening.row)
     found = []
     for at, place in enumerate(listening.key.tolist()):
         row, cookie, code = mine.table[at], int(mine.cookie[at]), int(mine.owner[at])
         key, dropped = listening.keys[place], sample.drops.get(cookie)
         queue = Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if told.queues else UNKNOWN_QUEUE
-        cap = _accept_cap(queue.limit, sample.sysctls.get("somaxconn"))
+        cap = accept_limit_source(queue.limit, sample.sysctls.get("somaxconn"))
         found.append(
             Listener(
                 cookie=cookie,
@@ -194,7 +168,7 @@ def _groups(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContext)
     listening, waits = traffic.listener_keys, traffic.waiting
     keys = len(listening.keys)
     sizes = np.bincount(listening.key, minlength=keys)
-    limits, _ = _syn_limits(sample, listening)
+    limits, _ = syn_queue_limits(sample, listening.row)
     limit_of = np.bincount(listening.key, limits, keys).astype(np.intp).tolist()
     depth, repeated = traffic.syn_depth.tolist(), traffic.half_open.retransmitted_by_key(keys).tolist()
     waiting = np.bincount(waits.key, minlength=keys).tolist()
@@ -217,22 +191,6 @@ def _groups(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContext)
         }
         for at in range(keys)
     ]
-
-
-def _accept_cap(limit: int | None, somaxconn: int | None) -> LimitSource:
-    if limit is None or somaxconn is None:
-        return LimitSource.UNKNOWN
-    return LimitSource.SOMAXCONN if limit == somaxconn else LimitSource.LISTEN
-
-
-def _syn_limits(sample: Sample, listening: ListenerKeys) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The limit of each listening socket's SYN queue, and whether tcp_max_syn_backlog is what sets it."""
-    backlog = sample.table["idiag_wqueue"][listening.row].astype(np.float64)
-    most = sample.sysctls.get("tcp_max_syn_backlog")
-    if sample.sysctls.get("tcp_syncookies") != 0 or most is None:
-        return backlog, np.zeros(len(backlog), np.bool_)
-    unproven = most - (most >> 2)
-    return np.minimum(backlog, unproven), backlog > unproven
 
 
 def _per_second(now: int | None, then: int | None, elapsed_s: float | None) -> float | None:

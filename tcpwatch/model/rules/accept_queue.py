@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.listeners.listeners import LimitSource, Listener
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.listeners.queue_limits import LimitSource
 from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.rules.syn_queue import listener_filter
 from tcpwatch.model.view import View

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
-from tcpwatch.model.listeners.listeners import LimitSource, Listener
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.listeners.queue_limits import LimitSource
 from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 from tcpwatch.units import text

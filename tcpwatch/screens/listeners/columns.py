@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.style import Style
 
 from tcpwatch.model.columns.socket_values import show_endpoint
-from tcpwatch.model.listeners.listeners import LimitSource, Queue
+from tcpwatch.model.listeners.queue_limits import LimitSource, Queue
 from tcpwatch.screens.listeners.rows import ListenerRow
 from tcpwatch.screens.shared.meters import limit_style, usage_text
 from tcpwatch.units import text

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from tcpwatch.model.listeners.listeners import Listener, Queue
+from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_history import QueueTrend
+from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.view import View
 
 

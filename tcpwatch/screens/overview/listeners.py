@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tcpwatch.model.listeners.listeners import Listener, Queue
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.screens.shared.meters import limit_style, usage_text
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar

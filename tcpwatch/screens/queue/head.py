@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tcpwatch.model.listeners.listeners import LimitSource, Listener, Queue
+from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.listeners.queue_limits import LimitSource, Queue
 from tcpwatch.screens.listeners.columns import depth_sparkline, limit_source_text
 from tcpwatch.screens.listeners.rows import ListenerRow
 from tcpwatch.screens.shared.meters import limit_style, usage_text

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.style import Style
 
-from tcpwatch.model.listeners.listeners import Queue
+from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.view import Gauge, View
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT
-from tcpwatch.model.listeners.listeners import Listener, Queue
+from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
+from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.sockets.join import first
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
