@@ -30,6 +30,30 @@ class SourceInfo:
     """Why there is no trace, in words: "needs root", "switched off", ...; empty where there is one."""
 
 
+CapabilityName = Literal["queues", "timers", "inodes", "cookies", "attributes", "tcp_info"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """Which facts about a socket the source can read. A fact that it cannot read is 0 in the table."""
+
+    queues: bool = True
+    """Receive queue and send queue; of a listener, the accept queue and its limit."""
+    timers: bool = True
+    """The running timer, the time left, and retransmits in a row."""
+    inodes: bool = True
+    """Inode and user id, and so whether a process holds the socket."""
+    cookies: bool = True
+    """The kernel's cookie; without it, a hash of the endpoints takes its place."""
+    attributes: bool = True
+    """Bound interface, control group, shut down directions."""
+    tcp_info: bool = True
+
+    def supports(self, needed: CapabilityName | None) -> bool:
+        """Return whether the source can read this; None stands for what every source can read."""
+        return needed is None or bool(getattr(self, needed))
+
+
 @dataclass(frozen=True, slots=True)
 class Completeness:
     """Whether the table is all that the kernel had."""
@@ -119,6 +143,7 @@ class Sample:
     """What was traced until this sample's dump had ended, since the sample before; None where there is no trace."""
     callers: Mapping[int, Owner] = field(default_factory=dict)
     """Thread's number, as the trace tells it with connect() → its process; absent where that is not known."""
+    capabilities: Capabilities = Capabilities()
     begin_monotonic_s: float = 0.0
     """Monotonic seconds when the dump began: `destroyed` tells of what happened before."""
 

@@ -87,7 +87,7 @@ class EventReporter:
             yield f"{missed:,} more events came at once than there is memory for; see --memory"
 
     def _lines(self, view: View, found: NewTransitions) -> Iterator[str]:
-        hidden = unsupported_columns(view.sample.source.kind)
+        hidden = unsupported_columns(view.sample.capabilities)
         for begin in range(0, len(found), BLOCK):
             facts = [_fact(row, view.trace) for row in found.rows(begin, begin + BLOCK)]
             if self._as_json:

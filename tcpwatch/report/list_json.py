@@ -41,7 +41,7 @@ def blocks(rows: Rows, order: NDArray[np.intp]) -> Iterator[Rows]:
 
 def as_json(view: View, order: NDArray[np.intp]) -> Iterator[str]:
     """One object a line, in pieces of many lines. ASCII: what is not, is escaped as JSON has it."""
-    unknown = unsupported_columns(view.sample.source.kind)
+    unknown = unsupported_columns(view.sample.capabilities)
     line = "{" + ", ".join(f"{json.dumps(column.key)}: %s" for column in EXPORTED) + "}\n"
     for block in blocks(view.rows, order):
         texts = [_json_texts(_values(column, block, unknown)) for column in EXPORTED]
@@ -62,4 +62,4 @@ def _json_texts(values: list[Any]) -> list[str]:
 
 def as_csv(view: View, order: NDArray[np.intp]) -> Iterator[str]:
     """A header line of the keys, then a line per row."""
-    return sockets_csv(view.rows, order, unsupported_columns(view.sample.source.kind))
+    return sockets_csv(view.rows, order, unsupported_columns(view.sample.capabilities))

@@ -30,7 +30,7 @@ def as_text(
 
     The rows become text twice, once to be measured: so the columns fit and the memory stays small.
     """
-    columns = [BY_KEY[key] for key in SHOWN if key not in unsupported_columns(view.sample.source.kind)]
+    columns = [BY_KEY[key] for key in SHOWN if key not in unsupported_columns(view.sample.capabilities)]
     natural = [cell_width(column.title) for column in columns]
     for block in blocks(view.rows, order):
         widest = [max(map(cell_width, _texts(column, block, exact))) for column in columns]

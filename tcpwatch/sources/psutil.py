@@ -17,7 +17,7 @@ from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc import owner_finder, sysctl
 from tcpwatch.kernel.proc.owner_finder import Owner, Process
 from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, read_process, read_process_stat
-from tcpwatch.sample import Completeness, Sample, SourceInfo, sort_by_cookie
+from tcpwatch.sample import Capabilities, Completeness, Sample, SourceInfo, sort_by_cookie
 from tcpwatch.sources.base import SourceError, privilege, try_read_counters
 from tcpwatch.units.printable import printable
 
@@ -26,6 +26,11 @@ _STATES = {
     psutil.CONN_FIN_WAIT2: 5, psutil.CONN_TIME_WAIT: 6, psutil.CONN_CLOSE: 7, psutil.CONN_NONE: 7,
     psutil.CONN_CLOSE_WAIT: 8, psutil.CONN_LAST_ACK: 9, psutil.CONN_LISTEN: 10, psutil.CONN_CLOSING: 11,
 }  # fmt: skip
+
+
+PSUTIL_CAPABILITIES = Capabilities(
+    queues=False, timers=False, inodes=False, cookies=False, attributes=False, tcp_info=False
+)
 
 
 class PsutilSource:
@@ -70,6 +75,7 @@ class PsutilSource:
             counters=figures,
             sysctls=sysctl.read(),
             reserved_ports=sysctl.reserved_ports(),
+            capabilities=PSUTIL_CAPABILITIES,
         )
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from tcpwatch.model.listeners.queue_limits import UNKNOWN_QUEUE, Queue
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.sample import Completeness, SourceInfo
+from tcpwatch.sources.psutil import PSUTIL_CAPABILITIES
 from tests.support.views import NOW, Sock, make_rows, make_view, sock
 
 
@@ -43,6 +44,8 @@ def small_host(*, kind: str = "sock_diag", complete: bool = True) -> View:
     completeness = Completeness() if complete else Completeness(interrupted=True)
     counters = {"ActiveOpens": 5, "CurrEstab": 3, "ListenOverflows": 38}
     sample = replace(view.sample, source=source, completeness=completeness, counters=counters)
+    if kind == "psutil":
+        sample = replace(sample, capabilities=PSUTIL_CAPABILITIES)
     return replace(view, sample=sample, listeners=(one,))
 
 

@@ -27,6 +27,7 @@ from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import STATE_ORDER, Closer, Role, State
 from tcpwatch.model.view import FlowDetail, Gauge, Pace, RateTrend, StateTrend, View
 from tcpwatch.sample import Completeness, Sample, SourceInfo
+from tcpwatch.sources.psutil import PSUTIL_CAPABILITIES
 from tcpwatch.units.printable import printable
 
 NOW = 1_700_000_000.0
@@ -219,7 +220,10 @@ def make_sample(rows: Rows, **overrides: Any) -> Sample:
         "users": rows.users,
         "interfaces": rows.interfaces,
     }
-    return Sample(**{**facts, **overrides})
+    facts |= overrides
+    if facts["source"].kind == "psutil":
+        facts.setdefault("capabilities", PSUTIL_CAPABILITIES)
+    return Sample(**facts)
 
 
 def make_view(

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.sockets.since import Since
 from tcpwatch.model.states import Role, State
@@ -162,8 +161,8 @@ class TeardownAnalysis:
     def _close_waits(
         self, rows: Rows, sample: Sample, row: NDArray[np.intp], age_s: NDArray[np.float64]
     ) -> tuple[ProcessCloseWaits, ...]:
-        told = "recv_queue" not in unsupported_columns(sample.source.kind)
-        unread = sample.table["idiag_rqueue"][row].astype(np.int64) if told else np.full(len(row), -1)
+        queues_known = sample.capabilities.queues
+        unread = sample.table["idiag_rqueue"][row].astype(np.int64) if queues_known else np.full(len(row), -1)
         by_owner = _by_owner(rows, row)
         self._remember(sample.monotonic, {_pid(rows, code): len(members) for code, members in by_owner.items()})
         found = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tcpwatch.model.columns import socket_values as cells
@@ -16,6 +17,7 @@ from tcpwatch.model.columns.socket_values import Keys, Values
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.states import Closer, Role
+from tcpwatch.sample import Capabilities, CapabilityName
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class SocketColumn:
     exported: bool = True
     """In JSON and CSV; the others are for the table alone."""
     in_table: bool = True
+    needs: CapabilityName | None = None
+    """What the source must be able to read; None where every source can."""
 
 
 _RQUEUE, _WQUEUE = cells.field("idiag_rqueue"), cells.field("idiag_wqueue")
@@ -58,16 +62,17 @@ _RTT = throughput_values.figures(Throughput.rtt_us, per=1000, digits=3)
 _THROUGHPUT: tuple[SocketColumn, ...] = (
     SocketColumn("rx_bytes_per_s", "Rx/s",
         "Bytes received per second, between the last two times that the kernel was asked",
-      *_RX, cells.show_size, 6, 5, 6, True),
+      *_RX, cells.show_size, 6, 5, 6, True, needs="tcp_info"),
     SocketColumn("tx_bytes_per_s", "Tx/s", "Bytes per second that the peer has acknowledged, likewise",
-      *_TX, cells.show_size, 6, 5, 6, True),
+      *_TX, cells.show_size, 6, 5, 6, True, needs="tcp_info"),
     SocketColumn("rtt_ms", "RTT", "Round trip time, smoothed by the kernel", *_RTT, throughput_values.show_ms, 8, 5,
-        6, True),
+        6, True, needs="tcp_info"),
     SocketColumn("limited_by", "Limit",
         "What holds back what this end sends: application, receiver (its window is full), "
-      "send buffer or network", throughput_values.limits, throughput_values.limit_keys, cells.plain, 11, 0, 6),
+      "send buffer or network", throughput_values.limits, throughput_values.limit_keys, cells.plain, 11, 0, 6,
+      needs="tcp_info"),
     SocketColumn("retransmits_total", "Retrans", "Segments repeated since the connection began",
-      *throughput_values.counts(Throughput.retransmits), throughput_values.show_count, 7, 0, 8, True),
+      *throughput_values.counts(Throughput.retransmits), throughput_values.show_count, 7, 0, 8, True, needs="tcp_info"),
 )  # fmt: skip
 """What tcp_info tells. They came later: in JSON and CSV they stand last, so that the others keep their place."""
 
@@ -86,31 +91,32 @@ COLUMNS: tuple[SocketColumn, ...] = (
     SocketColumn("remote_port", "Remote port", "The other end's port; 0 where there is none",
       *_DPORT, cells.plain, 5, in_table=False),
     SocketColumn("recv_queue", "Recv-Q", "Bytes not yet read by the application (an unread FIN counts 1); "
-      "LISTEN: connections that wait to be accepted", *_RQUEUE, cells.show_size, 6, 4, 2, True),
+      "LISTEN: connections that wait to be accepted", *_RQUEUE, cells.show_size, 6, 4, 2, True, needs="queues"),
     SocketColumn("send_queue", "Send-Q", "Bytes not yet acknowledged by the peer; "
-      "LISTEN: limit of the accept queue", *_WQUEUE, cells.show_size, 6, 4, 4, True),
+      "LISTEN: limit of the accept queue", *_WQUEUE, cells.show_size, 6, 4, 4, True, needs="queues"),
     *_THROUGHPUT,
     SocketColumn("owner", "Process", "Process that holds the socket, with pid; +n: n more hold it too; "
       "?: not visible (Enter says why)", cells.owner_cells, _BY_OWNER, cells.plain, 10, 14, 3, exported=False),
     SocketColumn("timers", "Timer", "The timer that runs, and what is left of it",
-      cells.timers, cells.timer_keys, cells.show_timer, 18, 0, 6, exported=False),
+      cells.timers, cells.timer_keys, cells.show_timer, 18, 0, 6, exported=False, needs="timers"),
     SocketColumn("timer", "Timer", "Timer that runs: on (retransmission), keepalive, timewait, persist "
       "(zero window)", *_TIMER_NAME,
-      cells.plain, 9, in_table=False),
+      cells.plain, 9, in_table=False, needs="timers"),
     SocketColumn("timer_s", "Timer left", "Seconds until that timer expires",
-      cells.timer_seconds, cells.timer_keys, cells.show_seconds, 8, in_table=False),
+      cells.timer_seconds, cells.timer_keys, cells.show_seconds, 8, in_table=False, needs="timers"),
     SocketColumn("retransmits", "Retr", "Retransmissions in a row without an answer; SYN_RCVD: SYN+ACKs "
-      "repeated", *_RETRANS, cells.plain, 4, 0, 7, True),
+      "repeated", *_RETRANS, cells.plain, 4, 0, 7, True, needs="timers"),
     SocketColumn("role", "Role", "client or server: server if the local port is a listener's",
       cells.from_enum("role", [r.word if r else None for r in Role]), cells.hot("role"), cells.plain, 8, 0, 8),
     SocketColumn("state_age", "In state", "Time in this state since tcpwatch saw it; >: at least",
       cells.age_cells("since"), cells.age_keys("since"), cells.show_age, 10, 0, 5, True, exported=False),
     SocketColumn("age", "Age", "Time since tcpwatch saw the flow first; >: at least, it was there before",
       cells.age_cells("first_seen"), cells.age_keys("first_seen"), cells.show_age, 10, 0, 10, True, False),
-    SocketColumn("uid", "Uid", "User id of the socket's owner", *_UID, cells.plain, 6, in_table=False),
-    SocketColumn("user", "User", "Name of that user", cells.users, _UID[1], cells.plain, 8, in_table=False),
+    SocketColumn("uid", "Uid", "User id of the socket's owner", *_UID, cells.plain, 6, in_table=False, needs="inodes"),
+    SocketColumn("user", "User", "Name of that user", cells.users, _UID[1], cells.plain, 8, in_table=False,
+      needs="inodes"),
     SocketColumn("user_or_uid", "User", "User of the socket (n: number)",
-      cells.user_cells, _UID[1], cells.show_user, 8, 4, 9, exported=False),
+      cells.user_cells, _UID[1], cells.show_user, 8, 4, 9, exported=False, needs="inodes"),
     SocketColumn("closer", "Closed by", "Who sent the first FIN: local, peer or both",
       cells.from_enum("closer", [c.word if c else None for c in Closer]), cells.hot("closer"), cells.plain, 9, 0, 11),
     SocketColumn("phase", "Phase", "Part of the connection's life: handshake, open or teardown",
@@ -126,16 +132,17 @@ COLUMNS: tuple[SocketColumn, ...] = (
       cells.owner_values(cells.owner_command), cells.owner_keys(cells.owner_command), cells.plain, 20, 40, 17),
     SocketColumn("owner_unknown", "Owner unknown", "Why no process is shown, where none is",
       cells.unknown_reasons, cells.hot("owner"), cells.plain, 20, in_table=False),
-    SocketColumn("inode", "Inode", "Socket's inode; 0: no process holds it", *_INODE, cells.plain, 10, 0, 13, True),
+    SocketColumn("inode", "Inode", "Socket's inode; 0: no process holds it", *_INODE, cells.plain, 10, 0, 13, True,
+      needs="inodes"),
     SocketColumn("cookie", "Cookie", "The kernel's identity of the socket, for its whole life",
-      lambda rows: rows.cookie.tolist(), cells.hot("cookie"), cells.plain, 10, 0, 14, True),
+      lambda rows: rows.cookie.tolist(), cells.hot("cookie"), cells.plain, 10, 0, 14, True, needs="cookies"),
     SocketColumn("interface", "If", "Interface that the socket is bound to",
-      cells.interfaces, _IF[1], cells.plain, 8, 0, 15),
+      cells.interfaces, _IF[1], cells.plain, 8, 0, 15, needs="attributes"),
     SocketColumn("cgroup_id", "Cgroup", "Id (inode) of the control group", cells.cgroups, _CGROUP[1], cells.plain, 8,
         0, 12,
-      True),
+      True, needs="attributes"),
     SocketColumn("shutdown", "Shutdown", "Direction that was shut down: receive, send or both",
-      cells.shutdowns, cells.field("shutdown")[1], cells.plain, 8, 0, 18),
+      cells.shutdowns, cells.field("shutdown")[1], cells.plain, 8, 0, 18, needs="attributes"),
     SocketColumn("age_s", "Age", "Seconds since tcpwatch saw the flow first",
       cells.ages("first_seen"), cells.age_keys("first_seen"), cells.show_seconds, 9, in_table=False),
     SocketColumn("state_age_s", "In state", "Seconds in this state since tcpwatch saw it",
@@ -149,13 +156,8 @@ IN_TABLE: tuple[SocketColumn, ...] = tuple(c for c in COLUMNS if c.in_table)
 MARK_SIGNS = {Mark.NONE: " ", Mark.NEW: "+", Mark.CHANGED: "~", Mark.CLOSED: "×"}
 """How a row's mark is shown, without colour."""
 
-_UNTOLD_BY_PSUTIL = frozenset({
-    "recv_queue", "send_queue", "timers", "timer", "timer_s", "retransmits", "uid", "user", "user_or_uid",
-    "inode", "cookie", "interface", "cgroup_id", "shutdown",
-    *(column.key for column in _THROUGHPUT),
-})  # fmt: skip
 
-
-def unsupported_columns(source: str) -> frozenset[str]:
-    """Keys of the columns that a source (SourceInfo.kind) cannot tell: what stands in the table there is no fact."""
-    return _UNTOLD_BY_PSUTIL if source == "psutil" else frozenset()
+@cache
+def unsupported_columns(capabilities: Capabilities) -> frozenset[str]:
+    """Return the keys of the columns that a source with these capabilities cannot fill."""
+    return frozenset(column.key for column in COLUMNS if not capabilities.supports(column.needs))

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.listeners.listener_keys import ListenerKeys, first_words
 from tcpwatch.model.listeners.syn_sources import RemoteAddresses, SynSources, syn_sources
 from tcpwatch.model.sockets.rows import Rows
@@ -118,7 +117,7 @@ def half_open_sockets(rows: Rows, sample: Sample, listening: ListenerKeys) -> Ha
         row,
         listening.lookup(sample, row),
         repeats,
-        _ages(rows, row, repeats, expires_ms, "timers" not in unsupported_columns(sample.source.kind)),
+        _ages(rows, row, repeats, expires_ms, sample.capabilities.timers),
         seen_coming,
         RemoteAddresses.of(source4, v6, sample.table["idiag_dst"][row[v6]]),
     )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.listeners.half_open import HalfOpenSummary, half_open_sockets, half_open_summary
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
 from tcpwatch.model.listeners.listeners import Listener, QueueContext, QueueFacts, listeners
@@ -59,7 +58,7 @@ class QueueAnalysis:
 
     def step(self, joined: Join, sample: Sample, before: Sample | None, rates: Mapping[str, float]) -> ListenerQueues:
         """`joined` is the sample joined with the one `before`; `rates` are the counters' between the two."""
-        told = "recv_queue" not in unsupported_columns(sample.source.kind)
+        told = sample.capabilities.queues
         found = half_open_sockets(joined.rows, sample, joined.listener_keys)
         now = waiting_connections(joined, sample, self._waiting) if told else no_waiting_connections()
         given = accepted_by_key(joined, sample, self._waiting, now) if told and self._waiting else None

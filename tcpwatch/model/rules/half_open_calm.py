@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules.finding import Severity
@@ -59,7 +58,7 @@ def calm_verdict(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
         return _nothing(shape, view)
     if 2 * shape.without_listener > shape.count:
         return _stray(shape)
-    if "retransmits" in unsupported_columns(view.sample.source.kind):
+    if not view.sample.capabilities.timers:
         return _untold(shape, view)
     if 2 * (shape.retransmitted + shape.deferred) > shape.count:
         return _slow(shape) if shape.retransmitted >= shape.deferred else _held_back(shape)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
@@ -97,11 +96,7 @@ def _told(sample: Sample, rows: Rows, cookie: int) -> _Told | None:
     rtt, cwnd = _field(info, "rtt") or np.nan, _field(info, "snd_cwnd")  # an RTT of 0 was not measured yet
     queues = (np.nan, np.nan)
     # A socket in TIME_WAIT has no queues: the kernel sends 0.
-    if (
-        at is not None
-        and rows.state[at] != State.TIME_WAIT
-        and "recv_queue" not in unsupported_columns(sample.source.kind)
-    ):
+    if at is not None and rows.state[at] != State.TIME_WAIT and sample.capabilities.queues:
         queues = float(rows.table["idiag_rqueue"][at]), float(rows.table["idiag_wqueue"][at])
     return _Told(_field(info, "bytes_received"), _field(info, "bytes_acked"), np.array([rtt, cwnd, *queues]))
 

@@ -104,7 +104,7 @@ class ConnectionsPage(TablePage):
 
     @property
     def _untold(self) -> frozenset[str]:
-        return unsupported_columns(self._view.sample.source.kind) if self._view is not None else frozenset()
+        return unsupported_columns(self._view.sample.capabilities) if self._view is not None else frozenset()
 
     def show(self, view: View) -> None:
         """As Page asks."""

@@ -124,7 +124,7 @@ def _process(process: Process, label: str) -> Iterator[Entry]:
 
 def _queues(facts: FlowFacts, colours: Palette, exact: bool) -> Iterator[Entry]:
     receive, send = (int(facts.row.table[name][0]) for name in ("idiag_rqueue", "idiag_wqueue"))
-    if "recv_queue" in facts.unsupported_columns:
+    if not facts.capabilities.queues:
         yield Entry("queues", text.UNKNOWN)
     elif facts.state is State.LISTEN:
         full = receive > send

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
-from tcpwatch.model.columns.columns import BY_KEY, unsupported_columns
+from tcpwatch.model.columns.columns import BY_KEY
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import History, Moment, StatePeriod
 from tcpwatch.model.lifecycle.records import tcp_info_of
@@ -19,6 +19,7 @@ from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
+from tcpwatch.sample import Capabilities
 from tcpwatch.units import text
 
 _SMALL = (State.TIME_WAIT, State.FIN_WAIT_2)
@@ -47,8 +48,7 @@ class FlowFacts:
     graph: FlowGraph | None = None
     ended_at: float | None = None
     """Unix seconds of its end, as far as that is known."""
-    unsupported_columns: frozenset[str] = frozenset()
-    """Keys of the columns that the source does not tell."""
+    capabilities: Capabilities = field(default_factory=Capabilities)
     no_trace: str = ""
     """Why there is no trace; empty where there is one."""
     trace: TraceStats = field(default_factory=TraceStats)
@@ -70,9 +70,9 @@ class FlowFacts:
 
     def cell(self, key: str, exact: bool = False) -> str:
         """A column's value as the table shows it; `–` for what is not known."""
-        if key in self.unsupported_columns:
-            return text.UNKNOWN
         column = BY_KEY[key]
+        if not self.capabilities.supports(column.needs):
+            return text.UNKNOWN
         return column.show(column.values(self.row)[0], exact) or text.UNKNOWN
 
 
@@ -89,7 +89,7 @@ def updated_facts(facts: FlowFacts | None, view: View, cookie: int) -> FlowFacts
         facts or FlowFacts(row),
         row=row,
         ended_at=gone,
-        unsupported_columns=unsupported_columns(view.sample.source.kind),
+        capabilities=view.sample.capabilities,
         no_trace=view.sample.source.why_no_trace,
         trace=view.trace,
     )

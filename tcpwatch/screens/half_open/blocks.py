@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.listeners.half_open import AGE_EDGES_S, RETRANSMIT_CLASSES, HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules.finding import Severity
@@ -159,7 +158,7 @@ def _age_head(found: HalfOpenSummary | None, width: int) -> str:
 
 def ladder_lines(found: HalfOpenSummary | None, view: View, width: int, colours: Palette, exact: bool) -> list[Line]:
     """How often the SYN+ACK was repeated; the last line says how many repeats TCP_DEFER_ACCEPT holds back."""
-    told = "retransmits" not in unsupported_columns(view.sample.source.kind)
+    told = view.sample.capabilities.timers
     known = found if told else None
     share = f" {text.share(known.retransmitted_share)} of {text.count(known.count)}" if known and known.count else ""
     head = share if told else " not told"

@@ -10,7 +10,6 @@ from rich.style import Style
 
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
 from tcpwatch.model.analyses.teardown import CLOSING_STATES, ProcessCloseWaits, ProcessHalfClosed
-from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
@@ -38,7 +37,7 @@ def _others(
     view: View, state: State, known: Sequence[ProcessCloseWaits] | Sequence[ProcessHalfClosed], waiting: int
 ) -> list[UnownedRow]:
     """Those that are not accepted yet, and those whose owner is not seen."""
-    told = "inode" not in unsupported_columns(view.sample.source.kind)
+    told = view.sample.capabilities.inodes
     waiting = waiting if told else 0
     name = state.name.lower().replace("_", "-")
     found = []
@@ -67,7 +66,7 @@ def _why(view: View, state: State) -> str:
 
 def close_wait_table(view: View) -> InlineTable[ProcessCloseWaits | UnownedRow]:
     """One row a process, most first; then those that are no process's."""
-    found, told = view.teardown.close_wait, "recv_queue" not in unsupported_columns(view.sample.source.kind)
+    found, told = view.teardown.close_wait, view.sample.capabilities.queues
     near = view.thresholds.close_wait_descriptors_share
 
     def kind(
@@ -135,7 +134,7 @@ def _close_wait_detail(one: ProcessCloseWaits | UnownedRow, told: bool, exact: b
 
 def half_closed_table(view: View) -> InlineTable[ProcessHalfClosed | UnownedRow]:
     """One row a process that has shut its side down, and keeps the socket."""
-    found, told = view.teardown.half_closed, "inode" not in unsupported_columns(view.sample.source.kind)
+    found, told = view.teardown.half_closed, view.sample.capabilities.inodes
     columns: Sequence[InlineColumn[ProcessHalfClosed | UnownedRow]] = (
         InlineColumn("", 0, lambda one, look: text_piece(_name(one), look), right=False, named=True),
         InlineColumn(
@@ -181,7 +180,7 @@ class FinalStatesRow:
 
 def final_states_table(view: View) -> InlineTable[FinalStatesRow]:
     """FIN_WAIT_1, FIN_WAIT_2, LAST_ACK and CLOSING, with an owner and without, and the orphans."""
-    told, orphans = "inode" not in unsupported_columns(view.sample.source.kind), view.orphans
+    told, orphans = view.sample.capabilities.inodes, view.orphans
     states = "state:" + ",".join(state.name.lower().replace("_", "-") for state in CLOSING_STATES)
     held = FinalStatesRow("with owner", view.teardown.owned, f"{states} -inode:0", "a process holds them still")
     alone = FinalStatesRow(

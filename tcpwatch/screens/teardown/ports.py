@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from rich.style import Style
 
 from tcpwatch.model.analyses.ephemeral_ports import Destination, EphemeralPorts
-from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.view import View
 from tcpwatch.screens.teardown.table import InlineCellContext, InlineColumn, InlineTable
 from tcpwatch.units import text
@@ -52,7 +51,7 @@ def ephemeral_ports_table(view: View) -> InlineTable[Destination]:
 
 
 def _ports_columns(view: View, width: int, six: bool) -> Sequence[InlineColumn[Destination]]:
-    timed = "timers" not in unsupported_columns(view.sample.source.kind)
+    timed = view.sample.capabilities.timers
     wide = width >= WIDE
     name, own = (30, 24) if six and wide else (22, 0) if six else (21, 15)
     style = _level(view)

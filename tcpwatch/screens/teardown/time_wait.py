@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpwatch.model.analyses.teardown import TIME_WAIT_S
-from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.meters import limit_style, usage_text
@@ -86,7 +85,7 @@ def _calendar(view: View, width: int, bars: int, colours: Palette, exact: bool) 
     slots = _slots(width - len(_INDENT) - _LABEL - 1 - 1 - _PEAK)
     if not slots:
         return [()] * (bars + 1)
-    told = "timers" not in unsupported_columns(view.sample.source.kind)
+    told = view.sample.capabilities.timers
     ends = _summed(view.teardown.time_wait.ending_by_second, slots) if told else [0] * slots
     drawn = area(ends, slots, slots, bars, max(ends))
     if not told:
