@@ -1,1 +1,1 @@
-"""Writers of CSV and of totals as text."""
+"""Writers of CSV, and the fields that each kind of record has there."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.exporters.csv_sockets import sockets_csv
+from tcpwatch.exporters.csv_writer import sockets_csv
 from tcpwatch.model.columns.columns import BY_KEY, EXPORTED, SocketColumn, unsupported_columns
 from tcpwatch.model.query.arrangement import sort_order
 from tcpwatch.model.sockets.rows import Rows

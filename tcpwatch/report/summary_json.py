@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from tcpwatch.exporters.totals_text import PERCENTILES
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.sockets.flow_totals import DECADES, Distribution, FlowTotals, Totals
+from tcpwatch.model.sockets.flow_totals import DECADES, PERCENTILES, Distribution, FlowTotals, Totals
 from tcpwatch.model.states import STATE_ORDER
 from tcpwatch.model.view import View
 from tcpwatch.report import check

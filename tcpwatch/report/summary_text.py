@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tcpwatch.exporters import totals_text
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
+from tcpwatch.model.sockets.flow_totals import PERCENTILES
 from tcpwatch.model.states import FACTS, STATE_ORDER
 from tcpwatch.model.view import View
 from tcpwatch.report import check
@@ -18,6 +18,8 @@ WIDTH = 80
 """Cells of a line where no terminal says otherwise."""
 LISTENERS_SHOWN = 20
 """The fullest come first; --json has them all."""
+_LIFETIME_FIGURES = (*zip(PERCENTILES, PERCENTILES, strict=True), ("shortest", "least"), ("longest", "most"))
+"""(Word, field of a Distribution)."""
 _NAME, _NUMBER, _QUEUE, _DROPS, _OWNER = 13, 11, 17, 9, 13
 
 
@@ -81,7 +83,7 @@ def _flows(view: View, room: int) -> list[str]:
     if view.flow_totals is None:
         return []
     totals = view.flow_totals.all
-    words = [f"{name} {totals_text.lifetime_text(totals, figure)}" for name, figure in totals_text.LIFETIME_FIGURES]
+    words = [f"{name} {totals.lifetime_text(figure)}" for name, figure in _LIFETIME_FIGURES]
     few, extremes = ("  ".join(some) for some in (words[:-2], words[-2:]))
     head = f"flows  opened {text.rate(totals.opened_per_s)}/s  ended {text.rate(totals.ended_per_s)}/s  life "
     line = f"{head}{few}  {extremes}"

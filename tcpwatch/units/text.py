@@ -75,6 +75,18 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3_600:02} h"
 
 
+def short_duration(ms: float | None) -> str:
+    """Milliseconds in at most six characters, with two digits or three: `45 µs`, `1.2 ms`, `340 ms`, `12 s`, `17 m`."""
+    if ms is None:
+        return UNKNOWN
+    unit, length_ms = next((unit for unit in _SHORT_UNITS if ms < 999.5 * unit[1]), _SHORT_UNITS[-1])
+    value = ms / length_ms
+    return f"{value:.0f} {unit}" if value >= 9.95 or unit == "µs" else f"{value:.1f} {unit}"
+
+
+_SHORT_UNITS = (("µs", 0.001), ("ms", 1.0), ("s", 1_000.0), ("m", 60_000.0), ("h", 3_600_000.0))
+
+
 def address(raw: bytes, family: int) -> str:
     """An address of inet_diag (16 bytes, IPv4 in the first four); IPv4-mapped IPv6 is shown as IPv4."""
     if family == socket.AF_INET:

@@ -160,3 +160,16 @@ def test_shortened_keeps_both_ends(whole: str, width: int) -> None:
         assert whole.endswith(right)
         assert left
         assert right
+
+
+@pytest.mark.parametrize(
+    ("ms", "words"),
+    [
+        (None, "–"), (0, "0 µs"), (0.045, "45 µs"), (0.9994, "999 µs"), (0.9996, "1.0 ms"), (1.24, "1.2 ms"),
+        (9.94, "9.9 ms"), (9.95, "10 ms"), (340, "340 ms"), (999.4, "999 ms"), (999.6, "1.0 s"), (182_000, "182 s"),
+        (999_600, "17 m"), (3.6e6, "60 m"), (6e7, "17 h"), (1e9, "278 h"),
+    ],
+)  # fmt: skip
+def test_short_duration(ms: float | None, words: str) -> None:
+    assert text.short_duration(ms) == words
+    assert len(words) <= 6

@@ -28,6 +28,8 @@ _NEW_GROUPS = 500
 _GROUPS = 20_000
 DECADES = tuple(10**power for power in range(9))
 """Where the parts of a histogram end, in ms or bytes: each holds what is below, and not below the one before."""
+PERCENTILES = ("p50", "p90", "p99")
+"""Fields of a Distribution."""
 _PER_DECADE = 20
 _LEAST = 1e-3
 """Of the figures' units (ms, bytes): what is below is as good as nothing."""
@@ -63,6 +65,11 @@ class Totals:
     """Received and sent, of one flow."""
     exact: float = 1.0
     """Share of the lifetimes whose both ends are exact, by the trace; the others are at most what is told."""
+
+    def lifetime_text(self, figure: str) -> str:
+        """Return a field of `lifetime_ms` as text; `≤12 ms` where not all are exact, as they are upper bounds then."""
+        ms = getattr(self.lifetime_ms, figure)
+        return ("≤" if ms is not None and self.exact < 1 else "") + text.short_duration(ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from tcpwatch.exporters.csv_groups import csv_lines, values_of
-from tcpwatch.exporters.csv_sockets import sockets_csv
+from tcpwatch.exporters.csv_writer import records_csv, sockets_csv
+from tcpwatch.exporters.records import group_record, tab_separated
 from tcpwatch.model.columns.columns import IN_TABLE, unsupported_columns
 from tcpwatch.model.query.arrangement import Arrangement
 from tcpwatch.model.view import View
@@ -256,9 +256,8 @@ class ConnectionsPage(TablePage):
     def _export_groups(self) -> None:
         rows = list(self.groups.records)
         if rows and self.grouping is not None:
-            self.export(
-                export_name(time.time(), "groups"), group_count_text(self.grouping), csv_lines(rows, self._untold)
-            )
+            records = (group_record(row, self._untold) for row in rows)
+            self.export(export_name(time.time(), "groups"), group_count_text(self.grouping), records_csv(records))
 
     def action_copy(self) -> None:
         """Copy the row under the cursor: all columns, exact, with tabs between them."""
@@ -266,12 +265,12 @@ class ConnectionsPage(TablePage):
         if self.groups.display:
             if self.groups.record is None:
                 return
-            cells: Sequence[object] = list(values_of(self.groups.record, self._untold).values())
+            copied = tab_separated(group_record(self.groups.record, self._untold))
         elif table.arrangement is None or table.cursor_cookie is None:
             return
         else:
-            cells = table.arrangement.lines(table.cursor, table.cursor + 1, IN_TABLE, exact=True)[0].cells
-        self.app.copy_to_clipboard("\t".join(map(str, cells)))
+            copied = "\t".join(table.arrangement.lines(table.cursor, table.cursor + 1, IN_TABLE, exact=True)[0].cells)
+        self.app.copy_to_clipboard(copied)
         self.notify("row copied", markup=False)
 
 

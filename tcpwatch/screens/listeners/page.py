@@ -11,7 +11,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.events import Resize
 
-from tcpwatch.exporters.csv_listeners import csv_lines, values_of
+from tcpwatch.exporters.csv_writer import records_csv
+from tcpwatch.exporters.records import listener_record, tab_separated
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.states import State
@@ -165,15 +166,14 @@ class ListenersPage(TablePage):
         """Copy the row under the cursor: all that the export has, with tabs between; of a group each socket."""
         row = self.table.record
         if row is not None:
-            lines = ("\t".join(map(str, values_of(one).values())) for one in row.members)
-            self.app.copy_to_clipboard("\n".join(lines))
+            self.app.copy_to_clipboard("\n".join(tab_separated(listener_record(one)) for one in row.members))
             self.notify("row copied", markup=False)
 
     def action_export(self) -> None:
         """Write the listeners that are shown, in their order, into a file in the current directory."""
         if listeners := self.shown:
             name = export_name(time.time(), "listeners")
-            self.export(name, f"{text.count(len(listeners))} listeners", csv_lines(listeners))
+            self.export(name, f"{text.count(len(listeners))} listeners", records_csv(map(listener_record, listeners)))
 
 
 def _passing(view: View, filter_: Filter) -> frozenset[int]:

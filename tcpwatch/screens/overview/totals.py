@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tcpwatch.exporters.totals_text import PERCENTILES, lifetime_text
-from tcpwatch.model.sockets.flow_totals import DECADES, Distribution, FlowTotals, Totals
+from tcpwatch.model.sockets.flow_totals import DECADES, PERCENTILES, Distribution, FlowTotals, Totals
 from tcpwatch.model.sockets.flow_totals import TOP as TOLD
 from tcpwatch.screens.overview.counters import grid_columns
 from tcpwatch.units import text
@@ -41,7 +40,7 @@ def totals_lines(flows: FlowTotals | None, width: int, colours: Palette) -> list
         *_rate("new flows", totals.opened_per_s, cells, colours),
         *_rate("ended", totals.ended_per_s, cells, colours),
     )
-    lived = "".join(fit(lifetime_text(totals, name), _VALUE) for name in PERCENTILES)[:-1]
+    lived = "".join(fit(totals.lifetime_text(name), _VALUE) for name in PERCENTILES)[:-1]
     life: Line = ((_LIFE, colours.plain), (lived, colours.plain if totals.lifetime_ms.count else colours.dim))
     if len(_INDENT) + 2 * cells + len(_LIFE) + len(lived) < width:
         return [(*head, *life)]
@@ -63,7 +62,7 @@ class _Column:
 
 
 def _life(figure: str) -> Callable[[Totals], str]:
-    return lambda totals: lifetime_text(totals, figure)
+    return lambda totals: totals.lifetime_text(figure)
 
 
 def _size(figure: str) -> Callable[[Totals], str]:

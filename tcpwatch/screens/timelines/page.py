@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from textual.app import ComposeResult
 from textual.message import Message
 
-from tcpwatch.exporters.csv_timelines import timelines_csv, values_of
+from tcpwatch.exporters.csv_writer import timelines_csv
+from tcpwatch.exporters.records import tab_separated, timeline_record
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement, TimelineArranger, TimelineSort
 from tcpwatch.model.view import View
@@ -149,8 +150,7 @@ class TimelinesPage(TablePage):
     def action_copy(self) -> None:
         """Copy the row under the cursor: all that the export has, with tabs between."""
         if self.table.flow is not None:
-            values = values_of(self.table.flow).values()
-            self.app.copy_to_clipboard("\t".join("" if value is None else str(value) for value in values))
+            self.app.copy_to_clipboard(tab_separated(timeline_record(self.table.flow)))
             self.notify("row copied", markup=False)
 
     def action_export(self) -> None:

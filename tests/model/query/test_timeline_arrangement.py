@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpwatch.arrays.append_log import AppendLog
-from tcpwatch.exporters.csv_timelines import timelines_csv, values_of
+from tcpwatch.exporters.csv_writer import timelines_csv
+from tcpwatch.exporters.records import timeline_record
 from tcpwatch.model.lifecycle import closed_rows as gone_module
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.ending import Ending
@@ -329,4 +330,4 @@ def test_csv_comes_in_blocks() -> None:
 
 def test_the_keys_of_a_row_are_the_same_whatever_is_known() -> None:
     chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter())
-    assert len({tuple(values_of(one)) for one in timelines_at(chosen, 0, len(chosen))}) == 1
+    assert len({tuple(timeline_record(one)) for one in timelines_at(chosen, 0, len(chosen))}) == 1

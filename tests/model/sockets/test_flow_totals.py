@@ -11,6 +11,7 @@ from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, FlowTotalsCounter
 from tcpwatch.model.states import Role
+from tests.support.totals import totals
 from tests.support.views import NOW, make_rows, sock
 
 
@@ -77,3 +78,9 @@ def test_the_last_minute_counts_and_rates_are_of_the_time_that_is_told() -> None
             assert told.all.ended_per_s * told.window_s == pytest.approx(told.all.lifetime_ms.count)
             assert told.all.ended_per_s == pytest.approx(3.0, rel=0.05)
     assert (told.all.ended_per_s, told.by_service) == (0.0, ())
+
+
+def test_lifetimes_that_are_not_exact_are_upper_bounds() -> None:
+    assert totals(exact=1.0).lifetime_text("p90") == "336 ms"
+    assert totals(exact=0.999).lifetime_text("p90") == "≤336 ms"
+    assert totals(p50_ms=None).lifetime_text("p90") == "–"

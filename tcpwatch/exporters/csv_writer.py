@@ -1,0 +1,65 @@
+"""The CSV writer (RFC 4180, but lines end with a bare newline). Text is made in blocks: memory stays bounded."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.exporters.records import timeline_record
+from tcpwatch.model.columns.columns import EXPORTED
+from tcpwatch.model.query.timeline import timelines_at
+from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
+from tcpwatch.model.sockets.rows import Rows
+
+BLOCK = 2_000
+"""Lines per block. Other threads wait while a block becomes text."""
+
+
+def write_csv(keys: Iterable[str], lines: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """Yield a header line and the lines as CSV text, BLOCK lines at a time; None becomes an empty field."""
+    left = iter(lines)
+    block = [keys, *islice(left, BLOCK)]
+    while block:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(block)
+        yield text.getvalue()
+        block = list(islice(left, BLOCK))
+
+
+def records_csv(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield records that share their keys as CSV text; nothing, and no header, without records."""
+    left = iter(records)
+    first = next(left, None)
+    if first is not None:
+        yield from write_csv(first, (record.values() for record in chain((first,), left)))
+
+
+def sockets_csv(rows: Rows, order: NDArray[np.intp], unsupported: Collection[str] = ()) -> Iterator[str]:
+    """Yield the exported columns of these rows, in this order, as CSV text; `unsupported` columns are empty."""
+    return write_csv((column.key for column in EXPORTED), _socket_lines(rows, order, unsupported))
+
+
+def timelines_csv(chosen: TimelineArrangement) -> Iterator[str]:
+    """Yield the timelines in the chosen order as CSV text."""
+    blocks = (timelines_at(chosen, first, first + BLOCK) for first in range(0, len(chosen), BLOCK))
+    return records_csv(map(timeline_record, chain.from_iterable(blocks)))
+
+
+def _socket_lines(rows: Rows, order: NDArray[np.intp], unsupported: Collection[str]) -> Iterator[tuple[Any, ...]]:
+    for first in range(0, len(order), BLOCK):
+        block = rows.take(order[first : first + BLOCK])
+        columns = [
+            [None] * len(block) if column.key in unsupported else map(_field, column.values(block))
+            for column in EXPORTED
+        ]
+        yield from zip(*columns, strict=True)
+
+
+def _field(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
