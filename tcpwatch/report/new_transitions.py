@@ -100,10 +100,10 @@ def _flows(view: View, cookies: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.ui
     As it is in the table, else as it was when it left, else as its record has it; without a family where nothing knows
     it. TIME_WAIT has no owner: the record of its full socket tells whose it was.
     """
-    records = _records(view.archive, cookies)
+    records = view.archive.last_records(cookies)
     blank = np.zeros(1, RECORD)
     blank["owner"] = UNKNOWN_NO_PROCESS
-    last = rows_from_records(np.concatenate((records, blank)), view.archive, view.rows)
+    last = rows_from_records(view.archive, view.rows, records, blank)
     live, left = find_sorted(view.rows.cookie, cookies), find_sorted(view.closed.cookie, cookies)
     recorded = find_sorted(records["cookie"], cookies)
     joined = _joined([view.rows.take(live[live >= 0]), view.closed.take(left[left >= 0]), last])
@@ -121,22 +121,6 @@ def _flows(view: View, cookies: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.ui
 def _counted(place: NDArray[np.intp]) -> NDArray[np.intp]:
     """Of each that has a place, how many before it have one."""
     return np.cumsum(place >= 0) - 1
-
-
-def _records(past: Archive, cookies: NDArray[np.uint64]) -> NDArray[np.void]:
-    """The last record (past.CLOSED) of each of these flows that has one, by cookie."""
-    if not len(cookies):
-        return np.empty(0, RECORD)
-    low = np.zeros(1 << 16, np.bool_)
-    low[cookies.astype(np.uint16)] = True
-    parts = []
-    for chunk in past.records:
-        cookie = np.ascontiguousarray(chunk["cookie"])
-        near = np.flatnonzero(low[cookie.astype(np.uint16)])
-        parts.append(chunk[near[find_sorted(cookies, cookie[near]) >= 0]])
-    records = np.concatenate(parts) if parts else np.empty(0, RECORD)
-    _, first = np.unique(records["cookie"][::-1], return_index=True)
-    return records[len(records) - 1 - first]
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:

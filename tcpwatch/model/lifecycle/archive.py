@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.lookup import is_in_sorted
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.lifecycle.transitions import Transition, TransitionIndex
@@ -69,10 +70,19 @@ class Archive:
         return self.owners[at] if code >= 0 and 0 <= at < len(self.owners) else None
 
     def last_record(self, cookie: int) -> np.void | None:
-        """The last record of this flow, where there still is one."""
-        for chunk in reversed(self.records):
-            found = np.flatnonzero(chunk["cookie"] == np.uint64(cookie))
-            if len(found):
-                record: np.void = chunk[found[-1]]
-                return record
-        return None
+        """Return the last record of this connection, or None where none is kept."""
+        found = self.last_records(np.array([cookie], np.uint64))
+        return found[0] if len(found) else None
+
+    def last_records(self, cookies: NDArray[np.uint64]) -> NDArray[np.void]:
+        """Return the last record of each of these connections that has one; both ascending by cookie."""
+        low = np.zeros(1 << 16, np.bool_)  # a quick test of the low bits leaves few records to search for
+        low[cookies.astype(np.uint16)] = True
+        parts = [np.empty(0, RECORD)]
+        for chunk in self.records if len(cookies) else ():
+            cookie = np.ascontiguousarray(chunk["cookie"])
+            near = np.flatnonzero(low[cookie.astype(np.uint16)])
+            parts.append(chunk[near[is_in_sorted(cookies, cookie[near])]])
+        records = np.concatenate(parts)
+        _, first = np.unique(records["cookie"][::-1], return_index=True)
+        return records[len(records) - 1 - first]

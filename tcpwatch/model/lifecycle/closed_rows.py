@@ -96,7 +96,7 @@ def _ask(past: Archive, parts: Sequence[_Part], filter_: Filter, like: Rows) -> 
     if not fresh:
         return
     if filter_.tests:
-        mask = filter_.mask(_rows([records for records, _ in fresh], past, like))
+        mask = filter_.mask(rows_from_records(past, like, *(records for records, _ in fresh)))
     else:
         mask = np.ones(sum(len(records) for records, _ in fresh), np.bool_)
     at = 0
@@ -105,19 +105,15 @@ def _ask(past: Archive, parts: Sequence[_Part], filter_: Filter, like: Rows) -> 
         at += len(records)
 
 
-def rows_from_records(records: NDArray[np.void], past: Archive, like: Rows) -> Rows:
-    """Records of past.CLOSED as rows that a filter and the columns understand: as they were last seen."""
-    return _rows([records], past, like)
-
-
-def _rows(records: Sequence[NDArray[np.void]], past: Archive, like: Rows) -> Rows:
+def rows_from_records(archive: Archive, like: Rows, *records: NDArray[np.void]) -> Rows:
+    """Return archive.RECORDs as Rows, as they were last seen; `like` has the names of users and interfaces."""
     column = {
-        name: np.concatenate([some[name] for some in records])
-        for name in ("row", "cookie", "state", "begin", "role", "closer", "owner", "ending")
+        name: np.concatenate([chunk[name] for chunk in records])
+        for name in ("row", "cookie", "state", "begin", "begin_slack", "role", "closer", "owner", "ending")
     }
     code = column["owner"]
-    known = (code >= past.owners_from) & (code < past.owners_from + len(past.owners))
-    codes = np.where(known, code - past.owners_from, np.where(code < 0, code, UNKNOWN_NOT_LOOKED))
+    known = (code >= archive.owners_from) & (code < archive.owners_from + len(archive.owners))
+    codes = np.where(known, code - archive.owners_from, np.where(code < 0, code, UNKNOWN_NOT_LOOKED))
     return Rows(
         time=like.time,
         table=column["row"],
@@ -125,12 +121,12 @@ def _rows(records: Sequence[NDArray[np.void]], past: Archive, like: Rows) -> Row
         state=column["state"],
         first_seen=column["begin"],
         since=column["begin"],
-        begin_seen=np.ones(len(code), np.bool_),
+        begin_seen=~np.isnan(column["begin_slack"]),
         role=column["role"],
         closer=column["closer"],
         mark=np.full(len(code), Mark.CLOSED, np.uint8),
         owner=codes.astype(np.int32),
-        owners=past.owners,
+        owners=archive.owners,
         users=like.users,
         interfaces=like.interfaces,
         ending=column["ending"],

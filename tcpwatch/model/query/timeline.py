@@ -95,7 +95,7 @@ def _closed(chosen: TimelineArrangement, indices: NDArray[np.intp], told: Transi
     records = _records(chosen, indices)
     if not len(records):
         return []
-    rows = rows_from_records(records, chosen.view.archive, chosen.view.rows)
+    rows = rows_from_records(chosen.view.archive, chosen.view.rows, records)
     facts = _facts(rows, _bytes_of(records))
     return [_ended(chosen, fact, record, told) for fact, record in zip(facts, records, strict=True)]
 

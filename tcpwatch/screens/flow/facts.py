@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
 from tcpwatch.model.columns.columns import BY_KEY
+from tcpwatch.model.lifecycle.closed_rows import rows_from_records
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import History, Moment, StatePeriod
 from tcpwatch.model.lifecycle.records import tcp_info_of
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
-from tcpwatch.model.sockets.rows import Mark, Rows
+from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.sample import Capabilities
@@ -114,30 +113,10 @@ def _last(facts: FlowFacts | None, view: View, cookie: int, record: np.void | No
 
 
 def _row_of(record: np.void, view: View) -> Rows:
-    """A past.CLOSED record as a row; its ages count back from its end."""
+    """Return the record as a row whose ages count back from its end."""
+    row = rows_from_records(view.archive, view.rows, np.array([record]))
     state = int(record["state"]) or int(record["row"]["idiag_state"]) or State.CLOSED
-    owner = view.archive.owner(int(record["owner"]))
-    code = 0 if owner else min(int(record["owner"]), UNKNOWN_NO_PROCESS)
-
-    def column(value: object, dtype: Any) -> Any:
-        return np.array([value], dtype)
-
-    return Rows(
-        time=float(record["end"]),
-        table=column(record["row"], record["row"].dtype),
-        cookie=column(record["cookie"], np.uint64),
-        state=column(state, np.uint8),
-        first_seen=column(record["begin"], np.float64),
-        since=column(record["begin"], np.float64),
-        begin_seen=column(not np.isnan(record["begin_slack"]), np.bool_),
-        role=column(record["role"], np.uint8),
-        closer=column(record["closer"], np.uint8),
-        mark=column(Mark.CLOSED, np.uint8),
-        owner=column(code, np.int32),
-        owners=[owner] if owner else [],
-        users=view.rows.users,
-        interfaces=view.rows.interfaces,
-    )
+    return replace(row, time=float(record["end"]), state=np.array([state], np.uint8))
 
 
 def _recorded(facts: FlowFacts, record: np.void) -> FlowFacts:

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tcpwatch.arrays.append_log import AppendLog
 from tcpwatch.exporters.csv_writer import timelines_csv
 from tcpwatch.exporters.records import timeline_record
-from tcpwatch.model.lifecycle import closed_rows as gone_module
+from tcpwatch.model.lifecycle import closed_rows
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
+from tcpwatch.model.lifecycle.closed_rows import rows_from_records
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.transitions import Origin, TransitionKind
 from tcpwatch.model.query import timeline
@@ -170,13 +172,13 @@ def test_every_flow_once_and_in_order(
 
 def test_each_record_is_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    plain = gone_module._rows
+    plain = rows_from_records
 
-    def counted(records: Any, past: Archive, like: Rows) -> Rows:
+    def counted(archive: Archive, like: Rows, *records: NDArray[np.void]) -> Rows:
         asked.append(sum(map(len, records)))
-        return plain(records, past, like)
+        return plain(archive, like, *records)
 
-    monkeypatch.setattr(gone_module, "_rows", counted)
+    monkeypatch.setattr(closed_rows, "rows_from_records", counted)
     records = np.concatenate(make_past(*(gone(served("ESTAB", cookie), 9, 8) for cookie in range(1, 41))).records)
     log, chooser, wanted = AppendLog(RECORD, 64), TimelineArranger(), Filter.parse("port:443")
     owners = make_past(CLOSED_FLOWS[0]).owners
