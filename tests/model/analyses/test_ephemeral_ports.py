@@ -93,6 +93,21 @@ def test_time_waits_pin_ports_until_they_end() -> None:
         (2, 1, "127.0.0.1 127.0.0.1", 1),
         (2, 1, "[::1] [::1]", 1),
         (2, 1, "[2001:db8::1] [2001:db8::2]", 0),
+        (2, 0, "127.0.0.1 127.0.0.1", 0),
+        (2, 1, "127.0.0.1 127.255.255.255", 1),
+        (2, 1, "127.0.0.1 126.255.255.255", 0),
+        (2, 1, "127.0.0.1 128.0.0.1", 0),
+        (2, 1, "[::1] [::2]", 0),
+        (2, 1, "[::1] [::]", 0),
+        (2, 1, "[::1] [2001:db8::1]", 0),
+        (2, 1, "[::1] [0:0:0:1::1]", 0),
+        (2, 1, "[::1] [::ffff:127.0.0.1]", 1),
+        (2, 1, "[::1] [::ffff:127.255.0.9]", 1),
+        (2, 1, "[::1] [::ffff:126.0.0.1]", 0),
+        (2, 1, "[::1] [::ffff:128.0.0.1]", 0),
+        (2, 1, "[::1] [::127.0.0.1]", 0),
+        (2, 1, "[::1] [1::ffff:127.0.0.1]", 0),
+        (2, 1, "[::1] [0:0:0:1:0:ffff:127.0.0.1]", 0),
     ],
 )
 def test_what_tcp_tw_reuse_lets_go(mode: int, timestamps: int, ends: str, reusable: int) -> None:
@@ -100,6 +115,68 @@ def test_what_tcp_tw_reuse_lets_go(mode: int, timestamps: int, ends: str, reusab
     socks = [waits(100, 59.5, f"{remote}:80", local), waits(101, 58.9, f"{remote}:80", local)]
     (one,) = ports(socks, tcp_tw_reuse=mode, tcp_timestamps=timestamps).destinations
     assert (one.used, one.reusable, one.free) == (2 - reusable, reusable, 8 + reusable)
+
+
+def test_a_time_wait_is_reusable_once_it_is_a_second_old() -> None:
+    for left_s, reusable in ((59.001, 0), (59.0, 1), (58.999, 1), (0.0, 1)):
+        (one,) = ports([waits(100, left_s), client(101)], tcp_tw_reuse=1).destinations
+        assert (one.reusable, one.time_wait, one.used) == (reusable, 1 - reusable, 2 - reusable)
+        assert one.next_free_s == left_s
+    rows = make_rows([waits(100, 5.0)])
+    no_timestamps_known = {"ip_local_port_range_low": 100, "ip_local_port_range_high": 109, "tcp_tw_reuse": 1}
+    found = ephemeral_ports(rows, make_sample(rows, sysctls=no_timestamps_known))
+    assert found is not None and found.destinations[0].reusable == 1, "they are on unless told"
+    no_reuse_known = {"ip_local_port_range_low": 100, "ip_local_port_range_high": 109}
+    found = ephemeral_ports(rows, make_sample(rows, sysctls=no_reuse_known))
+    assert found is not None and found.destinations[0].reusable == 0
+
+
+def test_no_time_wait_is_no_port_that_gets_free() -> None:
+    assert [one.next_free_s for one in ports([client(100), waits(101, 3.0, B)]).destinations] == [None, 3.0]
+    (one,) = ports([waits(100, 4.0), waits(101, 3.0), client(102)]).destinations
+    assert one.next_free_s == 3.0
+
+
+def test_ports_at_both_ends_of_what_is_reserved() -> None:
+    found = ports([client(port) for port in (103, 104, 106, 107)], reserved=((104, 106), (1, 100)))
+    assert found.range.reserved == 4
+    assert found.destinations[0].used == 2
+    assert found.range.usable == 6
+
+
+def test_a_range_that_is_used_up() -> None:
+    (one,) = ports([client(100), client(101)], 100, 101).destinations
+    assert (one.free, one.share, one.usable) == (0, 1.0, 2)
+    empty = replace(one, usable=0)
+    assert (empty.free, empty.share) == (0, 1.0)
+    assert replace(one, usable=1, used=0).share == 0.0
+
+
+def test_fifty_destinations_are_shown_the_fullest_first() -> None:
+    socks = [client(100 + at, f"192.0.2.{host}:443") for host in range(1, 53) for at in range(1 + host % 3)]
+    found = ports(socks)
+    assert (found.count, len(found.destinations), found.in_use) == (52, 50, len(socks))
+    assert [one.used for one in found.destinations] == [3] * 17 + [2] * 18 + [1] * 15
+    assert found.destinations[0].remote == "192.0.2.11:443", "in the order of their text where as many are used"
+
+
+def test_ports_in_use_count_double_before_reusable_ones() -> None:
+    many = [client(100 + at, f"192.0.2.{host}:443") for host in range(1, 51) for at in range(2)]
+    reusable = [waits(100 + at, 5.0, "192.0.2.99:443") for at in range(3)]
+    found = ports([*reusable, *many], tcp_tw_reuse=1)
+    assert "192.0.2.99:443" not in {one.remote for one in found.destinations}
+    both = [*reusable, waits(103, 5.0, "192.0.2.99:443"), waits(104, 5.0, "192.0.2.99:443"), *many]
+    found = ports(both, tcp_tw_reuse=1)
+    assert found.destinations[-1].remote == "192.0.2.99:443"
+    assert (found.destinations[-1].used, found.destinations[-1].reusable) == (0, 5)
+
+
+def test_whose_ports_they_are_where_some_have_no_owner() -> None:
+    socks = [client(100 + at) for at in range(5)] + [client(105, process="app", pid=7)]
+    (one,) = ports(socks).destinations
+    assert one.process == "app[7]"
+    assert ports(socks[:5]).destinations[0].owner is None
+    assert ports(socks[:5]).destinations[0].process == ""
 
 
 def test_the_fullest_first_and_whose_it_is() -> None:
@@ -117,6 +194,15 @@ def test_the_sign_of_bind_before_connect() -> None:
     assert ports(odd, 1000, 2000).bound_before_connect
     assert not ports(even, 1000, 2000).bound_before_connect
     assert not ports(odd[:49], 1000, 2000).bound_before_connect, "too few to tell"
+    assert ports(odd[:50], 1000, 2000).bound_before_connect
+    assert not ports(odd[:50] + even[:50], 1000, 2000).bound_before_connect, "as many as not"
+    assert ports(odd[:50] + even[:49], 1000, 2000).bound_before_connect
+    assert ports(odd[:50] + even[:50], 1000, 2000).other_parity_share == 0.5
+    assert ports([], 1000, 2000).other_parity_share == 0.0
+    half_used = [client(1001 + 2 * at) for at in range(50)]
+    assert not ports(half_used, 1001, 1100).bound_before_connect
+    assert not ports(half_used, 1000, 1099).bound_before_connect, "half of them are used toward one destination"
+    assert ports(half_used, 1000, 1101).bound_before_connect
     both = [client(1000 + at) for at in range(600)]
     assert not ports(both, 1000, 2000).bound_before_connect, "half of them are used toward one destination"
 
@@ -144,6 +230,35 @@ def test_a_destination_that_comes_later_began_with_none() -> None:
     told = trend.step(2, ports([client(100), *(client(100 + at, B) for at in range(4))]))
     assert told is not None
     assert {one.remote: one.runs_out_in_s for one in told.destinations} == {A: None, B: 3.0}
+
+
+def test_the_trend_is_taken_over_a_minute() -> None:
+    trend, one = PortForecast(), ports([client(100)], high=299)
+    (destination,) = one.destinations
+
+    def step(second: float, count: int) -> float | None:
+        told = trend.step(second, replace(one, destinations=(replace(destination, used=count),)))
+        assert told is not None and told.fullest is not None
+        return told.fullest.runs_out_in_s
+
+    assert [step(second, 10 + 2 * second) for second in range(3)] == [None, None, pytest.approx(186 / 2)]
+    for second in range(3, 61):
+        assert step(second, 10 + 2 * min(second, 59)) is not None
+    assert step(61, 128) == pytest.approx(72 / (116 / 60)), "the first second is forgotten"
+    assert step(61.5, 130) == pytest.approx(70 / (118 / 60.5))
+    assert step(62.0, 130) == pytest.approx(70 / (116 / 60))
+
+
+def test_of_what_was_not_among_the_fullest_nothing_is_known() -> None:
+    fifty = [client(100, f"192.0.2.{host}:443") for host in range(1, 51)]
+    newcomer = [client(100 + at, "198.51.100.1:443") for at in range(4)]
+    for before, expected in ((fifty, None), (fifty[:49], 3.0)):
+        trend = PortForecast()
+        assert trend.step(0, None) is None
+        trend.step(0, ports(before))
+        told = trend.step(2, ports([*before, *newcomer]))
+        assert told is not None and told.fullest is not None
+        assert (told.fullest.remote, told.fullest.runs_out_in_s) == ("198.51.100.1:443", expected)
 
 
 ENDS = st.tuples(

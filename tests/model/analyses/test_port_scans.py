@@ -92,6 +92,33 @@ def test_late_segments_of_connections_that_we_had_are_none() -> None:
     assert told(opened, *[[Event(1)]] * 70, late, seconds=10.0)[0].ports == 100, "long ago"
 
 
+def test_many_connections_are_remembered_for_ten_minutes() -> None:
+    def opened(dport: int) -> Event:
+        return Event(0, dport=dport, kind=TraceEventKind.STATE, socket=9, old=State.CLOSED, new=State.SYN_SENT)
+
+    late = [reset for dport in (80, 443, 5432) for reset in resets(range(dport, dport + 9), dport=dport)]
+    begin = [opened(80), opened(443), opened(5432)]
+    assert told(begin, late) == ()
+    assert told(begin, late, seconds=599.9) == ()
+    assert [scan.ports for scan in told(begin, late, seconds=600.0)] == [27]
+    later = [Event(0, dport=80, kind=TraceEventKind.STATE, socket=9, old=State.SYN_SENT, new=State.ESTABLISHED)]
+    assert [scan.ports for scan in told(later, late)] == [27], "neither its beginning nor its end"
+    assert told([opened(80)], [], [opened(80)], resets(range(9), dport=80), seconds=300.0) == (), "used again"
+
+
+def test_two_ports_make_a_scan() -> None:
+    assert [scan.ports for scan in told(resets([1, 2]))] == [2]
+    assert told(resets([1])) == ()
+
+
+def test_examples_are_the_lowest_ports() -> None:
+    assert told(resets([9, 5, 7]))[0].examples == (5, 7, 9)
+    both = [*resets([9, 5, 7]), *resets(range(100, 120), dst="192.0.2.10")]
+    assert {scan.source: scan.examples for scan in told(both)} == {
+        SCANNER: (5, 7, 9), "192.0.2.10": tuple(range(100, 108)),
+    }  # fmt: skip
+
+
 def test_ten_seconds() -> None:
     assert told(resets([1, 2]), resets([3]), *[[]] * 8) == told(resets([1, 2]), resets([3]))
     assert told(resets([1, 2]), resets([3, 4]), *[[]] * 9)[0].examples == (3, 4)

@@ -232,3 +232,35 @@ def test_order_of_throughput(key: str, turned: bool) -> None:
 def test_marks_differ_without_colour() -> None:
     assert MARK_SIGNS.keys() == set(Mark)
     assert len(set(MARK_SIGNS.values())) == len(Mark)
+
+
+# The table: how wide each column is, on a narrow screen and on a wide one. One letter is one cell.
+NARROW = [
+    "State      |", "Local                |", "Remote               |", "Recv-Q|", "Send-Q|", "  Rx/s|", "  Tx/s|",
+    "     RTT|", "Limit      |", "Retrans|", "Process   |", "Timer             |", "Retr|", "Role    |", "  In state|",
+    "       Age|", "User    |", "Closed by|", "Phase    |", "Command             |", "     Inode|", "    Cookie|",
+    "If      |", "  Cgroup|", "Shutdown|",
+]  # fmt: skip
+MAY_GROW = {
+    "local": 26, "remote": 26, "recv_queue": 4, "send_queue": 4, "rx_bytes_per_s": 5, "tx_bytes_per_s": 5, "rtt_ms": 5,
+    "owner": 14, "user_or_uid": 4, "command": 40,
+}  # fmt: skip
+LEAVING = [
+    "shutdown", "command", "phase", "interface", "cookie", "inode", "cgroup_id", "closer", "age", "user_or_uid",
+    "retransmits_total role", "retransmits", "rx_bytes_per_s tx_bytes_per_s rtt_ms limited_by timers", "state_age",
+    "send_queue", "owner", "recv_queue", "local", "state remote",
+]  # fmt: skip
+
+
+def test_the_widths_of_the_table() -> None:
+    shown = [f"{one.title:{'>' if one.right else '<'}{one.width}}|" for one in IN_TABLE]
+    assert shown == NARROW
+    assert {one.key: one.grow for one in IN_TABLE if one.grow} == MAY_GROW
+
+
+def test_the_order_in_which_columns_leave_a_narrow_screen() -> None:
+    by_priority: dict[int, list[str]] = {}
+    for one in IN_TABLE:
+        by_priority.setdefault(one.priority, []).append(one.key)
+    assert [" ".join(by_priority[number]) for number in sorted(by_priority, reverse=True)] == LEAVING
+    assert {one.key for one in IN_TABLE if one.priority == 0} == {"state", "remote"}, "these two always stay"

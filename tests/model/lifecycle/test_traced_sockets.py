@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -89,3 +91,275 @@ def test_only_the_last_life_of_a_socket_counts() -> None:
     (thread,) = follow(TracedSockets(), again, 10.0).ended
     assert (thread["reset_received"], thread["last"]) == (False, State.FIN_WAIT_1)
     assert thread["begin"] == pytest.approx(10.003)
+
+
+# Every field of a connection, in one step and in two ---------------------------------------------
+
+Row = dict[str, int]
+"""One trace event, as fields of TRACE_EVENT."""
+FLOW = np.zeros(1, uapi.SOCKET)
+FLOW["idiag_sport"], FLOW["idiag_dport"] = 1000, 80
+
+
+def change(old: str, new: str, **fields: int) -> Row:
+    return {"kind": TraceEventKind.STATE, "old": State.parse(old), "new": State.parse(new), **fields}
+
+
+def reset(state: str, reason: int) -> Row:
+    return {"kind": TraceEventKind.RESET_SENT, "old": State.parse(state), "new": State.parse(state), "reason": reason}
+
+
+def close(cookie: int = 7) -> Row:
+    """The last event; a socket that was disconnected has no ends any more."""
+    return {"kind": TraceEventKind.DESTROYED, "cookie": cookie, "sport": 0, "dport": 0}
+
+
+CONNECT = change("CLOSED", "SYN_SENT", pid=41, sport=0)  # the kernel has chosen no port yet
+ESTABLISH = change("SYN_SENT", "ESTABLISHED", pid=99)  # whoever ran
+ACCEPT = change("LISTEN", "SYN_RCVD", pid=98)
+ACCEPTED = change("SYN_RCVD", "ESTABLISHED", pid=97)
+FIN = change("ESTABLISHED", "FIN_WAIT_1")
+END = change("FIN_WAIT_1", "CLOSED")
+AGAIN: Row = {"kind": TraceEventKind.RETRANSMIT}
+RECEIVED: Row = {"kind": TraceEventKind.RESET_RECEIVED, "old": State.ESTABLISHED, "new": State.ESTABLISHED}
+ERROR: Row = {"kind": TraceEventKind.ERROR, "reason": 110}
+
+
+def bits(*names: str) -> int:
+    return sum(1 << State.parse(name) for name in names)
+
+
+# The events, a millisecond apart; and the fields of the THREAD that are not 0. Times are milliseconds.
+WHOLE: dict[str, tuple[list[Row], dict[str, float]]] = {
+    "a client": (
+        [CONNECT, ESTABLISH, FIN, END, close()],
+        {"begin": 0, "closed": 3, "destroyed": 4, "latest": 4, "pid": 41, "last": State.FIN_WAIT_1,
+         "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
+    ),
+    "a server": (
+        [ACCEPT, ACCEPTED, FIN, END, close()],
+        {"begin": 0, "closed": 3, "destroyed": 4, "latest": 4, "last": State.FIN_WAIT_1,
+         "visited": bits("LISTEN", "SYN_RCVD", "CLOSED", "ESTABLISHED", "FIN_WAIT_1")},
+    ),
+    "with retransmits": (
+        [CONNECT, AGAIN, ESTABLISH, AGAIN, AGAIN, FIN, END, close()],
+        {"begin": 0, "closed": 6, "destroyed": 7, "latest": 7, "pid": 41, "last": State.FIN_WAIT_1, "retransmitted": 3,
+         "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
+    ),
+    "reset by the peer": (
+        [CONNECT, ESTABLISH, RECEIVED, change("ESTABLISHED", "CLOSED"), close()],
+        {"begin": 0, "closed": 3, "destroyed": 4, "latest": 4, "pid": 41, "last": State.ESTABLISHED,
+         "reset_received": 1, "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED")},
+    ),
+    "two resets are sent": (
+        [CONNECT, ESTABLISH, reset("ESTABLISHED", 5), FIN, reset("FIN_WAIT_1", 6), END, close()],
+        {"begin": 0, "closed": 5, "destroyed": 6, "latest": 6, "pid": 41, "last": State.FIN_WAIT_1,
+         "reset_in": State.FIN_WAIT_1, "reason": 6,
+         "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
+    ),
+    "a reset without a reason": (
+        [CONNECT, ESTABLISH, reset("ESTABLISHED", 0), change("ESTABLISHED", "CLOSED"), close()],
+        {"begin": 0, "closed": 3, "destroyed": 4, "latest": 4, "pid": 41, "last": State.ESTABLISHED,
+         "reset_in": State.ESTABLISHED, "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED")},
+    ),
+    "an error": (
+        [CONNECT, AGAIN, change("SYN_SENT", "CLOSED"), ERROR, close()],
+        {"begin": 0, "closed": 2, "destroyed": 4, "latest": 4, "pid": 41, "last": State.SYN_SENT, "error": 110,
+         "retransmitted": 1, "visited": bits("CLOSED", "SYN_SENT")},
+    ),
+    "held after its end": (
+        [CONNECT, ESTABLISH, FIN, END, reset("CLOSED", 4), close()],
+        {"begin": 0, "closed": 3, "destroyed": 5, "latest": 5, "pid": 41, "last": State.FIN_WAIT_1,
+         "reset_in": State.CLOSED, "reason": 4,
+         "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
+    ),
+    "connected again after it was refused": (
+        [CONNECT, AGAIN, RECEIVED, reset("SYN_SENT", 3), change("SYN_SENT", "CLOSED"), ERROR,
+         change("CLOSED", "SYN_SENT", pid=42), ESTABLISH, FIN, END, close()],
+        {"begin": 6, "closed": 9, "destroyed": 10, "latest": 10, "pid": 42, "last": State.FIN_WAIT_1,
+         "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
+    ),
+    "its beginning was not traced": (
+        [ESTABLISH, FIN, END, close()],
+        {"closed": 2, "destroyed": 3, "latest": 3, "last": State.FIN_WAIT_1,
+         "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
+    ),
+}  # fmt: skip
+
+
+def trace(rows: list[Row], address: int = ADDRESS, begin: float = 10.0) -> NDArray[np.void]:
+    table = np.zeros(len(rows), TRACE_EVENT)
+    table["time"], table["socket"] = begin + 0.001 * np.arange(len(rows)), address
+    table["sport"], table["dport"] = 1000, 80
+    for row, fields in zip(table, rows, strict=True):
+        for name, value in fields.items():
+            row[name] = value
+    return table
+
+
+def fields_of(thread: np.void) -> dict[str, float]:
+    """The fields of a THREAD that are not 0, times as milliseconds after 10 s."""
+    found: dict[str, float] = {}
+    for name in ("begin", "closed", "destroyed", "latest"):
+        if not np.isnan(thread[name]):
+            found[name] = round(1000 * (float(thread[name]) - 10), 3)
+    names = ("pid", "visited", "retransmitted", "reason", "error", "last", "reset_in", "reset_received")
+    return found | {name: int(thread[name]) for name in names if thread[name]}
+
+
+def step(threads: TracedSockets, table: NDArray[np.void], now: float, flows: NDArray[np.void] = FLOW) -> TraceStep:
+    """One step; the polls saw connection 7 with the ends of FLOW."""
+    moved = flows, np.full(len(flows), 7, np.uint64)
+    return threads.step(table, now, lambda cookies: np.isin(cookies, list(OURS)), lambda: moved)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_all_that_the_trace_tells_of_a_connection(name: str) -> None:
+    rows, expected = WHOLE[name]
+    table = trace(rows)
+    (thread,) = step(TracedSockets(), table, 10.1).ended
+    assert fields_of(thread) == expected
+    assert (thread["cookie"], thread["socket"], thread["endpoints"]["sport"], thread["endpoints"]["dport"]) == (
+        7, ADDRESS, 1000, 80,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_two_steps_tell_the_same_as_one(name: str) -> None:
+    rows, expected = WHOLE[name]
+    table = trace(rows)
+    for known in (True, False):  # whether the first step finds the connection among those that a poll saw
+        for split in range(1, len(table)):
+            threads = TracedSockets()
+            first = step(threads, table[:split], 10.05, FLOW if known else FLOW[:0])
+            second = step(threads, table[split:], 10.1, FLOW[:0])
+            (thread,) = second.ended
+            assert fields_of(thread) == expected, f"in two steps at {split}"
+            assert (thread["cookie"], thread["endpoints"]["sport"], thread["endpoints"]["dport"]) == (7, 1000, 80)
+            assert not len(first.ended)
+            assert len(first.events) + len(second.events) == len(table)
+            assert set(first.events["cookie"].tolist()) | set(second.events["cookie"].tolist()) == {7}
+
+
+def idle(traced: TracedSockets) -> bool:
+    """Return `traced.idle`; mypy would take a property that was asserted once as unchanged."""
+    return traced.idle
+
+
+def test_a_closed_socket_that_is_held_is_reported_in_each_step() -> None:
+    threads = TracedSockets()
+    assert idle(threads)
+    assert not len(step(threads, trace([CONNECT, ESTABLISH]), 10.1).closed)
+    assert idle(threads), "an open connection needs no step"
+    table = trace([change("ESTABLISHED", "CLOSED")], begin=10.2)
+    for _ in range(2):
+        (thread,) = step(threads, table, 10.3).closed
+        assert (thread["cookie"], thread["last"]) == (7, State.ESTABLISHED)
+        assert not idle(threads)
+        table = table[:0]
+    found = step(threads, trace([close()], begin=10.4), 10.5)
+    assert (len(found.closed), len(found.ended)) == (0, 1)
+    assert idle(threads)
+
+
+def test_two_sockets_with_the_same_ends_are_nobody_s() -> None:
+    """They are of two namespaces."""
+    both = np.concatenate((trace([CONNECT, ESTABLISH]), trace([CONNECT, ESTABLISH], ADDRESS + 64)))
+    found = step(TracedSockets(), both, 10.1)
+    assert len(found.events) == 0
+    other_ends = np.concatenate((trace([CONNECT, ESTABLISH]), trace([CONNECT, ESTABLISH], ADDRESS + 64)))
+    other_ends["sport"][2:] += 1
+    assert step(TracedSockets(), other_ends, 10.1).events["socket"].tolist() == [ADDRESS] * 2
+
+
+def test_a_connection_is_one_socket_s() -> None:
+    threads = TracedSockets()
+    assert len(step(threads, trace([CONNECT, ESTABLISH]), 10.1).events) == 2
+    later = step(threads, trace([CONNECT, ESTABLISH], ADDRESS + 64, begin=10.2), 10.3)
+    assert len(later.events) == 0, "the connection is already known by another address"
+    named = np.concatenate((trace([CONNECT, close()]), trace([CONNECT, ESTABLISH], ADDRESS + 64)))
+    found = step(TracedSockets(), named, 10.1)
+    assert found.events["socket"].tolist() == [ADDRESS] * 2, "another socket has named the cookie"
+
+
+def test_what_waits_is_unsure_after_a_while_and_foreign_once_it_is_destroyed() -> None:
+    threads = TracedSockets()
+    counts = [
+        step(threads, trace([CONNECT, ESTABLISH]), 10.0, FLOW[:0]),
+        step(threads, trace([]), 10.0 + MATCH_TIMEOUT_S, FLOW[:0]),
+        step(threads, trace([]), 10.001 + MATCH_TIMEOUT_S, FLOW[:0]),
+        step(threads, trace([close(99)], begin=12.0), 12.0 + MATCH_TIMEOUT_S, FLOW[:0]),
+        step(threads, trace([]), 12.001 + MATCH_TIMEOUT_S, FLOW[:0]),
+        step(threads, trace([]), 20.0, FLOW[:0]),
+    ]
+    assert [(one.foreign_sockets, one.unmatched_sockets) for one in counts] == [
+        (0, 0),
+        (0, 0),
+        (0, 1),
+        (0, 1),
+        (1, 0),
+        (0, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "taken"),
+    [
+        ([change("CLOSED", "LISTEN"), change("LISTEN", "CLOSED"), close()], 1),
+        ([ACCEPT, ACCEPTED, close()], 3),
+        ([reset("LISTEN", 1), close()], 1),
+        ([reset("TIME_WAIT", 1), close()], 1),
+        ([{**reset("LISTEN", 1), "old": 12, "new": 12}, close()], 1),
+        ([{**reset("LISTEN", 1), "old": 0, "new": 0}, close()], 1),
+        ([reset("SYN_RCVD", 1), close()], 2),
+        ([{"kind": TraceEventKind.SYNACK_RETRANSMIT}, close()], 1),
+        ([{"kind": TraceEventKind.DROP}, ESTABLISH, close()], 3),
+        ([ESTABLISH, {"kind": TraceEventKind.DROP, "socket": 5}, close()], 2),
+        ([{**ESTABLISH, "socket": 0}, close()], 1),
+    ],
+)
+def test_events_of_no_connection_are_left_out(rows: list[Row], taken: int) -> None:
+    assert len(step(TracedSockets(), trace(rows), 10.1).events) == taken
+
+
+def test_a_drop_counts_for_a_socket_that_is_known() -> None:
+    threads = TracedSockets()
+    step(threads, trace([CONNECT, ESTABLISH]), 10.1)
+    found = step(threads, trace([{"kind": TraceEventKind.DROP}], begin=10.2), 10.3)
+    assert found.events["cookie"].tolist() == [7]
+
+
+def test_an_address_given_out_again_is_another_connection_s() -> None:
+    threads = TracedSockets()
+    step(threads, trace([CONNECT, ESTABLISH]), 10.1)
+    flow = FLOW.copy()
+    flow["idiag_sport"] = 2000
+    rows = [{**row, "sport": 2000} for row in (ACCEPT, ACCEPTED, FIN, END)]
+    later = trace([*rows, close(8)], begin=10.2)
+    (thread,) = step(threads, later, 10.3, flow).ended
+    assert (thread["cookie"], thread["begin"], thread["pid"]) == (8, 10.2, 0)
+    assert thread["visited"] == bits("LISTEN", "SYN_RCVD", "CLOSED", "ESTABLISHED", "FIN_WAIT_1")
+
+
+def test_several_sockets_in_one_step() -> None:
+    sockets = [trace([*WHOLE[name][0][:-1], close(7 + at % 2)], ADDRESS + 64 * at) for at, name in enumerate(WHOLE)]
+    for table in sockets:
+        table["sport"] = table["socket"] % 60_000
+    together = np.concatenate(sockets)
+    together = together[np.argsort(together["time"], kind="stable")]
+    found = step(TracedSockets(), together, 10.5, FLOW[:0])
+    by_address = {int(thread["socket"]): fields_of(thread) for thread in found.ended}
+    assert by_address == {ADDRESS + 64 * at: WHOLE[name][1] for at, name in enumerate(WHOLE)}
+    assert found.ended["cookie"].tolist() == sorted(found.ended["cookie"].tolist())
+
+
+def test_of_too_many_waiting_events_the_newest_half_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[TracedSockets.__module__], "KEPT_EVENTS", 10)
+    rows = [{**ESTABLISH, "socket": ADDRESS + 64 * at} for at in range(11)]
+    for count, events in ((10, [1] * 10), (11, [0] * 6 + [1] * 5)):
+        threads = TracedSockets()
+        step(threads, trace(rows[:count]), 10.1, FLOW[:0])
+        ends = [{**close(), "socket": ADDRESS + 64 * at} for at in range(count)]
+        found = step(threads, trace(ends, begin=10.2), 10.3, FLOW[:0])
+        told = found.events["socket"][found.events["kind"] == TraceEventKind.STATE].tolist()
+        assert [told.count(ADDRESS + 64 * at) for at in range(count)] == events

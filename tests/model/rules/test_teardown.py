@@ -185,6 +185,12 @@ def test_retransmissions(again: float, syns: float, sent: float, expected: list[
     assert said(stalls.retransmissions, lossy(again, syns, sent)) == [("host web-1", one) for one in expected]
 
 
+def test_more_syns_than_segments_were_retransmitted() -> None:
+    assert said(stalls.retransmissions, lossy(5, 9, 100, 1)) == []
+    assert said(stalls.retransmissions, lossy(1, 0, 100, 1)) == [("host web-1", WARNING)]
+    assert said(stalls.retransmissions, lossy(1, 0, 99, 1)) == [], "too few segments"
+
+
 def test_retransmissions_of_the_last_seconds_alone() -> None:
     view = lossy(10, 0, 100, 3)
     told = {name: (*values, *[0.0] * 30) for name, values in view.rate_trend.per_s.items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tcpwatch.kernel.proc.owner_finder import Owner, Process
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, FlowTotalsCounter
@@ -59,6 +61,124 @@ def test_what_began_earlier_perhaps_is_counted_at_its_longest() -> None:
     told = counted(ended([5.0] * 4, [1] * 4, slack_ms=95.1)).all
     assert told.exact == 0.0
     assert told.lifetime_ms.histogram == (0, 0, 0, 4, 0, 0, 0, 0, 0, 0)
+
+
+def record(
+    local: str, remote: str, role: Role, owner: int = -1, life_s: float = 1.0, slack_s: tuple[float, float] = (0.0, 0.0)
+) -> np.ndarray[Any, Any]:
+    """A record of one closed connection that ended at NOW."""
+    made = np.zeros(1, RECORD)
+    made["row"] = make_rows([sock("ESTAB", local, remote)]).table[0]
+    made["role"], made["owner"], made["begin"], made["end"] = role, owner, NOW - life_s, NOW
+    made["begin_slack"], made["end_slack"] = slack_s
+    return made
+
+
+def lived(*ended_records: np.ndarray[Any, Any], opened: Sequence[np.ndarray[Any, Any]] = ()) -> LifecycleStep:
+    over = np.concatenate([np.zeros(0, RECORD), *ended_records])
+    begun = np.concatenate([np.zeros(0, RECORD), *opened])
+    return LifecycleStep(np.ascontiguousarray(begun["row"]), begun["role"].copy(), begun["owner"].copy(), over)
+
+
+A_CLIENT = "10.0.0.1:9000", "192.0.2.7:443", Role.CLIENT
+A_SERVER = "10.0.0.1:443", "192.0.2.7:9000", Role.SERVER
+
+
+def test_a_lifetime_is_the_end_minus_the_beginning() -> None:
+    told = counted(lived(record(*A_SERVER, life_s=2.0), record(*A_SERVER, life_s=1.5, slack_s=(0.5, 0.0)))).all
+    assert [told.lifetime_ms.least, told.lifetime_ms.most] == pytest.approx([2000, 2000], rel=0.06)
+    assert told.exact == 0.5
+
+
+@pytest.mark.parametrize(
+    ("slack_s", "exact"), [((0.0, 0.0), 1.0), ((0.1, 0.0), 0.0), ((0.0, 0.1), 0.0), ((0.1, 0.1), 0.0)]
+)
+def test_a_lifetime_is_exact_where_both_ends_are(slack_s: tuple[float, float], exact: float) -> None:
+    assert counted(lived(record(*A_SERVER, slack_s=slack_s))).all.exact == exact
+
+
+def test_received_and_sent_bytes_are_added() -> None:
+    one = record(*A_SERVER)
+    one["info_bytes"], one["info"]["tcpi_bytes_received"], one["info"]["tcpi_bytes_sent"] = 1, 700, 300
+    assert counted(lived(one)).all.bytes.most == pytest.approx(1000, rel=0.06)
+
+
+def test_each_service_and_each_process_has_figures_of_its_own() -> None:
+    owners = [Owner((Process(pid, name, name, 0, "root", NOW),)) for pid, name in ((7, "app"), (8, "web"))]
+    past, tally = Archive(owners=owners, owners_from=100), FlowTotalsCounter()
+    other_port = "10.0.0.1:9001", "192.0.2.7:444", Role.CLIENT
+    other_host = "10.0.0.1:9002", "192.0.2.8:443", Role.CLIENT
+    v6 = "[2001:db8::1]:9003", "[2001:db8::7]:443", Role.CLIENT
+    over = [record(*A_SERVER, 101, life_s) for life_s in (0.1, 1.0, 1.0)]
+    over += [record(*A_CLIENT, 100, 10.0), record(*A_CLIENT, 100, 10.0, (0.1, 0.0)), record(*v6, -1, 50.0)]
+    opened = [record(*other_port, 100), record(*other_port, 100), record(*other_host, 99), record(*A_SERVER, -1)]
+    tally.step(NOW, None, past)
+    told = tally.step(NOW + 10, lived(*over, opened=opened), past)
+    assert (told.window_s, told.all.ended_per_s, told.all.opened_per_s, told.all.name) == (10.0, 0.6, 0.4, "")
+    assert told.all.exact == pytest.approx(5 / 6)
+    assert [(one.name, one.ended_per_s, one.opened_per_s, one.exact) for one in told.by_service] == [
+        (":443", 0.3, 0.1, 1.0),
+        ("192.0.2.7:443", 0.2, 0.0, 0.5),
+        ("[2001:db8::7]:443", 0.1, 0.0, 1.0),
+        ("192.0.2.7:444", 0.0, 0.2, 1.0),
+        ("192.0.2.8:443", 0.0, 0.1, 1.0),
+    ]
+    assert [(one.name, one.ended_per_s, one.opened_per_s) for one in told.by_process] == [
+        ("web[8]", 0.3, 0.0), ("app[7]", 0.2, 0.2), ("", 0.0, 0.1),
+    ]  # fmt: skip
+    spread = [one.lifetime_ms for one in told.by_service]
+    assert [one.count for one in spread] == [3, 2, 1, 0, 0]
+    assert [one.least for one in spread[:3]] == [pytest.approx(ms, rel=0.06) for ms in (100, 10_000, 50_000)]
+    assert [one.most for one in spread[:3]] == [pytest.approx(ms, rel=0.06) for ms in (1000, 10_100, 50_000)]
+
+
+def test_the_busiest_twenty_are_shown() -> None:
+    over = [record(f"10.0.0.1:{port}", "192.0.2.7:9", Role.SERVER) for port in range(1, 26) for _ in range(port)]
+    told = counted(lived(*over))
+    assert [one.name for one in told.by_service] == [f":{port}" for port in range(25, 5, -1)]
+    assert told.all.lifetime_ms.count == sum(range(26))
+
+
+def test_only_so_many_services_get_a_name_in_one_step() -> None:
+    tally, past = FlowTotalsCounter(), Archive()
+    tally.step(NOW, None, past)
+    over = [record(f"10.0.0.1:{port}", "192.0.2.7:9", Role.SERVER) for port in range(1, 503)]
+    tally.step(NOW + 1, lived(*over), past)
+    last_two = [over[-1]] * 3 + [over[-2]] * 2
+    told = tally.step(NOW + 2, lived(*last_two), past)
+    assert told.all.lifetime_ms.count == 507
+    assert [(one.name, one.lifetime_ms.count) for one in told.by_service[:3]] == [(":502", 3), (":501", 2), (":1", 1)]
+
+
+def test_very_many_services_are_forgotten_and_the_total_stays() -> None:
+    tally, past = FlowTotalsCounter(), Archive()
+    tally.step(NOW, None, past)
+    table = np.zeros(500, RECORD)
+    table["row"] = make_rows([sock("ESTAB", "10.0.0.1:1", "192.0.2.7:9")]).table[0]
+    table["role"], table["owner"], table["end"] = Role.SERVER, -1, NOW
+    for step in range(40):
+        table["row"]["idiag_sport"] = 1 + 500 * step + np.arange(500)
+        told = tally.step(NOW + 1, LifecycleStep(table["row"][:0], table["role"][:0], table["owner"][:0], table), past)
+        assert len(told.by_service) == 20
+    told = tally.step(NOW + 2, lived(record(*A_SERVER)), past)
+    assert [one.name for one in told.by_service] == [":443"]
+    assert told.all.lifetime_ms.count == 20_001
+
+
+@pytest.mark.parametrize(("later_s", "seen"), [(59.9, 1), (64.9, 1), (65.0, 0), (70.0, 0)])
+def test_a_minute_is_remembered_in_slots_of_five_seconds(later_s: float, seen: int) -> None:
+    tally, past = FlowTotalsCounter(), Archive()
+    tally.step(0.0, lived(record(*A_SERVER)), past)
+    for second in (4.9, 5.0, 10.0, 60.0):
+        told = tally.step(second, None, past)
+        assert told.window_s == second
+        assert told.all.lifetime_ms.count == 1
+    assert tally.step(later_s, None, past).all.lifetime_ms.count == seen
+
+
+def test_the_first_step_divides_by_nearly_nothing_and_not_by_zero() -> None:
+    told = FlowTotalsCounter().step(NOW, lived(record(*A_SERVER)), Archive())
+    assert (told.window_s, told.all.ended_per_s) == (0.001, 1000.0)
 
 
 def test_by_service_and_without_owner() -> None:
