@@ -1,4 +1,4 @@
-"""`python -m tcpwatch`, and the console script."""
+"""Entry point of `python -m tcpwatch` and of the console script."""
 
 from __future__ import annotations
 

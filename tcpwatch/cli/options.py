@@ -1,4 +1,4 @@
-"""What commands take: settings as flags, and filter terms as arguments."""
+"""Options and arguments of commands: settings as flags, filter terms as arguments."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from tcpwatch.config.settings import DEFAULTS, KEYS, Settings
+
 
 class FilterCommand(click.Command):
-    """A command whose arguments are filter terms. `-term` is one too, though it looks like a flag."""
+    """A command whose arguments are filter terms; `-term` is a term, not a flag."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Flags first, terms behind a `--`."""
+        """Move flags to the front and put the terms after a `--`."""
         flags: list[str] = []
         terms: list[str] = []
         known = {name: option for option in self.get_params(ctx) for name in option.opts if name.startswith("-")}
@@ -25,45 +27,45 @@ class FilterCommand(click.Command):
                 if arg in known and not getattr(known[arg], "is_flag", True):
                     value = next(left, None)
                     if value is None:
-                        return super().parse_args(ctx, flags)  # click says that the value is missing
+                        return super().parse_args(ctx, flags)  # click reports the missing value
                     flags.append(value)
             else:
                 terms.append(arg)
         return super().parse_args(ctx, [*flags, "--", *terms])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The terms, as the filter itself explains them."""
+        """Write the help of the filter terms."""
         from tcpwatch.model.query.filter import HELP
 
-        with formatter.section("Terms of FILTER, which must all hold"):
+        with formatter.section("Terms of FILTER (all must match)"):
             formatter.write_dl(list(HELP))
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-_OPTIONS: dict[str, Decorator] = {
-    "interval": click.option(
-        "-i", "--interval", metavar="SECONDS", help="Time between polls, 0.1 to 3600 [1; of events 0.2]."
-    ),
-    "budget": click.option("--budget", metavar="SHARE", help="Share of one core for polling, 0.01 to 1 [0.25]."),
-    "theme": click.option("--theme", metavar="NAME", help="Colour theme of the monitor."),
-    "source": click.option("--source", metavar="KIND", help="auto, sock_diag or psutil [auto]."),
-    "exact": click.option(
-        "-n", "--exact", is_flag=True, default=None, help="Numbers as they are, no names, no rounding."
-    ),
-    "memory": click.option("--memory", metavar="MIB", help="Memory for the story of flows, 1 to 65536 MiB [64]."),
-    "trace": click.option(
-        "--trace/--no-trace", default=None, help="Use the kernel's tracepoints, which needs root [--trace]."
-    ),
-    "config": click.option("--config", metavar="FILE", help="Configuration file, instead of the usual one."),
+
+
+_FLAGS: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "interval": (("-i", "--interval"), "SECONDS"),
+    "budget": (("--budget",), "SHARE"),
+    "theme": (("--theme",), "NAME"),
+    "source": (("--source",), "KIND"),
+    "exact": (("-n", "--exact"), None),
+    "memory": (("--memory",), "MIB"),
+    "trace": (("--trace/--no-trace",), None),
 }
+"""Key of a setting → its flags and the metavar, None for a switch."""
+_CONFIG = click.option("--config", metavar="FILE", help="Configuration file, instead of the default one.")
 
 
-def options(*keys: str) -> Decorator:
-    """These settings as flags of a command."""
+def options(*keys: str, defaults: Settings = DEFAULTS) -> Decorator:
+    """Add `--config` and these settings as flags to a command; `defaults` are the command's own."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        command = _CONFIG(command)
         for key in reversed(keys):
-            command = _OPTIONS[key](command)
+            names, metavar = _FLAGS[key]
+            switch = {"is_flag": True, "default": None} if metavar is None else {"metavar": metavar}
+            command = click.option(*names, help=KEYS[key].help(defaults), **switch)(command)
         return command
 
     return decorate

@@ -1,4 +1,4 @@
-"""Settings: defaults < TOML file < environment < flags, checked alike wherever they come from."""
+"""Settings: defaults < TOML file < environment < flags, all checked in the same way."""
 
 from __future__ import annotations
 
@@ -8,74 +8,88 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds, allowed_range
 from tcpwatch.units.printable import printable
 
 SourceKind = Literal["auto", "sock_diag", "psutil"]
 
-INTERVAL_S = (0.1, 3600.0)
-BUDGET = (0.01, 1.0)
-MEMORY_MIB = (1, 65_536)
-THEME_LIMIT = 64
 CONFIG_VARIABLE = "TCPWATCH_CONFIG"
 CONFIG_LIMIT = 1 << 20
-"""Bytes of a configuration file; a device that never ends is refused and not read."""
+"""Bytes of a configuration file. A larger one, such as an endless device, is refused without reading it."""
+_THEME_LIMIT = 64
 
 
 class SettingsError(Exception):
-    """A setting that cannot be used; the text is one line that says where, what is wrong, and what to do."""
+    """Raised when a setting cannot be used; the text is one line: the place, the problem and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a person may choose."""
+    """The settings of a run; KEYS has their ranges and descriptions."""
 
     interval_s: float = 1.0
-    """Seconds between polls, 0.1 to 3600."""
     budget: float = 0.25
-    """Share of one core that polling may take, 0.01 to 1."""
     theme: str | None = None
-    """Colour theme of the monitor; None: its own choice."""
+    """None: the monitor's default theme."""
     source: SourceKind = "auto"
-    """Where samples come from; auto: sock_diag, else psutil."""
     exact: bool = False
-    """Numbers as they are, instead of names and rounded ones."""
     memory_mib: int = 64
-    """What the story of the flows may take, 1 to 65536 MiB."""
     trace: bool = True
-    """Whether the kernel's tracepoints are used, where that is possible."""
     thresholds: Thresholds = DEFAULT
-    """Where the rules of the diagnosis begin to speak; in the file alone, a table of that name."""
+    """A table in the configuration file; there is no flag or variable for it."""
+
+
+DEFAULTS = Settings()
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
-    """How one key is checked."""
+class Key:
+    """How one key of the configuration file is described and checked."""
 
     field: str
-    wanted: str
+    """Field of Settings."""
+    description: str
+    """For `--help`, with the range."""
+    expected: str
     """Completes "must be ..."."""
     accepts: Callable[[Any], bool]
-    """Whether a value, as TOML gives it, will do."""
+    """Whether a value, typed as in TOML, is valid."""
     from_text: Callable[[str], Any] = str
-    """A flag's or variable's text as TOML would give it. ValueError: cannot be."""
+    """Convert the text of a flag or variable to the type in TOML. Raises ValueError."""
+
+    def help(self, defaults: Settings = DEFAULTS) -> str:
+        """Return the description with the default value, as `--help` shows it."""
+        default = getattr(defaults, self.field)
+        if default is None or default is False:
+            return f"{self.description}."
+        return f"{self.description} [{'on' if default is True else default}]."
 
 
-def _number_within(low: float, high: float) -> Callable[[Any], bool]:
+def _number_within(low: float, high: float, kind: type[float] = float) -> Callable[[Any], bool]:
+    kinds = int if kind is int else (int, float)
+
     def accepts(value: Any) -> bool:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and low <= value <= high  # not true of NaN either
+        number = isinstance(value, kinds) and not isinstance(value, bool)
+        return number and low <= value <= high  # False for NaN, too
 
     return accepts
 
 
-def _whole_within(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+def _number(
+    field: str, description: str, low: float, high: float, unit: str, expected: str, kind: type[float] = float
+) -> Key:
+    span = f"{low:g} to {high:g}"
+    description = f"{description}, {span}{unit}"
+    return Key(field, description, expected.format(f"from {span}"), _number_within(low, high, kind), kind)
 
 
-def _switch(text: str) -> bool:
+def _switch(field: str, description: str) -> Key:
+    return Key(field, description, "true or false", lambda value: isinstance(value, bool), _parse_switch)
+
+
+def _parse_switch(text: str) -> bool:
     word = text.lower()
     if word in ("1", "true", "yes", "on"):
         return True
@@ -84,52 +98,40 @@ def _switch(text: str) -> bool:
     raise ValueError(text)
 
 
-_RULES: dict[str, _Rule] = {
-    "interval": _Rule(
-        "interval_s",
-        f"a number of seconds from {INTERVAL_S[0]:g} to {INTERVAL_S[1]:g}",
-        _number_within(*INTERVAL_S),
-        float,
+_SOURCES = get_args(SourceKind)
+KEYS: dict[str, Key] = {
+    "interval": _number("interval_s", "Seconds between polls", 0.1, 3600, "", "a number of seconds {}"),
+    "budget": _number(
+        "budget", "Share of one core for polling", 0.01, 1, "", "a share of one core {} (0.25 is a quarter)"
     ),
-    "budget": _Rule(
-        "budget",
-        f"a share of one core from {BUDGET[0]:g} to {BUDGET[1]:g} (0.25 is a quarter)",
-        _number_within(*BUDGET),
-        float,
-    ),
-    "theme": _Rule(
+    "theme": Key(
         "theme",
-        f"a theme's name of 1 to {THEME_LIMIT} characters",
-        lambda value: isinstance(value, str) and 0 < len(value) <= THEME_LIMIT and value.isprintable(),
+        "Colour theme of the monitor",
+        f"a theme's name of 1 to {_THEME_LIMIT} characters",
+        lambda value: isinstance(value, str) and 0 < len(value) <= _THEME_LIMIT and value.isprintable(),
     ),
-    "source": _Rule(
+    "source": Key(
         "source",
-        "one of auto, sock_diag, psutil",
-        lambda value: isinstance(value, str) and value in ("auto", "sock_diag", "psutil"),
+        "Source of the samples: " + ", ".join(_SOURCES),
+        "one of " + ", ".join(_SOURCES),
+        lambda value: isinstance(value, str) and value in _SOURCES,
     ),
-    "exact": _Rule("exact", "true or false", lambda value: isinstance(value, bool), _switch),
-    "memory": _Rule(
-        "memory_mib",
-        f"a whole number of MiB from {MEMORY_MIB[0]} to {MEMORY_MIB[1]}",
-        _whole_within(*MEMORY_MIB),
-        int,
-    ),
-    "trace": _Rule("trace", "true or false", lambda value: isinstance(value, bool), _switch),
+    "exact": _switch("exact", "Show exact numbers: no rounding, no names"),
+    "memory": _number("memory_mib", "Memory for flow history", 1, 65_536, " MiB", "a whole number of MiB {}", int),
+    "trace": _switch("trace", "Use the kernel's tracepoints; needs root"),
 }
-"""The key in the file → its rule. The variable is TCPWATCH_ and the key in capitals, the flag is -- and the key."""
+"""Key in the file → its description and check. The variable is TCPWATCH_<KEY>, the flag --<key>."""
 
-KEYS: tuple[str, ...] = tuple(_RULES)
-DEFAULTS = Settings()
 THRESHOLDS = "thresholds"
 
 
 def load(
-    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, usual: Settings = DEFAULTS
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, defaults: Settings = DEFAULTS
 ) -> Settings:
-    """The settings that hold now; `usual` are a command's defaults. Raises SettingsError.
+    """Return the settings from the file, the environment and the flags. Raises SettingsError.
 
-    `flags` has the keys of the file, and `config` for the file; None stands for a flag that was not given. An empty
-    variable counts as one that is not set.
+    `flags` has the keys of the file, and `config` for its path; None means that the flag was not given. An empty
+    variable counts as unset. `defaults` are those of the command.
     """
     environ = os.environ if environ is None else environ
     given = {key: value for key, value in (flags or {}).items() if value is not None}
@@ -137,37 +139,35 @@ def load(
     for key in KEYS:
         variable = f"TCPWATCH_{key.upper()}"
         if environ.get(variable):
-            chosen[key] = _from_words(key, environ[variable], variable)
+            chosen[key] = _converted(KEYS[key], environ[variable], variable)
     for key, value in given.items():
-        chosen[key] = _from_words(key, value, f"--{key}")
+        chosen[key] = _converted(KEYS[key], value, f"--{key}")
     thresholds = chosen.pop(THRESHOLDS, DEFAULT)
-    return replace(usual, thresholds=thresholds, **{_RULES[key].field: value for key, value in chosen.items()})
+    return replace(defaults, thresholds=thresholds, **{KEYS[key].field: value for key, value in chosen.items()})
 
 
-def _from_words(key: str, value: str | bool, place: str) -> Any:
-    """As `_checked`, of a flag or a variable, which come as text; a flag without a value is True."""
-    rule = _RULES[key]
+def _converted(key: Key, value: str | bool, place: str) -> Any:
+    """Convert and check the text of a flag or variable; a flag without a value is a bool."""
     try:
-        typed = rule.from_text(value.strip()) if isinstance(value, str) else value
+        typed = key.from_text(value.strip()) if isinstance(value, str) else value
     except ValueError:
-        raise _refused(place, rule, value) from None  # the rule says more than the ValueError
+        raise _refused(place, key, value) from None  # `expected` says more than the ValueError
     return _checked(key, typed, place)
 
 
-def _checked(key: str, value: Any, place: str) -> Any:
-    """The value of `key`, as Settings has it; `place` begins the message where it cannot be used."""
-    rule = _RULES[key]
-    if not rule.accepts(value):
-        raise _refused(place, rule, value)
-    return float(value) if rule.from_text is float else value
+def _checked(key: Key, value: Any, place: str) -> Any:
+    """Return the value as Settings has it; `place` begins the error message."""
+    if not key.accepts(value):
+        raise _refused(place, key, value)
+    return float(value) if key.from_text is float else value
 
 
-def _refused(place: str, rule: _Rule, value: Any) -> SettingsError:
-    return SettingsError(f"{place} must be {rule.wanted}, not {_spelled(value)}")
+def _refused(place: str, key: Key, value: Any) -> SettingsError:
+    return SettingsError(f"{place} must be {key.expected}, not {_quoted(value)}")
 
 
-def _spelled(value: Any) -> str:
-    """A value as a person wrote it, short and on one line."""
+def _quoted(value: Any) -> str:
+    """Return a value as it was written, short and on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (dict, list)):
@@ -178,58 +178,57 @@ def _spelled(value: Any) -> str:
 
 
 def _config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[Path | None, bool]:
-    """The configuration file, and whether somebody asked for it, so that it must be there."""
-    asked = flag or environ.get(CONFIG_VARIABLE)
-    if asked:
-        return Path(asked), True
+    """Return the path of the configuration file, and whether it was named explicitly, so that it must exist."""
+    named = flag or environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named), True
     base = Path(environ.get("XDG_CONFIG_HOME", ""))
-    if not base.is_absolute():  # the XDG specification: a relative path is to be ignored
+    if not base.is_absolute():  # the XDG specification says to ignore a relative path
         base = Path(environ.get("HOME", ""), ".config")
     return (base / "tcpwatch" / "config.toml" if base.is_absolute() else None), False
 
 
-def _from_file(path: Path | None, asked: bool) -> dict[str, Any]:
-    """Key → checked value of every key in the file; nothing where the default file is absent."""
+def _from_file(path: Path | None, must_exist: bool) -> dict[str, Any]:
+    """Return the checked value of every key in the file; nothing where the default file is absent."""
     if path is None:
         return {}
     name = printable(str(path))
-    found = _parsed(_read(path, name, asked), name)
-    thresholds = _thresholds(found.pop(THRESHOLDS, {}), name)
-    for key in found:
-        if key not in _RULES:
-            raise SettingsError(f"{name}: {_unknown(key)}")
-    checked = {key: _checked(key, value, f"{name}: {key}") for key, value in found.items()}
+    values = _parsed(_read(path, name, must_exist), name)
+    thresholds = _thresholds(values.pop(THRESHOLDS, {}), name)
+    for key in values:
+        if key not in KEYS:
+            raise SettingsError(f"{name}: {_unknown_key(key)}")
+    checked = {key: _checked(KEYS[key], value, f"{name}: {key}") for key, value in values.items()}
     return {**checked, THRESHOLDS: thresholds}
 
 
 def _thresholds(table: Any, name: str) -> Thresholds:
-    """The table of thresholds, where the file has one."""
     if not isinstance(table, dict):
-        raise SettingsError(f"{name}: {THRESHOLDS} must be a table, not {_spelled(table)}")
+        raise SettingsError(f"{name}: {THRESHOLDS} must be a table, not {_quoted(table)}")
     known = [field.name for field in fields(Thresholds)]
     for key, value in table.items():
         if key not in known:
-            raise SettingsError(f"{name}: [{THRESHOLDS}] {_unknown(key, known)}")
+            raise SettingsError(f"{name}: [{THRESHOLDS}] {_unknown_key(key, known)}")
         low, high = allowed_range(key)
         if not _number_within(low, high)(value):
-            wanted = f"a number from {low:g} to {high:g}"
-            raise SettingsError(f"{name}: [{THRESHOLDS}] {key} must be {wanted}, not {_spelled(value)}")
+            expected = f"a number from {low:g} to {high:g}"
+            raise SettingsError(f"{name}: [{THRESHOLDS}] {key} must be {expected}, not {_quoted(value)}")
     return Thresholds(**{key: float(value) for key, value in table.items()})
 
 
-def _read(path: Path, name: str, asked: bool) -> bytes:
+def _read(path: Path, name: str, must_exist: bool) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(CONFIG_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
-        if not asked:
+        if not must_exist:
             return b""
         raise SettingsError(f"{name}: {error.strerror}; name a file that exists with --config") from error
     except OSError as error:
-        cure = "make it a readable file, or name another with --config"
-        raise SettingsError(f"{name}: cannot be read: {error.strerror}; {cure}") from error
+        remedy = "make it a readable file, or name another with --config"
+        raise SettingsError(f"{name}: cannot be read: {error.strerror}; {remedy}") from error
     if len(content) > CONFIG_LIMIT:
-        raise SettingsError(f"{name}: larger than {CONFIG_LIMIT >> 20} MiB, so no configuration file of tcpwatch")
+        raise SettingsError(f"{name}: larger than {CONFIG_LIMIT >> 20} MiB, so not a configuration file of tcpwatch")
     return content
 
 
@@ -238,13 +237,13 @@ def _parsed(content: bytes, name: str) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError as error:
         raise SettingsError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8 text") from error
-    except ValueError as error:  # TOMLDecodeError, and int() on numbers of thousands of digits
+    except ValueError as error:  # TOMLDecodeError, and int() for numbers of thousands of digits
         raise SettingsError(f"{name}: not valid TOML: {printable(str(error), 200)}") from error
-    except RecursionError as error:  # tomllib follows brackets as deep as they go
+    except RecursionError as error:  # tomllib recurses into nested brackets
         raise SettingsError(f"{name}: not a configuration file of tcpwatch: nested too deeply") from error
 
 
-def _unknown(key: str, known: Sequence[str] = (*KEYS, THRESHOLDS)) -> str:
+def _unknown_key(key: str, known: Sequence[str] = (*KEYS, THRESHOLDS)) -> str:
     near = difflib.get_close_matches(key.lower(), known, 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else "remove it;"
     return f'unknown key "{printable(key, 40)}": {hint} the keys are {", ".join(known)}'

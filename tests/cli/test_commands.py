@@ -204,7 +204,7 @@ def test_settings_reach_the_monitor(run: Callable[..., Result], monkeypatch: pyt
         (["frobnicate"], "No such command 'frobnicate'"),
         (["list", "--jsno"], "No such option"),
         (["list", "--source"], "Option '--source' requires an argument; see tcpwatch --help"),
-        (["list", "--json", "--csv"], "--json and --csv exclude each other"),
+        (["list", "--json", "--csv"], "use either --json or --csv, not both"),
         (["list", "state:frobnicate"], "frobnicate"),
         (["list", "prt:80"], "did you mean port:"),
         (["list", "--source", "ss"], '--source must be one of auto, sock_diag, psutil, not "ss"'),

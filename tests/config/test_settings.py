@@ -37,6 +37,13 @@ def test_defaults(home: dict[str, str]) -> None:
     assert settings.load({}, {}) == Settings(), "without a home there is no file"
 
 
+def test_readme_shows_the_defaults(tmp_path: Path) -> None:
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    path = tmp_path / "config.toml"
+    path.write_text(readme.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    assert settings.load({"config": str(path)}, {}) == Settings(theme="textual-light")
+
+
 def test_each_place_wins_over_the_one_before(home: dict[str, str]) -> None:
     write(home, 'interval = 2\nbudget = 0.5\ntheme = "nord"\nsource = "psutil"\nexact = true\n')
     assert settings.load({}, home) == Settings(2.0, 0.5, "nord", "psutil", True)
@@ -47,11 +54,11 @@ def test_each_place_wins_over_the_one_before(home: dict[str, str]) -> None:
 
 
 def test_a_command_may_have_defaults_of_its_own(home: dict[str, str]) -> None:
-    usual = Settings(interval_s=0.2)
-    assert settings.load({}, home, usual) == usual
-    assert settings.load({}, {**home, "TCPWATCH_INTERVAL": "3"}, usual).interval_s == 3
+    defaults = Settings(interval_s=0.2)
+    assert settings.load({}, home, defaults) == defaults
+    assert settings.load({}, {**home, "TCPWATCH_INTERVAL": "3"}, defaults).interval_s == 3
     write(home, "interval = 2")
-    assert settings.load({}, home, usual).interval_s == 2
+    assert settings.load({}, home, defaults).interval_s == 2
 
 
 def test_memory_and_trace(home: dict[str, str]) -> None:
