@@ -74,7 +74,7 @@ class State(enum.IntEnum):
 
         Raises ValueError with the accepted names when nothing matches.
         """
-        state = _SPELLINGS.get(_squeeze(text))
+        state = SPELLINGS.get(normalised_name(text))
         if state is None:
             names = ", ".join(s.name for s in STATE_ORDER)
             raise ValueError(f"no TCP state is spelled {text!r}; the states are {names}")
@@ -153,21 +153,20 @@ STATE_ORDER: tuple[State, ...] = (
 )  # fmt: skip
 """The states in the order in which a connection lives through them, CLOSED last."""
 
-N_STATES = 16
-"""Length of an array indexed by the kernel's state number; numbers above 11 stay zero after `normalise`."""
 
-
-def _squeeze(text: str) -> str:
-    return text.strip().upper().replace("-", "").replace("_", "").replace(" ", "")
+def normalised_name(text: str) -> str:
+    """Return a name in lower case, without the separators that people put between its words."""
+    return text.strip().casefold().replace("-", "").replace("_", "").replace(" ", "")
 
 
 def _spellings() -> dict[str, State]:
     table: dict[str, State] = {}
     for state, facts in FACTS.items():
         for text in (state.name, facts.kernel, facts.ss, facts.zh, *facts.spellings):
-            other = table.setdefault(_squeeze(text), state)
+            other = table.setdefault(normalised_name(text), state)
             assert other is state, f"{text} spells both {other.name} and {state.name}"
     return table
 
 
-_SPELLINGS = _spellings()
+SPELLINGS: dict[str, State] = _spellings()
+"""Normalised name → state, for every spelling."""

@@ -21,7 +21,7 @@ from tcpwatch.model.query import filter_terms as terms
 from tcpwatch.model.query.address_match import Mask
 from tcpwatch.model.query.filter_terms import Test
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import STATE_ORDER, Phase, Role, State
+from tcpwatch.model.states import SPELLINGS, STATE_ORDER, Phase, Role, State, normalised_name
 from tcpwatch.units.text import service_port
 
 HELP: tuple[tuple[str, str], ...] = (
@@ -130,7 +130,7 @@ def _refuse_slip(word: str) -> None:
 
 def _state_names() -> dict[str, frozenset[State]]:
     """Squeezed name → states: all spellings, initials (tw), phases, and what the SYN queue is called."""
-    names = {name: frozenset([state]) for state in State for name in terms.spellings(state)}
+    names = {name: frozenset([state]) for name, state in SPELLINGS.items()}
     for state in State:
         words = state.name.split("_")
         if len(words) > 1:
@@ -145,7 +145,7 @@ _STATE_NAMES = _state_names()
 
 
 def _states_named(text: str) -> frozenset[State]:
-    name = terms.normalised_state_name(text)
+    name = normalised_name(text)
     if name in _STATE_NAMES:
         return _STATE_NAMES[name]
     meant = {states for full, states in _STATE_NAMES.items() if name and full.startswith(name)}
@@ -170,8 +170,8 @@ def _role(value: str) -> Test:
 
 def _ending(value: str) -> Test:
     wanted: set[int] = set()
-    for name in map(terms.normalised_state_name, _listed(value)):
-        found = {int(ending) for ending in Ending if terms.normalised_state_name(ending.word).startswith(name or "?")}
+    for name in map(normalised_name, _listed(value)):
+        found = {int(ending) for ending in Ending if normalised_name(ending.word).startswith(name or "?")}
         if not found and name != "live":
             words = "closed, reset, refused, unreachable, timed-out, killed or live"
             raise ValueError(f"no flow ends {name!r}; type ending:{words}")

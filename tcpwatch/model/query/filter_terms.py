@@ -18,7 +18,7 @@ from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.lifecycle.ending import NOT_ENDED
 from tcpwatch.model.query.address_match import Addresses, AddressPiece, Mask
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import FACTS, State
+from tcpwatch.model.states import SPELLINGS, State, normalised_name
 from tcpwatch.units import text
 
 Test = Callable[[Rows], Mask]
@@ -33,19 +33,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def any_of(masks: Iterable[Mask]) -> Mask:
     """The rows that pass at least one."""
     return functools.reduce(np.logical_or, masks)
-
-
-def normalised_state_name(name: str) -> str:
-    """Without case and without what people put between the words of a state's name."""
-    return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
-
-
-def spellings(state: State) -> tuple[str, ...]:
-    """Every spelling of a state, squeezed."""
-    facts = FACTS[state]
-    return tuple(
-        normalised_state_name(name) for name in (state.name, facts.kernel, facts.ss, facts.zh, *facts.spellings)
-    )
 
 
 def states(wanted: Collection[State]) -> Test:
@@ -152,9 +139,10 @@ def text_anywhere(term: str) -> Test:
     def owned(owner: Owner) -> bool:
         return any(wanted in f"{p.name}[{p.pid}]".casefold() or wanted in p.command.casefold() for p in owner.processes)
 
-    in_state = states([state for state in State if any(normalised_state_name(wanted) in s for s in spellings(state))])
+    name = normalised_name(term)
+    in_state = states([state for spelling, state in SPELLINGS.items() if name in spelling])
     tests = [owners(owned), _user_shows(wanted), _interface_shows(wanted)]
-    tests += [in_state] * bool(normalised_state_name(wanted))
+    tests += [in_state] * bool(name)
     tests += [_endpoint_shows(wanted, end) for end in BOTH]
     return lambda rows: any_of(test(rows) for test in tests)
 
