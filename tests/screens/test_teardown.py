@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
 from tcpwatch.model.analyses.stalls import Stalls, UnansweredConnects, UnreadProcess, ZeroWindowPeer
+from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.view import Gauge, View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
@@ -92,8 +93,8 @@ def ending(**overrides: Any) -> View:
     assert owner is not None
     facts: dict[str, Any] = {
         "orphans": Gauge(9, 65_536),
-        "stalls": Stalls((UnansweredConnects("192.0.2.9:25", 7, 3),), (ZeroWindowPeer("198.51.100.5", False, 2, 44.0,
-            262_144),),
+        "stalls": Stalls((UnansweredConnects(Endpoint("192.0.2.9", 25), 7, 3),),
+                     (ZeroWindowPeer(Endpoint("198.51.100.5"), 2, 44.0, 262_144),),
                      (UnreadProcess(owner, 5, 1_300_000),)),
     }  # fmt: skip
     view = view_with(*numbered, **{**facts, **overrides})

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from tcpwatch.arrays.group_by import group_by
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.model.sockets.endpoint_hashes import address_hashes, remote_endpoint_hashes, remote_text
+from tcpwatch.model.sockets.endpoint import Endpoint
+from tcpwatch.model.sockets.endpoint_hashes import address_hashes, remote_endpoint, remote_endpoint_hashes
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.sockets.since import Since
 from tcpwatch.model.states import Role, State
@@ -32,8 +33,7 @@ _PERSIST = 4
 class UnansweredConnects:
     """connect()s to one destination that get no answer."""
 
-    remote: str
-    """`192.0.2.1:443`"""
+    remote: Endpoint
     count: int
     """In SYN_SENT, with at least so many repeats as the threshold wants."""
     retransmits: int
@@ -44,9 +44,8 @@ class UnansweredConnects:
 class ZeroWindowPeer:
     """Connections to one peer whose window is closed: it takes nothing."""
 
-    remote: str
-    """Its address and port where we are the client; where it is, the address alone."""
-    has_port: bool
+    remote: Endpoint
+    """The address and port of a server; the address alone of a client."""
     count: int
     longest_s: float
     unsent: int
@@ -118,10 +117,10 @@ class StallAnalysis:
         most, size = groups.most(repeats), groups.size
         top = np.argsort(-size, kind="stable")[:TOP].tolist()
         found = [
-            UnansweredConnects(remote_text(sample, int(row[groups.first[at]])), int(size[at]), int(most[at]))
+            UnansweredConnects(remote_endpoint(sample, int(row[groups.first[at]])), int(size[at]), int(most[at]))
             for at in top
         ]
-        return tuple(sorted(found, key=lambda one: (-one.count, one.remote)))
+        return tuple(sorted(found, key=lambda one: (-one.count, str(one.remote))))
 
     def _closed(self, rows: Rows, sample: Sample) -> tuple[ZeroWindowPeer, ...]:
         full = np.flatnonzero((sample.inode != 0) | (sample.state == State.FIN_WAIT_1))
@@ -143,9 +142,9 @@ class StallAnalysis:
         for at in np.argsort(begin, kind="stable")[:TOP].tolist():
             member = groups.first[at]
             client = not server[member]
-            remote = remote_text(sample, int(row[member]), port=client)
-            found.append(ZeroWindowPeer(remote, client, int(size[at]), float(rows.time - begin[at]), int(unsent[at])))
-        return tuple(sorted(found, key=lambda one: (-one.longest_s, one.remote)))
+            remote = remote_endpoint(sample, int(row[member]), port=client)
+            found.append(ZeroWindowPeer(remote, int(size[at]), float(rows.time - begin[at]), int(unsent[at])))
+        return tuple(sorted(found, key=lambda one: (-one.longest_s, str(one.remote))))
 
     def _not_read(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> tuple[UnreadProcess, ...]:
         """A receive queue that was high when a window was closed counts until it is read."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
+from tcpwatch.units import text
 
 _MAPPED = 0xFFFF << 32
 ANY4, ANY6 = (0, _MAPPED), (0, 0)
@@ -48,8 +49,23 @@ class ListenerKey(NamedTuple):
 
     @property
     def any_address(self) -> bool:
-        """It listens on every address, of one family or both."""
+        """Return whether the address is the wildcard of IPv4, of IPv6, or of both."""
         return (self.high, self.low) in (ANY4, ANY6)
+
+    @property
+    def address(self) -> str:
+        """The local address as text."""
+        return text.address(self.high.to_bytes(8) + self.low.to_bytes(8), uapi.AF_INET6)
+
+    @property
+    def endpoint(self) -> str:
+        """Local address and port, with `*` for any address and `[::]` for any IPv6 address alone, as in ss(8)."""
+        return text.endpoint("*" if self.any_address and not self.v6only else self.address, self.port)
+
+    @property
+    def local_filter(self) -> str:
+        """Filter terms for the sockets with this local end."""
+        return f"lport:{self.port}" + ("" if self.any_address else f" laddr:{self.address}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -75,9 +75,8 @@ class Listener:
 
     @property
     def endpoint(self) -> str:
-        """Local address and port, `*` for any address, `[::]` for any of IPv6 alone; as ss(8) has it."""
-        host = "*" if self.key.any_address and not self.key.v6only else self.local_address
-        return text.endpoint(host, self.local_port)
+        """Local address and port as text; see ListenerKey."""
+        return self.key.endpoint
 
     @property
     def process(self) -> str:

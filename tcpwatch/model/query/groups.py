@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tcpwatch.arrays.group_by import Partition, group_by, mix_bits
 from tcpwatch.kernel.netlink.uapi import AF_INET
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
+from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.units import text
@@ -37,7 +38,8 @@ class GroupField(enum.Enum):
 class SocketGroup:
     """Sockets that share something."""
 
-    name: str
+    value: Endpoint | State | int | str
+    """What they share."""
     filter: str
     """Selects them; empty where no filter can."""
     sockets: int
@@ -50,6 +52,11 @@ class SocketGroup:
     tx_per_s: float | None
     """Bytes per second of those of which they are known; None where of none."""
     retransmits_per_s: float | None
+
+    @property
+    def name(self) -> str:
+        """The value as text."""
+        return self.value.name if isinstance(self.value, State) else str(self.value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,8 +158,8 @@ _NUMBERS: dict[GroupField, Callable[[Rows], NDArray[np.uint64]]] = {
     GroupField.CGROUP: lambda rows: rows.table["cgroup_id"].astype(np.uint64),
 }
 
-Named = tuple[str, str]
-"""A group's name, and the filter that selects its sockets."""
+Named = tuple[Endpoint | State | int | str, str]
+"""The shared value, and the filter that selects the sockets of the group."""
 
 
 def _process(rows: Rows, at: int) -> Named:
@@ -164,15 +171,17 @@ def _process(rows: Rows, at: int) -> Named:
 
 
 def _peer(rows: Rows, at: int) -> Named:
-    address = _address(rows, at)
-    return ("none: nobody is at the other end", "") if not _has_peer(rows, at) else (address, f"raddr:{address}")
+    if not _has_peer(rows, at):
+        return "none: nobody is at the other end", ""
+    remote = Endpoint(_address(rows, at))
+    return remote, remote.remote_filter
 
 
 def _service(rows: Rows, at: int) -> Named:
-    address, port = _address(rows, at), int(rows.table["idiag_dport"][at])
     if not _has_peer(rows, at):
         return _peer(rows, at)
-    return text.endpoint(address, port), f"raddr:{address} rport:{port}"
+    remote = Endpoint(_address(rows, at), int(rows.table["idiag_dport"][at]))
+    return remote, remote.remote_filter
 
 
 def _address(rows: Rows, at: int) -> str:
@@ -185,17 +194,17 @@ def _has_peer(rows: Rows, at: int) -> bool:
 
 def _local_port(rows: Rows, at: int) -> Named:
     port = int(rows.table["idiag_sport"][at])
-    return f"{port}", f"lport:{port}"
+    return port, f"lport:{port}"
 
 
 def _state(rows: Rows, at: int) -> Named:
-    name = State(int(rows.state[at])).name
-    return name, f"state:{name}"
+    state = State(int(rows.state[at]))
+    return state, f"state:{state.name}"
 
 
 def _cgroup(rows: Rows, at: int) -> Named:
     number = int(rows.table["cgroup_id"][at])
-    return (f"{number}" if number else "none told: half-open and TIME_WAIT"), ""
+    return (number or "none told: half-open and TIME_WAIT"), ""
 
 
 _NAMES: dict[GroupField, Callable[[Rows, int], Named]] = {

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
-from tcpwatch.model.rules.syn_queue import listener_filter
+from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 
@@ -60,12 +59,12 @@ def _finding(one: Listener, view: View, severity: Severity) -> Finding:
         },
         _why(one, view),
         _advice(one, view),
-        f"state:established,close-wait inode:0 {listener_filter(one)}",
+        f"state:established,close-wait inode:0 {one.key.local_filter}",
     )
 
 
 def _subject(one: Listener) -> FindingSubject:
-    return FindingSubject("listener", one.endpoint if one.group_size == 1 else f"{one.endpoint} inode {one.inode}")
+    return FindingSubject("listener", ListenerSubject(one.key, one.inode if one.group_size > 1 else 0))
 
 
 def _headline(one: Listener) -> str:

@@ -103,4 +103,4 @@ class RuleEngine:
         found = [case.finding for case in self._cases.values()]
         order = {name: at for at, name in enumerate(RULES)}
         shown = [finding for finding in found if finding is not None]
-        return tuple(sorted(shown, key=lambda one: (-one.severity, order[one.rule], one.subject)))
+        return tuple(sorted(shown, key=lambda one: (-one.severity, order[one.rule], str(one.subject))))

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from tcpwatch.model.listeners.listener_keys import ListenerKey
+from tcpwatch.model.sockets.endpoint import Endpoint
+
 
 class Severity(enum.IntEnum):
     """How bad it is; ordered."""
@@ -16,12 +19,28 @@ class Severity(enum.IntEnum):
     CRITICAL = 3
 
 
+class ListenerSubject(NamedTuple):
+    """A listening address and port, or one socket of the SO_REUSEPORT group there."""
+
+    key: ListenerKey
+    inode: int = 0
+    """The inode of that one socket, else 0."""
+
+    def __str__(self) -> str:
+        """`*:443`, `*:443 inode 4711`."""
+        return f"{self.key.endpoint} inode {self.inode}" if self.inode else self.key.endpoint
+
+
 class FindingSubject(NamedTuple):
     """What a finding is about."""
 
     kind: Literal["listener", "destination", "source", "process", "host", "tcpwatch"]
-    name: str
-    """`*:443` of a listener; of a member of a SO_REUSEPORT group with its inode; the host's name."""
+    value: str | Endpoint | ListenerSubject
+
+    @property
+    def name(self) -> str:
+        """The value as text: `*:443`, `app[12]`, the host's name."""
+        return str(self.value)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}" if self.name else self.kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules.finding import Severity
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
@@ -42,9 +43,9 @@ class HalfOpenFigures:
         return cls(one.syn_queue.depth or 0, one.retransmitted, late, oldest_s, 0, near, one)
 
     @property
-    def subject(self) -> str:
-        """As of a Verdict."""
-        return self.listener.endpoint if self.listener else ""
+    def subject(self) -> ListenerKey | None:
+        """The listening address and port, or None for the whole host."""
+        return self.listener.key if self.listener else None
 
     @property
     def oldest(self) -> str:
@@ -101,7 +102,7 @@ def closed_listener_verdict(view: View) -> HalfOpenVerdict:
         else ""
     )
     return HalfOpenVerdict(
-        VerdictKind.LISTENER_CLOSED, Severity.INFO, "", f"nobody listens there any more{stray}", _OUTLIVED
+        VerdictKind.LISTENER_CLOSED, Severity.INFO, None, f"nobody listens there any more{stray}", _OUTLIVED
     )
 
 

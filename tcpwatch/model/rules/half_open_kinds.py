@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.rules.finding import Severity
 
 
@@ -33,8 +34,8 @@ class HalfOpenVerdict:
     kind: VerdictKind
     severity: Severity | None
     """As of the findings; None where nothing is wrong."""
-    subject: str
-    """The listener that it is about, `*:443`; empty where it is about all."""
+    subject: ListenerKey | None
+    """The listening address and port, or None for the whole host."""
     headline: str
     """The numbers, in words."""
     why: str

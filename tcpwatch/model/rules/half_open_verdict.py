@@ -13,7 +13,7 @@ from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules import syn_queue as rules
-from tcpwatch.model.rules.finding import Finding, Severity
+from tcpwatch.model.rules.finding import Finding, ListenerSubject, Severity
 from tcpwatch.model.rules.half_open_calm import HalfOpenFigures, calm_verdict, closed_listener_verdict
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
 from tcpwatch.model.view import View
@@ -66,7 +66,7 @@ def _flood(one: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | N
         "Most do not answer the SYN+ACK, though the application accepts: their addresses are spoofed, or they do not "
         "mean to connect (RFC 4987)."
     )
-    return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, one.endpoint, rules.flood_headline(one, view), why)
+    return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, one.key, rules.flood_headline(one, view), why)
 
 
 def _slow_application(one: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
@@ -84,7 +84,7 @@ def _slow_application(one: Listener, view: View, limits: Thresholds) -> HalfOpen
         "honest clients is dropped."
     )
     severity = Severity.CRITICAL if over else Severity.WARNING
-    return HalfOpenVerdict(VerdictKind.SLOW_APPLICATION, severity, one.endpoint, headline, why)
+    return HalfOpenVerdict(VerdictKind.SLOW_APPLICATION, severity, one.key, headline, why)
 
 
 def _burst(one: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
@@ -99,9 +99,7 @@ def _burst(one: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | N
     why = (
         f"The SYN queue is {now}, but most answer: honest clients, more at once than it has room for. It is too short."
     )
-    return HalfOpenVerdict(
-        VerdictKind.BURST, Severity.CRITICAL if full else Severity.WARNING, one.endpoint, headline, why
-    )
+    return HalfOpenVerdict(VerdictKind.BURST, Severity.CRITICAL if full else Severity.WARNING, one.key, headline, why)
 
 
 def _is_near(one: Listener, view: View, limits: Thresholds) -> bool:
@@ -112,16 +110,12 @@ def _is_near(one: Listener, view: View, limits: Thresholds) -> bool:
 
 def _is_shown(rule: str, one: Listener, view: View) -> bool:
     """Whether there is a finding about this listener; it stays for some steps after its condition has gone."""
-    names = {_name(finding) for finding in view.findings if finding.rule == rule}
-    # `*:443` may be two listeners, one for each family: then it is the fuller one's.
-    return one.endpoint in names and all(
-        one.syn_peak >= other.syn_peak for other in view.listeners if other.endpoint == one.endpoint
-    )
+    return any(finding.rule == rule and _listener_key(finding) == one.key for finding in view.findings)
 
 
-def _name(finding: Finding) -> str:
-    """The listener's endpoint; a member of a SO_REUSEPORT group has its inode behind it."""
-    return finding.subject.name.partition(" inode ")[0] if finding.subject.kind == "listener" else ""
+def _listener_key(finding: Finding) -> ListenerKey | None:
+    """Return the listening address and port that a finding is about, None where it is about something else."""
+    return finding.subject.value.key if isinstance(finding.subject.value, ListenerSubject) else None
 
 
 # Where cookies hide which listener it is ---------------------------------------------------------
@@ -133,9 +127,9 @@ def _flood_without_a_listener(view: View, limits: Thresholds) -> HalfOpenVerdict
         rules.is_full(one, view, limits) for one in rules.group_listeners(view)
     )
     if unnamed:
-        return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, "", rules.cookies_headline(view), _FEW_RETURN)
+        return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, None, rules.cookies_headline(view), _FEW_RETURN)
     if shown is not None:
-        subject = _name(shown)
+        subject = _listener_key(shown)
         return HalfOpenVerdict(
             VerdictKind.FLOOD, Severity.CRITICAL, subject, shown.headline, _FEW_RETURN if not subject else _LATELY
         )
@@ -156,4 +150,4 @@ def _hidden_by_cookies(one: Listener, view: View, limits: Thresholds) -> HalfOpe
         return None
     headline = f"{text.count(one.syn_queue.depth)} half-open here, {found.headline}"
     why = "The host is flooded, and cookies leave no trace in a SYN queue: whether it is this listener cannot be seen."
-    return HalfOpenVerdict(VerdictKind.UNKNOWN, Severity.WARNING, one.endpoint, headline, why)
+    return HalfOpenVerdict(VerdictKind.UNKNOWN, Severity.WARNING, one.key, headline, why)

@@ -83,7 +83,6 @@ def connect_stuck(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 
 def _stuck(one: UnansweredConnects) -> Finding:
-    address, _, port = one.remote.rpartition(":")
     return Finding(
         "connect-stuck",
         Severity.WARNING,
@@ -94,7 +93,7 @@ def _stuck(one: UnansweredConnects) -> Finding:
         "answers them. A closed port would have been refused at once.",
         ("Does the host answer at all? Is there a rule that drops, here or there? Is the route right?",
          "A program waits more than two minutes for each; net.ipv4.tcp_syn_retries shortens it."),
-        f"state:syn-sent raddr:{address.strip('[]')} rport:{port}",
+        f"state:syn-sent {one.remote.remote_filter}",
     )  # fmt: skip
 
 
@@ -108,7 +107,6 @@ def zero_window(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 
 def _peer_closed(one: ZeroWindowPeer) -> Finding:
-    address, _, port = one.remote.rpartition(":") if one.has_port else (one.remote, "", "")
     return Finding(
         "zero-window",
         Severity.WARNING,
@@ -122,7 +120,7 @@ def _peer_closed(one: ZeroWindowPeer) -> Finding:
         },
         "The peer's receive window is closed: its program does not read what it was sent. This host probes, and waits.",
         ("Look at the program at the other end: it is stuck, or slower than what is sent to it.",),
-        f"raddr:{address.strip('[]')}" + (f" rport:{port}" if port else ""),
+        one.remote.remote_filter,
     )
 
 

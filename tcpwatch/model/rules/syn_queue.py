@@ -12,7 +12,7 @@ from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.view import View
 from tcpwatch.units import text
 
@@ -107,12 +107,6 @@ def retransmitted_share(one: Listener) -> float:
     return one.retransmitted / one.syn_queue.depth if one.syn_queue.depth else 0.0
 
 
-def listener_filter(one: Listener) -> str:
-    """Filter terms for the local end of a listener."""
-    address = "" if one.key.any_address else f" laddr:{one.local_address}"
-    return f"lport:{one.local_port}{address}"
-
-
 def queue_headline(one: Listener, view: View) -> str:
     """`257 of 256 half-open, 740 SYNs/s answered by cookies`."""
     cookies, dropped = _met_a_full_queue(view)
@@ -138,7 +132,7 @@ def _queue_finding(one: Listener, view: View, severity: Severity) -> Finding:
     return Finding(
         "syn-queue-full",
         severity,
-        FindingSubject("listener", one.endpoint),
+        FindingSubject("listener", ListenerSubject(one.key)),
         queue_headline(one, view),
         {
             "syn_queue": Figure(queue.depth, "connections"),
@@ -151,7 +145,7 @@ def _queue_finding(one: Listener, view: View, severity: Severity) -> Finding:
         },
         _WHY_FULL + _SURPLUS.get(mode if mode is not None else COOKIES_WHEN_FULL, ""),
         _queue_advice(one, mode),
-        f"state:syn-rcvd {listener_filter(one)}",
+        f"state:syn-rcvd {one.key.local_filter}",
     )
 
 
@@ -213,13 +207,13 @@ def _flood_finding(one: Listener, view: View) -> Finding:
     return Finding(
         "syn-flood",
         Severity.CRITICAL,
-        FindingSubject("listener", one.endpoint),
+        FindingSubject("listener", ListenerSubject(one.key)),
         flood_headline(one, view),
         {**_rates(view), **_members(found)},
         "Most of those in the SYN queue do not answer its SYN+ACKs, though the application accepts: their addresses "
         "are spoofed, or they do not mean to connect (RFC 4987).",
         _flood_advice(view.sample.sysctls.get("tcp_syncookies"), found),
-        f"state:syn-rcvd {listener_filter(one)}",
+        f"state:syn-rcvd {one.key.local_filter}",
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tcpwatch.arrays.group_by import mix_bits
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.listeners.listener_keys import first_words
+from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.sample import Sample
 from tcpwatch.units import text
 
@@ -55,8 +56,8 @@ def endpoint_pair_hashes(
     return number
 
 
-def remote_text(sample: Sample, at: int, port: bool = True) -> str:
-    """The remote end of one row: `192.0.2.1:443`, or the address alone."""
+def remote_endpoint(sample: Sample, at: int, port: bool = True) -> Endpoint:
+    """Return the remote end of one row, or its address alone."""
     row = sample.table[at]
     address = text.address(row["idiag_dst"].tobytes(), int(row["idiag_family"]))
-    return text.endpoint(address, int(row["idiag_dport"])) if port else address
+    return Endpoint(address, int(row["idiag_dport"]) if port else None)

@@ -10,6 +10,7 @@ from functools import cache
 from rich.cells import cell_len
 
 from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
+from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
@@ -23,26 +24,27 @@ _NO_BAR_BELOW = 3
 
 def _name(row: GroupRow, look: CellContext) -> Line:
     """Of a name that is a sentence the beginning tells most, of others both ends."""
-    name = row.group.name if look.exact else _with_service(row)
+    name, value = row.group.name if look.exact else _with_service(row), row.group.value
     if not row.group.filter:
         return ((fit(name, look.width).rstrip(), look.colours.dim),)
-    return (
-        (name, look.colours.of_phase(State[name].facts.phase) if row.by is GroupField.STATE else look.colours.plain),
-    )
+    return ((name, look.colours.of_phase(value.facts.phase) if isinstance(value, State) else look.colours.plain),)
 
 
 def _with_service(row: GroupRow) -> str:
     """Ports by their services' names, as the table of sockets has them."""
-    head, colon, port = row.group.name.rpartition(":")
-    if row.by in (GroupField.SERVICE, GroupField.LOCAL_PORT) and port.isdecimal():
-        return head + colon + text.service(int(port))
+    value = row.group.value
+    if isinstance(value, Endpoint) and value.port is not None:
+        return text.endpoint(value.address, text.service(value.port))
+    if row.by is GroupField.LOCAL_PORT and isinstance(value, int):
+        return text.service(value)
     return row.group.name
 
 
 def _of_name(row: GroupRow) -> list[str | int]:
     """Numbers in it by their size, 9 before 10; states by the order of a connection's life."""
-    if row.by is GroupField.STATE:
-        return ["", STATE_ORDER.index(State[row.group.name])]
+    value = row.group.value
+    if isinstance(value, State):
+        return ["", STATE_ORDER.index(value)]
     parts = re.split(r"(\d+)", row.group.name.casefold(), flags=re.ASCII)
     return [int(part) if at % 2 else part for at, part in enumerate(parts)]
 

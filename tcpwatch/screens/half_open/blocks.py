@@ -36,7 +36,7 @@ def verdict_lines(said: HalfOpenVerdict, named: bool, width: int, colours: Palet
     sign = SEVERITY_SIGNS.get(said.severity or Severity.INFO, "")
     style = severity_style(said.severity, colours) if said.severity else colours.strong
     head = f"{sign} {said.kind.value}"
-    about = f" {said.subject}" if named and said.subject else ""
+    about = f" {said.subject.endpoint}" if named and said.subject else ""
     numbers, why = (wrapped(words, width - 4) for words in (f"{head}{about}: {said.headline}", said.why))
     reserved = -(-_LONGEST // max(1, width - 4))
     lines: list[Line] = [((" ", colours.plain), (head, style), (numbers[0].removeprefix(head), colours.strong))]

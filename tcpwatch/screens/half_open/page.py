@@ -12,7 +12,6 @@ from textual.geometry import Region
 
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.syn_sources import SynSource
-from tcpwatch.model.rules.syn_queue import listener_filter
 from tcpwatch.model.view import View
 from tcpwatch.screens.half_open.layout import TWO_COLUMNS_FROM, HalfOpenLayout, HalfOpenScope
 from tcpwatch.screens.half_open.source_lists import SourcePlace
@@ -170,7 +169,7 @@ class _HalfOpen(Lines, can_focus=True):
         if source is not None:
             terms.append(source.term)
         if one is not None:
-            terms.append(listener_filter(one))
+            terms.append(one.key.local_filter)
         self.post_message(SocketsRequested(" ".join(terms)))
 
     def on_click(self, event: Click) -> None:

@@ -28,6 +28,7 @@ _UNTOLD = "Not told by this source."
 class UnownedRow:
     """Sockets of one state that are nobody's, as far as is seen."""
 
+    kind: str
     name: str
     filter: str
     detail: str
@@ -43,14 +44,19 @@ def _others(
     found = []
     if waiting:
         why = "no process has accepted them: they wait in an accept queue"
-        found.append(UnownedRow(f"{text.count(waiting)} not accepted", f"state:{name} inode:0", why))
+        found.append(UnownedRow("not accepted", f"{text.count(waiting)} not accepted", f"state:{name} inode:0", why))
     of_nobody = view.teardown.orphaned.get(state, 0) if told else 0
     unseen = view.counts.get(state, 0) - sum(one.count for one in known) - waiting - of_nobody
     if unseen > 0:
         pids = ",".join(str(one.owner.processes[0].pid) for one in known)
         terms = [f"state:{name}", "-inode:0" if told else "", f"-pid:{pids}" if pids else ""]
         found.append(
-            UnownedRow(f"{text.count(unseen)} of unknown owner", " ".join(filter(None, terms)), _why(view, state))
+            UnownedRow(
+                "unknown owner",
+                f"{text.count(unseen)} of unknown owner",
+                " ".join(filter(None, terms)),
+                _why(view, state),
+            )
         )
     return found
 
@@ -100,7 +106,7 @@ def _name(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:
 
 
 def _pid(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> int | str:
-    return one.filter.partition(" -pid")[0] if isinstance(one, UnownedRow) else one.owner.processes[0].pid
+    return one.kind if isinstance(one, UnownedRow) else one.owner.processes[0].pid
 
 
 def _oldest(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:

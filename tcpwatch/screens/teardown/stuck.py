@@ -52,22 +52,18 @@ def stuck_table(view: View) -> InlineTable[StuckRow]:
 
 def _stuck(one: UnansweredConnects) -> StuckRow:
     times = f"{one.retransmits} repeat{'s' * (one.retransmits != 1)}"
+    where = f"state:syn-sent {one.remote.remote_filter}"
     detail = "connect() gets no answer; the peer, or the path to it, is dead"
-    return StuckRow("no answer", one.remote, one.count, times, None, f"state:syn-sent {_to(one.remote)}", detail)
+    return StuckRow("no answer", str(one.remote), one.count, times, None, where, detail)
 
 
 def _closed(one: ZeroWindowPeer) -> StuckRow:
     detail = "the peer's window is closed; it does not read what it was sent"
-    where = _to(one.remote) if one.has_port else f"raddr:{one.remote}"
-    return StuckRow("window closed", one.remote, one.count, text.duration(one.longest_s), one.unsent, where, detail)
+    name, where = str(one.remote), one.remote.remote_filter
+    return StuckRow("window closed", name, one.count, text.duration(one.longest_s), one.unsent, where, detail)
 
 
 def _unread(one: UnreadProcess) -> StuckRow:
     detail = "this process does not read; our window to its peers is closed"
     pid = one.owner.processes[0].pid
     return StuckRow("does not read", one.process, one.count, text.UNKNOWN, one.unread_bytes, f"pid:{pid}", detail)
-
-
-def _to(remote: str) -> str:
-    host, _, port = remote.rpartition(":")
-    return f"raddr:{host.strip('[]')} rport:{port}"

@@ -12,7 +12,7 @@ from dataclasses import replace
 from threading import Event
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.rules.finding import FindingSubject
+from tcpwatch.model.rules.finding import FindingSubject, ListenerSubject
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sample import Sample
@@ -125,8 +125,7 @@ def written(subject: FindingSubject, family: Family) -> str:
         return re.sub(r"\[\d+\]$", "", str(subject))
     if subject.kind != "listener":
         return str(subject)
-    endpoint, _, inode = subject.name.partition(" inode ")
-    if inode:
-        (member,) = (row for row in dump(family, "LISTEN") if row.inode == int(inode))
-        return f"{endpoint} {'full' if member.receive_queue > member.transmit_queue else 'with room'}"
+    if isinstance(subject.value, ListenerSubject) and (inode := subject.value.inode):
+        (member,) = (row for row in dump(family, "LISTEN") if row.inode == inode)
+        return f"{subject.value.key.endpoint} {'full' if member.receive_queue > member.transmit_queue else 'with room'}"
     return subject.name

@@ -34,7 +34,7 @@ def test_syns_that_nobody_answers() -> None:
     dead = [syn("192.0.2.1:443", repeats) for repeats in (0, 1, 2, 3, 5)]
     others = [syn("192.0.2.1:80", 2), syn("[2001:db8::1]:443", 2), syn("[2001:db8::1]:443", 4)]
     (one,) = follow(sample(0, *dead, *others))
-    assert [(it.remote, it.count, it.retransmits) for it in one.unanswered] == [
+    assert [(str(it.remote), it.count, it.retransmits) for it in one.unanswered] == [
         ("192.0.2.1:443", 3, 5), ("[2001:db8::1]:443", 2, 4), ("192.0.2.1:80", 1, 2),
     ]  # fmt: skip
 
@@ -50,10 +50,10 @@ def test_peers_whose_window_is_closed() -> None:
     first, second, third = follow(
         sample(0, listen, *client[:1]), sample(4, listen, *client, *server), sample(9, listen, *client[1:], *server)
     )
-    assert [(it.remote, it.has_port, it.count, it.longest_s, it.unsent) for it in second.zero_window] == [
-        ("192.0.2.1:443", True, 2, 4.0, 30), ("192.0.2.2", False, 2, 0.0, 10),
+    assert [(str(it.remote), it.count, it.longest_s, it.unsent) for it in second.zero_window] == [
+        ("192.0.2.1:443", 2, 4.0, 30), ("192.0.2.2", 2, 0.0, 10),
     ]  # fmt: skip
-    assert [(it.remote, it.count, it.longest_s) for it in third.zero_window] == [
+    assert [(str(it.remote), it.count, it.longest_s) for it in third.zero_window] == [
         ("192.0.2.1:443", 1, 5.0), ("192.0.2.2", 2, 5.0),
     ]  # fmt: skip
     assert first.zero_window[0].longest_s == 0.0

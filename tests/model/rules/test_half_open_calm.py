@@ -63,7 +63,7 @@ def test_of_one_listener() -> None:
     (listener,) = view.listeners
     one = HalfOpenFigures.of_one(listener, view.half_open, near=False)
     assert one == replace(HalfOpenFigures.of_all(view, near=False), listener=listener)
-    assert (one.count, one.retransmitted, one.deferred, one.subject) == (3, 3, 0, "*:80")
+    assert (one.count, one.retransmitted, one.deferred, one.subject) == (3, 3, 0, listener.key)
     unknown = HalfOpenFigures.of_one(listener, None, near=True)
     assert (unknown.deferred, unknown.oldest_s, unknown.oldest, unknown.without_listener) == (0, None, "", 0)
     unlimited = replace(listener, syn_queue=replace(listener.syn_queue, depth=None))

@@ -16,6 +16,7 @@ from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules import ephemeral_ports, stalls, teardown
 from tcpwatch.model.rules.engine import Rule
 from tcpwatch.model.rules.finding import Candidate, Severity
+from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.view import Gauge, RateTrend, View
 from tcpwatch.sample import TcpInfoTable
@@ -215,6 +216,9 @@ def test_to_whom_most_is_sent_again() -> None:
     assert (finding.filter, finding.evidence["worst_peer_retransmitted"].value) == ("raddr:192.0.2.2", 8.0)
 
 
+SERVER, SERVER_V6 = Endpoint("192.0.2.1", 443), Endpoint("2001:db8::1", 80)
+
+
 def on_the_way(
     *stuck: UnansweredConnects, closed: tuple[ZeroWindowPeer, ...] = (), unread: tuple[UnreadProcess, ...] = ()
 ) -> View:
@@ -222,13 +226,13 @@ def on_the_way(
 
 
 def test_stuck() -> None:
-    view = on_the_way(UnansweredConnects("192.0.2.1:443", 5, 3), UnansweredConnects("[2001:db8::1]:80", 4, 9))
+    view = on_the_way(UnansweredConnects(SERVER, 5, 3), UnansweredConnects(SERVER_V6, 4, 9))
     assert said(stalls.connect_stuck, view) == [("destination 192.0.2.1:443", WARNING)]
 
 
 def test_closed_windows() -> None:
     owner = make_view(sock("ESTAB", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)).rows.owners[0]
-    closed = (ZeroWindowPeer("192.0.2.1:443", True, 2, 5.0, 100), ZeroWindowPeer("192.0.2.2", False, 1, 4.9, 1))
+    closed = (ZeroWindowPeer(SERVER, 2, 5.0, 100), ZeroWindowPeer(Endpoint("192.0.2.2"), 1, 4.9, 1))
     view = on_the_way(closed=closed, unread=(UnreadProcess(owner, 3, 99_999),))
     assert said(stalls.zero_window, view) == [("destination 192.0.2.1:443", WARNING), ("process app[7]", WARNING)]
 
@@ -240,15 +244,15 @@ def one(state: str, local: str, remote: str, **facts: Any) -> list[Sock]:
 LEAK = one("CLOSE_WAIT", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)
 SELECTED: dict[str, tuple[Rule, View, list[Sock]]] = {
     "connect-stuck": (
-        stalls.connect_stuck, on_the_way(UnansweredConnects("[2001:db8::1]:80", 9, 3)),
+        stalls.connect_stuck, on_the_way(UnansweredConnects(SERVER_V6, 9, 3)),
         one("SYN_SENT", "[::1]:4000", "[2001:db8::1]:80"),
     ),
     "a client's peer": (
-        stalls.zero_window, on_the_way(closed=(ZeroWindowPeer("192.0.2.9:443", True, 1, 9, 1),)),
+        stalls.zero_window, on_the_way(closed=(ZeroWindowPeer(Endpoint("192.0.2.9", 443), 1, 9, 1),)),
         one("ESTAB", "10.0.0.1:4000", "192.0.2.9:443"),
     ),
     "a server's peer": (
-        stalls.zero_window, on_the_way(closed=(ZeroWindowPeer("2001:db8::1", False, 1, 9, 1),)),
+        stalls.zero_window, on_the_way(closed=(ZeroWindowPeer(Endpoint("2001:db8::1"), 1, 9, 1),)),
         one("ESTAB", "[::1]:80", "[2001:db8::1]:4000"),
     ),
     "ports": (ephemeral_ports.port_exhaustion, clients(60), one("TIME_WAIT", "10.0.0.1:1001", "192.0.2.1:443")),
