@@ -15,8 +15,7 @@ from tcpwatch.model.analyses.port_scans import PortScanAnalysis
 from tcpwatch.model.analyses.stalls import StallAnalysis
 from tcpwatch.model.analyses.teardown import AgeThresholds, TeardownAnalysis
 from tcpwatch.model.lifecycle.archive import Archive
-from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.history import build_history, first_known, first_known_of_record
+from tcpwatch.model.lifecycle.connection_detail import connection_detail
 from tcpwatch.model.lifecycle.trace_stats import TraceStatsCounter
 from tcpwatch.model.lifecycle.tracker import Tracker
 from tcpwatch.model.listeners.listener_keys import ListenerKey
@@ -167,18 +166,10 @@ class Monitor:
         return RateTrend(slot_s, {name: tuple(column) for name, column in zip(TRENDS, values.T.tolist(), strict=True)})
 
     def _detail(self, rows: Rows, sample: Sample, past: Archive, slack_s: float, cookie: int) -> FlowDetail:
-        told, at, closed = past.transitions_of([cookie])[cookie], rows.find(cookie), past.last_record(cookie)
-        now = State(int(rows.state[at])) if at is not None else None
-        first = first_known(rows, at, slack_s)
-        if first is None and told and closed is not None:
-            first = first_known_of_record(closed)  # it may have been there before the first thing that is told of it
-        return FlowDetail(
-            sample.watched_tcp_info.get(cookie),
-            told,
-            build_history(told, first, now),
-            Ending(int(closed["ending"])) if closed is not None else None,
-            self._graphs.get(cookie),
-        )
+        transitions = past.transitions_of([cookie])[cookie]
+        detail = connection_detail(transitions, rows, rows.find(cookie), past.last_record(cookie), slack_s)
+        tcp_info, graph = sample.watched_tcp_info.get(cookie), self._graphs.get(cookie)
+        return FlowDetail(tcp_info, transitions, detail.history, detail.ending, graph)
 
     def _pace(self, duration_s: float, cpu_s: float) -> Pace:
         asked_s = self.interval_s

@@ -13,7 +13,7 @@ from tcpwatch.arrays.lookup import find_sorted
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner
 from tcpwatch.model.columns.columns import BY_KEY
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
-from tcpwatch.model.lifecycle.closed_rows import rows_from_records
+from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorded_owners
 from tcpwatch.model.lifecycle.ending import NOT_ENDED
 from tcpwatch.model.lifecycle.transitions import TRANSITION, TransitionKind
 from tcpwatch.model.query.filter import Filter
@@ -112,10 +112,9 @@ def _flows(view: View, cookies: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.ui
     begin_last = begin_left + np.count_nonzero(left >= 0)
     of_record = np.where(recorded >= 0, recorded, len(records)) + begin_last
     flows = joined.take(np.where(live >= 0, of_live, np.where(left >= 0, of_left + begin_left, of_record)))
-    owner = np.where(flows.owner >= 0, flows.owner, joined.owner[of_record])
     ending = np.full(len(cookies), NOT_ENDED, np.uint8)
     ending[recorded >= 0] = records["ending"][recorded[recorded >= 0]]
-    return replace(flows, owner=np.where(owner >= 0, owner, flows.owner)), ending
+    return with_recorded_owners(flows, view.archive, records), ending
 
 
 def _counted(place: NDArray[np.intp]) -> NDArray[np.intp]:

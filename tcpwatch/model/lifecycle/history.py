@@ -92,16 +92,18 @@ def _lives(changes: Sequence[Transition]) -> Iterator[list[Transition]]:
     yield life
 
 
-def first_known(rows: Rows, at: int | None, slack_s: float = 0.0) -> StatePeriod | None:
-    """The state in which this row was first known, as far as its present one tells; None for no row.
+def first_known(rows: Rows, row: int, slack_s: float, state_only: bool = False) -> StatePeriod:
+    """Return the present state of this row as a period that began when the connection was first seen.
 
-    `slack_s` is the time between two polls.
+    `slack_s` is the time between two polls. With `state_only` the period begins with the present state: the states
+    before it are not known any more.
     """
-    if at is None:
-        return None
-    least = not rows.begin_seen[at] and rows.since[at] == rows.first_seen[at]
-    begin = Moment(float(rows.first_seen[at]), Origin.POLL, slack_s if rows.begin_seen[at] else math.nan)
-    return StatePeriod(State(int(rows.state[at])), begin, None, bool(least))
+    state, first_seen, since = State(int(rows.state[row])), float(rows.first_seen[row]), float(rows.since[row])
+    if state_only and since > first_seen:
+        return StatePeriod(state, Moment(since, Origin.POLL, math.nan), None, began_earlier=True)
+    seen = bool(rows.begin_seen[row])
+    begin = Moment(first_seen, Origin.POLL, slack_s if seen else math.nan)
+    return StatePeriod(state, begin, None, began_earlier=not seen)
 
 
 _ORIGINS = {int(origin) for origin in Origin}

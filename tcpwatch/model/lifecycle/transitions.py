@@ -127,13 +127,6 @@ class TransitionIndex:
         return told
 
 
-def between(chunks: Sequence[NDArray[np.void]], begin: float, end: float) -> NDArray[np.void]:
-    """TRANSITION rows with begin <= time < end (Unix seconds), in the order of time."""
-    parts = [chunk[(chunk["time"] >= begin) & (chunk["time"] < end)] for chunk in chunks]
-    rows = np.concatenate(parts) if parts else np.empty(0, TRANSITION)
-    return rows[np.argsort(rows["time"], kind="stable")]
-
-
 def _transition(row: np.void) -> Transition:
     old, new = int(row["old"]), int(row["new"])
     return Transition(

@@ -9,20 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink.tcp_info import has_field
-from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.columns.socket_values import endpoints, owner_cells
 from tcpwatch.model.lifecycle.archive import RECORD
-from tcpwatch.model.lifecycle.closed_rows import rows_from_records
+from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorded_owners
+from tcpwatch.model.lifecycle.connection_detail import connection_detail
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.history import (
-    History,
-    Moment,
-    StatePeriod,
-    build_history,
-    first_known_of_record,
-    record_begin,
-    record_end,
-)
+from tcpwatch.model.lifecycle.history import Moment, StatePeriod
 from tcpwatch.model.lifecycle.transitions import Origin, Transition
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.sockets.rows import Mark, Rows
@@ -78,96 +70,72 @@ class Timeline:
 
 
 def timelines_at(chosen: TimelineArrangement, first: int, last: int) -> list[Timeline]:
-    """The flows at the places `first` … `last - 1`, as far as there are any; what is told of all is read once."""
+    """Return the timelines at the places `first` to `last - 1`, as far as there are any."""
     indices = chosen.order[max(first, 0) : max(last, 0)]
-    here = indices < len(chosen.view.rows)
-    live, closed = indices[here], indices[~here] - len(chosen.view.rows)
+    is_live = indices < len(chosen.view.rows)
     cookies = [chosen.cookie(first + i) for i in range(len(indices))]
-    told = chosen.view.archive.transitions_of(cookies)
-    made = iter(_live(chosen, live, told)), iter(_closed(chosen, closed, told))
-    return [next(made[0] if lives else made[1]) for lives in here.tolist()]
+    transitions = chosen.view.archive.transitions_of(cookies)
+    live = iter(_live(chosen, indices[is_live], transitions))
+    closed = iter(_closed(chosen, indices[~is_live] - len(chosen.view.rows), transitions))
+    return [next(live if alive else closed) for alive in is_live.tolist()]
 
 
 TransitionsByCookie = dict[int, tuple[Transition, ...]]
 
 
-def _closed(chosen: TimelineArrangement, indices: NDArray[np.intp], told: TransitionsByCookie) -> list[Timeline]:
+def _closed(chosen: TimelineArrangement, indices: NDArray[np.intp], transitions: TransitionsByCookie) -> list[Timeline]:
     records = _records(chosen, indices)
     if not len(records):
         return []
     rows = rows_from_records(chosen.view.archive, chosen.view.rows, records)
-    facts = _facts(rows, _bytes_of(records))
-    return [_ended(chosen, fact, record, told) for fact, record in zip(facts, records, strict=True)]
+    facts = zip(_facts(rows, _bytes_of_records(records)), records, strict=True)
+    return [_with_detail(chosen, fact, transitions, None, record) for fact, record in facts]
 
 
-def _ended(chosen: TimelineArrangement, fact: Timeline, record: np.void, told: TransitionsByCookie) -> Timeline:
-    """With what the record and the transitions say."""
-    begin, end = record_begin(record), record_end(record)
-    known = _closed_off(build_history(told[fact.cookie], first_known_of_record(record)), end)
-    fresh = end.time > chosen.view.sample.time - (chosen.view.elapsed_s or 0.0)
-    mark = Mark.CLOSED if fresh else Mark.NONE
-    fact = replace(fact, end=end, ending=Ending(int(record["ending"])), live=False, mark=mark)
-    return _with(fact, known, begin, bool(np.isnan(begin.slack_s)))
-
-
-def _closed_off(known: History, end: Moment) -> History:
-    """What has ended lasts no longer, though nothing of that is kept."""
-    if not known.periods or known.periods[-1].end is not None:
-        return known
-    last = known.periods[-1]
-    until = end if end.time >= last.begin.time else last.begin
-    return replace(known, periods=(*known.periods[:-1], replace(last, end=until)))
-
-
-def _live(chosen: TimelineArrangement, indices: NDArray[np.intp], told: TransitionsByCookie) -> list[Timeline]:
+def _live(chosen: TimelineArrangement, indices: NDArray[np.intp], transitions: TransitionsByCookie) -> list[Timeline]:
     rows = chosen.view.rows.take(indices)
-    facts = _facts(rows, _bytes_told(rows))
-    at = _record_of(chosen, rows.cookie)
-    records = iter(_records(chosen, at[at >= 0]))
-    between = np.nan if chosen.view.elapsed_s is None else chosen.view.elapsed_s
-    made = []
-    for i, fact in enumerate(facts):
-        record = next(records) if at[i] >= 0 else None
-        first_seen, born = float(rows.first_seen[i]), bool(rows.begin_seen[i])
-        begin = Moment(first_seen, Origin.POLL, between if born else 0.0)
-        since = Moment(float(rows.since[i]), Origin.POLL, np.nan)
-        changed = since.time > first_seen
-        # Of a flow whose story is forgotten the state that it is in is all there is.
-        here = since if changed and not told[fact.cookie] else begin
-        first = StatePeriod(fact.state or State.CLOSED, here, None, not born or (changed and here is since))
-        known = build_history(told[fact.cookie], first, fact.state)
-        if record is not None:
-            fact = _recorded(fact, record, chosen)
-        elif fact.state is State.TIME_WAIT:
-            fact = replace(fact, end=_last_begin(known))
-        made.append(_with(fact, known, record_begin(record) if record is not None else begin, not born))
-    return made
+    at = _record_indices(chosen, rows.cookie)
+    records = _records(chosen, at[at >= 0])
+    # A socket in TIME_WAIT has neither a process nor byte counters any more; the record of its full socket has both.
+    rows = with_recorded_owners(rows, chosen.view.archive, records)
+    byte_counts = _bytes_of_rows(rows)
+    for i, counts in zip(np.flatnonzero(at >= 0).tolist(), _bytes_of_records(records), strict=True):
+        byte_counts[i] = counts
+    record_of = dict(zip(records["cookie"].tolist(), records, strict=True))
+    facts = zip(_facts(rows, byte_counts), indices.tolist(), strict=True)
+    return [_with_detail(chosen, fact, transitions, row, record_of.get(fact.cookie)) for fact, row in facts]
 
 
-def _recorded(fact: Timeline, record: np.void, chosen: TimelineArrangement) -> Timeline:
-    """In TIME_WAIT a socket has neither owner nor figures any more; the record knows them."""
-    owner = chosen.view.archive.owner(int(record["owner"]))
-    named = replace(fact, process=_name(owner), pid=owner.processes[0].pid) if owner is not None else fact
-    received, sent = _bytes_of(np.array([record], record.dtype))[0]
+def _with_detail(
+    chosen: TimelineArrangement,
+    fact: Timeline,
+    transitions: TransitionsByCookie,
+    row: int | None,
+    record: np.void | None,
+) -> Timeline:
+    """Return the timeline with its states, its begin and its end; `row` is its index in the View's rows."""
+    view = chosen.view
+    slack_s = np.nan if view.elapsed_s is None else view.elapsed_s
+    detail = connection_detail(transitions[fact.cookie], view.rows, row, record, slack_s)
+    periods = detail.history.periods or ((detail.first,) if detail.first else ())
+    end = detail.end
+    if end is None and fact.state is State.TIME_WAIT:
+        end = periods[-1].begin
+    mark = fact.mark
+    if row is None:
+        mark = Mark.CLOSED if end and end.time > view.sample.time - (view.elapsed_s or 0.0) else Mark.NONE
     return replace(
-        named,
-        role=fact.role or Role(int(record["role"])),
-        end=record_end(record),
-        ending=Ending(int(record["ending"])),
-        received_bytes=received,
-        sent_bytes=sent,
+        fact,
+        live=row is not None,
+        mark=mark,
+        role=fact.role or (Role(int(record["role"])) if record is not None else fact.role),
+        begin=detail.begin or fact.begin,
+        began_earlier=detail.began_earlier,
+        end=end,
+        ending=detail.ending,
+        stretches=periods,
+        incidents=detail.history.incidents,
     )
-
-
-def _last_begin(known: History) -> Moment | None:
-    return known.periods[-1].begin if known.periods else None
-
-
-def _with(fact: Timeline, known: History, begin: Moment, least: bool) -> Timeline:
-    """With its story; what that tells of the beginning is the best there is."""
-    if known.periods:
-        begin, least = known.periods[0].begin, known.periods[0].began_earlier
-    return replace(fact, begin=begin, began_earlier=least, stretches=known.periods, incidents=known.incidents)
 
 
 # Many at once
@@ -199,11 +167,6 @@ def _facts(rows: Rows, figures: Sequence[tuple[int | None, int | None]]) -> list
     ]  # fmt: skip
 
 
-def _name(owner: Owner) -> str:
-    others = len(owner.processes) - 1
-    return f"{owner}" + (f" +{others}" if others else "")
-
-
 def _records(chosen: TimelineArrangement, indices: NDArray[np.intp]) -> NDArray[np.void]:
     """The closed records at these indices, in that order."""
     chunks = chosen.view.archive.records
@@ -215,7 +178,7 @@ def _records(chosen: TimelineArrangement, indices: NDArray[np.intp]) -> NDArray[
     return found
 
 
-def _record_of(chosen: TimelineArrangement, cookies: NDArray[np.uint64]) -> NDArray[np.intp]:
+def _record_indices(chosen: TimelineArrangement, cookies: NDArray[np.uint64]) -> NDArray[np.intp]:
     """For each of these the index of its last closed record; -1 where there is none."""
     found = np.full(len(cookies), -1)
     places = {int(cookie): i for i, cookie in enumerate(cookies)}
@@ -227,7 +190,7 @@ def _record_of(chosen: TimelineArrangement, cookies: NDArray[np.uint64]) -> NDAr
 _RECEIVED, _SENT = "tcpi_bytes_received", "tcpi_bytes_acked"
 
 
-def _bytes_of(records: NDArray[np.void]) -> list[tuple[int | None, int | None]]:
+def _bytes_of_records(records: NDArray[np.void]) -> list[tuple[int | None, int | None]]:
     figures = zip(
         records["info_bytes"].tolist(),
         records["info"][_RECEIVED].tolist(),
@@ -240,7 +203,7 @@ def _bytes_of(records: NDArray[np.void]) -> list[tuple[int | None, int | None]]:
     ]
 
 
-def _bytes_told(rows: Rows) -> list[tuple[int | None, int | None]]:
+def _bytes_of_rows(rows: Rows) -> list[tuple[int | None, int | None]]:
     """Of live rows, as far as the last answer has them."""
     infos = rows.throughput.last
     none: list[tuple[int | None, int | None]] = [(None, None)] * len(rows)

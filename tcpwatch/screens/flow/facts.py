@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tcpwatch.model.columns.columns import BY_KEY
-from tcpwatch.model.lifecycle.closed_rows import rows_from_records
+from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorded_owners
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import History, Moment, StatePeriod
 from tcpwatch.model.lifecycle.records import tcp_info_of
@@ -82,8 +82,8 @@ def updated_facts(facts: FlowFacts | None, view: View, cookie: int) -> FlowFacts
     row, gone = (view.rows.take(slice(at, at + 1)), None) if at is not None else _last(facts, view, cookie, record)
     if row is None:
         return None
-    if record is not None and row.owner[0] < 0 and (owner := view.archive.owner(int(record["owner"]))):
-        row = replace(row, owner=np.zeros(1, np.int32), owners=[owner])  # who had it, before it was the kernel's alone
+    if record is not None:  # TIME_WAIT has no process: show the one that had the connection
+        row = with_recorded_owners(row, view.archive, np.array([record]))
     facts = replace(
         facts or FlowFacts(row),
         row=row,

@@ -62,8 +62,10 @@ class Told:
     def story(self, cookie: int) -> History:
         cookie = self._cookies[cookie]
         at = self.rows.find(cookie)
-        now = State(int(self.rows.state[at])) if at is not None else None
-        return build_history(self.past.transitions_of([cookie])[cookie], first_known(self.rows, at), now)
+        transitions = self.past.transitions_of([cookie])[cookie]
+        if at is None:
+            return build_history(transitions)
+        return build_history(transitions, first_known(self.rows, at, 0.0), State(int(self.rows.state[at])))
 
     def closed(self, cookie: int) -> np.void | None:
         return self.past.last_record(self._cookies[cookie])

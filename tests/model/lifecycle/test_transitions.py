@@ -12,7 +12,6 @@ from tcpwatch.model.lifecycle.transitions import (
     Origin,
     Transition,
     TransitionIndex,
-    between,
     transition_rows,
 )
 from tcpwatch.model.states import State
@@ -52,13 +51,10 @@ def test_what_was_told_late_stands_where_it_happened() -> None:
     add(log, 2.0, [(7, 1, 8)])
     add(log, 1.0, [(7, 0, 1)])
     assert [one.time for one in TransitionIndex().find(log.chunks, [7])[7]] == [1.0, 2.0]
-    assert between(log.chunks, 1.0, 2.0)["new"].tolist() == [1]
-    assert between(log.chunks, 0.0, 9.0)["time"].tolist() == [1.0, 2.0]
 
 
 def test_an_empty_log_knows_no_flow() -> None:
     assert TransitionIndex().find(AppendLog(TRANSITION, 10).chunks, [0]) == {0: ()}
-    assert not len(between((), 0.0, 1.0))
 
 
 def test_memory_is_bounded() -> None:
