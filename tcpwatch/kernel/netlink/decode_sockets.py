@@ -91,9 +91,8 @@ def decode_sockets(
         _copy(words, alike, layout, table[part])
         if drops is not None:
             drops[part] = _drops(words, alike, layout)
-        if infos is not None and uapi.INET_DIAG_INFO in layout:
-            place, told = layout[uapi.INET_DIAG_INFO]
-            infos.add(words, alike, place + 1, told)
+        if infos is not None:
+            infos.add(words, alike, layout)
         done = part.stop
     return bool((type_and_flags >> 16 & uapi.NLM_F_DUMP_INTR).any())
 

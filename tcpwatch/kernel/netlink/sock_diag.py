@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.arrays.array_pool import ArrayPool, GrowingTable
 from tcpwatch.kernel.netlink import decode_sockets, uapi
-from tcpwatch.kernel.netlink.tcp_info import TcpInfoCollector, TcpInfoDump, info_fields
+from tcpwatch.kernel.netlink.tcp_info import REQUEST_BITS, TcpInfoCollector, TcpInfoDump, info_fields
 
 _DATAGRAM = 64 * 1024
 """More than the kernel puts into one datagram of a dump (32 KiB, netlink_dump in net/netlink/af_netlink.c)."""
@@ -146,7 +146,7 @@ class SockDiag:
     def _dump_once(self, states: int, drops: bool, first: NDArray[np.void] | None, infos: bool) -> Dump:
         request = np.zeros(1, uapi.INET_DIAG_REQ)
         request["idiag_states"] = states
-        request["idiag_ext"] = drops << (uapi.INET_DIAG_SKMEMINFO - 1) | infos << (uapi.INET_DIAG_INFO - 1)
+        request["idiag_ext"] = drops << (uapi.INET_DIAG_SKMEMINFO - 1) | infos * REQUEST_BITS
         self._send(uapi.TCPDIAG_GETSOCK, uapi.NLM_F_DUMP, request)
         whole = states == uapi.TCPF_ALL
         rows = GrowingTable(self._tables, self._expected) if whole else GrowingTable(self._small_tables, _LEAST_ROWS)

@@ -5,6 +5,7 @@ Source: struct tcp_info in include/uapi/linux/tcp.h. Kernels add to its end, so 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,15 +60,19 @@ class TcpInfoCollector:
         self._when = [np.empty(0)]
         self._told = uapi.TCP_INFO.itemsize
 
-    def add(self, words: NDArray[np.uint32], offsets: NDArray[np.intp], place: int, told: int) -> None:
-        """Of the messages at the word `offsets`, all of which have `told` bytes of tcp_info from word `place` on."""
-        inside = told >= _ENDS
-        wanted = np.concatenate((_COOKIE_WORDS, np.where(inside, place + _INFO_WORDS, 0)))
+    def add(self, words: NDArray[np.uint32], offsets: NDArray[np.intp], layout: Mapping[int, tuple[int, int]]) -> None:
+        """Add the messages at these word offsets, unless they lack tcp_info. `layout`: AttributeSpans of them all."""
+        if uapi.INET_DIAG_INFO not in layout:
+            return
+        wanted, known = [_COOKIE_WORDS], [np.ones(len(_COOKIE_WORDS), np.bool_)]
+        for attribute, attribute_words in _GATHERED.items():
+            place, size = layout.get(attribute, (0, 0))
+            known.append(size > 4 * attribute_words)
+            wanted.append(np.where(known[-1], place + 1 + attribute_words, 0))
         rows = self._figures.reserve(len(offsets)).view(np.uint32).reshape(len(offsets), -1)
-        np.take(words, offsets[:, None] + wanted, out=rows, mode="clip")
-        if not inside.all():
-            rows[:, len(_COOKIE_WORDS) :][:, ~inside] = 0
-            self._told = min(self._told, told)
+        np.take(words, offsets[:, None] + np.concatenate(wanted), out=rows, mode="clip")
+        rows[:, ~np.concatenate(known)] = 0
+        self._told = min(self._told, layout[uapi.INET_DIAG_INFO][1])
         self._when.append(np.full(len(offsets), self.now))
 
     def all(self) -> TcpInfoDump:
@@ -88,5 +93,7 @@ _COOKIE_WORDS = (uapi.NLMSG_HDRLEN + _COOKIE_AT) // 4 + np.arange(2)
 """Where a message has the cookie."""
 _INFO_WORDS = np.array(list(dict.fromkeys(word for name in _NAMES for word in _words_of(name))))
 """Where tcp_info has the rest of uapi.FLOW_INFO: its fields stand in whole words, which are gathered as they are."""
-_ENDS = 4 * (_INFO_WORDS + 1)
-"""Bytes of tcp_info that a kernel must send for each of these words."""
+_GATHERED = {uapi.INET_DIAG_INFO: _INFO_WORDS}
+"""Attribute → the words of its payload that fill uapi.FLOW_INFO after the cookie, in the order of its fields."""
+REQUEST_BITS = sum(1 << (attribute - 1) for attribute in _GATHERED)
+"""The bits of `idiag_ext` that request what TcpInfoCollector gathers."""

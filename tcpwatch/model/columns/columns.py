@@ -15,7 +15,7 @@ from tcpwatch.model.columns import socket_values as cells
 from tcpwatch.model.columns import throughput_values
 from tcpwatch.model.columns.socket_values import Keys, Values
 from tcpwatch.model.sockets.rows import Mark, Rows
-from tcpwatch.model.sockets.throughput import Throughput
+from tcpwatch.model.sockets.throughput import SendLimit, Throughput
 from tcpwatch.model.states import Closer, Role
 from tcpwatch.sample import Capabilities, CapabilityName
 
@@ -58,6 +58,7 @@ _BY_OWNER = cells.owner_keys(lambda owner: (cells.owner_name(owner), cells.owner
 _TIMER_NAME = cells.timer_names, cells.field("idiag_timer")[1]
 _RX, _TX = throughput_values.figures(Throughput.rx_bytes_per_s), throughput_values.figures(Throughput.tx_bytes_per_s)
 _RTT = throughput_values.figures(Throughput.rtt_us, per=1000, digits=3)
+_SEND_LIMIT = throughput_values.words(Throughput.send_limits, [limit.word for limit in SendLimit].__getitem__)
 
 _THROUGHPUT: tuple[SocketColumn, ...] = (
     SocketColumn("rx_bytes_per_s", "Rx/s",
@@ -69,7 +70,7 @@ _THROUGHPUT: tuple[SocketColumn, ...] = (
         6, True, needs="tcp_info"),
     SocketColumn("limited_by", "Limit",
         "What holds back what this end sends: application, receiver (its window is full), "
-      "send buffer or network", throughput_values.limits, throughput_values.limit_keys, cells.plain, 11, 0, 6,
+      "send buffer or network", *_SEND_LIMIT, cells.plain, 11, 0, 6,
       needs="tcp_info"),
     SocketColumn("retransmits_total", "Retrans", "Segments repeated since the connection began",
       *throughput_values.counts(Throughput.retransmits), throughput_values.show_count, 7, 0, 8, True, needs="tcp_info"),

@@ -1,7 +1,4 @@
-"""What the columns tell of a flow's throughput: values for programs, sort keys and text, as in `cells`.
-
-What is not known is sorted below everything that is.
-"""
+"""Throughput columns: values for programs, sort keys and text, as in socket_values. Unknown values sort first."""
 
 from __future__ import annotations
 
@@ -13,56 +10,46 @@ from numpy.typing import NDArray
 
 from tcpwatch.model.columns.socket_values import Keys, Values
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.sockets.throughput import SendLimit, Throughput
+from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.units import text
 
-ThroughputFigure = Callable[[Throughput, NDArray[np.uint64]], NDArray[np.float64]]
-"""A figure of each of these cookies, NaN where it is not known."""
+Figure = Callable[[Throughput, NDArray[np.uint64]], NDArray[Any]]
+"""A figure of the flows with these cookies: NaN, 0 or empty where it is not known."""
+ValuesAndKeys = tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]
 
-_LIMITS = [limit.word for limit in SendLimit]
+
+def figures(figure: Figure, per: float = 1, digits: int = 1) -> ValuesAndKeys:
+    """Return values in units of `per`, rounded to `digits`, and sort keys, of a figure in floats."""
+    return _column(figure, lambda value: round(value / per, digits) if value == value else None)
 
 
-def figures(
-    figure: ThroughputFigure, per: float = 1, digits: int = 1
-) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
-    """Values, in units of `per`, and sort keys."""
+def counts(figure: Figure) -> ValuesAndKeys:
+    """Return values and sort keys of a figure in floats that are whole numbers."""
+    return _column(figure, lambda value: int(value) if value == value else None)
 
+
+def words(figure: Figure, word: Callable[[Any], str | None]) -> ValuesAndKeys:
+    """Return values and sort keys of a figure in codes or bytes, each shown as a word."""
+    return _column(figure, word)
+
+
+def _column(figure: Figure, value: Callable[[Any], Any]) -> ValuesAndKeys:
     def values(rows: Rows) -> Values:
-        found = figure(rows.throughput, rows.cookie).tolist()
-        return [round(value / per, digits) if value == value else None for value in found]
+        return list(map(value, figure(rows.throughput, rows.cookie).tolist()))
 
-    return values, _keys(figure)
-
-
-def counts(figure: ThroughputFigure) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
-    """The same, of what is counted in whole numbers."""
-
-    def values(rows: Rows) -> Values:
-        found = figure(rows.throughput, rows.cookie).tolist()
-        return [int(value) if value == value else None for value in found]
-
-    return values, _keys(figure)
-
-
-def _keys(figure: ThroughputFigure) -> Callable[[Rows], Keys]:
     def keys(rows: Rows) -> Keys:
-        return (np.nan_to_num(figure(rows.throughput, rows.cookie), copy=False, nan=-1),)
+        found = figure(rows.throughput, rows.cookie)
+        if found.dtype.kind == "f":
+            return (np.nan_to_num(found, copy=False, nan=-1),)
+        if found.dtype.kind == "S":  # numbers are sorted faster than text
+            return tuple(found.view(">u8").reshape(len(found), -1).T)
+        return (found,)
 
-    return keys
-
-
-def limits(rows: Rows) -> Values:
-    """Words for what holds sending back."""
-    return [_LIMITS[limit] for limit in rows.throughput.send_limits(rows.cookie).tolist()]
-
-
-def limit_keys(rows: Rows) -> Keys:
-    """From the application to the network."""
-    return (rows.throughput.send_limits(rows.cookie),)
+    return values, keys
 
 
 def show_ms(value: float | None, exact: bool) -> str:
-    """Milliseconds: `0.045 ms`, `1.25 ms`, `23.5 ms`, `256 ms`; exact: as they are."""
+    """Return milliseconds with three digits, `0.045 ms`, `1.25 ms`, `256 ms`; exact: all digits."""
     if value is None:
         return text.UNKNOWN
     return f"{value:g} ms" if exact else f"{value:.{_digits(value)}f} ms"
@@ -73,5 +60,5 @@ def _digits(value: float) -> int:
 
 
 def show_count(value: Any, exact: bool) -> str:
-    """As text.count."""
+    """Return text.count of the value."""
     return text.count(value, exact)
