@@ -13,7 +13,8 @@ from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.view import Pace, View
 from tcpwatch.poller import Outcome, Poller, StepCrashed, StepUnavailable
 from tcpwatch.sources.base import SourceError
-from tests.support.shots import SMALL, make_app, shot, until
+from tests.support.driving import driven, until
+from tests.support.shots import SMALL, make_app, shot
 from tests.support.views import make_view
 
 PATIENCE_S = 20
@@ -163,7 +164,7 @@ async def test_the_app_shows_what_the_thread_delivers(monitor: FakeMonitor, poll
     monitor.outcomes.put(view)
     poller.start()
     app = make_app(monitor=monitor, poller=poller)
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await until(pilot, lambda: app.view is view)
         assert "LIVE" in shot(app)
 
@@ -171,7 +172,7 @@ async def test_the_app_shows_what_the_thread_delivers(monitor: FakeMonitor, poll
 async def test_trouble_is_one_line_and_goes_when_it_is_over(monitor: FakeMonitor, poller: Poller) -> None:
     poller.start()
     app = make_app(monitor=monitor, poller=poller)
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         monitor.outcomes.put(SourceError("no answer from the kernel"))
         await until(pilot, lambda: bool(app.poll_error))
         assert "cannot read: no answer from the kernel" in shot(app)
@@ -186,7 +187,7 @@ async def test_a_bug_ends_the_app_with_code_2(monitor: FakeMonitor, poller: Poll
     monitor.outcomes.put(error)
     poller.start()
     app = make_app(monitor=monitor, poller=poller)
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await until(pilot, lambda: app.failure is not None)
     assert app.failure is error
     assert app.return_code == FAILED
@@ -194,7 +195,7 @@ async def test_a_bug_ends_the_app_with_code_2(monitor: FakeMonitor, poller: Poll
 
 async def test_the_timer_keeps_to_the_pace_that_the_budget_allows(monitor: FakeMonitor, poller: Poller) -> None:
     app = make_app(monitor=monitor, poller=poller)
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         assert app._timer_s == 1.0
         app.show(make_view(pace=Pace(0.6, 0.525, 1.0, 2.1)))
         await pilot.pause()
@@ -206,7 +207,7 @@ async def test_the_timer_keeps_to_the_pace_that_the_budget_allows(monitor: FakeM
 
 async def test_another_interval_is_told_to_the_monitor(monitor: FakeMonitor, poller: Poller) -> None:
     app = make_app(monitor=monitor, poller=poller)
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await pilot.press("plus")
         assert (monitor.interval_s, app._timer_s) == (2.0, 2.0)
         await pilot.press("minus", "minus")
@@ -217,7 +218,7 @@ async def test_a_flow_on_screen_is_watched_and_asked_for_at_once(monitor: FakeMo
     from tcpwatch.screens.flow.page import FlowScreen
 
     app = make_app(monitor=monitor, poller=poller)
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.push_screen(FlowScreen(7))
         await pilot.pause()
         assert monitor.watched == frozenset([7])

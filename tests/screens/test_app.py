@@ -23,6 +23,7 @@ from tcpwatch.widgets.footer_line import FooterLine
 from tcpwatch.widgets.palette import palette, phase_style
 from tcpwatch.widgets.tab_line import TabLine
 from tests.support.busy import busy_view
+from tests.support.driving import driven, until
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.support.views import make_view, sock
 
@@ -50,7 +51,7 @@ def _sampled(view: View, **facts: Any) -> View:
 
 async def test_views_come_as_messages() -> None:
     app, view = make_app(), make_view()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         assert "waiting for the first answer" in shot(app)
         app.post_message(ViewReady(view))
         await pilot.pause()
@@ -59,7 +60,7 @@ async def test_views_come_as_messages() -> None:
 
 async def test_a_page_that_is_not_on_screen_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     app, shown = make_app(), []
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await pilot.press("2")
         monkeypatch.setattr(OverviewPage, "show", lambda self, view: shown.append(view))
         views = [make_view(step=step) for step in (1, 2, 3)]
@@ -73,7 +74,7 @@ async def test_a_page_that_is_not_on_screen_draws_nothing(monkeypatch: pytest.Mo
 async def test_pause_keeps_the_view_and_lets_its_age_grow() -> None:
     now = [1000.4]
     app = make_app(clock=lambda: now[0])
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         first, later = make_view(sock("ESTAB", "10.0.0.1:80", "10.0.0.2:9")), make_view(step=9)
         app.show(first)
         await pilot.press("space")
@@ -95,7 +96,7 @@ async def test_pause_keeps_the_view_and_lets_its_age_grow() -> None:
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 async def test_header(size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         app.show(make_view())
         await pilot.pause()
         left = " tcpwatch  web-1 · sock_diag · root · 1 s · poll 12 ms 1.1 %"
@@ -105,7 +106,7 @@ async def test_header(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("width", range(16, 100, 7))
 async def test_the_left_part_gives_way_first(width: int) -> None:
     app = make_app()
-    async with app.run_test(size=(width, 24)) as pilot:
+    async with driven(app, (width, 24)) as pilot:
         app.show(_sampled(make_view(), completeness=Completeness(answers_lost=True)))
         await pilot.pause()
         header = _header(app)
@@ -118,7 +119,7 @@ async def test_the_left_part_gives_way_first(width: int) -> None:
 
 async def test_header_says_what_is_missing() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         socks = [sock("ESTAB", "10.0.0.1:80", f"10.0.0.2:{port}", owner_code=UNKNOWN_PERMISSION) for port in (1, 2)]
         source = SourceInfo("psutil", "user", "blue", ("no queues", "no timers"))
         app.show(_sampled(make_view(*socks), source=source, completeness=Completeness(interrupted=True)))
@@ -129,7 +130,7 @@ async def test_header_says_what_is_missing() -> None:
 
 async def test_an_ordinary_user_who_sees_all_owners() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(_sampled(make_view(), source=SourceInfo("sock_diag", "user")))
         await pilot.pause()
         assert "sock_diag · user ·" in _header(app)
@@ -140,20 +141,19 @@ async def test_an_ordinary_user_who_sees_all_owners() -> None:
 
 async def test_digits_and_tab_change_the_page() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(busy_view())
         last = len(TABS) - 1
         keys = [*((str(at + 1), at) for at in range(last + 1)), ("1", 0), ("tab", 1), ("shift+tab", 0)]
         for key, at in [*keys, ("shift+tab", last), ("tab", 0), ("escape", last)]:
             await pilot.press(key)
-            await pilot.pause()
             assert _page(app) == TABS[at].id
             assert f"[{at + 1} {TABS[at].title}]" in shot(app).splitlines()[1]
 
 
 async def test_esc_goes_back_the_way_one_came_and_stops_at_the_first() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(make_view())
         await pilot.press("2", "1", "escape")
         assert _page(app) == "connections"
@@ -165,10 +165,9 @@ async def test_esc_goes_back_the_way_one_came_and_stops_at_the_first() -> None:
 
 async def test_a_click_on_a_tab() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(make_view())
         await pilot.click(TabLine, offset=(18, 0))
-        await pilot.pause()
         assert _page(app) == "connections"
 
 
@@ -178,22 +177,20 @@ async def test_a_click_on_a_tab() -> None:
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 160])
 async def test_footer_always_tells_how_to_quit_and_to_get_help(width: int) -> None:
     app = make_app()
-    async with app.run_test(size=(width, 24)) as pilot:
+    async with driven(app, (width, 24)) as pilot:
         app.show(busy_view())
         for key in ("2", "1", "question_mark"):
             await pilot.press(key)
-            await pilot.pause()
             assert shot(app).splitlines()[-1].startswith(" q quit  ? help")
 
 
 async def test_a_click_on_a_key_does_what_the_key_does() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(make_view())
         await pilot.pause()
         footer = shot(app).splitlines()[-1]
         await pilot.click(FooterLine, offset=(footer.index("pause"), 0))
-        await pilot.pause()
         assert app.paused
 
 
@@ -203,7 +200,7 @@ async def test_a_click_on_a_key_does_what_the_key_does() -> None:
 @pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
 async def test_quit(key: str) -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await pilot.press(key)
         assert app._exit
     assert app.return_code == 0
@@ -211,7 +208,7 @@ async def test_quit(key: str) -> None:
 
 async def test_intervals_have_steps_and_ends() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(make_view())
         await pilot.press(*["minus"] * 20)
         assert app.interval_s == INTERVALS_S[0]
@@ -225,7 +222,7 @@ async def test_intervals_have_steps_and_ends() -> None:
 
 async def test_an_interval_between_the_steps() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.change_interval(3.0)
         await pilot.press("minus")
         assert app.interval_s == 2.0
@@ -240,23 +237,21 @@ async def test_an_interval_between_the_steps() -> None:
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 async def test_help_snapshot(size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         app.show(make_view())
         await pilot.press("question_mark")
-        await pilot.pause()
         check_snapshot(f"help_{size[0]}x{size[1]}", shot(app))
 
 
 async def _help_text(app: TcpwatchApp, pilot: Pilot[None]) -> str:
     await pilot.press("question_mark")
-    await pilot.pause()
     lines = app.screen.focused.lines  # type: ignore[union-attr]
     return "\n".join("".join(text for text, _ in line) for line in lines)
 
 
 async def test_help_tells_keys_columns_states_spellings_and_the_filter() -> None:
     app = make_app()
-    async with app.run_test(size=(300, 50)) as pilot:
+    async with driven(app, (300, 50)) as pilot:
         app.show(make_view())
         await pilot.pause()
         told = " ".join((await _help_text(app, pilot)).split())
@@ -271,22 +266,20 @@ async def test_help_tells_keys_columns_states_spellings_and_the_filter() -> None
 @pytest.mark.parametrize("key", ["question_mark", "escape"])
 async def test_help_closes(key: str) -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await pilot.press("question_mark")
         assert _on_top(app) is HelpScreen
         await pilot.press(key)
-        await pilot.pause()
         assert _on_top(app) is MainScreen
 
 
 async def test_the_page_below_the_help_catches_up() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(make_view())
         await pilot.press("question_mark")
         app.show(busy_view())
         await pilot.press("escape")
-        await pilot.pause()
         assert "820" in shot(app)
 
 
@@ -295,7 +288,7 @@ async def test_the_page_below_the_help_catches_up() -> None:
 
 async def test_the_palette_offers_what_the_keys_do() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL):
+    async with driven(app, SMALL):
         titles = [command.title for command in app.get_system_commands(app.screen)]
         assert titles[: len(TABS) + 1] == [*(f"Go to {tab.title}" for tab in TABS), "Pause"]
         assert {"Poll every 0.5 s", "Show exact numbers", "Theme", "Help", "Quit"} <= set(titles)
@@ -304,17 +297,15 @@ async def test_the_palette_offers_what_the_keys_do() -> None:
 @pytest.mark.parametrize("typed", ["connections", "pause", "every 30 s", "exact numbers"])
 async def test_a_command_of_the_palette_runs(typed: str) -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(make_view())
         await pilot.press("ctrl+p")
-        await pilot.pause()
         await pilot.press(*("space" if letter == " " else letter for letter in typed))
-        await pilot.pause(0.3)
+        await until(pilot, lambda: all(worker.is_finished for worker in app.workers))  # they search
         await pilot.press("enter")
-        await pilot.pause(0.3)
         done = {"connections": lambda: _page(app) == "connections", "pause": lambda: app.paused,
                 "every 30 s": lambda: app.interval_s == 30, "exact numbers": lambda: app.exact}  # fmt: skip
-        assert done[typed]()
+        await until(pilot, done[typed])
 
 
 # Colours
@@ -323,7 +314,7 @@ async def test_a_command_of_the_palette_runs(typed: str) -> None:
 @pytest.mark.parametrize("theme", sorted(BUILTIN_THEMES))
 async def test_every_theme_draws_and_tells_the_phases_apart(theme: str) -> None:
     app = make_app(theme=theme)
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(busy_view())
         await pilot.pause()
         assert "ESTABLISHED" in shot(app)
@@ -334,7 +325,7 @@ async def test_every_theme_draws_and_tells_the_phases_apart(theme: str) -> None:
 
 async def test_another_theme_repaints_all_lines() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(busy_view())
         await pilot.pause()
         before = app.screen.focused._strips[3]  # type: ignore[union-attr]
@@ -349,7 +340,7 @@ async def test_without_colour_the_same_text_is_shown(monkeypatch: pytest.MonkeyP
         if no_colour:
             monkeypatch.setenv("NO_COLOR", "1")
         app = make_app()
-        async with app.run_test(size=SMALL) as pilot:
+        async with driven(app, SMALL) as pilot:
             app.show(busy_view())
             await pilot.pause()
             assert app.no_color is no_colour
@@ -379,11 +370,10 @@ def test_a_theme_that_does_not_exist() -> None:
 
 async def test_resizing_at_any_moment() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(busy_view())
         for size in ((160, 50), (40, 10), (80, 24), (81, 23)):
             await pilot.resize_terminal(*size)
-            await pilot.pause()
             lines = shot(app).splitlines()
             assert len(lines) == size[1]
             assert lines[0].endswith(" s")

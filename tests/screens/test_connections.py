@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from textual.app import App, ComposeResult
-from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from tcpwatch.model.columns.columns import EXPORTED, IN_TABLE
@@ -21,11 +20,12 @@ from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections import page as connections
-from tcpwatch.screens.connections.page import ConnectionsPage
+from tcpwatch.screens.connections.page import ConnectionsPage, RowsArranged
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.units import text
+from tests.support.driving import DrivenPilot, driven, until
 from tests.support.infos import make_infos
-from tests.support.shots import check_snapshot, painted_lines, shot, until
+from tests.support.shots import check_snapshot, painted_lines, shot
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
 
@@ -51,7 +51,7 @@ class PageApp(App[None]):
 class Opened:
     """The page, the keys, and what can be read on the screen."""
 
-    def __init__(self, app: PageApp, pilot: Pilot[None]) -> None:
+    def __init__(self, app: PageApp, pilot: DrivenPilot) -> None:
         self.app, self.pilot = app, pilot
         self.page = app.query_one(ConnectionsPage)
         self.table = self.page.table
@@ -84,7 +84,7 @@ class Opened:
 @asynccontextmanager
 async def opened(width: int = 80, height: int = 24) -> AsyncIterator[Opened]:
     app = PageApp()
-    async with app.run_test(size=(width, height)) as pilot:
+    async with driven(app, (width, height)) as pilot:
         page = Opened(app, pilot)
         page.table.focus()
         await pilot.pause()
@@ -370,8 +370,10 @@ async def test_a_big_table_is_arranged_in_a_thread_and_the_latest_request_wins()
             page.page.set_filter(f"rport:{port}")
         await until(page.pilot, lambda: "filter rport:29" in page.title())
         assert page.title() == "1 of 50,000 sockets · filter rport:29 · sort State ▲"
-        await page.show(*SOCKS, step=2)  # a small table, at once; no late answer may replace it
-        await page.pilot.pause(0.1)
+        answers = page.pilot.handled[RowsArranged]
+        page.page.refilter()
+        await page.show(*SOCKS, step=2)  # a small table, at once; the late answer does not replace it
+        await until(page.pilot, lambda: page.pilot.handled[RowsArranged] == answers + 1)
         assert page.title() == "0 of 8 sockets · filter rport:29 · sort State ▲"
 
 
@@ -439,6 +441,5 @@ async def test_resizing_at_any_moment() -> None:
         await page.press("j", "j")
         for size in ((20, 4), (1, 1), (200, 60), (80, 24)):
             await page.pilot.resize_terminal(*size)
-            await page.pilot.pause()
             assert all(len(line) == page.table.scrollable_content_region.width for line in page.lines())
         assert page.under_cursor() == 3

@@ -28,6 +28,7 @@ from tcpwatch.screens.flow.tcp_info import GROUPS, info_sections
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.widgets.sections import wrapped
 from tests.support.busy import HOSTILE
+from tests.support.driving import driven
 from tests.support.flow_cases import (
     BY_PEER,
     NAN,
@@ -105,23 +106,21 @@ def _text(app: TcpwatchApp) -> str:
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 async def test_snapshot(size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         app.show(_view(_flow(), graph=wave()))
         app.post_message(FlowSelected(COOKIE))
         await pilot.pause()
         check_snapshot(f"flow_{size[0]}x{size[1]}", shot(app))
         if size == SMALL:
             await pilot.press("pagedown")
-            await pilot.pause()
             check_snapshot("flow_graphs_80x24", shot(app))
             await pilot.press("G")
-            await pilot.pause()
             check_snapshot("flow_end_80x24", shot(app))
 
 
 async def test_all_owners_are_told_and_a_hostile_name_does_nothing() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -129,14 +128,13 @@ async def test_all_owners_are_told_and_a_hostile_name_does_nothing() -> None:
             assert words in _text(app)
         y, line = next((y, line) for y, line in enumerate(shot(app).splitlines()) if f"{HOSTILE}[12]" in line)
         await pilot.click(offset=(line.index(HOSTILE) + 12, y))
-        await pilot.pause()
         assert not app._exit
 
 
 @pytest.mark.parametrize("code", [UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION])
 async def test_why_there_is_no_owner(code: int) -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(_view(_flow(process=None, owner_code=code)))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -145,7 +143,7 @@ async def test_why_there_is_no_owner(code: int) -> None:
 
 async def test_states_with_times_and_durations() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(_view(_flow(closer="peer")))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -157,7 +155,7 @@ async def test_states_with_times_and_durations() -> None:
 
 async def test_a_flow_that_was_there_before_us_is_at_least_so_old() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(_view(_flow(begin_seen=False, state_age_s=20), story=History()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -175,7 +173,7 @@ async def test_a_flow_that_was_there_before_us_is_at_least_so_old() -> None:
 
 async def test_a_flow_that_closes_keeps_its_last_facts() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -191,7 +189,7 @@ async def test_a_flow_that_closes_keeps_its_last_facts() -> None:
 
 async def test_a_flow_that_nobody_tells_of_has_the_state_of_its_row() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(make_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -240,7 +238,7 @@ ENDS = {"orderly": _orderly, "reset": _reset, "by_peer": _by_peer, "unreachable"
 @pytest.mark.parametrize("name", ENDS)
 async def test_snapshot_of_an_end(name: str, size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         app.show(ENDS[name]())
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -249,7 +247,7 @@ async def test_snapshot_of_an_end(name: str, size: tuple[int, int]) -> None:
 
 async def test_an_orderly_end_while_in_time_wait() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(_orderly())
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -266,7 +264,7 @@ async def test_an_orderly_end_while_in_time_wait() -> None:
 
 async def test_a_flow_that_closed_before_the_screen_opened() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(_reset())
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -280,7 +278,7 @@ async def test_a_flow_that_closed_before_the_screen_opened() -> None:
 
 async def test_a_closed_flow_before_its_states_are_told() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(make_view(archive=past(closed(_flow(process=None), Ending.UNKNOWN, State.ESTABLISHED))))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -291,7 +289,7 @@ async def test_a_closed_flow_before_its_states_are_told() -> None:
 
 async def test_the_record_of_an_end_that_was_seen_keeps_the_owner() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -306,7 +304,7 @@ async def test_the_record_of_an_end_that_was_seen_keeps_the_owner() -> None:
 
 async def test_without_a_trace_one_line_says_why() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -321,7 +319,7 @@ async def test_every_theme_shows_the_same(
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
     app = make_app(**given)
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(_orderly())
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -331,7 +329,7 @@ async def test_every_theme_shows_the_same(
 async def test_the_ends_of_a_long_title_are_shortened_and_not_the_state() -> None:
     ends = "[2001:db8:1111:2222:3333:4444:5555:6666]:44321", "[2001:db8:1111:2222:3333:4444:5555:7777]:55432"
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(_view(_flow(ends=ends)))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -355,7 +353,7 @@ async def test_the_ends_of_a_long_title_are_shortened_and_not_the_state() -> Non
 async def test_throughput(throughput: Throughput, words: str) -> None:
     view = _view(_flow())
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(replace(view, rows=replace(view.rows, throughput=throughput)))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -364,7 +362,7 @@ async def test_throughput(throughput: Throughput, words: str) -> None:
 
 async def test_a_flow_that_is_not_there() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(make_view())
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -373,7 +371,7 @@ async def test_a_flow_that_is_not_there() -> None:
 
 async def test_tcp_info_comes_later_or_never() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(make_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -385,7 +383,7 @@ async def test_tcp_info_comes_later_or_never() -> None:
 
 async def test_a_listener_tells_its_accept_queue() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         listener = _flow(state="LISTEN", ends=("0.0.0.0:443", "0.0.0.0:0"), recv_queue=513, send_queue=512)
         app.show(_view(listener, story=History(), graph=wave()))
         app.push_screen(FlowScreen(COOKIE))
@@ -431,7 +429,7 @@ def test_a_field_that_was_not_sent_is_a_dash_and_a_new_one_has_its_own_name() ->
 @pytest.mark.parametrize("key", ["j", "down"])
 async def test_keys_scroll(key: str) -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
@@ -442,7 +440,6 @@ async def test_keys_scroll(key: str) -> None:
             (["pageup"], 0), (["G"], reader.max_scroll_y), (["g"], 0), (["end"], reader.max_scroll_y), (["home"], 0),
         ):  # fmt: skip
             await pilot.press(*keys)
-            await pilot.pause()
             assert reader.scroll_offset.y == offset, keys
 
 
@@ -450,7 +447,7 @@ async def test_copy_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app()
     copied: list[str] = []
     monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.press("c")
@@ -458,24 +455,22 @@ async def test_copy_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
         assert f"process: {HOSTILE}[12]" in copied[0]
         assert "  SYN_RCVD: 22:13:00.0, 1 s, polled ±1.0 s\n" in copied[0]
         await pilot.press("escape")
-        await pilot.pause()
         assert not isinstance(app.screen, FlowScreen)
 
 
 async def test_exact_numbers() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         app.show(_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.press("n")
-        await pilot.pause()
         assert "123456 bytes not acknowledged" in _text(app).replace(",", "")
 
 
 @pytest.mark.parametrize("width", [30, 50, 80, 99, 100, 149, 150, 250])
 async def test_no_line_is_wider_than_the_screen(width: int) -> None:
     app = make_app()
-    async with app.run_test(size=(width, 24)) as pilot:
+    async with driven(app, (width, 24)) as pilot:
         app.show(_view(_flow(command="/usr/bin/日本語" * 30), story=TRACED, graph=wave(), ending=Ending.BY_US))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from textual.pilot import Pilot
 from textual.widgets import Input
 
 from tcpwatch.app import TcpwatchApp
@@ -20,13 +19,14 @@ from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
-from tcpwatch.screens.connections.page import ConnectionsPage
+from tcpwatch.screens.connections.page import ConnectionsPage, RowsArranged
 from tcpwatch.screens.flow.page import FlowScreen
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.shared.page import SocketsRequested
 from tcpwatch.units import text
+from tests.support.driving import DrivenPilot, driven, until
 from tests.support.infos import make_infos
-from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot, until
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -70,7 +70,7 @@ def some_view(*socks: Sock, step: int = 1) -> View:
 class Shown:
     """The app on the tab of connections, with the keys, and what can be read."""
 
-    def __init__(self, app: TcpwatchApp, pilot: Pilot[None]) -> None:
+    def __init__(self, app: TcpwatchApp, pilot: DrivenPilot) -> None:
         self.app, self.pilot = app, pilot
         self.said: list[str] = []
 
@@ -80,7 +80,6 @@ class Shown:
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
-        await self.pilot.pause()
 
     def notify(self, message: str, **options: object) -> None:
         assert options["markup"] is False
@@ -114,7 +113,7 @@ class Shown:
 @asynccontextmanager
 async def shown(view: View | None = None, size: tuple[int, int] = SMALL, keys: str = "a") -> AsyncIterator[Shown]:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         it = Shown(app, pilot)
         await pilot.press("2")
         it.page.notify = it.notify  # type: ignore[method-assign]
@@ -491,8 +490,10 @@ async def test_many_are_grouped_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> 
         return group_sockets(rows, by)
 
     monkeypatch.setattr("tcpwatch.screens.shared.arranger.group_sockets", group)
-    async with shown(many_view(), keys="aaa") as it:
-        await until(it.pilot, lambda: it.title().startswith("by service"))
+    async with shown(many_view(), keys="") as it:
+        for by in ("by process", "by peer", "by service"):
+            await it.press("a")
+            await until(it.pilot, lambda by=by: it.title().startswith(by))  # type: ignore[misc]
         assert it.title().startswith("by service: 1,000 largest of 50,000 groups of 60,000 sockets")
         await it.press("slash", *"rport:17", "enter")
         await until(it.pilot, lambda: "filter rport:17 " in it.title())
@@ -545,16 +546,16 @@ async def test_no_answer_of_another_grouping_is_shown(monkeypatch: pytest.Monkey
         await it.press("a", "a", "a")
         held.let()
         await until(it.pilot, lambda: held.begun == [GroupField.PROCESS, GroupField.LOCAL_PORT])
-        await it.pilot.pause(0.05)
+        await until(it.pilot, lambda: it.pilot.handled[RowsArranged] == 2)
         titles.append(it.title())
         await it.press("escape")  # single sockets again
         held.let()
-        await it.pilot.pause(0.2)
+        await until(it.pilot, lambda: it.pilot.handled[RowsArranged] == 4)  # the table's too
         titles.append(it.title())
         await it.press("a")
         await until(it.pilot, lambda: len(held.begun) == 3)
         await it.show(some_view(step=2))  # few, at once
         held.let()
-        await it.pilot.pause(0.1)
+        await until(it.pilot, lambda: it.pilot.handled[RowsArranged] == 5)
         titles.append(it.title())
     assert titles == ["60,000 sockets · sort State ▲"] * 2 + ["by process: 3 groups of 22 sockets · sort Sockets ▼"]

@@ -27,6 +27,7 @@ from tcpwatch.widgets.charts.area import area
 from tcpwatch.widgets.palette import palette
 from tests.model.rules.test_half_open_verdict import SCENES as VERDICTS
 from tests.support.busy import HOSTILE
+from tests.support.driving import driven
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.support.views import NOW, Sock, make_rows, make_sample, make_view, sock, view_of
 
@@ -74,7 +75,6 @@ async def shown(app: TcpwatchApp, pilot: Pilot[None], view: View) -> str:
     """The screen with this View."""
     app.show(view)
     await pilot.press("4")
-    await pilot.pause()
     return shot(app)
 
 
@@ -88,17 +88,16 @@ def lines_of(app: TcpwatchApp) -> list[str]:
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 async def test_snapshot(size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         check_snapshot(f"half_open_{size[0]}x{size[1]}", await shown(app, pilot, flooded()))
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 async def test_snapshot_of_one_listener(size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         await shown(app, pilot, flooded())
         await pilot.press("L")
-        await pilot.pause()
         check_snapshot(f"half_open_one_{size[0]}x{size[1]}", shot(app))
 
 
@@ -108,25 +107,24 @@ async def test_snapshot_of_both_families(size: tuple[int, int]) -> None:
     six = [f"[2001:db8:{at % 2:x}:{at % 5:x}:ffff:ffff:ffff:{at % 9:x}]" for at in range(30)]
     view = make_view(sock("LISTEN", "[::]:80", send_queue=400), *calls(four), *calls(six))
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         check_snapshot(f"half_open_v6_{size[0]}x{size[1]}", await shown(app, pilot, view))
 
 
 @pytest.mark.parametrize("width", [50, 60, 71, 72, 80, 100, 119, 120, 140, 160, 200, 300])
 async def test_no_line_is_wider_than_the_screen(width: int) -> None:
     app = make_app()
-    async with app.run_test(size=(width, 60)) as pilot:
+    async with driven(app, (width, 60)) as pilot:
         for keys in ((), ("l",), ("n",)):
             await shown(app, pilot, flooded())
             await pilot.press(*keys)
-            await pilot.pause()
             assert all(cell_len(line) <= width for line in lines_of(app))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (20, 5), (49, 60)])
 async def test_the_smallest_screens_break_nothing(size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         await shown(app, pilot, flooded())
         await pilot.press("j", "right", "l", "n", "escape")
         assert app.is_running
@@ -134,7 +132,7 @@ async def test_the_smallest_screens_break_nothing(size: tuple[int, int]) -> None
 
 async def test_all_of_it_fits_80x24() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
         assert len(lines_of(app)) == 21
         assert not app.screen.focused.show_vertical_scrollbar  # type: ignore[union-attr]
@@ -145,7 +143,7 @@ async def test_other_figures_move_no_line(width: int) -> None:
     quiet = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=9))
     few = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=9), *calls(["192.0.2.1"]))
     app = make_app()
-    async with app.run_test(size=(width, 24)) as pilot:
+    async with driven(app, (width, 24)) as pilot:
         places = []
         for view in (quiet, few, flooded(), make_view()):
             await shown(app, pilot, view)
@@ -172,7 +170,7 @@ def keys_of(view: View) -> list[ListenerKey | None]:
 
 async def test_nothing_is_half_open() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         screen = await shown(app, pilot, make_view())
         assert "· quiet: nothing is half-open" in screen
         assert "No listener here." in screen
@@ -180,7 +178,7 @@ async def test_nothing_is_half_open() -> None:
 
 async def test_before_the_first_view() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await pilot.press("4", "j", "l", "enter", "1", "4")
         assert "waiting for the first answer" in shot(app)
 
@@ -189,7 +187,7 @@ async def test_what_psutil_does_not_tell_is_a_dash() -> None:
     rows = make_rows([sock("LISTEN", "0.0.0.0:70"), sock("LISTEN", "0.0.0.0:80"), *calls(["192.0.2.1"], age_s=12.0)])
     sample = make_sample(rows, source=SourceInfo("psutil", "user"))
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         screen = await shown(app, pilot, view_of(rows, make_rows([]), sample=sample))
         assert "· unknown: 1 half-open" in screen
         assert "SYN queue *:80                  1/–" in screen
@@ -200,7 +198,7 @@ async def test_what_psutil_does_not_tell_is_a_dash() -> None:
 
 async def test_estimated_ages_have_a_sign() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         both = [
             *calls(["192.0.2.1"], begin_seen=True, age_s=2.0),
             *calls(["192.0.2.2"], begin_seen=False, retransmits=2),
@@ -213,11 +211,10 @@ async def test_estimated_ages_have_a_sign() -> None:
 
 async def test_a_hostile_name_is_shown_as_it_is_spelled() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         socks = [sock("LISTEN", "0.0.0.0:80", process=HOSTILE, pid=1, send_queue=9), *calls(["192.0.2.1"])]
         await shown(app, pilot, make_view(*socks))
         await pilot.press("l")
-        await pilot.pause()
         assert HOSTILE in shot(app)
 
 
@@ -225,10 +222,9 @@ async def test_exact_numbers() -> None:
     app = make_app()
     view = flooded()
     many = replace(view.half_open, count=1_234_567, ages=(1_234_567, 0, 0, 0, 0, 0, 0))
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         assert "1.23 M half-open" in await shown(app, pilot, replace(view, half_open=many))
         await pilot.press("n")
-        await pilot.pause()
         assert "All listeners: 1,234,567 half-open" in shot(app)
         assert "1,234,567 " in next(line for line in shot(app).splitlines() if "0–1 s" in line)
 
@@ -256,7 +252,7 @@ def million() -> View:
 
 async def test_a_million_half_open_connections_are_drawn_at_once() -> None:
     app, view = make_app(), million()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         await shown(app, pilot, make_view())
         start = time.thread_time()
         app.show(view)
@@ -268,7 +264,7 @@ async def test_a_million_half_open_connections_are_drawn_at_once() -> None:
 
 async def test_a_redraw_takes_few_milliseconds() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         views = [flooded(), flooded(syn_arrivals_per_s=900.0)]
         await shown(app, pilot, views[0])
         start = time.thread_time()
@@ -294,7 +290,7 @@ def title(app: TcpwatchApp) -> str:
 
 async def test_stepping_through_the_listeners(asked: list[int | None]) -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         await shown(app, pilot, flooded())
         titles = [title(app)]
         for key in ("l", "l", "l", "L", "escape"):
@@ -309,7 +305,7 @@ async def test_stepping_through_the_listeners(asked: list[int | None]) -> None:
 
 async def test_esc_goes_back_to_the_tab_before_where_all_listeners_are_shown() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
         await pilot.press("l", "escape")
         assert app.screen.page.id == "half_open"  # type: ignore[attr-defined]
@@ -327,7 +323,7 @@ async def test_what_is_inside_is_asked_for_until_it_comes(asked: list[int | None
     view = flooded()
     found = make_view(*calls(["192.0.2.1", "192.0.2.2"], age_s=0.5)).half_open
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view)
         await pilot.press("l")
         assert "0–1 s" in shot(app)
@@ -341,23 +337,20 @@ async def test_what_is_inside_is_asked_for_until_it_comes(asked: list[int | None
 
 async def test_leaving_the_page_looks_away_and_coming_back_looks_again(asked: list[int | None]) -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
         await pilot.press("1")
-        await pilot.pause()
         assert asked == []
         await pilot.press("4", "l", "1")
-        await pilot.pause()
         assert asked == [22, None]
         await pilot.press("4")
-        await pilot.pause()
         assert asked == [22, None, 22]
         assert "*:22  sshd[700]" in shot(app)
 
 
 async def test_a_listener_that_goes_while_it_is_looked_into(asked: list[int | None]) -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
         await pilot.press("l")
         screen = await shown(app, pilot, make_view(sock("LISTEN", "0.0.0.0:80", send_queue=9)))
@@ -374,7 +367,7 @@ async def test_two_families_with_one_name_are_told_apart() -> None:
         *calls(["192.0.2.1", "[2001:db8::1]"]),
     ]  # fmt: skip
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, make_view(*socks))
         titles = []
         for _ in range(2):
@@ -385,10 +378,9 @@ async def test_two_families_with_one_name_are_told_apart() -> None:
 
 async def test_help_tells_the_keys() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         await shown(app, pilot, flooded())
         await pilot.press("question_mark")
-        await pilot.pause()
         assert "next listener" in shot(app)
         assert "listener before" in shot(app)
 
@@ -416,7 +408,7 @@ def filter_of(app: TcpwatchApp) -> str:
 )  # fmt: skip
 async def test_keys_move_the_cursor(keys: str, prefix: str) -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
         await pilot.press(*keys.split())
         assert cursor(app) == prefix
@@ -434,37 +426,34 @@ async def test_keys_move_the_cursor(keys: str, prefix: str) -> None:
 )
 async def test_enter_asks_for_the_sockets_from_the_source(keys: str, filter_text: str) -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
         await pilot.press(*keys.split())
-        await pilot.pause()
         assert filter_of(app) == filter_text
         assert app.screen.query_one(ConnectionsPage).table.arrangement.shown > 0  # type: ignore[union-attr]
 
 
 async def test_enter_where_there_is_no_source() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, make_view())
         await pilot.press("j", "right", "enter")
-        await pilot.pause()
         assert filter_of(app) == "state:syn-rcvd"
 
 
 async def test_enter_on_an_ipv6_network_of_one_listener() -> None:
     view = make_view(sock("LISTEN", "[2001:db8::80]:80", send_queue=4), *calls(["[2001:db8:0:7::1]"] * 5))
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view)
         await pilot.press("l", "right", "enter")
-        await pilot.pause()
         assert filter_of(app) == "state:syn-rcvd raddr:2001:db8:0:7::/64 lport:80 laddr:2001:db8::80"
         assert app.screen.query_one(ConnectionsPage).table.arrangement.shown == 5  # type: ignore[union-attr]
 
 
 async def test_the_cursor_stays_on_its_source_while_ranks_change() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, make_view(*calls(["192.0.2.1", "192.0.2.1", "192.0.2.2"])))
         await pilot.press("j")
         assert cursor(app) == "192.0.2.2"
@@ -479,21 +468,19 @@ async def test_the_cursor_stays_on_its_source_while_ranks_change() -> None:
 @pytest.mark.parametrize("size", [SMALL, LARGE, (60, 60)], ids=["80x24", "160x50", "60x60"])
 async def test_a_click_moves_the_cursor_and_a_second_one_opens(size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         screen = await shown(app, pilot, flooded())
         y, line = next((y, line) for y, line in enumerate(screen.splitlines()) if "198.19.1.0/24" in line)
         place = (line.index("198.19.1.0/24"), y)
         await pilot.click(offset=place)
-        await pilot.pause()
         assert cursor(app) == "198.19.1.0/24"
         await pilot.click(offset=place)
-        await pilot.pause()
         assert filter_of(app) == "state:syn-rcvd raddr:198.19.1.0/24"
 
 
 async def test_a_click_elsewhere_does_nothing() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
         for y in (2, 4, 12, 18):
             await pilot.click(offset=(30, y))

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.model.listeners.listener_keys import ListenerKey
@@ -21,7 +20,8 @@ from tcpwatch.screens.listeners.page import ListenersPage
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.queue.page import QueueScreen
 from tcpwatch.units import text
-from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot, until
+from tests.support.driving import DrivenPilot, driven, until
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot
 from tests.support.views import make_rows, make_sample, make_view, sock
 from tests.support.waiting import LISTENERS, looked_into, members, somaxconn, waiting_view
 
@@ -38,7 +38,7 @@ def _few_services(monkeypatch: pytest.MonkeyPatch) -> None:
 class Shown:
     """The app on the listeners' tab, with the keys, and what can be read."""
 
-    def __init__(self, app: TcpwatchApp, pilot: Pilot[None]) -> None:
+    def __init__(self, app: TcpwatchApp, pilot: DrivenPilot) -> None:
         self.app, self.pilot = app, pilot
         self.asked: list[ListenerKey | None] = []
 
@@ -51,7 +51,6 @@ class Shown:
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
-        await self.pilot.pause()
 
     @property
     def page(self) -> ListenersPage:
@@ -87,7 +86,7 @@ class Shown:
 @asynccontextmanager
 async def shown(view: View | None = None, size: tuple[int, int] = SMALL) -> AsyncIterator[Shown]:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         it = Shown(app, pilot)
         app.watch_queue = it.look_into  # type: ignore[method-assign]  # there is no monitor to be asked
         await pilot.press("3")
@@ -153,7 +152,6 @@ async def test_what_the_polls_cannot_have_seen(opened: float, sign: str) -> None
         assert f" {sign}47 " in it.line("https")
         assert ("≥: polls saw 1,297 of 9,000/s" in shot(it.app)) is bool(sign)
         await it.pilot.resize_terminal(*LARGE)
-        await it.pilot.pause()
         assert ("≥: 9,000/s were opened, the polls saw 1,297/s accepted" in shot(it.app)) is bool(sign)
 
 

@@ -20,6 +20,7 @@ from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.teardown.glossary import GLOSSARY
 from tests.support.busy import HOSTILE
+from tests.support.driving import driven
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock
 
@@ -113,14 +114,13 @@ async def shown(app: TcpwatchApp, pilot: Pilot[None], view: View) -> str:
     """The screen with this View."""
     app.show(view)
     await pilot.press("5")
-    await pilot.pause()
     return shot(app)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 async def test_snapshot(size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         check_snapshot(f"teardown_{size[0]}x{size[1]}", await shown(app, pilot, ending()))
 
 
@@ -138,18 +138,17 @@ def line_with(app: TcpwatchApp, words: str) -> str:
 @pytest.mark.parametrize("width", [50, 60, 71, 72, 79, 80, 100, 119, 120, 140, 160, 200, 300])
 async def test_no_line_is_wider_than_the_screen(width: int) -> None:
     app = make_app()
-    async with app.run_test(size=(width, 60)) as pilot:
+    async with driven(app, (width, 60)) as pilot:
         for key in ("n", "n"):
             await shown(app, pilot, ending())
             await pilot.press(key)
-            await pilot.pause()
             assert all(cell_len(line) <= width for line in lines_of(app))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (20, 5), (30, 12), (49, 60), (130, 4)])
 async def test_the_smallest_screens_break_nothing(size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         await shown(app, pilot, ending())
         await pilot.press("j", "right", "G", "g", "left")
         app.show(make_view())
@@ -159,7 +158,7 @@ async def test_the_smallest_screens_break_nothing(size: tuple[int, int]) -> None
 @pytest.mark.parametrize("size", [SMALL, LARGE, (100, 35), (120, 24), (80, 50)])
 async def test_it_fills_the_screen_and_nothing_moves(size: tuple[int, int]) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         titles = []
         for view in (make_view(), ending(), view_with(*calls(range(32_768, 32_866), API)), make_view(step=2)):
             await shown(app, pilot, view)
@@ -170,7 +169,7 @@ async def test_it_fills_the_screen_and_nothing_moves(size: tuple[int, int]) -> N
 
 async def test_an_empty_host() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         screen = await shown(app, pilot, make_view())
         assert "ip_local_port_range is not known here." in screen
         assert "None: every process closes what its peers have closed." in screen
@@ -178,7 +177,6 @@ async def test_an_empty_host() -> None:
         assert "entered –/s · left –/s" in screen
         assert cursor(app) == "with", "what stands for no socket is still there, with zeros"
         await pilot.press("j", "k", "right", "G", "enter")
-        await pilot.pause()
         assert rows_shown(app) == 0
 
 
@@ -188,7 +186,7 @@ async def test_what_psutil_does_not_tell_is_unknown_and_not_0() -> None:
     rows = make_rows(numbered)
     sample = make_sample(rows, sysctls=KNOBS, source=SourceInfo("psutil", "user"))
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         screen = await shown(app, pilot, make_view(*numbered, sample=sample, orphans=Gauge(None, None)))
         assert "when they end is not told by this source" in screen
         assert "Not told by this source." in screen
@@ -201,7 +199,7 @@ async def test_what_psutil_does_not_tell_is_unknown_and_not_0() -> None:
 async def test_an_exhausted_destination() -> None:
     app = make_app()
     view = view_with(*calls(range(32_768, 32_837)), *waits(range(32_837, 32_867)), knobs={**KNOBS, "tcp_tw_reuse": 0})
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view)
         (row,) = (line for line in lines_of(app) if line.startswith(f" ▸ {API}"))
         assert row.split()[2:] == ["█████", "100", "%", "0", "30", "0", "0.5", "s", "now"]
@@ -214,7 +212,7 @@ async def test_a_port_that_is_due() -> None:
         *waits(range(32_768, 32_770), left_s=4.0), sock("TIME_WAIT", "10.0.0.1:32770", API, role="client"),
         knobs={**KNOBS, "tcp_tw_reuse": 0},
     )  # fmt: skip
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view)
         assert line_with(app, f"▸ {API}").split()[-2:] == ["due", "–"]
 
@@ -229,13 +227,13 @@ async def test_programs_that_bind_before_they_connect() -> None:
     view = replace(view, ephemeral_ports=replace(view.ephemeral_ports, other_parity_share=0.9))
     for size, words in ((SMALL, "△ bind() before connect()"), (LARGE, "△ programs bind() before connect(): a port")):
         app = make_app()
-        async with app.run_test(size=size) as pilot:
+        async with driven(app, size) as pilot:
             assert words in await shown(app, pilot, view)
 
 
 async def test_time_waits_that_the_kernel_refuses() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         view = ending(time_wait=Gauge(162, 160), rates={"TCPTimeWaitOverflow": 12.0})
         assert "162/160 ▲ 12/s closed without" in await shown(app, pilot, view)
 
@@ -243,7 +241,7 @@ async def test_time_waits_that_the_kernel_refuses() -> None:
 async def test_when_time_waits_end() -> None:
     every = [one for left_s in (0.5, 0.6, 9.5, 59.9) for one in waits([32_768 + int(10 * left_s)], left_s=left_s)]
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view_with(*(replace(one, cookie=at) for at, one in enumerate(every, 1))))
         bars = line_with(app, "ends in").removeprefix("   ends in ")
         assert (bars[0], bars[9], bars[59], bars[60:]) == ("█", "▄", "▄", " 2/s")
@@ -255,13 +253,12 @@ async def test_sockets_of_processes_that_are_not_seen() -> None:
         sock("CLOSE_WAIT", "10.0.0.1:80", f"10.0.0.2:{at}", inode=7, owner_code=UNKNOWN_PERMISSION) for at in range(4)
     ]
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view_with(*(replace(s, cookie=at) for at, s in enumerate([*hidden, *left_open(2)], 1))))
         await pilot.press("j")
         assert line_with(app, "▸").split()[1:6] == ["4", "of", "unknown", "owner", "–"]
         assert "4 of unknown owner: in a process that may not be looked into (root sees mor…" in lines_of(app)[-1]
         await pilot.press("enter")
-        await pilot.pause()
         assert filter_of(app) == "state:close-wait -inode:0 -pid:77"
         assert rows_shown(app) == 4
 
@@ -269,25 +266,23 @@ async def test_sockets_of_processes_that_are_not_seen() -> None:
 async def test_exact_numbers() -> None:
     app = make_app()
     view = ending(time_wait=Gauge(1_234_567, 2_000_000))
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         assert "1.23 M/2.00 M" in await shown(app, pilot, view)
         await pilot.press("n")
-        await pilot.pause()
         assert "1,234,567/2,00" in shot(app)
 
 
 async def test_a_hostile_name_is_shown_as_it_is_spelled() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         assert f"{HOSTILE}[78]" in await shown(app, pilot, ending())
 
 
 async def test_help_tells_keys_and_words() -> None:
     app = make_app()
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         await shown(app, pilot, ending())
         await pilot.press("question_mark")
-        await pilot.pause()
         screen = shot(app)
         for words in ("next table", "── Teardown", "server's side"):
             assert words in screen
@@ -298,7 +293,7 @@ async def test_a_redraw_takes_few_milliseconds() -> None:
     app = make_app()
     many = [s for at in range(60) for s in calls(range(32_768, 32_778), f"192.0.2.{at}:80")]
     views = [view_with(*(replace(s, cookie=at) for at, s in enumerate(many[by:], 1))) for by in (0, 5)]
-    async with app.run_test(size=LARGE) as pilot:
+    async with driven(app, LARGE) as pilot:
         await shown(app, pilot, views[0])
         start = time.thread_time()
         for at in range(50):
@@ -353,10 +348,9 @@ async def test_enter_asks_for_the_sockets_of_the_row(
     size: tuple[int, int], keys: str, filter_text: str, count: int
 ) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         await shown(app, pilot, ending())
         await pilot.press(*keys.split(), "enter")
-        await pilot.pause()
         assert filter_of(app) == filter_text
         assert rows_shown(app) == count
 
@@ -367,7 +361,7 @@ async def test_the_cursor_stays_on_its_destination_while_ranks_change() -> None:
         return view_with(*(replace(one, cookie=at) for at, one in enumerate(socks, 1)))
 
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view(5, 3))
         assert cursor(app) == API
         await shown(app, pilot, view(3, 5))
@@ -385,7 +379,7 @@ async def test_the_cursor_stays_on_its_destination_while_ranks_change() -> None:
 async def test_a_long_table_moves_with_the_cursor() -> None:
     socks = [s for at in range(9) for s in calls(range(32_768, 32_790 - at), f"192.0.2.{at}:443")]
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view_with(*(replace(one, cookie=at) for at, one in enumerate(socks, 1))))
         assert [line[2] for line in lines_of(app)[7:11]] == [" ", " ", " ", "↓"]
         await pilot.press(*"jjjjj")
@@ -410,19 +404,18 @@ async def test_a_click_moves_the_cursor_and_a_second_one_opens(
     size: tuple[int, int], words: str, filter_text: str
 ) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         screen = await shown(app, pilot, ending())
         y, line = next((y, line) for y, line in enumerate(screen.splitlines()) if words in line)
         for _ in range(2):
             assert app.screen.page.id == "teardown"  # type: ignore[attr-defined]
             await pilot.click(offset=(line.index(words), y))
-            await pilot.pause()
         assert filter_of(app) == filter_text
 
 
 async def test_a_click_elsewhere_does_nothing() -> None:
     app = make_app()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, ending())
         for y in (2, 4, 7, 13, 22):
             await pilot.click(offset=(30, y))

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
@@ -26,8 +25,9 @@ from tcpwatch.screens.timelines import page as timelines
 from tcpwatch.screens.timelines import table as timeline_table
 from tcpwatch.screens.timelines.page import TimelinesPage
 from tcpwatch.units import text
+from tests.support.driving import DrivenPilot, driven, until
 from tests.support.lifetimes import living
-from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot, until
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot
 from tests.support.views import NOW, make_view, sock
 
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -48,7 +48,7 @@ def _same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Shown:
     """The app on the tab, with the keys, and what can be read."""
 
-    def __init__(self, app: TcpwatchApp, pilot: Pilot[None]) -> None:
+    def __init__(self, app: TcpwatchApp, pilot: DrivenPilot) -> None:
         self.app, self.pilot = app, pilot
 
     async def show(self, view: View) -> None:
@@ -57,7 +57,6 @@ class Shown:
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
-        await self.pilot.pause()
 
     @property
     def page(self) -> TimelinesPage:
@@ -92,7 +91,7 @@ class Shown:
 @asynccontextmanager
 async def shown(view: View | None = None, size: tuple[int, int] = SMALL) -> AsyncIterator[Shown]:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with driven(app, size) as pilot:
         it = Shown(app, pilot)
         app.watch_flows = lambda cookies: None  # type: ignore[method-assign]  # there is no monitor to be asked
         await pilot.press("6")
@@ -254,7 +253,6 @@ async def test_a_click_sets_the_flow_and_the_moment() -> None:
     async with shown(living()) as it:
         table = it.page.table
         await it.pilot.click(table, offset=(60, 4))
-        await it.pilot.pause()
         assert it.under_cursor() == BEGUN[3]
         assert it.lines()[4][60] == "▼"
         await it.pilot.click(table, offset=(10, 2))
@@ -278,7 +276,6 @@ async def test_a_resize_keeps_the_moment() -> None:
         await it.press("j", *["left"] * 5)
         moment = it.page.table.moment
         await it.pilot.resize_terminal(*LARGE)
-        await it.pilot.pause()
         assert it.page.table.moment == moment
         assert it.lines()[4].rindex("▼") > 90
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from tcpwatch.model.rules.engine import STEPS_IN, RuleEngine
@@ -21,7 +22,6 @@ RATES = {
 
 def busy_view(**overrides: Any) -> View:
     """The View; any field may be overridden."""
-    counts = {State.SYN_RCVD: 300, State.ESTABLISHED: 820, State.TIME_WAIT: 409, State.FIN_WAIT_1: 1}
     facts: dict[str, Any] = {
         "step": 2,
         "state_trend": StateTrend(1.0, _trend()),
@@ -31,8 +31,7 @@ def busy_view(**overrides: Any) -> View:
         "orphans": Gauge(None, None),
         "memory_pages": Gauge(3_120, 189_540),
     }
-    socks = [s for state, count in counts.items() for s in _many(state, count)]
-    return make_view(*_listeners(), *socks, **{**facts, **overrides})
+    return make_view(*_socks(), **{**facts, **overrides})
 
 
 def sick_view(**overrides: Any) -> View:
@@ -49,6 +48,12 @@ def sick_view(**overrides: Any) -> View:
     )
     diagnosis = RuleEngine()
     return replace(view, findings=[diagnosis.step(view) for _ in range(STEPS_IN)][-1], **overrides)
+
+
+@cache
+def _socks() -> tuple[Sock, ...]:
+    counts = {State.SYN_RCVD: 300, State.ESTABLISHED: 820, State.TIME_WAIT: 409, State.FIN_WAIT_1: 1}
+    return (*_listeners(), *(s for state, count in counts.items() for s in _many(state, count)))
 
 
 def _listeners() -> list[Sock]:

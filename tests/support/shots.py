@@ -8,13 +8,11 @@ writes them anew.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.app import App
-from textual.pilot import Pilot
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -50,12 +48,6 @@ def check_snapshot(name: str, text: str) -> None:
     assert text == path.read_text(encoding="utf-8")
 
 
-async def until(pilot: Pilot[Any], holds: Callable[[], bool]) -> None:
-    """Let the app work until this holds; pytest's timeout is the end of patience."""
-    while not holds():
-        await pilot.pause(0.01)
-
-
 def painted_lines(widget: Widget, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lines of this widget that are asked for from now on, one after the other."""
     asked: list[int] = []
@@ -69,4 +61,4 @@ def painted_lines(widget: Widget, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-__all__ = ["LARGE", "NOW", "SMALL", "check_snapshot", "make_app", "painted_lines", "shot", "until"]
+__all__ = ["LARGE", "NOW", "SMALL", "check_snapshot", "make_app", "painted_lines", "shot"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -129,60 +130,89 @@ def _endpoint(text: str) -> tuple[str, int]:
 
 def make_rows(socks: Sequence[Sock], *, time: float = NOW, first_cookie: int = 1) -> Rows:
     """Rows of these sockets, sorted by cookie, each cookie once."""
-    numbered = [s if s.cookie is not None else replace(s, cookie=first_cookie + i) for i, s in enumerate(socks)]
-    numbered.sort(key=lambda s: s.cookie or 0)
-    assert len({s.cookie for s in numbered}) == len(numbered), "a cookie came twice"
-    owners = list(dict.fromkeys(s.owner for s in numbered if s.owner is not None))
-    names = list(dict.fromkeys(s.interface for s in numbered if s.interface))
-    codes = [owners.index(s.owner) if s.owner is not None else s.owner_code for s in numbered]
-    since = [s.age_s if s.state_age_s is None else s.state_age_s for s in numbered]
-    table = make_table(numbered, names)
+    numbered = sorted(
+        ((s.cookie if s.cookie is not None else first_cookie + at, s) for at, s in enumerate(socks)),
+        key=lambda one: one[0],
+    )
+    cookies, sorted_socks = [cookie for cookie, _ in numbered], [s for _, s in numbered]
+    assert len(set(cookies)) == len(cookies), "a cookie came twice"
+    owner_of = [s.owner for s in sorted_socks]
+    places = {owner: place for place, owner in enumerate(dict.fromkeys(filter(None, owner_of)))}
+    codes = [places[owner] if owner else s.owner_code for owner, s in zip(owner_of, sorted_socks, strict=True)]
+    names = list(dict.fromkeys(s.interface for s in sorted_socks if s.interface))
+    since = [s.age_s if s.state_age_s is None else s.state_age_s for s in sorted_socks]
+    table = make_table(sorted_socks, names, cookies)
     return Rows(
         time=time,
         table=table,
         cookie=_frozen(table["idiag_cookie"], np.uint64),
         state=_frozen(table["idiag_state"], np.uint8),
-        first_seen=_frozen([time - s.age_s for s in numbered], np.float64),
+        first_seen=_frozen([time - s.age_s for s in sorted_socks], np.float64),
         since=_frozen([time - s for s in since], np.float64),
-        begin_seen=_frozen([s.begin_seen for s in numbered], np.bool_),
-        role=_frozen([s.role for s in numbered], np.uint8),
-        closer=_frozen([s.closer for s in numbered], np.uint8),
-        mark=_frozen([s.mark for s in numbered], np.uint8),
+        begin_seen=_frozen([s.begin_seen for s in sorted_socks], np.bool_),
+        role=_frozen([s.role for s in sorted_socks], np.uint8),
+        closer=_frozen([s.closer for s in sorted_socks], np.uint8),
+        mark=_frozen([s.mark for s in sorted_socks], np.uint8),
         owner=_frozen(codes, np.int32),
-        owners=owners,
-        users={s.uid: s.user for s in numbered if s.user is not None},
+        owners=list(places),
+        users={s.uid: s.user for s in sorted_socks if s.user is not None},
         interfaces=dict(enumerate(names, 1)),
     )
 
 
-def make_table(socks: Sequence[Sock], interfaces: Sequence[str] = ()) -> NDArray[np.void]:
-    """The kernel's table of these sockets, in their order."""
+def make_table(
+    socks: Sequence[Sock], interfaces: Sequence[str] = (), cookies: Sequence[int] | None = None
+) -> NDArray[np.void]:
+    """The kernel's table of these sockets, in their order; with these cookies instead of their own."""
     table = np.zeros(len(socks), uapi.SOCKET)
-    for row, s in zip(table, socks, strict=True):
-        row["idiag_cookie"], row["idiag_state"] = s.cookie or 0, s.state
-        row["idiag_family"], row["idiag_src"] = _address(s.local[0], s.mapped)
-        remote_family, row["idiag_dst"] = _address(s.remote[0], s.mapped)
-        assert remote_family == row["idiag_family"] or s.remote[0] == "0.0.0.0", f"two families: {s}"
-        row["idiag_sport"], row["idiag_dport"] = s.local[1], s.remote[1]
-        row["idiag_rqueue"], row["idiag_wqueue"] = s.recv_queue, s.send_queue
-        row["idiag_timer"] = uapi.TIMER_NAMES.index(s.timer)
-        row["idiag_expires"], row["idiag_retrans"] = round(s.timer_s * 1000), s.retransmits
-        row["idiag_uid"], row["idiag_inode"] = s.uid, _inode(s)
-        row["idiag_if"] = interfaces.index(s.interface) + 1 if s.interface else 0
-        row["cgroup_id"], row["shutdown"] = s.cgroup_id or 0, s.shutdown or 0
-        has_cgroup, has_shutdown = s.cgroup_id is not None, s.shutdown is not None
-        row["has"] = uapi.HAS_CGROUP_ID * has_cgroup | uapi.HAS_SHUTDOWN * has_shutdown | uapi.IS_V6ONLY * s.v6only
+    if not socks:
+        table.flags.writeable = False
+        return table
+    if cookies is None:
+        cookies = [s.cookie or 0 for s in socks]
+    local = [_address(s.local[0], s.mapped) for s in socks]
+    remote = [_address(s.remote[0], s.mapped) for s in socks]
+    columns = {
+        "idiag_cookie": cookies,
+        "idiag_state": [s.state for s in socks],
+        "idiag_family": [family for family, _ in local],
+        "idiag_src": [address for _, address in local],
+        "idiag_dst": [address for _, address in remote],
+        "idiag_sport": [s.local[1] for s in socks],
+        "idiag_dport": [s.remote[1] for s in socks],
+        "idiag_rqueue": [s.recv_queue for s in socks],
+        "idiag_wqueue": [s.send_queue for s in socks],
+        "idiag_timer": [uapi.TIMER_NAMES.index(s.timer) for s in socks],
+        "idiag_expires": [round(s.timer_s * 1000) for s in socks],
+        "idiag_retrans": [s.retransmits for s in socks],
+        "idiag_uid": [s.uid for s in socks],
+        "idiag_inode": [_inode(s, cookie) for s, cookie in zip(socks, cookies, strict=True)],
+        "idiag_if": [interfaces.index(s.interface) + 1 if s.interface else 0 for s in socks],
+        "cgroup_id": [s.cgroup_id or 0 for s in socks],
+        "shutdown": [s.shutdown or 0 for s in socks],
+        "has": [
+            uapi.HAS_CGROUP_ID * (s.cgroup_id is not None)
+            | uapi.HAS_SHUTDOWN * (s.shutdown is not None)
+            | uapi.IS_V6ONLY * s.v6only
+            for s in socks
+        ],
+    }
+    for s, (family, _), (remote_family, _) in zip(socks, local, remote, strict=True):
+        assert remote_family == family or s.remote[0] == "0.0.0.0", f"two families: {s}"
+    for name, values in columns.items():
+        table[name] = values
     table.flags.writeable = False
     return table
 
 
-def _inode(s: Sock) -> int:
+def _inode(s: Sock, cookie: int) -> int:
     """A socket that a process holds has an inode, and one of its own."""
     if s.inode is not None:
         return s.inode
-    return 100_000 + ((s.cookie or 0) & 0xFFFF) if s.process is not None else 0
+    return 100_000 + (cookie & 0xFFFF) if s.process is not None else 0
 
 
+@cache
 def _address(text: str, mapped: bool) -> tuple[int, NDArray[np.uint8]]:
     address = ipaddress.ip_address(text)
     if address.version == 4 and mapped:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.style import Style
 from textual.app import App, ComposeResult
-from textual.pilot import Pilot
 
 from tcpwatch.widgets.lines import Line, cells_of
 from tcpwatch.widgets.table.cursor_table import CursorTable
 from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn, fit_pieces, sorted_records
 from tcpwatch.widgets.table.record_table import RecordTable
+from tests.support.driving import DrivenPilot, driven
 from tests.support.shots import painted_lines
 
 
@@ -58,7 +58,7 @@ class TableApp(App[None]):
 
 
 class Shown:
-    def __init__(self, app: TableApp, pilot: Pilot[None]) -> None:
+    def __init__(self, app: TableApp, pilot: DrivenPilot) -> None:
         self.app, self.pilot, self.table = app, pilot, app.table
 
     async def show(self, *things: Thing) -> None:
@@ -79,7 +79,7 @@ class Shown:
 @asynccontextmanager
 async def shown(width: int = 30, height: int = 8) -> AsyncIterator[Shown]:
     app = TableApp()
-    async with app.run_test(size=(width, height)) as pilot:
+    async with driven(app, (width, height)) as pilot:
         app.table.focus()
         await pilot.pause()
         yield Shown(app, pilot)
@@ -102,7 +102,6 @@ async def test_columns_leave_by_priority_and_texts_are_cut() -> None:
         await it.show(Thing("a-long-name", 123456))
         assert it.lines()[:2] == ["  Name   ▼Size", " ▸a-…ame 1234…"]
         await it.pilot.resize_terminal(10, 5)
-        await it.pilot.pause()
         assert it.lines()[:2] == ["  Name", " ▸a-l…ame"]
 
 
@@ -147,7 +146,6 @@ async def test_keys_move_and_scroll() -> None:
         await it.show(*(Thing(f"{at:03}", -at) for at in range(100)))
         for key, where in KEYS.items():
             await it.pilot.press(key)
-            await it.pilot.pause()
             assert it.cursor == where
             assert any(line.startswith(" ▸" + where) for line in it.lines())
 
@@ -184,7 +182,6 @@ async def test_enter_and_a_double_click_open() -> None:
         await it.show(*THINGS)
         await it.pilot.press("j", "enter")
         await it.pilot.click(RecordTable, offset=(5, 3), times=2)
-        await it.pilot.pause()
         assert it.app.opened == ["b", "c"]
 
 

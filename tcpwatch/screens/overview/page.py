@@ -173,7 +173,7 @@ class _Overview(Lines, can_focus=True):
     def _go_to(self, item: CursorItem) -> None:
         self._cursor = item
         self.redraw()
-        y = self._item_at.index(item)
+        y = next((y for y, one in enumerate(self._item_at) if one == item), 0)  # none while there is no room
         # Two lines around it, so that the heading of its group is seen too, and the end of the page can be reached.
         last = next((one for one in reversed(self._item_at) if one is not None), None)
         below = len(self.lines) - y if item == last else 2
