@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from tcpwatch import units
 from tcpwatch.model.states import Phase
-from tcpwatch.units import text
 
 RESET = "\x1b[0m"
 BOLD, DIM = "1", "2"
@@ -41,7 +41,7 @@ def fitted(words: str, width: int, right: bool = False) -> str:
     """`words` in exactly `width` cells: padded, or shortened in the middle."""
     whole, length = words, width
     while cell_width(words) > width:  # of wide characters fewer than `width` fit
-        words, length = text.shortened(whole, length), length - 1
+        words, length = units.shortened(whole, length), length - 1
     gap = " " * (width - cell_width(words))
     return gap + words if right else words + gap
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tcpwatch import units
 from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.lifecycle.ending import Ending
@@ -21,7 +22,6 @@ from tcpwatch.model.states import FACTS, State
 from tcpwatch.model.view import View
 from tcpwatch.report.ansi import PHASE_COLOURS, coloured
 from tcpwatch.report.new_transitions import NewTransitions, new_transitions
-from tcpwatch.units import text
 
 BLOCK = 5_000
 """Events that become text at once."""
@@ -101,7 +101,7 @@ class EventReporter:
         state = fact["new"] or fact["old"]
         code = PHASE_COLOURS.get(FACTS[State[state]].phase.value) if state else None
         change = coloured(_change(fact).ljust(_CHANGE), code, self._colour)
-        owner = f"{fact['process']}[{fact['pid']}]" if fact["process"] is not None else text.UNKNOWN
+        owner = f"{fact['process']}[{fact['pid']}]" if fact["process"] is not None else units.UNKNOWN
         known = [fact["origin"].ljust(_ORIGIN), owner]
         if fact["ending"] is not None:
             known = [known[0], owner.ljust(_OWNER), fact["ending"]]
@@ -143,13 +143,13 @@ def _shown(fact: dict[str, Any], hidden: frozenset[str]) -> dict[str, Any]:
 
 def _endpoint(fact: Mapping[str, Any], side: str, exact: bool) -> str:
     address = fact[f"{side}_address"]
-    return text.UNKNOWN if address is None else show_endpoint((address, fact[f"{side}_port"]), exact)
+    return units.UNKNOWN if address is None else show_endpoint((address, fact[f"{side}_port"]), exact)
 
 
 def _change(fact: Mapping[str, Any]) -> str:
     """`SYN_RCVD → ESTABLISHED`, `TIME_WAIT → gone`, `ESTABLISHED reset sent (TCP_ABORT_ON_CLOSE)`."""
     if fact["what"] == "state":
-        return f"{fact['old'] or text.UNKNOWN} → {fact['new'] or 'gone'}"
+        return f"{fact['old'] or units.UNKNOWN} → {fact['new'] or 'gone'}"
     said = [fact["new"] or fact["old"] or "", fact["what"].replace("_", " ")]
     said += [f"({fact['reason']})"] * (fact["reason"] is not None)
     return " ".join(filter(None, said))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tcpwatch import units
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.sockets.flow_totals import PERCENTILES
@@ -12,7 +13,6 @@ from tcpwatch.model.view import View
 from tcpwatch.report import check
 from tcpwatch.report.ansi import BOLD, FULL_COLOUR, PHASE_COLOURS, bar, coloured, fitted
 from tcpwatch.report.summary_json import rfc3339
-from tcpwatch.units import text
 
 WIDTH = 80
 """Cells of a line where no terminal says otherwise."""
@@ -57,12 +57,12 @@ def _head(view: View) -> list[str]:
 def _states(view: View, room: int, exact: bool, colour: bool) -> list[str]:
     most = max(1, *view.counts.values())
     cells = max(0, room - 2 - _NAME - _NUMBER - 2)
-    lines = [coloured("Sockets".ljust(_NAME + 2) + text.count(len(view.rows), exact).rjust(_NUMBER), BOLD, colour)]
+    lines = [coloured("Sockets".ljust(_NAME + 2) + units.count(len(view.rows), exact).rjust(_NUMBER), BOLD, colour)]
     for state in STATE_ORDER:
         count, code = view.counts.get(state, 0), PHASE_COLOURS.get(FACTS[state].phase.value)
         name = coloured(state.name.ljust(_NAME), code, colour)
         drawn = coloured(bar(count / most, cells), code, colour)
-        lines.append(f"  {name}{text.count(count, exact).rjust(_NUMBER)}  {drawn}")
+        lines.append(f"  {name}{units.count(count, exact).rjust(_NUMBER)}  {drawn}")
     return lines
 
 
@@ -70,8 +70,8 @@ def _limits(view: View, exact: bool) -> list[str]:
     figures = (("half-open", view.half_open.count, None), ("TIME_WAIT", view.time_wait.value, view.time_wait.limit))
     lines = []
     for name, value, limit in figures:
-        of = f" of {text.count(limit, exact)} ({text.share(value, limit)})" if limit else ""
-        lines.append(f"  {name.ljust(_NAME)}{text.count(value, exact).rjust(_NUMBER)}{of}")
+        of = f" of {units.count(limit, exact)} ({units.share(value, limit)})" if limit else ""
+        lines.append(f"  {name.ljust(_NAME)}{units.count(value, exact).rjust(_NUMBER)}{of}")
     return lines
 
 
@@ -85,7 +85,7 @@ def _flows(view: View, room: int) -> list[str]:
     totals = view.flow_totals.all
     words = [f"{name} {totals.lifetime_text(figure)}" for name, figure in _LIFETIME_FIGURES]
     few, extremes = ("  ".join(some) for some in (words[:-2], words[-2:]))
-    head = f"flows  opened {text.rate(totals.opened_per_s)}/s  ended {text.rate(totals.ended_per_s)}/s  life "
+    head = f"flows  opened {units.rate(totals.opened_per_s)}/s  ended {units.rate(totals.ended_per_s)}/s  life "
     line = f"{head}{few}  {extremes}"
     return [line] if len(line) <= room else [head + few, " " * len(head) + extremes]
 
@@ -100,23 +100,23 @@ def _listeners(view: View, room: int, colour: bool) -> list[str]:
     for one in shown:
         end = fitted(one.endpoint, name)
         accept, syn = _queue(one.accept_queue, colour), _queue(one.syn_queue, colour)
-        lines.append(f"  {end}{accept}{syn}{text.count(one.drops).rjust(_DROPS)}  {fitted(_owner(one), owner)}")
+        lines.append(f"  {end}{accept}{syn}{units.count(one.drops).rjust(_DROPS)}  {fitted(_owner(one), owner)}")
     if len(view.listeners) > len(shown):
         lines.append(f"  … and {len(view.listeners) - len(shown):,} more (--json has all of them)")
     return lines
 
 
 def _queue(queue: Queue, colour: bool) -> str:
-    words = text.UNKNOWN
+    words = units.UNKNOWN
     if queue.depth is not None:
-        words = f"{queue.depth:,} of {text.UNKNOWN if queue.limit is None else f'{queue.limit:,}'}"
+        words = f"{queue.depth:,} of {units.UNKNOWN if queue.limit is None else f'{queue.limit:,}'}"
     words = words.rjust(_QUEUE)
     return coloured(words, FULL_COLOUR if queue.share >= 1 else None, colour)
 
 
 def _owner(one: Listener) -> str:
     if one.owner is None:
-        return text.UNKNOWN
+        return units.UNKNOWN
     first, *others = one.owner.processes
     return f"{first.name}[{first.pid}]" + (f" +{len(others)}" if others else "")
 
@@ -132,4 +132,4 @@ def _rates(rates: Mapping[str, float], colour: bool) -> list[str]:
 
 def _rate(per_second: float) -> str:
     """Of a counter that moved: never 0."""
-    return text.rate(per_second) if per_second >= 0.1 else "<0.1"
+    return units.rate(per_second) if per_second >= 0.1 else "<0.1"

@@ -6,11 +6,11 @@ import json
 import re
 from dataclasses import replace
 
+from tcpwatch import units
 from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals
 from tcpwatch.model.states import STATE_ORDER
 from tcpwatch.model.view import Gauge
 from tcpwatch.report import summary_json, summary_text
-from tcpwatch.units import text
 from tests.report import golden
 from tests.report.views import small_host
 from tests.support.totals import FLOWS, totals
@@ -129,7 +129,7 @@ def test_many_listeners() -> None:
 
 def test_exact_numbers() -> None:
     view = replace(make_view(), time_wait=Gauge(2_000_000, 4_000_000))
-    assert f"{text.count(2_000_000)} of {text.count(4_000_000)} (50 %)" in summary_text.as_text(view)
+    assert f"{units.count(2_000_000)} of {units.count(4_000_000)} (50 %)" in summary_text.as_text(view)
     assert "2,000,000 of 4,000,000 (50 %)" in summary_text.as_text(view, exact=True)
 
 

@@ -14,6 +14,7 @@ import pytest
 from textual.app import App, ComposeResult
 from textual.widgets import Input, Static
 
+from tcpwatch import units
 from tcpwatch.model.columns.columns import EXPORTED, IN_TABLE
 from tcpwatch.model.query.arrangement import Arrangement
 from tcpwatch.model.sockets.rows import Rows
@@ -22,7 +23,6 @@ from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections import page as connections
 from tcpwatch.screens.connections.page import ConnectionsPage, RowsArranged
 from tcpwatch.screens.shared.page import FlowSelected
-from tcpwatch.units import text
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.infos import make_infos
 from tests.support.shots import check_snapshot, painted_lines, shot
@@ -95,7 +95,7 @@ async def opened(width: int = 80, height: int = 24) -> AsyncIterator[Opened]:
 def _few_services(monkeypatch: pytest.MonkeyPatch) -> None:
     """The names of services differ between machines."""
     names = {22: "ssh", 443: "https", 5432: "postgresql"}
-    monkeypatch.setattr(text, "service", lambda port: names.get(port, str(port)))
+    monkeypatch.setattr(units, "service", lambda port: names.get(port, str(port)))
 
 
 HOSTILE = "[@click=app.quit]x[/]"

@@ -182,7 +182,7 @@ async def test_a_flow_that_closes_keeps_its_last_facts() -> None:
         await pilot.pause()
         text = _text(app)
         assert "closed, was ESTABLISHED" in shot(app)
-        for words in ("Closed 3 s ago", "smoothed: 23.5 ms", "tcp_info as it was 5 s ago", "9 bytes not acknowledged",
+        for words in ("Closed 3 s ago", "smoothed: 23.5 ms", "tcp_info as it was 5 s ago", "9 B not acknowledged",
                       "ESTABLISHED: 22:13:01.0, 21 s", "CLOSED: 22:13:22.0, polled ±1.0 s"):  # fmt: skip
             assert words in text
 
@@ -342,7 +342,7 @@ async def test_the_ends_of_a_long_title_are_shortened_and_not_the_state() -> Non
 @pytest.mark.parametrize(
     ("throughput", "words"),
     [
-        (THROUGHPUT, "throughput: rx 2500 B/s, tx 4.29 MB/s, limited by network timer"),
+        (THROUGHPUT, "throughput: rx 2,500 B/s, tx 4.29 MB/s, limited by network timer"),
         (
             Throughput(make_infos({COOKIE: {}}, 1001), THROUGHPUT.before),
             "throughput: rx 0 B/s, tx 0 B/s timer",
@@ -464,7 +464,7 @@ async def test_exact_numbers() -> None:
         app.show(_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.press("n")
-        assert "123456 bytes not acknowledged" in _text(app).replace(",", "")
+        assert "123456 B not acknowledged" in _text(app).replace(",", "")
 
 
 @pytest.mark.parametrize("width", [30, 50, 80, 99, 100, 149, 150, 250])

@@ -19,7 +19,7 @@ from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.screens.flow.graphs import graph, graph_blocks
 from tcpwatch.screens.flow.states import incident_blocks, states_block
 from tcpwatch.screens.flow.strip import distribute_cells, strip_lines
-from tcpwatch.screens.shared.moments import clock, duration_text, origin_text, precise_duration
+from tcpwatch.screens.shared.moments import clock, duration_text, origin_text
 from tcpwatch.screens.shared.state_marks import STATE_FILLS, STATE_LETTERS
 from tcpwatch.widgets.blocks import Block, in_columns
 from tcpwatch.widgets.lines import Line, cells_of
@@ -115,17 +115,6 @@ def test_each_state_has_a_letter_and_a_fill_of_one_cell() -> None:
 # Moments -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 µs"), (12e-6, "12 µs"), (0.9994e-3, "999 µs"), (0.0023, "2.3 ms"), (0.0999, "99.9 ms"),
-        (0.412, "412 ms"), (0.9996, "1.000 s"), (1.2345, "1.234 s"), (9.9999, "10 s"), (62, "1 m 02 s"),
-    ],
-)  # fmt: skip
-def test_fine_durations(seconds: float, words: str) -> None:
-    assert precise_duration(seconds) == words
-
-
 def test_clocks_are_cut() -> None:
     assert clock(NOW + 0.999) == "22:13:20.9"
     assert clock(NOW + 0.9999, fine=True) == "22:13:20.999"
@@ -209,7 +198,7 @@ def test_only_what_is_known_is_drawn() -> None:
     told = FlowGraph(NOW, 2.0, unknown, (0.0, 2048.0), unknown, (10.0, 10.0), unknown, (5.0, NAN))
     blocks = graph_blocks(told, State.ESTABLISHED, live=True)
     assert [(block.title, block.head, list(block.plain())) for block in blocks] == [
-        ("Throughput", "over 4 s", ["tx: max 2048 B/s, now 2048 B/s, min 0 B/s"]),
+        ("Throughput", "over 4 s", ["tx: max 2,048 B/s, now 2,048 B/s, min 0 B/s"]),
         ("Congestion window", "over 4 s", ["window: now 10"]),
         ("Queues", "over 4 s", ["send: max 5 B, now –, min 5 B"]),
     ]

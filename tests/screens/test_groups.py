@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from textual.widgets import Input
 
+from tcpwatch import units
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.model.query.groups import TOP, GroupField, group_sockets
 from tcpwatch.model.sockets.rows import Rows
@@ -23,7 +24,6 @@ from tcpwatch.screens.connections.page import ConnectionsPage, RowsArranged
 from tcpwatch.screens.flow.page import FlowScreen
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.shared.page import SocketsRequested
-from tcpwatch.units import text
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.infos import make_infos
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot
@@ -37,7 +37,7 @@ HOSTILE = "[@click=app.quit]x[/]"
 def _few_services(monkeypatch: pytest.MonkeyPatch) -> None:
     """The names of services differ between machines."""
     names = {22: "ssh", 443: "https", 5432: "postgresql"}
-    monkeypatch.setattr(text, "service", lambda port: names.get(port, str(port)))
+    monkeypatch.setattr(units, "service", lambda port: names.get(port, str(port)))
 
 
 def _some() -> tuple[Sock, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tcpwatch import units
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.queue_history import QueueTrend
@@ -19,7 +20,6 @@ from tcpwatch.screens.flow.page import FlowScreen
 from tcpwatch.screens.listeners.page import ListenersPage
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.queue.page import QueueScreen
-from tcpwatch.units import text
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot
 from tests.support.views import make_rows, make_sample, make_view, sock
@@ -32,7 +32,7 @@ SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 def _few_services(monkeypatch: pytest.MonkeyPatch) -> None:
     """The names of services differ between machines."""
     names = {22: "ssh", 443: "https", 5432: "postgresql"}
-    monkeypatch.setattr(text, "service", lambda port: names.get(port, str(port)))
+    monkeypatch.setattr(units, "service", lambda port: names.get(port, str(port)))
 
 
 class Shown:

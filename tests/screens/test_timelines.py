@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tcpwatch import units
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
@@ -24,7 +25,6 @@ from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.timelines import page as timelines
 from tcpwatch.screens.timelines import table as timeline_table
 from tcpwatch.screens.timelines.page import TimelinesPage
-from tcpwatch.units import text
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.lifetimes import living
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot
@@ -37,7 +37,7 @@ SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 def _same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The names of services and the time zone differ between machines."""
     names = {443: "https", 5432: "postgresql"}
-    monkeypatch.setattr(text, "service", lambda port: names.get(port, str(port)))
+    monkeypatch.setattr(units, "service", lambda port: names.get(port, str(port)))
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield

@@ -125,7 +125,7 @@ def cgroup_id(path: str) -> int:
 
 
 def row_ends(row: np.void) -> Ends:
-    """The ends of a uapi.SOCKET row, IPv4-mapped ones as IPv4; by the standard library, not by tcpwatch.units.text."""
+    """The ends of a uapi.SOCKET row, IPv4-mapped ones as IPv4; by the standard library, not by tcpwatch.units."""
     family = int(row["idiag_family"])
     size = 4 if family == uapi.AF_INET else 16
     local, remote = (

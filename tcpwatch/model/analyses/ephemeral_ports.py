@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.arrays.group_by import Partition, group_by, mix_bits
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import Owner
@@ -22,7 +23,6 @@ from tcpwatch.model.sockets.endpoint_hashes import address_hashes, remote_endpoi
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
-from tcpwatch.units import text
 
 TOP = 50
 """Destinations that are told apart."""
@@ -87,7 +87,7 @@ class Destination:
     @property
     def remote(self) -> str:
         """`192.0.2.1:443`."""
-        return text.endpoint(self.remote_address, self.remote_port)
+        return units.endpoint(self.remote_address, self.remote_port)
 
     @property
     def process(self) -> str:
@@ -206,8 +206,8 @@ def _destinations(
         members = row[groups.order[groups.start[at] : groups.start[at] + int(groups.size[at])]]
         found.append(
             Destination(
-                local_address=text.address(one["idiag_src"].tobytes(), family),
-                remote_address=text.address(one["idiag_dst"].tobytes(), family),
+                local_address=units.address(one["idiag_src"].tobytes(), family),
+                remote_address=units.address(one["idiag_dst"].tobytes(), family),
                 remote_port=int(one["idiag_dport"]),
                 used=int(used[at]),
                 time_wait=int(time_wait[at]),

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.arrays.group_by import mix_bits
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
 from tcpwatch.model.listeners.listener_keys import first_words
 from tcpwatch.model.states import State
-from tcpwatch.units import text
 
 WINDOW_S = 10.0
 MAX_SCANS = 20
@@ -117,7 +117,7 @@ class PortScanAnalysis:
         for at in np.argsort(-ports, kind="stable")[:MAX_SCANS].tolist():
             if ports[at] >= LEAST_PORTS:
                 its = np.flatnonzero(pair & ~_PORT == source[start[at]])
-                name = text.address(address[its[0]].tobytes(), uapi.AF_INET6)
+                name = units.address(address[its[0]].tobytes(), uapi.AF_INET6)
                 examples = (pairs[start[at] : start[at] + min(EXAMPLES, ports[at])] & _PORT).tolist()
                 here = self._is_ours(local[its[0]].tobytes(), table)
                 scans.append(PortScan(name, int(ports[at]), int(resets[its].sum()), WINDOW_S, tuple(examples), here))

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc import owner_finder
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import FACTS, STATE_ORDER, State
-from tcpwatch.units import text
 
 Values = list[Any]
 Keys = tuple[NDArray[Any], ...]
@@ -25,7 +25,7 @@ Keys = tuple[NDArray[Any], ...]
 
 def plain(value: Any, exact: bool) -> str:
     """A value as it is."""
-    return text.UNKNOWN if value is None else str(value)
+    return units.UNKNOWN if value is None else str(value)
 
 
 def field(name: str) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
@@ -57,7 +57,7 @@ def addresses(name: str) -> Callable[[Rows], Values]:
     def values(rows: Rows) -> Values:
         raw = np.ascontiguousarray(rows.table[name]).tobytes()
         families = rows.table["idiag_family"].tolist()
-        return [text.address(raw[16 * i : 16 * i + 16], f) for i, f in enumerate(families)]
+        return [units.address(raw[16 * i : 16 * i + 16], f) for i, f in enumerate(families)]
 
     return values
 
@@ -92,8 +92,8 @@ def show_endpoint(value: tuple[str, int], exact: bool) -> str:
     host, port = value
     host = "*" if host in ("0.0.0.0", "::") and not exact else host
     if port == 0:
-        return text.endpoint(host, "*")
-    return text.endpoint(host, port if exact else text.service(port))
+        return units.endpoint(host, "*")
+    return units.endpoint(host, port if exact else units.service(port))
 
 
 def timer_names(rows: Rows) -> Values:
@@ -112,7 +112,7 @@ def timer_seconds(rows: Rows) -> Values:
 def show_timer(value: tuple[str | None, float | None], exact: bool) -> str:
     """`keepalive 12 s`, empty where no timer runs."""
     name, seconds = value
-    return f"{name} {text.duration(seconds)}" if name else ""
+    return f"{name} {units.duration(seconds)}" if name else ""
 
 
 def timers(rows: Rows) -> Values:
@@ -303,17 +303,17 @@ def age_cells(name: str) -> Callable[[Rows], Values]:
 def show_age(value: tuple[float, bool], exact: bool) -> str:
     """`12 s`, `>12 s`."""
     seconds, older = value
-    return f">{text.duration(seconds)}" if older else text.duration(seconds)
+    return f">{units.duration(seconds)}" if older else units.duration(seconds)
 
 
 def show_seconds(value: float | None, exact: bool) -> str:
-    """As text.duration."""
-    return text.duration(value)
+    """As units.duration."""
+    return units.duration(value)
 
 
 def show_size(value: int | None, exact: bool) -> str:
-    """As text.size."""
-    return text.size(value, exact)
+    """As units.size."""
+    return units.size(value, exact)
 
 
 def state_keys(rows: Rows) -> Keys:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.model.columns.socket_values import Keys, Values
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.sockets.throughput import Throughput
-from tcpwatch.units import text
 
 Figure = Callable[[Throughput, NDArray[np.uint64]], NDArray[Any]]
 """A figure of the flows with these cookies: NaN, 0 or empty where it is not known."""
@@ -51,7 +51,7 @@ def _column(figure: Figure, value: Callable[[Any], Any]) -> ValuesAndKeys:
 def show_ms(value: float | None, exact: bool) -> str:
     """Return milliseconds with three digits, `0.045 ms`, `1.25 ms`, `256 ms`; exact: all digits."""
     if value is None:
-        return text.UNKNOWN
+        return units.UNKNOWN
     return f"{value:g} ms" if exact else f"{value:.{_digits(value)}f} ms"
 
 
@@ -60,5 +60,5 @@ def _digits(value: float) -> int:
 
 
 def show_count(value: Any, exact: bool) -> str:
-    """Return text.count of the value."""
-    return text.count(value, exact)
+    """Return units.count of the value."""
+    return units.count(value, exact)

@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
-from tcpwatch.units import text
 
 _MAPPED = 0xFFFF << 32
 ANY4, ANY6 = (0, _MAPPED), (0, 0)
@@ -55,12 +55,12 @@ class ListenerKey(NamedTuple):
     @property
     def address(self) -> str:
         """The local address as text."""
-        return text.address(self.high.to_bytes(8) + self.low.to_bytes(8), uapi.AF_INET6)
+        return units.address(self.high.to_bytes(8) + self.low.to_bytes(8), uapi.AF_INET6)
 
     @property
     def endpoint(self) -> str:
         """Local address and port, with `*` for any address and `[::]` for any IPv6 address alone, as in ss(8)."""
-        return text.endpoint("*" if self.any_address and not self.v6only else self.address, self.port)
+        return units.endpoint("*" if self.any_address and not self.v6only else self.address, self.port)
 
     @property
     def local_filter(self) -> str:

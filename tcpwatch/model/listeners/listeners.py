@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.listeners.half_open import HalfOpenSockets
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
@@ -28,7 +29,6 @@ from tcpwatch.model.listeners.queue_limits import (
 from tcpwatch.model.listeners.waiting_connections import WaitingConnections
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.sample import Sample
-from tcpwatch.units import text
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def listeners(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContex
             Listener(
                 cookie=cookie,
                 family=int(row["idiag_family"]),
-                local_address=text.address(row["idiag_src"].tobytes(), int(row["idiag_family"])),
+                local_address=units.address(row["idiag_src"].tobytes(), int(row["idiag_family"])),
                 local_port=key.port,
                 owner=mine.owners[code] if code >= 0 else None,
                 accept_queue=queue,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.sample import Sample
-from tcpwatch.units import text
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class LimitSource(enum.Enum):
     """The application's argument, or the value that somaxconn had when the application called listen()."""
     SYN_BACKLOG = "tcp_max_syn_backlog"
     """Three quarters of it."""
-    UNKNOWN = text.UNKNOWN
+    UNKNOWN = units.UNKNOWN
 
 
 def accept_limit_source(limit: int | None, somaxconn: int | None) -> LimitSource:

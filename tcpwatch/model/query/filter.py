@@ -22,7 +22,7 @@ from tcpwatch.model.query.address_match import Mask
 from tcpwatch.model.query.filter_terms import Test
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import SPELLINGS, STATE_ORDER, Phase, Role, State, normalised_name
-from tcpwatch.units.text import service_port
+from tcpwatch.units import service_port
 
 HELP: tuple[tuple[str, str], ...] = (
     ("state:tw,syn-recv", "state, in any spelling or a clear beginning; or handshake, open, teardown"),

@@ -13,13 +13,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.arrays.digits import numbers_with
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.lifecycle.ending import NOT_ENDED
 from tcpwatch.model.query.address_match import Addresses, AddressPiece, Mask
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import SPELLINGS, State, normalised_name
-from tcpwatch.units import text
 
 Test = Callable[[Rows], Mask]
 
@@ -176,7 +176,7 @@ def _named(values: NDArray[np.uint32], names: Mapping[int, str], wanted: str) ->
 def _endpoint_shows(wanted: str, end: tuple[str, str]) -> Test:
     """Address, port, the name of the port's service, or all of it as `192.0.2.1:80`, `[2001:db8::1]:80`."""
     address, port = end
-    numbers, service = _port_texts(wanted, start=False), text.service_port(wanted)
+    numbers, service = _port_texts(wanted, start=False), units.service_port(wanted)
     if service is not None:
         numbers = np.zeros(1 << 16, np.bool_) if numbers is None else numbers.copy()
         numbers[service] = True

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.arrays.group_by import Partition, group_by, mix_bits
 from tcpwatch.kernel.netlink.uapi import AF_INET
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
-from tcpwatch.units import text
 
 TOP = 1_000
 """Groups that are told; the largest."""
@@ -185,7 +185,7 @@ def _service(rows: Rows, at: int) -> Named:
 
 
 def _address(rows: Rows, at: int) -> str:
-    return text.address(rows.table["idiag_dst"][at].tobytes(), int(rows.table["idiag_family"][at]))
+    return units.address(rows.table["idiag_dst"][at].tobytes(), int(rows.table["idiag_family"][at]))
 
 
 def _has_peer(rows: Rows, at: int) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
 from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 
 
 def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
@@ -69,17 +69,17 @@ def _subject(one: Listener) -> FindingSubject:
 
 def _headline(one: Listener) -> str:
     queue, depth = one.accept_queue, one.accept_queue.depth
-    said = [f"{text.count(depth)} of {text.count(queue.limit)} waiting"]
+    said = [f"{units.count(depth)} of {units.count(queue.limit)} waiting"]
     if one.accept_peak is not None and depth is not None and one.accept_peak > depth:
-        said.append(f"peak {text.count(one.accept_peak)}")
+        said.append(f"peak {units.count(one.accept_peak)}")
     if one.process:
         said.insert(0, one.process)
     if one.drops_per_s:
-        said.append(f"{text.rate(one.drops_per_s)} drops/s")
+        said.append(f"{units.rate(one.drops_per_s)} drops/s")
     if one.waiting_s is not None:
-        said.append(f"oldest {'over ' if one.waiting_is_minimum else ''}{text.duration(one.waiting_s)}")
+        said.append(f"oldest {'over ' if one.waiting_is_minimum else ''}{units.duration(one.waiting_s)}")
     if one.client_closed:
-        said.append(f"{text.count(one.client_closed)} gave up")
+        said.append(f"{units.count(one.client_closed)} gave up")
     return ", ".join(said)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 
 
 def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
@@ -17,7 +17,7 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     lost = list(_lost(view))
     if completeness.complete and not late and not lost:
         return
-    slow = f"a step takes {text.duration(pace.duration_s)}, one is due every {text.duration(pace.interval_s)}"
+    slow = f"a step takes {units.duration(pace.duration_s)}, one is due every {units.duration(pace.interval_s)}"
     said = [completeness.words] * (not completeness.complete) + lost + [slow] * late
     advice = ["A longer interval (+) gives the kernel time between two dumps."] * late
     advice += ["A shorter interval (-) empties the kernel's buffers more often."] * bool(lost and not late)
@@ -49,4 +49,4 @@ def _lost(view: View) -> Iterator[str]:
         (trace.destroy_events_lost_in_step, "destroy event"),
     ):
         if count:
-            yield f"{text.count(count)} {what}{'s' * (count != 1)} lost"
+            yield f"{units.count(count)} {what}{'s' * (count != 1)} lost"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.ephemeral_ports import Destination, EphemeralPorts
 from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 
 
 def port_exhaustion(view: View, limits: Thresholds) -> Iterator[Candidate]:
@@ -56,13 +56,13 @@ def _finding(one: Destination, ports: EphemeralPorts, view: View, severity: Seve
 
 
 def _headline(one: Destination) -> str:
-    said = [f"{text.share(one.share)} of {text.count(one.usable)} ports used, {text.count(one.free)} left"]
+    said = [f"{units.share(one.share)} of {units.count(one.usable)} ports used, {units.count(one.free)} left"]
     if one.time_wait:
-        said.append(f"{text.count(one.time_wait)} TIME_WAIT")
+        said.append(f"{units.count(one.time_wait)} TIME_WAIT")
     if one.runs_out_in_s is not None and one.free:
-        said.append(f"exhausted in {text.duration(one.runs_out_in_s)}")
+        said.append(f"exhausted in {units.duration(one.runs_out_in_s)}")
     if one.next_free_s is not None and not one.free:
-        said.append(f"next free in {text.duration(one.next_free_s)}")
+        said.append(f"next free in {units.duration(one.next_free_s)}")
     if one.process:
         said.append(one.process)
     return ", ".join(said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tcpwatch import units
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
@@ -11,7 +12,6 @@ from tcpwatch.model.rules.finding import Severity
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
 from tcpwatch.model.rules.syn_queue import COOKIES_ALWAYS
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class HalfOpenFigures:
     @property
     def oldest(self) -> str:
         """The end of a headline."""
-        return f", the oldest for {text.duration(self.oldest_s)}" if self.oldest_s is not None else ""
+        return f", the oldest for {units.duration(self.oldest_s)}" if self.oldest_s is not None else ""
 
 
 def calm_verdict(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
@@ -63,7 +63,7 @@ def calm_verdict(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
         return _untold(shape, view)
     if 2 * (shape.retransmitted + shape.deferred) > shape.count:
         return _slow(shape) if shape.retransmitted >= shape.deferred else _held_back(shape)
-    headline = f"{text.count(shape.count)} half-open, {text.count(shape.retransmitted)} repeated{shape.oldest}"
+    headline = f"{units.count(shape.count)} half-open, {units.count(shape.retransmitted)} repeated{shape.oldest}"
     why = f"Handshakes on their way: most answer within their round trip.{_coming(view)}"
     return HalfOpenVerdict(VerdictKind.QUIET, None, shape.subject, headline, why)
 
@@ -80,11 +80,14 @@ def _nothing(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
 
 def _coming(view: View) -> str:
     """What comes to the host at present."""
-    return f" The host gets {text.rate(view.syn_arrivals_per_s)} SYNs/s." if view.syn_arrivals_per_s is not None else ""
+    return (
+        f" The host gets {units.rate(view.syn_arrivals_per_s)} SYNs/s." if view.syn_arrivals_per_s is not None else ""
+    )
 
 
 def _stray(shape: HalfOpenFigures) -> HalfOpenVerdict:
-    headline = f"{text.count(shape.without_listener)} of {text.count(shape.count)} half-open have no listener any more"
+    without, total = units.count(shape.without_listener), units.count(shape.count)
+    headline = f"{without} of {total} half-open have no listener any more"
     return HalfOpenVerdict(VerdictKind.LISTENER_CLOSED, Severity.INFO, shape.subject, headline, _OUTLIVED)
 
 
@@ -97,7 +100,7 @@ _OUTLIVED = (
 def closed_listener_verdict(view: View) -> HalfOpenVerdict:
     """Of a listener that there is not, or not any more."""
     stray = (
-        f"; {text.count(view.half_open_without_listener)} half-open of the host are left behind"
+        f"; {units.count(view.half_open_without_listener)} half-open of the host are left behind"
         if view.half_open_without_listener
         else ""
     )
@@ -108,12 +111,13 @@ def closed_listener_verdict(view: View) -> HalfOpenVerdict:
 
 def _untold(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
     why = f"{view.sample.source.kind} tells neither limits nor repeats: a flood looks like slow clients."
-    return HalfOpenVerdict(VerdictKind.UNKNOWN, None, shape.subject, f"{text.count(shape.count)} half-open", why)
+    return HalfOpenVerdict(VerdictKind.UNKNOWN, None, shape.subject, f"{units.count(shape.count)} half-open", why)
 
 
 def _slow(shape: HalfOpenFigures) -> HalfOpenVerdict:
     headline = (
-        f"{text.count(shape.retransmitted)} of {text.count(shape.count)} half-open had a SYN+ACK repeated{shape.oldest}"
+        f"{units.count(shape.retransmitted)} of {units.count(shape.count)} "
+        f"half-open had a SYN+ACK repeated{shape.oldest}"
     )
     room = "the queue has little room left" if shape.near else "the queue has room, so nobody is turned away"
     why = f"They do not answer: packets are lost on their way, or they only look, as a scan does; {room}."
@@ -124,7 +128,7 @@ def _slow(shape: HalfOpenFigures) -> HalfOpenVerdict:
 
 def _held_back(shape: HalfOpenFigures) -> HalfOpenVerdict:
     headline = (
-        f"{text.count(shape.deferred)} of {text.count(shape.count)} half-open wait without a repeat{shape.oldest}"
+        f"{units.count(shape.deferred)} of {units.count(shape.count)} half-open wait without a repeat{shape.oldest}"
     )
     why = (
         "Their SYN+ACK was due to be repeated and was not: the listener has TCP_DEFER_ACCEPT, and waits for the "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
@@ -17,7 +18,6 @@ from tcpwatch.model.rules.finding import Finding, ListenerSubject, Severity
 from tcpwatch.model.rules.half_open_calm import HalfOpenFigures, calm_verdict, closed_listener_verdict
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 
 
 def half_open_verdict(view: View, key: ListenerKey | None = None) -> HalfOpenVerdict:
@@ -76,8 +76,8 @@ def _slow_application(one: Listener, view: View, limits: Thresholds) -> HalfOpen
     fullest = max((it for it in view.listeners if it.key == one.key), key=lambda it: it.accept_queue.share)
     over = any(it.accept_full for it in view.listeners if it.key == one.key)
     headline = (
-        f"{text.count(one.syn_queue.depth)} half-open, {text.share(rules.retransmitted_share(one))} repeated, behind "
-        f"{text.count(fullest.accept_queue.depth)} of {text.count(fullest.accept_queue.limit)} waiting to be accepted"
+        f"{units.count(one.syn_queue.depth)} half-open, {units.share(rules.retransmitted_share(one))} repeated, behind "
+        f"{units.count(fullest.accept_queue.depth)} of {units.count(fullest.accept_queue.limit)} waiting to be accepted"
     )
     why = (
         f"{fullest.process or 'The application'} calls accept() too slowly: behind a full accept queue the last ACK of "
@@ -91,10 +91,10 @@ def _burst(one: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | N
     full = rules.is_full(one, view, limits)
     if not _is_near(one, view, limits) or rules.retransmitted_share(one) > limits.flood_repeated_share:
         return None
-    headline = f"{rules.queue_headline(one, view)}, {text.share(rules.retransmitted_share(one))} repeated"
+    headline = f"{rules.queue_headline(one, view)}, {units.share(rules.retransmitted_share(one))} repeated"
     sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
     if full and sent:
-        headline += f", {text.rate(returned)} of {text.rate(sent)} cookies/s returned"
+        headline += f", {units.rate(returned)} of {units.rate(sent)} cookies/s returned"
     now = "full" if full else "nearly full, or was a moment ago"
     why = (
         f"The SYN queue is {now}, but most answer: honest clients, more at once than it has room for. It is too short."
@@ -148,6 +148,6 @@ def _hidden_by_cookies(one: Listener, view: View, limits: Thresholds) -> HalfOpe
     found = _flood_without_a_listener(view, limits)
     if found is None or found.subject:
         return None
-    headline = f"{text.count(one.syn_queue.depth)} half-open here, {found.headline}"
+    headline = f"{units.count(one.syn_queue.depth)} half-open here, {found.headline}"
     why = "The host is flooded, and cookies leave no trace in a SYN queue: whether it is this listener cannot be seen."
     return HalfOpenVerdict(VerdictKind.UNKNOWN, Severity.WARNING, one.key, headline, why)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.port_scans import PortScan
 from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 
 SOURCES = 5
 """Sources that are told; a scan from many hosts at once is not to bury what else is wrong."""
@@ -33,7 +33,7 @@ def _finding(one: PortScan, sources: int) -> Finding:
         "port-scan",
         Severity.WARNING,
         FindingSubject("source", one.source),
-        f"met a reset at {text.count(one.ports)} ports in {text.duration(one.window_s)}{elsewhere}: {examples}",
+        f"met a reset at {units.count(one.ports)} ports in {units.duration(one.window_s)}{elsewhere}: {examples}",
         {
             "ports": Figure(one.ports, "ports"),
             "resets": Figure(one.resets, "segments"),

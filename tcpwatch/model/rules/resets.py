@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 
 _NOW_S, _BEFORE_S, _KNOWN_S = 10, 60, 20
 """The last seconds, those before them, and how many of the latter must be known."""
@@ -42,7 +42,7 @@ def _finding(view: View, now: float, before: float) -> Finding:
         "resets",
         Severity.WARNING,
         FindingSubject("host", view.sample.host),
-        f"{text.rate(now)} resets/s sent in the last {_NOW_S} s, {text.rate(before)}/s in the minute before",
+        f"{units.rate(now)} resets/s sent in the last {_NOW_S} s, {units.rate(before)}/s in the minute before",
         {
             "resets_sent": Figure(now, "segments/s"),
             "resets_sent_before": Figure(before, "segments/s"),

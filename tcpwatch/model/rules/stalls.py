@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.stalls import UnansweredConnects, UnreadProcess, ZeroWindowPeer
 from tcpwatch.model.query.groups import GroupField, SocketGroup, group_sockets
 from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 
 
 def retransmissions(view: View, limits: Thresholds) -> Iterator[Candidate]:
@@ -58,7 +58,7 @@ def _lost(
         "retransmissions",
         Severity.CRITICAL if critical else Severity.WARNING,
         FindingSubject("host", view.sample.host),
-        f"{text.share(share)} of {text.count(sent)} data segments sent again within {text.duration(window_s)}{most}",
+        f"{units.share(share)} of {units.count(sent)} data segments sent again within {units.duration(window_s)}{most}",
         {
             "retransmitted_share": Figure(share, "share"),
             "retransmitted": Figure(round(data), "segments"),
@@ -87,7 +87,7 @@ def _stuck(one: UnansweredConnects) -> Finding:
         "connect-stuck",
         Severity.WARNING,
         FindingSubject("destination", one.remote),
-        f"{text.count(one.count)} connect()s unanswered, up to {one.retransmits} SYNs repeated",
+        f"{units.count(one.count)} connect()s unanswered, up to {one.retransmits} SYNs repeated",
         {"syn_sent": Figure(one.count, "sockets"), "repeats": Figure(one.retransmits, "SYNs")},
         "The first step of the handshake gets no answer: the host is down, or a firewall drops the SYNs or what "
         "answers them. A closed port would have been refused at once.",
@@ -111,8 +111,8 @@ def _peer_closed(one: ZeroWindowPeer) -> Finding:
         "zero-window",
         Severity.WARNING,
         FindingSubject("destination", one.remote),
-        f"{text.count(one.count)} connections wait for a window, longest {text.duration(one.longest_s)}, "
-        f"{text.size(one.unsent)} bytes unsent",
+        f"{units.count(one.count)} connections wait for a window, longest {units.duration(one.longest_s)}, "
+        f"{units.size(one.unsent)} bytes unsent",
         {
             "connections": Figure(one.count, "connections"),
             "longest": Figure(one.longest_s, "s"),
@@ -129,7 +129,7 @@ def _unread(one: UnreadProcess, view: View) -> Finding:
         "zero-window",
         Severity.WARNING,
         FindingSubject("process", one.process),
-        f"{text.count(one.count)} connections not read, {text.size(one.unread_bytes)} bytes wait; "
+        f"{units.count(one.count)} connections not read, {units.size(one.unread_bytes)} bytes wait; "
         "their window is closed",
         {
             "connections": Figure(one.count, "connections"),
@@ -155,12 +155,12 @@ def tcp_memory(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 def _memory(view: View, severity: Severity) -> Finding:
     pages, pruned = view.memory_pages, view.rates.get("PruneCalled")
-    headline = f"{text.count(pages.value)} of {text.count(pages.limit)} pages in use"
+    headline = f"{units.count(pages.value)} of {units.count(pages.limit)} pages in use"
     return Finding(
         "tcp-memory",
         severity,
         FindingSubject("host", view.sample.host),
-        headline + (f", {text.rate(pruned)} receive queues/s pruned" if pruned else ""),
+        headline + (f", {units.rate(pruned)} receive queues/s pruned" if pruned else ""),
         {
             "memory": Figure(pages.value, "pages"),
             "pressure_from": Figure(view.sample.sysctls.get("tcp_mem_pressure"), "pages"),

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
 from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 
 COOKIES_NEVER, COOKIES_WHEN_FULL, COOKIES_ALWAYS = 0, 1, 2
 """Values of tcp_syncookies."""
@@ -110,11 +110,11 @@ def retransmitted_share(one: Listener) -> float:
 def queue_headline(one: Listener, view: View) -> str:
     """`257 of 256 half-open, 740 SYNs/s answered by cookies`."""
     cookies, dropped = _met_a_full_queue(view)
-    headline = f"{text.count(one.syn_queue.depth)} of {text.count(one.syn_queue.limit)} half-open"
+    headline = f"{units.count(one.syn_queue.depth)} of {units.count(one.syn_queue.limit)} half-open"
     if cookies:
-        headline += f", {text.rate(cookies)} SYNs/s answered by cookies"
+        headline += f", {units.rate(cookies)} SYNs/s answered by cookies"
     if dropped:
-        headline += f", {text.rate(dropped)} SYNs/s dropped"
+        headline += f", {units.rate(dropped)} SYNs/s dropped"
     return headline
 
 
@@ -158,7 +158,7 @@ def _between_polls(view: View) -> Finding:
         "syn-queue-full",
         Severity.WARNING if cookies else Severity.CRITICAL,
         FindingSubject("host", view.sample.host),
-        f"{text.rate(cookies or dropped)} SYNs/s met a full SYN queue and were {fate}; between the polls it has room",
+        f"{units.rate(cookies or dropped)} SYNs/s met a full SYN queue and were {fate}; between the polls it has room",
         {
             "cookies_for_full_queue": Figure(cookies, "SYNs/s"),
             "dropped_for_full_queue": Figure(dropped, "SYNs/s"),
@@ -195,11 +195,11 @@ def flood_headline(one: Listener, view: View) -> str:
     found = view.half_open_by_listener.get(one.key, view.half_open)
     sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
     headline = (
-        f"{text.rate(view.syn_arrivals_per_s)} SYNs/s, {text.count(one.syn_queue.depth)} of "
-        f"{text.count(one.syn_queue.limit)} half-open from {text.count(found.sources.distinct)} addresses, "
-        f"{text.share(retransmitted_share(one))} without an answer"
+        f"{units.rate(view.syn_arrivals_per_s)} SYNs/s, {units.count(one.syn_queue.depth)} of "
+        f"{units.count(one.syn_queue.limit)} half-open from {units.count(found.sources.distinct)} addresses, "
+        f"{units.share(retransmitted_share(one))} without an answer"
     )
-    return headline + (f", {text.rate(returned)} of {text.rate(sent)} cookies/s returned" if sent else "")
+    return headline + (f", {units.rate(returned)} of {units.rate(sent)} cookies/s returned" if sent else "")
 
 
 def _flood_finding(one: Listener, view: View) -> Finding:
@@ -222,7 +222,7 @@ def cookies_headline(view: View) -> str:
     sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
     always = view.sample.sysctls.get("tcp_syncookies") == COOKIES_ALWAYS
     blind = "; with tcp_syncookies=2 no socket names the port" if always else ""
-    return f"{text.rate(sent)} SYN cookies/s sent, {text.rate(returned)}/s returned{blind}"
+    return f"{units.rate(sent)} SYN cookies/s sent, {units.rate(returned)}/s returned{blind}"
 
 
 def _host_finding(view: View) -> Finding:
@@ -279,7 +279,7 @@ def _flood_advice(mode: int | None, found: HalfOpenSummary) -> tuple[str, ...]:
     )
     near = largest is not None and largest.share >= 0.5
     where = (
-        f"{text.share(largest.share)} come from {largest.prefix}: filter it before it reaches this host."
+        f"{units.share(largest.share)} come from {largest.prefix}: filter it before it reaches this host."
         if near and largest is not None
         else "The sources are spread: filter by rate, or upstream; single addresses are not worth a rule."
     )

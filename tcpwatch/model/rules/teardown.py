@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.teardown import ProcessCloseWaits, ProcessHalfClosed
 from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 
 
 def time_wait_buildup(view: View, limits: Thresholds) -> Iterator[Candidate]:
@@ -27,14 +27,14 @@ def time_wait_buildup(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 def _time_wait_finding(view: View, severity: Severity) -> Finding:
     waits, gauge, overflow = view.teardown.time_wait, view.time_wait, view.rates.get("TCPTimeWaitOverflow")
-    headline = f"{text.count(gauge.value)} of {text.count(gauge.limit)} TIME_WAIT"
+    headline = f"{units.count(gauge.value)} of {units.count(gauge.limit)} TIME_WAIT"
     if overflow:
-        headline += f", {text.rate(overflow)}/s closed without it"
+        headline += f", {units.rate(overflow)}/s closed without it"
     return Finding(
         "time-wait-buildup",
         severity,
         FindingSubject("host", view.sample.host),
-        f"{headline}; {text.count(waits.server)} of the server's side, {text.count(waits.client)} of the client's",
+        f"{headline}; {units.count(waits.server)} of the server's side, {units.count(waits.client)} of the client's",
         {
             "time_wait": Figure(gauge.value, "sockets"),
             "tcp_max_tw_buckets": Figure(gauge.limit, "sockets"),
@@ -63,15 +63,15 @@ def close_wait_leak(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 def _close_wait_finding(one: ProcessCloseWaits, severity: Severity) -> Finding:
     kinds = {"never closed": one.eof_seen, "end not read": one.eof_pending, "data unread": one.data_pending}
-    told = ", ".join(f"{text.count(number)} {words}" for words, number in kinds.items() if number)
+    told = ", ".join(f"{units.count(number)} {words}" for words, number in kinds.items() if number)
     why = _WHY_CLOSE_WAIT[max(kinds, key=lambda words: kinds[words])] if told else _WHY_UNTOLD
-    share = f", {text.share(one.share)} of its descriptors" if one.limit else ""
+    share = f", {units.share(one.share)} of its descriptors" if one.limit else ""
     which = f" ({told})" if told else ""
     return Finding(
         "close-wait-leak",
         severity,
         FindingSubject("process", one.process),
-        f"{text.count(one.count)} CLOSE_WAIT{which}, oldest {text.duration(one.oldest_s)}{share}",
+        f"{units.count(one.count)} CLOSE_WAIT{which}, oldest {units.duration(one.oldest_s)}{share}",
         {
             "close_wait": Figure(one.count, "sockets"),
             "never_closed": Figure(one.eof_seen, "sockets"),
@@ -111,7 +111,7 @@ def _half_closed_finding(one: ProcessHalfClosed) -> Finding:
         "half-closed",
         Severity.WARNING,
         FindingSubject("process", one.process),
-        f"{text.count(one.count)} half-closed in FIN_WAIT_2, oldest {text.duration(one.oldest_s)}",
+        f"{units.count(one.count)} half-closed in FIN_WAIT_2, oldest {units.duration(one.oldest_s)}",
         {
             "fin_wait_2": Figure(one.count, "sockets"),
             "old": Figure(one.old, "sockets"),
@@ -136,13 +136,13 @@ def orphans(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 def _orphans_finding(view: View, severity: Severity) -> Finding:
     gauge, aborted = view.orphans, view.rates.get("TCPAbortOnMemory")
-    headline = f"{text.count(gauge.value)} orphans, {text.share(gauge.share)} of tcp_max_orphans"
+    headline = f"{units.count(gauge.value)} orphans, {units.share(gauge.share)} of tcp_max_orphans"
     states = {state: view.teardown.orphaned[state] for state in (State.FIN_WAIT_1, State.LAST_ACK, State.CLOSING)}
     return Finding(
         "orphans",
         severity,
         FindingSubject("host", view.sample.host),
-        headline + (f", {text.rate(aborted)}/s killed" if aborted else ""),
+        headline + (f", {units.rate(aborted)}/s killed" if aborted else ""),
         {
             "orphans": Figure(gauge.value, "sockets"),
             "tcp_max_orphans": Figure(gauge.limit, "sockets"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tcpwatch.units import text
+from tcpwatch import units
 
 
 class Endpoint(NamedTuple):
@@ -15,7 +15,7 @@ class Endpoint(NamedTuple):
 
     def __str__(self) -> str:
         """`192.0.2.1:443`, `[2001:db8::1]:443`, or the address alone."""
-        return self.address if self.port is None else text.endpoint(self.address, self.port)
+        return self.address if self.port is None else units.endpoint(self.address, self.port)
 
     @property
     def remote_filter(self) -> str:

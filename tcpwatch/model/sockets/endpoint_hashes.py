@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.arrays.group_by import mix_bits
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.listeners.listener_keys import first_words
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.sample import Sample
-from tcpwatch.units import text
 
 _BLOCK = 16_384
 
@@ -59,5 +59,5 @@ def endpoint_pair_hashes(
 def remote_endpoint(sample: Sample, at: int, port: bool = True) -> Endpoint:
     """Return the remote end of one row, or its address alone."""
     row = sample.table[at]
-    address = text.address(row["idiag_dst"].tobytes(), int(row["idiag_family"]))
+    address = units.address(row["idiag_dst"].tobytes(), int(row["idiag_family"]))
     return Endpoint(address, int(row["idiag_dport"]) if port else None)

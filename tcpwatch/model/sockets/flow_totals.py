@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.arrays.group_by import mix_bits
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.states import Role
-from tcpwatch.units import text
 
 WINDOW_S = 60.0
 TOP = 20
@@ -69,7 +69,7 @@ class Totals:
     def lifetime_text(self, figure: str) -> str:
         """Return a field of `lifetime_ms` as text; `≤12 ms` where not all are exact, as they are upper bounds then."""
         ms = getattr(self.lifetime_ms, figure)
-        return ("≤" if ms is not None and self.exact < 1 else "") + text.short_duration(ms)
+        return ("≤" if ms is not None and self.exact < 1 else "") + units.short_duration(ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +241,8 @@ class _Names:
         def name(at: int) -> str:
             if served[at]:
                 return f":{int(table['idiag_sport'][at])}"
-            address = text.address(table["idiag_dst"][at].tobytes(), int(table["idiag_family"][at]))
-            return text.endpoint(address, int(table["idiag_dport"][at]))
+            address = units.address(table["idiag_dst"][at].tobytes(), int(table["idiag_family"][at]))
+            return units.endpoint(address, int(table["idiag_dport"][at]))
 
         return self._of(keys, name)
 

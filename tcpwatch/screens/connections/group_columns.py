@@ -9,10 +9,10 @@ from functools import cache
 
 from rich.cells import cell_len
 
+from tcpwatch import units
 from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.states import STATE_ORDER, State
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
@@ -34,9 +34,9 @@ def _with_service(row: GroupRow) -> str:
     """Ports by their services' names, as the table of sockets has them."""
     value = row.group.value
     if isinstance(value, Endpoint) and value.port is not None:
-        return text.endpoint(value.address, text.service(value.port))
+        return units.endpoint(value.address, units.service(value.port))
     if row.by is GroupField.LOCAL_PORT and isinstance(value, int):
-        return text.service(value)
+        return units.service(value)
     return row.group.name
 
 
@@ -51,7 +51,7 @@ def _of_name(row: GroupRow) -> list[str | int]:
 
 def _share(row: GroupRow, look: CellContext) -> Line:
     """`62 % ██████▏`: the bar where there is room for it."""
-    figure, length = text.share(row.share).rjust(_FIGURE), look.width - _FIGURE - 1
+    figure, length = units.share(row.share).rjust(_FIGURE), look.width - _FIGURE - 1
     if length < _NO_BAR_BELOW:
         return ((figure, look.colours.plain),)
     return ((figure + " ", look.colours.plain), (bar(row.share, length), look.colours.plain))
@@ -60,7 +60,7 @@ def _share(row: GroupRow, look: CellContext) -> Line:
 def _count(number: Callable[[SocketGroup], int]) -> Callable[[GroupRow, CellContext], Line]:
     def draw(row: GroupRow, look: CellContext) -> Line:
         value = number(row.group)
-        shown = text.count(value, look.exact)
+        shown = units.count(value, look.exact)
         if cell_len(shown) > look.width:
             shown = shown.replace(",", "")
         return ((shown, look.colours.plain if value else look.colours.dim),)
@@ -71,7 +71,7 @@ def _count(number: Callable[[SocketGroup], int]) -> Callable[[GroupRow, CellCont
 def _size(number: Callable[[SocketGroup], float | None]) -> Callable[[GroupRow, CellContext], Line]:
     def draw(row: GroupRow, look: CellContext) -> Line:
         value = number(row.group)
-        return ((text.size(value, look.exact), look.colours.plain if value else look.colours.dim),)
+        return ((units.size(value, look.exact), look.colours.plain if value else look.colours.dim),)
 
     return draw
 
@@ -79,7 +79,7 @@ def _size(number: Callable[[SocketGroup], float | None]) -> Callable[[GroupRow, 
 def _repeated(row: GroupRow, look: CellContext) -> Line:
     per_s = row.group.retransmits_per_s
     moves = per_s is not None and per_s >= 0.05
-    return ((text.rate(per_s), look.colours.warning if moves else look.colours.dim),)
+    return ((units.rate(per_s), look.colours.warning if moves else look.colours.dim),)
 
 
 GroupColumns = tuple[RecordColumn[GroupRow], ...]

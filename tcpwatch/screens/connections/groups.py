@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
 from tcpwatch.screens.connections.group_columns import ALL_COLUMNS
 from tcpwatch.screens.shared.arranger import GroupArrangement
+from tcpwatch.units import count
 from tcpwatch.units.printable import printable
-from tcpwatch.units.text import count
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section

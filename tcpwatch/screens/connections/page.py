@@ -36,8 +36,8 @@ from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.table_page import TablePage
+from tcpwatch.units import count
 from tcpwatch.units.printable import printable
-from tcpwatch.units.text import count
 from tcpwatch.widgets.lines import Line, Lines
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section

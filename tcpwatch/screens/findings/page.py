@@ -9,12 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from tcpwatch import units
 from tcpwatch.model.rules.finding import Figure, Finding
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, rule_title, severity_style
 from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.screens.shared.shell import app_state
-from tcpwatch.units import text
 from tcpwatch.widgets.footer_line import FooterLine
 from tcpwatch.widgets.lines import Line, title_rule
 from tcpwatch.widgets.palette import Palette
@@ -100,16 +100,16 @@ def _label(name: str) -> str:
 def _told(figure: Figure, exact: bool) -> str:
     value, unit = figure
     if value is None:
-        return text.UNKNOWN
+        return units.UNKNOWN
     if isinstance(value, str):
         return value
     if unit == "s":
-        return text.duration(value)
+        return units.duration(value)
     number = (
-        text.share(value)
+        units.share(value)
         if unit == "share"
-        else text.rate(value)
+        else units.rate(value)
         if isinstance(value, float)
-        else text.count(value, exact)
+        else units.count(value, exact)
     )
     return number if unit == "share" else f"{number} {unit}".rstrip()

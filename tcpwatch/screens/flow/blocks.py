@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from tcpwatch import units
 from tcpwatch.kernel.proc.owner_finder import Process
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.lifecycle.ending import Ending, sentence
@@ -14,19 +15,18 @@ from tcpwatch.screens.flow.graphs import graph_blocks
 from tcpwatch.screens.flow.states import incident_blocks, states_block
 from tcpwatch.screens.flow.tcp_info import info_sections
 from tcpwatch.screens.shared.moments import began_earlier, elapsed_text
-from tcpwatch.units import text
 from tcpwatch.widgets.blocks import Block, block_of
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
 
 _ROLES = {
-    Role.UNKNOWN: text.UNKNOWN,
+    Role.UNKNOWN: units.UNKNOWN,
     Role.CLIENT: "client: this host opened the connection",
     Role.SERVER: "server: the other end opened the connection",
     Role.LISTENER: "listener: waits for connections",
 }
 _CLOSERS = {
-    Closer.UNKNOWN: text.UNKNOWN,
+    Closer.UNKNOWN: units.UNKNOWN,
     Closer.LOCAL: "this end, first (active close)",
     Closer.PEER: "the other end, first (passive close)",
     Closer.BOTH: "both ends at once",
@@ -48,7 +48,7 @@ def headline(facts: FlowFacts, width: int | None = None) -> str:
     if width is not None:
         room = max(8, (width - len(state) - 2 - 3 * (len(ends) - 1)) // len(ends))
         spare = sum(max(0, room - len(end)) for end in ends)
-        ends = [text.shortened(end, room + spare) for end in ends]
+        ends = [units.shortened(end, room + spare) for end in ends]
     return f"{f' {arrow} '.join(ends)}  {state}"
 
 
@@ -82,7 +82,7 @@ def _connection(facts: FlowFacts, now: float, colours: Palette, exact: bool) -> 
         orderly = facts.ending in _ORDERLY
         yield Entry("", sentence(facts.ending, facts.last_full_state), colours.strong if orderly else colours.warning)
     if facts.ended_at is not None:
-        ago = f"Closed {text.duration(now - facts.ended_at)} ago; these are the last facts."
+        ago = f"Closed {units.duration(now - facts.ended_at)} ago; these are the last facts."
         yield Entry("", ago, colours.dim if facts.ending else colours.warning)
     yield Entry("local", facts.cell("local", exact))
     yield Entry("remote", facts.cell("remote", exact))
@@ -109,15 +109,15 @@ def _owner(facts: FlowFacts) -> Iterator[Entry]:
     else:
         for process in facts.row.owners[code].processes:
             yield from _process(process, "was held by" if facts.state is State.TIME_WAIT else "process")
-    if facts.cell("uid") == text.UNKNOWN:
-        yield Entry("socket's user", text.UNKNOWN)
+    if facts.cell("uid") == units.UNKNOWN:
+        yield Entry("socket's user", units.UNKNOWN)
     else:
         yield Entry("socket's user", f"{facts.cell('user_or_uid')} ({facts.cell('uid')})")
 
 
 def _process(process: Process, label: str) -> Iterator[Entry]:
     yield Entry(label, f"{process.name}[{process.pid}]")
-    yield Entry("command", process.command or text.UNKNOWN)
+    yield Entry("command", process.command or units.UNKNOWN)
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.started_unix_s))
     yield Entry("runs as", f"{process.user} ({process.uid}), since {started}")
 
@@ -125,13 +125,13 @@ def _process(process: Process, label: str) -> Iterator[Entry]:
 def _queues(facts: FlowFacts, colours: Palette, exact: bool) -> Iterator[Entry]:
     receive, send = (int(facts.row.table[name][0]) for name in ("idiag_rqueue", "idiag_wqueue"))
     if not facts.capabilities.queues:
-        yield Entry("queues", text.UNKNOWN)
+        yield Entry("queues", units.UNKNOWN)
     elif facts.state is State.LISTEN:
         full = receive > send
         yield Entry("accept queue", f"{receive:,} of {send:,} wait to be accepted", colours.alarm if full else None)
     else:
-        yield Entry("receive queue", f"{text.size(receive, exact)} bytes not read by the application")
-        yield Entry("send queue", f"{text.size(send, exact)} bytes not acknowledged by the peer")
+        yield Entry("receive queue", f"{units.byte_size(receive, exact)} not read by the application")
+        yield Entry("send queue", f"{units.byte_size(send, exact)} not acknowledged by the peer")
         yield Entry("throughput", _throughput(facts, exact))
     yield Entry("timer", facts.cell("timers"))
     yield Entry("retransmits", facts.cell("retransmits"))
@@ -140,14 +140,10 @@ def _queues(facts: FlowFacts, colours: Palette, exact: bool) -> Iterator[Entry]:
 def _throughput(facts: FlowFacts, exact: bool) -> str:
     """`rx 98 kB/s, tx 1.21 MB/s, limited by receiver`, between the last two times that all were asked."""
     if facts.value("rx_bytes_per_s") is None:
-        return text.UNKNOWN
-    received, sent = (_per_second(facts.cell(f"{way}_bytes_per_s", exact)) for way in ("rx", "tx"))
+        return units.UNKNOWN
+    received, sent = (units.byte_rate(facts.number(f"{way}_bytes_per_s"), exact) for way in ("rx", "tx"))
     limit = facts.value("limited_by")
     return f"rx {received}, tx {sent}" + (f", limited by {limit}" if limit else "")
-
-
-def _per_second(size: str) -> str:
-    return f"{size} B/s" if size[-1].isdigit() else f"{size}B/s"
 
 
 def _socket(facts: FlowFacts, exact: bool) -> Iterator[Entry]:
@@ -167,6 +163,7 @@ def _info(facts: FlowFacts, now: float, exact: bool) -> list[Section]:
         return [Section("tcp_info", [Entry("", f"tcp_info: {why}.")])]
     sections = info_sections(facts.tcp_info, exact)
     if facts.tcp_info_time is not None and now > facts.tcp_info_time:
-        old = Entry("", f"tcp_info as it was {text.duration(now - facts.tcp_info_time)} ago; the kernel tells no more.")
+        age = units.duration(now - facts.tcp_info_time)
+        old = Entry("", f"tcp_info as it was {age} ago; the kernel tells no more.")
         sections.insert(0, Section("tcp_info", [old]))
     return sections

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tcpwatch import units
 from tcpwatch.model.columns.columns import BY_KEY
 from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorded_owners
 from tcpwatch.model.lifecycle.ending import Ending
@@ -19,7 +20,6 @@ from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.sample import Capabilities
-from tcpwatch.units import text
 
 _SMALL = (State.TIME_WAIT, State.FIN_WAIT_2)
 """States in which a flow may go on when its full socket has ended."""
@@ -67,12 +67,17 @@ class FlowFacts:
         """A column's value."""
         return BY_KEY[key].values(self.row)[0]
 
+    def number(self, key: str) -> float | None:
+        """Return a column's value if it is a number."""
+        value = self.value(key)
+        return value if isinstance(value, int | float) else None
+
     def cell(self, key: str, exact: bool = False) -> str:
         """A column's value as the table shows it; `–` for what is not known."""
         column = BY_KEY[key]
         if not self.capabilities.supports(column.needs):
-            return text.UNKNOWN
-        return column.show(column.values(self.row)[0], exact) or text.UNKNOWN
+            return units.UNKNOWN
+        return column.show(column.values(self.row)[0], exact) or units.UNKNOWN
 
 
 def updated_facts(facts: FlowFacts | None, view: View, cookie: int) -> FlowFacts | None:

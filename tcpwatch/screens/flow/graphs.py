@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from tcpwatch import units
 from tcpwatch.model.columns.throughput_values import show_ms
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.states import State
-from tcpwatch.units import text
 from tcpwatch.widgets.blocks import Block
 from tcpwatch.widgets.charts.area import area
 from tcpwatch.widgets.charts.bars import resample
@@ -27,21 +27,12 @@ FormatValue = Callable[[float, bool], str]
 """(value, exact) → text with its unit."""
 
 
-def _rate(value: float, exact: bool) -> str:
-    return f"{_bytes(value, exact)}/s"
-
-
-def _bytes(value: float, exact: bool) -> str:
-    size = text.size(value, exact)
-    return f"{size} B" if size[-1].isdigit() else f"{size}B"
-
-
 def _rtt(value: float, exact: bool) -> str:
     return show_ms(round(value / 1000, 3), exact)
 
 
 def _count(value: float, exact: bool) -> str:
-    return text.count(value, exact)
+    return units.count(value, exact)
 
 
 def graph(values: Sequence[float], width: int, height: int) -> list[str]:
@@ -74,7 +65,7 @@ class _Graph:
         newest = ("now", self.values[-1]) if live else ("last", known[-1])
         most, least = ("max", max(known)), ("min", min(known))
         told = (newest,) if most[1] == least[1] == newest[1] else (most, newest, least)
-        return [(word, self.show(value, exact) if value == value else text.UNKNOWN) for word, value in told]
+        return [(word, self.show(value, exact) if value == value else units.UNKNOWN) for word, value in told]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +104,20 @@ class _Graphs:
 
 def graph_blocks(told: FlowGraph, state: State, live: bool, exact: bool = False) -> list[Block]:
     """What the graph tells of a flow in this state, and nothing of what it does not; `live`: the flow still is."""
-    receive = _Graph("receive", told.recv_queue, _bytes)
+    receive = _Graph("receive", told.recv_queue, units.byte_size)
+    rates = [_Graph("rx", told.rx_bytes_per_s, units.byte_rate), _Graph("tx", told.tx_bytes_per_s, units.byte_rate)]
     shown = [
-        ("Throughput", [_Graph("rx", told.rx_bytes_per_s, _rate), _Graph("tx", told.tx_bytes_per_s, _rate)]),
+        ("Throughput", rates),
         ("Round trip time", [_Graph("rtt", told.rtt_us, _rtt)]),
         ("Congestion window", [_Graph("window", told.cwnd, _count)]),
-        ("Queues", [receive, _Graph("send", told.send_queue, _bytes)]),
+        ("Queues", [receive, _Graph("send", told.send_queue, units.byte_size)]),
     ]
     if state is State.LISTEN:  # its send queue is a limit, and it has no peer
         shown = [("Accept queue", [replace(receive, label="waiting", show=_count)])]
     known = [(title, [one for one in graphs if _any(one.values)]) for title, graphs in shown]
     figures = [words for _, graphs in known for one in graphs for _, words in one.figures(live, exact)]
     figure = max(map(len, figures), default=0)
-    span = f"over {text.duration(len(told.rtt_us) * told.slot_s)}"
+    span = f"over {units.duration(len(told.rtt_us) * told.slot_s)}"
     drawn = [(title, _Graphs(graphs, live, exact, figure)) for title, graphs in known if graphs]
     return [Block(title, graphs.draw, graphs.plain, span) for title, graphs in drawn]
 

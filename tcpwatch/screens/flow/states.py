@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from tcpwatch import units
 from tcpwatch.model.lifecycle.history import History
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin, Transition, TransitionKind
 from tcpwatch.model.states import State
 from tcpwatch.screens.shared.moments import UNKNOWN_DURATION, clock, duration_text, moment_clock, origin_text
 from tcpwatch.screens.shared.state_marks import STATE_LETTERS, stretch_style
-from tcpwatch.units import text
 from tcpwatch.widgets.blocks import Block
 from tcpwatch.widgets.lines import Line, cells_of, fit
 from tcpwatch.widgets.palette import Palette
@@ -48,7 +48,7 @@ class _States:
     def told(self) -> Iterator[_Told]:
         for at, one in enumerate(self.story.periods):
             duration = duration_text(one, self.now, at == 0)
-            begin = text.UNKNOWN if duration == UNKNOWN_DURATION else moment_clock(one.begin)
+            begin = units.UNKNOWN if duration == UNKNOWN_DURATION else moment_clock(one.begin)
             slack_s = _NAN if one.began_earlier else one.begin.slack_s  # then it says nothing of the beginning
             yield _Told(one.state, begin, duration, origin_text(replace(one.begin, slack_s=slack_s)))
         end = self.story.periods[-1].end if self.story.periods else None
@@ -131,7 +131,7 @@ class _Incidents:
         """`3 retransmissions, 1 reset received`."""
         counted = Counter(one.kind for one in self.incidents)
         return ", ".join(
-            f"{text.count(counted[what])} {several if counted[what] > 1 else _ONE.get(what, single)}"
+            f"{units.count(counted[what])} {several if counted[what] > 1 else _ONE.get(what, single)}"
             for what, (single, several) in _WORDS.items()
             if counted[what]
         )
@@ -151,7 +151,7 @@ class _Incidents:
     @property
     def left_out(self) -> str:
         more = len(self.incidents) - _LATEST
-        return f"The last {_LATEST} of {text.count(len(self.incidents))}:" if more > 0 else ""
+        return f"The last {_LATEST} of {units.count(len(self.incidents))}:" if more > 0 else ""
 
     def draw(self, width: int, colours: Palette) -> Sequence[Line]:
         lines: list[Line] = [((_INDENT + words, colours.plain),) for words in wrapped(self.counts, width - 4)]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tcpwatch import units
 from tcpwatch.model.states import State
-from tcpwatch.units import text
 from tcpwatch.widgets.sections import Entry, Section
 
 _NEVER_U4 = 0xFFFF_FFFF
@@ -22,32 +22,27 @@ FormatField = Callable[[int, bool], str]
 def _us(value: int, exact: bool) -> str:
     if exact or value < 1000:
         return f"{value:,} µs"
-    return f"{value / 1000:,.1f} ms" if value < 1_000_000 else text.duration(value / 1e6)
+    return f"{value / 1000:,.1f} ms" if value < 1_000_000 else units.duration(value / 1e6)
 
 
 def _min_rtt(value: int, exact: bool) -> str:
-    return text.UNKNOWN if value == _NEVER_U4 else _us(value, exact)
+    return units.UNKNOWN if value == _NEVER_U4 else _us(value, exact)
 
 
 def _ms(value: int, exact: bool) -> str:
-    return f"{value:,} ms" if exact or value < 1000 else text.duration(value / 1000)
-
-
-def _bytes(value: int, exact: bool) -> str:
-    size = text.size(value, exact)
-    return f"{size} B" if size[-1].isdigit() else f"{size}B"
+    return f"{value:,} ms" if exact or value < 1000 else units.duration(value / 1000)
 
 
 def _rate(value: int, exact: bool) -> str:
-    return "no limit" if value == _NO_RATE else f"{_bytes(value, exact)}/s"
+    return "no limit" if value == _NO_RATE else units.byte_rate(value, exact)
 
 
 def _count(value: int, exact: bool) -> str:
-    return text.count(value, exact)
+    return units.count(value, exact)
 
 
 def _segments(value: int, exact: bool) -> str:
-    return f"{text.count(value, exact)} segments"
+    return f"{units.count(value, exact)} segments"
 
 
 def _threshold(value: int, exact: bool) -> str:
@@ -81,7 +76,7 @@ def _yes(value: int, exact: bool) -> str:
 
 
 def _never_told(value: int, exact: bool) -> str:
-    return text.UNKNOWN
+    return units.UNKNOWN
 
 
 _FASTOPEN_FAILED = ("no failure", "no cookie", "data not acknowledged", "SYN repeated")
@@ -114,28 +109,29 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, FormatField], ...]], ...] = (
     )),
     ("Repeats", (
         ("retransmits", "timeouts now", _count), ("backoff", "backoff", _count), ("probes", "window probes", _count),
-        ("total_retrans", "repeated in all", _segments), ("bytes_retrans", "repeated", _bytes),
+        ("total_retrans", "repeated in all", _segments), ("bytes_retrans", "repeated", units.byte_size),
         ("dsack_dups", "needless (DSACK)", _count), ("rehash", "new paths tried", _count),
         ("total_rto", "timeouts", _count), ("total_rto_recoveries", "recoveries", _count),
         ("total_rto_time", "time in them", _ms),
     )),
     ("Sent", (
-        ("bytes_sent", "sent", _bytes), ("bytes_acked", "acknowledged", _bytes), ("segs_out", "segments", _count),
-        ("data_segs_out", "with data", _count), ("notsent_bytes", "not sent yet", _bytes),
-        ("snd_wnd", "peer's window", _bytes), ("snd_mss", "segment size", _bytes),
-        ("last_data_sent", "last data", _ms), ("last_ack_sent", "last ACK", _never_told),  # "not remembered, sorry"
+        ("bytes_sent", "sent", units.byte_size), ("bytes_acked", "acknowledged", units.byte_size),
+        ("segs_out", "segments", _count), ("data_segs_out", "with data", _count),
+        ("notsent_bytes", "not sent yet", units.byte_size), ("snd_wnd", "peer's window", units.byte_size),
+        ("snd_mss", "segment size", units.byte_size), ("last_data_sent", "last data", _ms),
+        ("last_ack_sent", "last ACK", _never_told),  # "not remembered, sorry"
     )),
     ("Received", (
-        ("bytes_received", "received", _bytes), ("segs_in", "segments", _count),
+        ("bytes_received", "received", units.byte_size), ("segs_in", "segments", _count),
         ("data_segs_in", "with data", _count), ("rcv_ooopack", "out of order", _count),
-        ("rcv_wnd", "our window", _bytes), ("rcv_space", "buffer tuned to", _bytes),
-        ("rcv_ssthresh", "window limit", _bytes), ("rcv_mss", "segment size", _bytes),
+        ("rcv_wnd", "our window", units.byte_size), ("rcv_space", "buffer tuned to", units.byte_size),
+        ("rcv_ssthresh", "window limit", units.byte_size), ("rcv_mss", "segment size", units.byte_size),
         ("last_data_recv", "last data", _ms), ("last_ack_recv", "last ACK", _ms),
     )),
     ("Agreed", (
         ("state", "state", _state), ("options", "options", _options), ("fastopen_client_fail", "fast open", _fastopen),
         ("snd_wscale", "send scale", _shift), ("rcv_wscale", "receive scale", _shift),
-        ("pmtu", "path MTU", _bytes), ("advmss", "MSS told", _bytes),
+        ("pmtu", "path MTU", units.byte_size), ("advmss", "MSS told", units.byte_size),
     )),
 )  # fmt: skip
 """Title, and (the kernel's name without tcpi_, label, how to show it)."""
@@ -159,6 +155,6 @@ def info_sections(info: Mapping[str, int], exact: bool = False) -> list[Section]
 def _entry(info: Mapping[str, int], name: str, label: str, show: FormatField, exact: bool) -> Entry:
     value = info.get(name)
     if value is None:
-        return Entry(label, text.UNKNOWN, note=name)
+        return Entry(label, units.UNKNOWN, note=name)
     ago = " ago" if name in _AGO else ""
     return Entry(label, show(value, exact) + ago, note=name)

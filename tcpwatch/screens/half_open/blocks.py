@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from tcpwatch import units
 from tcpwatch.model.listeners.half_open import AGE_EDGES_S, RETRANSMIT_CLASSES, HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules.finding import Severity
@@ -16,7 +17,6 @@ from tcpwatch.model.states import State
 from tcpwatch.model.view import SYN_ARRIVALS, View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
 from tcpwatch.screens.shared.meters import limit_style, usage_text
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.area import area_lines
 from tcpwatch.widgets.charts.bars import bar, sparkline
 from tcpwatch.widgets.lines import Line, fit, title_rule
@@ -70,7 +70,7 @@ def queue_line(one: Listener | None, view: View, width: int, colours: Palette, e
 def _queue_name(one: Listener, cells: int) -> str:
     """With as many words as there is room for; of a long address the middle is left out, never the port."""
     longest = f"SYN queue {one.endpoint}"
-    return longest if len(longest) <= cells else text.shortened(f"SYN {one.endpoint}", cells)
+    return longest if len(longest) <= cells else units.shortened(f"SYN {one.endpoint}", cells)
 
 
 def _queue_cells(width: int) -> tuple[int, int, int]:
@@ -104,7 +104,7 @@ def _rate_line(label: str, name: str, view: View, width: int, colours: Palette) 
     slots = max(1, round(TREND_S / view.rate_trend.slot_s))
     return (
         (INDENT + fit(label, _LABEL) + " ", colours.plain if per_s else colours.dim),
-        (fit(text.rate(per_s), _COUNT, right=True) + " ", colours.plain if per_s else colours.dim),
+        (fit(units.rate(per_s), _COUNT, right=True) + " ", colours.plain if per_s else colours.dim),
         (sparkline(history, slots, spark, from_zero=True), colours.handshake),
     )
 
@@ -149,8 +149,8 @@ def age_lines(found: HalfOpenSummary | None, width: int, colours: Palette, exact
 def _age_head(found: HalfOpenSummary | None, width: int) -> str:
     if found is None or not found.count:
         return ""
-    estimated = f"~{text.count(found.estimated)} estimated" if found.estimated else ""
-    oldest = f"oldest {'~' if found.estimated else ''}{text.duration(found.oldest_s)}"
+    estimated = f"~{units.count(found.estimated)} estimated" if found.estimated else ""
+    oldest = f"oldest {'~' if found.estimated else ''}{units.duration(found.oldest_s)}"
     longest = " · ".join(filter(None, (oldest, estimated)))
     said = longest if len(longest) + 14 <= width else estimated or oldest
     return f" {said}"
@@ -160,14 +160,14 @@ def ladder_lines(found: HalfOpenSummary | None, view: View, width: int, colours:
     """How often the SYN+ACK was repeated; the last line says how many repeats TCP_DEFER_ACCEPT holds back."""
     told = view.sample.capabilities.timers
     known = found if told else None
-    share = f" {text.share(known.retransmitted_share)} of {text.count(known.count)}" if known and known.count else ""
+    share = f" {units.share(known.retransmitted_share)} of {units.count(known.count)}" if known and known.count else ""
     head = share if told else " not told"
     lines = [title_rule("SYN+ACK repeated", width, colours, head)]
     ladder: Sequence[int | None] = known.by_retransmits if known else [None] * RETRANSMIT_CLASSES
     lines += _bars(list(zip(_TIMES, ladder, strict=True)), width, colours, exact)
     late = known.deferred if known else None
     label = fit("held by TCP_DEFER_ACCEPT", max(0, width - len(INDENT) - _COUNT - 1))
-    figure = fit(text.count(late, exact), _COUNT, right=True)
+    figure = fit(units.count(late, exact), _COUNT, right=True)
     return [*lines, ((INDENT + label + figure + " ", colours.plain if late else colours.dim),)]
 
 
@@ -179,7 +179,7 @@ def _bars(
     length = max(0, width - len(INDENT) - _STEP - 1 - _COUNT - 1)
     lines: list[Line] = []
     for label, count in steps:
-        figure = f"{sign if count else ''}{text.count(count, exact)}"
+        figure = f"{sign if count else ''}{units.count(count, exact)}"
         lines.append((
             (INDENT + fit(label, _STEP, right=True) + " ", colours.plain if count else colours.dim),
             (bar((count or 0) / most if most else 0, length), colours.handshake),

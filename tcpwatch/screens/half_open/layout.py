@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
+from tcpwatch import units
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
@@ -15,7 +16,6 @@ from tcpwatch.model.rules.syn_queue import group_listeners
 from tcpwatch.model.view import View
 from tcpwatch.screens.half_open import blocks, source_lists
 from tcpwatch.screens.half_open.source_lists import SourcePlace
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.area import MIN_HEIGHT
 from tcpwatch.widgets.lines import Line, title_rule
 from tcpwatch.widgets.palette import Palette
@@ -93,11 +93,11 @@ class HalfOpenLayout:
     def _title(self, it: HalfOpenScope) -> Line:
         """Whose half-open connections, how many, and which of the listeners that have such."""
         if it.key is None:
-            count = text.count(it.view.half_open.count, self.exact)
+            count = units.count(it.view.half_open.count, self.exact)
             return title_rule(f"All listeners: {count} half-open", self.width, self.colours)
         one, steps = it.listener, it.choices
         at = f" {steps.index(it.key)} of {len(steps) - 1}" if one else " gone"
-        depth = text.count(one.syn_queue.depth if one else None, self.exact)
+        depth = units.count(one.syn_queue.depth if one else None, self.exact)
         title = f"{it.name}: {depth} half-open"
         rates = " rates: the whole host's ─"  # three columns have a title for them
         fits = self.column_count < 3 and cell_len(title) + len(rates) + len(at) + 8 <= self.width

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tcpwatch import units
 from tcpwatch.model.listeners.syn_sources import TOP, PrefixKind, SynSource, SynSources
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
@@ -59,10 +59,10 @@ def source_columns(found: SynSources | None, count: int) -> list[SourceColumn]:
 def _of_addresses(found: SynSources | None) -> tuple[str, ...]:
     if found is None or not found.count:
         return ()
-    distinct = f"{text.count(found.distinct)} distinct"
+    distinct = f"{units.count(found.distinct)} distinct"
     return (
-        f"{distinct}, {text.share(found.distinct_share)} of connections",
-        f"{distinct}, {text.share(found.distinct_share)}",
+        f"{distinct}, {units.share(found.distinct_share)} of connections",
+        f"{distinct}, {units.share(found.distinct_share)}",
         distinct,
     )
 
@@ -112,13 +112,13 @@ def source_column_lines(
 
 
 def _row(source: SynSource, longest: int, width: int, marked: bool, colours: Palette, exact: bool) -> Line:
-    figure = text.count(source.count, exact)
+    figure = units.count(source.count, exact)
     count = max(_COUNT, len(figure))  # exact millions take room from the bar
     free = max(0, width - _MARK - 1 - count - _SHARE - 1)
     name = min(free, _LONGEST, max(_NAME, longest))
     return (
         (" ▸ " if marked else "   ", colours.strong),
-        (fit(text.shortened(source.prefix, name), name) + " ", colours.plain),
+        (fit(units.shortened(source.prefix, name), name) + " ", colours.plain),
         (bar(source.share, free - name - 1) + " " * (free > name), colours.handshake),
         (fit(figure, count, right=True), colours.plain),
         (fit(_share(source.share), _SHARE, right=True) + " ", colours.dim),
@@ -127,4 +127,4 @@ def _row(source: SynSource, longest: int, width: int, marked: bool, colours: Pal
 
 def _share(share: float) -> str:
     """In percent; one of a million is not `0.00 %`."""
-    return "<.01 %" if share < 0.00005 else text.share(share)
+    return "<.01 %" if share < 0.00005 else units.share(share)

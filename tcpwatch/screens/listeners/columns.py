@@ -9,11 +9,11 @@ from typing import Any
 from rich.cells import cell_len
 from rich.style import Style
 
+from tcpwatch import units
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.listeners.queue_limits import LimitSource, Queue
 from tcpwatch.screens.listeners.rows import ListenerRow
 from tcpwatch.screens.shared.meters import limit_style, usage_text
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar, sparkline
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
@@ -84,7 +84,7 @@ def _syn_peak(row: ListenerRow, look: CellContext) -> Line:
 def _depth(queue: Queue | None, look: CellContext) -> Line:
     if queue is None:
         return ()
-    figure = text.count(queue.depth, look.exact)
+    figure = units.count(queue.depth, look.exact)
     shown = figure if cell_len(figure) <= look.width else figure.replace(",", "")
     return ((shown, limit_style(queue.depth, queue.limit, look.colours)),)
 
@@ -97,7 +97,7 @@ def _syn(row: ListenerRow, look: CellContext) -> Line:
 
 
 def _drops(row: ListenerRow, look: CellContext) -> Line:
-    return ((text.rate(row.drops_per_s), look.colours.alarm if _moves(row.drops_per_s) else look.colours.dim),)
+    return ((units.rate(row.drops_per_s), look.colours.alarm if _moves(row.drops_per_s) else look.colours.dim),)
 
 
 def _accepted(row: ListenerRow, look: CellContext) -> Line:
@@ -105,7 +105,7 @@ def _accepted(row: ListenerRow, look: CellContext) -> Line:
     if row.is_member:
         return ()
     sign = "≥" if row.is_lower_bound and per_s is not None else ""
-    return ((sign + text.rate(per_s), look.colours.plain if _moves(per_s) else look.colours.dim),)
+    return ((sign + units.rate(per_s), look.colours.plain if _moves(per_s) else look.colours.dim),)
 
 
 def _moves(per_s: float | None) -> bool:
@@ -117,7 +117,9 @@ def _oldest(row: ListenerRow, look: CellContext) -> Line:
     if row.is_member or (row.accept_queue_known and one.waiting_s is None):
         return ()
     least = "≥" if one.waiting_is_minimum else ""
-    return ((least + text.duration(one.waiting_s), look.colours.plain if row.accept_queue_known else look.colours.dim),)
+    return (
+        (least + units.duration(one.waiting_s), look.colours.plain if row.accept_queue_known else look.colours.dim),
+    )
 
 
 def _gave_up(row: ListenerRow, look: CellContext) -> Line:
@@ -130,7 +132,7 @@ def _repeated(row: ListenerRow, look: CellContext) -> Line:
 
 
 def _count(number: int | None, look: CellContext) -> Line:
-    return ((text.count(number, look.exact), look.colours.plain if number else look.colours.dim),)
+    return ((units.count(number, look.exact), look.colours.plain if number else look.colours.dim),)
 
 
 def depth_sparkline(values: Sequence[float], width: int, colours: Palette) -> Piece:

@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.events import Resize
 
+from tcpwatch import units
 from tcpwatch.exporters.csv_writer import records_csv
 from tcpwatch.exporters.records import listener_record, tab_separated
 from tcpwatch.model.listeners.listeners import Listener
@@ -28,7 +29,6 @@ from tcpwatch.screens.listeners.rows import (
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.table_page import TablePage
-from tcpwatch.units import text
 from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Lines, Piece
 from tcpwatch.widgets.palette import Palette
@@ -112,7 +112,7 @@ class ListenersPage(TablePage):
     def _why_empty(self, view: View) -> Sequence[str]:
         if not view.listeners:
             return ("Nobody listens on a TCP port here.",)
-        return (f"None of {text.count(len(view.listeners))} listeners passes the filter.", FILTER_HINT)
+        return (f"None of {units.count(len(view.listeners))} listeners passes the filter.", FILTER_HINT)
 
     @property
     def shown(self) -> list[Listener]:
@@ -173,7 +173,7 @@ class ListenersPage(TablePage):
         """Write the listeners that are shown, in their order, into a file in the current directory."""
         if listeners := self.shown:
             name = export_name(time.time(), "listeners")
-            self.export(name, f"{text.count(len(listeners))} listeners", records_csv(map(listener_record, listeners)))
+            self.export(name, f"{units.count(len(listeners))} listeners", records_csv(map(listener_record, listeners)))
 
 
 def _passing(view: View, filter_: Filter) -> frozenset[int]:
@@ -210,7 +210,7 @@ class _Title(Lines):
             pieces += [(" · filter ", colours.dim), (printable(filter_text), colours.plain)]
         for word, name in (("overflows", "ListenOverflows"), ("drops", "ListenDrops")):
             rate = view.rates.get(name)
-            figure = text.UNKNOWN if rate is None else f"{text.rate(rate)}/s"
+            figure = units.UNKNOWN if rate is None else f"{units.rate(rate)}/s"
             pieces += [(f" · {word} ", colours.dim), (figure, colours.alarm if rate else colours.plain)]
         pieces += [(" · sort ", colours.dim), (f"{sorting.column.title} {sorting.arrow}", colours.plain)]
         return tuple(pieces)
@@ -223,7 +223,7 @@ def _remarks(view: View, unseen: UnseenAccepts | None, width: int, colours: Pale
         many = f"connection{'s' * (view.half_open_without_listener != 1)}"
         said.append(f" {view.half_open_without_listener:,} half-open {many} whose listener has gone")
     if unseen is not None:
-        opened, seen = text.rate(unseen.opened_per_s), text.rate(unseen.seen_per_s)
+        opened, seen = units.rate(unseen.opened_per_s), units.rate(unseen.seen_per_s)
         room = width - sum(map(len, said)) - 3
         words = (f"≥: {opened}/s were opened, the polls saw {seen}/s accepted", f"≥: polls saw {seen} of {opened}/s")
         said += [f" {words}" for words in words if len(words) <= room][:1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tcpwatch import units
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line, Piece, fit
 from tcpwatch.widgets.palette import Palette
 
@@ -32,8 +32,8 @@ class Counter:
         rate = view.rates.get(self.kernel_name)
         if self.denominator:
             # OutSegs leaves out what was only sent again: the whole is both together.
-            return text.share(rate, (rate or 0.0) + view.rates.get(self.denominator, 0.0) or 1.0)
-        return text.UNKNOWN if rate is None else f"{text.rate(rate)}/s"
+            return units.share(rate, (rate or 0.0) + view.rates.get(self.denominator, 0.0) or 1.0)
+        return units.UNKNOWN if rate is None else f"{units.rate(rate)}/s"
 
 
 MAIN_COUNTERS = (

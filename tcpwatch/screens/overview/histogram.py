@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
+from tcpwatch import units
 from tcpwatch.model.states import FACTS, STATE_ORDER, Phase, State
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar, sparkline
 from tcpwatch.widgets.lines import Line, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
@@ -79,8 +79,8 @@ class HistogramLayout:
             (f"{state.name:<{_NAME}} ", colour),
             (side, colours.dim),
             (bar(count / most if most else 0, self.bar_cells), colour),
-            (f"{text.count(count, self.exact):>{_COUNT}}", colours.plain if count else colours.dim),
-            (f"{text.rate(change, signed=True):>{_RATE}}", colours.plain if moving else colours.dim),
+            (f"{units.count(count, self.exact):>{_COUNT}}", colours.plain if count else colours.dim),
+            (f"{units.rate(change, signed=True):>{_RATE}}", colours.plain if moving else colours.dim),
             (self._trend(view, state), colour),
         )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from tcpwatch import units
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.screens.shared.meters import limit_style, usage_text
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
@@ -54,7 +54,7 @@ def _row(listener: Listener, widths: tuple[int, int, int], colours: Palette, exa
         *_queue(listener.accept_queue, length, colours, exact),
         (" ", colours.plain),
         *_queue(listener.syn_queue, length, colours, exact),
-        (fit(text.rate(drops), _RATE, right=True), colours.alarm if drops else colours.dim),
+        (fit(units.rate(drops), _RATE, right=True), colours.alarm if drops else colours.dim),
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from tcpwatch import units
 from tcpwatch.model.sockets.flow_totals import DECADES, PERCENTILES, Distribution, FlowTotals, Totals
 from tcpwatch.model.sockets.flow_totals import TOP as TOLD
 from tcpwatch.screens.overview.counters import grid_columns
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import sparkline
 from tcpwatch.widgets.lines import Line, fit, title_rule
 from tcpwatch.widgets.palette import Palette
@@ -48,7 +48,7 @@ def totals_lines(flows: FlowTotals | None, width: int, colours: Palette) -> list
 
 
 def _rate(word: str, per_s: float, cells: int, colours: Palette) -> Line:
-    value = fit(f"{text.rate(per_s)}/s", cells - _WORD)
+    value = fit(f"{units.rate(per_s)}/s", cells - _WORD)
     return (fit(word, _WORD), colours.plain), (value, colours.plain if per_s else colours.dim)
 
 
@@ -66,12 +66,12 @@ def _life(figure: str) -> Callable[[Totals], str]:
 
 
 def _size(figure: str) -> Callable[[Totals], str]:
-    return lambda totals: text.size(getattr(totals.bytes, figure))
+    return lambda totals: units.size(getattr(totals.bytes, figure))
 
 
 _COLUMNS = (
-    _Column("opened/s", 9, 7, lambda totals: text.rate(totals.opened_per_s)),
-    _Column("ended/s", 8, 0, lambda totals: text.rate(totals.ended_per_s)),
+    _Column("opened/s", 9, 7, lambda totals: units.rate(totals.opened_per_s)),
+    _Column("ended/s", 8, 0, lambda totals: units.rate(totals.ended_per_s)),
     _Column("life <ms·s··h··", 16, 1, lambda totals: decade_sparkline(totals.lifetime_ms)),
     _Column("shortest", 9, 6, _life("least")),
     _Column("p50", 8, 2, _life("p50")),
@@ -90,7 +90,7 @@ def decade_sparkline(spread: Distribution) -> str:
     """A cell a decade, as high as its share of the fullest; a cell with any flow is higher than one without."""
     most = max(spread.histogram, default=0)
     if not most:
-        return text.UNKNOWN
+        return units.UNKNOWN
     heights = [count and max(1.0, _HIGHEST * count / most) for count in spread.histogram]
     return sparkline(heights, _PARTS, _PARTS, from_zero=True)
 
@@ -134,7 +134,7 @@ def _columns(width: int) -> list[_Column]:
 
 def _row(one: Totals, name: int, columns: Sequence[_Column], colours: Palette) -> Line:
     figures = "".join(fit(column.figure(one), column.cells, right=True) for column in columns)
-    named = fit(text.shortened(one.name or text.UNKNOWN, name), name)
+    named = fit(units.shortened(one.name or units.UNKNOWN, name), name)
     return (_INDENT + named, colours.plain), (figures, colours.plain)
 
 

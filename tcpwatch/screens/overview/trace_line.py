@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tcpwatch import units
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line, Piece, cells_of
 from tcpwatch.widgets.palette import Palette
 
@@ -22,13 +22,13 @@ def trace_line(view: View, width: int, colours: Palette) -> list[Line]:
         ("resets sent", trace.resets_sent_per_s),
         ("received", trace.resets_received_per_s),
     ):
-        pieces += [(f"  {word} ", colours.plain), (f"{text.rate(rate)}/s", colours.plain if rate else colours.dim)]
+        pieces += [(f"  {word} ", colours.plain), (f"{units.rate(rate)}/s", colours.plain if rate else colours.dim)]
     dropped = sorted(trace.drops_per_s.items(), key=lambda one: (-one[1], one[0]))
     pieces.append(("  dropped ", colours.plain))
     if not dropped:
         pieces.append(("0/s", colours.dim))
     for at, (reason, rate) in enumerate(dropped):
-        more = [(", " * bool(at) + f"{reason} ", colours.dim), (f"{text.rate(rate)}/s", colours.plain)]
+        more = [(", " * bool(at) + f"{reason} ", colours.dim), (f"{units.rate(rate)}/s", colours.plain)]
         if cells_of([*pieces, *more]) > width - 1:
             break
         pieces += more

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tcpwatch import units
 from tcpwatch.model.columns.columns import BY_KEY
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.listeners.queue_detail import QueueMembers
 from tcpwatch.model.states import State
-from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
 
@@ -46,7 +46,7 @@ def queue_members(queue: QueueMembers) -> list[QueueMember]:
 
 
 def _age(one: QueueMember, look: CellContext, unless_seen: str) -> Line:
-    return ((("" if one.arrival_seen else unless_seen) + text.duration(one.age_s), look.colours.plain),)
+    return ((("" if one.arrival_seen else unless_seen) + units.duration(one.age_s), look.colours.plain),)
 
 
 def _remote(one: QueueMember, look: CellContext) -> Line:
@@ -54,7 +54,7 @@ def _remote(one: QueueMember, look: CellContext) -> Line:
 
 
 def _unread(one: QueueMember, look: CellContext) -> Line:
-    return ((text.size(one.unread, look.exact), look.colours.plain if one.unread else look.colours.dim),)
+    return ((units.size(one.unread, look.exact), look.colours.plain if one.unread else look.colours.dim),)
 
 
 def _gave_up(one: QueueMember, look: CellContext) -> Line:
@@ -66,7 +66,7 @@ def _repeats(one: QueueMember, look: CellContext) -> Line:
 
 
 def _timer(one: QueueMember, look: CellContext) -> Line:
-    return ((text.duration(one.timer_s), look.colours.dim if one.timer_s is None else look.colours.plain),)
+    return ((units.duration(one.timer_s), look.colours.dim if one.timer_s is None else look.colours.plain),)
 
 
 _WAITS: RecordColumn[QueueMember] = RecordColumn(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tcpwatch import units
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource, Queue
 from tcpwatch.screens.listeners.columns import depth_sparkline, limit_source_text
 from tcpwatch.screens.listeners.rows import ListenerRow
 from tcpwatch.screens.shared.meters import limit_style, usage_text
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
@@ -59,7 +59,7 @@ class _Form:
             (bar(queue.share, free - trend), style),
             (f" {figure.rjust(cells)}  ", style if queue.depth else colours.dim),
             (
-                fit(f"peak {text.count(deepest, self.exact)}" if peak else "", _PEAK),
+                fit(f"peak {units.count(deepest, self.exact)}" if peak else "", _PEAK),
                 limit_style(deepest, limit, colours),
             ),
             (fit(f"by {limit_source_text(cap)}", _CAP), colours.dim),
@@ -83,6 +83,6 @@ class _Form:
             (_INDENT + fit(label, _LABEL), colours.dim),
             (bar(queue.share, _SMALL), style),
             (f" {figure}  ", style if queue.depth else colours.dim),
-            (f"{one.process or '?'} · inode {one.inode or text.UNKNOWN}", colours.plain),
-            (f" · peak {text.count(peak, self.exact)}" if peak > (queue.depth or 0) else "", colours.plain),
+            (f"{one.process or '?'} · inode {one.inode or units.UNKNOWN}", colours.plain),
+            (f" · peak {units.count(peak, self.exact)}" if peak > (queue.depth or 0) else "", colours.plain),
         )

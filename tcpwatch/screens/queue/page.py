@@ -11,6 +11,7 @@ from textual.containers import Container
 from textual.events import Resize
 from textual.screen import Screen
 
+from tcpwatch import units
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_detail import QueueDetail
@@ -22,7 +23,6 @@ from tcpwatch.screens.queue.pane import QueuePane
 from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.shell import app_state
-from tcpwatch.units import text
 from tcpwatch.widgets.footer_line import FooterLine
 from tcpwatch.widgets.lines import Line, Lines, Piece
 from tcpwatch.widgets.palette import Palette
@@ -199,4 +199,4 @@ class _Head(Lines):
 
 
 def _per_s(rate: float | None) -> str:
-    return text.UNKNOWN if rate is None else f"{text.rate(rate)}/s"
+    return units.UNKNOWN if rate is None else f"{units.rate(rate)}/s"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tcpwatch import units
 from tcpwatch.model.rules.finding import Severity
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
 from tcpwatch.screens.shared.shell import app_state
-from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line, Lines, Piece, cells_of, fit
 from tcpwatch.widgets.palette import Palette
 
@@ -52,7 +52,7 @@ class HeaderLine(Lines):
 
     def _liveness(self, view: View | None, colours: Palette) -> Line:
         """LIVE or PAUSED, and the age of what is on the screen."""
-        age = text.duration(app_state(self).age_s) if view is not None else ""
+        age = units.duration(app_state(self).age_s) if view is not None else ""
         if app_state(self).paused:
             return (("‖ PAUSED", colours.warning), (f" {age}", colours.strong))
         if view is None:
@@ -69,7 +69,7 @@ class HeaderLine(Lines):
             if not view.sample.completeness.complete:
                 said.append((f"incomplete: {view.sample.completeness.words}", colours.warning))
             if view.pace.slowed:
-                said.append((f"stretched to {text.duration(view.pace.interval_s)}", colours.warning))
+                said.append((f"stretched to {units.duration(view.pace.interval_s)}", colours.warning))
             if view.sample.source.missing:
                 said.append((", ".join(view.sample.source.missing), colours.warning))
         gap = ("  ", colours.plain)
@@ -103,13 +103,13 @@ def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours
         return _cropped(name, room)
     source, pace = view.sample.source, view.pace
     user = f"user: {hidden:,} socket{'s' * (hidden != 1)} without owner" if hidden else "user"
-    cost = f"poll {pace.duration_s * 1000:.0f} ms {text.share(pace.core_share)}"
+    cost = f"poll {pace.duration_s * 1000:.0f} ms {units.share(pace.core_share)}"
     ranked = [  # rank, text: a low rank leaves first
         (9, view.sample.host),
         (7, source.namespace),
         (4, source.kind),
         (5, "root" if source.privilege == "root" else user),
-        (3, text.duration(interval_s)),
+        (3, units.duration(interval_s)),
         (2, cost),
     ]
     items = [(rank, words) for rank, words in ranked if words]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from rich.style import Style
 
+from tcpwatch import units
 from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.view import Gauge, View
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, Piece, fit
 from tcpwatch.widgets.palette import Palette
@@ -53,8 +53,8 @@ def _of(queue: Queue | None) -> Gauge:
 def usage_text(value: int | None, limit: int | None, exact: bool) -> str:
     """`513/512`, `–` for what is not known."""
     if value is None and limit is None:
-        return text.UNKNOWN
-    return f"{text.count(value, exact)}/{text.count(limit, exact)}"
+        return units.UNKNOWN
+    return f"{units.count(value, exact)}/{units.count(limit, exact)}"
 
 
 def limit_style(value: int | None, limit: int | None, colours: Palette) -> Style:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
+from tcpwatch import units
 from tcpwatch.model.lifecycle.history import Moment, StatePeriod, begins_with_last_ack
 from tcpwatch.model.lifecycle.transitions import Origin
-from tcpwatch.units import text
 
 UNKNOWN_DURATION = "not told"
 
@@ -33,21 +33,11 @@ def moment_clock(moment: Moment) -> str:
     return clock(moment.time, is_exact(moment))
 
 
-def precise_duration(seconds: float) -> str:
-    """`12 µs`, `2.3 ms`, `412 ms`, `1.234 s`, and from ten seconds on as text.duration."""
-    micros = round(seconds * 1e6)
-    if micros < 1000:
-        return f"{micros} µs"
-    if micros < 999_500:
-        return f"{micros / 1000:.1f} ms" if micros < 99_950 else f"{micros / 1000:.0f} ms"
-    return f"{seconds:.3f} s" if seconds < 9.9995 else text.duration(seconds)
-
-
 def elapsed_text(begin: Moment, end: Moment | None, now: float) -> str:
     """The time from one to the other, or till now."""
     seconds = max(0.0, (end.time if end else now) - begin.time)
     fine = end is not None and is_exact(end) and is_exact(begin)
-    return precise_duration(seconds) if fine else text.duration(seconds)
+    return units.precise_duration(seconds) if fine else units.duration(seconds)
 
 
 def began_earlier(stretch: StatePeriod) -> bool:
@@ -79,4 +69,4 @@ def origin_text(moment: Moment) -> str:
     slack = moment.slack_s
     if has_unknown_slack(moment) or slack == 0:
         return "polled"
-    return f"polled ±{slack:.1f} s" if slack < 9.95 else f"polled ±{text.duration(slack)}"
+    return f"polled ±{slack:.1f} s" if slack < 9.95 else f"polled ±{units.duration(slack)}"

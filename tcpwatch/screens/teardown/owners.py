@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.style import Style
 
+from tcpwatch import units
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
 from tcpwatch.model.analyses.teardown import CLOSING_STATES, ProcessCloseWaits, ProcessHalfClosed
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
@@ -16,7 +17,6 @@ from tcpwatch.model.view import View
 from tcpwatch.screens.shared.meters import limit_style, usage_text
 from tcpwatch.screens.teardown.ports import count_piece, text_piece
 from tcpwatch.screens.teardown.table import InlineCellContext, InlineColumn, InlineTable
-from tcpwatch.units import text
 from tcpwatch.widgets.lines import Piece
 
 CLOSE_WAIT, HALF_CLOSED, FINAL_STATES_TABLE = "close_wait", "half_closed", "last"
@@ -44,7 +44,7 @@ def _others(
     found = []
     if waiting:
         why = "no process has accepted them: they wait in an accept queue"
-        found.append(UnownedRow("not accepted", f"{text.count(waiting)} not accepted", f"state:{name} inode:0", why))
+        found.append(UnownedRow("not accepted", f"{units.count(waiting)} not accepted", f"state:{name} inode:0", why))
     of_nobody = view.teardown.orphaned.get(state, 0) if told else 0
     unseen = view.counts.get(state, 0) - sum(one.count for one in known) - waiting - of_nobody
     if unseen > 0:
@@ -53,7 +53,7 @@ def _others(
         found.append(
             UnownedRow(
                 "unknown owner",
-                f"{text.count(unseen)} of unknown owner",
+                f"{units.count(unseen)} of unknown owner",
                 " ".join(filter(None, terms)),
                 _why(view, state),
             )
@@ -91,7 +91,7 @@ def close_wait_table(view: View) -> InlineTable[ProcessCloseWaits | UnownedRow]:
     )
     return InlineTable(
         CLOSE_WAIT,
-        f"CLOSE_WAIT: {text.count(view.counts[State.CLOSE_WAIT])}",
+        f"CLOSE_WAIT: {units.count(view.counts[State.CLOSE_WAIT])}",
         [*found, *_others(view, State.CLOSE_WAIT, found, view.teardown.close_wait_unaccepted)],
         lambda width: columns,
         identity=_pid,
@@ -110,7 +110,7 @@ def _pid(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> int | str:
 
 
 def _oldest(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:
-    return text.UNKNOWN if isinstance(one, UnownedRow) else text.duration(one.oldest_s)
+    return units.UNKNOWN if isinstance(one, UnownedRow) else units.duration(one.oldest_s)
 
 
 def _grows(one: ProcessCloseWaits | UnownedRow) -> bool:
@@ -119,20 +119,20 @@ def _grows(one: ProcessCloseWaits | UnownedRow) -> bool:
 
 def _of_descriptors(one: ProcessCloseWaits | UnownedRow, near: float, look: InlineCellContext) -> Piece:
     if isinstance(one, UnownedRow) or not one.limit:
-        return text_piece(text.UNKNOWN, look)
-    return text_piece(text.share(one.share), look, look.colours.warning if one.share >= near else None)
+        return text_piece(units.UNKNOWN, look)
+    return text_piece(units.share(one.share), look, look.colours.warning if one.share >= near else None)
 
 
 def _close_wait_detail(one: ProcessCloseWaits | UnownedRow, told: bool, exact: bool) -> str:
     if isinstance(one, UnownedRow):
         return f"{one.name}: {one.detail}"
-    of = f" of {text.count(one.limit, exact)} descriptors" if one.limit else ""
+    of = f" of {units.count(one.limit, exact)} descriptors" if one.limit else ""
     growing = ", growing for five minutes" if one.growing else ""
     kinds = (
         {"never closed": one.eof_seen, "EOF not read": one.eof_pending, "data unread": one.data_pending} if told else {}
     )
     most = max(kinds, key=lambda words: kinds[words], default="")
-    return f"{one.process}: {text.count(one.count, exact)}{of}{growing}{f', {most}' if most else ''}"
+    return f"{one.process}: {units.count(one.count, exact)}{of}{growing}{f', {most}' if most else ''}"
 
 
 # FIN_WAIT_2 --------------------------------------------------------------------------------------
@@ -167,8 +167,8 @@ def _old(one: ProcessHalfClosed | UnownedRow, look: InlineCellContext) -> Style 
 def _half_closed_detail(one: ProcessHalfClosed | UnownedRow, old_s: float, exact: bool) -> str:
     if isinstance(one, UnownedRow):
         return f"{one.name}: {one.detail}"
-    old = f", {text.count(one.old, exact)} for more than {text.duration(old_s)}" if one.old else ""
-    return f"{one.process}: {text.count(one.count, exact)} shut down and not closed{old}"
+    old = f", {units.count(one.old, exact)} for more than {units.duration(old_s)}" if one.old else ""
+    return f"{one.process}: {units.count(one.count, exact)} shut down and not closed{old}"
 
 
 # The last steps ----------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from rich.style import Style
 
+from tcpwatch import units
 from tcpwatch.model.analyses.ephemeral_ports import Destination, EphemeralPorts
 from tcpwatch.model.view import View
 from tcpwatch.screens.teardown.table import InlineCellContext, InlineColumn, InlineTable
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
@@ -22,13 +22,13 @@ _INDENT = "   "
 
 def count_piece(value: float | None, look: InlineCellContext, style: Style | None = None) -> Piece:
     """A count; dim where it is nothing, or not known."""
-    shown = text.count(value, look.exact)
+    shown = units.count(value, look.exact)
     return shown, look.colours.dim if not value else style or look.colours.plain
 
 
 def text_piece(shown: str, look: InlineCellContext, style: Style | None = None) -> Piece:
     """A name, a duration or a share; dim where it is not known."""
-    return shown, look.colours.dim if shown == text.UNKNOWN else style or look.colours.plain
+    return shown, look.colours.dim if shown == units.UNKNOWN else style or look.colours.plain
 
 
 # Ephemeral ports ---------------------------------------------------------------------------------
@@ -58,8 +58,8 @@ def _ports_columns(view: View, width: int, six: bool) -> Sequence[InlineColumn[D
     at_first: list[InlineColumn[Destination]] = [
         InlineColumn("", name, lambda one, look: text_piece(one.remote, look), right=False, named=True),
         InlineColumn("", 0, lambda one, look: (bar(one.share, look.width), style(one, look)), right=False),
-        InlineColumn("" if wide else "used", 6, lambda one, look: text_piece(text.share(one.share), look)),
-        InlineColumn("left", 6, lambda one, look: (text.count(one.free, look.exact), style(one, look)), rank=1),
+        InlineColumn("" if wide else "used", 6, lambda one, look: text_piece(units.share(one.share), look)),
+        InlineColumn("left", 6, lambda one, look: (units.count(one.free, look.exact), style(one, look)), rank=1),
         InlineColumn("TIME_WAIT", 9, lambda one, look: count_piece(one.time_wait, look), rank=3),
         InlineColumn("reusable" if wide else "reuse", 8 if wide else 6, lambda one, look: count_piece(one.reusable,
             look), rank=4),
@@ -70,7 +70,7 @@ def _ports_columns(view: View, width: int, six: bool) -> Sequence[InlineColumn[D
     if not wide:
         return at_first
     process: InlineColumn[Destination] = InlineColumn(
-        "process", 20, lambda one, look: text_piece(one.process or text.UNKNOWN, look), right=False, named=True, rank=5
+        "process", 20, lambda one, look: text_piece(one.process or units.UNKNOWN, look), right=False, named=True, rank=5
     )
     own_address: InlineColumn[Destination] = InlineColumn(
         "from", own, lambda one, look: text_piece(one.local_address, look), right=False, named=True, rank=6
@@ -92,14 +92,14 @@ def _level(view: View) -> Callable[[Destination, InlineCellContext], Style]:
 
 def _free_in(one: Destination, timed: bool) -> str:
     if one.next_free_s is None or not timed:
-        return text.UNKNOWN
+        return units.UNKNOWN
     if not one.next_free_s:
         return "due"  # its timer has run out; the kernel comes round to it within some seconds
-    return text.duration(one.next_free_s) if one.next_free_s < 59.5 else f"{one.next_free_s:.0f} s"
+    return units.duration(one.next_free_s) if one.next_free_s < 59.5 else f"{one.next_free_s:.0f} s"
 
 
 def _exhausted_in(one: Destination) -> str:
-    return text.duration(one.runs_out_in_s) if one.free else "now"
+    return units.duration(one.runs_out_in_s) if one.free else "now"
 
 
 def destination_filter(one: Destination) -> str:
@@ -108,7 +108,7 @@ def destination_filter(one: Destination) -> str:
 
 
 def _ports_detail(one: Destination, exact: bool) -> str:
-    used, usable = text.count(one.used, exact), text.count(one.usable, exact)
+    used, usable = units.count(one.used, exact), units.count(one.usable, exact)
     most = f", most by {one.process}" if one.process else ", held by no process"
     return f"{one.local_address} → {one.remote}: {used} of {usable} ports{most}"
 
@@ -118,10 +118,10 @@ def range_line(found: EphemeralPorts | None, reuse: int | None, width: int, colo
     if found is None:
         return ((f"{_INDENT}ip_local_port_range is not known here.", colours.dim),)
     span = found.range
-    head = f"{span.low}–{span.high}: {text.count(span.usable)} usable"
-    reserved, held = text.count(span.reserved), text.count(span.held)
+    head = f"{span.low}–{span.high}: {units.count(span.usable)} usable"
+    reserved, held = units.count(span.reserved), units.count(span.held)
     longest = f"{head}, {reserved} reserved, {held} held by bind()"
-    many = f" · {text.count(found.count)} destination{'s' * (found.count != 1)}"
+    many = f" · {units.count(found.count)} destination{'s' * (found.count != 1)}"
     mode = f" · tcp_tw_reuse {_REUSE.get(reuse, reuse)}" if reuse is not None else ""
     signs = ("", "") if not found.bound_before_connect else (
         " △ programs bind() before connect(): a port serves one destination only", " △ bind() before connect()",
@@ -169,7 +169,7 @@ def _waits(one: Destination) -> int:
 
 
 def _to_detail(one: Destination, exact: bool) -> str:
-    count, reusable = text.count(_waits(one), exact), text.count(one.reusable, exact)
+    count, reusable = units.count(_waits(one), exact), units.count(one.reusable, exact)
     return f"{one.local_address} → {one.remote}: {count} TIME_WAIT, {reusable} of them may be used again"
 
 
@@ -198,6 +198,6 @@ def time_wait_ports_table(view: View) -> InlineTable[tuple[int, int]]:
         columns,
         identity=lambda one: one[0],
         filter=lambda one: f"state:time-wait lport:{one[0]}",
-        detail=lambda one, exact: f"{named(one[0])}: {text.count(one[1], exact)} TIME_WAIT, memory only",
+        detail=lambda one, exact: f"{named(one[0])}: {units.count(one[1], exact)} TIME_WAIT, memory only",
         empty="None.",
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tcpwatch import units
 from tcpwatch.model.analyses.stalls import UnansweredConnects, UnreadProcess, ZeroWindowPeer
 from tcpwatch.model.view import View
 from tcpwatch.screens.teardown.ports import count_piece, text_piece
 from tcpwatch.screens.teardown.table import InlineColumn, InlineTable
-from tcpwatch.units import text
 
 STUCK = "stuck"
 """Name of the table."""
@@ -36,7 +36,7 @@ def stuck_table(view: View) -> InlineTable[StuckRow]:
         InlineColumn("", 0, lambda one, look: text_piece(one.peer_or_process, look), right=False, named=True),
         InlineColumn("sockets", 7, lambda one, look: count_piece(one.count, look), rank=1),
         InlineColumn("how long", 10, lambda one, look: text_piece(one.duration_text, look), rank=2),
-        InlineColumn("bytes", 9, lambda one, look: text_piece(text.size(one.bytes, look.exact), look), rank=3),
+        InlineColumn("bytes", 9, lambda one, look: text_piece(units.size(one.bytes, look.exact), look), rank=3),
     )
     return InlineTable(
         STUCK,
@@ -60,10 +60,10 @@ def _stuck(one: UnansweredConnects) -> StuckRow:
 def _closed(one: ZeroWindowPeer) -> StuckRow:
     detail = "the peer's window is closed; it does not read what it was sent"
     name, where = str(one.remote), one.remote.remote_filter
-    return StuckRow("window closed", name, one.count, text.duration(one.longest_s), one.unsent, where, detail)
+    return StuckRow("window closed", name, one.count, units.duration(one.longest_s), one.unsent, where, detail)
 
 
 def _unread(one: UnreadProcess) -> StuckRow:
     detail = "this process does not read; our window to its peers is closed"
     pid = one.owner.processes[0].pid
-    return StuckRow("does not read", one.process, one.count, text.UNKNOWN, one.unread_bytes, f"pid:{pid}", detail)
+    return StuckRow("does not read", one.process, one.count, units.UNKNOWN, one.unread_bytes, f"pid:{pid}", detail)

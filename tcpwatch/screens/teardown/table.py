@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from rich.cells import cell_len
 
-from tcpwatch.units import text
+from tcpwatch import units
 from tcpwatch.widgets.lines import Line, Piece, cells_of, fit, overlay_style
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import GUTTER
@@ -53,7 +53,7 @@ class InlineColumn(Generic[R]):
     def piece(self, record: R, look: InlineCellContext) -> Piece:
         """In exactly so many cells."""
         shown, style = self.show(record, look)
-        shown = text.shortened(shown, look.width) if self.named and cell_len(shown) == len(shown) else shown
+        shown = units.shortened(shown, look.width) if self.named and cell_len(shown) == len(shown) else shown
         return fit(shown, look.width, right=self.right), style
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tcpwatch import units
 from tcpwatch.model.analyses.teardown import TIME_WAIT_S
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.meters import limit_style, usage_text
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.area import area, area_lines
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, Piece, fit, title_rule
@@ -28,7 +28,7 @@ _SIDES = (("client's side", ": a port each"), ("server's side", ": memory only")
 def time_wait_lines(view: View, width: int, bars: int, colours: Palette, exact: bool) -> list[Line]:
     """The block, with a calendar of so many lines."""
     waits = view.teardown.time_wait
-    head = f" entered {text.rate(waits.entered_per_s)}/s · left {text.rate(waits.left_per_s)}/s"
+    head = f" entered {units.rate(waits.entered_per_s)}/s · left {units.rate(waits.left_per_s)}/s"
     return [
         title_rule("TIME_WAIT", width, colours, head if len(head) + 16 <= width else ""),
         _meter_line(view, width, colours, exact),
@@ -41,9 +41,9 @@ def _meter_line(view: View, width: int, colours: Palette, exact: bool) -> Line:
     gauge = view.time_wait
     style = limit_style(gauge.value, gauge.limit, colours)
     overflow = view.rates.get("TCPTimeWaitOverflow")
-    said, said_style = f"{text.share(gauge.share)} of tcp_max_tw_buckets", colours.dim
+    said, said_style = f"{units.share(gauge.share)} of tcp_max_tw_buckets", colours.dim
     if overflow:
-        said, said_style = f"▲ {text.rate(overflow)}/s closed without", colours.alarm
+        said, said_style = f"▲ {units.rate(overflow)}/s closed without", colours.alarm
     words = 28 if width >= 60 else 0
     length = max(0, width - len(_INDENT) - 1 - _FIGURE - 1 - words - 1)
     return (
@@ -62,7 +62,7 @@ def _sides_line(counts: tuple[int, int], width: int, colours: Palette, exact: bo
         style = colours.plain if count else colours.dim
         pieces += [
             (fit(label, max(0, cells - _COUNT)), style),
-            (fit(text.count(count, exact), min(_COUNT, cells), right=True), style),
+            (fit(units.count(count, exact), min(_COUNT, cells), right=True), style),
             ("   ", colours.plain),
         ]
     return tuple(pieces[:-1])
@@ -115,9 +115,9 @@ def _summed(calendar: Sequence[int], slots: int) -> list[int]:
 
 def _peak(most: int, slots: int, exact: bool) -> str:
     """What the highest bar stands for: `39/s`; without the unit where there is no room for it."""
-    figure = text.count(most, exact)
+    figure = units.count(most, exact)
     said = f"{figure}/s" if slots == TIME_WAIT_S else f"{figure}/{TIME_WAIT_S // slots} s"
-    return "" if not most else said if len(said) <= _PEAK else figure if len(figure) <= _PEAK else text.count(most)
+    return "" if not most else said if len(said) <= _PEAK else figure if len(figure) <= _PEAK else units.count(most)
 
 
 def _axis(slots: int) -> str:

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from rich.cells import cell_len
 
+from tcpwatch import units
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.states import Role
-from tcpwatch.screens.shared.moments import clock, is_exact, precise_duration
+from tcpwatch.screens.shared.moments import clock, is_exact
 from tcpwatch.screens.shared.state_marks import STATE_LETTERS, stretch_style
 from tcpwatch.screens.timelines.cells import ENDINGS, ending_style
-from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
@@ -31,7 +31,7 @@ def endpoints_text(row: Timeline, exact_names: bool, host: bool = False) -> str:
 
 
 def _port(port: int, exact_names: bool) -> str:
-    return str(port) if exact_names else text.service(port)
+    return str(port) if exact_names else units.service(port)
 
 
 def _flow(row: Timeline, look: CellContext) -> Line:
@@ -60,11 +60,11 @@ def length_text(row: Timeline) -> str:
     """How long it lived, or has lived; `>` where it began before we looked."""
     slack = row.begin.slack_s
     if row.began_earlier or slack != slack:
-        return f">{text.duration(row.length_s)}" if row.length_s else text.UNKNOWN
+        return f">{units.duration(row.length_s)}" if row.length_s else units.UNKNOWN
     if slack > row.length_s:
-        return f"<{text.duration(row.length_s + slack)}"
+        return f"<{units.duration(row.length_s + slack)}"
     fine = is_exact(row.begin) and row.end is not None and is_exact(row.end)
-    return precise_duration(row.length_s) if fine and row.length_s < 10 else text.duration(row.length_s)
+    return units.precise_duration(row.length_s) if fine and row.length_s < 10 else units.duration(row.length_s)
 
 
 def _begin(row: Timeline, look: CellContext) -> Line:
@@ -79,7 +79,7 @@ def _end(row: Timeline, look: CellContext) -> Line:
 def _bytes(row: Timeline, look: CellContext) -> Line:
     known = row.received_bytes is not None and row.sent_bytes is not None
     total = (row.received_bytes or 0) + (row.sent_bytes or 0) if known else None
-    return ((text.size(total, look.exact), look.colours.plain),)
+    return ((units.size(total, look.exact), look.colours.plain),)
 
 
 SIGN: TimelineColumn = RecordColumn(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from textual.app import ComposeResult
 from textual.message import Message
 
+from tcpwatch import units
 from tcpwatch.exporters.csv_writer import timelines_csv
 from tcpwatch.exporters.records import tab_separated, timeline_record
 from tcpwatch.model.query.filter import Filter
@@ -21,7 +22,6 @@ from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.table_page import TablePage
 from tcpwatch.screens.timelines.table import TimelineTable
 from tcpwatch.screens.timelines.texts import coverage_line, help_sections, moment_line, title_line
-from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line, Lines
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section
@@ -158,7 +158,7 @@ class TimelinesPage(TablePage):
         chosen = self.table.arrangement
         if not chosen:
             return
-        what = f"{text.count(len(chosen))} flow{'s' * (len(chosen) != 1)}"
+        what = f"{units.count(len(chosen))} flow{'s' * (len(chosen) != 1)}"
         if len(chosen) > MAX_INLINE_FLOWS:
             self.notify(f"writing {what} …", markup=False)
         self.export(export_name(time.time(), "timelines"), what, timelines_csv(chosen))

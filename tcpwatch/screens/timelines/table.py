@@ -16,7 +16,7 @@ from tcpwatch.screens.timelines.axis import TimeAxis, TimeWindow, snap_to_flow, 
 from tcpwatch.screens.timelines.cells import line_pieces
 from tcpwatch.screens.timelines.columns import AXIS, BEGIN, SORT_COLUMNS, TimelineColumn, columns_for
 from tcpwatch.screens.timelines.ruler import ruler_pieces
-from tcpwatch.units.text import count
+from tcpwatch.units import count
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette, palette
 from tcpwatch.widgets.table.cursor_table import CursorTable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tcpwatch import units
 from tcpwatch.model.lifecycle.ending import sentence
 from tcpwatch.model.lifecycle.history import Moment, StatePeriod, begins_with_last_ack
 from tcpwatch.model.lifecycle.transitions import TransitionKind
@@ -11,12 +12,11 @@ from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.moments import clock, is_exact, origin_text, precise_duration
+from tcpwatch.screens.shared.moments import clock, is_exact, origin_text
 from tcpwatch.screens.shared.state_marks import STATE_FILLS, STATE_LETTERS, stretch_style
 from tcpwatch.screens.timelines.axis import TimeAxis, TimeWindow
 from tcpwatch.screens.timelines.cells import MARKS
 from tcpwatch.screens.timelines.columns import HELP_COLUMNS, TimelineColumn, length_text
-from tcpwatch.units import text
 from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Piece, cells_of
 from tcpwatch.widgets.palette import Palette
@@ -27,10 +27,10 @@ from tcpwatch.widgets.table.lines import Sorting
 def title_line(chosen: TimelineArrangement, sorting: Sorting[TimelineColumn], colours: Palette) -> Line:
     """Shown of total, live and closed, filter, sort."""
     total = chosen.total_live + chosen.total_closed
-    of_all = f"{text.count(len(chosen))} of " if chosen.filter.text else ""
+    of_all = f"{units.count(len(chosen))} of " if chosen.filter.text else ""
     pieces: list[Piece] = [
-        (f" {of_all}{text.count(total)} flow{'s' * (total != 1)}", colours.strong),
-        (f": {text.count(chosen.live)} live, {text.count(chosen.closed)} closed", colours.plain),
+        (f" {of_all}{units.count(total)} flow{'s' * (total != 1)}", colours.strong),
+        (f": {units.count(chosen.live)} live, {units.count(chosen.closed)} closed", colours.plain),
     ]
     if chosen.filter.text:
         pieces += [(" · filter ", colours.dim), (printable(chosen.filter.text), colours.plain)]
@@ -56,9 +56,9 @@ def coverage_line(view: View, window: TimeWindow, width: int, colours: Palette) 
 def _trust(view: View) -> Iterator[tuple[str, bool]]:
     trace, past = view.trace, view.archive
     if trace.events_lost:
-        yield f"{text.count(trace.events_lost)} trace event{'s' * (trace.events_lost != 1)} lost", True
+        yield f"{units.count(trace.events_lost)} trace event{'s' * (trace.events_lost != 1)} lost", True
     if trace.destroy_events_lost:
-        yield f"{text.count(trace.destroy_events_lost)} end{'s' * (trace.destroy_events_lost != 1)} lost", True
+        yield f"{units.count(trace.destroy_events_lost)} end{'s' * (trace.destroy_events_lost != 1)} lost", True
     if trace.on:
         yield "times by the trace", False
     else:
@@ -66,19 +66,19 @@ def _trust(view: View) -> Iterator[tuple[str, bool]]:
         yield f"times poll-exact: no trace{why}", False
     kept = sum(len(chunk) for chunk in past.records)
     if past.records_total > kept:
-        yield f"kept: {text.count(kept)} of {text.count(past.records_total)} closed", False
+        yield f"kept: {units.count(kept)} of {units.count(past.records_total)} closed", False
     if trace.unmatched_sockets:
-        many = f"{text.count(trace.unmatched_sockets)} traced socket{'s' * (trace.unmatched_sockets != 1)}"
+        many = f"{units.count(trace.unmatched_sockets)} traced socket{'s' * (trace.unmatched_sockets != 1)}"
         yield f"{many} of another namespace, or unsure", False
 
 
 def window_text(seconds: float) -> str:
     """`20 ms`, `60 s`, `5 m 00 s`, `24 h`: the width of the window."""
     if seconds < 1:
-        return precise_duration(seconds).replace(".0 ", " ")
+        return units.precise_duration(seconds).replace(".0 ", " ")
     if seconds >= 3_600 and seconds % 3_600 == 0:
         return f"{seconds / 3_600:.0f} h"
-    return "60 s" if seconds == 60 else text.duration(seconds).replace(" 00 s", "")
+    return "60 s" if seconds == 60 else units.duration(seconds).replace(" 00 s", "")
 
 
 # The moment
@@ -177,7 +177,7 @@ def _told(moment: Moment) -> str:
 
 def _words(seconds: float, *moments: Moment) -> str:
     fine = all(is_exact(moment) for moment in moments)
-    return precise_duration(seconds) if fine and seconds < 10 else text.duration(seconds)
+    return units.precise_duration(seconds) if fine and seconds < 10 else units.duration(seconds)
 
 
 # Help

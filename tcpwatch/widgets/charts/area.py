@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.style import Style
 
-from tcpwatch.units import text
+from tcpwatch import units
 from tcpwatch.widgets.charts.bars import resample
 from tcpwatch.widgets.lines import Line, fit, title_rule
 from tcpwatch.widgets.palette import Palette
@@ -38,6 +38,6 @@ def area_lines(
     lines: list[Line] = [title_rule(title, width, colours, " last 2 min")]
     drawn = area(values, slots, max(0, width - 3 - _LABEL - 2), height - 1, largest)
     for row, cells in enumerate(drawn):
-        label = text.rate(largest) if row == 0 else "0" if row == len(drawn) - 1 else ""
+        label = units.rate(largest) if row == 0 else "0" if row == len(drawn) - 1 else ""
         lines.append((("   " + fit(label, _LABEL, right=True) + " ", colours.dim), (cells, style)))
     return lines

@@ -12,7 +12,7 @@ from rich.style import Style
 from tcpwatch.model.columns.columns import MARK_SIGNS, SocketColumn
 from tcpwatch.model.query.arrangement import Arrangement, SocketLine
 from tcpwatch.model.sockets.rows import Mark
-from tcpwatch.units.text import count
+from tcpwatch.units import count
 from tcpwatch.widgets.lines import Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.layout import C, PlacedColumn, fit_cell

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tcpwatch import units
 from tcpwatch.arrays.digits import numbers_with
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
@@ -17,7 +18,6 @@ from tcpwatch.model.query.address_match import AddressPiece, ipv4_contain, ipv6_
 from tcpwatch.model.query.filter import ALIASES, EXAMPLES, HELP, TERM_PARSERS, Filter
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import FACTS, State
-from tcpwatch.units import text
 from tests.support.views import Sock, make_rows, sock
 
 ROWS = make_rows([
@@ -288,8 +288,8 @@ def shown(row: Sock) -> list[str]:
     for host, port in (row.local, row.remote):
         raw = ipaddress.ip_address(host)
         family = uapi.AF_INET if raw.version == 4 else uapi.AF_INET6
-        address = text.address(raw.packed.ljust(16, b"\0"), family)
-        texts += [address, *([str(port), text.endpoint(address, port)] if port else [])]
+        address = units.address(raw.packed.ljust(16, b"\0"), family)
+        texts += [address, *([str(port), units.endpoint(address, port)] if port else [])]
     return [t.lower() for t in texts]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.units import text
+from tcpwatch import units
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from tcpwatch.units import text
     ],
 )
 def test_count(number: float | None, shown: str, exact: str) -> None:
-    assert (text.count(number), text.count(number, exact=True)) == (shown, exact)
+    assert (units.count(number), units.count(number, exact=True)) == (shown, exact)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,40 @@ def test_count(number: float | None, shown: str, exact: str) -> None:
     ],
 )
 def test_size(number: float | None, shown: str, exact: str) -> None:
-    assert (text.size(number), text.size(number, exact=True)) == (shown, exact)
+    assert (units.size(number), units.size(number, exact=True)) == (shown, exact)
+
+
+@pytest.mark.parametrize(
+    ("number", "shown", "exact"),
+    [
+        (None, "–", "–"),
+        (512, "512 B", "512 B"),
+        (46_720, "46,720 B", "46,720 B"),
+        (99_999, "99,999 B", "99,999 B"),
+        (100_000, "97.7 kB", "100,000 B"),
+        (239 * 1024, "239 kB", "244,736 B"),
+        ((1 << 20) - 1, "1 MB", "1,048,575 B"),
+        (10_380_902, "9.9 MB", "10,380,902 B"),
+        (3 << 50, "3072 TB", "3,377,699,720,527,872 B"),
+    ],
+)
+def test_byte_size_and_rate(number: float | None, shown: str, exact: str) -> None:
+    assert (units.byte_size(number), units.byte_size(number, exact=True)) == (shown, exact)
+    assert units.byte_rate(number) == (shown if number is None else f"{shown}/s")
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "nouns", "shown"),
+    [
+        (1, "connection", None, "1 connection"),
+        (0, "connection", None, "0 connections"),
+        (1200, "connection", None, "1,200 connections"),
+        (2, "retry", "retries", "2 retries"),
+        (None, "socket", None, "– sockets"),
+    ],
+)
+def test_plural(number: float | None, noun: str, nouns: str | None, shown: str) -> None:
+    assert units.plural(number, noun, nouns) == shown
 
 
 @pytest.mark.parametrize(
@@ -64,7 +97,7 @@ def test_size(number: float | None, shown: str, exact: str) -> None:
     ],
 )
 def test_rate(per_second: float | None, plain: str, signed: str) -> None:
-    assert (text.rate(per_second), text.rate(per_second, signed=True)) == (plain, signed)
+    assert (units.rate(per_second), units.rate(per_second, signed=True)) == (plain, signed)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +114,7 @@ def test_rate(per_second: float | None, plain: str, signed: str) -> None:
     ],
 )
 def test_share(part: float | None, whole: float | None, shown: str) -> None:
-    assert text.share(part, whole) == shown
+    assert units.share(part, whole) == shown
 
 
 @pytest.mark.parametrize(
@@ -103,63 +136,19 @@ def test_share(part: float | None, whole: float | None, shown: str) -> None:
     ],
 )
 def test_duration(seconds: float | None, shown: str) -> None:
-    assert text.duration(seconds) == shown
+    assert units.duration(seconds) == shown
 
 
 @given(st.floats(0, 1e9), st.floats(0, 1e9))
 def test_a_longer_duration_is_never_shown_shorter(one: float, other: float) -> None:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
     def read(shown: str) -> float:
         words = shown.split()
-        return sum(float(number) * units[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+        return sum(float(number) * seconds[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
 
     short, long = sorted((one, other))
-    assert read(text.duration(short)) <= read(text.duration(long))
-
-
-@given(st.ip_addresses())
-def test_addresses_are_those_of_the_standard_library(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    shown = text.address(address.packed.ljust(16, b"\0"), family)
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    assert ipaddress.ip_address(shown) == (mapped or address)
-
-
-def test_mapped_addresses_are_shown_as_ipv4() -> None:
-    assert text.address(ipaddress.ip_address("::ffff:192.0.2.1").packed, socket.AF_INET6) == "192.0.2.1"
-
-
-@pytest.mark.parametrize(
-    ("host", "port", "shown"),
-    [("192.0.2.1", 80, "192.0.2.1:80"), ("2001:db8::1", "http", "[2001:db8::1]:http"), ("*", "*", "*:*")],
-)
-def test_endpoint(host: str, port: str | int, shown: str) -> None:
-    assert text.endpoint(host, port) == shown
-
-
-def test_a_port_without_a_name_is_a_number() -> None:
-    assert text.service(80) in ("http", "80")  # 80 where there is no services(5)
-    assert text.service(0) == "0"
-    for port in (22, 443, 1):
-        try:
-            assert text.service(port) == socket.getservbyport(port, "tcp")
-        except OSError:
-            assert text.service(port) == str(port)
-
-
-@given(st.text(max_size=30), st.integers(0, 40))
-def test_shortened_keeps_both_ends(whole: str, width: int) -> None:
-    short = text.shortened(whole, width)
-    assert len(short) <= width
-    if len(whole) <= width:
-        assert short == whole
-    elif width >= 3:
-        left, _, right = short.partition("…") if "…" not in whole else (short[:1], "", short[-1:])
-        assert whole.startswith(left)
-        assert whole.endswith(right)
-        assert left
-        assert right
+    assert read(units.duration(short)) <= read(units.duration(long))
 
 
 @pytest.mark.parametrize(
@@ -171,5 +160,60 @@ def test_shortened_keeps_both_ends(whole: str, width: int) -> None:
     ],
 )  # fmt: skip
 def test_short_duration(ms: float | None, words: str) -> None:
-    assert text.short_duration(ms) == words
+    assert units.short_duration(ms) == words
     assert len(words) <= 6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 µs"), (12e-6, "12 µs"), (0.9994e-3, "999 µs"), (0.0023, "2.3 ms"), (0.0999, "99.9 ms"),
+        (0.412, "412 ms"), (0.9996, "1.000 s"), (1.2345, "1.234 s"), (9.9999, "10 s"), (62, "1 m 02 s"),
+    ],
+)  # fmt: skip
+def test_precise_duration(seconds: float, words: str) -> None:
+    assert units.precise_duration(seconds) == words
+
+
+@given(st.ip_addresses())
+def test_addresses_are_those_of_the_standard_library(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    shown = units.address(address.packed.ljust(16, b"\0"), family)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    assert ipaddress.ip_address(shown) == (mapped or address)
+
+
+def test_mapped_addresses_are_shown_as_ipv4() -> None:
+    assert units.address(ipaddress.ip_address("::ffff:192.0.2.1").packed, socket.AF_INET6) == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "shown"),
+    [("192.0.2.1", 80, "192.0.2.1:80"), ("2001:db8::1", "http", "[2001:db8::1]:http"), ("*", "*", "*:*")],
+)
+def test_endpoint(host: str, port: str | int, shown: str) -> None:
+    assert units.endpoint(host, port) == shown
+
+
+def test_a_port_without_a_name_is_a_number() -> None:
+    assert units.service(80) in ("http", "80")  # 80 where there is no services(5)
+    assert units.service(0) == "0"
+    for port in (22, 443, 1):
+        try:
+            assert units.service(port) == socket.getservbyport(port, "tcp")
+        except OSError:
+            assert units.service(port) == str(port)
+
+
+@given(st.text(max_size=30), st.integers(0, 40))
+def test_shortened_keeps_both_ends(whole: str, width: int) -> None:
+    short = units.shortened(whole, width)
+    assert len(short) <= width
+    if len(whole) <= width:
+        assert short == whole
+    elif width >= 3:
+        left, _, right = short.partition("…") if "…" not in whole else (short[:1], "", short[-1:])
+        assert whole.startswith(left)
+        assert whole.endswith(right)
+        assert left
+        assert right
