@@ -10,7 +10,7 @@ import numpy as np
 
 from tcpwatch.arrays.time_series import TimeSeries
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
-from tcpwatch.model.analyses.ephemeral_ports import EphemeralPorts, PortForecast, ephemeral_ports
+from tcpwatch.model.analyses.ephemeral_ports import EphemeralPortAnalysis, EphemeralPorts
 from tcpwatch.model.analyses.port_scans import PortScanAnalysis
 from tcpwatch.model.analyses.stalls import StallAnalysis
 from tcpwatch.model.analyses.teardown import AgeThresholds, TeardownAnalysis
@@ -21,12 +21,10 @@ from tcpwatch.model.lifecycle.tracker import Tracker
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.listeners.queue_detail import queue_detail
-from tcpwatch.model.poll import rates
+from tcpwatch.model.poll import Poll, SampleJoiner, TcpInfoAnalysis
 from tcpwatch.model.rules.engine import RuleEngine
-from tcpwatch.model.sockets import join
 from tcpwatch.model.sockets.flow_graphs import FlowGraphs
 from tcpwatch.model.sockets.flow_totals import FlowTotalsCounter
-from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.model.view import SYN_ARRIVALS, FlowDetail, Gauge, Pace, RateTrend, StateTrend, View
 from tcpwatch.sample import Sample
@@ -66,61 +64,50 @@ class Monitor:
         self._source = source
         self._budget = budget
         self._step = 0
-        self._sample: Sample | None = None
-        self._joined: join.Join | None = None
+        self._joiner = SampleJoiner()
         self._counts: dict[State, int] = {}
         self._history = TimeSeries([state.name for state in STATE_ORDER])
         self._rate_history = TimeSeries(TRENDS)
-        self._lives = Tracker(memory_mib)
-        self._tally = FlowTotalsCounter()
-        self._trace = TraceStatsCounter()
+        self._tracker = Tracker(memory_mib)
+        self._flow_totals = FlowTotalsCounter()
+        self._trace_stats = TraceStatsCounter()
         self._graphs = FlowGraphs()
-        self._scans = PortScanAnalysis()
+        self._port_scans = PortScanAnalysis()
         self._thresholds = thresholds
         self._queues = QueueAnalysis(thresholds.syn_queue_share)
-        self._port_trend = PortForecast()
+        self._ephemeral_ports = EphemeralPortAnalysis()
         self._teardown = TeardownAnalysis(AgeThresholds(thresholds.close_wait_age_s, thresholds.half_closed_age_s))
-        self._path = StallAnalysis(thresholds.connect_stuck_repeats)
-        self._diagnosis = RuleEngine()
+        self._stalls = StallAnalysis(thresholds.connect_stuck_repeats)
+        self._asking: tuple[TcpInfoAnalysis[object], ...] = (self._queues, self._teardown, self._stalls)
+        self._rules = RuleEngine()
 
     def step(self) -> View:
         """Poll once. Raises SourceError where no sample can be had; the next step tries again."""
         wall, cpu = time.monotonic(), time.thread_time()
-        watched, key = self.watched, self.watched_queue
-        asked = watched.union(self._queues.wanted_tcp_info, self._teardown.wanted_tcp_info, self._path.wanted_tcp_info)
-        sample, before = self._source.sample(asked), self._sample
-        earlier = self._joined
-        joined = join.join(earlier, sample) if earlier else join.first(sample)
-        lived = None
-        if earlier and before:
-            lived = self._lives.step(joined, earlier, sample, before)
-        else:
-            self._lives.begin(joined, sample)
-        past = self._lives.archive
-        elapsed_s = sample.monotonic - before.monotonic if before else None
-        counts, counted = _counted(sample), self._counts
-        self._history.add(sample.monotonic, {state.name: count for state, count in counts.items()})
-        moved = rates(before, sample) if before else {}
-        queues = self._queues.step(joined, sample, before, moved)
-        if queues.syn_arrivals_per_s is not None:
-            self._rate_history.add(sample.monotonic, {**moved, SYN_ARRIVALS: queues.syn_arrivals_per_s})
+        watched, queue = self.watched, self.watched_queue
+        sample = self._source.sample(watched.union(*(analysis.wanted_tcp_info for analysis in self._asking)))
+        poll = self._joiner.step(sample)
+        lifecycle = self._tracker.step(poll)
+        queues = self._queues.step(poll)
+        ports = self._ephemeral_ports.step(poll)
+        self._graphs.step(poll, watched)
         self._step += 1
-        self._sample, self._joined, self._counts = sample, joined, counts
-        rows = joined.rows
-        self._graphs.step(sample, rows, watched)
-        tells_ends = sample.destroyed is not None
-        ports = self._port_trend.step(sample.monotonic, ephemeral_ports(rows, sample))
+        counts, previous_counts = _state_counts(sample), self._counts
+        self._counts = counts
+        self._history.add(sample.monotonic, {state.name: count for state, count in counts.items()})
+        if queues.syn_arrivals_per_s is not None:
+            self._rate_history.add(sample.monotonic, {**poll.rates, SYN_ARRIVALS: queues.syn_arrivals_per_s})
         view = View(
             step=self._step,
             sample=sample,
-            rows=rows,
-            closed=joined.closed,
-            opened=len(joined.new),
-            ended=len(joined.ended_cookie),
-            elapsed_s=elapsed_s,
+            rows=poll.rows,
+            closed=poll.join.closed,
+            opened=len(poll.join.new),
+            ended=len(poll.join.ended_cookie),
+            elapsed_s=poll.elapsed_s,
             counts=counts,
-            count_rates={s: (n - counted[s]) / elapsed_s for s, n in counts.items()} if elapsed_s else {},
-            rates=moved,
+            count_rates=_per_second(previous_counts, counts, poll.elapsed_s),
+            rates=poll.rates,
             state_trend=self._trend(),
             listeners=queues.listeners,
             queue_trend=queues.trend,
@@ -134,22 +121,18 @@ class Monitor:
             memory_pages=Gauge(sample.counters.get("TCP_mem"), sample.sysctls.get("tcp_mem_high")),
             port_usage=_fullest(ports),
             ephemeral_ports=ports,
-            teardown=self._teardown.step(rows, sample, moved),
-            stalls=self._path.step(rows, sample, moved),
-            details={
-                cookie: self._detail(joined.rows, sample, past, elapsed_s or math.nan, cookie) for cookie in watched
-            },
-            queue_detail=queue_detail(key, rows, queues.facts) if key is not None else None,
+            teardown=self._teardown.step(poll),
+            stalls=self._stalls.step(poll),
+            details={cookie: self._detail(poll, lifecycle.archive, cookie) for cookie in watched},
+            queue_detail=queue_detail(queue, poll.rows, queues.facts) if queue is not None else None,
             pace=self._pace(time.monotonic() - wall, time.thread_time() - cpu),
             thresholds=self._thresholds,
-            archive=past,
-            flow_totals=self._tally.step(sample.monotonic, lived, past) if tells_ends else None,
-            trace=self._trace.step(sample, elapsed_s, self._lives.foreign_sockets, self._lives.unmatched_sockets),
-            port_scans=self._scans.step(sample.monotonic, sample.trace_events, sample.table)
-            if sample.trace_events
-            else (),
+            archive=lifecycle.archive,
+            flow_totals=self._flow_totals.step(poll, lifecycle),
+            trace=self._trace_stats.step(poll, lifecycle),
+            port_scans=self._port_scans.step(poll),
         )
-        return replace(view, findings=self._diagnosis.step(view))
+        return replace(view, findings=self._rules.step(view))
 
     def close(self) -> None:
         """Close the source."""
@@ -165,10 +148,11 @@ class Monitor:
         slot_s, values = self._rate_history.window(TREND_S)
         return RateTrend(slot_s, {name: tuple(column) for name, column in zip(TRENDS, values.T.tolist(), strict=True)})
 
-    def _detail(self, rows: Rows, sample: Sample, past: Archive, slack_s: float, cookie: int) -> FlowDetail:
-        transitions = past.transitions_of([cookie])[cookie]
-        detail = connection_detail(transitions, rows, rows.find(cookie), past.last_record(cookie), slack_s)
-        tcp_info, graph = sample.watched_tcp_info.get(cookie), self._graphs.get(cookie)
+    def _detail(self, poll: Poll, archive: Archive, cookie: int) -> FlowDetail:
+        transitions, record = archive.transitions_of([cookie])[cookie], archive.last_record(cookie)
+        slack_s = poll.elapsed_s or math.nan
+        detail = connection_detail(transitions, poll.rows, poll.rows.find(cookie), record, slack_s)
+        tcp_info, graph = poll.sample.watched_tcp_info.get(cookie), self._graphs.get(cookie)
         return FlowDetail(tcp_info, transitions, detail.history, detail.ending, graph)
 
     def _pace(self, duration_s: float, cpu_s: float) -> Pace:
@@ -176,9 +160,13 @@ class Monitor:
         return Pace(duration_s, cpu_s, asked_s, max(asked_s, cpu_s / self._budget))
 
 
-def _counted(sample: Sample) -> dict[State, int]:
+def _state_counts(sample: Sample) -> dict[State, int]:
     per_number = np.bincount(sample.state, minlength=max(State) + 1)
     return {state: int(per_number[state]) for state in STATE_ORDER}
+
+
+def _per_second(before: dict[State, int], now: dict[State, int], elapsed_s: float | None) -> dict[State, float]:
+    return {state: (count - before[state]) / elapsed_s for state, count in now.items()} if elapsed_s else {}
 
 
 def _fullest(ports: EphemeralPorts | None) -> Gauge:

@@ -1,15 +1,80 @@
-"""Counters of two samples as rates per second."""
+"""Poll: one sample joined with the one before it; every analysis gets one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
 from tcpwatch.kernel.proc.counters import is_gauge
+from tcpwatch.model.sockets.join import Join, first, join
+from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.sample import Sample
 
 
-def rates(before: Sample, after: Sample) -> dict[str, float]:
-    """Increase per second of every counter that both samples have.
+@dataclass(frozen=True, slots=True, eq=False)
+class Poll:
+    """A sample, the previous one, and what changed between them. The `previous` fields are None on the first poll."""
 
-    Gauges have no rate. A counter that went backwards was reset (a new namespace, a driver): it has none either.
+    sample: Sample
+    previous: Sample | None
+    join: Join
+    previous_join: Join | None
+    rates: Mapping[str, float]
+    """Kernel counter → increase per second; empty on the first poll."""
+    elapsed_s: float | None
+    """Seconds between the two samples; None on the first poll."""
+
+    @property
+    def rows(self) -> Rows:
+        """Every socket of the sample, sorted by cookie."""
+        return self.join.rows
+
+
+Result = TypeVar("Result", covariant=True)
+
+
+class Analysis(Protocol[Result]):
+    """Something that is computed from each poll, with a bounded memory of earlier ones. One thread calls `step`."""
+
+    def step(self, poll: Poll, /) -> Result:
+        """Return the result for this poll; polls come in the order of time."""
+
+
+class TcpInfoAnalysis(Analysis[Result], Protocol[Result]):
+    """An analysis that asks for tcp_info of some sockets."""
+
+    @property
+    def wanted_tcp_info(self) -> frozenset[int]:
+        """Cookies whose tcp_info the next sample should contain."""
+
+
+class SampleJoiner:
+    """Builds the Poll of each sample. Between two calls it keeps one sample alone, as samples can be large."""
+
+    def __init__(self) -> None:
+        self._sample: Sample | None = None
+        self._join: Join | None = None
+
+    def step(self, sample: Sample) -> Poll:
+        """Return this sample joined with the one of the previous call."""
+        previous, previous_join = self._sample, self._join
+        self._sample = sample
+        self._join = join(previous_join, sample) if previous_join else first(sample)
+        return Poll(
+            sample,
+            previous,
+            self._join,
+            previous_join,
+            rates(previous, sample) if previous else {},
+            sample.monotonic - previous.monotonic if previous else None,
+        )
+
+
+def rates(before: Sample, after: Sample) -> dict[str, float]:
+    """Return the increase per second of every counter that both samples have.
+
+    Gauges have no rate, and neither has a counter that went backwards: it was reset (a new namespace, a driver).
     """
     elapsed_s = after.monotonic - before.monotonic
     if elapsed_s <= 0:

@@ -23,13 +23,13 @@ from tcpwatch.model.analyses.ephemeral_ports import ephemeral_ports
 from tcpwatch.model.analyses.stalls import StallAnalysis
 from tcpwatch.model.analyses.teardown import AgeThresholds, TeardownAnalysis
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
-from tcpwatch.model.sockets import join
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import STATE_ORDER, Closer, Role, State
 from tcpwatch.model.view import FlowDetail, Gauge, Pace, RateTrend, StateTrend, View
 from tcpwatch.sample import Completeness, Sample, SourceInfo
 from tcpwatch.sources.psutil import PSUTIL_CAPABILITIES
 from tcpwatch.units.printable import printable
+from tests.support.polls import first_poll
 
 NOW = 1_700_000_000.0
 """Unix seconds of every view's sample, unless told."""
@@ -284,8 +284,8 @@ def view_of(
     numbers = np.bincount(rows.state, minlength=16).tolist()
     counts = {state: numbers[state] for state in STATE_ORDER}
     sample = overrides.get("sample") or make_sample(rows)
-    joined = join.first(sample)
-    queues = QueueAnalysis(DEFAULT.syn_queue_share).step(replace(joined, rows=rows), sample, None, {})
+    poll = first_poll(sample, rows)
+    queues = QueueAnalysis(DEFAULT.syn_queue_share).step(poll)
     facts: dict[str, Any] = {
         "step": step,
         "sample": sample,
@@ -310,8 +310,8 @@ def view_of(
         "memory_pages": Gauge(12, 190_000),
         "port_usage": Gauge(0, 28_232),
         "ephemeral_ports": ephemeral_ports(rows, sample),
-        "teardown": TeardownAnalysis(AgeThresholds(60.0, 300.0)).step(rows, sample, {}),
-        "stalls": StallAnalysis(2).step(rows, sample, {}),
+        "teardown": TeardownAnalysis(AgeThresholds(60.0, 300.0)).step(poll),
+        "stalls": StallAnalysis(2).step(poll),
         "details": details or {},
         "queue_detail": None,
         "pace": Pace(0.012, 0.011, 1.0, 1.0),

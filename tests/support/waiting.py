@@ -13,9 +13,9 @@ from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.listeners.queue_detail import queue_detail
 from tcpwatch.model.listeners.queue_history import SLOTS, QueueTrend
 from tcpwatch.model.listeners.queue_limits import LimitSource
-from tcpwatch.model.sockets.join import first
 from tcpwatch.model.view import View
 from tests.support.busy import HOSTILE, RATES
+from tests.support.polls import first_poll
 from tests.support.views import NOW, Sock, make_rows, make_sample, make_view, sock
 
 LISTENERS = (
@@ -69,8 +69,7 @@ def _lived(one: Listener) -> Listener:
 def looked_into(view: View, port: int) -> View:
     """The same with what is inside the queues of this port."""
     key = next(one.key for one in view.listeners if one.local_port == port)
-    joined = replace(first(view.sample), rows=view.rows)
-    traffic = QueueAnalysis(0.8).step(joined, view.sample, None, {}).facts
+    traffic = QueueAnalysis(0.8).step(first_poll(view.sample, view.rows)).facts
     row = traffic.waiting.row
     waits = replace(traffic.waiting, since=view.rows.first_seen[row], arrival_seen=view.rows.begin_seen[row])
     traffic = replace(traffic, waiting=waits)

@@ -19,6 +19,7 @@ from tcpwatch.arrays.group_by import Partition, group_by, mix_bits
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.listeners.listener_keys import first_words
+from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.endpoint_hashes import address_hashes, remote_endpoint_hashes
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import Role, State
@@ -227,14 +228,15 @@ def _owner(rows: Rows, members: NDArray[np.intp]) -> Owner | None:
     return rows.owners[int(np.bincount(codes).argmax())] if len(codes) else None
 
 
-class PortForecast:
+class EphemeralPortAnalysis:
     """Remembers for a minute how many ports each destination used."""
 
     def __init__(self) -> None:
         self._past: deque[tuple[float, dict[tuple[str, str, int], int]]] = deque()
 
-    def step(self, monotonic: float, now: EphemeralPorts | None) -> EphemeralPorts | None:
-        """The same, with when each destination's ports will be exhausted."""
+    def step(self, poll: Poll) -> EphemeralPorts | None:
+        """Return the ports in use, and when each destination will run out of them; None where the range is unknown."""
+        now, monotonic = ephemeral_ports(poll.rows, poll.sample), poll.sample.monotonic
         if now is None:
             return None
         used = {_identity(one): one.used for one in now.destinations}

@@ -18,6 +18,7 @@ from tcpwatch.arrays.group_by import mix_bits
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
 from tcpwatch.model.listeners.listener_keys import first_words
+from tcpwatch.model.poll import Poll
 from tcpwatch.model.states import State
 
 WINDOW_S = 10.0
@@ -68,11 +69,9 @@ class PortScanAnalysis:
         self._spoken = _Endpoints()
         self._ours: set[bytes] = set()
 
-    def step(self, monotonic: float, traced: TraceEvents | None, table: NDArray[np.void]) -> tuple[PortScan, ...]:
-        """Take what was traced since the last step; `table` (uapi.SOCKET) has this namespace's sockets.
-
-        The sources that met resets at several ports, those that did at most of them first.
-        """
+    def step(self, poll: Poll) -> tuple[PortScan, ...]:
+        """Return the sources that met resets at several ports, most ports first."""
+        traced, monotonic = poll.sample.trace_events, poll.sample.monotonic
         if traced is not None and len(traced.events):
             self._spoken.add(_spoken_to(traced.events), monotonic)
             met = self._met(traced, monotonic)
@@ -80,7 +79,7 @@ class PortScanAnalysis:
                 self._steps.append((monotonic, met))
         while self._steps and (self._steps[0][0] <= monotonic - WINDOW_S or self._size > _KEPT):
             self._steps.popleft()
-        return self._told(table) if self._steps else ()
+        return self._told(poll.sample.table) if self._steps else ()
 
     @property
     def _size(self) -> int:

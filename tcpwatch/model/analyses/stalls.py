@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.arrays.group_by import group_by
 from tcpwatch.kernel.proc.owner_finder import Owner
+from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.sockets.endpoint_hashes import address_hashes, remote_endpoint, remote_endpoint_hashes
 from tcpwatch.model.sockets.rows import Rows
@@ -103,8 +104,9 @@ class StallAnalysis:
         """Cookies whose tcp_info the next sample should have: of some that waited for a window before we came."""
         return self._unknown or frozenset()
 
-    def step(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> Stalls:
-        """What this sample shows; `rates` are the counters' since the one before."""
+    def step(self, poll: Poll) -> Stalls:
+        """Return the connections of this poll that make no progress."""
+        rows, sample, rates = poll.rows, poll.sample, poll.rates
         return Stalls(self._stuck(sample), self._closed(rows, sample), self._not_read(rows, sample, rates))
 
     def _stuck(self, sample: Sample) -> tuple[UnansweredConnects, ...]:

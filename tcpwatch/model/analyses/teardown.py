@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.proc.owner_finder import Owner
+from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.sockets.since import Since
 from tcpwatch.model.states import Role, State
@@ -136,8 +137,9 @@ class TeardownAnalysis:
         """Cookies whose tcp_info the next sample should have: of some that were in their state before we came."""
         return frozenset(self._unasked[:_ASKED]) if self._unasked else frozenset()
 
-    def step(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> Teardown:
-        """What this sample shows; `rates` are the counters' since the one before."""
+    def step(self, poll: Poll) -> Teardown:
+        """Return how the connections of this poll end."""
+        rows, sample = poll.rows, poll.sample
         close_wait = np.flatnonzero(sample.state == State.CLOSE_WAIT)
         fin_wait = np.flatnonzero((sample.state == State.FIN_WAIT_2) & (sample.inode != 0))
         if self._unasked is None:
@@ -150,7 +152,7 @@ class TeardownAnalysis:
         half_s = rows.time - self._fin_wait.step(rows.time, sample.cookie[fin_wait], _least(rows, sample, fin_wait))
         held = rows.owner[close_wait] >= 0
         return Teardown(
-            time_wait=_time_waits(rows, sample, rates.get("TW"), self._left_per_s(sample)),
+            time_wait=_time_waits(rows, sample, poll.rates.get("TW"), self._left_per_s(sample)),
             close_wait=self._close_waits(rows, sample, close_wait[held], ages_s[held]),
             close_wait_unaccepted=int(np.count_nonzero(sample.inode[close_wait] == 0)),
             half_closed=_half_closed(rows, fin_wait, half_s, self._ages.half_closed_s),

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tcpwatch.kernel.trace.trace_events import TraceEventKind
+from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.lifecycle.transitions import TransitionKind
-from tcpwatch.sample import Sample
+from tcpwatch.model.poll import Poll
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,21 +55,21 @@ class TraceStatsCounter:
     def __init__(self) -> None:
         self._lost = self._ends_lost = 0
 
-    def step(self, sample: Sample, elapsed_s: float | None, foreign: int, unsure: int) -> TraceStats:
-        """After one more sample."""
-        traced, destroyed = sample.trace_events, sample.destroyed
+    def step(self, poll: Poll, lifecycle: LifecycleStep) -> TraceStats:
+        """Return the counts after this poll."""
+        traced, destroyed, elapsed_s = poll.sample.trace_events, poll.sample.destroyed, poll.elapsed_s
         lost, ends_lost = traced.lost if traced else 0, destroyed.lost if destroyed else 0
         self._lost += lost
         self._ends_lost += ends_lost
         state = TraceStats(
             on=traced is not None,
-            why_no_trace=sample.source.why_no_trace,
+            why_no_trace=poll.sample.source.why_no_trace,
             events_lost=self._lost,
             destroy_events_lost=self._ends_lost,
             events_lost_in_step=lost,
             destroy_events_lost_in_step=ends_lost,
-            foreign_sockets=foreign,
-            unmatched_sockets=unsure,
+            foreign_sockets=lifecycle.foreign_sockets,
+            unmatched_sockets=lifecycle.unmatched_sockets,
         )
         if traced is None or not elapsed_s:
             return state

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from tcpwatch.model.lifecycle.poll_changes import PollChanges
 from tcpwatch.model.lifecycle.records import build_records, updated_records
 from tcpwatch.model.lifecycle.traced_sockets import TracedSockets, TraceStep, sort_traced_sockets
 from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, TransitionIndex, TransitionKind, transition_rows
+from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.sockets.owner_registry import OwnerRegistry
 from tcpwatch.model.states import State
@@ -48,9 +49,14 @@ class LifecycleStep:
     """For Past.owner."""
     ended: NDArray[np.void]
     """past.CLOSED of flows that ended, each once."""
+    archive: Archive = field(default_factory=Archive)
+    foreign_sockets: int = 0
+    """Sockets of other network namespaces that the trace reported."""
+    unmatched_sockets: int = 0
+    """Open sockets that the trace reported and that no poll has shown."""
 
 
-_NOTHING_LIVED = LifecycleStep(
+NOTHING_HAPPENED = LifecycleStep(
     np.empty(0, uapi.SOCKET), np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, RECORD)
 )
 
@@ -94,7 +100,21 @@ class Tracker:
             self._finder,
         )
 
-    def begin(self, joined: Join, sample: Sample) -> None:
+    def step(self, poll: Poll) -> LifecycleStep:
+        """Return the connections that opened and ended since the previous poll, and all that is remembered."""
+        if poll.previous and poll.previous_join:
+            step = self._step(PollChanges(poll.join, poll.previous_join, poll.sample, poll.previous))
+        else:
+            self._begin(poll.join, poll.sample)
+            step = NOTHING_HAPPENED
+        return replace(
+            step,
+            archive=self.archive,
+            foreign_sockets=self.foreign_sockets,
+            unmatched_sockets=self.unmatched_sockets,
+        )
+
+    def _begin(self, joined: Join, sample: Sample) -> None:
         """With the first sample: flows that opened since the trace began, and that live, have their beginning."""
         if sample.trace_events is not None:
             rows = joined.rows
@@ -106,11 +126,10 @@ class Tracker:
             )
             self._told.add(_of_trace(followed.events, sample))
 
-    def step(self, joined: Join, before: Join, sample: Sample, earlier: Sample) -> LifecycleStep:
-        """What happened between two samples."""
+    def _step(self, polled: PollChanges) -> LifecycleStep:
+        joined, sample = polled.join, polled.sample
         if self._nothing_happened(joined, sample):
-            return _NOTHING_LIVED
-        polled = PollChanges(joined, before, sample, earlier)
+            return NOTHING_HAPPENED
         events = destroyed_connections(sample.destroyed)
         followed = self._follow(polled, events)
         if sample.destroyed is not None:

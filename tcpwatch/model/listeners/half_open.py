@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.model.listeners.listener_keys import ListenerKeys, first_words
+from tcpwatch.model.listeners.listener_keys import first_words
 from tcpwatch.model.listeners.syn_sources import RemoteAddresses, SynSources, syn_sources
+from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
-from tcpwatch.sample import Sample
 
 AGE_EDGES_S = (0, 1, 3, 7, 15, 31, 63)
 """Where the steps of the age pyramid begin: the moments at which the SYN+ACK is repeated, and the usual end."""
@@ -96,8 +96,9 @@ def _per_key(key: NDArray[np.int32], keys: int) -> NDArray[np.intp]:
     return counts[1:]
 
 
-def half_open_sockets(rows: Rows, sample: Sample, listening: ListenerKeys) -> HalfOpenSockets:
+def half_open_sockets(poll: Poll) -> HalfOpenSockets:
     """The requests of a sample."""
+    rows, sample = poll.rows, poll.sample
     row = np.flatnonzero((sample.state == State.SYN_RCVD) & (sample.inode == 0))
     size = len(row)
     repeats = np.empty(size, np.uint8)
@@ -115,7 +116,7 @@ def half_open_sockets(rows: Rows, sample: Sample, listening: ListenerKeys) -> Ha
     v6 = np.flatnonzero(sample.family[row] != uapi.AF_INET)
     return HalfOpenSockets(
         row,
-        listening.lookup(sample, row),
+        poll.join.listener_keys.lookup(sample, row),
         repeats,
         _ages(rows, row, repeats, expires_ms, sample.capabilities.timers),
         seen_coming,

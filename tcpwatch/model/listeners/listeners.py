@@ -8,7 +8,6 @@ is kept free besides (tcp_conn_request in net/ipv4/tcp_input.c; inet_connection_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +26,7 @@ from tcpwatch.model.listeners.queue_limits import (
     syn_queue_limits,
 )
 from tcpwatch.model.listeners.waiting_connections import WaitingConnections
-from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.sample import Sample
+from tcpwatch.model.poll import Poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,28 +111,19 @@ class QueueFacts:
         return len(self.half_open.row) - int(self.syn_depth.sum())
 
 
-@dataclass(frozen=True, slots=True)
-class QueueContext:
-    """What the samples tell beside their tables."""
-
-    before: Mapping[int, int]
-    """Cookie → drops of the sample `elapsed_s` earlier."""
-    elapsed_s: float | None
-    queues: bool = True
-    """Without, the table's queues are no facts (psutil): all that is known is how many connections are half-open."""
-
-
-def listeners(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContext) -> tuple[Listener, ...]:
+def listeners(poll: Poll, traffic: QueueFacts) -> tuple[Listener, ...]:
     """Every listener of the sample, the fullest accept queue first, then by port."""
+    rows, sample, queues_known = poll.rows, poll.sample, poll.sample.capabilities.queues
+    drops_before = poll.previous.drops if poll.previous else {}
     listening = traffic.listener_keys
-    groups = _groups(rows, sample, traffic, told)
+    groups = _groups(poll, traffic)
     _, capped = syn_queue_limits(sample, listening.row)
     mine = rows.take(listening.row)
     found = []
     for at, place in enumerate(listening.key.tolist()):
         row, cookie, code = mine.table[at], int(mine.cookie[at]), int(mine.owner[at])
         key, dropped = listening.keys[place], sample.drops.get(cookie)
-        queue = Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if told.queues else UNKNOWN_QUEUE
+        queue = Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if queues_known else UNKNOWN_QUEUE
         cap = accept_limit_source(queue.limit, sample.sysctls.get("somaxconn"))
         found.append(
             Listener(
@@ -145,7 +134,7 @@ def listeners(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContex
                 owner=mine.owners[code] if code >= 0 else None,
                 accept_queue=queue,
                 drops=dropped,
-                drops_per_s=_per_second(dropped, told.before.get(cookie), told.elapsed_s),
+                drops_per_s=_per_second(dropped, drops_before.get(cookie), poll.elapsed_s),
                 key=key,
                 inode=int(row["idiag_inode"]),
                 interface=mine.interfaces.get(key.interface, ""),
@@ -153,7 +142,7 @@ def listeners(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContex
                 if queue.depth is not None
                 else None,
                 accept_limit_source=cap,
-                syn_limit_source=LimitSource.SYN_BACKLOG if told.queues and capped[at] else cap,
+                syn_limit_source=LimitSource.SYN_BACKLOG if queues_known and capped[at] else cap,
                 **groups[place],
             )
         )
@@ -162,8 +151,9 @@ def listeners(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContex
     )
 
 
-def _groups(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContext) -> list[dict[str, Any]]:
+def _groups(poll: Poll, traffic: QueueFacts) -> list[dict[str, Any]]:
     """For each key what its sockets have in common."""
+    sample = poll.sample
     listening, waits = traffic.listener_keys, traffic.waiting
     keys = len(listening.keys)
     sizes = np.bincount(listening.key, minlength=keys)
@@ -175,16 +165,16 @@ def _groups(rows: Rows, sample: Sample, traffic: QueueFacts, told: QueueContext)
     oldest = waits.oldest_by_key(keys)
     longer = np.zeros(keys, np.bool_)
     longer[waits.key[~waits.arrival_seen]] = True
-    accepted, elapsed_s = traffic.accepted, told.elapsed_s
+    accepted, elapsed_s = traffic.accepted, poll.elapsed_s
     return [
         {
             "group_size": int(sizes[at]),
-            "syn_queue": Queue(depth[at], limit_of[at] if told.queues else None),
+            "syn_queue": Queue(depth[at], limit_of[at] if sample.capabilities.queues else None),
             "syn_peak": int(traffic.syn_peak[at]),
             "retransmitted": repeated[at],
             "waiting": waiting[at],
             "client_closed": given_up[at],
-            "waiting_s": max(0.0, rows.time - float(oldest[at])) if waiting[at] else None,
+            "waiting_s": max(0.0, poll.rows.time - float(oldest[at])) if waiting[at] else None,
             "waiting_is_minimum": bool(longer[at]),
             "accepted_per_s": float(accepted[at]) / elapsed_s if accepted is not None and elapsed_s else None,
         }

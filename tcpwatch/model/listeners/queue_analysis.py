@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.model.listeners.half_open import HalfOpenSummary, half_open_sockets, half_open_summary
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
-from tcpwatch.model.listeners.listeners import Listener, QueueContext, QueueFacts, listeners
+from tcpwatch.model.listeners.listeners import Listener, QueueFacts, listeners
 from tcpwatch.model.listeners.queue_history import QueueHistory, QueueTrend
 from tcpwatch.model.listeners.waiting_connections import (
     WaitingConnections,
@@ -19,7 +19,7 @@ from tcpwatch.model.listeners.waiting_connections import (
     no_waiting_connections,
     waiting_connections,
 )
-from tcpwatch.model.sockets.join import Join
+from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.rows import Mark
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
@@ -56,20 +56,18 @@ class QueueAnalysis:
         """Cookies of which the next sample should have tcp_info: after the first step, of what waited before it."""
         return self._unknown
 
-    def step(self, joined: Join, sample: Sample, before: Sample | None, rates: Mapping[str, float]) -> ListenerQueues:
-        """`joined` is the sample joined with the one `before`; `rates` are the counters' between the two."""
-        told = sample.capabilities.queues
-        found = half_open_sockets(joined.rows, sample, joined.listener_keys)
-        now = waiting_connections(joined, sample, self._waiting) if told else no_waiting_connections()
-        given = accepted_by_key(joined, sample, self._waiting, now) if told and self._waiting else None
-        self._unknown = now.wanted_tcp_info() if before is None else frozenset()
+    def step(self, poll: Poll) -> ListenerQueues:
+        """Return the queues of this poll."""
+        sample, keys, queues_known = poll.sample, poll.join.listener_keys, poll.sample.capabilities.queues
+        found = half_open_sockets(poll)
+        now = waiting_connections(poll, self._waiting) if queues_known else no_waiting_connections()
+        given = accepted_by_key(poll, self._waiting, now) if queues_known and self._waiting else None
+        self._unknown = now.wanted_tcp_info() if poll.previous is None else frozenset()
         self._waiting = now
-        elapsed_s = sample.monotonic - before.monotonic if before else None
-        depth = found.count_by_key(len(joined.listener_keys.keys))
-        peak = self._remember(joined.listener_keys, sample, depth, told)
-        traffic = QueueFacts(joined.listener_keys, found, now, given, depth, peak)
-        facts = QueueContext(before.drops if before else {}, elapsed_s, told)
-        listening = listeners(joined.rows, sample, traffic, facts)
+        depth = found.count_by_key(len(keys.keys))
+        peak = self._remember(keys, sample, depth, queues_known)
+        traffic = QueueFacts(keys, found, now, given, depth, peak)
+        listening = listeners(poll, traffic)
         whole = half_open_summary(found)
         return ListenerQueues(
             traffic,
@@ -77,7 +75,7 @@ class QueueAnalysis:
             self._history.trend(),
             whole,
             self._crowded(listening, traffic, whole),
-            _arrivals_per_s(joined, sample, rates, elapsed_s) if elapsed_s else None,
+            _arrivals_per_s(poll, poll.elapsed_s) if poll.elapsed_s else None,
         )
 
     def _remember(
@@ -108,15 +106,15 @@ class QueueAnalysis:
         return crowded
 
 
-def _arrivals_per_s(joined: Join, sample: Sample, rates: Mapping[str, float], elapsed_s: float) -> float:
+def _arrivals_per_s(poll: Poll, elapsed_s: float) -> float:
     """SYNs per second that left a trace.
 
     Half-open now and not before, finished since the step before without being seen, answered by a cookie, dropped.
     ListenOverflows are left out: they count dropped last ACKs too.
     """
-    new = (joined.rows.mark == Mark.NEW) & (sample.state == State.SYN_RCVD)
+    new = (poll.rows.mark == Mark.NEW) & (poll.rows.state == State.SYN_RCVD)
     fresh = int(np.count_nonzero(new)) / elapsed_s
-    left = int(np.count_nonzero(joined.old_state == State.SYN_RCVD)) / elapsed_s
+    left = int(np.count_nonzero(poll.join.old_state == State.SYN_RCVD)) / elapsed_s
     names = ("PassiveOpens", "SyncookiesSent", "SyncookiesRecv", "ListenDrops", "ListenOverflows")
-    opened, sent, returned, drops, overflows = (rates.get(name, 0.0) for name in names)
+    opened, sent, returned, drops, overflows = (poll.rates.get(name, 0.0) for name in names)
     return fresh + max(0.0, opened - returned - left) + sent + max(0.0, drops - overflows)

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.model.listeners.listener_keys import NO_LISTENER
-from tcpwatch.model.sockets.join import Join
+from tcpwatch.model.poll import Poll
 from tcpwatch.model.states import State
-from tcpwatch.sample import Sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,11 +57,12 @@ def no_waiting_connections() -> WaitingConnections:
     )
 
 
-def waiting_connections(joined: Join, sample: Sample, before: WaitingConnections | None) -> WaitingConnections:
+def waiting_connections(poll: Poll, before: WaitingConnections | None) -> WaitingConnections:
     """What waits now; `before` is the same of the sample before, None for the first one."""
+    sample = poll.sample
     open_or_closed = (sample.state == State.ESTABLISHED) | (sample.state == State.CLOSE_WAIT)
     row = np.flatnonzero(open_or_closed & (sample.inode == 0))
-    key = joined.listener_keys.lookup(sample, row)
+    key = poll.join.listener_keys.lookup(sample, row)
     row, key = row[key != NO_LISTENER], key[key != NO_LISTENER]
     cookie = sample.cookie[row]
     since = np.full(len(row), sample.time)
@@ -84,13 +84,12 @@ def _least_age_s(info: Mapping[str, int]) -> float:
     return max(info.get(name, 0) for name in ("last_data_sent", "last_data_recv", "last_ack_recv")) / 1000
 
 
-def accepted_by_key(
-    joined: Join, sample: Sample, before: WaitingConnections, now: WaitingConnections
-) -> NDArray[np.intp]:
+def accepted_by_key(poll: Poll, before: WaitingConnections, now: WaitingConnections) -> NDArray[np.intp]:
     """How many connections accept() gave away since the sample before, for each key, as far as the samples tell.
 
     Connections that came and went between the two are not among them: it is the least that happened.
     """
+    sample, joined = poll.sample, poll.join
     _, at = _found(sample.cookie, before.cookie)
     fresh = joined.changed[joined.old_state == State.SYN_RCVD]
     row = np.concatenate((at, fresh, joined.new))
@@ -98,7 +97,7 @@ def accepted_by_key(
     still = np.zeros(len(sample.cookie), np.bool_)
     still[now.row] = True
     row = row[~still[row]]
-    key = joined.listener_keys.lookup(sample, row)
+    key = poll.join.listener_keys.lookup(sample, row)
     return np.bincount(key[key != NO_LISTENER], minlength=len(joined.listener_keys.keys))
 
 

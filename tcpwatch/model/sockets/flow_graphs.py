@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
@@ -56,13 +57,14 @@ class FlowGraphs:
     def __len__(self) -> int:
         return len(self._flows)
 
-    def step(self, sample: Sample, rows: Rows, watched: frozenset[int]) -> None:
-        """Take what this sample tells of the flows that are watched; the graph of one that has gone stays as it is."""
+    def step(self, poll: Poll, watched: frozenset[int]) -> None:
+        """Add the figures of the watched flows; the graph of a flow that has ended stays as it is."""
+        sample = poll.sample
         for cookie in self._flows.keys() - watched:
             self._flows[cookie].leave()
         for cookie in watched:
             flow = self._flows.pop(cookie, None)
-            told = _told(sample, rows, cookie)
+            told = _told(sample, poll.rows, cookie)
             if told is not None:
                 flow = flow or _Flow(sample.time, sample.monotonic, self._slots)
                 flow.add(sample.monotonic, told)

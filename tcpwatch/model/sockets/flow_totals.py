@@ -17,6 +17,7 @@ from tcpwatch import units
 from tcpwatch.arrays.group_by import mix_bits
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
+from tcpwatch.model.poll import Poll
 from tcpwatch.model.states import Role
 
 WINDOW_S = 60.0
@@ -91,15 +92,18 @@ class FlowTotalsCounter:
         self._services = _Names()
         self._processes = _Names()
 
-    def step(self, monotonic: float, lived: LifecycleStep | None, past: Archive) -> FlowTotals:
-        """Add one step; `past` tells who the owners are."""
+    def step(self, poll: Poll, lifecycle: LifecycleStep) -> FlowTotals | None:
+        """Return the totals of the last minute; None where the source does not report destroyed sockets."""
+        if poll.sample.destroyed is None:
+            return None
+        monotonic = poll.sample.monotonic
         if not self._slots or monotonic >= self._slots[-1].begin + _SLOT_S:
             self._slots.append(_Slot(monotonic))
         while len(self._slots) > 1 and self._slots[1].begin <= monotonic - WINDOW_S:
             self._slots.popleft()
         self._forget()
-        if lived is not None and (len(lived.opened) or len(lived.ended)):
-            self._add(self._slots[-1], lived, past)
+        if len(lifecycle.opened) or len(lifecycle.ended):
+            self._add(self._slots[-1], lifecycle, lifecycle.archive)
         window_s = max(monotonic - self._slots[0].begin, 1e-3)
         if not any(slot.counts for slot in self._slots):  # an idle host costs nothing
             return FlowTotals(window_s, Totals("", 0.0, 0.0, Distribution(), Distribution()))

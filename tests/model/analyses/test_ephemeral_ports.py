@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.model.analyses.ephemeral_ports import EphemeralPorts, PortForecast, ephemeral_ports
+from tcpwatch.model.analyses.ephemeral_ports import EphemeralPortAnalysis, EphemeralPorts, ephemeral_ports
 from tcpwatch.model.states import Role
+from tests.support.polls import first_poll
 from tests.support.views import Sock, make_rows, make_sample, sock
 
 A, B = "192.0.2.1:443", "192.0.2.2:443"
@@ -30,6 +31,14 @@ def ports(
     knobs = {"ip_local_port_range_low": low, "ip_local_port_range_high": high, "tcp_timestamps": 1, **sysctls}
     rows = make_rows(socks)
     found = ephemeral_ports(rows, make_sample(rows, sysctls=knobs, reserved_ports=reserved))
+    assert found is not None
+    return found
+
+
+def forecast(analysis: EphemeralPortAnalysis, second: float, socks: Sequence[Sock], high: int = 109) -> EphemeralPorts:
+    knobs = {"ip_local_port_range_low": 100, "ip_local_port_range_high": high}
+    rows = make_rows(socks)
+    found = analysis.step(first_poll(make_sample(rows, monotonic=second, sysctls=knobs), rows))
     assert found is not None
     return found
 
@@ -208,12 +217,12 @@ def test_the_sign_of_bind_before_connect() -> None:
 
 
 def test_when_they_will_be_exhausted() -> None:
-    trend = PortForecast()
+    analysis = EphemeralPortAnalysis()
 
     def step(second: float, count: int) -> float | None:
-        told = trend.step(second, ports([client(100 + at) for at in range(count)], high=199))
-        assert told is not None and told.fullest is not None
-        return told.fullest.runs_out_in_s
+        fullest = forecast(analysis, second, [client(100 + at) for at in range(count)], high=199).fullest
+        assert fullest is not None
+        return fullest.runs_out_in_s
 
     assert step(0, 10) is None
     assert step(1, 20) is None, "too short to tell"
@@ -225,21 +234,19 @@ def test_when_they_will_be_exhausted() -> None:
 
 
 def test_a_destination_that_comes_later_began_with_none() -> None:
-    trend = PortForecast()
-    trend.step(0, ports([client(100)]))
-    told = trend.step(2, ports([client(100), *(client(100 + at, B) for at in range(4))]))
-    assert told is not None
-    assert {one.remote: one.runs_out_in_s for one in told.destinations} == {A: None, B: 3.0}
+    analysis = EphemeralPortAnalysis()
+    forecast(analysis, 0, [client(100)])
+    found = forecast(analysis, 2, [client(100), *(client(100 + at, B) for at in range(4))])
+    assert {one.remote: one.runs_out_in_s for one in found.destinations} == {A: None, B: 3.0}
 
 
 def test_the_trend_is_taken_over_a_minute() -> None:
-    trend, one = PortForecast(), ports([client(100)], high=299)
-    (destination,) = one.destinations
+    analysis = EphemeralPortAnalysis()
 
     def step(second: float, count: int) -> float | None:
-        told = trend.step(second, replace(one, destinations=(replace(destination, used=count),)))
-        assert told is not None and told.fullest is not None
-        return told.fullest.runs_out_in_s
+        fullest = forecast(analysis, second, [client(100 + at) for at in range(count)], high=299).fullest
+        assert fullest is not None
+        return fullest.runs_out_in_s
 
     assert [step(second, 10 + 2 * second) for second in range(3)] == [None, None, pytest.approx(186 / 2)]
     for second in range(3, 61):
@@ -253,12 +260,12 @@ def test_of_what_was_not_among_the_fullest_nothing_is_known() -> None:
     fifty = [client(100, f"192.0.2.{host}:443") for host in range(1, 51)]
     newcomer = [client(100 + at, "198.51.100.1:443") for at in range(4)]
     for before, expected in ((fifty, None), (fifty[:49], 3.0)):
-        trend = PortForecast()
-        assert trend.step(0, None) is None
-        trend.step(0, ports(before))
-        told = trend.step(2, ports([*before, *newcomer]))
-        assert told is not None and told.fullest is not None
-        assert (told.fullest.remote, told.fullest.runs_out_in_s) == ("198.51.100.1:443", expected)
+        analysis = EphemeralPortAnalysis()
+        assert analysis.step(first_poll(make_sample(make_rows([])))) is None
+        forecast(analysis, 0, before)
+        fullest = forecast(analysis, 2, [*before, *newcomer]).fullest
+        assert fullest is not None
+        assert (fullest.remote, fullest.runs_out_in_s) == ("198.51.100.1:443", expected)
 
 
 ENDS = st.tuples(

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
 from tcpwatch.model.analyses.port_scans import _KEPT, EXAMPLES, MAX_SCANS, PortScan, PortScanAnalysis
 from tcpwatch.model.states import State
-from tests.support.views import make_table, sock
+from tests.support.polls import first_poll
+from tests.support.views import make_rows, make_sample, make_table, sock
 
 HERE, SCANNER = "10.0.0.1", "192.0.2.9"
 NO_SOCKET, ON_CLOSE = 1, 11
@@ -51,10 +53,17 @@ def resets(ports: Iterable[int], **more: object) -> list[Event]:
     return [Event(port, **more) for port in ports]  # type: ignore[arg-type]
 
 
+def step(
+    scans: PortScanAnalysis, second: float, traced: TraceEvents | None, table: NDArray[np.void]
+) -> tuple[PortScan, ...]:
+    sample = make_sample(make_rows([]), monotonic=second, trace_events=traced, table=table)
+    return scans.step(first_poll(make_sample(make_rows([])), sample=sample))
+
+
 def told(*steps: list[Event], seconds: float = 1.0) -> tuple[PortScan, ...]:
     """What is told after the last of these steps."""
     scans = PortScanAnalysis()
-    return [scans.step(at * seconds, traced(*events), TABLE) for at, events in enumerate(steps)][-1]
+    return [step(scans, at * seconds, traced(*events), TABLE) for at, events in enumerate(steps)][-1]
 
 
 def test_a_scan() -> None:
@@ -79,7 +88,7 @@ def test_what_is_no_scan(events: list[Event]) -> None:
 
 def test_a_kernel_that_gives_no_reason() -> None:
     events = traced(*resets(range(30), reason=0), reasons={})
-    assert [scan.ports for scan in PortScanAnalysis().step(0.0, events, TABLE)] == [30]
+    assert [scan.ports for scan in step(PortScanAnalysis(), 0.0, events, TABLE)] == [30]
 
 
 def test_late_segments_of_connections_that_we_had_are_none() -> None:
@@ -124,8 +133,8 @@ def test_ten_seconds() -> None:
     assert told(resets([1, 2]), resets([3, 4]), *[[]] * 9)[0].examples == (3, 4)
     assert told(resets([1, 2]), *[[]] * 10) == ()
     scans = PortScanAnalysis()
-    scans.step(0.0, traced(*resets([1, 2])), TABLE)
-    assert scans.step(1.0, None, TABLE)[0].ports == 2, "also when the trace stops"
+    step(scans, 0.0, traced(*resets([1, 2])), TABLE)
+    assert step(scans, 1.0, None, TABLE)[0].ports == 2, "also when the trace stops"
 
 
 def test_the_busiest_first_and_not_too_many() -> None:
@@ -153,9 +162,9 @@ def test_whose_resets(src: str, dst: str, here: bool) -> None:
         sock("ESTAB", "10.0.0.7:22", "10.0.0.8:1", mapped=True), sock("LISTEN", "[2001:db8::1]:22", "[::]:0"),
     ])  # fmt: skip
     scans = PortScanAnalysis()
-    (scan,) = scans.step(0.0, traced(*resets(range(30), src=src, dst=dst)), table)
+    (scan,) = step(scans, 0.0, traced(*resets(range(30), src=src, dst=dst)), table)
     assert (scan.source, scan.in_namespace) == (dst, here)
-    (scan,) = scans.step(1.0, traced(), TABLE[:0])
+    (scan,) = step(scans, 1.0, traced(), TABLE[:0])
     assert scan.in_namespace is here, "it is remembered"
 
 
@@ -167,23 +176,23 @@ def test_ipv4_is_ipv4_however_it_came() -> None:
 def test_a_flood_with_forged_sources_hides_no_scan_and_fills_no_memory() -> None:
     scans = PortScanAnalysis()
     random = np.random.default_rng(1)
-    for step in range(5):
+    for at in range(5):
         flood = np.zeros(100_000, TRACE_EVENT)
         flood["kind"], flood["family"], flood["reason"] = TraceEventKind.RESET_SENT, uapi.AF_INET, NO_SOCKET
         flood["dst"][:, :4] = random.integers(0, 256, (len(flood), 4))
         flood["sport"] = 80
-        scan = traced(*resets(range(10 * step, 10 * step + 10)))
+        scan = traced(*resets(range(10 * at, 10 * at + 10)))
         events = TraceEvents(np.concatenate((flood, scan.events)), reset_reasons=REASONS)
-        found = scans.step(float(step), events, TABLE)
+        found = step(scans, float(at), events, TABLE)
         assert scans._size <= _KEPT
     assert (found[0].source, found[0].ports >= 20) == (SCANNER, True)
 
 
 def test_connections_without_end_fill_no_memory() -> None:
     scans = PortScanAnalysis()
-    for step in range(3):
+    for at in range(3):
         flows = np.zeros(60_000, TRACE_EVENT)
         flows["kind"], flows["family"], flows["new"] = TraceEventKind.STATE, uapi.AF_INET, State.CLOSED
-        flows["dst"][:, 0], flows["dport"] = step, np.arange(len(flows))
-        scans.step(float(step), TraceEvents(flows), TABLE)
+        flows["dst"][:, 0], flows["dport"] = at, np.arange(len(flows))
+        step(scans, float(at), TraceEvents(flows), TABLE)
     assert len(scans._spoken._numbers) == len(scans._spoken._times) == 1 << 17

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tcpwatch.model.analyses.stalls import HIGH_QUEUE, StallAnalysis, Stalls, UnreadProcess
-from tcpwatch.model.sockets import join
 from tcpwatch.sample import Sample
+from tests.support.polls import polls
 from tests.support.views import NOW, Sock, make_rows, make_sample, sock
 
 
@@ -17,11 +17,10 @@ def sample(second: float, *socks: Sock) -> Sample:
 
 def follow(*samples: Sample, closed_windows: tuple[int, ...] = ()) -> list[Stalls]:
     """`closed_windows` are the samples before which the kernel advertised a window of 0."""
-    steps, joined, found = StallAnalysis(2), None, []
-    for at, one in enumerate(samples):
-        joined = join.join(joined, one) if joined else join.first(one)
+    analysis, found = StallAnalysis(2), []
+    for at, poll in enumerate(polls(*samples)):
         rates = {"TCPToZeroWindowAdv": 3.0 if at in closed_windows else 0.0}
-        found.append(steps.step(joined.rows, one, rates))
+        found.append(analysis.step(replace(poll, rates=rates)))
     return found
 
 
@@ -60,12 +59,13 @@ def test_peers_whose_window_is_closed() -> None:
 
 
 def test_how_long_it_was_closed_when_we_came() -> None:
-    steps, closed = StallAnalysis(2), probing("192.0.2.1:443", 1, cookie=2)
-    first, second = sample(0, closed), replace(sample(1, closed), watched_tcp_info={2: {"last_data_sent": 30_000}})
-    assert steps.step(join.first(first).rows, first, {}).zero_window[0].longest_s == 0.0
-    assert steps.wanted_tcp_info == frozenset({2})
-    assert steps.step(join.first(second).rows, second, {}).zero_window[0].longest_s == 30.0
-    assert steps.wanted_tcp_info == frozenset()
+    analysis, closed = StallAnalysis(2), probing("192.0.2.1:443", 1, cookie=2)
+    info = {2: {"last_data_sent": 30_000}}
+    first, second = polls(sample(0, closed), replace(sample(1, closed), watched_tcp_info=info))
+    assert analysis.step(first).zero_window[0].longest_s == 0.0
+    assert analysis.wanted_tcp_info == frozenset({2})
+    assert analysis.step(second).zero_window[0].longest_s == 30.0
+    assert analysis.wanted_tcp_info == frozenset()
 
 
 def test_a_window_that_opened_meanwhile_begins_anew() -> None:

@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tcpwatch.model.analyses.teardown import AgeThresholds, Teardown, TeardownAnalysis
-from tcpwatch.model.poll import rates
-from tcpwatch.model.sockets import join
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample, SourceInfo
+from tests.support.polls import polls
 from tests.support.views import NOW, Sock, make_rows, make_sample, sock
 
 LISTEN = sock("LISTEN", "0.0.0.0:80", cookie=1, process="app", pid=7)
@@ -21,13 +20,8 @@ def sample(second: float, *socks: Sock, **facts: object) -> Sample:
 
 
 def follow(*samples: Sample) -> list[Teardown]:
-    steps, joined, before = TeardownAnalysis(AgeThresholds(60, 300)), None, None
-    found = []
-    for one in samples:
-        joined = join.join(joined, one) if joined else join.first(one)
-        found.append(steps.step(joined.rows, one, rates(before, one) if before else {}))
-        before = one
-    return found
+    analysis = TeardownAnalysis(AgeThresholds(60, 300))
+    return [analysis.step(poll) for poll in polls(*samples)]
 
 
 def waits(port: int, left_s: float, remote: str = "192.0.2.1:1", **facts: int) -> Sock:
@@ -91,13 +85,12 @@ def test_how_old_they_are() -> None:
 
 def test_how_old_they_were_when_we_came() -> None:
     info = {1001: {"last_ack_recv": 90_000}, 1002: {"last_ack_recv": 5}}
-    steps, joined = TeardownAnalysis(AgeThresholds(60, 300)), None
+    analysis = TeardownAnalysis(AgeThresholds(60, 300))
     oldest, asked = [], []
-    for one in (leaks(0, 2), replace(leaks(1, 3), watched_tcp_info=info), leaks(2, 3)):
-        joined = join.join(joined, one) if joined else join.first(one)
-        told = steps.step(joined.rows, one, {}).close_wait[0]
-        oldest.append((told.oldest_s, told.old))
-        asked.append(steps.wanted_tcp_info)
+    for poll in polls(leaks(0, 2), replace(leaks(1, 3), watched_tcp_info=info), leaks(2, 3)):
+        found = analysis.step(poll).close_wait[0]
+        oldest.append((found.oldest_s, found.old))
+        asked.append(analysis.wanted_tcp_info)
     assert oldest == [(0.0, 0), (90.0, 1), (91.0, 1)]
     assert asked == [frozenset({1001, 1002}), frozenset(), frozenset()], "of those that came later we know it ourselves"
 

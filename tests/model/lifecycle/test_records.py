@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +18,9 @@ from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.tracker import LifecycleStep, Tracker
 from tcpwatch.model.lifecycle.transitions import Origin
-from tcpwatch.model.sockets import join
 from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
+from tests.support.polls import polls as joined
 from tests.support.views import NOW, Sock, make_rows, make_sample, make_table, sock
 
 PACE_S = 2.0
@@ -91,12 +90,8 @@ class Poll:
 def run(*polls: Poll) -> tuple[LifecycleStep, NDArray[np.void], Archive]:
     """Return what the last step adds to the totals, all records, and what is remembered."""
     model = Tracker(memory_mib=1)
-    samples = [poll.sample(number) for number, poll in enumerate(polls)]
-    joined = join.first(samples[0])
-    model.begin(joined, samples[0])
-    for earlier, now in itertools.pairwise(samples):
-        before, joined = joined, join.join(joined, now)
-        lived = model.step(joined, before, now, earlier)
+    for poll in joined(*(poll.sample(number) for number, poll in enumerate(polls))):
+        lived = model.step(poll)
     return lived, np.concatenate(model.archive.records), model.archive
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
 from tcpwatch.model.lifecycle.trace_stats import TraceStats, TraceStatsCounter
+from tcpwatch.model.lifecycle.tracker import NOTHING_HAPPENED
 from tcpwatch.model.lifecycle.transitions import TransitionKind
 from tcpwatch.sample import Sample, SourceInfo
+from tests.support.polls import first_poll
 from tests.support.views import make_rows, make_sample
 
 RESETS, DROPS = {1: "TCP_ABORT_ON_CLOSE"}, {3: "TCP_LISTEN_OVERFLOW"}
@@ -33,8 +36,15 @@ def sample(trace: TraceEvents | None = None, ends_lost: int | None = None) -> Sa
     return make_sample(make_rows([]), source=source, trace_events=trace, destroyed=ends)
 
 
+def step(
+    counter: TraceStatsCounter, sample: Sample, elapsed_s: float | None, foreign: int = 0, unmatched: int = 0
+) -> TraceStats:
+    lifecycle = replace(NOTHING_HAPPENED, foreign_sockets=foreign, unmatched_sockets=unmatched)
+    return counter.step(first_poll(sample, elapsed_s=elapsed_s), lifecycle)
+
+
 def test_without_a_trace() -> None:
-    state = TraceStatsCounter().step(sample(), 1.0, 0, 0)
+    state = step(TraceStatsCounter(), sample(), 1.0)
     assert (state.on, state.why_no_trace, state.events_lost, state.destroy_events_lost) == (False, "needs root", 0, 0)
     assert (state.retransmitted_per_s, state.resets_sent_per_s, state.resets_received_per_s) == (0.0, 0.0, 0.0)
     assert state.drops_per_s == {}
@@ -42,7 +52,7 @@ def test_without_a_trace() -> None:
 
 def test_lost_events_are_added_up() -> None:
     trace = TraceStatsCounter()
-    steps = [trace.step(sample(traced(lost=lost), ends), 1.0, 0, 0) for lost, ends in ((3, 5), (4, None), (0, 6))]
+    steps = [step(trace, sample(traced(lost=lost), ends), 1.0) for lost, ends in ((3, 5), (4, None), (0, 6))]
     assert [(one.events_lost, one.events_lost_in_step) for one in steps] == [(3, 3), (7, 4), (7, 0)]
     assert [(one.destroy_events_lost, one.destroy_events_lost_in_step) for one in steps] == [
         (5, 5), (5, 0), (11, 6),
@@ -63,7 +73,7 @@ EVENTS = [
 
 @pytest.mark.parametrize("elapsed_s", [2.0, 0.5])
 def test_rates_are_per_second(elapsed_s: float) -> None:
-    state = TraceStatsCounter().step(sample(traced(EVENTS)), elapsed_s, 4, 5)
+    state = step(TraceStatsCounter(), sample(traced(EVENTS)), elapsed_s, 4, 5)
     assert (state.on, state.why_no_trace, state.foreign_sockets, state.unmatched_sockets) == (True, "", 4, 5)
     assert state.retransmitted_per_s == 4 / elapsed_s
     assert state.resets_sent_per_s == 5 / elapsed_s
@@ -73,12 +83,12 @@ def test_rates_are_per_second(elapsed_s: float) -> None:
 
 @pytest.mark.parametrize("elapsed_s", [None, 0.0])
 def test_the_first_step_knows_no_rates(elapsed_s: float | None) -> None:
-    state = TraceStatsCounter().step(sample(traced(EVENTS)), elapsed_s, 0, 0)
+    state = step(TraceStatsCounter(), sample(traced(EVENTS)), elapsed_s)
     assert (state.on, state.retransmitted_per_s, state.drops_per_s) == (True, 0.0, {})
 
 
 def test_names_of_reasons() -> None:
-    state = TraceStatsCounter().step(sample(traced(EVENTS)), 1.0, 0, 0)
+    state = step(TraceStatsCounter(), sample(traced(EVENTS)), 1.0)
     assert state.reasons(TransitionKind.DROPPED) == DROPS
     assert state.reasons(TransitionKind.RESET_SENT) == RESETS
     assert state.reasons(TransitionKind.ERROR)[errno.ECONNREFUSED] == "ECONNREFUSED"

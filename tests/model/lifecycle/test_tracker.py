@@ -16,9 +16,9 @@ from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import History, build_history, first_known
 from tcpwatch.model.lifecycle.tracker import Tracker
 from tcpwatch.model.lifecycle.transitions import Origin
-from tcpwatch.model.sockets import join
 from tcpwatch.model.states import Role, State
 from tests.support.flow_world import PATHS, Life, sample
+from tests.support.polls import polls as joined
 from tests.support.views import NOW
 
 ENDINGS = {
@@ -48,15 +48,12 @@ class Told:
         model = Tracker()
         samples = [sample(lives, polls[0], 0.0, trace, events)]
         samples += [sample(lives, time, before, trace, events) for before, time in pairwise(polls)]
-        joined = join.first(samples[0])
-        model.begin(joined, samples[0])
-        for earlier, now in pairwise(samples):
-            before, joined = joined, join.join(joined, now)
-            lived = model.step(joined, before, now, earlier)
+        for poll in joined(*samples):
+            lived = model.step(poll)
             self.opened += len(lived.opened)
             self.ended += len(lived.ended)
         self.past: Archive = model.archive
-        self.rows = joined.rows
+        self.rows = poll.rows
         self.foreign = model.foreign_sockets
 
     def story(self, cookie: int) -> History:

@@ -10,10 +10,9 @@ from tcpwatch.model.listeners.half_open import half_open_sockets
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import ListenerQueues, QueueAnalysis
 from tcpwatch.model.listeners.queue_detail import SHOWN, queue_detail
-from tcpwatch.model.poll import rates
-from tcpwatch.model.sockets import join
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.sample import Sample, SourceInfo
+from tests.support.polls import first_poll, polls
 from tests.support.views import NOW, Sock, make_rows, make_sample, sock
 
 LISTEN = sock("LISTEN", "0.0.0.0:80", cookie=1, inode=7, recv_queue=2, send_queue=8)
@@ -31,14 +30,8 @@ def sample(second: float, *socks: Sock, **facts: object) -> Sample:
 
 def follow(*samples: Sample) -> list[tuple[Rows, ListenerQueues]]:
     """Each sample's rows and queues."""
-    queues, joined, before = QueueAnalysis(0.8), None, None
-    found = []
-    for one in samples:
-        joined = join.join(joined, one) if joined else join.first(one)
-        now = queues.step(joined, one, before, rates(before, one) if before else {})
-        found.append((joined.rows, now))
-        before = one
-    return found
+    analysis = QueueAnalysis(0.8)
+    return [(poll.rows, analysis.step(poll)) for poll in polls(*samples)]
 
 
 def listener(*samples: Sample) -> list[Listener]:
@@ -83,11 +76,11 @@ def test_tcp_info_tells_how_long_at_least() -> None:
 
 def test_of_what_waited_before_us_tcp_info_is_asked_for_once() -> None:
     queues = QueueAnalysis(0.8)
-    one = sample(0, LISTEN, WAITS, GAVE_UP, OURS)
+    first, second = polls(*(sample(second, LISTEN, WAITS, GAVE_UP, OURS) for second in (0, 1)))
     assert queues.wanted_tcp_info == frozenset()
-    queues.step(join.first(one), one, None, {})
+    queues.step(first)
     assert queues.wanted_tcp_info == frozenset({2, 3})
-    queues.step(join.first(one), one, one, {})
+    queues.step(second)
     assert queues.wanted_tcp_info == frozenset()
 
 
@@ -207,5 +200,5 @@ def test_of_many_members_the_oldest_are_listed() -> None:
     ages = found.syn_queue.age_s
     assert (len(found.syn_queue.rows), found.syn_queue.total) == (SHOWN, SHOWN + 50)
     assert (np.diff(ages) <= 0).all()
-    everyone = half_open_sockets(rows, sample(0, LISTEN, *many), now.facts.listener_keys).age_s
+    everyone = half_open_sockets(first_poll(sample(0, LISTEN, *many), rows)).age_s
     assert np.array_equal(ages, np.sort(everyone)[::-1][:SHOWN])

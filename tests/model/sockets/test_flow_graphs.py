@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tcpwatch.model.sockets.flow_graphs import FlowGraph, FlowGraphs
 from tcpwatch.sample import Sample, SourceInfo
+from tests.support.polls import first_poll
 from tests.support.views import NOW, Sock, make_rows, make_sample, sock
 
 COOKIE = 7
@@ -33,7 +34,7 @@ def _sample(at: float, *socks: Sock, info: dict[str, int] | None = None, **overr
 
 def _step(graphs: FlowGraphs, at: float, watched: frozenset[int] = WATCHED, **info: int) -> None:
     sample = _sample(at, _flow(), info=info)
-    graphs.step(sample, make_rows([_flow()]), watched)
+    graphs.step(first_poll(sample), watched)
 
 
 def _of(graphs: FlowGraphs) -> FlowGraph:
@@ -51,7 +52,7 @@ def test_rates_are_differences_over_time_and_the_rest_is_as_told() -> None:
     for at, received, acked, rtt in ((0.0, 0, 100, 0), (1.0, 500, 100, 20_000), (2.0, 500, 300, 30_000)):
         flow = _flow(recv_queue=int(at), send_queue=10)
         info = {"bytes_received": received, "bytes_acked": acked, "rtt": rtt, "snd_cwnd": 10}
-        graphs.step(_sample(at, flow, info=info), make_rows([flow]), WATCHED)
+        graphs.step(first_poll(_sample(at, flow, info=info)), WATCHED)
     graph = _of(graphs)
     assert (graph.begin, graph.slot_s) == (NOW, 1.0)
     assert _known(graph.rx_bytes_per_s) == [500, 0]
@@ -101,7 +102,7 @@ def test_when_full_two_slots_become_one() -> None:
     for at, queue in enumerate(queues):
         flow = _flow(recv_queue=queue)
         info = {"bytes_received": 100 * at * at, "rtt": 1 + at}
-        graphs.step(_sample(at, flow, info=info), make_rows([flow]), WATCHED)
+        graphs.step(first_poll(_sample(at, flow, info=info)), WATCHED)
     graph = _of(graphs)
     assert (graph.slot_s, graph.begin) == (2.0, NOW)
     assert _known(graph.rx_bytes_per_s) == [200, 600, 900]  # of 0..2 s, 2..4 s, and the first half of 4..6 s
@@ -142,23 +143,23 @@ def test_the_graph_of_a_flow_that_has_gone_stays() -> None:
     _step(graphs, 0.0, bytes_received=0)
     _step(graphs, 1.0, bytes_received=5)
     before = _of(graphs)
-    graphs.step(_sample(2.0), make_rows([]), WATCHED)
+    graphs.step(first_poll(_sample(2.0)), WATCHED)
     assert str(_of(graphs)) == str(before)  # NaN is not equal to itself
 
 
 def test_time_wait_and_psutil_tell_no_queues() -> None:
     graphs = FlowGraphs()
     waiting = _flow(state="TIME_WAIT")
-    graphs.step(_sample(0.0, waiting), make_rows([waiting]), WATCHED)
+    graphs.step(first_poll(_sample(0.0, waiting)), WATCHED)
     assert _known(_of(graphs).recv_queue) == [None]
     graphs = FlowGraphs()
-    graphs.step(_sample(0.0, _flow(), source=SourceInfo("psutil", "user")), make_rows([_flow()]), WATCHED)
+    graphs.step(first_poll(_sample(0.0, _flow(), source=SourceInfo("psutil", "user"))), WATCHED)
     assert _known(_of(graphs).send_queue) == [None]
 
 
 def test_a_flow_that_was_never_there_has_no_graph() -> None:
     graphs = FlowGraphs()
-    graphs.step(_sample(0.0), make_rows([]), WATCHED)
+    graphs.step(first_poll(_sample(0.0)), WATCHED)
     assert graphs.get(COOKIE) is None
     assert len(graphs) == 0
 
@@ -167,5 +168,5 @@ def test_those_watched_last_are_kept() -> None:
     graphs = FlowGraphs(kept=2)
     flows = [_flow(cookie=cookie) for cookie in (1, 2, 3)]
     for at, cookie in enumerate((1, 2, 1, 3)):
-        graphs.step(_sample(at, *flows), make_rows(flows), frozenset({cookie}))
+        graphs.step(first_poll(_sample(at, *flows)), frozenset({cookie}))
     assert [graphs.get(cookie) is not None for cookie in (1, 2, 3)] == [True, False, True]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.proc.owner_finder import Owner, Process
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
-from tcpwatch.model.lifecycle.tracker import LifecycleStep
+from tcpwatch.model.lifecycle.tracker import NOTHING_HAPPENED, LifecycleStep
 from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, FlowTotalsCounter
 from tcpwatch.model.states import Role
+from tests.support.polls import first_poll
 from tests.support.totals import totals
-from tests.support.views import NOW, make_rows, sock
+from tests.support.views import NOW, make_rows, make_sample, sock
 
 
 def ended(lives_ms: Sequence[float], carried: Sequence[int | None], slack_ms: float = 0.0) -> LifecycleStep:
@@ -29,10 +33,20 @@ def ended(lives_ms: Sequence[float], carried: Sequence[int | None], slack_ms: fl
     return LifecycleStep(nothing["row"], nothing["role"], nothing["owner"], made)
 
 
-def counted(lived: LifecycleStep) -> FlowTotals:
-    tally = FlowTotalsCounter()
-    tally.step(NOW, None, Archive())
-    return tally.step(NOW + 10, lived, Archive())
+def counted(lifecycle: LifecycleStep) -> FlowTotals:
+    counter = FlowTotalsCounter()
+    _step(counter, NOW, NOTHING_HAPPENED)
+    return _step(counter, NOW + 10, lifecycle)
+
+
+_NOTHING_DESTROYED = DestroyedSockets(np.empty(0, uapi.SOCKET), np.empty(0, uapi.TCP_INFO), np.empty(0), 0)
+
+
+def _step(counter: FlowTotalsCounter, monotonic: float, lifecycle: LifecycleStep) -> FlowTotals:
+    sample = make_sample(make_rows([]), monotonic=monotonic, destroyed=_NOTHING_DESTROYED)
+    totals = counter.step(first_poll(sample), lifecycle)
+    assert totals is not None
+    return totals
 
 
 def test_a_histogram_counts_by_decade_exactly() -> None:
@@ -105,15 +119,15 @@ def test_received_and_sent_bytes_are_added() -> None:
 
 def test_each_service_and_each_process_has_figures_of_its_own() -> None:
     owners = [Owner((Process(pid, name, name, 0, "root", NOW),)) for pid, name in ((7, "app"), (8, "web"))]
-    past, tally = Archive(owners=owners, owners_from=100), FlowTotalsCounter()
+    archive, tally = Archive(owners=owners, owners_from=100), FlowTotalsCounter()
     other_port = "10.0.0.1:9001", "192.0.2.7:444", Role.CLIENT
     other_host = "10.0.0.1:9002", "192.0.2.8:443", Role.CLIENT
     v6 = "[2001:db8::1]:9003", "[2001:db8::7]:443", Role.CLIENT
     over = [record(*A_SERVER, 101, life_s) for life_s in (0.1, 1.0, 1.0)]
     over += [record(*A_CLIENT, 100, 10.0), record(*A_CLIENT, 100, 10.0, (0.1, 0.0)), record(*v6, -1, 50.0)]
     opened = [record(*other_port, 100), record(*other_port, 100), record(*other_host, 99), record(*A_SERVER, -1)]
-    tally.step(NOW, None, past)
-    told = tally.step(NOW + 10, lived(*over, opened=opened), past)
+    _step(tally, NOW, NOTHING_HAPPENED)
+    told = _step(tally, NOW + 10, replace(lived(*over, opened=opened), archive=archive))
     assert (told.window_s, told.all.ended_per_s, told.all.opened_per_s, told.all.name) == (10.0, 0.6, 0.4, "")
     assert told.all.exact == pytest.approx(5 / 6)
     assert [(one.name, one.ended_per_s, one.opened_per_s, one.exact) for one in told.by_service] == [
@@ -140,44 +154,44 @@ def test_the_busiest_twenty_are_shown() -> None:
 
 
 def test_only_so_many_services_get_a_name_in_one_step() -> None:
-    tally, past = FlowTotalsCounter(), Archive()
-    tally.step(NOW, None, past)
+    tally = FlowTotalsCounter()
+    _step(tally, NOW, NOTHING_HAPPENED)
     over = [record(f"10.0.0.1:{port}", "192.0.2.7:9", Role.SERVER) for port in range(1, 503)]
-    tally.step(NOW + 1, lived(*over), past)
+    _step(tally, NOW + 1, lived(*over))
     last_two = [over[-1]] * 3 + [over[-2]] * 2
-    told = tally.step(NOW + 2, lived(*last_two), past)
+    told = _step(tally, NOW + 2, lived(*last_two))
     assert told.all.lifetime_ms.count == 507
     assert [(one.name, one.lifetime_ms.count) for one in told.by_service[:3]] == [(":502", 3), (":501", 2), (":1", 1)]
 
 
 def test_very_many_services_are_forgotten_and_the_total_stays() -> None:
-    tally, past = FlowTotalsCounter(), Archive()
-    tally.step(NOW, None, past)
+    tally = FlowTotalsCounter()
+    _step(tally, NOW, NOTHING_HAPPENED)
     table = np.zeros(500, RECORD)
     table["row"] = make_rows([sock("ESTAB", "10.0.0.1:1", "192.0.2.7:9")]).table[0]
     table["role"], table["owner"], table["end"] = Role.SERVER, -1, NOW
     for step in range(40):
         table["row"]["idiag_sport"] = 1 + 500 * step + np.arange(500)
-        told = tally.step(NOW + 1, LifecycleStep(table["row"][:0], table["role"][:0], table["owner"][:0], table), past)
+        told = _step(tally, NOW + 1, LifecycleStep(table["row"][:0], table["role"][:0], table["owner"][:0], table))
         assert len(told.by_service) == 20
-    told = tally.step(NOW + 2, lived(record(*A_SERVER)), past)
+    told = _step(tally, NOW + 2, lived(record(*A_SERVER)))
     assert [one.name for one in told.by_service] == [":443"]
     assert told.all.lifetime_ms.count == 20_001
 
 
 @pytest.mark.parametrize(("later_s", "seen"), [(59.9, 1), (64.9, 1), (65.0, 0), (70.0, 0)])
 def test_a_minute_is_remembered_in_slots_of_five_seconds(later_s: float, seen: int) -> None:
-    tally, past = FlowTotalsCounter(), Archive()
-    tally.step(0.0, lived(record(*A_SERVER)), past)
+    tally = FlowTotalsCounter()
+    _step(tally, 0.0, lived(record(*A_SERVER)))
     for second in (4.9, 5.0, 10.0, 60.0):
-        told = tally.step(second, None, past)
+        told = _step(tally, second, NOTHING_HAPPENED)
         assert told.window_s == second
         assert told.all.lifetime_ms.count == 1
-    assert tally.step(later_s, None, past).all.lifetime_ms.count == seen
+    assert _step(tally, later_s, NOTHING_HAPPENED).all.lifetime_ms.count == seen
 
 
 def test_the_first_step_divides_by_nearly_nothing_and_not_by_zero() -> None:
-    told = FlowTotalsCounter().step(NOW, lived(record(*A_SERVER)), Archive())
+    told = _step(FlowTotalsCounter(), NOW, lived(record(*A_SERVER)))
     assert (told.window_s, told.all.ended_per_s) == (0.001, 1000.0)
 
 
@@ -191,8 +205,8 @@ def test_by_service_and_without_owner() -> None:
 def test_the_last_minute_counts_and_rates_are_of_the_time_that_is_told() -> None:
     tally = FlowTotalsCounter()
     for second in range(200):
-        lived = ended([1.0] * 3, [1] * 3) if second < 100 else None
-        told = tally.step(NOW + second, lived, Archive())
+        lifecycle = ended([1.0] * 3, [1] * 3) if second < 100 else NOTHING_HAPPENED
+        told = _step(tally, NOW + second, lifecycle)
         assert 0 < told.window_s <= 65 or second == 0
         if second == 99:
             assert told.all.ended_per_s * told.window_s == pytest.approx(told.all.lifetime_ms.count)

@@ -13,18 +13,18 @@ from tcpwatch.config.thresholds import DEFAULT
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.listeners.queue_limits import Queue
-from tcpwatch.model.sockets.join import first
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
 from tests import lab
 from tests.support import ss
+from tests.support.polls import first_poll
 from tests.support.views import Sock, make_rows, make_sample, sock
 
 
 def listeners(socks: Sequence[Sock]) -> tuple[Listener, ...]:
     """Those of one sample."""
     sample = make_sample(make_rows(socks))
-    return QueueAnalysis(DEFAULT.syn_queue_share).step(first(sample), sample, None, {}).listeners
+    return QueueAnalysis(DEFAULT.syn_queue_share).step(first_poll(sample)).listeners
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,9 @@ def test_drops(
     rows = make_rows([sock("LISTEN", "0.0.0.0:80")])
     sample, earlier = make_sample(rows, drops=now), make_sample(rows, drops=before)
     past = replace(earlier, monotonic=sample.monotonic - elapsed_s) if elapsed_s else None
-    (one,) = QueueAnalysis(DEFAULT.syn_queue_share).step(first(sample), sample, past, {}).listeners
+    (one,) = (
+        QueueAnalysis(DEFAULT.syn_queue_share).step(first_poll(sample, previous=past, elapsed_s=elapsed_s)).listeners
+    )
     assert (one.drops, one.drops_per_s) == (drops, per_s)
 
 
