@@ -42,7 +42,7 @@ def _column(figure: Figure, value: Callable[[Any], Any]) -> ValuesAndKeys:
         if found.dtype.kind == "f":
             return (np.nan_to_num(found, copy=False, nan=-1),)
         if found.dtype.kind == "S":  # numbers are sorted faster than text
-            return tuple(found.view(">u8").reshape(len(found), -1).T)
+            return tuple(found.view(">u8").reshape(-1, found.itemsize // 8).T)
         return (found,)
 
     return values, keys
