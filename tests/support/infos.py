@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +13,12 @@ from tcpwatch.sample import TcpInfoTable
 TOLD = uapi.TCP_INFO.itemsize
 
 
-def make_infos(flows: Mapping[int, Mapping[str, int]], when: float = 1000.0, told: int = TOLD) -> TcpInfoTable:
+def make_infos(flows: Mapping[int, Mapping[str, Any]], when: float = 1000.0, told: int = TOLD) -> TcpInfoTable:
     """Cookie → fields of uapi.FLOW_INFO without `tcpi_`, 0 unless told; all of them at the same moment."""
     figures = np.zeros(len(flows), uapi.FLOW_INFO)
     for row, cookie in zip(figures, sorted(flows), strict=True):
         row["idiag_cookie"] = cookie
         for name, value in flows[cookie].items():
-            row[f"tcpi_{name}"] = value
+            row[name if name == "congestion" else f"tcpi_{name}"] = value
     cookie_column = np.ascontiguousarray(figures["idiag_cookie"])
     return TcpInfoTable(cookie_column, figures, np.full(len(flows), when), told)

@@ -93,7 +93,7 @@ _COOKIE_WORDS = (uapi.NLMSG_HDRLEN + _COOKIE_AT) // 4 + np.arange(2)
 """Where a message has the cookie."""
 _INFO_WORDS = np.array(list(dict.fromkeys(word for name in _NAMES for word in _words_of(name))))
 """Where tcp_info has the rest of uapi.FLOW_INFO: its fields stand in whole words, which are gathered as they are."""
-_GATHERED = {uapi.INET_DIAG_INFO: _INFO_WORDS}
+_GATHERED = {uapi.INET_DIAG_INFO: _INFO_WORDS, uapi.INET_DIAG_CONG: np.arange(uapi.TCP_CA_NAME_MAX // 4)}
 """Attribute → the words of its payload that fill uapi.FLOW_INFO after the cookie, in the order of its fields."""
 REQUEST_BITS = sum(1 << (attribute - 1) for attribute in _GATHERED)
 """The bits of `idiag_ext` that request what TcpInfoCollector gathers."""

@@ -18,6 +18,7 @@ from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.sockets.throughput import SendLimit, Throughput
 from tcpwatch.model.states import Closer, Role
 from tcpwatch.sample import Capabilities, CapabilityName
+from tcpwatch.units.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,9 @@ _THROUGHPUT: tuple[SocketColumn, ...] = (
       needs="tcp_info"),
     SocketColumn("retransmits_total", "Retrans", "Segments repeated since the connection began",
       *throughput_values.counts(Throughput.retransmits), throughput_values.show_count, 7, 0, 8, True, needs="tcp_info"),
+    SocketColumn("congestion", "Congestion", "Congestion control algorithm: cubic, bbr, ...",
+      *throughput_values.words(Throughput.congestion, lambda name: printable(name.decode("ascii", "replace")) or None),
+      cells.plain, 10, 0, 19, needs="tcp_info"),
 )  # fmt: skip
 """What tcp_info tells. They came later: in JSON and CSV they stand last, so that the others keep their place."""
 

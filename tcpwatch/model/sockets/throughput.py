@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink.tcp_info import has_field
+from tcpwatch.kernel.netlink.uapi import TCP_CA_NAME_MAX
 from tcpwatch.sample import TcpInfoTable
 
 Cookies = NDArray[np.uint64]
@@ -75,6 +76,14 @@ class Throughput:
         rtt = self._latest("tcpi_rtt", cookies)
         rtt[rtt == 0] = np.nan
         return rtt
+
+    def congestion(self, cookies: Cookies) -> NDArray[np.bytes_]:
+        """Return the name of each flow's congestion control algorithm (INET_DIAG_CONG); empty where it is not known."""
+        names = np.zeros(len(cookies), f"S{TCP_CA_NAME_MAX}")
+        if self.last is not None:
+            where, at = _found(self.last, cookies)
+            names[where] = self.last.table["congestion"][at]
+        return names
 
     def send_limits(self, cookies: Cookies) -> NDArray[np.uint8]:
         """Limit: how each flow that sent spent the greatest part of the time between the two answers.

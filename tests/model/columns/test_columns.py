@@ -23,6 +23,7 @@ CONTRACT = [
     "timer_s", "retransmits", "role", "uid", "user", "closer", "phase", "pid", "process", "pids", "command",
     "owner_unknown", "inode", "cookie", "interface", "cgroup_id", "shutdown", "age_s", "state_age_s",
     "rx_bytes_per_s", "tx_bytes_per_s", "rtt_ms", "limited_by", "retransmits_total",
+    "congestion",
 ]  # fmt: skip
 ALL_STATES = [sock(state, f"10.0.0.1:{80 + state}", f"192.0.2.1:{4000 + state}") for state in State]
 FULL = sock(
@@ -35,7 +36,13 @@ ANY = sock("LISTEN", "[::]:80", "[::]:0", cookie=5)
 MAPPED = sock("ESTAB", "10.0.0.1:80", "192.0.2.1:4000", mapped=True, cookie=6)
 
 
-SENDING = {"rtt": 23_456, "total_retrans": 12, "busy_time": 4_000_000, "rwnd_limited": 4_000_000}
+SENDING = {
+    "congestion": b"cubic",
+    "rtt": 23_456,
+    "total_retrans": 12,
+    "busy_time": 4_000_000,
+    "rwnd_limited": 4_000_000,
+}
 THROUGHPUT = Throughput(
     make_infos({2**64 - 1: {**SENDING, "bytes_received": 5_001}, 7: {"rtt": 45}, 8: {"rtt": 1_250_000}}, 1005),
     make_infos({2**64 - 1: {}}),
@@ -109,6 +116,7 @@ EXPORTS: dict[str, tuple[object, object]] = {
     "rtt_ms": (23.456, None),
     "limited_by": ("receiver", None),
     "retransmits_total": (12, None),
+    "congestion": ("cubic", None),
 }
 
 
@@ -159,6 +167,8 @@ def test_shutdown(mask: int | None, word: str | None) -> None:
         ("limited_by", FULL, "receiver", "receiver"),
         ("limited_by", BARE, "–", "–"),
         ("retransmits_total", FULL, "12", "12"),
+        ("congestion", FULL, "cubic", "cubic"),
+        ("congestion", BARE, "–", "–"),
         ("interface", BARE, "–", "–"),
     ],
 )
@@ -215,13 +225,17 @@ def test_order(key: str, specs: list[Sock], turned: bool) -> None:
     assert sorted_by(key, rows.take(order[::-1] if turned else order)) == list(range(1, len(specs) + 1))
 
 
-@pytest.mark.parametrize("key", ["rx_bytes_per_s", "tx_bytes_per_s", "rtt_ms", "limited_by", "retransmits_total"])
+@pytest.mark.parametrize(
+    "key", ["rx_bytes_per_s", "tx_bytes_per_s", "rtt_ms", "limited_by", "retransmits_total", "congestion"]
+)
 @pytest.mark.parametrize("turned", [False, True])
 def test_order_of_throughput(key: str, turned: bool) -> None:
     """What is not known, here of cookie 4, comes before all that is, 0 included."""
     names = ("bytes_received", "bytes_acked", "total_retrans")
     busy = {1: {"rtt": 1}, 2: {"busy_time": 10**6, "rwnd_limited": 10**6, "rtt": 2}, 3: {"busy_time": 10**6, "rtt": 10}}
-    last = {cookie: dict.fromkeys(names, 5 * (cookie - 1)) | busy[cookie] for cookie in busy}
+    last: dict[int, dict[str, Any]] = {cookie: dict.fromkeys(names, 5 * (cookie - 1)) | busy[cookie] for cookie in busy}
+    for cookie, name in ((1, b"bbr"), (2, b"cubic"), (3, b"highspeed-2")):
+        last[cookie]["congestion"] = name
     last[1]["bytes_acked"] += key == "limited_by"
     throughput = Throughput(make_infos(last, 1001), make_infos({cookie: {} for cookie in last}))
     rows = replace(make_rows([sock("ESTAB", "10.0.0.1:1")] * 4), throughput=throughput)
@@ -237,18 +251,18 @@ def test_marks_differ_without_colour() -> None:
 # The table: how wide each column is, on a narrow screen and on a wide one. One letter is one cell.
 NARROW = [
     "State      |", "Local                |", "Remote               |", "Recv-Q|", "Send-Q|", "  Rx/s|", "  Tx/s|",
-    "     RTT|", "Limit      |", "Retrans|", "Process   |", "Timer             |", "Retr|", "Role    |", "  In state|",
-    "       Age|", "User    |", "Closed by|", "Phase    |", "Command             |", "     Inode|", "    Cookie|",
-    "If      |", "  Cgroup|", "Shutdown|",
+    "     RTT|", "Limit      |", "Retrans|", "Congestion|", "Process   |", "Timer             |", "Retr|",
+    "Role    |", "  In state|", "       Age|", "User    |", "Closed by|", "Phase    |", "Command             |",
+    "     Inode|", "    Cookie|", "If      |", "  Cgroup|", "Shutdown|",
 ]  # fmt: skip
 MAY_GROW = {
     "local": 26, "remote": 26, "recv_queue": 4, "send_queue": 4, "rx_bytes_per_s": 5, "tx_bytes_per_s": 5, "rtt_ms": 5,
     "owner": 14, "user_or_uid": 4, "command": 40,
 }  # fmt: skip
 LEAVING = [
-    "shutdown", "command", "phase", "interface", "cookie", "inode", "cgroup_id", "closer", "age", "user_or_uid",
-    "retransmits_total role", "retransmits", "rx_bytes_per_s tx_bytes_per_s rtt_ms limited_by timers", "state_age",
-    "send_queue", "owner", "recv_queue", "local", "state remote",
+    "congestion", "shutdown", "command", "phase", "interface", "cookie", "inode", "cgroup_id", "closer", "age",
+    "user_or_uid", "retransmits_total role", "retransmits", "rx_bytes_per_s tx_bytes_per_s rtt_ms limited_by timers",
+    "state_age", "send_queue", "owner", "recv_queue", "local", "state remote",
 ]  # fmt: skip
 
 

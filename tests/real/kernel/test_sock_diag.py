@@ -63,7 +63,7 @@ def test_the_question_about_one_socket_is_what_pyroute2_asks(monkeypatch: pytest
 ASKING: tuple[tuple[Callable[[SockDiag], sock_diag.Dump], int, int], ...] = (
     (lambda diag: diag.dump(), 0xFFF, 0),
     (lambda diag: diag.dump(1 << 3), 1 << 3, 0),
-    (lambda diag: diag.dump(infos=True), 0xFFF, 1 << 1),
+    (lambda diag: diag.dump(infos=True), 0xFFF, 1 << 1 | 1 << 3),
     (lambda diag: diag.listeners(), 1 << 10, 1 << 6),
     (lambda diag: diag.bound_only(), 1 << 13, 0),
 )

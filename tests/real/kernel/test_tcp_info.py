@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,10 @@ from tcpwatch.arrays.array_pool import ArrayPool
 from tcpwatch.kernel.netlink import decode_sockets, uapi
 from tcpwatch.kernel.netlink.sock_diag import SockDiag
 from tcpwatch.kernel.netlink.tcp_info import TcpInfoCollector, TcpInfoDump, has_field, info_fields
+from tcpwatch.model.columns.columns import BY_KEY
+from tcpwatch.model.sockets import join
+from tcpwatch.model.states import State
+from tcpwatch.sources.live import LiveSource
 from tests import lab
 from tests.support import netlink, ss
 
@@ -82,6 +87,20 @@ def test_fields_of_every_length_are_those_of_one_socket(sockets: list[tuple[byte
     shortest = min((len(payload) for payload, _ in sockets), default=280)
     for name in NAMES:
         assert has_field(name, infos.info_bytes) == has_field(name, shortest)
+
+
+@given(st.lists(st.sampled_from([None, "bbr", "reno", "cubic", "x" * 15]), max_size=8), st.booleans())
+def test_congestion_control_algorithm(names: list[str | None], before: bool) -> None:
+    """Names of all lengths, before or after tcp_info; empty where the kernel sends none."""
+    messages = []
+    for cookie, name in enumerate(names, 1):
+        attributes = [(netlink.INFO, bytes(232))]
+        if name:
+            attributes.insert(0 if before else 1, (netlink.CONG, name.encode() + b"\0"))
+        messages.append(netlink.message(netlink.GETSOCK, netlink.body(cookie=cookie), attributes))
+    table = gathered(b"".join(messages)).table
+    found = dict(zip(table["idiag_cookie"].tolist(), table["congestion"].tolist(), strict=True))
+    assert found == {cookie: (name or "").encode() for cookie, name in enumerate(names, 1)}
 
 
 def test_a_message_without_tcp_info_is_no_flow() -> None:
@@ -200,6 +219,30 @@ def test_thousands_of_sockets(namespace: lab.Namespace, diag: SockDiag) -> None:
             assert mine[port] == part(info)
             assert info["bytes_received"] == 1 + at
             assert has_field("tcpi_sndbuf_limited", infos.info_bytes)
+
+
+def test_congestion_control_algorithm_of_each_socket(namespace: lab.Namespace) -> None:
+    """From the kernel to the column, against getsockopt and ss."""
+    algorithms = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text(encoding="ascii").split()
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=8))
+        clients = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in algorithms]
+        expected = {}
+        for client, algorithm in zip(clients, algorithms, strict=True):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, algorithm.encode())
+            option = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, uapi.TCP_CA_NAME_MAX)
+            expected[client.getsockname()[1]] = option.rstrip(b"\0").decode()
+        assert list(expected.values()) == algorithms
+        for line in namespace.ss("-tinHO", "state", "established").splitlines():
+            (port,) = re.findall(r"^\d+\s+\d+\s+\S+:(\d+)", line)
+            assert f" {expected.get(int(port), '')}" in line
+        with closing(LiveSource(ask_infos=True)) as live:
+            rows = join.first(live.sample()).rows
+        with closing(LiveSource()) as plain:
+            assert set(BY_KEY["congestion"].values(join.first(plain.sample()).rows)) == {None}
+    ports, names = rows.table["idiag_sport"].tolist(), BY_KEY["congestion"].values(rows)
+    assert {port: name for port, name in zip(ports, names, strict=True) if port in expected} == expected
+    assert [name for name, state in zip(names, rows.state.tolist(), strict=True) if state == State.LISTEN] == [None]
 
 
 def test_a_dump_that_does_not_ask_has_none(diag: SockDiag) -> None:
