@@ -13,6 +13,7 @@ from tcpwatch.model.analyses.ephemeral_ports import EphemeralPorts
 from tcpwatch.model.analyses.port_scans import PortScan
 from tcpwatch.model.analyses.stalls import Stalls
 from tcpwatch.model.analyses.teardown import Teardown
+from tcpwatch.model.finding import Finding
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import History
@@ -23,7 +24,6 @@ from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_detail import QueueDetail
 from tcpwatch.model.listeners.queue_history import QueueTrend
-from tcpwatch.model.rules.finding import Finding
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.sockets.flow_totals import FlowTotals
 from tcpwatch.model.sockets.rows import Rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tcpwatch.model.rules.finding import Finding, FindingSubject, Severity
+from tcpwatch.model.finding import Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 from tcpwatch.report.ansi import BOLD, coloured
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from tcpwatch import __version__, app
 from tcpwatch.cli import commands
 from tcpwatch.config.settings import Settings
-from tcpwatch.model.rules.finding import Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.finding import Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import Pace, View
 from tcpwatch.report import polling
 from tcpwatch.sources.base import SourceError

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
+from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.view import View
 
 

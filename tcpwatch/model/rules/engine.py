@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from tcpwatch.config.thresholds import Thresholds
+from tcpwatch.model.finding import Candidate, Finding, FindingSubject, Severity
 from tcpwatch.model.rules import (
     accept_queue,
     completeness,
@@ -16,7 +17,6 @@ from tcpwatch.model.rules import (
     syn_queue,
     teardown,
 )
-from tcpwatch.model.rules.finding import Candidate, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 
 STEPS_IN, STEPS_OUT = 2, 5

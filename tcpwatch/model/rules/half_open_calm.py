@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tcpwatch import units
+from tcpwatch.model.finding import Severity
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.rules.finding import Severity
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
 from tcpwatch.model.rules.syn_queue import COOKIES_ALWAYS
 from tcpwatch.model.view import View

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from tcpwatch.model.finding import Severity
 from tcpwatch.model.listeners.listener_keys import ListenerKey
-from tcpwatch.model.rules.finding import Severity
 
 
 class VerdictKind(enum.Enum):

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
+from tcpwatch.model.finding import Finding, ListenerSubject, Severity
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules import syn_queue as rules
-from tcpwatch.model.rules.finding import Finding, ListenerSubject, Severity
 from tcpwatch.model.rules.half_open_calm import HalfOpenFigures, calm_verdict, closed_listener_verdict
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
 from tcpwatch.model.view import View

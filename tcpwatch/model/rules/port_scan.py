@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.port_scans import PortScan
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 
 SOURCES = 5

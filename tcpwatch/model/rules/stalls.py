@@ -14,8 +14,8 @@ import numpy as np
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.stalls import UnansweredConnects, UnreadProcess, ZeroWindowPeer
+from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.query.groups import GroupField, SocketGroup, group_sockets
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 
 

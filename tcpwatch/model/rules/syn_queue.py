@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
+from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
-from tcpwatch.model.rules.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.view import View
 
 COOKIES_NEVER, COOKIES_WHEN_FULL, COOKIES_ALWAYS = 0, 1, 2

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from tcpwatch import units
-from tcpwatch.model.rules.finding import Figure, Finding
+from tcpwatch.model.finding import Figure, Finding
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, rule_title, severity_style
 from tcpwatch.screens.shared.header_line import HeaderLine

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from tcpwatch import units
+from tcpwatch.model.finding import Severity
 from tcpwatch.model.listeners.half_open import AGE_EDGES_S, RETRANSMIT_CLASSES, HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.rules.finding import Severity
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict
 from tcpwatch.model.states import State
 from tcpwatch.model.view import SYN_ARRIVALS, View

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.geometry import Region
 
-from tcpwatch.model.rules.finding import Finding, FindingSubject
+from tcpwatch.model.finding import Finding, FindingSubject
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.screens.overview.counters import MAIN_COUNTERS, MORE_COUNTERS, counter_lines

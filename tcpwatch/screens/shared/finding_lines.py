@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.style import Style
 
-from tcpwatch.model.rules.finding import Finding, Severity
+from tcpwatch.model.finding import Finding, Severity
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpwatch import units
-from tcpwatch.model.rules.finding import Severity
+from tcpwatch.model.finding import Severity
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
 from tcpwatch.screens.shared.shell import app_state

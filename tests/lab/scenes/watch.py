@@ -12,7 +12,7 @@ from dataclasses import replace
 from threading import Event
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.rules.finding import FindingSubject, ListenerSubject
+from tcpwatch.model.finding import FindingSubject, ListenerSubject
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sample import Sample

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpwatch.config.thresholds import Thresholds
+from tcpwatch.model.finding import Candidate, Finding, FindingSubject, Severity
 from tcpwatch.model.rules import engine
 from tcpwatch.model.rules.engine import RuleEngine
-from tcpwatch.model.rules.finding import Candidate, Finding, FindingSubject, Severity
 from tcpwatch.model.view import View
 from tests.support.views import make_view
 

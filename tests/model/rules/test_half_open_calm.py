@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tcpwatch.model.rules.finding import Severity
+from tcpwatch.model.finding import Severity
 from tcpwatch.model.rules.half_open_calm import HalfOpenFigures, calm_verdict
 from tcpwatch.model.rules.half_open_kinds import VerdictKind
 from tests.support.views import make_view, sock

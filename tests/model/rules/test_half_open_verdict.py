@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
+from tcpwatch.model.finding import FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.listeners.listener_keys import ANY4, ListenerKey
 from tcpwatch.model.listeners.queue_detail import QueueDetail, QueueMembers
 from tcpwatch.model.rules.accept_queue import accept_queue_full
 from tcpwatch.model.rules.engine import RuleEngine
-from tcpwatch.model.rules.finding import FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
 from tcpwatch.model.rules.half_open_verdict import half_open_of, half_open_verdict
 from tcpwatch.model.rules.syn_queue import group_listeners, syn_flood, syn_queue_full

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT
+from tcpwatch.model.finding import Severity
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.rules.completeness import data_incomplete
-from tcpwatch.model.rules.finding import Severity
 from tcpwatch.model.rules.resets import resets
 from tcpwatch.model.view import Pace, RateTrend
 from tcpwatch.sample import Completeness

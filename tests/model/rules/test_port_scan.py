@@ -6,9 +6,9 @@ import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.analyses.port_scans import PortScan
+from tcpwatch.model.finding import Figure, Severity
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules.engine import STEPS_IN, RuleEngine
-from tcpwatch.model.rules.finding import Figure, Severity
 from tcpwatch.model.rules.port_scan import SOURCES, port_scan
 from tests.support.views import make_rows, make_view, sock
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
+from tcpwatch.model.finding import Candidate, Severity
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules.accept_queue import accept_queue_full
-from tcpwatch.model.rules.finding import Candidate, Severity
 from tcpwatch.model.rules.syn_queue import syn_flood, syn_queue_full
 from tcpwatch.model.view import View
 from tests.support.views import Sock, make_rows, make_sample, sock, view_of

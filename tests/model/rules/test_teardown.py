@@ -12,10 +12,10 @@ import pytest
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.analyses.stalls import Stalls, UnansweredConnects, UnreadProcess, ZeroWindowPeer
+from tcpwatch.model.finding import Candidate, Severity
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules import ephemeral_ports, stalls, teardown
 from tcpwatch.model.rules.engine import Rule
-from tcpwatch.model.rules.finding import Candidate, Severity
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.view import Gauge, RateTrend, View

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from tcpwatch.model.rules.finding import Finding
+from tcpwatch.model.finding import Finding
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import open_source
