@@ -1,4 +1,4 @@
-"""Past: what a View knows of flows that were, frozen: what happened to each, and the last facts of the closed ones."""
+"""Archive: the transitions of connections and the records of the closed ones, as an immutable snapshot."""
 
 from __future__ import annotations
 
@@ -32,40 +32,46 @@ RECORD = np.dtype(
         ("info", uapi.TCP_INFO),
     ]
 )
-"""A flow whose full socket has ended. The same cookie may come twice, when more was told of it later: the last counts.
+"""One row per connection whose full socket ended. If a cookie has several rows, the last is the most complete.
 
-begin, end: Unix seconds at which both were known; begin_slack, end_slack: so much earlier they may have been (NaN:
-nobody knows how much); owner: for `Past.owner`; told: bytes of `info` that the kernel told, 0 for none; role, closer:
-as in states; state: the last one that is known, 0 for none; ending: Ending; origin: transitions.Origin of the end;
-seen: a poll had it; row: as it was last seen, in whatever state.
+begin, end: Unix seconds at which both were known.
+begin_slack, end_slack: uncertainty in seconds: it happened in [time - slack, time]; NaN if there is no lower limit.
+owner: code for `Archive.owner`.
+info_bytes: bytes of `info` that the kernel sent; 0 for none.
+role, closer: states.Role, states.Closer.
+state: the last known state; 0 for unknown.
+ending: Ending.
+origin: transitions.Origin of the end.
+seen: whether any poll saw the connection.
+row: the socket as it was last seen, in whatever state.
 """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Archive:
-    """Frozen; may be held while the monitor goes on."""
+    """An immutable snapshot of what the Tracker keeps."""
 
     records: tuple[NDArray[np.void], ...] = ()
-    """CLOSED, oldest first."""
+    """RECORD, oldest first."""
     transitions: tuple[NDArray[np.void], ...] = ()
-    """transitions.TRANSITION, in the order in which they became known."""
+    """transitions.TRANSITION, in the order in which they were reported."""
     owners: Sequence[Owner] = ()
-    """The meaning of codes from `owners_from` on."""
+    """Owners of the codes from `owners_from` on."""
     owners_from: int = 0
     records_total: int = 0
     transitions_total: int = 0
-    """Rows that were ever added to `closed` and to `transitions`, kept or not."""
+    """Rows ever added to `records` and to `transitions`, kept or not."""
     ended_ever: int = 0
-    """Flows whose end was told, each counted once."""
+    """Connections that ended since the start, each counted once."""
     transition_index: TransitionIndex = field(default_factory=TransitionIndex)
-    """Shared by the Pasts of one monitor, since it remembers."""
+    """Shared by all Archives of one Tracker, since it caches."""
 
     def transitions_of(self, cookies: Collection[int]) -> dict[int, tuple[Transition, ...]]:
-        """What is known of each of these flows, in the order of time; some ms for a million transitions."""
+        """Return the transitions of each connection in the order of time; takes some ms for a million transitions."""
         return self.transition_index.find(self.transitions, cookies)
 
     def owner(self, code: int) -> Owner | None:
-        """Who held it; None where that is not known (any more)."""
+        """Return the owner with this code, or None where it is not known, or not any more."""
         at = code - self.owners_from
         return self.owners[at] if code >= 0 and 0 <= at < len(self.owners) else None
 

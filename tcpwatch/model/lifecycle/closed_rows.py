@@ -1,7 +1,6 @@
-"""Gone: the closed flows of a Past as columns, and which of them pass a filter; what was computed once is kept.
+"""ClosedRows: the closed connections of an Archive as columns, and which of them match a filter.
 
-A chunk of closed flows is never changed, only the last one grows, so each record is looked at once, and once for
-each filter.
+Chunks of records do not change, only the last one grows. So each record is read once, and matched once per filter.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ _HOT = ("cookie", "begin", "end", "ending")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClosedColumns:
-    """Aligned columns of closed flows, in the order of Past.closed: contiguous, since records lie far apart."""
+    """Aligned columns of closed connections, in the order of Archive.records; copied, since contiguous is faster."""
 
     cookie: NDArray[np.uint64]
     begin: NDArray[np.float64]
     end: NDArray[np.float64]
     ending: NDArray[np.uint8]
     matches: NDArray[np.bool_]
-    """The filter."""
+    """Whether they match the filter."""
 
     def __len__(self) -> int:
         return len(self.cookie)
@@ -38,46 +37,46 @@ class ClosedColumns:
 
 @dataclass(slots=True, eq=False)
 class _Part:
-    """What is known of one chunk."""
+    """The columns of one chunk."""
 
     owner_of_memory: NDArray[np.void]
-    """Held, so that its place in memory means this chunk and no other."""
+    """Kept, so that its memory is not reused for another chunk."""
     columns: dict[str, NDArray[np.generic]]
-    passes: NDArray[np.bool_]
-    """As far as the filter was asked."""
+    matches: NDArray[np.bool_]
+    """For the first records, as far as the filter was applied."""
 
 
 class ClosedRows:
-    """Keeps columns from one View to the next. Not thread-safe."""
+    """Caches columns from one View to the next. Not thread-safe."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[int, tuple[int, ...]], _Part] = {}
         self._filter = Filter()
 
-    def columns(self, past: Archive, filter_: Filter, like: Rows) -> ClosedColumns:
-        """All closed flows of `past`; `like` knows the names of users and interfaces."""
+    def columns(self, archive: Archive, filter_: Filter, like: Rows) -> ClosedColumns:
+        """Return the columns of all records; `like` has the names of users and interfaces."""
         before, self._parts = self._parts, {}
         if filter_ != self._filter:
             self._filter = filter_
             for part in before.values():
-                part.passes = part.passes[:0]
+                part.matches = part.matches[:0]
         parts = []
-        for chunk in past.records:
-            key = _place(chunk)
+        for chunk in archive.records:
+            key = _memory_key(chunk)
             part = _grown(before.get(key), chunk)
             self._parts[key] = part
             parts.append(part)
-        _ask(past, parts, filter_, like)
+        _match(archive, parts, filter_, like)
         joined = {name: _joined([part.columns[name] for part in parts], RECORD[name]) for name in _HOT}
-        return ClosedColumns(matches=_joined([part.passes for part in parts], np.dtype(np.bool_)), **joined)
+        return ClosedColumns(matches=_joined([part.matches for part in parts], np.dtype(np.bool_)), **joined)
 
 
-def _place(chunk: NDArray[np.void]) -> tuple[int, tuple[int, ...]]:
+def _memory_key(chunk: NDArray[np.void]) -> tuple[int, tuple[int, ...]]:
     return int(chunk.__array_interface__["data"][0]), chunk.strides
 
 
 def _grown(part: _Part | None, chunk: NDArray[np.void]) -> _Part:
-    """The part with the columns of all records of the chunk."""
+    """Return the part, extended to all records of the chunk."""
     if part is None:
         base = chunk.base if isinstance(chunk.base, np.ndarray) else chunk
         part = _Part(base, {name: np.empty(0, RECORD[name]) for name in _HOT}, np.empty(0, np.bool_))
@@ -90,19 +89,19 @@ def _grown(part: _Part | None, chunk: NDArray[np.void]) -> _Part:
     return part
 
 
-def _ask(past: Archive, parts: Sequence[_Part], filter_: Filter, like: Rows) -> None:
-    """Ask the filter of what it was not asked yet: once, as a question has a price whatever it is asked of."""
-    fresh = [(chunk[len(part.passes) :], part) for chunk, part in zip(past.records, parts, strict=True)]
+def _match(archive: Archive, parts: Sequence[_Part], filter_: Filter, like: Rows) -> None:
+    """Apply the filter once to all records that it was not applied to: each call has a fixed cost."""
+    fresh = [(chunk[len(part.matches) :], part) for chunk, part in zip(archive.records, parts, strict=True)]
     fresh = [(records, part) for records, part in fresh if len(records)]
     if not fresh:
         return
     if filter_.tests:
-        mask = filter_.mask(rows_from_records(past, like, *(records for records, _ in fresh)))
+        mask = filter_.mask(rows_from_records(archive, like, *(records for records, _ in fresh)))
     else:
         mask = np.ones(sum(len(records) for records, _ in fresh), np.bool_)
     at = 0
     for records, part in fresh:
-        part.passes = np.concatenate((part.passes, mask[at : at + len(records)]))
+        part.matches = np.concatenate((part.matches, mask[at : at + len(records)]))
         at += len(records)
 
 

@@ -1,8 +1,8 @@
-"""Aliases: two cookies of one flow, where the kernel gave it two.
+"""CookieAliases: which two cookies belong to one connection.
 
-A socket gets its cookie when somebody asks for it first: a poll, or its destroy event. One that went to TIME_WAIT
-before any poll saw it leaves a small socket without a cookie, which gets another one from the next poll (Linux 6.18:
-inet_twsk_alloc copies sk_cookie, whatever it is). Both have the same ends.
+The kernel gives a socket its cookie when it is first needed: by a poll, or by its destroy event. If a socket enters
+TIME_WAIT before any poll saw it, its small socket has no cookie yet and gets another one from the next poll (Linux
+6.18: inet_twsk_alloc copies sk_cookie, even if it is 0). Both have the same endpoints.
 """
 
 from __future__ import annotations
@@ -18,49 +18,50 @@ from tcpwatch.sample import take_rows
 
 
 class CookieAliases:
-    """Finds the small socket's cookie, by which the flow goes on."""
+    """Finds the cookie of the small socket that continues a connection."""
 
     def __init__(self) -> None:
-        self._ends = np.empty(0, np.uint64)
-        self._cookies = self._ends
-        """Of small sockets whose full one no event has told of."""
+        self._endpoints = np.empty(0, np.uint64)
+        self._cookies = self._endpoints
+        """Of small sockets without a destroy event of their full socket."""
 
     def step(
         self, rows: Rows, new: NDArray[np.intp], events: NDArray[np.void], when: NDArray[np.float64]
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """For some cookies of `events` (uapi.SOCKET) those of the same flows in `rows`; the former ascending.
+        """Return cookies of destroy events (uapi.SOCKET) with their aliases in `rows`, ascending by the former.
 
-        `new` are the rows that were not there before, `when` is the time of each event. Of several flows with the same
-        ends, one after the other, the first is that of a small socket that has gone, the last of one that is there.
+        `new` are the rows that appeared in this poll, `when` is the time of each event. If several connections in
+        succession had the same endpoints, a small socket that vanished belongs to the first event, and one that exists
+        to the last.
         """
         order = np.argsort(when, kind="stable")
-        cookies, ends = events["idiag_cookie"][order].astype(np.uint64), endpoint_pair_hashes(events)[order]
-        there = is_in_sorted(rows.cookie, self._cookies)
-        old, told_old = _matched(ends, self._ends[~there], self._cookies[~there])
-        left = np.setdiff1d(np.arange(len(ends)), old)
-        self._add(rows, new, there)
-        last = left[::-1]  # of equal ones the first is found
-        young, told_young = _matched(ends[last], self._ends, self._cookies)
-        stays = ~np.isin(self._cookies, told_young)
-        self._ends, self._cookies = self._ends[stays], self._cookies[stays]
-        found = np.concatenate((old, last[young]))
-        back = np.argsort(cookies[found])
-        return cookies[found][back], np.concatenate((told_old, told_young))[back]
+        cookies, endpoints = events["idiag_cookie"][order].astype(np.uint64), endpoint_pair_hashes(events)[order]
+        present = is_in_sorted(rows.cookie, self._cookies)
+        old, old_aliases = _matched(endpoints, self._endpoints[~present], self._cookies[~present])
+        left = np.setdiff1d(np.arange(len(endpoints)), old)
+        self._add(rows, new, present)
+        latest = left[::-1]  # _matched returns the first of equal ones
+        young, young_aliases = _matched(endpoints[latest], self._endpoints, self._cookies)
+        unmatched = ~np.isin(self._cookies, young_aliases)
+        self._endpoints, self._cookies = self._endpoints[unmatched], self._cookies[unmatched]
+        found = np.concatenate((old, latest[young]))
+        order = np.argsort(cookies[found])
+        return cookies[found][order], np.concatenate((old_aliases, young_aliases))[order]
 
-    def _add(self, rows: Rows, new: NDArray[np.intp], there: NDArray[np.bool_]) -> None:
-        """Small sockets that came, beside those that are there still."""
+    def _add(self, rows: Rows, new: NDArray[np.intp], present: NDArray[np.bool_]) -> None:
+        """Keep the small sockets that are `present`, and add the new ones."""
         small = new[np.isin(rows.state[new], (State.TIME_WAIT, State.FIN_WAIT_2))]
         table = take_rows(rows.table, small)
-        nobody_s = table["idiag_inode"] == 0
-        self._ends = np.concatenate((self._ends[there], endpoint_pair_hashes(table)[nobody_s]))
-        self._cookies = np.concatenate((self._cookies[there], rows.cookie[small[nobody_s]]))
+        orphans = table["idiag_inode"] == 0
+        self._endpoints = np.concatenate((self._endpoints[present], endpoint_pair_hashes(table)[orphans]))
+        self._cookies = np.concatenate((self._cookies[present], rows.cookie[small[orphans]]))
 
 
 def _matched(
-    ends: NDArray[np.uint64], wanted: NDArray[np.uint64], cookies: NDArray[np.uint64]
+    endpoints: NDArray[np.uint64], wanted: NDArray[np.uint64], cookies: NDArray[np.uint64]
 ) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
-    """Where each of `wanted` is first among `ends`, and its cookie; without those that are not there."""
-    distinct, first = np.unique(ends, return_index=True)
+    """Return the first index in `endpoints` of each of `wanted` that is there, and its cookie."""
+    distinct, first = np.unique(endpoints, return_index=True)
     at = find_sorted(distinct, wanted)
     found = at != NOT_FOUND
     return first[at[found]], cookies[found]
@@ -69,6 +70,6 @@ def _matched(
 def resolve_aliases(
     cookies: NDArray[np.uint64], aliases: tuple[NDArray[np.uint64], NDArray[np.uint64]]
 ) -> NDArray[np.uint64]:
-    """The cookies by which these flows go on."""
+    """Return the cookies with aliases replaced."""
     at = find_sorted(aliases[0], cookies)
     return np.where(at != NOT_FOUND, aliases[1][at], cookies) if len(aliases[0]) else cookies

@@ -1,4 +1,4 @@
-"""Connections: the destroy events of sockets that had a connection, by cookie."""
+"""DestroyedConnections: the destroy events of sockets that had a connection, by cookie."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DestroyedConnections:
     cookie: NDArray[np.uint64]
     events: DestroyedSockets
     at: NDArray[np.intp]
-    """Where each is in `told`, which is not copied till somebody needs it."""
+    """Index of each in `events`, which is copied only when needed."""
 
     @property
     def table(self) -> NDArray[np.void]:
@@ -39,16 +39,16 @@ class DestroyedConnections:
 
     @property
     def disconnected(self) -> NDArray[np.bool_]:
-        """Whose ends the kernel had taken: tcp_disconnect()."""
+        """Which have no endpoints any more: tcp_disconnect() removed them."""
         bare: NDArray[np.bool_] = self.events.table["idiag_dport"][self.at] == 0
         return bare
 
     def take(self, where: NDArray[np.intp]) -> DestroyedConnections:
-        """Some of them."""
+        """Return the ones at these indices."""
         return DestroyedConnections(self.cookie[where], self.events, self.at[where])
 
     def with_aliases(self, aliases: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> DestroyedConnections:
-        """The same by the cookies by which they go on."""
+        """Return the same with aliases replaced."""
         if not len(aliases[0]):
             return self
         cookie = resolve_aliases(self.cookie, aliases)
@@ -59,10 +59,10 @@ _NOTHING = DestroyedSockets(np.empty(0, uapi.SOCKET), np.empty(0, uapi.TCP_INFO)
 
 
 def destroyed_connections(destroyed: DestroyedSockets | None) -> DestroyedConnections:
-    """Of all destroy events those of sockets that had a connection."""
-    told = destroyed or _NOTHING
-    table = told.table
+    """Return the destroy events of sockets that had a connection."""
+    events = destroyed or _NOTHING
+    table = events.table
     remote = np.ascontiguousarray(table["idiag_dst"]).view("=u8").reshape(-1, 2)
-    had = (table["idiag_dport"] != 0) | remote.any(axis=1)  # a failed or torn one keeps its remote address
+    connected = (table["idiag_dport"] != 0) | remote.any(axis=1)  # after a reset the remote address remains
     cookie, first = np.unique(table["idiag_cookie"], return_index=True)
-    return DestroyedConnections(cookie[had[first]], told, first[had[first]])
+    return DestroyedConnections(cookie[connected[first]], events, first[connected[first]])

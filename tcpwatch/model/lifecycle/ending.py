@@ -1,4 +1,4 @@
-"""Ending: how a flow ended, in a word and in a sentence."""
+"""Ending: how a connection ended, as a word and as a sentence."""
 
 from __future__ import annotations
 
@@ -8,32 +8,31 @@ from tcpwatch.model.states import State
 
 
 class Ending(enum.IntEnum):
-    """How a flow's full socket ended; fits a uint8 column."""
+    """How the full socket of a connection ended; fits a uint8 column."""
 
     UNKNOWN = 0
-    """It has gone, and nothing tells how."""
+    """It ended; how is not known."""
     BY_US = 1
     BY_PEER = 2
     AT_ONCE = 3
-    """With a FIN that did not wait for the other end's: ours, the peer's, or both, which crossed."""
+    """Both ends sent a FIN before they received that of the other."""
     ORDERLY = 4
-    """Our FIN was acknowledged; whose was first is not known."""
+    """Our FIN was acknowledged; which end closed first is not known."""
     RESET_SENT = 5
     RESET_RECEIVED = 6
     RESET = 7
-    """Without FINs; who sent the reset is not known."""
+    """Without FINs; which end sent the reset is not known."""
     TIMED_OUT = 8
     REFUSED = 9
-    """connect() met a reset."""
+    """A reset answered connect()."""
     GIVEN_UP = 10
-    """Our application closed before the handshake was done."""
+    """Our application closed the socket before the handshake was complete."""
     KILLED = 11
-    """SOCK_DESTROY (ss -K), which sends a reset if the connection was open."""
+    """By SOCK_DESTROY (ss -K), which sends a reset if the connection is open."""
     NOT_ACCEPTED = 12
-    """Reset by us in the accept queue: its listener closed, or tcp_abort_on_overflow."""
+    """Reset by us in the accept queue: the listener closed, or tcp_abort_on_overflow is set."""
     UNREACHABLE = 13
-    """An ICMP error answered the handshake: of a router, of a firewall that rejects, or of this host's own neighbour
-    discovery."""
+    """An ICMP error answered the handshake: from a router, a rejecting firewall, or this host's neighbour discovery."""
 
     @property
     def word(self) -> str:
@@ -42,7 +41,7 @@ class Ending(enum.IntEnum):
 
 
 NOT_ENDED = 255
-"""In a column of endings: it has not ended."""
+"""Value in a column of endings for a connection that has not ended."""
 
 _WORDS = {
     Ending.UNKNOWN: "unknown",
@@ -63,7 +62,7 @@ _WORDS = {
 
 
 def sentence(ending: Ending, last: State | None) -> str:
-    """How it ended, for a person; `last` is the state that it ended in, where that is known."""
+    """Return how a connection ended, as a sentence; `last` is its last state, if known."""
     if ending is Ending.TIMED_OUT and last is State.SYN_SENT:
         return "Timed out: nobody answered the SYN."
     if ending is Ending.TIMED_OUT and last is State.SYN_RCVD:

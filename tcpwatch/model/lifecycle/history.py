@@ -1,7 +1,7 @@
-"""Story: one flow's states with their times, put together from what polls, destroy events and the trace told of it.
+"""History: the states of one connection with their times, from polls, destroy events and the trace.
 
-The trace is exact and tells every change of a full socket. It is blind to half-open connections, to TIME_WAIT and to an
-orphan's FIN_WAIT_2 (kernel-facts: Events): there a CLOSED stands where the full socket ended, and polls tell the rest.
+The trace is exact and reports every change of a full socket. It reports neither half-open connections, nor TIME_WAIT,
+nor the FIN_WAIT_2 of an orphan: its CLOSED is the end of the full socket, and polls report what follows.
 """
 
 from __future__ import annotations
@@ -17,79 +17,81 @@ from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 
 _TICK_S = 0.02
-"""Times of the kernel's timers and of its trace, and ours, put together."""
+"""Error from combining the times of kernel timers, of the trace, and of our clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A time, and how it is known."""
+    """A time, and what reported it."""
 
     time: float
     """Unix seconds."""
     origin: Origin
     slack_s: float = 0.0
-    """So much earlier it may have been; NaN: nobody knows how much."""
+    """Uncertainty in seconds: it happened in [time - slack_s, time]; NaN if there is no lower limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatePeriod:
-    """One state of a flow."""
+    """A time that a connection spent in one state."""
 
     state: State
     begin: Moment
     end: Moment | None
     """None while it lasts."""
     began_earlier: bool = False
-    """It was in this state when we began to look: it began earlier."""
+    """The first sample saw it in this state already: it began before `begin`."""
 
     def duration_s(self, now: float) -> float:
-        """How long it lasted, or has lasted till now."""
+        """Return how long it lasted, or has lasted until now."""
         return (self.end.time if self.end else now) - self.begin.time
 
 
-def begins_with_last_ack(stretch: StatePeriod, first: bool) -> bool:
-    """How long it lasted is not told; `first`: it is the first of its flow.
+def begins_with_last_ack(period: StatePeriod, first: bool) -> bool:
+    """Return whether the period seems to begin with the last ACK of the handshake, so that its length is not known.
 
-    The kernel makes the socket of an accepted connection, and traces it, when the last ACK comes: a SYN_RCVD that only
-    the trace told of seems to begin there.
+    The kernel creates and traces the socket of an accepted connection when the last ACK arrives. A SYN_RCVD that only
+    the trace reported seems to begin then. `first`: the period is the first of its connection.
     """
-    return first and stretch.state is State.SYN_RCVD and stretch.begin.origin is Origin.TRACE
+    return first and period.state is State.SYN_RCVD and period.begin.origin is Origin.TRACE
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is known of one flow."""
+    """The known states of one connection."""
 
     periods: tuple[StatePeriod, ...] = ()
-    """In the order of time, without gaps; the last one goes on while the flow lives, or is in TIME_WAIT."""
+    """In the order of time, without gaps; the last one has no end while the socket exists."""
     incidents: tuple[Transition, ...] = ()
-    """Retransmissions, resets and drops."""
+    """Retransmissions, resets, drops and errors."""
 
 
-def build_history(told: Sequence[Transition], first: StatePeriod | None = None, now: State | None = None) -> History:
-    """What `told` (of one flow, in the order of time) says.
+def build_history(
+    transitions: Sequence[Transition], first: StatePeriod | None = None, now: State | None = None
+) -> History:
+    """Return the history of one connection from its transitions, which are in the order of time.
 
-    `first` is the state in which it was first known; it is all there is where nothing was told. `now` is the state in
-    which the table has it; None where it has it no more.
+    `first` is the state in which it was first known, used alone if there are no changes of state. `now` is its present
+    state; None if the socket does not exist any more.
     """
-    changes = [one for one in told if one.kind is TransitionKind.STATE]
-    incidents = tuple(one for one in told if one.kind is not TransitionKind.STATE)
+    changes = [change for change in transitions if change.kind is TransitionKind.STATE]
+    incidents = tuple(change for change in transitions if change.kind is not TransitionKind.STATE)
     if not changes:
         return History((first,) if first else (), incidents)
-    lives = list(_lives(changes))
-    told_of = [_merged(life, now if life is lives[-1] else None) for life in lives]
-    return History(tuple(_stretches([change for life in told_of for change in life], first)), incidents)
+    uses = list(_split_at_reconnects(changes))
+    merged = [_merged(use, now if use is uses[-1] else None) for use in uses]
+    return History(tuple(_periods([change for use in merged for change in use], first)), incidents)
 
 
-def _lives(changes: Sequence[Transition]) -> Iterator[list[Transition]]:
-    """A socket may be connected again after it was refused, or after tcp_disconnect(): each of its lives by itself."""
-    life: list[Transition] = []
+def _split_at_reconnects(changes: Sequence[Transition]) -> Iterator[list[Transition]]:
+    """Yield the changes of each use of a socket: after a refusal or tcp_disconnect() it may be connected again."""
+    use: list[Transition] = []
     for change in changes:
-        if change.new is State.SYN_SENT and any(_is_end(one) for one in life):
-            yield life
-            life = []
-        life.append(change)
-    yield life
+        if change.new is State.SYN_SENT and any(_is_end(earlier) for earlier in use):
+            yield use
+            use = []
+        use.append(change)
+    yield use
 
 
 def first_known(rows: Rows, row: int, slack_s: float, state_only: bool = False) -> StatePeriod:
@@ -110,89 +112,97 @@ _ORIGINS = {int(origin) for origin in Origin}
 
 
 def record_begin(record: np.void) -> Moment:
-    """Of a closed flow (past.CLOSED)."""
+    """Return the begin of a closed connection (archive.RECORD)."""
     slack = float(record["begin_slack"])
     return Moment(float(record["begin"]), Origin.TRACE if slack == 0 else Origin.POLL, slack)
 
 
 def record_end(record: np.void) -> Moment:
-    """The same."""
+    """Return the end of a closed connection (archive.RECORD)."""
     origin = int(record["origin"])
     known = Origin(origin) if origin in _ORIGINS else Origin.POLL
     return Moment(float(record["end"]), known, float(record["end_slack"]))
 
 
 def first_known_of_record(record: np.void) -> StatePeriod | None:
-    """As first_known, of a closed flow: as if all its life it had been in its last state, if that is known."""
+    """Like first_known, for a closed connection: assume that the last known state lasted for the whole connection."""
     begin, state = record_begin(record), int(record["state"])
     return StatePeriod(State(state), begin, record_end(record), math.isnan(begin.slack_s)) if state else None
 
 
 def _merged(changes: Sequence[Transition], now: State | None) -> list[Transition]:
-    """The changes without those that others tell better; CLOSED only where the flow ended there."""
-    traced = [one for one in changes if one.origin is Origin.TRACE]
-    kept = [one for one in changes if not _told_better(one, traced)]
-    kept = sorted(_after_full(kept, now), key=lambda one: one.time)
-    ends = [one for one in kept if _is_end(one)]
+    """Return the changes without those that another origin reported better; CLOSED only at the end."""
+    traced = [change for change in changes if change.origin is Origin.TRACE]
+    kept = [change for change in changes if not _is_in_trace(change, traced)]
+    kept = sorted(_with_small_socket(kept, now), key=lambda change: change.time)
+    ends = [change for change in kept if _is_end(change)]
     if not ends:
         return kept
-    # What a poll or a late event said of the end, the trace, or whoever was first, said already.
-    end = next((one for one in ends if one.origin is Origin.TRACE), ends[0])
-    return [one for one in kept if not _is_end(one) and one.time <= end.time] + [end]
+    # The trace, or else the first report, has the best time of the end: ignore the later ones.
+    end = next((change for change in ends if change.origin is Origin.TRACE), ends[0])
+    return [change for change in kept if not _is_end(change) and change.time <= end.time] + [end]
 
 
-def _is_end(one: Transition) -> bool:
-    return one.new is None or one.new is State.CLOSED
+def _is_end(change: Transition) -> bool:
+    return change.new is None or change.new is State.CLOSED
 
 
-def _told_better(one: Transition, traced: Sequence[Transition]) -> bool:
-    """A poll says what the trace had said by then."""
-    if one.origin is not Origin.POLL or one.new is None:
+def _is_in_trace(change: Transition, traced: Sequence[Transition]) -> bool:
+    """Return whether the trace had reported the state of this poll before the poll saw it."""
+    if change.origin is not Origin.POLL or change.new is None:
         return False
-    return any(it.time <= one.time and one.new in (it.old, it.new) for it in traced)
+    return any(earlier.time <= change.time and change.new in (earlier.old, earlier.new) for earlier in traced)
 
 
-def _after_full(changes: Sequence[Transition], now: State | None) -> list[Transition]:
-    """The full socket's CLOSED, where a small one went on: then it began there, or FIN_WAIT_2 did not end."""
-    closed = _first(one for one in changes if one.new is State.CLOSED)
+def _with_small_socket(changes: Sequence[Transition], now: State | None) -> list[Transition]:
+    """Return the changes where the CLOSED of a full socket is replaced if a small socket continued the connection.
+
+    TIME_WAIT then begins with that CLOSED, or FIN_WAIT_2 continues.
+    """
+    closed = _best(change for change in changes if change.new is State.CLOSED)
     if closed is None:
         return list(changes)
-    waits = _first(one for one in changes if one.new is State.TIME_WAIT)
-    if waits is not None:
-        others = [one for one in changes if one.new not in (State.CLOSED, State.TIME_WAIT)]
-        half = any(one.new is State.FIN_WAIT_2 and one.time >= closed.time for one in others)
-        # An event tells that the full socket ended: an orphan may have been in FIN_WAIT_2 for a while after that.
-        exact = closed.origin is Origin.TRACE and abs(closed.time - waits.time) <= waits.slack_s + _TICK_S
-        begin = replace(closed, new=State.TIME_WAIT, old=waits.old) if exact and not half else waits
+    time_wait = _best(change for change in changes if change.new is State.TIME_WAIT)
+    if time_wait is not None:
+        others = [change for change in changes if change.new not in (State.CLOSED, State.TIME_WAIT)]
+        orphan = any(change.new is State.FIN_WAIT_2 and change.time >= closed.time for change in others)
+        # A destroy event reports the end of the full socket; an orphan may be in FIN_WAIT_2 for a while after that.
+        exact = closed.origin is Origin.TRACE and abs(closed.time - time_wait.time) <= time_wait.slack_s + _TICK_S
+        begin = replace(closed, new=State.TIME_WAIT, old=time_wait.old) if exact and not orphan else time_wait
         return [*others, begin]
     if now is State.TIME_WAIT:
-        return [replace(one, new=now) if one is closed else one for one in changes]
-    half = any(one.new is None and one.old is State.FIN_WAIT_2 and one.time >= closed.time for one in changes)
-    return [one for one in changes if one is not closed] if half or now is State.FIN_WAIT_2 else list(changes)
+        return [replace(change, new=now) if change is closed else change for change in changes]
+    orphan = any(
+        change.new is None and change.old is State.FIN_WAIT_2 and change.time >= closed.time for change in changes
+    )
+    if orphan or now is State.FIN_WAIT_2:
+        return [change for change in changes if change is not closed]
+    return list(changes)
 
 
-def _first(changes: Iterable[Transition]) -> Transition | None:
-    """The one whose origin is the most exact; of equal ones the earliest."""
-    return min(changes, key=lambda one: (-one.origin, one.time), default=None)
+def _best(changes: Iterable[Transition]) -> Transition | None:
+    """Return the change with the most exact origin, the earliest of equal ones."""
+    return min(changes, key=lambda change: (-change.origin, change.time), default=None)
 
 
-def _stretches(changes: Sequence[Transition], first: StatePeriod | None) -> Iterable[StatePeriod]:
-    begun: StatePeriod | None = None
+def _periods(changes: Sequence[Transition], first: StatePeriod | None) -> Iterable[StatePeriod]:
+    present: StatePeriod | None = None
     opening = changes[0]
     if opening.old is not None:
-        known = first is not None and first.begin.time < opening.time
-        begin = first.begin if first and known else _moment(opening)
-        begun = StatePeriod(opening.old, begin, None, began_earlier=first.began_earlier if first and known else True)
+        if first is not None and first.begin.time < opening.time:
+            present = StatePeriod(opening.old, first.begin, None, first.began_earlier)
+        else:
+            present = StatePeriod(opening.old, _moment(opening), None, began_earlier=True)
     for change in changes:
-        if begun is not None and change.new is begun.state:
+        if present is not None and change.new is present.state:
             continue
-        if begun is not None:
-            yield replace(begun, end=_moment(change))
-        begun = None if _is_end(change) else StatePeriod(State(change.new or 0), _moment(change), None)
-        if begun is None and change is not changes[-1]:
-            begun = StatePeriod(State.CLOSED, _moment(change), None)
-    if begun is not None:
-        yield begun
+        if present is not None:
+            yield replace(present, end=_moment(change))
+        present = None if _is_end(change) else StatePeriod(State(change.new or 0), _moment(change), None)
+        if present is None and change is not changes[-1]:
+            present = StatePeriod(State.CLOSED, _moment(change), None)
+    if present is not None:
+        yield present
 
 
 def _moment(change: Transition) -> Moment:

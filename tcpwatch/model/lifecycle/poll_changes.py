@@ -1,4 +1,4 @@
-"""Polled: two samples, and what polls alone tell of the flows between them."""
+"""PollChanges: what two samples show of the connections that appeared, changed or vanished between them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tcpwatch.sample import Sample
 TIME_WAIT_S = 60.0
 """TCP_TIMEWAIT_LEN of include/net/tcp.h."""
 TIMER_S = 0.25
-"""So much later than it was the beginning of a TIME_WAIT may look, by its timer: measured up to 0.19 s in a virtual
-machine, where the clock that timers go by (jiffies) runs late (Linux 6.18)."""
+"""By how much the timer of a TIME_WAIT may make its begin look later than it was. Up to 0.19 s were measured in a
+virtual machine, where the clock of the timers (jiffies) runs late (Linux 6.18)."""
 _EARLY_S = 0.02
-"""And so much earlier: HZ is 100 at least, and what is left is rounded."""
-HALF_OPEN_TOLD = 1_000
-"""Half-open connections that vanish in one step and are told of: a flood's would push all others out."""
+"""By how much it may make it look earlier: HZ is at least 100, and the remaining time is rounded."""
+HALF_OPEN_KEPT = 1_000
+"""How many vanished half-open connections are kept per step: those of a flood would displace all others."""
 
 
 @dataclass(frozen=True, eq=False)
 class PollChanges:
-    """One step, as the polls before and after it have it."""
+    """The previous and the present poll of one step."""
 
     join: Join
     previous_join: Join
@@ -38,21 +38,21 @@ class PollChanges:
         """Between the two samples."""
         return self.sample.monotonic - self.previous.monotonic
 
-    def was_half_open(self, was: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Which of these rows of `before` were request sockets: in SYN_RCVD, and nobody's."""
-        half_open: NDArray[np.bool_] = (self.previous.state[was] == State.SYN_RCVD) & (self.previous.inode[was] == 0)
+    def was_half_open(self, at: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Return which of these previous rows were request sockets: in SYN_RCVD, without an inode."""
+        half_open: NDArray[np.bool_] = (self.previous.state[at] == State.SYN_RCVD) & (self.previous.inode[at] == 0)
         return half_open
 
     @cached_property
     def new(self) -> NDArray[np.intp]:
-        """Rows that were not there before, without request sockets."""
+        """Indices of rows that appeared, without request sockets."""
         new, sample = self.join.new, self.sample
         request = (sample.state[new] == State.SYN_RCVD) & (sample.inode[new] == 0)
         full: NDArray[np.intp] = new[~request]
         return full
 
     def transitions(self, rows: NDArray[np.intp], old: NDArray[np.uint8] | int) -> NDArray[np.void]:
-        """TRANSITIONs into their present states; TIME_WAIT's timer says when that began, nearly."""
+        """Return TRANSITIONs to the present states of these rows; the timer of a TIME_WAIT shows when it began."""
         sample = self.sample
         state = sample.state[rows]
         time, slack = np.full(len(rows), sample.time), np.full(len(rows), self.elapsed_s, np.float32)
@@ -66,10 +66,9 @@ class PollChanges:
 
     @cached_property
     def vanished(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows of `before` that are there no more: the first HALF_OPEN_TOLD request sockets, and all others."""
-        closed = self.join.changed_previous[
-            self.sample.state[self.join.changed] == State.CLOSED
-        ]  # bound still, and no flow
-        gone = np.concatenate((self.join.ended_previous, closed))
-        half_open = self.was_half_open(gone)
-        return gone[half_open][:HALF_OPEN_TOLD], gone[~half_open]
+        """Indices of previous rows that vanished: the first HALF_OPEN_KEPT request sockets, and all others."""
+        # A CLOSED socket is still bound, but not a connection any more.
+        closed = self.join.changed_previous[self.sample.state[self.join.changed] == State.CLOSED]
+        vanished = np.concatenate((self.join.ended_previous, closed))
+        half_open = self.was_half_open(vanished)
+        return vanished[half_open][:HALF_OPEN_KEPT], vanished[~half_open]

@@ -1,4 +1,4 @@
-"""Closed flows: the record of each full socket that has ended, from what a step knows of it."""
+"""Records of connections that ended, built from one step's polls, destroy events and trace events."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample, take_rows
 
 _SLACK_S = 0.001
-"""Times of the kernel and ours, put together."""
+"""Error from combining the kernel's clock with ours."""
 
 
 class _Local(NamedTuple):
-    """Sockets as Listening.takers wants them."""
+    """The columns that ListenerKeys.lookup needs."""
 
     table: NDArray[np.void]
     local_port: NDArray[np.uint16]
@@ -40,186 +40,191 @@ class _Local(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ended:
-    """What one step knows of those that ended; the columns are aligned, those that events told of first."""
+    """Facts of the connections that ended in one step, as aligned columns; those with a destroy event come first."""
 
-    polled: PollChanges
+    changes: PollChanges
     events: DestroyedConnections
-    was: NDArray[np.intp]
-    """Where each was among the rows before; NOWHERE if no poll had it."""
-    lives: NDArray[np.intp]
-    """Where it is now, as a small socket."""
-    threads: NDArray[np.void]
-    """traced.THREAD; all 0, and times NaN, where the trace told nothing."""
+    previous: NDArray[np.intp]
+    """Index among the rows of the previous poll, or NOT_FOUND."""
+    present: NDArray[np.intp]
+    """Index among the present rows, as a small socket, or NOT_FOUND."""
+    sockets: NDArray[np.void]
+    """TRACED_SOCKET; all 0, and times NaN, where there is no trace of it."""
     disconnected: NDArray[np.bool_]
-    """The kernel had taken its ends: tcp_disconnect()."""
+    """tcp_disconnect() removed its endpoints."""
+
+    @property
+    def polls(self) -> tuple[tuple[Rows, NDArray[np.intp]], ...]:
+        """The rows of the previous and of the present poll, with the indices into them."""
+        return (self.changes.previous_join.rows, self.previous), (self.changes.join.rows, self.present)
 
 
 def build_records(
-    polled: PollChanges,
+    changes: PollChanges,
     events: DestroyedConnections,
-    gone: NDArray[np.intp],
+    vanished: NDArray[np.intp],
     closed: NDArray[np.void],
     reasons: Mapping[int, str],
     owners: OwnerRegistry,
 ) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
-    """past.CLOSED of each, those of `events` first, and which count as ended: none half-open, nor old TIME_WAITs.
+    """Return an archive.RECORD per connection that ended, and which of them count as ended connections.
 
-    `events` are those of flows without a record, `gone` the rows of `polled.before` that ended without an event,
-    `closed` the traced.THREADs of those that the trace saw close, ascending by cookie, `reasons` the kernel's names of
-    resets.
+    `events` are destroy events without a record so far; their records come first. `vanished` are rows of the previous
+    poll that ended without an event. `closed` are the TRACED_SOCKETs that the trace saw close, ascending by cookie.
+    `reasons` are the kernel's names of reset reasons. Half-open connections and TIME_WAITs that were there before the
+    first poll do not count.
     """
-    before, now = polled.previous_join.rows, polled.join.rows
-    cookie = np.concatenate((events.cookie, before.cookie[gone]))
-    found = np.zeros(len(cookie), RECORD)
+    before, now = changes.previous_join.rows, changes.join.rows
+    cookie = np.concatenate((events.cookie, before.cookie[vanished]))
+    records = np.zeros(len(cookie), RECORD)
     if not len(cookie):
-        return found, np.zeros(0, np.bool_)
-    found["cookie"] = cookie
-    disconnected = np.zeros(len(found), np.bool_)
+        return records, np.zeros(0, np.bool_)
+    records["cookie"] = cookie
+    disconnected = np.zeros(len(records), np.bool_)
     disconnected[: len(events.cookie)] = events.disconnected
-    was, lives = find_sorted(before.cookie, cookie), find_sorted(now.cookie, cookie)
-    ended = _Ended(polled, events, was, lives, _threads_of(cookie, closed), disconnected)
-    found["seen"] = (was != NOT_FOUND) | (lives != NOT_FOUND)
-    _fill_rows(found, ended)
-    _fill_memory(found, ended, owners)
-    found["info"][: len(events.cookie)] = events.infos
-    found["info_bytes"][: len(events.cookie)] = events.events.info_bytes
-    evidence = _evidence(found, ended, owners)
-    found["state"] = evidence.state
-    found["ending"] = classify(evidence, {name: number for number, name in reasons.items()})
-    _fill_vanished(found, polled.sample)
-    _fill_times(found, ended)
-    half_open = (found["state"] == State.SYN_RCVD) & (found["row"]["idiag_inode"] == 0) & (found["info_bytes"] == 0)
-    waited = (found["info_bytes"] == 0) & (found["state"] == State.TIME_WAIT) & np.isnan(found["begin_slack"])
-    found["info_bytes"][disconnected] = 0  # tcp_disconnect() has set the figures back
-    return found, ~half_open & ~waited
+    previous, present = find_sorted(before.cookie, cookie), find_sorted(now.cookie, cookie)
+    ended = _Ended(changes, events, previous, present, _sockets_of(cookie, closed), disconnected)
+    records["seen"] = (previous != NOT_FOUND) | (present != NOT_FOUND)
+    _fill_rows(records, ended)
+    _fill_role_and_owner(records, ended, owners)
+    records["info"][: len(events.cookie)] = events.infos
+    records["info_bytes"][: len(events.cookie)] = events.events.info_bytes
+    evidence = _evidence(records, ended, owners)
+    records["state"] = evidence.state
+    records["ending"] = classify(evidence, {name: number for number, name in reasons.items()})
+    _fill_endings_without_event(records, changes.sample)
+    _fill_times(records, ended)
+    no_info = records["info_bytes"] == 0
+    half_open = (records["state"] == State.SYN_RCVD) & (records["row"]["idiag_inode"] == 0) & no_info
+    old_time_wait = no_info & (records["state"] == State.TIME_WAIT) & np.isnan(records["begin_slack"])
+    records["info_bytes"][disconnected] = 0  # tcp_disconnect() has reset the figures
+    return records, ~half_open & ~old_time_wait
 
 
-def _threads_of(cookie: NDArray[np.uint64], closed: NDArray[np.void]) -> NDArray[np.void]:
+def _sockets_of(cookie: NDArray[np.uint64], closed: NDArray[np.void]) -> NDArray[np.void]:
     at = find_sorted(closed["cookie"], cookie)
-    threads = np.zeros(len(cookie), TRACED_SOCKET)
-    threads["begin"] = threads["closed"] = threads["destroyed"] = np.nan
-    there = np.flatnonzero(at != NOT_FOUND)
-    threads[there] = take_rows(closed, at[there])
-    return threads
+    sockets = np.zeros(len(cookie), TRACED_SOCKET)
+    sockets["begin"] = sockets["closed"] = sockets["destroyed"] = np.nan
+    found = np.flatnonzero(at != NOT_FOUND)
+    sockets[found] = take_rows(closed, at[found])
+    return sockets
 
 
 def updated_records(
-    record: NDArray[np.void], events: DestroyedConnections, closed: NDArray[np.void], reasons: Mapping[int, str]
+    records: NDArray[np.void], events: DestroyedConnections, closed: NDArray[np.void], reasons: Mapping[int, str]
 ) -> NDArray[np.void]:
-    """Records that were made without an event, with the last figures, which came late; both aligned.
+    """Return `records` with the tcp_info and the ending that their late destroy events add; both are aligned.
 
-    `closed` and `reasons` as in `records`.
+    `closed` and `reasons` are those of `build_records`.
     """
-    better = record.copy()
+    updated = records.copy()
     disconnected = events.disconnected
-    better["info"], better["info_bytes"] = events.infos, np.where(disconnected, 0, events.events.info_bytes)
-    size, none = len(better), np.zeros(len(better), np.uint8)
+    updated["info"], updated["info_bytes"] = events.infos, np.where(disconnected, 0, events.events.info_bytes)
     evidence = EndingEvidence(
-        state=better["state"],
-        remaining_state=none,
-        role=better["role"],
-        closer=better["closer"],
-        queued=better["ending"] == Ending.NOT_ACCEPTED,
-        info_known=np.ones(size, np.bool_),
-        info=better["info"],
+        state=updated["state"],
+        remaining_state=np.zeros(len(updated), np.uint8),
+        role=updated["role"],
+        closer=updated["closer"],
+        queued=updated["ending"] == Ending.NOT_ACCEPTED,
+        info_known=np.ones(len(updated), np.bool_),
+        info=updated["info"],
         disconnected=disconnected,
-        traced=_threads_of(better["cookie"], closed),
+        traced=_sockets_of(updated["cookie"], closed),
     )
-    judgement = classify(evidence, {name: number for number, name in reasons.items()})
-    better["ending"] = np.where(judgement != Ending.UNKNOWN, judgement, better["ending"])
-    return better
+    ending = classify(evidence, {name: number for number, name in reasons.items()})
+    updated["ending"] = np.where(ending != Ending.UNKNOWN, ending, updated["ending"])
+    return updated
 
 
 def tcp_info_of(record: np.void) -> dict[str, int] | None:
-    """Return the last tcp_info of one archive.CLOSED record, or None where its destroy event had none."""
-    told = int(record["info_bytes"])
-    return info_fields(record["info"].tobytes()[:told]) if told else None
+    """Return the last tcp_info of one archive.RECORD, or None where its destroy event had none."""
+    size = int(record["info_bytes"])
+    return info_fields(record["info"].tobytes()[:size]) if size else None
 
 
-def _fill_rows(found: NDArray[np.void], ended: _Ended) -> None:
-    """The row as it was last seen, else as the event has it, with the ends that the trace knows."""
-    row = found["row"]
+def _fill_rows(records: NDArray[np.void], ended: _Ended) -> None:
+    """Fill the row of the last poll, or else of the event, with endpoints from the trace where they are missing."""
+    row = records["row"]
     row[: len(ended.events.cookie)] = ended.events.table
-    for rows, at in ((ended.polled.join.rows, ended.lives), (ended.polled.previous_join.rows, ended.was)):
-        known = np.flatnonzero(at != NOT_FOUND)  # the older one was a full socket
+    for rows, at in reversed(ended.polls):  # the previous poll counts most: it had the full socket
+        known = np.flatnonzero(at != NOT_FOUND)
         row[known] = take_rows(rows.table, at[known])
-    bare = np.flatnonzero((row["idiag_dport"] == 0) & (ended.threads["endpoints"]["dport"] != 0))
-    ends = ended.threads["endpoints"][bare]
-    for name, told_as in _ENDS.items():
-        row[name][bare] = ends[told_as]
+    bare = np.flatnonzero((row["idiag_dport"] == 0) & (ended.sockets["endpoints"]["dport"] != 0))
+    endpoints = ended.sockets["endpoints"][bare]
+    for name, trace_name in _ENDPOINT_FIELDS.items():
+        row[name][bare] = endpoints[trace_name]
 
 
-_ENDS = {
+_ENDPOINT_FIELDS = {
     "idiag_sport": "sport", "idiag_dport": "dport", "idiag_src": "src", "idiag_dst": "dst", "idiag_family": "family",
 }  # fmt: skip
 
 
-def _fill_memory(found: NDArray[np.void], ended: _Ended, owners: OwnerRegistry) -> None:
-    """Role, first closer and owner: what polls remember; of those that none saw, what their listener tells."""
-    found["owner"] = UNKNOWN_NO_PROCESS
-    for rows, at in ((ended.polled.previous_join.rows, ended.was), (ended.polled.join.rows, ended.lives)):
+def _fill_role_and_owner(records: NDArray[np.void], ended: _Ended, owners: OwnerRegistry) -> None:
+    """Fill role, first closer and owner from polls, or else from the listener that accepted the connection."""
+    records["owner"] = UNKNOWN_NO_PROCESS
+    for rows, at in ended.polls:
         known = at != NOT_FOUND
         for name in ("role", "closer"):
-            found[name][known] = getattr(rows, name)[at[known]]
+            records[name][known] = getattr(rows, name)[at[known]]
         codes = owners.register(rows.owner[at[known]], rows.owners)
-        # A small socket is nobody's: who had the full one is remembered.
-        found["owner"][known] = np.where(codes >= 0, codes, found["owner"][known])
-    unseen = np.flatnonzero(~found["seen"])
-    taken, owner = _listened((ended.polled.previous_join, ended.polled.join), take_rows(found["row"], unseen), owners)
-    found["role"][unseen] = np.where(taken, Role.SERVER, Role.CLIENT)
-    found["owner"][unseen] = owner
-    visited = ended.threads["visited"]
-    found["role"][visited & (1 << State.SYN_SENT) != 0] = Role.CLIENT
-    found["role"][visited & (1 << State.LISTEN) != 0] = Role.SERVER
-    _fill_callers(found, ended, owners)
+        # A small socket has no process: keep the one of the full socket.
+        records["owner"][known] = np.where(codes >= 0, codes, records["owner"][known])
+    unseen = np.flatnonzero(~records["seen"])
+    joins = (ended.changes.previous_join, ended.changes.join)
+    accepted, owner = _listened(joins, take_rows(records["row"], unseen), owners)
+    records["role"][unseen] = np.where(accepted, Role.SERVER, Role.CLIENT)
+    records["owner"][unseen] = owner
+    visited = ended.sockets["visited"]
+    records["role"][visited & (1 << State.SYN_SENT) != 0] = Role.CLIENT
+    records["role"][visited & (1 << State.LISTEN) != 0] = Role.SERVER
+    _fill_callers(records, ended, owners)
 
 
-def _fill_callers(found: NDArray[np.void], ended: _Ended, owners: OwnerRegistry) -> None:
-    """Who called connect(), of those that no poll has seen with their owner."""
-    callers = ended.polled.sample.callers
-    at = np.flatnonzero((found["owner"] < 0) & (ended.threads["pid"] > 0))
+def _fill_callers(records: NDArray[np.void], ended: _Ended, owners: OwnerRegistry) -> None:
+    """Fill the process that called connect(), where no poll saw the owner."""
+    callers = ended.changes.sample.callers
+    at = np.flatnonzero((records["owner"] < 0) & (ended.sockets["pid"] > 0))
     if not callers or not len(at):
         return
-    distinct, inverse = np.unique(ended.threads["pid"][at], return_inverse=True)
-    people = list(callers.values())
+    distinct, inverse = np.unique(ended.sockets["pid"][at], return_inverse=True)
     place = {pid: number for number, pid in enumerate(callers)}
     codes = np.array([place.get(pid, UNKNOWN_NO_PROCESS) for pid in distinct.tolist()], np.int32)
-    found["owner"][at] = owners.register(codes, people)[inverse]
+    records["owner"][at] = owners.register(codes, list(callers.values()))[inverse]
 
 
 def _listened(
-    samples: Sequence[Join], row: NDArray[np.void], owners: OwnerRegistry
+    joins: Sequence[Join], row: NDArray[np.void], owners: OwnerRegistry
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-    """Whether a listener in one of these took them, and who holds that."""
+    """Return which of these uapi.SOCKET rows a listener in one of `joins` accepted, and the owner of that listener."""
     local = _Local(row, row["idiag_sport"].astype(np.uint16), np.ascontiguousarray(row["idiag_family"]))
-    taken, owner = np.zeros(len(row), np.bool_), np.full(len(row), UNKNOWN_NO_PROCESS, np.int32)
-    for joined in samples:  # a listener may have gone, or have come, meanwhile
-        if len(row) and joined.listener_keys.keys:
-            taker = joined.listener_keys.lookup(local, np.arange(len(row)))
-            of_key = np.full(len(joined.listener_keys.keys) + 1, UNKNOWN_NO_PROCESS, np.int32)
-            of_key[joined.listener_keys.key] = owners.register(
-                joined.rows.owner[joined.listener_keys.row], joined.rows.owners
-            )
-            owner = np.where(taker != NO_LISTENER, of_key[taker], owner)
-            taken |= taker != NO_LISTENER
-    return taken, owner
+    accepted, owner = np.zeros(len(row), np.bool_), np.full(len(row), UNKNOWN_NO_PROCESS, np.int32)
+    for joined in joins:  # a listener may have closed or opened between them
+        keys, rows = joined.listener_keys, joined.rows
+        if len(row) and keys.keys:
+            key = keys.lookup(local, np.arange(len(row)))
+            owner_of_key = np.full(len(keys.keys) + 1, UNKNOWN_NO_PROCESS, np.int32)
+            owner_of_key[keys.key] = owners.register(rows.owner[keys.row], rows.owners)
+            owner = np.where(key != NO_LISTENER, owner_of_key[key], owner)
+            accepted |= key != NO_LISTENER
+    return accepted, owner
 
 
-def _evidence(found: NDArray[np.void], ended: _Ended, owners: OwnerRegistry) -> EndingEvidence:
-    old, now = _states(ended.polled.previous_join.rows, ended.was), _states(ended.polled.join.rows, ended.lives)
-    last = ended.threads["last"]
-    queued = found["seen"] & (found["row"]["idiag_inode"] == 0) & np.isin(old, _OPEN)
-    queued[queued] = ~_listened([ended.polled.join], take_rows(found["row"], np.flatnonzero(queued)), owners)[0]
+def _evidence(records: NDArray[np.void], ended: _Ended, owners: OwnerRegistry) -> EndingEvidence:
+    old, now = (_states(rows, at) for rows, at in ended.polls)
+    last = ended.sockets["last_state"]
+    queued = records["seen"] & (records["row"]["idiag_inode"] == 0) & np.isin(old, _OPEN)
+    queued[queued] = ~_listened([ended.changes.join], take_rows(records["row"], np.flatnonzero(queued)), owners)[0]
     return EndingEvidence(
         state=np.where(last != 0, last, np.where(old != 0, old, now)).astype(np.uint8),
         remaining_state=np.where(np.isin(now, _SMALL), now, 0).astype(np.uint8),
-        role=found["role"],
-        closer=found["closer"],
+        role=records["role"],
+        closer=records["closer"],
         queued=queued,
-        info_known=found["info_bytes"] != 0,
-        info=found["info"],
+        info_known=records["info_bytes"] != 0,
+        info=records["info"],
         disconnected=ended.disconnected,
-        traced=ended.threads,
+        traced=ended.sockets,
     )
 
 
@@ -228,51 +233,59 @@ _SMALL = (State.TIME_WAIT, State.FIN_WAIT_2)
 
 
 def _states(rows: Rows, at: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """Of a connection; CLOSED is none: a socket that is bound still."""
+    """Return the states of connections; 0 for CLOSED: a socket that is still bound."""
     states = np.zeros(len(at), np.uint8)
     states[at != NOT_FOUND] = rows.state[at[at != NOT_FOUND]]
     return np.where(states == State.CLOSED, 0, states).astype(np.uint8)
 
 
-def _fill_vanished(found: NDArray[np.void], sample: Sample) -> None:
-    """Of request sockets and TIME_WAITs the kernel tells no end: what their last row says."""
-    silent = (found["info_bytes"] == 0) & (found["ending"] == Ending.UNKNOWN)
+def _fill_endings_without_event(records: NDArray[np.void], sample: Sample) -> None:
+    """Fill the endings of request sockets and TIME_WAITs, which have no destroy event, from their last rows."""
+    open_question = (records["info_bytes"] == 0) & (records["ending"] == Ending.UNKNOWN)
     retries = sample.sysctls.get("tcp_synack_retries")
     if retries is not None:
-        repeated = silent & (found["state"] == State.SYN_RCVD) & (found["row"]["idiag_retrans"] >= retries)
-        found["ending"][repeated] = Ending.TIMED_OUT
-    found["ending"][silent & (found["state"] == State.TIME_WAIT)] = Ending.BY_US
+        exhausted = (records["state"] == State.SYN_RCVD) & (records["row"]["idiag_retrans"] >= retries)
+        records["ending"][open_question & exhausted] = Ending.TIMED_OUT
+    records["ending"][open_question & (records["state"] == State.TIME_WAIT)] = Ending.BY_US
 
 
-def _fill_times(found: NDArray[np.void], ended: _Ended) -> None:
-    sample, earlier, told = ended.polled.sample, ended.polled.previous, len(ended.events.cookie)
-    was, lives, threads = ended.was, ended.lives, ended.threads
+def _fill_times(records: NDArray[np.void], ended: _Ended) -> None:
+    """Fill begin and end: from polls, then from destroy events, then from the trace, which is exact."""
+    sample, elapsed_s = ended.changes.sample, ended.changes.elapsed_s
+    previous, sockets, events = ended.previous, ended.sockets, len(ended.events.cookie)
     offset = sample.time - sample.monotonic
-    elapsed_s = ended.polled.elapsed_s
-    found["end"], found["end_slack"], found["origin"] = sample.time, elapsed_s, Origin.POLL
-    when = np.minimum(ended.events.when, sample.monotonic)
-    # It lived when the sample before was begun, or was born since; one that was reset long ago and held is neither.
-    slack = (
-        np.maximum(when - earlier.begin_monotonic_s if earlier.begin_monotonic_s else when - earlier.monotonic, 0.0)
-        + _SLACK_S
-    )
-    idle_s = found["info"]["tcpi_last_ack_recv"][:told] / 1000.0
-    slack[(was[:told] == NOT_FOUND) & (idle_s > slack)] = np.nan
-    found["end"][:told], found["end_slack"][:told], found["origin"][:told] = when + offset, slack, Origin.EVENT
-    # An application may hold what TCP has done with: in TIME_WAIT for a while, or bound and closed since before a poll.
-    before = ended.polled.previous_join.rows
+    records["end"], records["end_slack"], records["origin"] = sample.time, elapsed_s, Origin.POLL
+    received, slack = _event_times(records, ended)
+    records["end"][:events], records["end_slack"][:events] = received + offset, slack
+    records["origin"][:events] = Origin.EVENT
+    # An application may hold a socket after TCP closed it: in TIME_WAIT for a while, or bound and CLOSED.
+    before = ended.changes.previous_join.rows
     for state, held_slack in ((State.TIME_WAIT, elapsed_s), (State.CLOSED, np.nan)):
-        held = np.flatnonzero(was != NOT_FOUND)
-        held = held[before.state[was[held]] == state]
-        found["end"][held] = np.minimum(found["end"][held], before.since[was[held]])
-        found["end_slack"][held], found["origin"][held] = held_slack, Origin.POLL
-    closed = ~np.isnan(threads["closed"])
-    found["end"][closed] = threads["closed"][closed] + offset
-    found["end_slack"][closed], found["origin"][closed] = 0.0, Origin.TRACE
-    found["begin"], found["begin_slack"] = found["end"], found["end_slack"]
-    for rows, at in ((ended.polled.join.rows, lives), (ended.polled.previous_join.rows, was)):
+        held = np.flatnonzero(previous != NOT_FOUND)
+        held = held[before.state[previous[held]] == state]
+        records["end"][held] = np.minimum(records["end"][held], before.since[previous[held]])
+        records["end_slack"][held], records["origin"][held] = held_slack, Origin.POLL
+    closed = ~np.isnan(sockets["closed"])
+    records["end"][closed] = sockets["closed"][closed] + offset
+    records["end_slack"][closed], records["origin"][closed] = 0.0, Origin.TRACE
+    records["begin"], records["begin_slack"] = records["end"], records["end_slack"]
+    for rows, at in reversed(ended.polls):
         known = np.flatnonzero(at != NOT_FOUND)
-        found["begin"][known] = np.minimum(rows.first_seen[at[known]], found["end"][known])
-        found["begin_slack"][known] = np.where(rows.begin_seen[at[known]], elapsed_s, np.nan)
-    begun = ~np.isnan(threads["begin"])
-    found["begin"][begun], found["begin_slack"][begun] = threads["begin"][begun] + offset, 0.0
+        records["begin"][known] = np.minimum(rows.first_seen[at[known]], records["end"][known])
+        records["begin_slack"][known] = np.where(rows.begin_seen[at[known]], elapsed_s, np.nan)
+    begun = ~np.isnan(sockets["begin"])
+    records["begin"][begun], records["begin_slack"][begun] = sockets["begin"][begun] + offset, 0.0
+
+
+def _event_times(records: NDArray[np.void], ended: _Ended) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the monotonic times of the destroy events, and their slack.
+
+    A connection was open when the previous sample began, or opened after that, so it did not end before that. NaN where
+    neither is true: the connection was reset long ago, and an application held the socket.
+    """
+    sample, earlier, events = ended.changes.sample, ended.changes.previous, len(ended.events.cookie)
+    received = np.minimum(ended.events.when, sample.monotonic)
+    slack = np.maximum(received - (earlier.begin_monotonic_s or earlier.monotonic), 0.0) + _SLACK_S
+    idle_s = records["info"]["tcpi_last_ack_recv"][:events] / 1000.0
+    slack[(ended.previous[:events] == NOT_FOUND) & (idle_s > slack)] = np.nan
+    return received, slack

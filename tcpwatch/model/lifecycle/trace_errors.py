@@ -1,7 +1,7 @@
-"""Errors of the trace: of which socket each tells. The tracepoint names its ends, and not its kernel address.
+"""The sockets of error events: their tracepoint has the endpoints of the socket, but not its kernel address.
 
-The kernel reports an error, as the application will see it, beside the change to CLOSE that it leads to: just after it
-(tcp_done_with_error of Linux 6.10), or just before (tcp_reset and tcp_v4_err of older ones).
+The kernel reports the error that the application will see next to the change to CLOSE that it causes: just after it
+(tcp_done_with_error since Linux 6.10), or just before it (tcp_reset and tcp_v4_err of older kernels).
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.states import State
 from tcpwatch.sample import take_rows
 
-BESIDE_S = 0.001
+MAX_DISTANCE_S = 0.001
+"""Largest time between an error and its change to CLOSE."""
 
 
 def event_sockets(events: NDArray[np.void]) -> NDArray[np.uint64]:
-    """The kernel address of each event's socket: TRACE_EVENT in the order of time in; 0 where nothing tells it."""
+    """Return the kernel address of the socket of each TRACE_EVENT, 0 for unknown; events are in the order of time."""
     socket: NDArray[np.uint64] = events["socket"].copy()
     errors = np.flatnonzero(events["kind"] == TraceEventKind.ERROR)
     if not len(errors):
         return socket
     closed = np.flatnonzero((events["kind"] == TraceEventKind.STATE) & (events["new"] == State.CLOSED))
     both = np.concatenate((errors, closed))
-    of_ends = np.unique(
+    endpoints = np.unique(
         endpoint_pair_hashes(take_rows(events, both), "sport", "dport", "src", "dst"), return_inverse=True
     )[1]
-    # One number for ends and place: that of an error lies beside those of the same ends that are next to it.
-    number = of_ends * len(events) + both
-    wanted, there = number[: len(errors)], number[len(errors) :]
-    order = np.argsort(there)
-    at = np.searchsorted(there[order], wanted)
-    for beside in (at, at - 1):  # the one before counts most
-        found = np.flatnonzero((beside >= 0) & (beside < len(there)))
-        close = closed[order[beside[found]]]
-        same = of_ends[len(errors) :][order[beside[found]]] == of_ends[found]
-        same &= np.abs(events["time"][close] - events["time"][errors[found]]) < BESIDE_S
+    # One number for endpoints and place: sorted, an error lies next to the nearest changes with the same endpoints.
+    number = endpoints * len(events) + both
+    wanted, present = number[: len(errors)], number[len(errors) :]
+    order = np.argsort(present)
+    at = np.searchsorted(present[order], wanted)
+    for neighbour in (at, at - 1):  # the change before the error is preferred
+        found = np.flatnonzero((neighbour >= 0) & (neighbour < len(present)))
+        close = closed[order[neighbour[found]]]
+        same = endpoints[len(errors) :][order[neighbour[found]]] == endpoints[found]
+        same &= np.abs(events["time"][close] - events["time"][errors[found]]) < MAX_DISTANCE_S
         socket[errors[found[same]]] = events["socket"][close[same]]
     return socket

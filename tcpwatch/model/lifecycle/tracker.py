@@ -1,7 +1,8 @@
-"""Lives: what happened to flows since the last sample, from polls, destroy events and the trace; each end counted once.
+"""Tracker: what happened to connections between two samples, from polls, destroy events and the trace.
 
-An end is told by a destroy event; where none came, by the next poll. A flow whose full socket has ended may go on as a
-small one, in TIME_WAIT or FIN_WAIT_2: its cookie is the same, so that its story goes on, and its end is not told again.
+A destroy event reports the end of a connection; without one, the next poll does. Each end is counted once. After
+the end of its full socket a connection may continue as a small socket, in TIME_WAIT or FIN_WAIT_2. Its cookie is the
+same, so its history continues, and its end is not reported again.
 """
 
 from __future__ import annotations
@@ -30,30 +31,32 @@ from tcpwatch.model.sockets.owner_registry import OwnerRegistry
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample, take_rows
 
-OVER_STEPS = 3
+DESTROYED_STEPS = 3
+"""How many steps a traced socket is kept after its destruction: its destroy event may come later."""
 AWAITED = 16_384
-"""Flows that a poll found gone, whose destroy event may still come: an application may hold a dead socket for hours."""
-_NOT_FLOWS = (State.LISTEN, State.CLOSED)
+"""How many connections that a poll found ended wait for their destroy event: it comes when the application closes the
+socket, perhaps hours later."""
+_NOT_CONNECTIONS = (State.LISTEN, State.CLOSED)
 _SMALL = (State.TIME_WAIT, State.FIN_WAIT_2)
-_NOTHING_TRACED = np.empty(0, TRACE_EVENT)
+_NO_TRACE_EVENTS = np.empty(0, TRACE_EVENT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LifecycleStep:
-    """What one step adds to the totals."""
+    """What one step adds to the totals: connections that opened and ended, each counted once."""
 
     opened: NDArray[np.void]
-    """uapi.SOCKET rows of flows that opened."""
+    """uapi.SOCKET rows."""
     opened_role: NDArray[np.uint8]
     opened_owner: NDArray[np.int32]
-    """For Past.owner."""
+    """For Archive.owner."""
     ended: NDArray[np.void]
-    """past.CLOSED of flows that ended, each once."""
+    """archive.RECORD"""
     archive: Archive = field(default_factory=Archive)
     foreign_sockets: int = 0
-    """Sockets of other network namespaces that the trace reported."""
+    """Sockets of other network namespaces in the trace, since the start."""
     unmatched_sockets: int = 0
-    """Open sockets that the trace reported and that no poll has shown."""
+    """Open sockets of the trace that match no polled socket."""
 
 
 NOTHING_HAPPENED = LifecycleStep(
@@ -62,46 +65,47 @@ NOTHING_HAPPENED = LifecycleStep(
 
 
 class Tracker:
-    """Remembers, in a bounded memory."""
+    """Keeps transitions and records in bounded memory."""
 
     def __init__(self, memory_mib: int = 64) -> None:
+        """Use at most `memory_mib` for transitions and records together."""
         half = memory_mib * (1 << 20) // 2
-        self._closed = AppendLog(RECORD, max(1_000, half // RECORD.itemsize))
-        self._told = AppendLog(TRANSITION, max(10_000, half // TRANSITION.itemsize))
-        self._finder = TransitionIndex()
+        self._records = AppendLog(RECORD, max(1_000, half // RECORD.itemsize))
+        self._transitions = AppendLog(TRANSITION, max(10_000, half // TRANSITION.itemsize))
+        self._index = TransitionIndex()
         self._owners = OwnerRegistry()
-        self._threads = TracedSockets()
+        self._traced_sockets = TracedSockets()
         self._aliases = CookieAliases()
         self._recorded = np.empty(0, np.uint64)
-        """Flows that go on as small sockets, whose full socket's end is recorded; ascending."""
+        """Cookies of small sockets whose full socket has a record; ascending."""
         self._awaited = np.empty(0, np.uint64)
-        """Cookies of those that a poll found gone, without an event; the latest last."""
-        self._before_that = np.empty(0, np.uint64)
-        """Cookies of the step before's destroy events: the trace may tell of them later."""
-        self._over: deque[NDArray[np.void]] = deque(maxlen=OVER_STEPS)
-        """traced.THREAD of the last steps' sockets that the trace saw destroyed: the event may come later."""
+        """Cookies that a poll found ended and that have no destroy event yet; the latest last."""
+        self._last_destroyed = np.empty(0, np.uint64)
+        """Cookies of the previous step's destroy events: their trace events may come later."""
+        self._destroyed: deque[NDArray[np.void]] = deque(maxlen=DESTROYED_STEPS)
+        """TRACED_SOCKETs destroyed in the last steps."""
         self._ended = 0
         self.foreign_sockets = 0
-        """Sockets of other namespaces that the trace told of."""
+        """Sockets of other network namespaces in the trace, since the start."""
         self.unmatched_sockets = 0
-        """Living sockets of the trace of which it is not known whose they are."""
+        """Open sockets of the trace that are matched to no cookie."""
 
     @property
     def archive(self) -> Archive:
-        """All that is remembered, frozen."""
+        """An immutable snapshot of what is kept."""
         return Archive(
-            self._closed.chunks,
-            self._told.chunks,
+            self._records.chunks,
+            self._transitions.chunks,
             self._owners.owners,
             self._owners.begin,
-            self._closed.written,
-            self._told.written,
+            self._records.written,
+            self._transitions.written,
             self._ended,
-            self._finder,
+            self._index,
         )
 
     def step(self, poll: Poll) -> LifecycleStep:
-        """Return the connections that opened and ended since the previous poll, and all that is remembered."""
+        """Return the connections that opened and ended since the previous poll, and all that is kept."""
         if poll.previous and poll.previous_join:
             step = self._step(PollChanges(poll.join, poll.previous_join, poll.sample, poll.previous))
         else:
@@ -115,146 +119,154 @@ class Tracker:
         )
 
     def _begin(self, joined: Join, sample: Sample) -> None:
-        """With the first sample: flows that opened since the trace began, and that live, have their beginning."""
+        """Take the first sample: the trace may already know when some of its connections opened."""
         if sample.trace_events is not None:
             rows = joined.rows
-            followed = self._threads.step(
+            traced = self._traced_sockets.step(
                 sample.trace_events.events,
                 sample.monotonic,
                 lambda cookies: is_in_sorted(rows.cookie, cookies),
                 lambda: (rows.table, rows.cookie),
             )
-            self._told.add(_of_trace(followed.events, sample))
+            self._transitions.add(_trace_transitions(traced.events, sample))
 
-    def _step(self, polled: PollChanges) -> LifecycleStep:
-        joined, sample = polled.join, polled.sample
+    def _step(self, changes: PollChanges) -> LifecycleStep:
+        joined, sample = changes.join, changes.sample
         if self._nothing_happened(joined, sample):
             return NOTHING_HAPPENED
         events = destroyed_connections(sample.destroyed)
-        followed = self._follow(polled, events)
+        traced = self._step_trace(changes, events)
         if sample.destroyed is not None:
             aliases = self._aliases.step(joined.rows, joined.new, events.table, events.when)
             events = events.with_aliases(aliases)
-            for found in (followed.events, followed.ended):
-                found["cookie"] = resolve_aliases(found["cookie"], aliases)
-        self._tell_polls(polled, _known(followed.events, events.cookie))
-        self._over.append(followed.ended)
-        threads = sort_traced_sockets(np.concatenate((followed.closed, *self._over)))
+            for part in (traced.events, traced.ended):
+                part["cookie"] = resolve_aliases(part["cookie"], aliases)
+        self._add_polled_transitions(changes, _reported_states(traced.events, events.cookie))
+        self._destroyed.append(traced.ended)
+        sockets = sort_traced_sockets(np.concatenate((traced.closed, *self._destroyed)))
         reasons = sample.trace_events.reset_reasons if sample.trace_events else {}
-        late = self._late(polled, events.cookie)
+        late = self._is_late(changes, events.cookie)
         if late.any():
-            self._improve(events.take(np.flatnonzero(late)), threads, reasons)
+            self._update_records(events.take(np.flatnonzero(late)), sockets, reasons)
             events = events.take(np.flatnonzero(~late))
-        found, counted = build_records(
-            polled, events, self._gone(polled, events.cookie), threads, reasons, self._owners
-        )
-        self._closed.add(found)
-        self._told.add(_of_events(found))
-        self._told.add(_of_trace(followed.events, sample))
-        self._remember(joined, found, events.cookie)
+        vanished = self._vanished_without_event(changes, events.cookie)
+        records, counted = build_records(changes, events, vanished, sockets, reasons, self._owners)
+        self._records.add(records)
+        self._transitions.add(_event_transitions(records))
+        self._transitions.add(_trace_transitions(traced.events, sample))
+        self._remember(joined, records, events.cookie)
         self._ended += int(np.count_nonzero(counted))
-        return self._lived(polled, found if counted.all() else take_rows(found, np.flatnonzero(counted)))
+        return self._totals(changes, records if counted.all() else take_rows(records, np.flatnonzero(counted)))
 
     def _nothing_happened(self, joined: Join, sample: Sample) -> bool:
-        """An idle host costs nothing."""
-        told = (
+        """Return whether the step can be skipped: an idle host costs nothing."""
+        tables = (
             sample.destroyed.table if sample.destroyed else (),
             sample.trace_events.events if sample.trace_events else (),
         )
-        moved = (joined.new, joined.changed, joined.ended_previous, *told, self._before_that, *self._over)
-        return not any(map(len, moved)) and self._threads.idle
+        inputs = (joined.new, joined.changed, joined.ended_previous, *tables, self._last_destroyed, *self._destroyed)
+        return not any(map(len, inputs)) and self._traced_sockets.idle
 
-    def _follow(self, polled: PollChanges, events: DestroyedConnections) -> TraceStep:
-        sample, joined = polled.sample, polled.join
-        recent, self._before_that = ascending(self._before_that, events.cookie), events.cookie
+    def _step_trace(self, changes: PollChanges, events: DestroyedConnections) -> TraceStep:
+        sample, joined = changes.sample, changes.join
+        recent, self._last_destroyed = ascending(self._last_destroyed, events.cookie), events.cookie
 
         def ours(cookies: NDArray[np.uint64]) -> NDArray[np.bool_]:
-            known = (joined.rows.cookie, polled.previous_join.rows.cookie, recent, np.sort(self._awaited))
-            there: NDArray[np.bool_] = np.any([is_in_sorted(column, cookies) for column in known], axis=0)
-            return there
+            known = (joined.rows.cookie, changes.previous_join.rows.cookie, recent, np.sort(self._awaited))
+            found: NDArray[np.bool_] = np.any([is_in_sorted(column, cookies) for column in known], axis=0)
+            return found
 
-        def moved() -> tuple[NDArray[np.void], NDArray[np.uint64]]:
-            at, closed = np.concatenate((polled.new, joined.changed)), joined.closed
+        def changed() -> tuple[NDArray[np.void], NDArray[np.uint64]]:
+            at, closed = np.concatenate((changes.new, joined.changed)), joined.closed
             table = np.concatenate((take_rows(joined.rows.table, at), np.ascontiguousarray(closed.table)))
             return table, np.concatenate((joined.rows.cookie[at], closed.cookie))
 
-        traced = sample.trace_events.events if sample.trace_events else _NOTHING_TRACED
-        followed = self._threads.step(traced, sample.monotonic, ours, moved)
-        self.foreign_sockets += followed.foreign_sockets
-        self.unmatched_sockets = followed.unmatched_sockets
-        return followed
+        new_events = sample.trace_events.events if sample.trace_events else _NO_TRACE_EVENTS
+        traced = self._traced_sockets.step(new_events, sample.monotonic, ours, changed)
+        self.foreign_sockets += traced.foreign_sockets
+        self.unmatched_sockets = traced.unmatched_sockets
+        return traced
 
-    def _tell_polls(self, polled: PollChanges, told: NDArray[np.uint64]) -> None:
-        """What nobody `told` better in this step.
+    def _add_polled_transitions(self, changes: PollChanges, reported: NDArray[np.uint64]) -> None:
+        """Add the changes between two polls that neither the trace nor a destroy event reported (`_state_key`s).
 
-        A half-open connection is told of when it became another, or vanished: a flood's never do, or all at once.
+        A half-open connection is added when it changes its state or vanishes: most of a flood's never change.
         """
-        joined, rows, old = polled.join, polled.join.rows, polled.previous_join.rows
-        time, slack = polled.sample.time, polled.elapsed_s
-        grown = joined.changed_previous[polled.was_half_open(joined.changed_previous)]
-        half, full = polled.vanished
-        begun = np.concatenate((grown, half))
+        joined, rows, old = changes.join, changes.join.rows, changes.previous_join.rows
+        time, slack = changes.sample.time, changes.elapsed_s
+        established = joined.changed_previous[changes.was_half_open(joined.changed_previous)]
+        half_open, others = changes.vanished
+        begun = np.concatenate((established, half_open))
         begun = begun[old.begin_seen[begun]]
-        new = polled.new[~is_in_sorted(told, _state_key(rows.cookie[polled.new], rows.state[polled.new]))]
-        kept = np.flatnonzero(~is_in_sorted(told, _state_key(rows.cookie[joined.changed], rows.state[joined.changed])))
+        new = changes.new[~is_in_sorted(reported, _state_key(rows.cookie[changes.new], rows.state[changes.new]))]
+        states = _state_key(rows.cookie[joined.changed], rows.state[joined.changed])
+        kept = np.flatnonzero(~is_in_sorted(reported, states))
         changed = joined.changed[kept]
-        over = is_in_sorted(told, _state_key(old.cookie[full], State.CLOSED)) & ~np.isin(old.state[full], _SMALL)
-        left = np.concatenate((half, full[~over]))
+        ended = is_in_sorted(reported, _state_key(old.cookie[others], State.CLOSED))
+        ended &= ~np.isin(old.state[others], _SMALL)
+        left = np.concatenate((half_open, others[~ended]))
         for part in (
             transition_rows(old.first_seen[begun], old.cookie[begun], 0, State.SYN_RCVD, Origin.POLL, slack),
-            polled.transitions(new, 0),
-            polled.transitions(changed, joined.old_state[kept]),
+            changes.transitions(new, 0),
+            changes.transitions(changed, joined.old_state[kept]),
             transition_rows(time, old.cookie[left], old.state[left], 0, Origin.POLL, slack),
         ):
-            self._told.add(part)
+            self._transitions.add(part)
 
-    def _gone(self, polled: PollChanges, told: NDArray[np.uint64]) -> NDArray[np.intp]:
-        """Rows that a poll found gone and no event told of, now or when they became small."""
-        half, full = polled.vanished
-        cookies = polled.previous_join.rows.cookie[full]
-        silent = ~is_in_sorted(np.sort(told), cookies) & ~is_in_sorted(self._recorded, cookies)
-        silent &= ~np.isin(polled.previous_join.rows.state[full], _NOT_FLOWS)
-        return np.concatenate(
-            (half[~is_in_sorted(np.sort(told), polled.previous_join.rows.cookie[half])], full[silent])
-        )
+    def _vanished_without_event(self, changes: PollChanges, destroyed: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Return previous rows that vanished and have no destroy event, now or when they became small sockets."""
+        half_open, others = changes.vanished
+        rows, destroyed = changes.previous_join.rows, np.sort(destroyed)
+        cookies = rows.cookie[others]
+        unreported = ~is_in_sorted(destroyed, cookies) & ~is_in_sorted(self._recorded, cookies)
+        unreported &= ~np.isin(rows.state[others], _NOT_CONNECTIONS)
+        return np.concatenate((half_open[~is_in_sorted(destroyed, rows.cookie[half_open])], others[unreported]))
 
-    def _late(self, polled: PollChanges, told: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Which events are of flows that a poll had found gone; not of those whose socket was connected again."""
+    def _is_late(self, changes: PollChanges, destroyed: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return which destroy events belong to connections that an earlier poll found ended.
+
+        A socket that was connected again since is a new connection.
+        """
         if len(self._awaited):
-            moved = np.concatenate((polled.new, polled.join.changed))
-            alive = moved[polled.sample.state[moved] != State.CLOSED]
-            self._awaited = self._awaited[~np.isin(self._awaited, polled.join.rows.cookie[alive])]
-        return np.isin(told, self._awaited)
+            moved = np.concatenate((changes.new, changes.join.changed))
+            open_again = moved[changes.sample.state[moved] != State.CLOSED]
+            self._awaited = self._awaited[~np.isin(self._awaited, changes.join.rows.cookie[open_again])]
+        return np.isin(destroyed, self._awaited)
 
-    def _improve(self, events: DestroyedConnections, threads: NDArray[np.void], reasons: Mapping[int, str]) -> None:
-        """Late events: the flow's end was told by a poll; its last figures come now."""
+    def _update_records(
+        self, events: DestroyedConnections, sockets: NDArray[np.void], reasons: Mapping[int, str]
+    ) -> None:
+        """Add the records of late events again, with their last tcp_info."""
         self._awaited = self._awaited[~np.isin(self._awaited, events.cookie)]
-        for chunk in self._closed.chunks:
+        for chunk in self._records.chunks:
             at = np.flatnonzero(is_in_sorted(events.cookie, np.ascontiguousarray(chunk["cookie"])))
             if len(at):
-                found = take_rows(chunk, at)
-                told = events.take(find_sorted(events.cookie, found["cookie"]))
-                self._closed.add(updated_records(found, told, threads, reasons))
+                records = take_rows(chunk, at)
+                aligned = events.take(find_sorted(events.cookie, records["cookie"]))
+                self._records.add(updated_records(records, aligned, sockets, reasons))
 
-    def _remember(self, joined: Join, found: NDArray[np.void], told: NDArray[np.uint64]) -> None:
-        by_poll = found[len(told) :]
-        full = by_poll["cookie"][by_poll["state"] != State.TIME_WAIT]
+    def _remember(self, joined: Join, records: NDArray[np.void], destroyed: NDArray[np.uint64]) -> None:
+        """Keep the cookies that later steps need; the records of `destroyed` come first."""
+        polled = records[len(destroyed) :]
+        full = polled["cookie"][polled["state"] != State.TIME_WAIT]
         self._awaited = np.concatenate((self._awaited, full))[-AWAITED:]
-        lives = is_in_sorted(joined.rows.cookie, told)
-        if len(joined.ended_cookie) or lives.any():
+        small = is_in_sorted(joined.rows.cookie, destroyed)
+        if len(joined.ended_cookie) or small.any():
             left = self._recorded[~is_in_sorted(joined.ended_cookie, self._recorded)]
-            self._recorded = ascending(left, told[lives])
+            self._recorded = ascending(left, destroyed[small])
 
-    def _lived(self, polled: PollChanges, ended: NDArray[np.void]) -> LifecycleStep:
-        joined, rows = polled.join, polled.join.rows
-        again = (joined.old_state == State.CLOSED) & ~np.isin(rows.state[joined.changed], _NOT_FLOWS)
-        grown = joined.changed[polled.was_half_open(joined.changed_previous) | again]
-        opened = np.concatenate((polled.new[~np.isin(rows.state[polled.new], _NOT_FLOWS)], grown))
-        was = find_sorted(polled.previous_join.rows.cookie, ended["cookie"])
-        there = np.flatnonzero(was != NOT_FOUND)
-        first_told = ~ended["seen"]
-        first_told[there] |= polled.was_half_open(was[there])
-        unseen = np.flatnonzero(first_told & ~is_in_sorted(rows.cookie, ended["cookie"]))
+    def _totals(self, changes: PollChanges, ended: NDArray[np.void]) -> LifecycleStep:
+        """Return the connections that opened and `ended`; one that no poll saw counts as opened when it ends."""
+        joined, rows = changes.join, changes.join.rows
+        again = (joined.old_state == State.CLOSED) & ~np.isin(rows.state[joined.changed], _NOT_CONNECTIONS)
+        established = joined.changed[changes.was_half_open(joined.changed_previous) | again]
+        opened = changes.new[~np.isin(rows.state[changes.new], _NOT_CONNECTIONS)]
+        opened = np.concatenate((opened, established))
+        previous = find_sorted(changes.previous_join.rows.cookie, ended["cookie"])
+        at = np.flatnonzero(previous != NOT_FOUND)
+        not_counted = ~ended["seen"]
+        not_counted[at] |= changes.was_half_open(previous[at])
+        unseen = np.flatnonzero(not_counted & ~is_in_sorted(rows.cookie, ended["cookie"]))
         return LifecycleStep(
             np.concatenate((take_rows(rows.table, opened), take_rows(ended["row"], unseen))),
             np.concatenate((rows.role[opened], ended["role"][unseen])),
@@ -264,39 +276,46 @@ class Tracker:
 
 
 def _state_key(cookie: NDArray[np.uint64], state: NDArray[np.uint8] | int) -> NDArray[np.uint64]:
-    """One number for both."""
+    """Return one number per cookie and state."""
     return cookie << np.uint64(4) | np.asarray(state, np.uint64)
 
 
-def _known(events: NDArray[np.void], ended: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The states of flows that the trace told of, and ends that events told of, as `_state_key`, ascending."""
+def _reported_states(events: NDArray[np.void], destroyed: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the states in trace events and the ends in destroy events as `_state_key`s, ascending."""
     changes = take_rows(events, np.flatnonzero(events["kind"] == TraceEventKind.STATE))
     keys = [_state_key(changes["cookie"], changes[name]) for name in ("old", "new")]
-    return ascending(*keys, _state_key(ended, State.CLOSED))
+    return ascending(*keys, _state_key(destroyed, State.CLOSED))
 
 
-def _of_events(found: NDArray[np.void]) -> NDArray[np.void]:
-    """The ends that destroy events told."""
-    told = np.flatnonzero(found["origin"] == Origin.EVENT)
-    end, cookie, state, slack = (found[name][told] for name in ("end", "cookie", "state", "end_slack"))
+def _event_transitions(records: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the transitions to CLOSED that destroy events reported."""
+    at = np.flatnonzero(records["origin"] == Origin.EVENT)
+    end, cookie, state, slack = (records[name][at] for name in ("end", "cookie", "state", "end_slack"))
     return transition_rows(end, cookie, state, State.CLOSED, Origin.EVENT, slack)
 
 
-_WHAT = np.zeros(256, np.uint8)
-_WHAT[[TraceEventKind.STATE, TraceEventKind.RETRANSMIT, TraceEventKind.RESET_SENT, TraceEventKind.RESET_RECEIVED,
+_KINDS = np.zeros(256, np.uint8)
+_KINDS[[TraceEventKind.STATE, TraceEventKind.RETRANSMIT, TraceEventKind.RESET_SENT, TraceEventKind.RESET_RECEIVED,
     TraceEventKind.DROP, TraceEventKind.ERROR]] = (
     TransitionKind.STATE, TransitionKind.RETRANSMITTED, TransitionKind.RESET_SENT, TransitionKind.RESET_RECEIVED,
         TransitionKind.DROPPED, TransitionKind.ERROR,
 )  # fmt: skip
-_FROM = np.arange(256, dtype=np.uint8)
-_FROM[[State.CLOSED, State.LISTEN]] = 0  # of a connection these are no states
+_OLD_STATES = np.arange(256, dtype=np.uint8)
+_OLD_STATES[[State.CLOSED, State.LISTEN]] = 0  # not states of a connection
 
 
-def _of_trace(events: NDArray[np.void], sample: Sample) -> NDArray[np.void]:
-    what = _WHAT[events["kind"]]
-    at = np.flatnonzero(what)
+def _trace_transitions(events: NDArray[np.void], sample: Sample) -> NDArray[np.void]:
+    kinds = _KINDS[events["kind"]]
+    at = np.flatnonzero(kinds)
     events = take_rows(events, at)
     time = events["time"] + (sample.time - sample.monotonic)
     return transition_rows(
-        time, events["cookie"], _FROM[events["old"]], events["new"], Origin.TRACE, 0.0, what[at], events["reason"]
+        time,
+        events["cookie"],
+        _OLD_STATES[events["old"]],
+        events["new"],
+        Origin.TRACE,
+        0.0,
+        kinds[at],
+        events["reason"],
     )

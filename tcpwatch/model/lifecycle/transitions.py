@@ -1,4 +1,4 @@
-"""Transitions: the bounded, append-only store of what happened to flows; the story of each is read from it."""
+"""Transition: a change of state, or an incident, of one connection; and TransitionIndex, which finds them by cookie."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tcpwatch.model.states import State
 
 
 class Origin(enum.IntEnum):
-    """How something is known; fits a uint8 column."""
+    """Who reported something; fits a uint8 column."""
 
     POLL = 1
-    """Two samples differ: it happened within the time between them."""
+    """Two samples differ: it happened between them."""
     EVENT = 2
-    """A destroy event: some milliseconds late at most."""
+    """A destroy event: at most some milliseconds late."""
     TRACE = 3
-    """The kernel told it with its own time, microseconds."""
+    """A trace event, with the kernel's own time in microseconds."""
 
 
 class TransitionKind(enum.IntEnum):
-    """What happened; fits a uint8 column."""
+    """Kind of a transition; fits a uint8 column."""
 
     STATE = 1
     RETRANSMITTED = 2
@@ -32,7 +32,7 @@ class TransitionKind(enum.IntEnum):
     RESET_RECEIVED = 4
     DROPPED = 5
     ERROR = 6
-    """The application was told an error."""
+    """The application received an error."""
 
 
 TRANSITION = np.dtype(
@@ -47,16 +47,12 @@ TRANSITION = np.dtype(
         ("origin", "u1"),
     ]
 )
-"""time: Unix seconds at which it was known; slack: so much earlier it may have been (the time between two polls; 0
-where it is exact); reason: the kernel's number for a reset or a drop, an error's errno, 0 where not told; old, new:
-states, 0 for none (new: the table has it no more); CLOSED (7) where a full socket ended, which may go on as a small
-one.
-"""
+"""Fields of Transition, with 0 for None. `new` is CLOSED where a full socket ended; a small one may continue it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One thing that happened: `old` is None where it is not known, `new` None where the flow had gone."""
+    """One change of state or one incident; `old` is None if unknown, `new` is None if the socket vanished."""
 
     time: float
     """Unix seconds at which it was known."""
@@ -64,10 +60,10 @@ class Transition:
     new: State | None
     origin: Origin
     slack_s: float = 0.0
-    """So much earlier it may have been."""
+    """Uncertainty in seconds: it happened in [time - slack_s, time]. 0 if it is exact."""
     kind: TransitionKind = TransitionKind.STATE
     reason: int = 0
-    """Of a reset or a drop, as the kernel numbers it; of an error its errno; 0 where not told."""
+    """The kernel's number for a reset or a drop, or the errno of an error; 0 if not reported."""
 
 
 def transition_rows(
@@ -77,33 +73,33 @@ def transition_rows(
     new: NDArray[np.uint8] | int,
     origin: Origin,
     slack: NDArray[np.float32] | float = 0.0,
-    what: NDArray[np.uint8] | int = TransitionKind.STATE,
+    kind: NDArray[np.uint8] | int = TransitionKind.STATE,
     reason: NDArray[np.uint16] | int = 0,
 ) -> NDArray[np.void]:
-    """Rows of TRANSITION, one for each cookie."""
+    """Return one TRANSITION per cookie."""
     rows = np.empty(len(cookie), TRANSITION)
     values = {"time": time, "cookie": cookie, "old": old, "new": new, "origin": origin, "slack": slack}
-    for name, value in {**values, "kind": what, "reason": reason}.items():
+    for name, value in {**values, "kind": kind, "reason": reason}.items():
         rows[name] = value
     return rows
 
 
 _BATCH = np.uint64(12)
-"""The kernel gives cookies out in batches of 4,096 for each processor (COOKIE_LOCAL_BATCH in linux/cookie.h)."""
+"""The kernel assigns cookies in batches of 4,096 per processor (COOKIE_LOCAL_BATCH in linux/cookie.h)."""
 
 
 class TransitionIndex:
-    """Finds what was told of flows among many chunks, and remembers which batches of cookies are in each of them."""
+    """Finds the transitions of connections in many chunks; caches which batches of cookies each chunk has."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[NDArray[np.void], int, frozenset[int]]] = {}
-        """Place in memory → the array that is there, its rows then, and the batches. Replaced as a whole: two threads
-        may look at once."""
+        """id of an array → the array, its number of rows at that time, and its batches. Replaced as a whole, since two
+        threads may search at the same time."""
 
     def find(self, chunks: Sequence[NDArray[np.void]], cookies: Collection[int]) -> dict[int, tuple[Transition, ...]]:
-        """What `chunks` still know of each of these flows, in the order of time; empty where that is nothing.
+        """Return the transitions of each cookie in the order of time; empty if there are none.
 
-        Some ms for forty flows among a million rows; new chunks cost 0.2 ms each, once.
+        Takes some ms for 40 cookies in a million rows, and 0.2 ms once per new chunk.
         """
         wanted = np.fromiter(cookies, np.uint64, len(cookies))
         batches = frozenset((wanted >> _BATCH).tolist())
@@ -112,19 +108,19 @@ class TransitionIndex:
             if not has.isdisjoint(batches):
                 for row in chunk[np.isin(chunk["cookie"], wanted)]:
                     found[int(row["cookie"])].append(_transition(row))
-        return {cookie: tuple(sorted(each, key=lambda one: one.time)) for cookie, each in found.items()}
+        return {cookie: tuple(sorted(each, key=lambda transition: transition.time)) for cookie, each in found.items()}
 
     def _batches(self, chunks: Sequence[NDArray[np.void]]) -> list[frozenset[int]]:
-        before, now, told = self._known, dict[int, tuple[NDArray[np.void], int, frozenset[int]]](), []
+        before, now, batches = self._known, dict[int, tuple[NDArray[np.void], int, frozenset[int]]](), []
         for chunk in chunks:
             whole = chunk if chunk.base is None else chunk.base
             old = before.get(id(whole))
             if old is None or old[0] is not whole or old[1] != len(chunk):
                 old = whole, len(chunk), frozenset((chunk["cookie"] >> _BATCH).tolist())
             now[id(whole)] = old
-            told.append(old[2])
+            batches.append(old[2])
         self._known = now
-        return told
+        return batches
 
 
 def _transition(row: np.void) -> Transition:

@@ -33,11 +33,11 @@ def evidence(
     disconnected: bool = False,
     **trace: Any,
 ) -> EndingEvidence:
-    """One flow: `info` is tcp_info without `tcpi_`, None where no event came; `trace` are fields of its THREAD."""
-    thread, figures = np.zeros(1, TRACED_SOCKET), np.zeros(1, uapi.TCP_INFO)
-    thread["begin"] = thread["closed"] = thread["destroyed"] = math.nan
+    """One connection: `info` is tcp_info without `tcpi_`, None without an event; `trace` are TRACED_SOCKET fields."""
+    socket, figures = np.zeros(1, TRACED_SOCKET), np.zeros(1, uapi.TCP_INFO)
+    socket["begin"] = socket["closed"] = socket["destroyed"] = math.nan
     for name, value in trace.items():
-        thread[name] = value
+        socket[name] = value
     for name, value in (info or {}).items():
         figures[f"tcpi_{name}"] = value
     return EndingEvidence(
@@ -49,14 +49,15 @@ def evidence(
         np.array([info is not None]),
         figures,
         np.array([disconnected]),
-        thread,
+        socket,
     )
 
 
 def traced(last: State, reset_in: State | None = None, reason: str = "", **facts: Any) -> EndingEvidence:
     number = REASONS.get(reason, 9)
     return evidence(
-        visited=1 << last, last=last, reset_in=reset_in or 0, reason=number if reset_in else 0, **facts
+        visited=1 << last, last_state=last, reset_in_state=reset_in or 0,
+        reset_reason=number if reset_in else 0, **facts,
     )  # fmt: skip
 
 

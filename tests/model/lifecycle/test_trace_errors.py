@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
-from tcpwatch.model.lifecycle.trace_errors import BESIDE_S, event_sockets
+from tcpwatch.model.lifecycle.trace_errors import MAX_DISTANCE_S, event_sockets
 from tcpwatch.model.states import State
 
 
@@ -54,7 +54,7 @@ def test_one_alone_is_nobody_s() -> None:
     assert found() == []
 
 
-TIMES = st.integers(0, 15).map(lambda number: 0.3 * number)  # ms, of which no two are exactly BESIDE_S apart
+TIMES = st.integers(0, 15).map(lambda number: 0.3 * number)  # ms, of which no two are exactly MAX_DISTANCE_S apart
 CHANGES = st.sampled_from([State.CLOSED, State.LISTEN])
 EVENTS = st.lists(st.builds(Event, TIMES, st.integers(1, 3), st.integers(0, 4), CHANGES))
 
@@ -72,6 +72,6 @@ def test_as_one_by_one(told: list[Event]) -> None:
         # The nearest before, else the nearest after, if that is near enough.
         before = max((it for it in beside if it[0]), default=None)
         after = max((it for it in beside if not it[0]), default=None)
-        near = [it for it in (before, after) if it and abs(told[abs(it[1])].ms - event.ms) < 1000 * BESIDE_S]
+        near = [it for it in (before, after) if it and abs(told[abs(it[1])].ms - event.ms) < 1000 * MAX_DISTANCE_S]
         expected.append(event.socket or (near[0][2] if near else 0))
     assert found(*told) == expected

@@ -41,11 +41,11 @@ def events(text: str, begin: float) -> NDArray[np.void]:
     return table
 
 
-def follow(threads: TracedSockets, text: str, begin: float) -> TraceStep:
+def follow(traced: TracedSockets, text: str, begin: float) -> TraceStep:
     """One step."""
     nobody = np.empty(0, uapi.SOCKET), np.empty(0, np.uint64)
     told = events(text, begin) if text else np.empty(0, TRACE_EVENT)
-    return threads.step(told, begin + 0.1, lambda cookies: np.isin(cookies, list(OURS)), lambda: nobody)
+    return traced.step(told, begin + 0.1, lambda cookies: np.isin(cookies, list(OURS)), lambda: nobody)
 
 
 CLIENT = "CLOSED>SYN_SENT | SYN_SENT>ESTABLISHED | ESTABLISHED>FIN_WAIT_1"
@@ -53,9 +53,9 @@ CLIENT = "CLOSED>SYN_SENT | SYN_SENT>ESTABLISHED | ESTABLISHED>FIN_WAIT_1"
 
 def test_a_life_in_one_step() -> None:
     found = follow(TracedSockets(), f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 7", 10.0)
-    (thread,) = found.ended
-    assert (thread["cookie"], thread["last"], thread["begin"]) == (7, State.FIN_WAIT_1, 10.0)
-    assert thread["closed"] == pytest.approx(10.003)
+    (seen,) = found.ended
+    assert (seen["cookie"], seen["last_state"], seen["begin"]) == (7, State.FIN_WAIT_1, 10.0)
+    assert seen["closed"] == pytest.approx(10.003)
     assert set(found.events["cookie"].tolist()) == {7}
     assert (found.foreign_sockets, found.unmatched_sockets) == (0, 0)
 
@@ -64,33 +64,33 @@ def test_a_reset_after_the_end_is_its_own_and_what_follows_is_another_s() -> Non
     """Data met a closed socket; its address is given out again at once, to another namespace."""
     text = f"{CLIENT} | received | FIN_WAIT_1>CLOSED | destroyed 7 | reset CLOSED | {CLIENT}"
     found = follow(TracedSockets(), text, 10.0)
-    (thread,) = found.ended
-    assert (thread["cookie"], thread["reset_in"], thread["reset_received"]) == (7, State.CLOSED, True)
+    (seen,) = found.ended
+    assert (seen["cookie"], seen["reset_in_state"], seen["reset_received"]) == (7, State.CLOSED, True)
     assert len(found.events) == 7
 
 
 def test_a_life_over_two_steps_at_an_address_that_a_stranger_had() -> None:
-    threads = TracedSockets()
-    follow(threads, f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 99", 10.0)
-    assert not len(follow(threads, CLIENT, 10.2).ended)
-    found = follow(threads, "FIN_WAIT_1>CLOSED | destroyed 8", 10.4)
-    (thread,) = found.ended
-    assert (thread["cookie"], thread["begin"], thread["last"]) == (8, 10.2, State.FIN_WAIT_1)
+    traced = TracedSockets()
+    follow(traced, f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 99", 10.0)
+    assert not len(follow(traced, CLIENT, 10.2).ended)
+    found = follow(traced, "FIN_WAIT_1>CLOSED | destroyed 8", 10.4)
+    (seen,) = found.ended
+    assert (seen["cookie"], seen["begin"], seen["last_state"]) == (8, 10.2, State.FIN_WAIT_1)
 
 
 def test_a_stranger_is_known_after_a_while() -> None:
-    threads = TracedSockets()
-    assert follow(threads, f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 99", 10.0).foreign_sockets == 0
-    assert follow(threads, "", 10.0 + MATCH_TIMEOUT_S).foreign_sockets == 1
-    assert threads.idle
+    traced = TracedSockets()
+    assert follow(traced, f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 99", 10.0).foreign_sockets == 0
+    assert follow(traced, "", 10.0 + MATCH_TIMEOUT_S).foreign_sockets == 1
+    assert traced.idle
 
 
 def test_only_the_last_life_of_a_socket_counts() -> None:
     """Refused, then connected again with the same socket."""
     again = f"CLOSED>SYN_SENT | received | SYN_SENT>CLOSED | {CLIENT} | FIN_WAIT_1>CLOSED | destroyed 7"
-    (thread,) = follow(TracedSockets(), again, 10.0).ended
-    assert (thread["reset_received"], thread["last"]) == (False, State.FIN_WAIT_1)
-    assert thread["begin"] == pytest.approx(10.003)
+    (seen,) = follow(TracedSockets(), again, 10.0).ended
+    assert (seen["reset_received"], seen["last_state"]) == (False, State.FIN_WAIT_1)
+    assert seen["begin"] == pytest.approx(10.003)
 
 
 # Every field of a connection, in one step and in two ---------------------------------------------
@@ -129,59 +129,59 @@ def bits(*names: str) -> int:
     return sum(1 << State.parse(name) for name in names)
 
 
-# The events, a millisecond apart; and the fields of the THREAD that are not 0. Times are milliseconds.
+# The events, a millisecond apart; and the fields of the TRACED_SOCKET that are not 0. Times are milliseconds.
 WHOLE: dict[str, tuple[list[Row], dict[str, float]]] = {
     "a client": (
         [CONNECT, ESTABLISH, FIN, END, close()],
-        {"begin": 0, "closed": 3, "destroyed": 4, "latest": 4, "pid": 41, "last": State.FIN_WAIT_1,
+        {"begin": 0, "closed": 3, "destroyed": 4, "latest_event": 4, "pid": 41, "last_state": State.FIN_WAIT_1,
          "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
     ),
     "a server": (
         [ACCEPT, ACCEPTED, FIN, END, close()],
-        {"begin": 0, "closed": 3, "destroyed": 4, "latest": 4, "last": State.FIN_WAIT_1,
+        {"begin": 0, "closed": 3, "destroyed": 4, "latest_event": 4, "last_state": State.FIN_WAIT_1,
          "visited": bits("LISTEN", "SYN_RCVD", "CLOSED", "ESTABLISHED", "FIN_WAIT_1")},
     ),
     "with retransmits": (
         [CONNECT, AGAIN, ESTABLISH, AGAIN, AGAIN, FIN, END, close()],
-        {"begin": 0, "closed": 6, "destroyed": 7, "latest": 7, "pid": 41, "last": State.FIN_WAIT_1, "retransmitted": 3,
-         "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
+        {"begin": 0, "closed": 6, "destroyed": 7, "latest_event": 7, "pid": 41, "last_state": State.FIN_WAIT_1,
+         "retransmitted": 3, "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
     ),
     "reset by the peer": (
         [CONNECT, ESTABLISH, RECEIVED, change("ESTABLISHED", "CLOSED"), close()],
-        {"begin": 0, "closed": 3, "destroyed": 4, "latest": 4, "pid": 41, "last": State.ESTABLISHED,
+        {"begin": 0, "closed": 3, "destroyed": 4, "latest_event": 4, "pid": 41, "last_state": State.ESTABLISHED,
          "reset_received": 1, "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED")},
     ),
     "two resets are sent": (
         [CONNECT, ESTABLISH, reset("ESTABLISHED", 5), FIN, reset("FIN_WAIT_1", 6), END, close()],
-        {"begin": 0, "closed": 5, "destroyed": 6, "latest": 6, "pid": 41, "last": State.FIN_WAIT_1,
-         "reset_in": State.FIN_WAIT_1, "reason": 6,
+        {"begin": 0, "closed": 5, "destroyed": 6, "latest_event": 6, "pid": 41, "last_state": State.FIN_WAIT_1,
+         "reset_in_state": State.FIN_WAIT_1, "reset_reason": 6,
          "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
     ),
     "a reset without a reason": (
         [CONNECT, ESTABLISH, reset("ESTABLISHED", 0), change("ESTABLISHED", "CLOSED"), close()],
-        {"begin": 0, "closed": 3, "destroyed": 4, "latest": 4, "pid": 41, "last": State.ESTABLISHED,
-         "reset_in": State.ESTABLISHED, "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED")},
+        {"begin": 0, "closed": 3, "destroyed": 4, "latest_event": 4, "pid": 41, "last_state": State.ESTABLISHED,
+         "reset_in_state": State.ESTABLISHED, "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED")},
     ),
     "an error": (
         [CONNECT, AGAIN, change("SYN_SENT", "CLOSED"), ERROR, close()],
-        {"begin": 0, "closed": 2, "destroyed": 4, "latest": 4, "pid": 41, "last": State.SYN_SENT, "error": 110,
-         "retransmitted": 1, "visited": bits("CLOSED", "SYN_SENT")},
+        {"begin": 0, "closed": 2, "destroyed": 4, "latest_event": 4, "pid": 41, "last_state": State.SYN_SENT,
+         "error": 110, "retransmitted": 1, "visited": bits("CLOSED", "SYN_SENT")},
     ),
     "held after its end": (
         [CONNECT, ESTABLISH, FIN, END, reset("CLOSED", 4), close()],
-        {"begin": 0, "closed": 3, "destroyed": 5, "latest": 5, "pid": 41, "last": State.FIN_WAIT_1,
-         "reset_in": State.CLOSED, "reason": 4,
+        {"begin": 0, "closed": 3, "destroyed": 5, "latest_event": 5, "pid": 41, "last_state": State.FIN_WAIT_1,
+         "reset_in_state": State.CLOSED, "reset_reason": 4,
          "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
     ),
     "connected again after it was refused": (
         [CONNECT, AGAIN, RECEIVED, reset("SYN_SENT", 3), change("SYN_SENT", "CLOSED"), ERROR,
          change("CLOSED", "SYN_SENT", pid=42), ESTABLISH, FIN, END, close()],
-        {"begin": 6, "closed": 9, "destroyed": 10, "latest": 10, "pid": 42, "last": State.FIN_WAIT_1,
+        {"begin": 6, "closed": 9, "destroyed": 10, "latest_event": 10, "pid": 42, "last_state": State.FIN_WAIT_1,
          "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
     ),
     "its beginning was not traced": (
         [ESTABLISH, FIN, END, close()],
-        {"closed": 2, "destroyed": 3, "latest": 3, "last": State.FIN_WAIT_1,
+        {"closed": 2, "destroyed": 3, "latest_event": 3, "last_state": State.FIN_WAIT_1,
          "visited": bits("CLOSED", "SYN_SENT", "ESTABLISHED", "FIN_WAIT_1")},
     ),
 }  # fmt: skip
@@ -197,29 +197,38 @@ def trace(rows: list[Row], address: int = ADDRESS, begin: float = 10.0) -> NDArr
     return table
 
 
-def fields_of(thread: np.void) -> dict[str, float]:
-    """The fields of a THREAD that are not 0, times as milliseconds after 10 s."""
+def fields_of(seen: np.void) -> dict[str, float]:
+    """The fields of a TRACED_SOCKET that are not 0, times as milliseconds after 10 s."""
     found: dict[str, float] = {}
-    for name in ("begin", "closed", "destroyed", "latest"):
-        if not np.isnan(thread[name]):
-            found[name] = round(1000 * (float(thread[name]) - 10), 3)
-    names = ("pid", "visited", "retransmitted", "reason", "error", "last", "reset_in", "reset_received")
-    return found | {name: int(thread[name]) for name in names if thread[name]}
+    for name in ("begin", "closed", "destroyed", "latest_event"):
+        if not np.isnan(seen[name]):
+            found[name] = round(1000 * (float(seen[name]) - 10), 3)
+    names = (
+        "pid",
+        "visited",
+        "retransmitted",
+        "reset_reason",
+        "error",
+        "last_state",
+        "reset_in_state",
+        "reset_received",
+    )
+    return found | {name: int(seen[name]) for name in names if seen[name]}
 
 
-def step(threads: TracedSockets, table: NDArray[np.void], now: float, flows: NDArray[np.void] = FLOW) -> TraceStep:
+def step(traced: TracedSockets, table: NDArray[np.void], now: float, flows: NDArray[np.void] = FLOW) -> TraceStep:
     """One step; the polls saw connection 7 with the ends of FLOW."""
     moved = flows, np.full(len(flows), 7, np.uint64)
-    return threads.step(table, now, lambda cookies: np.isin(cookies, list(OURS)), lambda: moved)
+    return traced.step(table, now, lambda cookies: np.isin(cookies, list(OURS)), lambda: moved)
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_all_that_the_trace_tells_of_a_connection(name: str) -> None:
     rows, expected = WHOLE[name]
     table = trace(rows)
-    (thread,) = step(TracedSockets(), table, 10.1).ended
-    assert fields_of(thread) == expected
-    assert (thread["cookie"], thread["socket"], thread["endpoints"]["sport"], thread["endpoints"]["dport"]) == (
+    (seen,) = step(TracedSockets(), table, 10.1).ended
+    assert fields_of(seen) == expected
+    assert (seen["cookie"], seen["socket"], seen["endpoints"]["sport"], seen["endpoints"]["dport"]) == (
         7, ADDRESS, 1000, 80,
     )  # fmt: skip
 
@@ -230,12 +239,12 @@ def test_two_steps_tell_the_same_as_one(name: str) -> None:
     table = trace(rows)
     for known in (True, False):  # whether the first step finds the connection among those that a poll saw
         for split in range(1, len(table)):
-            threads = TracedSockets()
-            first = step(threads, table[:split], 10.05, FLOW if known else FLOW[:0])
-            second = step(threads, table[split:], 10.1, FLOW[:0])
-            (thread,) = second.ended
-            assert fields_of(thread) == expected, f"in two steps at {split}"
-            assert (thread["cookie"], thread["endpoints"]["sport"], thread["endpoints"]["dport"]) == (7, 1000, 80)
+            traced = TracedSockets()
+            first = step(traced, table[:split], 10.05, FLOW if known else FLOW[:0])
+            second = step(traced, table[split:], 10.1, FLOW[:0])
+            (seen,) = second.ended
+            assert fields_of(seen) == expected, f"in two steps at {split}"
+            assert (seen["cookie"], seen["endpoints"]["sport"], seen["endpoints"]["dport"]) == (7, 1000, 80)
             assert not len(first.ended)
             assert len(first.events) + len(second.events) == len(table)
             assert set(first.events["cookie"].tolist()) | set(second.events["cookie"].tolist()) == {7}
@@ -247,19 +256,19 @@ def idle(traced: TracedSockets) -> bool:
 
 
 def test_a_closed_socket_that_is_held_is_reported_in_each_step() -> None:
-    threads = TracedSockets()
-    assert idle(threads)
-    assert not len(step(threads, trace([CONNECT, ESTABLISH]), 10.1).closed)
-    assert idle(threads), "an open connection needs no step"
+    traced = TracedSockets()
+    assert idle(traced)
+    assert not len(step(traced, trace([CONNECT, ESTABLISH]), 10.1).closed)
+    assert idle(traced), "an open connection needs no step"
     table = trace([change("ESTABLISHED", "CLOSED")], begin=10.2)
     for _ in range(2):
-        (thread,) = step(threads, table, 10.3).closed
-        assert (thread["cookie"], thread["last"]) == (7, State.ESTABLISHED)
-        assert not idle(threads)
+        (seen,) = step(traced, table, 10.3).closed
+        assert (seen["cookie"], seen["last_state"]) == (7, State.ESTABLISHED)
+        assert not idle(traced)
         table = table[:0]
-    found = step(threads, trace([close()], begin=10.4), 10.5)
+    found = step(traced, trace([close()], begin=10.4), 10.5)
     assert (len(found.closed), len(found.ended)) == (0, 1)
-    assert idle(threads)
+    assert idle(traced)
 
 
 def test_two_sockets_with_the_same_ends_are_nobody_s() -> None:
@@ -273,9 +282,9 @@ def test_two_sockets_with_the_same_ends_are_nobody_s() -> None:
 
 
 def test_a_connection_is_one_socket_s() -> None:
-    threads = TracedSockets()
-    assert len(step(threads, trace([CONNECT, ESTABLISH]), 10.1).events) == 2
-    later = step(threads, trace([CONNECT, ESTABLISH], ADDRESS + 64, begin=10.2), 10.3)
+    traced = TracedSockets()
+    assert len(step(traced, trace([CONNECT, ESTABLISH]), 10.1).events) == 2
+    later = step(traced, trace([CONNECT, ESTABLISH], ADDRESS + 64, begin=10.2), 10.3)
     assert len(later.events) == 0, "the connection is already known by another address"
     named = np.concatenate((trace([CONNECT, close()]), trace([CONNECT, ESTABLISH], ADDRESS + 64)))
     found = step(TracedSockets(), named, 10.1)
@@ -283,14 +292,14 @@ def test_a_connection_is_one_socket_s() -> None:
 
 
 def test_what_waits_is_unsure_after_a_while_and_foreign_once_it_is_destroyed() -> None:
-    threads = TracedSockets()
+    traced = TracedSockets()
     counts = [
-        step(threads, trace([CONNECT, ESTABLISH]), 10.0, FLOW[:0]),
-        step(threads, trace([]), 10.0 + MATCH_TIMEOUT_S, FLOW[:0]),
-        step(threads, trace([]), 10.001 + MATCH_TIMEOUT_S, FLOW[:0]),
-        step(threads, trace([close(99)], begin=12.0), 12.0 + MATCH_TIMEOUT_S, FLOW[:0]),
-        step(threads, trace([]), 12.001 + MATCH_TIMEOUT_S, FLOW[:0]),
-        step(threads, trace([]), 20.0, FLOW[:0]),
+        step(traced, trace([CONNECT, ESTABLISH]), 10.0, FLOW[:0]),
+        step(traced, trace([]), 10.0 + MATCH_TIMEOUT_S, FLOW[:0]),
+        step(traced, trace([]), 10.001 + MATCH_TIMEOUT_S, FLOW[:0]),
+        step(traced, trace([close(99)], begin=12.0), 12.0 + MATCH_TIMEOUT_S, FLOW[:0]),
+        step(traced, trace([]), 12.001 + MATCH_TIMEOUT_S, FLOW[:0]),
+        step(traced, trace([]), 20.0, FLOW[:0]),
     ]
     assert [(one.foreign_sockets, one.unmatched_sockets) for one in counts] == [
         (0, 0),
@@ -323,22 +332,22 @@ def test_events_of_no_connection_are_left_out(rows: list[Row], taken: int) -> No
 
 
 def test_a_drop_counts_for_a_socket_that_is_known() -> None:
-    threads = TracedSockets()
-    step(threads, trace([CONNECT, ESTABLISH]), 10.1)
-    found = step(threads, trace([{"kind": TraceEventKind.DROP}], begin=10.2), 10.3)
+    traced = TracedSockets()
+    step(traced, trace([CONNECT, ESTABLISH]), 10.1)
+    found = step(traced, trace([{"kind": TraceEventKind.DROP}], begin=10.2), 10.3)
     assert found.events["cookie"].tolist() == [7]
 
 
 def test_an_address_given_out_again_is_another_connection_s() -> None:
-    threads = TracedSockets()
-    step(threads, trace([CONNECT, ESTABLISH]), 10.1)
+    traced = TracedSockets()
+    step(traced, trace([CONNECT, ESTABLISH]), 10.1)
     flow = FLOW.copy()
     flow["idiag_sport"] = 2000
     rows = [{**row, "sport": 2000} for row in (ACCEPT, ACCEPTED, FIN, END)]
     later = trace([*rows, close(8)], begin=10.2)
-    (thread,) = step(threads, later, 10.3, flow).ended
-    assert (thread["cookie"], thread["begin"], thread["pid"]) == (8, 10.2, 0)
-    assert thread["visited"] == bits("LISTEN", "SYN_RCVD", "CLOSED", "ESTABLISHED", "FIN_WAIT_1")
+    (seen,) = step(traced, later, 10.3, flow).ended
+    assert (seen["cookie"], seen["begin"], seen["pid"]) == (8, 10.2, 0)
+    assert seen["visited"] == bits("LISTEN", "SYN_RCVD", "CLOSED", "ESTABLISHED", "FIN_WAIT_1")
 
 
 def test_several_sockets_in_one_step() -> None:
@@ -348,7 +357,7 @@ def test_several_sockets_in_one_step() -> None:
     together = np.concatenate(sockets)
     together = together[np.argsort(together["time"], kind="stable")]
     found = step(TracedSockets(), together, 10.5, FLOW[:0])
-    by_address = {int(thread["socket"]): fields_of(thread) for thread in found.ended}
+    by_address = {int(seen["socket"]): fields_of(seen) for seen in found.ended}
     assert by_address == {ADDRESS + 64 * at: WHOLE[name][1] for at, name in enumerate(WHOLE)}
     assert found.ended["cookie"].tolist() == sorted(found.ended["cookie"].tolist())
 
@@ -357,9 +366,9 @@ def test_of_too_many_waiting_events_the_newest_half_stays(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys.modules[TracedSockets.__module__], "KEPT_EVENTS", 10)
     rows = [{**ESTABLISH, "socket": ADDRESS + 64 * at} for at in range(11)]
     for count, events in ((10, [1] * 10), (11, [0] * 6 + [1] * 5)):
-        threads = TracedSockets()
-        step(threads, trace(rows[:count]), 10.1, FLOW[:0])
+        traced = TracedSockets()
+        step(traced, trace(rows[:count]), 10.1, FLOW[:0])
         ends = [{**close(), "socket": ADDRESS + 64 * at} for at in range(count)]
-        found = step(threads, trace(ends, begin=10.2), 10.3, FLOW[:0])
+        found = step(traced, trace(ends, begin=10.2), 10.3, FLOW[:0])
         told = found.events["socket"][found.events["kind"] == TraceEventKind.STATE].tolist()
         assert [told.count(ADDRESS + 64 * at) for at in range(count)] == events
