@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
+from tcpwatch.arrays.address_words import address_halves, are_loopback, first_words
 from tcpwatch.arrays.group_by import Partition, group_by, mix_bits
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import Owner
-from tcpwatch.model.listeners.listener_keys import first_words
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.endpoint_hashes import address_hashes, remote_endpoint_hashes
 from tcpwatch.model.sockets.rows import Rows
@@ -187,9 +187,7 @@ def _may_be_reused(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.bool_]:
     v4 = sample.family[row] == uapi.AF_INET
     loopback: NDArray[np.bool_] = v4 & (first_words(sample.table, "idiag_dst")[row] >> np.uint32(24) == 127)
     v6 = np.flatnonzero(~v4)
-    halves = np.ascontiguousarray(sample.table["idiag_dst"][row[v6]]).view(">u8").reshape(-1, 2)
-    mapped = (halves[:, 0] == 0) & (halves[:, 1] >> np.uint64(24) == 0xFFFF7F)
-    loopback[v6] = mapped | ((halves[:, 0] == 0) & (halves[:, 1] == 1))
+    loopback[v6] = are_loopback(address_halves(sample.table["idiag_dst"][row[v6]]))
     return loopback
 
 

@@ -14,10 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
+from tcpwatch.arrays.address_words import (
+    Halves,
+    address_halves,
+    are_loopback,
+    are_mapped,
+    first_words,
+    hash_addresses,
+    mapped_halves,
+)
 from tcpwatch.arrays.group_by import mix_bits
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
-from tcpwatch.model.listeners.listener_keys import first_words
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.states import State
 
@@ -51,9 +59,9 @@ class _Met(NamedTuple):
     pair: NDArray[np.uint64]
     """The source's number, and the port in the low 16 bits."""
     resets: NDArray[np.intp]
-    address: NDArray[np.uint8]
-    local: NDArray[np.uint8]
-    """Both addresses as IPv6 has them: shape (pairs, 16)."""
+    address: Halves
+    local: Halves
+    """IPv4 addresses are in their IPv4-mapped form."""
 
 
 _STEP_KEPT, _KEPT = 1 << 16, 1 << 17
@@ -91,8 +99,8 @@ class PortScanAnalysis:
         where = np.flatnonzero((events["kind"] == TraceEventKind.RESET_SENT) & (events["socket"] == 0))
         nobody = [0, *(number for number, name in traced.reset_reasons.items() if name == "NO_SOCKET")]
         where = where[np.isin(events["reason"][where], nobody)]
-        address = _as_v6(events, "dst", where)
-        source = _number(address)
+        address = _halves(events, "dst", where)
+        source = _source_hashes(address)
         pair = source | events["sport"][where]
         order = np.argsort(pair)
         start = _starts(pair[order])
@@ -103,7 +111,7 @@ class PortScanAnalysis:
         if len(first) > _STEP_KEPT:
             busiest = _busiest(pair[first])
             first, resets = first[busiest], resets[busiest]
-        return _Met(pair[first], resets, address[first], _as_v6(events, "src", where[first]))
+        return _Met(pair[first], resets, address[first], _halves(events, "src", where[first]))
 
     def _told(self, table: NDArray[np.void]) -> tuple[PortScan, ...]:
         steps = [met for _, met in self._steps]
@@ -116,19 +124,20 @@ class PortScanAnalysis:
         for at in np.argsort(-ports, kind="stable")[:MAX_SCANS].tolist():
             if ports[at] >= LEAST_PORTS:
                 its = np.flatnonzero(pair & ~_PORT == source[start[at]])
-                name = units.address(address[its[0]].tobytes(), uapi.AF_INET6)
+                name = units.address(address[its[0]].astype(">u8").tobytes(), uapi.AF_INET6)
                 examples = (pairs[start[at] : start[at] + min(EXAMPLES, ports[at])] & _PORT).tolist()
-                here = self._is_ours(local[its[0]].tobytes(), table)
+                here = self._is_ours(local[its[:1]], table)
                 scans.append(PortScan(name, int(ports[at]), int(resets[its].sum()), WINDOW_S, tuple(examples), here))
         return tuple(sorted(scans, key=lambda scan: (-scan.ports, scan.source)))
 
-    def _is_ours(self, address: bytes, table: NDArray[np.void]) -> bool:
+    def _is_ours(self, address: Halves, table: NDArray[np.void]) -> bool:
         """Whether a socket of this namespace has, or had, this local address; each namespace has its own loopback."""
-        if address[:13] == _LOOPBACK4 or address == _LOOPBACK6:
+        if are_loopback(address)[0]:
             return False
-        if address not in self._ours and _has(table, address):
-            self._ours.add(address)
-        return address in self._ours
+        key = address.tobytes()
+        if key not in self._ours and _has(table, address):
+            self._ours.add(key)
+        return key in self._ours
 
 
 class _Endpoints:
@@ -155,31 +164,21 @@ class _Endpoints:
         return mix_bits(numbers) >> np.uint64(64 - self._BITS)
 
 
-_MAPPED = np.array([0] * 10 + [0xFF, 0xFF], np.uint8)
-_LOOPBACK4, _LOOPBACK6 = _MAPPED.tobytes() + b"\x7f", bytes(15) + b"\x01"
-
-
 def _spoken_to(events: NDArray[np.void]) -> NDArray[np.uint64]:
     """The remote ends of the flows that this host opened, or that ended."""
     new = events["new"]
     where = np.flatnonzero((events["kind"] == TraceEventKind.STATE) & ((new == State.SYN_SENT) | (new == State.CLOSED)))
-    return _number(_as_v6(events, "dst", where)) | events["dport"][where].astype(np.uint64)
+    return _source_hashes(_halves(events, "dst", where)) | events["dport"][where].astype(np.uint64)
 
 
-def _as_v6(events: NDArray[np.void], name: str, where: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """Addresses of these events as IPv6 has them, IPv4 mapped into it: shape (events, 16)."""
-    address: NDArray[np.uint8] = events[name][where]
-    v4 = events["family"][where] == uapi.AF_INET
-    words = address.view(np.uint32)
-    words[v4, 3] = words[v4, 0]
-    words[v4, :3] = _MAPPED.view(np.uint32)
-    return address
+def _halves(events: NDArray[np.void], name: str, where: NDArray[np.intp]) -> Halves:
+    """Return addresses of these events as halves, IPv4 in its IPv4-mapped form."""
+    return mapped_halves(events[name][where], events["family"][where] == uapi.AF_INET)
 
 
-def _number(address: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """One number for each address, whose low 16 bits are free."""
-    halves = address.view(np.uint64)
-    return mix_bits(mix_bits(halves[:, 0]) ^ halves[:, 1]) & ~_PORT
+def _source_hashes(halves: Halves) -> NDArray[np.uint64]:
+    """Return a hash of each address whose low 16 bits are free for a port."""
+    return hash_addresses(halves) & ~_PORT
 
 
 def _starts(ordered: NDArray[np.uint64]) -> NDArray[np.intp]:
@@ -194,14 +193,14 @@ def _busiest(pair: NDArray[np.uint64]) -> NDArray[np.intp]:
     return np.argsort(-np.repeat(ports, ports), kind="stable")[:_STEP_KEPT]
 
 
-def _has(table: NDArray[np.void], address: bytes) -> bool:
-    """Whether a row of uapi.SOCKET has this local address, in either form that IPv4 has."""
+def _has(table: NDArray[np.void], address: Halves) -> bool:
+    """Return whether a row of uapi.SOCKET has this local address; IPv4 may be in either of its two forms."""
     if not len(table):
         return False
     family = table["idiag_family"]
-    if address[:12] == _MAPPED.tobytes():
-        found = np.flatnonzero(first_words(table, "idiag_src") == int.from_bytes(address[12:], "big"))
+    if are_mapped(address)[0]:
+        found = np.flatnonzero(first_words(table, "idiag_src") == address[0, 1] & np.uint64(0xFFFFFFFF))
         if (family[found] == uapi.AF_INET).any():
             return True
-    v6 = table["idiag_src"][family == uapi.AF_INET6]
-    return bool((v6 == np.frombuffer(address, np.uint8)).all(axis=1).any())
+    v6 = address_halves(table["idiag_src"][family == uapi.AF_INET6])
+    return bool((v6 == address).all(axis=1).any())

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
+from tcpwatch.arrays.address_words import address_halves, ipv4_numbers
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc import owner_finder
 from tcpwatch.model.sockets.rows import Rows
@@ -66,13 +67,9 @@ def address_keys(address: str, port: str) -> Callable[[Rows], Keys]:
     """IPv4 first (IPv4-mapped IPv6 among it), each by its numbers, then by port."""
 
     def keys(rows: Rows) -> Keys:
-        words = np.ascontiguousarray(rows.table[address]).view(">u4").astype(np.uint32)
-        v6 = np.asarray(rows.table["idiag_family"] == uapi.AF_INET6)
-        mapped = v6 & (words[:, 0] == 0) & (words[:, 1] == 0) & (words[:, 2] == 0xFFFF)
-        if mapped.any():
-            v6 &= ~mapped
-            words[mapped, 0], words[mapped, 2:] = words[mapped, 3], 0
-        return v6, *words.T, rows.table[port]
+        numbers, is_v4 = ipv4_numbers(rows.table[address], rows.table["idiag_family"] == uapi.AF_INET)
+        high, low = address_halves(rows.table[address]).T
+        return ~is_v4, np.where(is_v4, numbers, high), np.where(is_v4, 0, low), rows.table[port]
 
     return keys
 

@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.address_words import first_words
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.model.listeners.listener_keys import first_words
 from tcpwatch.model.listeners.syn_sources import RemoteAddresses, SynSources, syn_sources
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.rows import Rows

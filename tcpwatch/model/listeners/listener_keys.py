@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
+from tcpwatch.arrays.address_words import MAPPED_LOW, address_halves, are_mapped, first_words, mapped_halves
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
 
-_MAPPED = 0xFFFF << 32
-ANY4, ANY6 = (0, _MAPPED), (0, 0)
+ANY4, ANY6 = (0, MAPPED_LOW), (0, 0)
 NO_LISTENER = -1
 """Stands for the key of a socket that no listener takes."""
 
@@ -138,7 +138,7 @@ def _specific_first(key: ListenerKey) -> tuple[object, ...]:
 
 
 def _keys_of(listening: NDArray[np.void]) -> list[ListenerKey]:
-    high, low = _halves(listening)
+    high, low = mapped_halves(listening["idiag_src"], listening["idiag_family"] == uapi.AF_INET).T
     v6only = (listening["has"] & uapi.IS_V6ONLY) != 0
     columns = (listening["idiag_sport"], high, low, listening["idiag_if"], v6only)
     return [ListenerKey(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
@@ -160,31 +160,15 @@ def _address_fits(
     if key[1:3] == ANY6 and not key.v6only:
         return np.ones(len(where), np.bool_)
     v6 = np.flatnonzero(~v4)
-    high, low = _halves(table[where[v6]])
+    halves = address_halves(table["idiag_src"][where[v6]])
     fits = v4.copy()
     if key[1:3] == ANY4:
-        fits[v6] = (high == 0) & (low >> np.uint64(32) == 0xFFFF)
+        fits[v6] = are_mapped(halves)
     elif key[1:3] == ANY6:
         fits[:] = False
-        fits[v6] = (high != 0) | (low >> np.uint64(32) != 0xFFFF)
+        fits[v6] = ~are_mapped(halves)
     else:
         mapped = key.high == 0 and key.low >> 32 == 0xFFFF
         fits &= (first_words(table, "idiag_src")[where] == key.low & 0xFFFFFFFF) if mapped else False
-        fits[v6] = (high == key.high) & (low == key.low)
+        fits[v6] = (halves == (key.high, key.low)).all(axis=1)
     return fits
-
-
-def first_words(table: NDArray[np.void], name: str) -> NDArray[np.uint32]:
-    """The first four bytes of every address in this column, which are all of an IPv4 one, as numbers."""
-    if not len(table):
-        return np.empty(0, np.uint32)
-    at = table.dtype.fields[name][1]  # type: ignore[index]  # it has fields
-    return np.ndarray(len(table), ">u4", table, at, table.strides)
-
-
-def _halves(table: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Local addresses as two host-order halves, IPv4 as IPv4-mapped."""
-    halves = np.ascontiguousarray(table["idiag_src"]).view(">u8").astype(np.uint64)
-    v4 = table["idiag_family"] == uapi.AF_INET
-    mapped = (halves[:, 0] >> np.uint64(32)) | np.uint64(_MAPPED)
-    return np.where(v4, np.uint64(0), halves[:, 0]), np.where(v4, mapped, halves[:, 1])

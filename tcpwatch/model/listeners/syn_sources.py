@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.address_words import address_halves, are_mapped, hash_addresses
+
 PrefixKind = Literal["address", "/24", "/16", "/64", "/48"]
 PREFIX_KINDS: tuple[PrefixKind, ...] = ("address", "/24", "/16", "/64", "/48")
 TOP = 10
@@ -69,8 +71,8 @@ class RemoteAddresses:
     @classmethod
     def of(cls, words: NDArray[np.uint32], v6: NDArray[np.intp], raw: NDArray[np.uint8]) -> RemoteAddresses:
         """`words` are the addresses' first four bytes, `raw` the 16 of those at `v6`, which may be IPv4-mapped."""
-        halves = np.ascontiguousarray(raw).view(">u8").reshape(-1, 2).astype(np.uint64)
-        mapped = (halves[:, 0] == 0) & (halves[:, 1] >> np.uint64(32) == 0xFFFF)
+        halves = address_halves(raw)
+        mapped = are_mapped(halves)
         words[v6[mapped]] = halves[mapped, 1] & np.uint64(0xFFFFFFFF)
         return cls(words, v6[~mapped], halves[~mapped])
 
@@ -91,9 +93,9 @@ def syn_sources(remote: RemoteAddresses) -> SynSources:
     if not total:
         return NO_SOURCES
     four = _counted(remote.v4 if not len(remote.v6) else np.delete(remote.v4, remote.v6))
-    mixed = _mixed(remote.halves)
-    six, networks = _sorted_and_counted(mixed), _sorted_and_counted(remote.halves[:, 0])
-    addresses = (*_largest(four, 0, 32, total), *_largest6(mixed, remote.halves, six, total))
+    hashes = hash_addresses(remote.halves)  # sorting pairs takes ten times as long
+    six, networks = _sorted_and_counted(hashes), _sorted_and_counted(remote.halves[:, 0])
+    addresses = (*_largest(four, 0, 32, total), *_largest6(hashes, remote.halves, six, total))
     top: dict[PrefixKind, tuple[SynSource, ...]] = {
         "address": tuple(sorted(addresses, key=lambda source: -source.count)[:TOP]),
         "/24": _largest(four, 8, 24, total),
@@ -139,15 +141,6 @@ def _edges(ordered: NDArray[np.unsignedinteger]) -> NDArray[np.intp]:
     return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))[: len(ordered)]
 
 
-def _mixed(halves: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One number for each IPv6 address: to sort pairs takes ten times as long.
-
-    That two of a million addresses share one by chance does not happen in practice.
-    """
-    mixed = (halves[:, 0] * np.uint64(0x9E3779B97F4A7C15)) ^ halves[:, 1]
-    return (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
-
-
 def _largest(counted: Counted, dropped_bits: int, prefix: int, total: int) -> tuple[SynSource, ...]:
     numbers, counts = counted
     width = numbers.dtype.itemsize * 8
@@ -159,10 +152,10 @@ def _largest(counted: Counted, dropped_bits: int, prefix: int, total: int) -> tu
     )
 
 
-def _largest6(mixed: NDArray[np.uint64], halves: NDArray[np.uint64], counted: Counted, total: int) -> list[SynSource]:
+def _largest6(hashes: NDArray[np.uint64], halves: NDArray[np.uint64], counted: Counted, total: int) -> list[SynSource]:
     found = []
     for at in _top(counted[1]):
-        high, low = halves[int(np.argmax(mixed == counted[0][at]))].tolist()
+        high, low = halves[int(np.argmax(hashes == counted[0][at]))].tolist()
         count = int(counted[1][at])
         found.append(SynSource(str(ipaddress.IPv6Address(high << 64 | low)), count, count / total))
     return found

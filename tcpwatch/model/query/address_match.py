@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.address_words import ipv4_numbers
 from tcpwatch.arrays.digits import numbers_with
 from tcpwatch.kernel.netlink import uapi
 
@@ -51,15 +52,10 @@ class Addresses:
     def of(cls, table: Table, name: str) -> Addresses:
         """Of the field `idiag_src` or `idiag_dst` of a socket table."""
         is_v4 = np.asarray(table["idiag_family"] == uapi.AF_INET)
-        words = table[name].view(">u4")
+        numbers, is_v4 = ipv4_numbers(table[name], is_v4)
         if is_v4.all():
-            return cls(is_v4, words[:, 0].astype(np.uint32), np.empty((0, 8), ">u2"))
-        values = words[:, 0].astype(np.uint32)
-        mapped = ~is_v4 & (values == 0) & (words[:, 1] == 0) & (words[:, 2] == 0xFFFF)
-        if mapped.any():
-            values[mapped] = words[mapped, 3]
-            is_v4 |= mapped
-        return cls(is_v4, values[is_v4], table[name].view(">u2")[~is_v4])
+            return cls(is_v4, numbers, np.empty((0, 8), ">u2"))
+        return cls(is_v4, numbers[is_v4], table[name].view(">u2")[~is_v4])
 
     def __len__(self) -> int:
         return len(self.is_v4)

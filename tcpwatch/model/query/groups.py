@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
+from tcpwatch.arrays.address_words import address_halves, hash_addresses, ipv4_numbers
 from tcpwatch.arrays.group_by import Partition, group_by, mix_bits
 from tcpwatch.kernel.netlink.uapi import AF_INET
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
@@ -141,12 +142,9 @@ def _owners(rows: Rows) -> NDArray[np.uint64]:
 
 def _peers(rows: Rows) -> NDArray[np.uint64]:
     """Remote addresses; an IPv4-mapped one is the same peer as the IPv4 address."""
-    raw = np.ascontiguousarray(rows.table["idiag_dst"])
-    words, halves = raw.view(">u4").reshape(-1, 4), raw.view("=u8").reshape(-1, 2)
-    v4 = rows.table["idiag_family"] == AF_INET
-    mapped = ~v4 & (words[:, 0] == 0) & (words[:, 1] == 0) & (words[:, 2] == 0xFFFF)
-    address = np.where(v4, words[:, 0], words[:, 3]).astype(np.uint64)
-    return np.where(v4 | mapped, address, mix_bits(mix_bits(halves[:, 0]) ^ halves[:, 1]))
+    addresses = rows.table["idiag_dst"]
+    numbers, is_v4 = ipv4_numbers(addresses, rows.table["idiag_family"] == AF_INET)
+    return np.where(is_v4, numbers, hash_addresses(address_halves(addresses)))
 
 
 _NUMBERS: dict[GroupField, Callable[[Rows], NDArray[np.uint64]]] = {

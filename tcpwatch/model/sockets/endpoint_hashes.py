@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
-from tcpwatch.arrays.group_by import mix_bits
+from tcpwatch.arrays.address_words import address_halves, first_words, hash_addresses
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.model.listeners.listener_keys import first_words
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.sample import Sample
 
@@ -36,8 +35,7 @@ def address_hashes(sample: Sample, row: NDArray[np.intp], name: str) -> NDArray[
         number[first : first + _BLOCK] = first_words(block, name)[wanted]
     v6 = np.flatnonzero(sample.family[row] != uapi.AF_INET)
     if len(v6):
-        halves = np.ascontiguousarray(sample.table[name][row[v6]]).view("=u8").reshape(-1, 2)
-        number[v6] = mix_bits(mix_bits(halves[:, 0]) ^ halves[:, 1]) >> np.uint64(16)
+        number[v6] = hash_addresses(address_halves(sample.table[name][row[v6]])) >> np.uint64(16)
     return number
 
 
@@ -51,8 +49,7 @@ def endpoint_pair_hashes(
     """One number for the local and the remote end of each row of uapi.SOCKET, or of a table with other names."""
     number = rows[sport].astype(np.uint64) << np.uint64(16) | rows[dport].astype(np.uint64)
     for name in (src, dst):
-        halves = np.ascontiguousarray(rows[name]).view("=u8").reshape(-1, 2)
-        number = mix_bits(mix_bits(number ^ halves[:, 0]) ^ halves[:, 1])
+        number = hash_addresses(address_halves(rows[name]), number)
     return number
 
 

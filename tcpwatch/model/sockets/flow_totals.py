@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
-from tcpwatch.arrays.group_by import mix_bits
+from tcpwatch.arrays.address_words import address_halves, hash_addresses
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.poll import Poll
@@ -236,10 +236,7 @@ class _Names:
     def of_services(self, table: NDArray[np.void], role: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Of each socket: a local port that is served, or a remote address and port that is called."""
         served = role == Role.SERVER
-        halves = np.ascontiguousarray(table["idiag_dst"]).view("=u8").reshape(-1, 2)
-        remote = mix_bits(
-            mix_bits((halves[:, 0] ^ table["idiag_dport"].astype(np.uint64)).astype(np.uint64)) ^ halves[:, 1]
-        )
+        remote = hash_addresses(address_halves(table["idiag_dst"]), table["idiag_dport"].astype(np.uint64))
         keys = np.where(served, table["idiag_sport"].astype(np.uint64), remote)
 
         def name(at: int) -> str:
