@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tcpwatch.arrays.group_by import group_by
 from tcpwatch.kernel.proc.owner_finder import Owner
@@ -77,32 +76,20 @@ class Stalls:
     unread: tuple[UnreadProcess, ...]
 
 
-_ASKED = 256
-"""Each costs a question to the kernel, 0.05 ms."""
-
-
-def _waited_s(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.float64]:
-    """How long nothing could be sent to a peer whose window is closed, where tcp_info was asked for; else 0."""
-    waited_s = np.zeros(len(row))
-    for at in np.flatnonzero(np.isin(sample.cookie[row], np.array(list(sample.watched_tcp_info), np.uint64))).tolist():
-        waited_s[at] = sample.watched_tcp_info[int(sample.cookie[row[at]])].get("last_data_sent", 0) / 1000
-    return waited_s
-
-
 class StallAnalysis:
     """One thread calls `step`, once a sample."""
 
     def __init__(self, repeats: float) -> None:
         """`repeats` of its SYN from which on a connect() is stuck."""
         self._repeats = repeats
-        self._persist = Since()
-        self._closed_ours = np.empty(0, np.uint64)
-        self._unknown: frozenset[int] | None = None
+        self._zero_window = Since("last_data_sent")
+        self._unread = np.empty(0, np.uint64)
+        """Cookies of the sockets with a high receive queue for which a zero window was advertised."""
 
     @property
     def wanted_tcp_info(self) -> frozenset[int]:
-        """Cookies whose tcp_info the next sample should have: of some that waited for a window before we came."""
-        return self._unknown or frozenset()
+        """Cookies whose tcp_info the next sample should contain."""
+        return self._zero_window.wanted_tcp_info
 
     def step(self, poll: Poll) -> Stalls:
         """Return the connections of this poll that make no progress."""
@@ -127,9 +114,7 @@ class StallAnalysis:
     def _closed(self, rows: Rows, sample: Sample) -> tuple[ZeroWindowPeer, ...]:
         full = np.flatnonzero((sample.inode != 0) | (sample.state == State.FIN_WAIT_1))
         row = full[sample.table["idiag_timer"][full] == _PERSIST]
-        first = self._unknown is None
-        self._unknown = frozenset(sample.cookie[row][:_ASKED].tolist()) if first else frozenset()
-        since = self._persist.step(rows.time, sample.cookie[row], _waited_s(sample, row))
+        since = self._zero_window.step(sample, row)
         if not len(row):
             return ()
         server = rows.role[row] == Role.SERVER
@@ -155,8 +140,8 @@ class StallAnalysis:
         )
         row = row[sample.table["idiag_rqueue"][row] >= HIGH_QUEUE]
         if rates.get("TCPToZeroWindowAdv", 0) <= 0:
-            row = row[np.isin(sample.cookie[row], self._closed_ours)]
-        self._closed_ours = sample.cookie[row]
+            row = row[np.isin(sample.cookie[row], self._unread)]
+        self._unread = sample.cookie[row]
         found: dict[int, tuple[int, int]] = {}
         for code, waiting in zip(rows.owner[row].tolist(), sample.table["idiag_rqueue"][row].tolist(), strict=True):
             count, unread = found.get(code, (0, 0))

@@ -127,29 +127,23 @@ class TeardownAnalysis:
 
     def __init__(self, ages: AgeThresholds) -> None:
         self._ages = ages
-        self._close_wait, self._fin_wait = Since(), Since()
+        # Both states begin with a segment from the peer: its FIN, or its acknowledgement of ours.
+        self._close_wait, self._fin_wait = Since("last_ack_recv"), Since("last_ack_recv")
         self._minutes: deque[tuple[float, dict[int, int]]] = deque(maxlen=_MINUTES + 1)
-        self._unasked: list[int] | None = None
         self._recent: deque[tuple[float, int, int]] = deque()
 
     @property
     def wanted_tcp_info(self) -> frozenset[int]:
-        """Cookies whose tcp_info the next sample should have: of some that were in their state before we came."""
-        return frozenset(self._unasked[:_ASKED]) if self._unasked else frozenset()
+        """Cookies whose tcp_info the next sample should contain."""
+        return self._close_wait.wanted_tcp_info | self._fin_wait.wanted_tcp_info
 
     def step(self, poll: Poll) -> Teardown:
         """Return how the connections of this poll end."""
         rows, sample = poll.rows, poll.sample
         close_wait = np.flatnonzero(sample.state == State.CLOSE_WAIT)
         fin_wait = np.flatnonzero((sample.state == State.FIN_WAIT_2) & (sample.inode != 0))
-        if self._unasked is None:
-            self._unasked = np.concatenate((sample.cookie[close_wait], sample.cookie[fin_wait])).tolist()
-        else:
-            del self._unasked[:_ASKED]
-        ages_s = rows.time - self._close_wait.step(
-            rows.time, sample.cookie[close_wait], _least(rows, sample, close_wait)
-        )
-        half_s = rows.time - self._fin_wait.step(rows.time, sample.cookie[fin_wait], _least(rows, sample, fin_wait))
+        ages_s = rows.time - self._close_wait.step(sample, close_wait, rows.since[close_wait])
+        half_s = rows.time - self._fin_wait.step(sample, fin_wait, rows.since[fin_wait])
         held = rows.owner[close_wait] >= 0
         return Teardown(
             time_wait=_time_waits(rows, sample, poll.rates.get("TW"), self._left_per_s(sample)),
@@ -209,23 +203,6 @@ class TeardownAnalysis:
 
 def _pid(rows: Rows, code: int) -> int:
     return rows.owners[code].processes[0].pid
-
-
-_ASKED = 256
-"""In one step; each costs a question to the kernel, 0.05 ms."""
-
-
-def _least(rows: Rows, sample: Sample, row: NDArray[np.intp]) -> NDArray[np.float64]:
-    """How long these have been in their state, as far as the samples tell, or tcp_info.
-
-    Both states begin with a segment from the peer, its FIN or its acknowledgement of ours: what came last from it came
-    then, or later.
-    """
-    age_s = rows.time - rows.since[row]
-    for at in np.flatnonzero(np.isin(sample.cookie[row], np.array(list(sample.watched_tcp_info), np.uint64))).tolist():
-        silent_ms = sample.watched_tcp_info[int(sample.cookie[row[at]])].get("last_ack_recv", 0)
-        age_s[at] = max(age_s[at], silent_ms / 1000)
-    return age_s
 
 
 def _by_owner(rows: Rows, row: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:

@@ -14,6 +14,7 @@ from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
 from tcpwatch.model.listeners.listeners import Listener, QueueFacts, listeners
 from tcpwatch.model.listeners.queue_history import QueueHistory, QueueTrend
 from tcpwatch.model.listeners.waiting_connections import (
+    AGE_FIELDS,
     WaitingConnections,
     accepted_by_key,
     no_waiting_connections,
@@ -21,6 +22,7 @@ from tcpwatch.model.listeners.waiting_connections import (
 )
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.rows import Mark
+from tcpwatch.model.sockets.since import Since
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
 
@@ -48,21 +50,20 @@ class QueueAnalysis:
         """From `crowded_share` of its limit on a SYN queue is looked at by itself."""
         self._crowded_share = crowded_share
         self._waiting: WaitingConnections | None = None
-        self._unknown: frozenset[int] = frozenset()
+        self._waiting_since = Since(*AGE_FIELDS)
         self._history = QueueHistory()
 
     @property
     def wanted_tcp_info(self) -> frozenset[int]:
-        """Cookies of which the next sample should have tcp_info: after the first step, of what waited before it."""
-        return self._unknown
+        """Cookies whose tcp_info the next sample should contain."""
+        return self._waiting_since.wanted_tcp_info
 
     def step(self, poll: Poll) -> ListenerQueues:
         """Return the queues of this poll."""
         sample, keys, queues_known = poll.sample, poll.join.listener_keys, poll.sample.capabilities.queues
         found = half_open_sockets(poll)
-        now = waiting_connections(poll, self._waiting) if queues_known else no_waiting_connections()
+        now = waiting_connections(poll, self._waiting_since) if queues_known else no_waiting_connections()
         given = accepted_by_key(poll, self._waiting, now) if queues_known and self._waiting else None
-        self._unknown = now.wanted_tcp_info() if poll.previous is None else frozenset()
         self._waiting = now
         depth = found.count_by_key(len(keys.keys))
         peak = self._remember(keys, sample, depth, queues_known)

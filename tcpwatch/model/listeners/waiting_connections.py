@@ -6,15 +6,15 @@ been given to the application by accept() yet (tried on Linux 6.18).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.model.listeners.listener_keys import NO_LISTENER
 from tcpwatch.model.poll import Poll
+from tcpwatch.model.sockets.since import Since
 from tcpwatch.model.states import State
 
 
@@ -33,19 +33,11 @@ class WaitingConnections:
     client_closed: NDArray[np.bool_]
     """The client has closed already."""
 
-    def wanted_tcp_info(self) -> frozenset[int]:
-        """Cookies of some of those that waited when we came: their tcp_info tells how long at least."""
-        return frozenset(self.cookie[~self.arrival_seen][:_ASKED].tolist())
-
     def oldest_by_key(self, keys: int) -> NDArray[np.float64]:
         """For each key the time since when the oldest has waited; infinity where nothing waits."""
         found = np.full(keys, np.inf)
         np.minimum.at(found, self.key, self.since)
         return found
-
-
-_ASKED = 256
-"""Each costs a question to the kernel, 0.05 ms."""
 
 
 def no_waiting_connections() -> WaitingConnections:
@@ -57,31 +49,24 @@ def no_waiting_connections() -> WaitingConnections:
     )
 
 
-def waiting_connections(poll: Poll, before: WaitingConnections | None) -> WaitingConnections:
-    """What waits now; `before` is the same of the sample before, None for the first one."""
+AGE_FIELDS = ("last_data_sent", "last_data_recv", "last_ack_recv")
+"""Fields of tcp_info that are no older than the connection.
+
+The kernel lets `last_data_sent` begin with the connection (tcp_create_openreq_child), and a connection that was not
+accepted has sent nothing: it is the connection's age.
+"""
+
+
+def waiting_connections(poll: Poll, waiting_since: Since) -> WaitingConnections:
+    """Return the connections that wait to be accepted; `waiting_since` remembers those of the previous poll."""
     sample = poll.sample
     open_or_closed = (sample.state == State.ESTABLISHED) | (sample.state == State.CLOSE_WAIT)
     row = np.flatnonzero(open_or_closed & (sample.inode == 0))
     key = poll.join.listener_keys.lookup(sample, row)
     row, key = row[key != NO_LISTENER], key[key != NO_LISTENER]
-    cookie = sample.cookie[row]
-    since = np.full(len(row), sample.time)
-    seen_coming = np.full(len(row), before is not None)
-    if before is not None:
-        known, at = _found(before.cookie, cookie)
-        since[known], seen_coming[known] = before.since[at], before.arrival_seen[at]
-    for place in np.flatnonzero(np.isin(cookie, np.array(list(sample.watched_tcp_info), np.uint64))).tolist():
-        since[place] = min(since[place], sample.time - _least_age_s(sample.watched_tcp_info[int(cookie[place])]))
-    return WaitingConnections(row, cookie, key, since, seen_coming, sample.state[row] == State.CLOSE_WAIT)
-
-
-def _least_age_s(info: Mapping[str, int]) -> float:
-    """What came last is no older than the connection.
-
-    The kernel lets `last_data_sent` begin with the connection (tcp_create_openreq_child), and whoever was not accepted
-    has sent nothing: it is the age itself.
-    """
-    return max(info.get(name, 0) for name in ("last_data_sent", "last_data_recv", "last_ack_recv")) / 1000
+    since = waiting_since.step(sample, row)
+    client_closed = sample.state[row] == State.CLOSE_WAIT
+    return WaitingConnections(row, sample.cookie[row], key, since, waiting_since.begin_seen, client_closed)
 
 
 def accepted_by_key(poll: Poll, before: WaitingConnections, now: WaitingConnections) -> NDArray[np.intp]:
@@ -90,7 +75,8 @@ def accepted_by_key(poll: Poll, before: WaitingConnections, now: WaitingConnecti
     Connections that came and went between the two are not among them: it is the least that happened.
     """
     sample, joined = poll.sample, poll.join
-    _, at = _found(sample.cookie, before.cookie)
+    at = find_sorted(sample.cookie, before.cookie)
+    at = at[at != NOT_FOUND]
     fresh = joined.changed[joined.old_state == State.SYN_RCVD]
     row = np.concatenate((at, fresh, joined.new))
     row = row[_ACCEPTED[sample.state[row]]]
@@ -104,11 +90,3 @@ def accepted_by_key(poll: Poll, before: WaitingConnections, now: WaitingConnecti
 _ACCEPTED = np.ones(256, np.bool_)
 _ACCEPTED[[State.LISTEN, State.SYN_SENT, State.SYN_RCVD, State.CLOSED]] = False
 """States in which a connection of a listener, if it does not wait, has been accepted."""
-
-
-def _found(sorted_: NDArray[Any], wanted: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-    """Which of `wanted` are in the sorted array, and where those are."""
-    at = np.searchsorted(sorted_, wanted)
-    at[at == len(sorted_)] = 0
-    known = sorted_[at] == wanted if len(sorted_) else np.zeros(len(wanted), np.bool_)
-    return known, at[known]
