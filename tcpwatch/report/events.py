@@ -1,6 +1,6 @@
-"""`tcpwatch events`: a line for each thing that happened to a flow, as it becomes known; for pipes.
+"""`tcpwatch events`: one line per event of a connection, as it becomes known; for pipes.
 
-The keys and values of its JSON are a public contract. What became known with one step is sorted by time.
+The keys and values of its JSON are a public contract. The events of one step are sorted by time.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from tcpwatch.report.ansi import PHASE_COLOURS, coloured
 from tcpwatch.report.new_transitions import NewTransitions, new_transitions
 
 BLOCK = 5_000
-"""Events that become text at once."""
-_ENDPOINT, _CHANGE, _ORIGIN, _OWNER = 21, 25, 5, 15
+"""How many events are formatted at once."""
+_ENDPOINT, _CHANGE, _ORIGIN, _OWNER = 21, 25, 5, 15  # widths in cells
 
 
 @dataclass(frozen=True, slots=True)
 class EventLines:
-    """What one step brought."""
+    """The output of one step."""
 
     lines: Iterator[str]
-    """In pieces of many lines."""
+    """In blocks of many lines."""
     losses: Sequence[str]
-    """What is missing among them, for people; a line each."""
+    """Messages for people about events that are missing, one line each."""
 
 
 class EventReporter:
-    """Tells of each event once, however many Views have it."""
+    """Reports each event once."""
 
     def __init__(
         self,
@@ -50,41 +50,41 @@ class EventReporter:
         exact: bool = False,
         colour: bool = False,
     ) -> None:
-        """`trace`: it was asked for, so that it is worth a word where there is none."""
+        """`wanted` selects connections; with `trace`, a missing trace is reported."""
         self._as_json = as_json
         self._wanted = wanted
         self._exact = exact
         self._colour = colour
         self._trace = trace
-        self._told = self._lost = self._ends_lost = 0
+        self._reported = self._events_lost = self._destroy_events_lost = 0
         self._missing = ""
 
     def step(self, view: View) -> EventLines:
-        """What is new in this View; every View has to be shown, in its order."""
-        found = new_transitions(view, self._told, self._wanted)
+        """Return the new events; call this with each View, in order."""
+        found = new_transitions(view, self._reported, self._wanted)
         losses = [*self._notices(view), *self._losses(view, found.missed)]
-        self._told = view.archive.transitions_total
+        self._reported = view.archive.transitions_total
         return EventLines(self._lines(view, found), losses)
 
     def _notices(self, view: View) -> Iterator[str]:
         if self._trace and not view.trace.on:
             why = view.trace.why_no_trace
-            yield f"no trace ({why}): what happens between two polls is told with their times, or not"
-        self._trace = False  # said once
-        words = view.sample.completeness.words
-        if words and words != self._missing:
-            yield f"incomplete: {words}"
-        self._missing = words
+            yield f"no trace ({why}): events between two polls are missing, or have the time of the poll"
+        self._trace = False  # report it once
+        missing = view.sample.completeness.words
+        if missing and missing != self._missing:
+            yield f"incomplete: {missing}"
+        self._missing = missing
 
     def _losses(self, view: View, missed: int) -> Iterator[str]:
-        trace = view.trace
-        lost, ends_lost = trace.events_lost - self._lost, trace.destroy_events_lost - self._ends_lost
-        self._lost, self._ends_lost = trace.events_lost, trace.destroy_events_lost
-        for count, what in ((lost, "trace event"), (ends_lost, "destroy event")):
+        events, destroy_events = view.trace.events_lost, view.trace.destroy_events_lost
+        counts = events - self._events_lost, destroy_events - self._destroy_events_lost
+        self._events_lost, self._destroy_events_lost = events, destroy_events
+        for count, noun in zip(counts, ("trace event", "destroy event"), strict=True):
             if count > 0:
-                yield f"{count:,} {what}{' was' if count == 1 else 's were'} lost"
+                yield f"{count:,} {noun}{' was' if count == 1 else 's were'} lost"
         if missed:
-            yield f"{missed:,} more events came at once than there is memory for; see --memory"
+            yield f"{missed:,} more events came at once than fit into memory; see --memory"
 
     def _lines(self, view: View, found: NewTransitions) -> Iterator[str]:
         hidden = unsupported_columns(view.sample.capabilities)
@@ -97,21 +97,19 @@ class EventReporter:
 
     def _line(self, fact: Mapping[str, Any]) -> str:
         moment = datetime.fromtimestamp(fact["unix_s"]).strftime("%H:%M:%S.%f")[:-3]
-        ends = [_endpoint(fact, side, self._exact).ljust(_ENDPOINT) for side in ("local", "remote")]
+        endpoints = [_endpoint(fact, side, self._exact).ljust(_ENDPOINT) for side in ("local", "remote")]
         state = fact["new"] or fact["old"]
         code = PHASE_COLOURS.get(FACTS[State[state]].phase.value) if state else None
         change = coloured(_change(fact).ljust(_CHANGE), code, self._colour)
         owner = f"{fact['process']}[{fact['pid']}]" if fact["process"] is not None else units.UNKNOWN
-        known = [fact["origin"].ljust(_ORIGIN), owner]
-        if fact["ending"] is not None:
-            known = [known[0], owner.ljust(_OWNER), fact["ending"]]
-        return "  ".join([moment, *ends, change, *known])
+        owner_and_ending = [owner] if fact["ending"] is None else [owner.ljust(_OWNER), fact["ending"]]
+        return "  ".join([moment, *endpoints, change, fact["origin"].ljust(_ORIGIN), *owner_and_ending])
 
 
 def _fact(row: tuple[Any, ...], trace: TraceStats) -> dict[str, Any]:
-    """One event; the keys are those of the JSON, and `unix_s`. None stands for none, and for what is not known."""
-    time, slack, cookie, old, new, origin, what, reason, ending, *flow = row
-    local_address, local_port, remote_address, remote_port, process, pid = flow
+    """Return one event with the keys of the JSON, and `unix_s`. None means none, or unknown."""
+    time, slack, cookie, old, new, origin, kind, reason, ending, *connection = row
+    local_address, local_port, remote_address, remote_port, process, pid = connection
     return {
         "unix_s": time,
         "time": datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
@@ -124,8 +122,8 @@ def _fact(row: tuple[Any, ...], trace: TraceStats) -> dict[str, Any]:
         "new": State(new).name if new else None,
         "origin": _ORIGINS[origin],
         "slack_ms": round(1000 * slack, 3) if slack == slack else None,
-        "what": _WHATS[what],
-        "reason": trace.reasons(TransitionKind(what)).get(reason, str(reason)) if reason else None,
+        "what": _KINDS[kind],
+        "reason": trace.reasons(TransitionKind(kind)).get(reason, str(reason)) if reason else None,
         "process": process,
         "pid": pid,
         "ending": Ending(ending).word if ending is not None else None,
@@ -133,7 +131,7 @@ def _fact(row: tuple[Any, ...], trace: TraceStats) -> dict[str, Any]:
 
 
 _ORIGINS = {int(origin): origin.name.lower() for origin in Origin}
-_WHATS = {int(what): what.name.lower() for what in TransitionKind}
+_KINDS = {int(kind): kind.name.lower() for kind in TransitionKind}
 
 
 def _shown(fact: dict[str, Any], hidden: frozenset[str]) -> dict[str, Any]:
@@ -147,9 +145,9 @@ def _endpoint(fact: Mapping[str, Any], side: str, exact: bool) -> str:
 
 
 def _change(fact: Mapping[str, Any]) -> str:
-    """`SYN_RCVD → ESTABLISHED`, `TIME_WAIT → gone`, `ESTABLISHED reset sent (TCP_ABORT_ON_CLOSE)`."""
+    """Return `SYN_RCVD → ESTABLISHED`, `TIME_WAIT → gone`, or `ESTABLISHED reset sent (TCP_ABORT_ON_CLOSE)`."""
     if fact["what"] == "state":
         return f"{fact['old'] or units.UNKNOWN} → {fact['new'] or 'gone'}"
-    said = [fact["new"] or fact["old"] or "", fact["what"].replace("_", " ")]
-    said += [f"({fact['reason']})"] * (fact["reason"] is not None)
-    return " ".join(filter(None, said))
+    words = [fact["new"] or fact["old"], fact["what"].replace("_", " ")]
+    words += [f"({fact['reason']})"] * (fact["reason"] is not None)
+    return " ".join(filter(None, words))

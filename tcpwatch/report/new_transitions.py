@@ -1,4 +1,4 @@
-"""What a View tells that no View before it told: rows of its past, with the flows that they are about."""
+"""NewTransitions: the transitions that a View has and the previous View had not, with their connections."""
 
 from __future__ import annotations
 
@@ -21,71 +21,72 @@ from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 
+_FIELDS = ("time", "slack", "cookie", "old", "new", "origin", "kind", "reason")
 _COLUMNS = ("local_address", "local_port", "remote_address", "remote_port", "process", "pid")
 _SMALL = (State.TIME_WAIT, State.LISTEN, State.CLOSED)
-"""States whose end is no flow's."""
+"""States whose end is not the end of a full socket of a connection."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewTransitions:
-    """New rows, in the order of time."""
+    """New transitions in the order of time."""
 
     transitions: NDArray[np.void]
     """transitions.TRANSITION"""
     flow: NDArray[np.intp]
-    """Of each row, its flow's place in `flows`."""
+    """For each transition the index of its connection in `flows`."""
     flows: Rows
     ending: NDArray[np.uint8]
-    """Of each row, model.ending.Ending; ALIVE where the flow does not end with it, or no record of its end is there."""
+    """Ending of each transition; NOT_ENDED if the connection does not end with it, or has no record."""
     missed: int
-    """Rows that came and went since."""
+    """Transitions that are new but not kept any more."""
 
     def __len__(self) -> int:
         return len(self.transitions)
 
     def rows(self, begin: int, end: int) -> Iterator[tuple[Any, ...]]:
-        """Of each: (time, slack in s, cookie, old, new, origin, what, reason, ending), then those of its flow.
+        """Yield (time, slack in s, cookie, old, new, origin, kind, reason, ending) and the columns of the connection.
 
-        Those are local address and port, remote address and port, process, pid. None for what is not known.
+        These are local address and port, remote address and port, process, pid. None if unknown.
         """
-        told = self.transitions[begin:end]
+        transitions = self.transitions[begin:end]
         distinct, place = np.unique(self.flow[begin:end], return_inverse=True)
         flows = self.flows.take(distinct)
         unknown = (flows.table["idiag_family"] == 0).tolist()
         columns = [BY_KEY[key].values(flows) for key in _COLUMNS]
-        about = [(None,) * len(columns) if none else row for none, *row in zip(unknown, *columns, strict=True)]
-        fields = [told[name].tolist() for name in ("time", "slack", "cookie", "old", "new", "origin", "kind", "reason")]
-        for *facts, over, at in zip(*fields, self.ending[begin:end].tolist(), place.tolist(), strict=True):
-            yield (*facts, over if over != NOT_ENDED else None, *about[at])
+        shown = [(None,) * len(columns) if none else row for none, *row in zip(unknown, *columns, strict=True)]
+        fields = [transitions[name].tolist() for name in _FIELDS]
+        for *facts, ending, at in zip(*fields, self.ending[begin:end].tolist(), place.tolist(), strict=True):
+            yield (*facts, ending if ending != NOT_ENDED else None, *shown[at])
 
 
-def _ends(told: NDArray[np.void]) -> NDArray[np.bool_]:
-    """The full socket ended with this."""
-    over = (told["new"] == State.CLOSED) | ((told["new"] == 0) & ~np.isin(told["old"], _SMALL))
-    ends: NDArray[np.bool_] = over & (told["kind"] == TransitionKind.STATE)
-    return ends
+def _is_end(rows: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Return which transitions are the end of a full socket."""
+    ended = (rows["new"] == State.CLOSED) | ((rows["new"] == 0) & ~np.isin(rows["old"], _SMALL))
+    is_end: NDArray[np.bool_] = ended & (rows["kind"] == TransitionKind.STATE)
+    return is_end
 
 
 def new_transitions(view: View, known: int, wanted: Filter | None = None) -> NewTransitions:
-    """The rows of view.past.transitions that came after the first `known` ones, those that pass the filter.
+    """Return the transitions of `view.archive` after the first `known` ones that match the filter.
 
-    A flow's row has the state that it came into, or that it left where it has gone.
+    The filter sees a connection in the new state, or in the old one if its socket vanished.
     """
-    told, missed = _fresh(view.archive, known)
-    cookies, flow = np.unique(told["cookie"], return_inverse=True)
-    flows, ending_of = _flows(view, cookies)
-    ending = np.where(_ends(told), ending_of[flow], np.uint8(NOT_ENDED))
+    rows, missed = _fresh(view.archive, known)
+    cookies, flow = np.unique(rows["cookie"], return_inverse=True)
+    flows, ending_of_flow = _flows(view, cookies)
+    ending = np.where(_is_end(rows), ending_of_flow[flow], np.uint8(NOT_ENDED))
     if wanted is not None:
-        state = np.where(told["new"] != 0, told["new"], told["old"])
+        state = np.where(rows["new"] != 0, rows["new"], rows["old"])
         kept = wanted.mask(replace(flows.take(flow), state=state, ending=ending))
-        told, flow, ending = told[kept], flow[kept], ending[kept]
-    return NewTransitions(told, flow, flows, ending, missed)
+        rows, flow, ending = rows[kept], flow[kept], ending[kept]
+    return NewTransitions(rows, flow, flows, ending, missed)
 
 
-def _fresh(past: Archive, known: int) -> tuple[NDArray[np.void], int]:
-    """The last rows, sorted by time; and how many of them are not kept any more."""
-    left, parts = past.transitions_total - known, []
-    for chunk in reversed(past.transitions):
+def _fresh(archive: Archive, known: int) -> tuple[NDArray[np.void], int]:
+    """Return the rows after the first `known` ones, sorted by time, and how many of them are not kept any more."""
+    left, parts = archive.transitions_total - known, []
+    for chunk in reversed(archive.transitions):
         if left <= 0:
             break
         parts.append(chunk[max(0, len(chunk) - left) :])
@@ -95,35 +96,35 @@ def _fresh(past: Archive, known: int) -> tuple[NDArray[np.void], int]:
 
 
 def _flows(view: View, cookies: NDArray[np.uint64]) -> tuple[Rows, NDArray[np.uint8]]:
-    """The flow of each of these ascending cookies, and how it ended, where that is recorded.
+    """Return a row per ascending cookie, and its ending if it has a record.
 
-    As it is in the table, else as it was when it left, else as its record has it; without a family where nothing knows
-    it. TIME_WAIT has no owner: the record of its full socket tells whose it was.
+    The row is the present one, or else that of the previous poll, or else that of the record. Its family is 0 if there
+    is none of them. Rows in TIME_WAIT get the owner of the record.
     """
     records = view.archive.last_records(cookies)
     blank = np.zeros(1, RECORD)
     blank["owner"] = UNKNOWN_NO_PROCESS
-    last = rows_from_records(view.archive, view.rows, records, blank)
+    recorded_rows = rows_from_records(view.archive, view.rows, records, blank)
     live, left = find_sorted(view.rows.cookie, cookies), find_sorted(view.closed.cookie, cookies)
     recorded = find_sorted(records["cookie"], cookies)
-    joined = _joined([view.rows.take(live[live >= 0]), view.closed.take(left[left >= 0]), last])
-    of_live, of_left = _counted(live), _counted(left)
-    begin_left = np.count_nonzero(live >= 0)
-    begin_last = begin_left + np.count_nonzero(left >= 0)
-    of_record = np.where(recorded >= 0, recorded, len(records)) + begin_last
-    flows = joined.take(np.where(live >= 0, of_live, np.where(left >= 0, of_left + begin_left, of_record)))
+    joined = _joined([view.rows.take(live[live >= 0]), view.closed.take(left[left >= 0]), recorded_rows])
+    first_left = np.count_nonzero(live >= 0)
+    first_recorded = first_left + np.count_nonzero(left >= 0)
+    at_record = first_recorded + np.where(recorded >= 0, recorded, len(records))
+    at_left = np.where(left >= 0, first_left + _ranks(left), at_record)
+    flows = joined.take(np.where(live >= 0, _ranks(live), at_left))
     ending = np.full(len(cookies), NOT_ENDED, np.uint8)
     ending[recorded >= 0] = records["ending"][recorded[recorded >= 0]]
     return with_recorded_owners(flows, view.archive, records), ending
 
 
-def _counted(place: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Of each that has a place, how many before it have one."""
+def _ranks(place: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return how many places that are not NOT_FOUND stand before each one."""
     return np.cumsum(place >= 0) - 1
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:
-    """These rows one after the other, with one list of owners."""
+    """Return the rows of all parts, with one list of owners."""
     owners: list[Owner] = []
     codes = []
     for part in parts:

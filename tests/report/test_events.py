@@ -178,7 +178,7 @@ def test_what_was_lost_is_said_once() -> None:
         "2,000 destroy events were lost",
     ]
     missed = replace(before, archive=replace(before.archive, transitions_total=1002))
-    assert losses(missed) == ["1,000 more events came at once than there is memory for; see --memory"]
+    assert losses(missed) == ["1,000 more events came at once than fit into memory; see --memory"]
     assert len(objects(missed)) == 2
     incomplete = replace(before, sample=replace(before.sample, completeness=Completeness(interrupted=True)))
     assert losses(before, incomplete, incomplete, before, incomplete) == ["incomplete: interrupted dump"] * 2

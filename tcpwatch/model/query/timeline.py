@@ -1,4 +1,4 @@
-"""Timeline: one flow's life as a row shows it; made of the flows that are seen, all of them in one go."""
+"""Timeline: the facts of one connection that a row of the timelines shows, made for the visible rows only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Endpoint = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """One flow, as it was at `now`."""
+    """One connection, as it was at `now`."""
 
     now: float
     """Unix seconds of the sample."""
@@ -35,33 +35,33 @@ class Timeline:
     remote: Endpoint
     role: Role
     process: str
-    """`nginx[12] +1`; empty, `?` or `…` where none is known."""
+    """`nginx[12] +1`; empty, `?` or `…` if unknown."""
     pid: int | None
     state: State | None
-    """The present one, or the last that is known."""
+    """The present or the last known state."""
     live: bool
-    """The kernel's table has it still; perhaps in TIME_WAIT."""
+    """Whether its socket exists, perhaps in TIME_WAIT."""
     begin: Moment
     began_earlier: bool
-    """It was there when we began to look: it began earlier."""
+    """The first sample had it already: it began before `begin`."""
     end: Moment | None
-    """When its full socket ended; None while it has not."""
+    """When its full socket ended; None while it exists."""
     ending: Ending | None
-    """How; None while it has not."""
+    """How its full socket ended; None while it exists."""
     stretches: tuple[StatePeriod, ...]
     incidents: tuple[Transition, ...]
     received_bytes: int | None
     sent_bytes: int | None
-    """Bytes, as tcp_info counts them: that came in order, and that the peer acknowledged."""
+    """Byte counts of tcp_info: received in order, and acknowledged by the peer."""
 
     @property
     def length_s(self) -> float:
-        """How long the full socket lived, or has lived till now."""
+        """How long the full socket existed, or has existed until now."""
         return max(0.0, (self.end.time if self.end is not None else self.now) - self.begin.time)
 
     @property
     def line_end_s(self) -> float:
-        """Where its line ends."""
+        """Unix seconds at which its line ends."""
         if self.live:
             return self.now
         last = self.stretches[-1].end if self.stretches else None
@@ -69,52 +69,56 @@ class Timeline:
         return max(ends, default=self.begin.time)
 
 
-def timelines_at(chosen: TimelineArrangement, first: int, last: int) -> list[Timeline]:
+def timelines_at(arrangement: TimelineArrangement, first: int, last: int) -> list[Timeline]:
     """Return the timelines at the places `first` to `last - 1`, as far as there are any."""
-    indices = chosen.order[max(first, 0) : max(last, 0)]
-    is_live = indices < len(chosen.view.rows)
-    cookies = [chosen.cookie(first + i) for i in range(len(indices))]
-    transitions = chosen.view.archive.transitions_of(cookies)
-    live = iter(_live(chosen, indices[is_live], transitions))
-    closed = iter(_closed(chosen, indices[~is_live] - len(chosen.view.rows), transitions))
+    indices = arrangement.order[max(first, 0) : max(last, 0)]
+    is_live = indices < len(arrangement.view.rows)
+    cookies = [arrangement.cookie(first + i) for i in range(len(indices))]
+    transitions = arrangement.view.archive.transitions_of(cookies)
+    live = iter(_live(arrangement, indices[is_live], transitions))
+    closed = iter(_closed(arrangement, indices[~is_live] - len(arrangement.view.rows), transitions))
     return [next(live if alive else closed) for alive in is_live.tolist()]
 
 
 TransitionsByCookie = dict[int, tuple[Transition, ...]]
 
 
-def _closed(chosen: TimelineArrangement, indices: NDArray[np.intp], transitions: TransitionsByCookie) -> list[Timeline]:
-    records = _records(chosen, indices)
+def _closed(
+    arrangement: TimelineArrangement, indices: NDArray[np.intp], transitions: TransitionsByCookie
+) -> list[Timeline]:
+    records = _records(arrangement, indices)
     if not len(records):
         return []
-    rows = rows_from_records(chosen.view.archive, chosen.view.rows, records)
+    rows = rows_from_records(arrangement.view.archive, arrangement.view.rows, records)
     facts = zip(_facts(rows, _bytes_of_records(records)), records, strict=True)
-    return [_with_detail(chosen, fact, transitions, None, record) for fact, record in facts]
+    return [_with_detail(arrangement, fact, transitions, None, record) for fact, record in facts]
 
 
-def _live(chosen: TimelineArrangement, indices: NDArray[np.intp], transitions: TransitionsByCookie) -> list[Timeline]:
-    rows = chosen.view.rows.take(indices)
-    at = _record_indices(chosen, rows.cookie)
-    records = _records(chosen, at[at >= 0])
+def _live(
+    arrangement: TimelineArrangement, indices: NDArray[np.intp], transitions: TransitionsByCookie
+) -> list[Timeline]:
+    rows = arrangement.view.rows.take(indices)
+    at = _record_indices(arrangement, rows.cookie)
+    records = _records(arrangement, at[at >= 0])
     # A socket in TIME_WAIT has neither a process nor byte counters any more; the record of its full socket has both.
-    rows = with_recorded_owners(rows, chosen.view.archive, records)
+    rows = with_recorded_owners(rows, arrangement.view.archive, records)
     byte_counts = _bytes_of_rows(rows)
     for i, counts in zip(np.flatnonzero(at >= 0).tolist(), _bytes_of_records(records), strict=True):
         byte_counts[i] = counts
     record_of = dict(zip(records["cookie"].tolist(), records, strict=True))
     facts = zip(_facts(rows, byte_counts), indices.tolist(), strict=True)
-    return [_with_detail(chosen, fact, transitions, row, record_of.get(fact.cookie)) for fact, row in facts]
+    return [_with_detail(arrangement, fact, transitions, row, record_of.get(fact.cookie)) for fact, row in facts]
 
 
 def _with_detail(
-    chosen: TimelineArrangement,
+    arrangement: TimelineArrangement,
     fact: Timeline,
     transitions: TransitionsByCookie,
     row: int | None,
     record: np.void | None,
 ) -> Timeline:
     """Return the timeline with its states, its begin and its end; `row` is its index in the View's rows."""
-    view = chosen.view
+    view = arrangement.view
     slack_s = np.nan if view.elapsed_s is None else view.elapsed_s
     detail = connection_detail(transitions[fact.cookie], view.rows, row, record, slack_s)
     periods = detail.history.periods or ((detail.first,) if detail.first else ())
@@ -138,12 +142,9 @@ def _with_detail(
     )
 
 
-# Many at once
-
-
-def _facts(rows: Rows, figures: Sequence[tuple[int | None, int | None]]) -> list[Timeline]:
-    """What the rows themselves tell."""
-    nothing = Moment(0.0, Origin.POLL)
+def _facts(rows: Rows, byte_counts: Sequence[tuple[int | None, int | None]]) -> list[Timeline]:
+    """Return timelines with the facts of the rows, and without history."""
+    unknown = Moment(0.0, Origin.POLL)
     columns = zip(
         rows.cookie.tolist(),
         map(Mark, rows.mark.tolist()),
@@ -153,23 +154,22 @@ def _facts(rows: Rows, figures: Sequence[tuple[int | None, int | None]]) -> list
         owner_cells(rows),
         [rows.owners[code].processes[0].pid if code >= 0 else None for code in rows.owner.tolist()],
         [State(state) if state else None for state in rows.state.tolist()],
-        figures,
+        byte_counts,
         strict=True,
     )
     return [
         Timeline(
             now=rows.time, cookie=cookie, mark=mark, local=local, remote=remote, role=role, process=process, pid=pid,
-            state=state, live=True, begin=nothing, began_earlier=False, end=None, ending=None, stretches=(),
-                incidents=(),
-            received_bytes=received, sent_bytes=sent,
+            state=state, live=True, begin=unknown, began_earlier=False, end=None, ending=None, stretches=(),
+            incidents=(), received_bytes=received, sent_bytes=sent,
         )
         for cookie, mark, local, remote, role, process, pid, state, (received, sent) in columns
     ]  # fmt: skip
 
 
-def _records(chosen: TimelineArrangement, indices: NDArray[np.intp]) -> NDArray[np.void]:
-    """The closed records at these indices, in that order."""
-    chunks = chosen.view.archive.records
+def _records(arrangement: TimelineArrangement, indices: NDArray[np.intp]) -> NDArray[np.void]:
+    """Return the records at these indices of the whole archive, in that order."""
+    chunks = arrangement.view.archive.records
     starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
     which = np.searchsorted(starts, indices, side="right") - 1
     found = np.empty(len(indices), RECORD)
@@ -178,12 +178,12 @@ def _records(chosen: TimelineArrangement, indices: NDArray[np.intp]) -> NDArray[
     return found
 
 
-def _record_indices(chosen: TimelineArrangement, cookies: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """For each of these the index of its last closed record; -1 where there is none."""
+def _record_indices(arrangement: TimelineArrangement, cookies: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Return the index of the last record of each cookie; -1 for none."""
     found = np.full(len(cookies), -1)
     places = {int(cookie): i for i, cookie in enumerate(cookies)}
-    for at in np.flatnonzero(np.isin(chosen.closed_cookie, cookies)).tolist():
-        found[places[int(chosen.closed_cookie[at])]] = at
+    for at in np.flatnonzero(np.isin(arrangement.closed_cookie, cookies)).tolist():
+        found[places[int(arrangement.closed_cookie[at])]] = at
     return found
 
 
@@ -191,20 +191,20 @@ _RECEIVED, _SENT = "tcpi_bytes_received", "tcpi_bytes_acked"
 
 
 def _bytes_of_records(records: NDArray[np.void]) -> list[tuple[int | None, int | None]]:
-    figures = zip(
+    columns = zip(
         records["info_bytes"].tolist(),
         records["info"][_RECEIVED].tolist(),
         records["info"][_SENT].tolist(),
         strict=True,
     )
     return [
-        (received if has_field(_RECEIVED, told) else None, sent if has_field(_SENT, told) else None)
-        for told, received, sent in figures
+        (received if has_field(_RECEIVED, size) else None, sent if has_field(_SENT, size) else None)
+        for size, received, sent in columns
     ]
 
 
 def _bytes_of_rows(rows: Rows) -> list[tuple[int | None, int | None]]:
-    """Of live rows, as far as the last answer has them."""
+    """Return the byte counts of live rows in the last tcp_info, (None, None) if unknown."""
     infos = rows.throughput.last
     none: list[tuple[int | None, int | None]] = [(None, None)] * len(rows)
     if infos is None or not len(infos.cookie) or not has_field(_RECEIVED, infos.info_bytes):

@@ -1,4 +1,7 @@
-"""Timelines: which flows, live and recently closed, are shown, and in which order; also of hundreds of thousands."""
+"""TimelineArrangement: which live and closed connections the timelines show, and in which order.
+
+Fast enough for hundreds of thousands of connections.
+"""
 
 from __future__ import annotations
 
@@ -20,47 +23,47 @@ from tcpwatch.model.view import View
 
 
 class TimelineSort(enum.Enum):
-    """What flows are sorted by; the next thing is their beginning, then their cookie."""
+    """Sort key of the timelines; equal ones are sorted by begin, then by cookie."""
 
     BEGIN = "begin"
     LENGTH = "length"
     END = "end"
-    """Those that live come after all that ended."""
+    """Live connections last."""
     STATE = "state"
-    """In the order of a connection's life; those that closed come last."""
+    """In the order in which a connection passes through its states; closed connections last."""
     ENDING = "ending"
-    """What went wrong first, those that live last."""
+    """Failures first, live connections last."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TimelineArrangement:
-    """Flows that pass a filter, sorted. A place is a position in the table, 0 the topmost."""
+    """Connections that match a filter, sorted. A place is a row of the table, 0 is the topmost."""
 
     view: View
     filter: Filter
     by: TimelineSort
     reverse: bool
     order: NDArray[np.intp]
-    """For each place the index of a live row; from len(view.rows) on, less that, of a closed record."""
+    """For each place the index of a live row, or len(view.rows) + the index of a record."""
     closed_cookie: NDArray[np.uint64]
-    """Of all records of view.past.closed, in their order."""
+    """Cookies of all records of view.archive, in their order."""
     live: int
     closed: int
-    """Flows that are shown."""
+    """How many match the filter."""
     total_live: int
     total_closed: int
-    """Flows, whether they pass or not."""
+    """How many there are without the filter."""
 
     def __len__(self) -> int:
         return len(self.order)
 
     def cookie(self, place: int) -> int:
-        """The flow at this place; raises IndexError beyond the last."""
+        """Return the cookie at this place. Raises IndexError beyond the last."""
         index, rows = int(self.order[place]), self.view.rows
         return int(rows.cookie[index] if index < len(rows) else self.closed_cookie[index - len(rows)])
 
     def place(self, cookie: int) -> int | None:
-        """Where this flow is, or None where it is not shown."""
+        """Return the place of this connection, or None if it is not shown."""
         index = self._index(cookie)
         if index is None:
             return None
@@ -68,111 +71,116 @@ class TimelineArrangement:
         return int(found[0]) if len(found) else None
 
     def knows(self, cookie: int) -> bool:
-        """It is shown, or would be without the filter."""
+        """Return whether the connection is shown, or would be without the filter."""
         return self._index(cookie) is not None
 
     def _index(self, cookie: int) -> int | None:
         index = self.view.rows.find(cookie)
-        if index is not None and _is_flow(self.view.rows.state[index : index + 1])[0]:
+        if index is not None and _is_connection(self.view.rows.state[index : index + 1])[0]:
             return index
         found = np.flatnonzero(self.closed_cookie == np.uint64(cookie))
         return len(self.view.rows) + int(found[-1]) if len(found) else None
 
 
 class TimelineArranger:
-    """Chooses for one View after the other, and remembers what it computed of closed flows. Not thread-safe."""
+    """Arranges one View after the other, and caches the columns of closed connections. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._gone = ClosedRows()
+        self._closed = ClosedRows()
 
     def arrange(
         self, view: View, filter_: Filter, by: TimelineSort = TimelineSort.BEGIN, reverse: bool = True
     ) -> TimelineArrangement:
-        """What passes, in this order; of equal rows those that began earlier first, or last when reversed."""
-        rows, gone = view.rows, self._gone.columns(view.archive, filter_, view.rows)
-        flows = _is_flow(rows.state)
-        last, at = _last_records(gone.cookie)
-        live = find_sorted(rows.cookie, last)
+        """Return the connections that match, in this order; equal ones by their begin."""
+        rows, closed = view.rows, self._closed.columns(view.archive, filter_, view.rows)
+        is_connection = _is_connection(rows.state)
+        cookies, last = _last_records(closed.cookie)
+        live = find_sorted(rows.cookie, cookies)
         is_live = live != NOT_FOUND
-        is_live[is_live] = flows[live[is_live]]
-        ended, record = at[~is_live], at[is_live]
-        lives = _Lives.of(rows, gone, live[is_live], record)
-        passes = filter_.mask(replace(rows, ending=lives.ending)) if filter_.tests else True
-        kept = np.flatnonzero(flows & passes)
-        shown = ended[gone.matches[ended]]
-        keys = _keys(by, lives, gone, kept, shown, rows)
-        order = np.concatenate((kept, shown + len(rows)))[sort_order(keys, len(kept) + len(shown), reverse)]
+        is_live[is_live] = is_connection[live[is_live]]
+        ended = last[~is_live]
+        times = _LiveTimes.of(rows, closed, live[is_live], last[is_live])
+        matches = filter_.mask(replace(rows, ending=times.ending)) if filter_.tests else True
+        shown = np.flatnonzero(is_connection & matches)
+        shown_closed = ended[closed.matches[ended]]
+        keys = _keys(by, times, closed, shown, shown_closed, rows)
+        order = np.concatenate((shown, shown_closed + len(rows)))
+        order = order[sort_order(keys, len(order), reverse)]
         order.flags.writeable = False
         return TimelineArrangement(
-            view, filter_, by, reverse, order, gone.cookie,
-            len(kept), len(shown), int(np.count_nonzero(flows)), len(ended),
+            view, filter_, by, reverse, order, closed.cookie,
+            len(shown), len(shown_closed), int(np.count_nonzero(is_connection)), len(ended),
         )  # fmt: skip
 
 
 def arrange_timelines(
     view: View, filter_: Filter, by: TimelineSort = TimelineSort.BEGIN, reverse: bool = True
 ) -> TimelineArrangement:
-    """As Chooser.choose, once."""
+    """Arrange one View, without a cache."""
     return TimelineArranger().arrange(view, filter_, by, reverse)
 
 
-_FLOW = np.ones(256, np.bool_)
-_FLOW[[0, State.LISTEN, State.CLOSED]] = False
+_IS_CONNECTION = np.ones(256, np.bool_)
+_IS_CONNECTION[[0, State.LISTEN, State.CLOSED]] = False
 
 
-def _is_flow(state: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Listeners, and sockets that are bound and nothing else, have no life to show. Half-open ones have."""
-    return _FLOW[state]
+def _is_connection(state: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which of these states are those of a connection, also half-open: not listening, and not only bound."""
+    return _IS_CONNECTION[state]
 
 
 def _last_records(cookie: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
-    """Each cookie once, ascending, and the index of its last record, which knows the most."""
+    """Return each cookie once, ascending, and the index of its last record, which is the most complete."""
     distinct, at = np.unique(cookie[::-1], return_index=True)
     return distinct, len(cookie) - 1 - at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Lives:
-    """Of all live rows: begin, end of the full socket (NaN while it lives), and how it ended (else ALIVE)."""
+class _LiveTimes:
+    """For each live row its begin, the end of its full socket (NaN for none), and its ending (NOT_ENDED for none)."""
 
     begin: NDArray[np.float64]
     end: NDArray[np.float64]
     ending: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, rows: Rows, gone: ClosedColumns, where: NDArray[np.intp], record: NDArray[np.intp]) -> _Lives:
-        """`where` are the rows of which there is a record: they are in TIME_WAIT, or soon will have gone."""
+    def of(cls, rows: Rows, closed: ClosedColumns, at: NDArray[np.intp], record: NDArray[np.intp]) -> _LiveTimes:
+        """Build from the rows; those at `at` have a `record`, as in TIME_WAIT."""
         begin, ending = rows.first_seen.copy(), np.full(len(rows), NOT_ENDED, np.uint8)
         end = np.where(rows.state == State.TIME_WAIT, rows.since, np.nan)
-        begin[where], end[where], ending[where] = gone.begin[record], gone.end[record], gone.ending[record]
+        begin[at], end[at], ending[at] = closed.begin[record], closed.end[record], closed.ending[record]
         return cls(begin, end, ending)
 
 
-_INTEREST = (
+_ORDER = (
     Ending.RESET_SENT, Ending.RESET_RECEIVED, Ending.RESET, Ending.REFUSED, Ending.UNREACHABLE,
     Ending.NOT_ACCEPTED, Ending.KILLED,
     Ending.TIMED_OUT, Ending.GIVEN_UP, Ending.UNKNOWN, Ending.BY_US, Ending.BY_PEER, Ending.AT_ONCE, Ending.ORDERLY,
 )  # fmt: skip
-_RANK = np.full(256, len(_INTEREST), np.uint8)
-"""Of ALIVE too: the last."""
-_RANK[list(_INTEREST)] = np.arange(len(_INTEREST))
+_RANK = np.full(256, len(_ORDER), np.uint8)  # NOT_ENDED is last
+_RANK[list(_ORDER)] = np.arange(len(_ORDER))
 
 
 def _keys(
-    by: TimelineSort, lives: _Lives, gone: ClosedColumns, kept: NDArray[np.intp], shown: NDArray[np.intp], rows: Rows
+    by: TimelineSort,
+    live: _LiveTimes,
+    closed: ClosedColumns,
+    rows_at: NDArray[np.intp],
+    records_at: NDArray[np.intp],
+    rows: Rows,
 ) -> Keys:
-    """Sort keys of the live rows that are kept, then of the closed records that are shown."""
-    begin = np.concatenate((lives.begin[kept], gone.begin[shown]))
-    cookie = np.concatenate((rows.cookie[kept], gone.cookie[shown]))
+    """Return the sort keys of the live rows at `rows_at`, followed by those of the records at `records_at`."""
+    begin = np.concatenate((live.begin[rows_at], closed.begin[records_at]))
+    cookie = np.concatenate((rows.cookie[rows_at], closed.cookie[records_at]))
     if by is TimelineSort.BEGIN:
         return begin, cookie
     if by is TimelineSort.STATE:
-        ranks = np.concatenate((state_keys(rows)[0][kept], np.full(len(shown), np.iinfo(np.uint8).max, np.uint8)))
-        return ranks, begin, cookie
+        last = np.full(len(records_at), np.iinfo(np.uint8).max, np.uint8)
+        return np.concatenate((state_keys(rows)[0][rows_at], last)), begin, cookie
     if by is TimelineSort.ENDING:
-        return _RANK[np.concatenate((lives.ending[kept], gone.ending[shown]))], begin, cookie
-    end = np.concatenate((lives.end[kept], gone.end[shown]))
+        return _RANK[np.concatenate((live.ending[rows_at], closed.ending[records_at]))], begin, cookie
+    end = np.concatenate((live.end[rows_at], closed.end[records_at]))
     if by is TimelineSort.END:
-        after = max(rows.time, float(np.nanmax(end, initial=0.0))) + 1
-        return np.nan_to_num(end, nan=after), begin, cookie
+        after_all = max(rows.time, float(np.nanmax(end, initial=0.0))) + 1
+        return np.nan_to_num(end, nan=after_all), begin, cookie
     return np.maximum(np.nan_to_num(end, nan=rows.time) - begin, 0.0), begin, cookie

@@ -1,4 +1,4 @@
-"""Facts: the last that is known of one flow, gathered from View to View, live or from the record of its end."""
+"""FlowFacts: the last known facts of one connection, updated with each View, live or from its record."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ from tcpwatch.model.view import View
 from tcpwatch.sample import Capabilities
 
 _SMALL = (State.TIME_WAIT, State.FIN_WAIT_2)
-"""States in which a flow may go on when its full socket has ended."""
+"""States of a small socket, which continues a connection after the end of its full socket."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowFacts:
-    """The last that is known of a flow."""
+    """The last known facts of one connection."""
 
     row: Rows
-    """Of one row."""
+    """Has one row."""
     tcp_info: Mapping[str, int] | None = None
     tcp_info_time: float | None = None
-    """Unix seconds at which the kernel told `tcp_info`."""
+    """Unix seconds of `tcp_info`."""
     detail_polled: bool = False
-    """A poll was taken that looked for its detail."""
+    """Whether a poll has asked for its detail."""
     detail_history: History = field(default_factory=History)
-    """What the last detail said of its states."""
+    """The history of the last FlowDetail that had one."""
     has_detail: bool = False
-    """There was one, since it is watched."""
+    """Whether any View had a FlowDetail of it."""
     history: History = field(default_factory=History)
-    """The same, or what the row alone tells where that is empty; with an end where the flow has gone."""
+    """`detail_history`, or the state of the row if that is empty; it has an end if the connection has ended."""
     ending: Ending | None = None
-    """How its full socket ended; None while it has not."""
+    """How its full socket ended; None while it exists."""
     graph: FlowGraph | None = None
     ended_at: float | None = None
-    """Unix seconds of its end, as far as that is known."""
+    """Unix seconds of the end of its last socket; None while that exists."""
     capabilities: Capabilities = field(default_factory=Capabilities)
     no_trace: str = ""
-    """Why there is no trace; empty where there is one."""
+    """Why there is no trace; empty if there is one."""
     trace: TraceStats = field(default_factory=TraceStats)
 
     @property
     def state(self) -> State:
-        """The last one."""
+        """The present or the last known state."""
         return State(int(self.row.state[0]))
 
     @property
     def last_full_state(self) -> State | None:
-        """The last one of the full socket, which TIME_WAIT has not."""
-        states = [one.state for one in self.history.periods if one.state is not State.TIME_WAIT]
+        """The last state of the full socket, so never TIME_WAIT; None if unknown."""
+        states = [period.state for period in self.history.periods if period.state is not State.TIME_WAIT]
         return states[-1] if states else None if self.state is State.TIME_WAIT else self.state
 
     def value(self, key: str) -> object:
-        """A column's value."""
+        """Return the value of a column."""
         return BY_KEY[key].values(self.row)[0]
 
     def number(self, key: str) -> float | None:
@@ -73,7 +73,7 @@ class FlowFacts:
         return value if isinstance(value, int | float) else None
 
     def cell(self, key: str, exact: bool = False) -> str:
-        """A column's value as the table shows it; `–` for what is not known."""
+        """Return the value of a column as the table shows it; `–` if unknown."""
         column = BY_KEY[key]
         if not self.capabilities.supports(column.needs):
             return units.UNKNOWN
@@ -81,10 +81,10 @@ class FlowFacts:
 
 
 def updated_facts(facts: FlowFacts | None, view: View, cookie: int) -> FlowFacts | None:
-    """What was known, and what this View adds to it; None where nothing knows the flow."""
+    """Return the facts with those of this View; None if the connection is unknown."""
     at = view.rows.find(cookie)
     record = view.archive.last_record(cookie) if at is None or view.rows.state[at] in _SMALL else None
-    row, gone = (view.rows.take(slice(at, at + 1)), None) if at is not None else _last(facts, view, cookie, record)
+    row, ended_at = _last_row(facts, view, cookie, record) if at is None else (view.rows.take(slice(at, at + 1)), None)
     if row is None:
         return None
     if record is not None:  # TIME_WAIT has no process: show the one that had the connection
@@ -92,18 +92,20 @@ def updated_facts(facts: FlowFacts | None, view: View, cookie: int) -> FlowFacts
     facts = replace(
         facts or FlowFacts(row),
         row=row,
-        ended_at=gone,
+        ended_at=ended_at,
         capabilities=view.sample.capabilities,
         no_trace=view.sample.source.why_no_trace,
         trace=view.trace,
     )
     if record is not None:
-        facts = _recorded(facts, record)
-    return _storied(_detailed(facts, view, cookie), view, record is not None)
+        facts = _with_record(facts, record)
+    return _with_history(_with_detail(facts, view, cookie), view, record is not None)
 
 
-def _last(facts: FlowFacts | None, view: View, cookie: int, record: np.void | None) -> tuple[Rows | None, float | None]:
-    """The row as it was last, where anybody has it, and when it ended."""
+def _last_row(
+    facts: FlowFacts | None, view: View, cookie: int, record: np.void | None
+) -> tuple[Rows | None, float | None]:
+    """Return the last row of a closed connection, if any is known, and when it ended."""
     if record is not None:
         row = _row_of(record, view)
         if facts is not None and row.owner[0] < 0:
@@ -124,8 +126,8 @@ def _row_of(record: np.void, view: View) -> Rows:
     return replace(row, time=float(record["end"]), state=np.array([state], np.uint8))
 
 
-def _recorded(facts: FlowFacts, record: np.void) -> FlowFacts:
-    """What the record of its end adds: how it ended, and the tcp_info that it took along."""
+def _with_record(facts: FlowFacts, record: np.void) -> FlowFacts:
+    """Add the ending and the final tcp_info of the record."""
     facts = replace(facts, ending=Ending(int(record["ending"])), detail_polled=True)
     info = tcp_info_of(record)
     if info is None or (facts.tcp_info_time or 0.0) > float(record["end"]):
@@ -133,8 +135,8 @@ def _recorded(facts: FlowFacts, record: np.void) -> FlowFacts:
     return replace(facts, tcp_info=info, tcp_info_time=float(record["end"]))
 
 
-def _detailed(facts: FlowFacts, view: View, cookie: int) -> FlowFacts:
-    """What was told because the flow is watched."""
+def _with_detail(facts: FlowFacts, view: View, cookie: int) -> FlowFacts:
+    """Add the FlowDetail of the View, if it has one."""
     detail = view.details.get(cookie)
     if detail is None:
         return facts
@@ -151,16 +153,16 @@ def _detailed(facts: FlowFacts, view: View, cookie: int) -> FlowFacts:
     return replace(facts, tcp_info=detail.tcp_info, tcp_info_time=view.sample.time)
 
 
-def _storied(facts: FlowFacts, view: View, recorded: bool) -> FlowFacts:
-    """With a story even where nobody told one: that of the row, unless it is a record's, which has one moment only."""
-    stretches = facts.detail_history.periods
+def _with_history(facts: FlowFacts, view: View, recorded: bool) -> FlowFacts:
+    """Set the history: that of the details, or else the state of the row, unless the row is that of a record."""
+    periods = facts.detail_history.periods
     slack_s = view.pace.interval_s if view.elapsed_s is None else view.elapsed_s
-    if not stretches and not recorded:
+    if not periods and not recorded:
         since = float(facts.row.since[0])
         earlier = not facts.row.begin_seen[0] and since <= float(facts.row.first_seen[0])
-        stretches = (StatePeriod(facts.state, Moment(since, Origin.POLL, slack_s), None, began_earlier=earlier),)
-    gone = facts.ended_at
-    if stretches and gone is not None:
-        end = stretches[-1].end or Moment(gone, Origin.POLL, slack_s)
-        stretches, gone = (*stretches[:-1], replace(stretches[-1], end=end)), end.time
-    return replace(facts, history=History(stretches, facts.detail_history.incidents), ended_at=gone)
+        periods = (StatePeriod(facts.state, Moment(since, Origin.POLL, slack_s), None, began_earlier=earlier),)
+    ended_at = facts.ended_at
+    if periods and ended_at is not None:
+        end = periods[-1].end or Moment(ended_at, Origin.POLL, slack_s)
+        periods, ended_at = (*periods[:-1], replace(periods[-1], end=end)), end.time
+    return replace(facts, history=History(periods, facts.detail_history.incidents), ended_at=ended_at)
