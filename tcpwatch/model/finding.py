@@ -1,4 +1,4 @@
-"""Finding: one thing that is wrong, with its numbers, the reason, and what to look at."""
+"""Finding: one problem with its figures, the reason, and what to check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tcpwatch.model.sockets.endpoint import Endpoint
 
 
 class Severity(enum.IntEnum):
-    """How bad it is; ordered."""
+    """Severity of a finding, in ascending order."""
 
     INFO = 1
     WARNING = 2
@@ -32,7 +32,7 @@ class ListenerSubject(NamedTuple):
 
 
 class FindingSubject(NamedTuple):
-    """What a finding is about."""
+    """The listener, destination, process or host that a finding is about."""
 
     kind: Literal["listener", "destination", "source", "process", "host", "tcpwatch"]
     value: str | Endpoint | ListenerSubject
@@ -47,7 +47,7 @@ class FindingSubject(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A value with its unit; None where it is not known."""
+    """A value with its unit; None where unknown."""
 
     value: float | str | None
     unit: str = ""
@@ -55,27 +55,27 @@ class Figure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding; `rule` and the names in `evidence` are a public contract."""
+    """One problem; `rule` and the names in `evidence` are a public contract."""
 
     rule: str
-    """Stable name, as in diagnosis-rules: `syn-flood`, ..."""
+    """The rule's name: `syn-flood`, ..."""
     severity: Severity
     subject: FindingSubject
     headline: str
-    """One line with the numbers, without rule, severity and subject."""
+    """One line with the figures, without rule, severity and subject."""
     evidence: Mapping[str, Figure]
     why: str
     """One or two sentences."""
     advice: tuple[str, ...]
-    """What to look at and which knob turns it, as text."""
+    """What to check, and which setting to change."""
     filter: str
-    """Selects the sockets concerned; empty where there are none."""
+    """Selects the affected sockets; empty if there are none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a rule says of one step; it becomes a finding when it has held long enough."""
+    """The result of a rule in one step; it becomes a finding if the condition stays true."""
 
     finding: Finding
     immediate_severity: Severity | None = field(default=None)
-    """Up to this severity a counter has told, which does not flicker: it need not hold for a second step."""
+    """Up to this severity the finding is shown without waiting for a second step, as a kernel counter proves it."""

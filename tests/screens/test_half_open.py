@@ -172,7 +172,7 @@ async def test_nothing_is_half_open() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         screen = await shown(app, pilot, make_view())
-        assert "· quiet: nothing is half-open" in screen
+        assert "· quiet: no half-open connections" in screen
         assert "No listener here." in screen
 
 
@@ -189,7 +189,7 @@ async def test_what_psutil_does_not_tell_is_a_dash() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         screen = await shown(app, pilot, view_of(rows, make_rows([]), sample=sample))
-        assert "· unknown: 1 half-open" in screen
+        assert "· unknown: 1 half-open connection" in screen
         assert "SYN queue *:80                  1/–" in screen
         assert "not told" in next(line for line in screen.splitlines() if "SYN+ACK repeated" in line)
         never = next(line for line in screen.splitlines() if "never" in line)
@@ -355,7 +355,7 @@ async def test_a_listener_that_goes_while_it_is_looked_into(asked: list[int | No
         await pilot.press("l")
         screen = await shown(app, pilot, make_view(sock("LISTEN", "0.0.0.0:80", send_queue=9)))
         assert "*:22  sshd[700]: – half-open" in screen
-        assert "listener gone: nobody listens there any more" in screen
+        assert "listener closed: no listener" in screen
         assert asked == [22]  # not once more: there is nothing to look into
         await pilot.press("l")
         assert "All listeners" in shot(app)

@@ -1,1 +1,1 @@
-"""What is wrong and why: rules from a View to findings, one small module per family."""
+"""Rules that turn a View into findings, one small module per family of rules."""

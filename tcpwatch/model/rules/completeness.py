@@ -7,25 +7,32 @@ from collections.abc import Iterator
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.view import View
 
 
+@rule("data-incomplete", rank=150)
 def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """Something could not be read or was lost, or a step takes longer than the time between two."""
+    """tcpwatch shows incomplete or late data, so other findings may be missing.
+
+    Warning: the kernel interrupted a dump or data could not be read, events were lost, or a poll takes longer than the
+        interval.
+    Source: sock_diag(7), NLM_F_DUMP_INTR and ENOBUFS in netlink(7).
+    """
     completeness, pace = view.sample.completeness, view.pace
     late = pace.duration_s > pace.interval_s
-    lost = list(_lost(view))
+    lost = list(_lost_events(view))
     if completeness.complete and not late and not lost:
         return
-    slow = f"a step takes {units.duration(pace.duration_s)}, one is due every {units.duration(pace.interval_s)}"
-    said = [completeness.words] * (not completeness.complete) + lost + [slow] * late
-    advice = ["A longer interval (+) gives the kernel time between two dumps."] * late
-    advice += ["A shorter interval (-) empties the kernel's buffers more often."] * bool(lost and not late)
+    slow = f"a poll takes {units.duration(pace.duration_s)}, the interval is {units.duration(pace.interval_s)}"
+    problems = [completeness.words] * (not completeness.complete) + lost + [slow] * late
+    advice = ["Use a longer interval (+): then the kernel has time between two dumps."] * late
+    advice += ["Use a shorter interval (-): then the kernel's buffers are read more often."] * bool(lost and not late)
     finding = Finding(
         "data-incomplete",
         Severity.WARNING,
         FindingSubject("tcpwatch", ""),
-        "; ".join(said),
+        "; ".join(problems),
         {
             "step": Figure(pace.duration_s, "s"),
             "interval": Figure(pace.interval_s, "s"),
@@ -33,20 +40,17 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
             "trace_events_lost": Figure(view.trace.events_lost_in_step, "events"),
             "destroy_events_lost": Figure(view.trace.destroy_events_lost_in_step, "events"),
         },
-        "What tcpwatch shows is not all that there is, or comes late: other findings may be missing.",
+        "tcpwatch does not show everything, or shows it late: other findings may be missing.",
         tuple(advice),
         "",
     )
-    # An interrupted or overrun dump was made twice already, and losses are counted; a slow step may be an accident.
+    # The source has retried an interrupted dump, and losses are counted; one slow poll may be an accident.
     yield Candidate(finding, Severity.WARNING if lost or not completeness.complete else None)
 
 
-def _lost(view: View) -> Iterator[str]:
-    """What was told between the last two polls and did not fit into the kernel's buffers."""
-    trace = view.trace
-    for count, what in (
-        (trace.events_lost_in_step, "trace event"),
-        (trace.destroy_events_lost_in_step, "destroy event"),
-    ):
-        if count:
-            yield f"{units.count(count)} {what}{'s' * (count != 1)} lost"
+def _lost_events(view: View) -> Iterator[str]:
+    """Yield how many events of each kind did not fit into the kernel's buffers since the last poll."""
+    if view.trace.events_lost_in_step:
+        yield f"{units.plural(view.trace.events_lost_in_step, 'trace event')} lost"
+    if view.trace.destroy_events_lost_in_step:
+        yield f"{units.plural(view.trace.destroy_events_lost_in_step, 'destroy event')} lost"

@@ -1,106 +1,79 @@
-"""Diagnosis: the rules' answers of each step, steadied, so that findings do not flicker."""
+"""RuleEngine: applies the rules to each View, and keeps findings from flickering."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Finding, FindingSubject, Severity
-from tcpwatch.model.rules import (
-    accept_queue,
-    completeness,
-    ephemeral_ports,
-    port_scan,
-    resets,
-    stalls,
-    syn_queue,
-    teardown,
-)
+from tcpwatch.model.rules.registry import Rule, all_rules
 from tcpwatch.model.view import View
 
 STEPS_IN, STEPS_OUT = 2, 5
-"""A finding appears when its condition held for so many steps, and leaves when it was absent for so many."""
-
-Rule = Callable[[View, Thresholds], Iterator[Candidate]]
-
-RULES: dict[str, Rule] = {
-    "syn-flood": syn_queue.syn_flood,
-    "accept-queue-full": accept_queue.accept_queue_full,
-    "syn-queue-full": syn_queue.syn_queue_full,
-    "port-exhaustion": ephemeral_ports.port_exhaustion,
-    "connect-stuck": stalls.connect_stuck,
-    "close-wait-leak": teardown.close_wait_leak,
-    "time-wait-buildup": teardown.time_wait_buildup,
-    "zero-window": stalls.zero_window,
-    "retransmissions": stalls.retransmissions,
-    "tcp-memory": stalls.tcp_memory,
-    "orphans": teardown.orphans,
-    "half-closed": teardown.half_closed,
-    "port-scan": port_scan.port_scan,
-    "resets": resets.resets,
-    "data-incomplete": completeness.data_incomplete,
-}
-"""In the order in which findings of the same severity are shown: what explains others comes first."""
+"""A finding appears when its condition was true for STEPS_IN steps, and leaves when it was false for STEPS_OUT."""
 
 
 @dataclass(slots=True)
 class _Level:
-    """Whether a condition of at least one severity holds, steadied."""
+    """Whether a finding is shown with at least one certain severity."""
 
-    held: int = 0
-    absent: int = 0
+    steps_true: int = 0
+    steps_false: int = 0
     shown: bool = False
 
-    def step(self, holds: bool, at_once: bool) -> None:
-        self.held, self.absent = (self.held + 1, 0) if holds else (0, self.absent + 1)
-        if self.held >= STEPS_IN or (holds and at_once):
+    def step(self, condition: bool, immediate: bool) -> None:
+        self.steps_true, self.steps_false = (self.steps_true + 1, 0) if condition else (0, self.steps_false + 1)
+        if self.steps_true >= STEPS_IN or (condition and immediate):
             self.shown = True
-        elif self.absent >= STEPS_OUT:
+        elif self.steps_false >= STEPS_OUT:
             self.shown = False
 
 
 @dataclass(slots=True)
 class _Case:
-    """One rule and subject."""
+    """One rule applied to one subject."""
 
     newest: Finding
-    levels: dict[Severity, _Level] = field(default_factory=lambda: {level: _Level() for level in Severity})
+    levels: dict[Severity, _Level] = field(default_factory=lambda: {severity: _Level() for severity in Severity})
 
     def step(self, candidate: Candidate | None) -> None:
         severity = candidate.finding.severity if candidate else 0
-        at_once = (candidate.immediate_severity if candidate else None) or 0
-        for level, state in self.levels.items():
-            state.step(severity >= level, at_once >= level)
+        immediate = (candidate.immediate_severity if candidate else None) or 0
+        for threshold, level in self.levels.items():
+            level.step(severity >= threshold, immediate >= threshold)
         if candidate:
             self.newest = candidate.finding
 
     @property
     def finding(self) -> Finding | None:
-        """What is to be shown; while the condition is absent, what was said last."""
-        shown = max((level for level, state in self.levels.items() if state.shown), default=None)
+        """The newest finding with the severity to show, None if nothing is to be shown."""
+        shown = max((severity for severity, level in self.levels.items() if level.shown), default=None)
         return None if shown is None else replace(self.newest, severity=shown)
 
     @property
-    def over(self) -> bool:
-        return all(state.absent >= STEPS_OUT for state in self.levels.values())
+    def is_over(self) -> bool:
+        return all(level.steps_false >= STEPS_OUT for level in self.levels.values())
 
 
 class RuleEngine:
-    """Remembers for a few steps what the rules said."""
+    """Turns the candidates of each step into findings."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Sequence[Rule] | None = None) -> None:
+        self._rules = all_rules() if rules is None else rules
+        self._rank = {rule.name: rule.rank for rule in self._rules}
         self._cases: dict[tuple[str, FindingSubject], _Case] = {}
 
     def step(self, view: View) -> tuple[Finding, ...]:
-        """What is wrong after this View, the most severe first."""
-        said = {(c.finding.rule, c.finding.subject): c for rule in RULES.values() for c in rule(view, view.thresholds)}
-        for key, candidate in said.items():
+        """Return the findings after this View: the most severe first, then by rank and subject."""
+        candidates = {
+            (candidate.finding.rule, candidate.finding.subject): candidate
+            for rule in self._rules
+            for candidate in rule.check(view, view.thresholds)
+        }
+        for key, candidate in candidates.items():
             self._cases.setdefault(key, _Case(candidate.finding))
         for key, case in self._cases.items():
-            case.step(said.get(key))
-        self._cases = {key: case for key, case in self._cases.items() if not case.over}
-        found = [case.finding for case in self._cases.values()]
-        order = {name: at for at, name in enumerate(RULES)}
-        shown = [finding for finding in found if finding is not None]
-        return tuple(sorted(shown, key=lambda one: (-one.severity, order[one.rule], str(one.subject))))
+            case.step(candidates.get(key))
+        self._cases = {key: case for key, case in self._cases.items() if not case.is_over}
+        findings = [finding for case in self._cases.values() if (finding := case.finding) is not None]
+        return tuple(sorted(findings, key=lambda it: (-it.severity, self._rank[it.rule], str(it.subject))))

@@ -1,7 +1,4 @@
-"""Rule about ephemeral ports: `port-exhaustion`.
-
-Source: __inet_hash_connect in net/ipv4/inet_hashtables.c; ip-sysctl.rst (ip_local_port_range, tcp_tw_reuse).
-"""
+"""Rule about ephemeral ports: `port-exhaustion`."""
 
 from __future__ import annotations
 
@@ -11,71 +8,79 @@ from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.ephemeral_ports import Destination, EphemeralPorts
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.view import View
 
 
+@rule("port-exhaustion", rank=40)
 def port_exhaustion(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """Most ports toward one destination are in use."""
+    """The host runs out of ephemeral ports toward one destination.
+
+    Warning: 50 % of the ports usable toward the destination are in use.
+    Critical: 80 % are in use and the number rises, or 95 % are in use.
+    Source: __inet_hash_connect (net/ipv4/inet_hashtables.c), ip-sysctl.rst (ip_local_port_range, tcp_tw_reuse).
+    """
     ports = view.ephemeral_ports
     if ports is None:
         return
-    for one in ports.destinations:
-        if one.share < limits.ports_share:
+    for destination in ports.destinations:
+        share = destination.share
+        if share < limits.ports_share:
             return  # the fullest come first
-        rising = one.runs_out_in_s is not None
-        critical = one.share >= limits.ports_exhausted_share or (one.share >= limits.ports_critical_share and rising)
-        yield Candidate(_finding(one, ports, view, Severity.CRITICAL if critical else Severity.WARNING))
+        rising = destination.runs_out_in_s is not None
+        critical = share >= limits.ports_exhausted_share or (share >= limits.ports_critical_share and rising)
+        yield Candidate(_finding(destination, ports, view, Severity.CRITICAL if critical else Severity.WARNING))
 
 
-def _finding(one: Destination, ports: EphemeralPorts, view: View, severity: Severity) -> Finding:
-    span = ports.range
+def _finding(destination: Destination, ports: EphemeralPorts, view: View, severity: Severity) -> Finding:
+    port_range = ports.range
     return Finding(
         "port-exhaustion",
         severity,
-        FindingSubject("destination", f"{one.remote} from {one.local_address}"),
-        _headline(one),
+        FindingSubject("destination", f"{destination.remote} from {destination.local_address}"),
+        _headline(destination),
         {
-            "used": Figure(one.used, "ports"),
-            "usable": Figure(one.usable, "ports"),
-            "left": Figure(one.free, "ports"),
-            "time_wait": Figure(one.time_wait, "ports"),
-            "reusable": Figure(one.reusable, "ports"),
-            "next_free_in": Figure(one.next_free_s, "s"),
-            "exhausted_in": Figure(one.runs_out_in_s, "s"),
-            "process": Figure(one.process or None),
-            "range": Figure(f"{span.low}-{span.high}"),
-            "reserved": Figure(span.reserved, "ports"),
-            "held_by_bind": Figure(span.held, "ports"),
+            "used": Figure(destination.used, "ports"),
+            "usable": Figure(destination.usable, "ports"),
+            "left": Figure(destination.free, "ports"),
+            "time_wait": Figure(destination.time_wait, "ports"),
+            "reusable": Figure(destination.reusable, "ports"),
+            "next_free_in": Figure(destination.next_free_s, "s"),
+            "exhausted_in": Figure(destination.runs_out_in_s, "s"),
+            "process": Figure(destination.process or None),
+            "range": Figure(f"{port_range.low}-{port_range.high}"),
+            "reserved": Figure(port_range.reserved, "ports"),
+            "held_by_bind": Figure(port_range.held, "ports"),
             "tcp_tw_reuse": Figure(view.sample.sysctls.get("tcp_tw_reuse")),
         },
-        "Each connection to the same address and port needs a local port of its own. When none is left, connect() "
-        "fails with EADDRNOTAVAIL; from half on it searches longer, as it tries every other port first.",
-        _advice(one, ports, view),
-        f"raddr:{one.remote_address} rport:{one.remote_port} laddr:{one.local_address}",
+        "Each connection to the same address and port needs its own local port. When none is left, connect() fails "
+        "with EADDRNOTAVAIL. From 50 % on connect() takes longer, as it first tries only every second port.",
+        _advice(destination, ports, view),
+        f"raddr:{destination.remote_address} rport:{destination.remote_port} laddr:{destination.local_address}",
     )
 
 
-def _headline(one: Destination) -> str:
-    said = [f"{units.share(one.share)} of {units.count(one.usable)} ports used, {units.count(one.free)} left"]
-    if one.time_wait:
-        said.append(f"{units.count(one.time_wait)} TIME_WAIT")
-    if one.runs_out_in_s is not None and one.free:
-        said.append(f"exhausted in {units.duration(one.runs_out_in_s)}")
-    if one.next_free_s is not None and not one.free:
-        said.append(f"next free in {units.duration(one.next_free_s)}")
-    if one.process:
-        said.append(one.process)
-    return ", ".join(said)
+def _headline(destination: Destination) -> str:
+    used, usable = units.share(destination.share), units.count(destination.usable)
+    parts = [f"{used} of {usable} ports used, {units.count(destination.free)} left"]
+    if destination.time_wait:
+        parts.append(f"{units.count(destination.time_wait)} TIME_WAIT")
+    if destination.runs_out_in_s is not None and destination.free:
+        parts.append(f"runs out in {units.duration(destination.runs_out_in_s)}")
+    if destination.next_free_s is not None and not destination.free:
+        parts.append(f"next free in {units.duration(destination.next_free_s)}")
+    if destination.process:
+        parts.append(destination.process)
+    return ", ".join(parts)
 
 
-def _advice(one: Destination, ports: EphemeralPorts, view: View) -> tuple[str, ...]:
-    pool = "Keep connections open and use them again (a pool, keep-alive)."
-    waits = one.time_wait > one.used / 2 and view.sample.sysctls.get("tcp_tw_reuse") != 1
-    reuse = "net.ipv4.tcp_tw_reuse=1 lets connect() take ports of TIME_WAITs after a second." if waits else None
-    wider = "net.ipv4.ip_local_port_range gives more ports; a second local or remote address gives as many again."
-    bound = (
-        "Programs seem to bind() before connect(), so that a port serves one destination only: IP_BIND_ADDRESS_NO_PORT."
-        if ports.bound_before_connect
-        else None
+def _advice(destination: Destination, ports: EphemeralPorts, view: View) -> tuple[str, ...]:
+    pool = "Keep connections open and reuse them (a connection pool, keep-alive)."
+    mostly_waiting = destination.time_wait > destination.used / 2 and view.sample.sysctls.get("tcp_tw_reuse") != 1
+    reuse = "With net.ipv4.tcp_tw_reuse=1 connect() takes the port of a TIME_WAIT after one second."
+    bind = (
+        "Programs seem to call bind() before connect(), so that each port serves one destination only: "
+        "use IP_BIND_ADDRESS_NO_PORT."
     )
-    return tuple(filter(None, (pool, reuse, bound, wider)))
+    more = "Widen net.ipv4.ip_local_port_range; a second local or remote address doubles the number of ports."
+    return (pool, *([reuse] if mostly_waiting else []), *([bind] if ports.bound_before_connect else []), more)

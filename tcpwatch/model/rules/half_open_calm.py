@@ -1,4 +1,4 @@
-"""Verdicts about half-open connections where no queue is full: who does not answer, and why."""
+"""Verdicts about half-open connections while no queue is full."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tcpwatch.model.view import View
 
 @dataclass(frozen=True, slots=True)
 class HalfOpenFigures:
-    """The figures of some half-open connections."""
+    """The half-open connections of one listener, or of the host."""
 
     count: int
     retransmitted: int
@@ -24,23 +24,21 @@ class HalfOpenFigures:
     oldest_s: float | None
     without_listener: int
     near: bool
-    """A SYN queue of theirs is nearly full."""
+    """A SYN queue is nearly full."""
     listener: Listener | None = None
-    """Whose they are; None: all listeners'."""
+    """None for the host."""
 
     @classmethod
     def of_all(cls, view: View, near: bool) -> HalfOpenFigures:
-        """Those of the host."""
-        found = view.half_open
-        return cls(
-            found.count, found.retransmitted, found.deferred, found.oldest_s, view.half_open_without_listener, near
-        )
+        """Return the figures of the host."""
+        summary, stray = view.half_open, view.half_open_without_listener
+        return cls(summary.count, summary.retransmitted, summary.deferred, summary.oldest_s, stray, near)
 
     @classmethod
-    def of_one(cls, one: Listener, found: HalfOpenSummary | None, near: bool) -> HalfOpenFigures:
-        """Those of one listener; without `found` less is known of them."""
-        late, oldest_s = (found.deferred, found.oldest_s) if found else (0, None)
-        return cls(one.syn_queue.depth or 0, one.retransmitted, late, oldest_s, 0, near, one)
+    def of_one(cls, listener: Listener, summary: HalfOpenSummary | None, near: bool) -> HalfOpenFigures:
+        """Return the figures of one listener; without a summary some of them are unknown."""
+        deferred, oldest_s = (summary.deferred, summary.oldest_s) if summary else (0, None)
+        return cls(listener.syn_queue.depth or 0, listener.retransmitted, deferred, oldest_s, 0, near, listener)
 
     @property
     def subject(self) -> ListenerKey | None:
@@ -50,88 +48,75 @@ class HalfOpenFigures:
     @property
     def oldest(self) -> str:
         """The end of a headline."""
-        return f", the oldest for {units.duration(self.oldest_s)}" if self.oldest_s is not None else ""
+        return "" if self.oldest_s is None else f", oldest {units.duration(self.oldest_s)}"
+
+    @property
+    def half_open(self) -> str:
+        """`9 half-open connections`."""
+        return units.plural(self.count, "half-open connection")
 
 
-def calm_verdict(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
-    """What they are, where no queue is full."""
-    if not shape.count:
-        return _nothing(shape, view)
-    if 2 * shape.without_listener > shape.count:
-        return _stray(shape)
+def calm_verdict(figures: HalfOpenFigures, view: View) -> HalfOpenVerdict:
+    """Return the verdict while no queue is full."""
+    if not figures.count:
+        return _none_verdict(figures, view)
+    if 2 * figures.without_listener > figures.count:
+        return _stray_verdict(figures)
     if not view.sample.capabilities.timers:
-        return _untold(shape, view)
-    if 2 * (shape.retransmitted + shape.deferred) > shape.count:
-        return _slow(shape) if shape.retransmitted >= shape.deferred else _held_back(shape)
-    headline = f"{units.count(shape.count)} half-open, {units.count(shape.retransmitted)} repeated{shape.oldest}"
-    why = f"Handshakes on their way: most answer within their round trip.{_coming(view)}"
-    return HalfOpenVerdict(VerdictKind.QUIET, None, shape.subject, headline, why)
+        why = f"{view.sample.source.kind} reports neither limits nor retransmits: a flood looks like slow clients."
+        return HalfOpenVerdict(VerdictKind.UNKNOWN, None, figures.subject, figures.half_open, why)
+    if 2 * (figures.retransmitted + figures.deferred) > figures.count:
+        slow = figures.retransmitted >= figures.deferred
+        return _slow_clients_verdict(figures) if slow else _deferred_verdict(figures)
+    headline = f"{figures.half_open}, {units.count(figures.retransmitted)} retransmitted{figures.oldest}"
+    why = f"Handshakes in progress: most clients answer within one round trip.{_arrivals(view)}"
+    return HalfOpenVerdict(VerdictKind.QUIET, None, figures.subject, headline, why)
 
 
-def _nothing(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
-    always = view.sample.sysctls.get("tcp_syncookies") == COOKIES_ALWAYS
+def _none_verdict(figures: HalfOpenFigures, view: View) -> HalfOpenVerdict:
     why = (
-        "tcp_syncookies is 2: each SYN is answered by a cookie, and the SYN queue stays empty."
-        if always
-        else "Nobody calls, or the last ACK comes before anybody looks."
+        "tcp_syncookies is 2: the kernel answers each SYN with a cookie, and the SYN queue stays empty."
+        if view.sample.sysctls.get("tcp_syncookies") == COOKIES_ALWAYS
+        else "No client connects, or the handshakes complete between the polls."
     )
-    return HalfOpenVerdict(VerdictKind.QUIET, None, shape.subject, "nothing is half-open", why + _coming(view))
+    return HalfOpenVerdict(VerdictKind.QUIET, None, figures.subject, "no half-open connections", why + _arrivals(view))
 
 
-def _coming(view: View) -> str:
-    """What comes to the host at present."""
-    return (
-        f" The host gets {units.rate(view.syn_arrivals_per_s)} SYNs/s." if view.syn_arrivals_per_s is not None else ""
-    )
+def _arrivals(view: View) -> str:
+    per_s = view.syn_arrivals_per_s
+    return "" if per_s is None else f" This host receives {units.rate(per_s)} SYNs/s."
 
 
-def _stray(shape: HalfOpenFigures) -> HalfOpenVerdict:
-    without, total = units.count(shape.without_listener), units.count(shape.count)
-    headline = f"{without} of {total} half-open have no listener any more"
-    return HalfOpenVerdict(VerdictKind.LISTENER_CLOSED, Severity.INFO, shape.subject, headline, _OUTLIVED)
+def _stray_verdict(figures: HalfOpenFigures) -> HalfOpenVerdict:
+    headline = f"{units.count(figures.without_listener)} of {figures.half_open} without a listener"
+    return HalfOpenVerdict(VerdictKind.LISTENER_CLOSED, Severity.INFO, figures.subject, headline, _STRAY_WHY)
 
 
-_OUTLIVED = (
-    "Half-open connections outlive the socket that they came to. They expire by themselves; a last ACK that comes "
-    "meanwhile is reset."
+_STRAY_WHY = (
+    "Half-open connections outlive their listener and expire by themselves; a last ACK that arrives meanwhile is "
+    "answered with a reset."
 )
 
 
 def closed_listener_verdict(view: View) -> HalfOpenVerdict:
-    """Of a listener that there is not, or not any more."""
-    stray = (
-        f"; {units.count(view.half_open_without_listener)} half-open of the host are left behind"
-        if view.half_open_without_listener
-        else ""
-    )
-    return HalfOpenVerdict(
-        VerdictKind.LISTENER_CLOSED, Severity.INFO, None, f"nobody listens there any more{stray}", _OUTLIVED
-    )
+    """Return the verdict about an address and port without a listener."""
+    stray = units.plural(view.half_open_without_listener, "half-open connection")
+    headline = "no listener" + (f"; {stray} left on this host" if view.half_open_without_listener else "")
+    return HalfOpenVerdict(VerdictKind.LISTENER_CLOSED, Severity.INFO, None, headline, _STRAY_WHY)
 
 
-def _untold(shape: HalfOpenFigures, view: View) -> HalfOpenVerdict:
-    why = f"{view.sample.source.kind} tells neither limits nor repeats: a flood looks like slow clients."
-    return HalfOpenVerdict(VerdictKind.UNKNOWN, None, shape.subject, f"{units.count(shape.count)} half-open", why)
+def _slow_clients_verdict(figures: HalfOpenFigures) -> HalfOpenVerdict:
+    headline = f"SYN+ACK retransmitted to {units.count(figures.retransmitted)} of {figures.half_open}{figures.oldest}"
+    room = "the queue is nearly full" if figures.near else "the queue has room, so no client is refused"
+    why = f"Clients do not answer: packets get lost, or the clients only probe, as a scan does; {room}."
+    severity = Severity.WARNING if figures.near else None
+    return HalfOpenVerdict(VerdictKind.SLOW_CLIENTS, severity, figures.subject, headline, why)
 
 
-def _slow(shape: HalfOpenFigures) -> HalfOpenVerdict:
-    headline = (
-        f"{units.count(shape.retransmitted)} of {units.count(shape.count)} "
-        f"half-open had a SYN+ACK repeated{shape.oldest}"
-    )
-    room = "the queue has little room left" if shape.near else "the queue has room, so nobody is turned away"
-    why = f"They do not answer: packets are lost on their way, or they only look, as a scan does; {room}."
-    return HalfOpenVerdict(
-        VerdictKind.SLOW_CLIENTS, Severity.WARNING if shape.near else None, shape.subject, headline, why
-    )
-
-
-def _held_back(shape: HalfOpenFigures) -> HalfOpenVerdict:
-    headline = (
-        f"{units.count(shape.deferred)} of {units.count(shape.count)} half-open wait without a repeat{shape.oldest}"
-    )
+def _deferred_verdict(figures: HalfOpenFigures) -> HalfOpenVerdict:
+    headline = f"{units.count(figures.deferred)} of {figures.half_open} wait without a retransmit{figures.oldest}"
     why = (
-        "Their SYN+ACK was due to be repeated and was not: the listener has TCP_DEFER_ACCEPT, and waits for the "
-        "clients' first data."
+        "The SYN+ACKs were due to be retransmitted and were not: the listener uses TCP_DEFER_ACCEPT and waits for the "
+        "first data of the clients."
     )
-    return HalfOpenVerdict(VerdictKind.DEFERRED, None, shape.subject, headline, why)
+    return HalfOpenVerdict(VerdictKind.DEFERRED, None, figures.subject, headline, why)

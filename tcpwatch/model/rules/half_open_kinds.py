@@ -1,4 +1,4 @@
-"""Kinds of verdicts about half-open connections, and what a verdict says."""
+"""HalfOpenVerdict: the explanation of half-open connections, and its kinds."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from tcpwatch.model.listeners.listener_keys import ListenerKey
 
 
 class VerdictKind(enum.Enum):
-    """What is going on, the most urgent first; the value says it to people."""
+    """The most likely explanation, the most urgent first; the value is its name for people."""
 
     FLOOD = "flood"
     SLOW_APPLICATION = "slow application"
     """Behind a full accept queue honest clients stay half-open."""
     BURST = "burst"
-    """A full SYN queue whose members answer: it is too short."""
-    LISTENER_CLOSED = "listener gone"
+    """The SYN queue is full and the clients answer: the queue is too short."""
+    LISTENER_CLOSED = "listener closed"
     SLOW_CLIENTS = "slow clients"
-    """Most had their SYN+ACK repeated, and the queue has room."""
-    DEFERRED = "held back"
-    """Most would have had their SYN+ACK repeated, and had not: TCP_DEFER_ACCEPT."""
+    """Most SYN+ACKs were retransmitted, and the queue has room."""
+    DEFERRED = "deferred accept"
+    """Most SYN+ACKs were due to be retransmitted and were not: TCP_DEFER_ACCEPT."""
     UNKNOWN = "unknown"
-    """The source does not tell what a verdict needs."""
+    """The source lacks the data for a verdict."""
     QUIET = "quiet"
 
 
 @dataclass(frozen=True, slots=True)
 class HalfOpenVerdict:
-    """One verdict."""
+    """The explanation of the half-open connections of one listener or of the whole host."""
 
     kind: VerdictKind
     severity: Severity | None
-    """As of the findings; None where nothing is wrong."""
+    """None if nothing is wrong."""
     subject: ListenerKey | None
     """The listening address and port, or None for the whole host."""
     headline: str
-    """The numbers, in words."""
+    """One line with the figures."""
     why: str
-    """A sentence or two."""
+    """One or two sentences."""

@@ -1,7 +1,7 @@
-"""Verdict: what the half-open connections of the host, or of one listener, mean, in words with their numbers.
+"""half_open_verdict: explain the half-open connections of the host, or of one listener, with their figures.
 
-It judges by the predicates of the rules (diagnosis/syn_queue.py), and goes along with the findings that a View shows,
-which are steadied over some steps: so the screen never says other than they do.
+A verdict uses the same checks as the rules (syn_queue.py) and agrees with the findings of the View, which stay for some
+steps after their condition has ended.
 """
 
 from __future__ import annotations
@@ -14,34 +14,32 @@ from tcpwatch.model.finding import Finding, ListenerSubject, Severity
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.rules import syn_queue as rules
+from tcpwatch.model.rules import syn_queue
 from tcpwatch.model.rules.half_open_calm import HalfOpenFigures, calm_verdict, closed_listener_verdict
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
 from tcpwatch.model.view import View
 
 
 def half_open_verdict(view: View, key: ListenerKey | None = None) -> HalfOpenVerdict:
-    """About one listening address and port, or all of them."""
+    """Return the verdict about one listening address and port, or about the host."""
     limits = view.thresholds
-    mine = [one for one in rules.group_listeners(view) if key is None or one.key == key]
-    if key is not None and not mine:
+    listeners = [it for it in syn_queue.group_listeners(view) if key is None or it.key == key]
+    if key is not None and not listeners:
         return closed_listener_verdict(view)
-    urgent = next(_urgent(mine, view, limits), None)
+    urgent = next(_urgent_verdicts(listeners, view, limits), None)
     if key is None and (urgent is None or urgent.kind is not VerdictKind.FLOOD):
-        urgent = _flood_without_a_listener(view, limits) or urgent
+        urgent = _host_flood_verdict(view, limits) or urgent
     if urgent is not None:
         return urgent
-    near = any(_is_near(one, view, limits) for one in mine)
+    near = any(_is_near(listener, view, limits) for listener in listeners)
     if key is None:
         return calm_verdict(HalfOpenFigures.of_all(view, near), view)
-    one = mine[0]
-    return _hidden_by_cookies(one, view, limits) or calm_verdict(
-        HalfOpenFigures.of_one(one, half_open_of(view, key), near), view
-    )
+    figures = HalfOpenFigures.of_one(listeners[0], half_open_of(view, key), near)
+    return _hidden_by_cookies_verdict(listeners[0], view, limits) or calm_verdict(figures, view)
 
 
 def half_open_of(view: View, key: ListenerKey | None = None) -> HalfOpenSummary | None:
-    """The half-open connections that a verdict is about; None where the View does not tell them apart (yet)."""
+    """Return the half-open connections of a listener or of the host; None if the View lacks those of the listener."""
     if key is None:
         return view.half_open
     if view.queue_detail is not None and view.queue_detail.key == key:
@@ -49,105 +47,111 @@ def half_open_of(view: View, key: ListenerKey | None = None) -> HalfOpenSummary 
     return view.half_open_by_listener.get(key)
 
 
-# Where something is wrong: about one listener ----------------------------------------------------
+# Problems of one listener -------------------------------------------------------------------------
 
 
-def _urgent(mine: list[Listener], view: View, limits: Thresholds) -> Iterator[HalfOpenVerdict]:
-    """What is wrong with these, the most urgent kind first, of one kind the deepest queue."""
-    mine = sorted(mine, key=lambda one: -(one.syn_queue.depth or 0))
-    for judge in (_flood, _slow_application, _burst):
-        yield from filter(None, (judge(one, view, limits) for one in mine))
+def _urgent_verdicts(listeners: list[Listener], view: View, limits: Thresholds) -> Iterator[HalfOpenVerdict]:
+    """Yield verdicts about problems: the most urgent kind first, then the deepest queue."""
+    deepest_first = sorted(listeners, key=lambda listener: -(listener.syn_queue.depth or 0))
+    for verdict in (_flood_verdict, _slow_application_verdict, _burst_verdict):
+        yield from filter(None, (verdict(listener, view, limits) for listener in deepest_first))
 
 
-def _flood(one: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
-    if not (rules.is_flooded(one, view, limits) or _is_shown("syn-flood", one, view)):
+def _flood_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
+    if not (syn_queue.is_flooded(listener, view, limits) or _has_finding("syn-flood", listener, view)):
         return None
+    headline = syn_queue.flood_headline(listener, view)
     why = (
-        "Most do not answer the SYN+ACK, though the application accepts: their addresses are spoofed, or they do not "
-        "mean to connect (RFC 4987)."
+        "Most clients do not answer the SYN+ACK, though the application accepts: they are spoofed, or do not intend to "
+        "connect (RFC 4987)."
     )
-    return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, one.key, rules.flood_headline(one, view), why)
+    return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, listener.key, headline, why)
 
 
-def _slow_application(one: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
-    behind = rules.is_accept_queue_backed_up(view, one, limits) or _is_shown("accept-queue-full", one, view)
-    if not behind or not (one.retransmitted or rules.is_full(one, view, limits)):
+def _slow_application_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
+    backed_up = syn_queue.is_accept_queue_backed_up(view, listener, limits)
+    if not (backed_up or _has_finding("accept-queue-full", listener, view)):
         return None
-    fullest = max((it for it in view.listeners if it.key == one.key), key=lambda it: it.accept_queue.share)
-    over = any(it.accept_full for it in view.listeners if it.key == one.key)
+    if not (listener.retransmitted or syn_queue.is_full(listener, view, limits)):
+        return None
+    members = [member for member in view.listeners if member.key == listener.key]
+    fullest = max(members, key=lambda member: member.accept_queue.share)
+    queue = fullest.accept_queue
     headline = (
-        f"{units.count(one.syn_queue.depth)} half-open, {units.share(rules.retransmitted_share(one))} repeated, behind "
-        f"{units.count(fullest.accept_queue.depth)} of {units.count(fullest.accept_queue.limit)} waiting to be accepted"
+        f"{units.count(listener.syn_queue.depth)} half-open, {_retransmitted(listener)}, accept queue holds "
+        f"{units.count(queue.depth)} of {units.count(queue.limit)}"
     )
     why = (
-        f"{fullest.process or 'The application'} calls accept() too slowly: behind a full accept queue the last ACK of "
-        "honest clients is dropped."
+        f"{fullest.process or 'The application'} calls accept() too slowly: while the accept queue is full, the kernel "
+        "drops the last ACK of honest clients."
     )
-    severity = Severity.CRITICAL if over else Severity.WARNING
-    return HalfOpenVerdict(VerdictKind.SLOW_APPLICATION, severity, one.key, headline, why)
+    severity = Severity.CRITICAL if any(member.accept_full for member in members) else Severity.WARNING
+    return HalfOpenVerdict(VerdictKind.SLOW_APPLICATION, severity, listener.key, headline, why)
 
 
-def _burst(one: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
-    full = rules.is_full(one, view, limits)
-    if not _is_near(one, view, limits) or rules.retransmitted_share(one) > limits.flood_repeated_share:
+def _burst_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
+    if not _is_near(listener, view, limits):
         return None
-    headline = f"{rules.queue_headline(one, view)}, {units.share(rules.retransmitted_share(one))} repeated"
+    if syn_queue.retransmitted_share(listener) > limits.flood_repeated_share:
+        return None
+    full = syn_queue.is_full(listener, view, limits)
+    headline = f"{syn_queue.queue_headline(listener, view)}, {_retransmitted(listener)}"
     sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
     if full and sent:
         headline += f", {units.rate(returned)} of {units.rate(sent)} cookies/s returned"
-    now = "full" if full else "nearly full, or was a moment ago"
-    why = (
-        f"The SYN queue is {now}, but most answer: honest clients, more at once than it has room for. It is too short."
-    )
-    return HalfOpenVerdict(VerdictKind.BURST, Severity.CRITICAL if full else Severity.WARNING, one.key, headline, why)
+    state = "full" if full else "nearly full, or was a moment ago"
+    why = f"The SYN queue is {state}, but most clients answer: they are honest, and the queue is too short for them."
+    severity = Severity.CRITICAL if full else Severity.WARNING
+    return HalfOpenVerdict(VerdictKind.BURST, severity, listener.key, headline, why)
 
 
-def _is_near(one: Listener, view: View, limits: Thresholds) -> bool:
-    """Whether syn-queue-full has something to say, or goes on to."""
-    near = one.syn_queue.share >= limits.syn_queue_share or rules.is_full(one, view, limits)
-    return near or _is_shown("syn-queue-full", one, view)
+def _retransmitted(listener: Listener) -> str:
+    return f"{units.share(syn_queue.retransmitted_share(listener))} retransmitted"
 
 
-def _is_shown(rule: str, one: Listener, view: View) -> bool:
-    """Whether there is a finding about this listener; it stays for some steps after its condition has gone."""
-    return any(finding.rule == rule and _listener_key(finding) == one.key for finding in view.findings)
+def _is_near(listener: Listener, view: View, limits: Thresholds) -> bool:
+    """Return whether the condition of syn-queue-full is true, or its finding is still shown."""
+    near = listener.syn_queue.share >= limits.syn_queue_share or syn_queue.is_full(listener, view, limits)
+    return near or _has_finding("syn-queue-full", listener, view)
+
+
+def _has_finding(rule: str, listener: Listener, view: View) -> bool:
+    return any(finding.rule == rule and _listener_key(finding) == listener.key for finding in view.findings)
 
 
 def _listener_key(finding: Finding) -> ListenerKey | None:
-    """Return the listening address and port that a finding is about, None where it is about something else."""
+    """Return the listening address and port that a finding is about, None if it is about something else."""
     return finding.subject.value.key if isinstance(finding.subject.value, ListenerSubject) else None
 
 
-# Where cookies hide which listener it is ---------------------------------------------------------
+# Floods behind SYN cookies, which hide the listener -------------------------------------------------
 
 
-def _flood_without_a_listener(view: View, limits: Thresholds) -> HalfOpenVerdict | None:
-    shown = next((finding for finding in view.findings if finding.rule == "syn-flood"), None)
-    unnamed = rules.cookies_unreturned(view, limits) and not any(
-        rules.is_full(one, view, limits) for one in rules.group_listeners(view)
-    )
-    if unnamed:
-        return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, None, rules.cookies_headline(view), _FEW_RETURN)
-    if shown is not None:
-        subject = _listener_key(shown)
-        return HalfOpenVerdict(
-            VerdictKind.FLOOD, Severity.CRITICAL, subject, shown.headline, _FEW_RETURN if not subject else _LATELY
-        )
-    return None
-
-
-_FEW_RETURN = (
-    "SYNs are answered by cookies, of which few come back as the last ACK: their senders are spoofed, or do not mean "
-    "to connect (RFC 4987)."
-)
-_LATELY = "It was so a moment ago; the listener has been closed since."
-
-
-def _hidden_by_cookies(one: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
-    """A flood of the host may be one of this listener, and its SYN queue cannot tell."""
-    found = _flood_without_a_listener(view, limits)
-    if found is None or found.subject:
+def _host_flood_verdict(view: View, limits: Thresholds) -> HalfOpenVerdict | None:
+    if syn_queue.cookies_unreturned(view, limits) and not any(
+        syn_queue.is_full(listener, view, limits) for listener in syn_queue.group_listeners(view)
+    ):
+        headline = syn_queue.cookies_headline(view)
+        return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, None, headline, _UNRETURNED_WHY)
+    finding = next((finding for finding in view.findings if finding.rule == "syn-flood"), None)
+    if finding is None:
         return None
-    headline = f"{units.count(one.syn_queue.depth)} half-open here, {found.headline}"
-    why = "The host is flooded, and cookies leave no trace in a SYN queue: whether it is this listener cannot be seen."
-    return HalfOpenVerdict(VerdictKind.UNKNOWN, Severity.WARNING, one.key, headline, why)
+    subject = _listener_key(finding)
+    why = "The listener was flooded a moment ago and has been closed since." if subject else _UNRETURNED_WHY
+    return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, subject, finding.headline, why)
+
+
+_UNRETURNED_WHY = (
+    "The kernel answers SYNs with cookies, and few come back as the last ACK: the senders are spoofed, or do not "
+    "intend to connect (RFC 4987)."
+)
+
+
+def _hidden_by_cookies_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
+    """Return a verdict if the host is flooded and the SYN queues do not show which listener is the target."""
+    flood = _host_flood_verdict(view, limits)
+    if flood is None or flood.subject:
+        return None
+    headline = f"{units.count(listener.syn_queue.depth)} half-open here, {flood.headline}"
+    why = "The host is flooded. Cookies leave no trace in a SYN queue, so this listener may or may not be the target."
+    return HalfOpenVerdict(VerdictKind.UNKNOWN, Severity.WARNING, listener.key, headline, why)

@@ -1,8 +1,4 @@
-"""Rule about who looks for open ports: `port-scan`.
-
-Sources: RFC 9293 section 3.10.7.1 (a segment to a CLOSED port is answered by a reset, whatever its flags, RST aside);
-nmap(1) on SYN, FIN, NULL and connect() scans. Only the trace tells these resets apart from others.
-"""
+"""Rule about port scans: `port-scan`."""
 
 from __future__ import annotations
 
@@ -12,40 +8,47 @@ from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.port_scans import PortScan
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.view import View
 
 SOURCES = 5
-"""Sources that are told; a scan from many hosts at once is not to bury what else is wrong."""
+"""Sources with a finding of their own: a scan from many hosts at once must not hide other findings."""
 
 
+@rule("port-scan", rank=130)
 def port_scan(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """One source meets resets at many ports within seconds."""
-    scanning = [one for one in view.port_scans if one.ports >= limits.port_scan_ports]
-    for one in scanning[:SOURCES]:
-        yield Candidate(_finding(one, len(scanning)))
+    """One source probes this host for open ports. Needs the kernel's tracepoints.
+
+    Warning: this host sent resets to one source from 20 ports within 10 s.
+    Source: RFC 9293, section 3.10.7.1 (a segment to a closed port is answered with a reset), nmap(1).
+    """
+    scans = [scan for scan in view.port_scans if scan.ports >= limits.port_scan_ports]
+    for scan in scans[:SOURCES]:
+        yield Candidate(_finding(scan, len(scans)))
 
 
-def _finding(one: PortScan, sources: int) -> Finding:
-    elsewhere = "" if one.in_namespace else " (maybe of another network namespace)"
-    more = ", …" if one.ports > len(one.examples) else ""
-    examples = ", ".join(map(str, one.examples)) + more
+def _finding(scan: PortScan, sources: int) -> Finding:
+    namespace = "" if scan.in_namespace else " (maybe of another network namespace)"
+    examples = ", ".join(map(str, scan.examples)) + (", …" if scan.ports > len(scan.examples) else "")
+    ports = units.plural(scan.ports, "port")
     return Finding(
         "port-scan",
         Severity.WARNING,
-        FindingSubject("source", one.source),
-        f"met a reset at {units.count(one.ports)} ports in {units.duration(one.window_s)}{elsewhere}: {examples}",
+        FindingSubject("source", scan.source),
+        f"got resets from {ports} in {units.duration(scan.window_s)}{namespace}: {examples}",
         {
-            "ports": Figure(one.ports, "ports"),
-            "resets": Figure(one.resets, "segments"),
-            "window": Figure(one.window_s, "s"),
+            "ports": Figure(scan.ports, "ports"),
+            "resets": Figure(scan.resets, "segments"),
+            "window": Figure(scan.window_s, "s"),
             "examples": Figure(examples),
             "sources": Figure(sources, "addresses"),
         },
-        "A segment to a port where nobody listens is answered by a reset: lone SYN, FIN or empty (NULL) segments are "
-        "sent to find out which ports are open. A client of services that have stopped looks the same.",
+        "The kernel answers a segment to a port without a listener with a reset. Scanners send single SYN, FIN or "
+        "empty (NULL) segments to find open ports. A client of services that have stopped looks the same.",
         (
-            "Is it one of yours: a vulnerability scanner, a monitoring system, a client of a service that has stopped?",
-            f"If not, see what it has open (the filter below) and let the firewall drop what comes from {one.source}.",
+            "Check whether it is one of yours: a vulnerability scanner, a monitoring system, a client of a stopped "
+            "service.",
+            f"If not, look at its open connections (filter below) and block {scan.source} in the firewall.",
         ),
-        f"raddr:{one.source}",
+        f"raddr:{scan.source}",
     )

@@ -1,8 +1,4 @@
-"""Rules about what does not get through: `retransmissions`, `connect-stuck`, `zero-window`, `tcp-memory`.
-
-Sources: snmp_counter.rst, tcp_retransmit_skb and tcp_rtx_synack in net/ipv4 (SYNs and SYN+ACKs that are sent again
-count in RetransSegs and in TCPSynRetrans alike), tcp_probe_timer, tcp_prune_queue; ip-sysctl.rst (tcp_mem).
-"""
+"""Rules about data that does not get through: `retransmissions`, `connect-stuck`, `zero-window`, `tcp-memory`."""
 
 from __future__ import annotations
 
@@ -16,51 +12,58 @@ from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.stalls import UnansweredConnects, UnreadProcess, ZeroWindowPeer
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.query.groups import GroupField, SocketGroup, group_sockets
+from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.view import View
 
 
+@rule("retransmissions", rank=90)
 def retransmissions(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """Data segments that are sent again, of those that are sent, host wide."""
+    """Segments get lost between this host and its peers, or a peer is overloaded.
+
+    Warning: this host retransmitted 1 % of its data segments in the last 30 s.
+    Critical: it retransmitted 5 %.
+    Source: snmp_counter.rst, tcp_retransmit_skb and tcp_rtx_synack (net/ipv4): retransmitted SYNs and SYN+ACKs count in
+        RetransSegs and in TCPSynRetrans, so they are subtracted.
+    """
     window_s = limits.retransmissions_window_s
-    again, syns, sent = (_total(view, name, window_s) for name in ("RetransSegs", "TCPSynRetrans", "TCPOrigDataSent"))
-    if again is None or sent is None or sent < limits.retransmissions_segments:
+    all_, syns, sent = (_increase(view, name, window_s) for name in ("RetransSegs", "TCPSynRetrans", "TCPOrigDataSent"))
+    if all_ is None or sent is None or sent < limits.retransmissions_segments:
         return
-    data = max(0.0, again - (syns or 0.0))
+    data = max(0.0, all_ - (syns or 0.0))
     share = data / sent
     if share >= limits.retransmissions_share:
-        critical = share >= limits.retransmissions_critical_share
-        yield Candidate(_lost(view, share, data, syns, sent, window_s, critical))
+        severity = Severity.CRITICAL if share >= limits.retransmissions_critical_share else Severity.WARNING
+        yield Candidate(_retransmissions_finding(view, severity, data, syns, sent, window_s))
 
 
-def _total(view: View, name: str, seconds: float) -> float | None:
-    """Increase of a counter over the last seconds; None where too little of them is known."""
+def _increase(view: View, counter: str, seconds: float) -> float | None:
+    """Return the increase of a counter over the last seconds, None if it is unknown."""
     slot_s = view.rate_trend.slot_s
-    slots = view.rate_trend.per_s.get(name, ())[-max(1, round(seconds / slot_s)) :]
+    slots = view.rate_trend.per_s.get(counter, ())[-max(1, round(seconds / slot_s)) :]
     known = [value for value in slots if not math.isnan(value)]
     return sum(known) * slot_s if known else None
 
 
 def _worst_peer(view: View) -> SocketGroup | None:
-    """To whom most is sent again, where tcp_info tells."""
-    again = view.rows.throughput.retransmits_per_s(view.rows.cookie)
-    repeated = view.rows.take(np.flatnonzero(again > 0))
-    return max(
-        group_sockets(repeated, GroupField.PEER).groups, key=lambda one: one.retransmits_per_s or 0.0, default=None
-    )
+    """Return the peer with the most retransmissions, None if tcp_info is missing."""
+    retransmitted = view.rows.take(np.flatnonzero(view.rows.throughput.retransmits_per_s(view.rows.cookie) > 0))
+    peers = group_sockets(retransmitted, GroupField.PEER).groups
+    return max(peers, key=lambda peer: peer.retransmits_per_s or 0.0, default=None)
 
 
-def _lost(
-    view: View, share: float, data: float, syns: float | None, sent: float, window_s: float, critical: bool
+def _retransmissions_finding(
+    view: View, severity: Severity, data: float, syns: float | None, sent: float, window_s: float
 ) -> Finding:
     worst = _worst_peer(view)
     most = f", most to {worst.name}" if worst else ""
+    segments = f"{units.share(data / sent)} of {units.plural(sent, 'data segment')}"
     return Finding(
         "retransmissions",
-        Severity.CRITICAL if critical else Severity.WARNING,
+        severity,
         FindingSubject("host", view.sample.host),
-        f"{units.share(share)} of {units.count(sent)} data segments sent again within {units.duration(window_s)}{most}",
+        f"{segments} retransmitted within {units.duration(window_s)}{most}",
         {
-            "retransmitted_share": Figure(share, "share"),
+            "retransmitted_share": Figure(data / sent, "share"),
             "retransmitted": Figure(round(data), "segments"),
             "data_segments": Figure(round(sent), "segments"),
             "syn_retransmitted": Figure(None if syns is None else round(syns), "segments"),
@@ -68,92 +71,117 @@ def _lost(
             "worst_peer": Figure(worst.name if worst else None),
             "worst_peer_retransmitted": Figure(worst.retransmits_per_s if worst else None, "segments/s"),
         },
-        "Segments or their acknowledgements are lost on the way, or a peer is overwhelmed: connections slow down.",
-        ("Is it one destination or all? In Connections, `a` groups by peer, with what is sent again to each.",
-         "One: its path or host. All: this host's link, its errors and drops (ip -s link), or its own processor."),
+        "Segments or their ACKs get lost on the network, or a peer is overloaded: connections slow down.",
+        ("Check whether one destination or all are affected: the Connections screen, grouped by peer (`a`), shows the "
+         "retransmissions to each.",
+         "One destination: check the path to it, and the host itself. All: check this host's link, its errors and "
+         "drops (ip -s link), and its CPU load."),
         worst.filter if worst else "",
     )  # fmt: skip
 
 
+@rule("connect-stuck", rank=50)
 def connect_stuck(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """connect()s whose SYNs one destination does not answer."""
-    for one in view.stalls.unanswered:
-        if one.count >= limits.connect_stuck_count:
-            yield Candidate(_stuck(one))
+    """A destination does not answer connection attempts of this host.
+
+    Warning: 5 connection attempts to one destination wait for an answer, each after at least 2 SYN retries.
+    Source: RFC 9293, section 3.10.7.3; ip-sysctl.rst (tcp_syn_retries).
+    """
+    for destination in view.stalls.unanswered:
+        if destination.count >= limits.connect_stuck_count:
+            yield Candidate(_connect_stuck_finding(destination))
 
 
-def _stuck(one: UnansweredConnects) -> Finding:
+def _connect_stuck_finding(destination: UnansweredConnects) -> Finding:
+    attempts = units.plural(destination.count, "connection attempt")
+    retries = units.plural(destination.retransmits, "SYN retry", "SYN retries")
     return Finding(
         "connect-stuck",
         Severity.WARNING,
-        FindingSubject("destination", one.remote),
-        f"{units.count(one.count)} connect()s unanswered, up to {one.retransmits} SYNs repeated",
-        {"syn_sent": Figure(one.count, "sockets"), "repeats": Figure(one.retransmits, "SYNs")},
-        "The first step of the handshake gets no answer: the host is down, or a firewall drops the SYNs or what "
-        "answers them. A closed port would have been refused at once.",
-        ("Does the host answer at all? Is there a rule that drops, here or there? Is the route right?",
-         "A program waits more than two minutes for each; net.ipv4.tcp_syn_retries shortens it."),
-        f"state:syn-sent {one.remote.remote_filter}",
+        FindingSubject("destination", destination.remote),
+        f"{attempts} unanswered, up to {retries}",
+        {"syn_sent": Figure(destination.count, "sockets"), "repeats": Figure(destination.retransmits, "SYNs")},
+        "The SYN gets no answer: the host is down, or a firewall drops the SYNs or the answers. A closed port would "
+        "refuse the connection at once.",
+        ("Check whether the host answers at all, whether a firewall here or there drops packets, and the route.",
+         "Each attempt takes more than two minutes to fail; net.ipv4.tcp_syn_retries shortens this."),
+        f"state:syn-sent {destination.remote.remote_filter}",
     )  # fmt: skip
 
 
+@rule("zero-window", rank=80)
 def zero_window(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """A peer that takes nothing for a while, or a process of ours that reads nothing."""
+    """A peer, or a process of this host, does not read the data sent to it.
+
+    Warning: a peer's receive window has been zero for 5 s; or this host advertises a zero window while a process does
+        not read a long receive queue.
+    Source: RFC 9293, section 3.8.6.1; tcp_probe_timer (net/ipv4/tcp_timer.c); snmp_counter.rst (TCPToZeroWindowAdv).
+    """
     for peer in view.stalls.zero_window:
         if peer.longest_s >= limits.zero_window_age_s:
-            yield Candidate(_peer_closed(peer))
+            yield Candidate(_peer_finding(peer))
     for process in view.stalls.unread:
-        yield Candidate(_unread(process, view))
+        yield Candidate(_process_finding(process, view))
 
 
-def _peer_closed(one: ZeroWindowPeer) -> Finding:
+def _peer_finding(peer: ZeroWindowPeer) -> Finding:
+    connections = units.plural(peer.count, "connection")
     return Finding(
         "zero-window",
         Severity.WARNING,
-        FindingSubject("destination", one.remote),
-        f"{units.count(one.count)} connections wait for a window, longest {units.duration(one.longest_s)}, "
-        f"{units.size(one.unsent)} bytes unsent",
+        FindingSubject("destination", peer.remote),
+        f"{connections} blocked by the peer's zero window, longest {units.duration(peer.longest_s)}, "
+        f"{units.byte_size(peer.unsent)} unsent",
         {
-            "connections": Figure(one.count, "connections"),
-            "longest": Figure(one.longest_s, "s"),
-            "unsent": Figure(one.unsent, "bytes"),
+            "connections": Figure(peer.count, "connections"),
+            "longest": Figure(peer.longest_s, "s"),
+            "unsent": Figure(peer.unsent, "bytes"),
         },
-        "The peer's receive window is closed: its program does not read what it was sent. This host probes, and waits.",
-        ("Look at the program at the other end: it is stuck, or slower than what is sent to it.",),
-        one.remote.remote_filter,
+        "The peer's receive window is zero: its application does not read the data that arrives. This host sends "
+        "window probes and waits.",
+        ("Check the application at the other end: it is stuck, or too slow for the data sent to it.",),
+        peer.remote.remote_filter,
     )
 
 
-def _unread(one: UnreadProcess, view: View) -> Finding:
+def _process_finding(process: UnreadProcess, view: View) -> Finding:
+    connections = units.plural(process.count, "connection")
     return Finding(
         "zero-window",
         Severity.WARNING,
-        FindingSubject("process", one.process),
-        f"{units.count(one.count)} connections not read, {units.size(one.unread_bytes)} bytes wait; "
-        "their window is closed",
+        FindingSubject("process", process.process),
+        f"{process.owner.processes[0].name} is not reading {connections} "
+        f"({units.byte_size(process.unread_bytes)} queued, zero window)",
         {
-            "connections": Figure(one.count, "connections"),
-            "unread": Figure(one.unread_bytes, "bytes"),
+            "connections": Figure(process.count, "connections"),
+            "unread": Figure(process.unread_bytes, "bytes"),
             "windows_closed": Figure(view.rates.get("TCPToZeroWindowAdv"), "windows/s"),
         },
-        "The program does not read what its peers send, so that this host has closed the window: they wait.",
-        (f"See what {one.process} does instead of reading: a lock, a slow backend or disk, no thread left.",),
-        f"pid:{one.owner.processes[0].pid} state:established,fin-wait-2",
+        "The application does not read the data that its peers send. The receive buffers are full, so this host "
+        "advertises a zero window and the peers wait.",
+        (f"Check what keeps {process.process} from reading: a lock, a slow backend or disk, all threads busy.",),
+        f"pid:{process.owner.processes[0].pid} state:established,fin-wait-2",
     )
 
 
+@rule("tcp-memory", rank=100)
 def tcp_memory(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """TCP's memory under pressure, near its limit, or taken back from sockets."""
+    """The buffers of all TCP sockets use too much memory.
+
+    Warning: TCP is above the pressure value of tcp_mem.
+    Critical: TCP uses 90 % of the limit in tcp_mem, or the kernel prunes receive queues.
+    Source: ip-sysctl.rst (tcp_mem), tcp_prune_queue (net/ipv4/tcp_input.c).
+    """
     used, pressure = view.memory_pages.value, view.sample.sysctls.get("tcp_mem_pressure")
-    pruned = view.rates.get("PruneCalled", 0) > 0
-    near = (view.memory_pages.share or 0) > limits.memory_critical_share
-    if pruned or near:
-        yield Candidate(_memory(view, Severity.CRITICAL), Severity.CRITICAL if pruned else None)
+    pruning = view.rates.get("PruneCalled", 0) > 0
+    near_limit = (view.memory_pages.share or 0) > limits.memory_critical_share
+    if pruning or near_limit:
+        yield Candidate(_memory_finding(view, Severity.CRITICAL), Severity.CRITICAL if pruning else None)
     elif used is not None and pressure is not None and used > pressure:
-        yield Candidate(_memory(view, Severity.WARNING))
+        yield Candidate(_memory_finding(view, Severity.WARNING))
 
 
-def _memory(view: View, severity: Severity) -> Finding:
+def _memory_finding(view: View, severity: Severity) -> Finding:
     pages, pruned = view.memory_pages, view.rates.get("PruneCalled")
     headline = f"{units.count(pages.value)} of {units.count(pages.limit)} pages in use"
     return Finding(
@@ -167,8 +195,8 @@ def _memory(view: View, severity: Severity) -> Finding:
             "limit": Figure(pages.limit, "pages"),
             "pruned": Figure(pruned, "queues/s"),
         },
-        "Sockets' buffers take more than TCP may have (tcp_mem): windows shrink, and out-of-order data is thrown away.",
-        ("Whose queues are long? In Connections, sort by Recv-Q and Send-Q.",
-         "net.ipv4.tcp_mem sets the limit in pages, tcp_rmem and tcp_wmem what a socket may take."),
+        "Socket buffers use more memory than tcp_mem allows: the kernel shrinks windows and drops out-of-order data.",
+        ("Find the long queues: on the Connections screen, sort by Recv-Q and by Send-Q.",
+         "net.ipv4.tcp_mem limits all sockets together, in pages; tcp_rmem and tcp_wmem limit one socket."),
         "",
     )  # fmt: skip

@@ -1,8 +1,4 @@
-"""Rules about connections that end badly: `time-wait-buildup`, `close-wait-leak`, `half-closed`, `orphans`.
-
-Sources: inet_twsk_alloc and tcp_time_wait in net/ipv4, ip-sysctl.rst (tcp_max_tw_buckets, tcp_max_orphans),
-tcp_check_oom in net/ipv4/tcp.c; RFC 9293, section 3.6.
-"""
+"""Rules about connections that close badly: `time-wait-buildup`, `close-wait-leak`, `half-closed`, `orphans`."""
 
 from __future__ import annotations
 
@@ -12,21 +8,27 @@ from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.teardown import ProcessCloseWaits, ProcessHalfClosed
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 
 
+@rule("time-wait-buildup", rank=70)
 def time_wait_buildup(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """TIME_WAIT near its limit; or over it, where the kernel closes sockets without it."""
-    overflow = view.rates.get("TCPTimeWaitOverflow", 0) > 0
-    if overflow:
+    """TIME_WAIT sockets reach the host's limit.
+
+    Warning: they are above 80 % of tcp_max_tw_buckets.
+    Critical: the limit is reached, and the kernel closes sockets without TIME_WAIT.
+    Source: inet_twsk_alloc and tcp_time_wait (net/ipv4), ip-sysctl.rst (tcp_max_tw_buckets).
+    """
+    if view.rates.get("TCPTimeWaitOverflow", 0) > 0:
         yield Candidate(_time_wait_finding(view, Severity.CRITICAL), Severity.CRITICAL)
     elif (view.time_wait.share or 0) > limits.time_wait_share:
         yield Candidate(_time_wait_finding(view, Severity.WARNING))
 
 
 def _time_wait_finding(view: View, severity: Severity) -> Finding:
-    waits, gauge, overflow = view.teardown.time_wait, view.time_wait, view.rates.get("TCPTimeWaitOverflow")
+    summary, gauge, overflow = view.teardown.time_wait, view.time_wait, view.rates.get("TCPTimeWaitOverflow")
     headline = f"{units.count(gauge.value)} of {units.count(gauge.limit)} TIME_WAIT"
     if overflow:
         headline += f", {units.rate(overflow)}/s closed without it"
@@ -34,100 +36,135 @@ def _time_wait_finding(view: View, severity: Severity) -> Finding:
         "time-wait-buildup",
         severity,
         FindingSubject("host", view.sample.host),
-        f"{headline}; {units.count(waits.server)} of the server's side, {units.count(waits.client)} of the client's",
+        f"{headline}; {units.count(summary.server)} on the server side, {units.count(summary.client)} on the client "
+        "side",
         {
             "time_wait": Figure(gauge.value, "sockets"),
             "tcp_max_tw_buckets": Figure(gauge.limit, "sockets"),
-            "of_servers": Figure(waits.server, "sockets"),
-            "of_clients": Figure(waits.client, "sockets"),
-            "entered": Figure(waits.entered_per_s, "sockets/s"),
-            "left": Figure(waits.left_per_s, "sockets/s"),
-            "ending_in_10_s": Figure(sum(waits.ending_by_second[:10]), "sockets"),
+            "of_servers": Figure(summary.server, "sockets"),
+            "of_clients": Figure(summary.client, "sockets"),
+            "entered": Figure(summary.entered_per_s, "sockets/s"),
+            "left": Figure(summary.left_per_s, "sockets/s"),
+            "ending_in_10_s": Figure(sum(summary.ending_by_second[:10]), "sockets"),
             "closed_without": Figure(overflow, "sockets/s"),
         },
-        "Whoever closes first keeps TIME_WAIT for 60 s, so that late segments meet no new connection. On the server's "
-        "side it costs memory only, on the client's a port each.",
-        ("Let the client close first, or keep connections open (keep-alive, a pool) instead of one for each request.",
+        "The side that closes first stays in TIME_WAIT for 60 s, so that delayed segments do not reach a new "
+        "connection. On the server side this costs only memory, on the client side one port each.",
+        ("Let the client close first, or keep connections open (keep-alive, a connection pool) instead of opening one "
+         "for each request.",
          "net.ipv4.tcp_max_tw_buckets sets the limit; tcp_fin_timeout does not shorten TIME_WAIT."),
         "state:time-wait",
     )  # fmt: skip
 
 
+@rule("close-wait-leak", rank=60)
 def close_wait_leak(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """A process whose peers have closed long ago, and that does not."""
-    for one in view.teardown.close_wait:
-        if one.old >= limits.close_wait_count:
-            worse = one.growing or one.share >= limits.close_wait_descriptors_share
-            yield Candidate(_close_wait_finding(one, Severity.CRITICAL if worse else Severity.WARNING))
+    """A process does not close connections that its peers have closed.
+
+    Warning: it has 20 CLOSE_WAIT sockets older than 60 s.
+    Critical: in addition, their number grew in each of the last five minutes, or is 50 % of the process's file
+        descriptor limit.
+    Source: RFC 9293, section 3.6; getrlimit(2) (RLIMIT_NOFILE).
+    """
+    for process in view.teardown.close_wait:
+        if process.old >= limits.close_wait_count:
+            critical = process.growing or process.share >= limits.close_wait_descriptors_share
+            yield Candidate(_close_wait_finding(process, Severity.CRITICAL if critical else Severity.WARNING))
 
 
-def _close_wait_finding(one: ProcessCloseWaits, severity: Severity) -> Finding:
-    kinds = {"never closed": one.eof_seen, "end not read": one.eof_pending, "data unread": one.data_pending}
-    told = ", ".join(f"{units.count(number)} {words}" for words, number in kinds.items() if number)
-    why = _WHY_CLOSE_WAIT[max(kinds, key=lambda words: kinds[words])] if told else _WHY_UNTOLD
-    share = f", {units.share(one.share)} of its descriptors" if one.limit else ""
-    which = f" ({told})" if told else ""
+def _close_wait_finding(process: ProcessCloseWaits, severity: Severity) -> Finding:
+    kinds = {
+        "EOF seen": process.eof_seen,
+        "EOF pending": process.eof_pending,
+        "data pending": process.data_pending,
+    }
+    present = {kind: number for kind, number in kinds.items() if number}
+    if len(present) == 1:
+        detail = f"; application {_CLOSE_WAIT_APPLICATION[next(iter(present))]}"
+    else:
+        parts = ", ".join(f"{units.count(number)} {kind}" for kind, number in present.items())
+        detail = f" ({parts})" if parts else ""
+    why = _CLOSE_WAIT_WHY[max(present, key=lambda kind: present[kind])] if present else _CLOSE_WAIT_WHY_UNKNOWN
+    share = f", {units.share(process.share)} of fd limit" if process.limit else ""
     return Finding(
         "close-wait-leak",
         severity,
-        FindingSubject("process", one.process),
-        f"{units.count(one.count)} CLOSE_WAIT{which}, oldest {units.duration(one.oldest_s)}{share}",
+        FindingSubject("process", process.process),
+        f"{units.count(process.count)} CLOSE_WAIT{detail}, oldest {units.duration(process.oldest_s)}{share}",
         {
-            "close_wait": Figure(one.count, "sockets"),
-            "never_closed": Figure(one.eof_seen, "sockets"),
-            "end_not_read": Figure(one.eof_pending, "sockets"),
-            "data_unread": Figure(one.data_pending, "sockets"),
-            "old": Figure(one.old, "sockets"),
-            "oldest": Figure(one.oldest_s, "s"),
-            "descriptor_limit": Figure(one.limit, "descriptors"),
-            "growing": Figure("yes" if one.growing else "no"),
+            "close_wait": Figure(process.count, "sockets"),
+            "never_closed": Figure(process.eof_seen, "sockets"),
+            "end_not_read": Figure(process.eof_pending, "sockets"),
+            "data_unread": Figure(process.data_pending, "sockets"),
+            "old": Figure(process.old, "sockets"),
+            "oldest": Figure(process.oldest_s, "s"),
+            "descriptor_limit": Figure(process.limit, "descriptors"),
+            "growing": Figure("yes" if process.growing else "no"),
         },
         why,
-        ("No knob helps: only the program can end CLOSE_WAIT, by close(). Look for a path that forgets it, often after "
-         "an error.",
-         "A restart frees them; its descriptors run out otherwise."),
-        f"state:close-wait pid:{one.owner.processes[0].pid}",
+        ("No kernel setting helps: only the application can end CLOSE_WAIT. Look for a code path that never calls "
+         "close(), often after an error.",
+         "Restart the process to free the sockets; otherwise it will run out of file descriptors."),
+        f"state:close-wait pid:{process.owner.processes[0].pid}",
     )  # fmt: skip
 
 
-_WHY_UNTOLD = "The peers have closed, and the program has not."
-_WHY_CLOSE_WAIT = {
-    "never closed": "The peers have closed, the program has read the end and never calls close(): it leaks sockets.",
-    "end not read": "The peers have closed, and the program does not read the end: it is stuck, or waits for something "
+_CLOSE_WAIT_APPLICATION = {
+    "EOF seen": "read EOF but never closed",
+    "EOF pending": "has not read EOF",
+    "data pending": "has not read the data",
+}
+_CLOSE_WAIT_WHY_UNKNOWN = "The peers have closed, and the application has not."
+_CLOSE_WAIT_WHY = {
+    "EOF seen": "The peers have closed, and the application has read EOF but never calls close(): it leaks sockets.",
+    "EOF pending": "The peers have closed, and the application does not read EOF: it is stuck, or waits for something "
     "else.",
-    "data unread": "The peers have sent data and closed, and the program reads neither: it is stuck, or overwhelmed.",
+    "data pending": "The peers have sent data and closed, and the application reads neither the data nor EOF: it is "
+    "stuck, or overloaded.",
 }
 
 
+@rule("half-closed", rank=120)
 def half_closed(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """FIN_WAIT_2 that a process still holds: shutdown() without close() may last for ever."""
-    for one in view.teardown.half_closed:
-        if one.old:
-            yield Candidate(_half_closed_finding(one))
+    """A process calls shutdown() but not close(), and its peers do not close either.
+
+    Warning: it has held a socket in FIN_WAIT_2 for 5 minutes.
+    Source: RFC 9293, section 3.6; ip-sysctl.rst (tcp_fin_timeout).
+    """
+    for process in view.teardown.half_closed:
+        if process.old:
+            yield Candidate(_half_closed_finding(process))
 
 
-def _half_closed_finding(one: ProcessHalfClosed) -> Finding:
+def _half_closed_finding(process: ProcessHalfClosed) -> Finding:
     return Finding(
         "half-closed",
         Severity.WARNING,
-        FindingSubject("process", one.process),
-        f"{units.count(one.count)} half-closed in FIN_WAIT_2, oldest {units.duration(one.oldest_s)}",
+        FindingSubject("process", process.process),
+        f"{units.count(process.count)} half-closed in FIN_WAIT_2, oldest {units.duration(process.oldest_s)}",
         {
-            "fin_wait_2": Figure(one.count, "sockets"),
-            "old": Figure(one.old, "sockets"),
-            "oldest": Figure(one.oldest_s, "s"),
+            "fin_wait_2": Figure(process.count, "sockets"),
+            "old": Figure(process.old, "sockets"),
+            "oldest": Figure(process.oldest_s, "s"),
         },
-        "The program has shut its side down and keeps the socket; the peer has not closed. tcp_fin_timeout counts only "
-        "after close(): this may last for ever.",
-        ("If nothing is expected from the peer any more, the program should close() and not only shutdown().",),
-        f"state:fin-wait-2 pid:{one.owner.processes[0].pid}",
+        "The application has shut down its side and keeps the socket, and the peer has not closed. tcp_fin_timeout "
+        "applies only after close(), so this may last forever.",
+        ("If the application expects nothing more from the peer, it should call close(), not only shutdown().",),
+        f"state:fin-wait-2 pid:{process.owner.processes[0].pid}",
     )
 
 
+@rule("orphans", rank=110)
 def orphans(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """Sockets that no process holds, and whose end the peer does not acknowledge."""
-    share, aborted = view.orphans.share or 0.0, view.rates.get("TCPAbortOnMemory", 0) > 0
-    if aborted:
+    """Peers do not acknowledge the FIN of sockets that the processes have closed.
+
+    Warning: these orphans are above 25 % of tcp_max_orphans, as the kernel counts an idle one up to four times.
+    Critical: they are above 50 %, or the kernel kills some.
+    Source: tcp_check_oom (net/ipv4/tcp.c), tcp_out_of_resources (net/ipv4/tcp_timer.c), ip-sysctl.rst
+        (tcp_max_orphans).
+    """
+    share = view.orphans.share or 0.0
+    if view.rates.get("TCPAbortOnMemory", 0) > 0:
         yield Candidate(_orphans_finding(view, Severity.CRITICAL), Severity.CRITICAL)
     elif share > limits.orphans_share:
         critical = share > limits.orphans_critical_share
@@ -135,23 +172,24 @@ def orphans(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 
 def _orphans_finding(view: View, severity: Severity) -> Finding:
-    gauge, aborted = view.orphans, view.rates.get("TCPAbortOnMemory")
-    headline = f"{units.count(gauge.value)} orphans, {units.share(gauge.share)} of tcp_max_orphans"
+    gauge, killed = view.orphans, view.rates.get("TCPAbortOnMemory")
+    headline = f"{units.plural(gauge.value, 'orphan')}, {units.share(gauge.share)} of tcp_max_orphans"
     states = {state: view.teardown.orphaned[state] for state in (State.FIN_WAIT_1, State.LAST_ACK, State.CLOSING)}
     return Finding(
         "orphans",
         severity,
         FindingSubject("host", view.sample.host),
-        headline + (f", {units.rate(aborted)}/s killed" if aborted else ""),
+        headline + (f", {units.rate(killed)}/s killed" if killed else ""),
         {
             "orphans": Figure(gauge.value, "sockets"),
             "tcp_max_orphans": Figure(gauge.limit, "sockets"),
             **{state.name.lower(): Figure(number, "sockets") for state, number in states.items()},
-            "killed_for_memory": Figure(aborted, "sockets/s"),
+            "killed_for_memory": Figure(killed, "sockets/s"),
         },
-        "Programs have closed these sockets, and the peers do not acknowledge the FIN: they have vanished, or a "
-        "firewall drops what they send. The kernel goes on trying, and weighs idle ones up to four times against the "
-        "limit.",
-        ("Which peers? The filter lists them. net.ipv4.tcp_orphan_retries shortens the time that is spent on each.",),
+        "Processes have closed these sockets, and the peers do not acknowledge the FIN: they are unreachable, or a "
+        "firewall drops their packets. The kernel keeps trying, and counts an idle orphan up to four times against "
+        "the limit.",
+        ("Check which peers are affected: the filter below lists the sockets. net.ipv4.tcp_orphan_retries shortens how "
+         "long the kernel tries.",),
         "state:fin-wait-1,last-ack,closing inode:0",
-    )
+    )  # fmt: skip

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Finding, FindingSubject, Severity
-from tcpwatch.model.rules import engine
 from tcpwatch.model.rules.engine import RuleEngine
+from tcpwatch.model.rules.registry import Rule, RuleFunction
 from tcpwatch.model.view import View
 from tests.support.views import make_view
 
@@ -20,12 +20,16 @@ SEVERITIES = {"w": Severity.WARNING, "W": Severity.WARNING, "c": Severity.CRITIC
 VIEW = make_view()
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, story: str) -> str:
-    """One letter a step: w, c: the condition of a warning, of something critical; in capitals: told by a counter.
+def as_rule(name: str, check: RuleFunction, rank: int = 0) -> Rule:
+    return Rule(name, rank, check, "", "", "", "")
+
+
+def shown(conditions: str) -> str:
+    """One letter a step: w, c: the condition of a warning, of something critical; in capitals: proved by a counter.
 
     Returns what is shown after each step, in the same letters.
     """
-    steps = iter(story)
+    steps = iter(conditions)
 
     def rule(view: View, limits: Thresholds) -> Iterator[Candidate]:
         letter = next(steps)
@@ -34,14 +38,13 @@ def shown(monkeypatch: pytest.MonkeyPatch, story: str) -> str:
             finding = Finding("rule", severity, FindingSubject("host", ""), letter, {}, "", (), "")
             yield Candidate(finding, severity if letter.isupper() else None)
 
-    monkeypatch.setattr(engine, "RULES", {"rule": rule})
-    diagnosis = RuleEngine()
-    answers = [diagnosis.step(VIEW) for _ in story]
+    diagnosis = RuleEngine([as_rule("rule", rule)])
+    answers = [diagnosis.step(VIEW) for _ in conditions]
     return "".join(answer[0].severity.name[0].lower() if answer else "." for answer in answers)
 
 
 @pytest.mark.parametrize(
-    ("story", "expected"),
+    ("conditions", "expected"),
     [
         ("......", "......"),
         ("w.....", "......"),
@@ -58,36 +61,34 @@ def shown(monkeypatch: pytest.MonkeyPatch, story: str) -> str:
         ("wC.....", ".ccccc."),
     ],
 )
-def test_two_in_five_out(story: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shown(monkeypatch, story) == expected
+def test_two_in_five_out(conditions: str, expected: str) -> None:
+    assert shown(conditions) == expected
 
 
 @given(st.text(alphabet=".wcWC", max_size=40))
-def test_what_is_shown_has_a_reason(story: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        answer = shown(patch, story)
+def test_what_is_shown_has_a_reason(conditions: str) -> None:
+    answer = shown(conditions)
     for at, letter in enumerate(answer):
-        recent = story[max(0, at - 4 - 1) : at + 1]
-        assert letter == "." or any(one != "." for one in recent), "nothing is shown that was not said lately"
-        if at and set(story[at - 1 : at + 1]) <= set("cC"):
+        recent = conditions[max(0, at - 4 - 1) : at + 1]
+        assert letter == "." or any(one != "." for one in recent), "what is shown was true lately"
+        if at and set(conditions[at - 1 : at + 1]) <= set("cC"):
             assert letter == "c", "what holds for two steps is shown"
 
 
-def test_the_newest_numbers_under_the_severity_that_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_numbers_under_the_severity_that_is_shown() -> None:
     def rule(view: View, limits: Thresholds) -> Iterator[Candidate]:
         severity = Severity.CRITICAL if view.step < 3 else Severity.WARNING
         yield Candidate(Finding("rule", severity, FindingSubject("host", ""), f"step {view.step}", {}, "", (), ""))
 
-    monkeypatch.setattr(engine, "RULES", {"rule": rule})
-    diagnosis = RuleEngine()
+    diagnosis = RuleEngine([as_rule("rule", rule)])
     answers = [diagnosis.step(replace(VIEW, step=step)) for step in (1, 2, 3)]
     assert [(one.headline, one.severity) for (one,) in answers[1:]] == [
         ("step 2", Severity.CRITICAL), ("step 3", Severity.CRITICAL),
     ]  # fmt: skip
 
 
-def test_the_most_severe_first_then_what_explains_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rule(name: str, severity: Severity, *subjects: str) -> engine.Rule:
+def test_the_most_severe_first_then_what_explains_others() -> None:
+    def rule(name: str, severity: Severity, *subjects: str) -> RuleFunction:
         def say(view: View, limits: Thresholds) -> Iterator[Candidate]:
             for subject in subjects:
                 yield Candidate(Finding(name, severity, FindingSubject("host", subject), "", {}, "", (), ""), severity)
@@ -100,8 +101,7 @@ def test_the_most_severe_first_then_what_explains_others(monkeypatch: pytest.Mon
         "third": rule("third", Severity.CRITICAL, "a"),
         "fourth": rule("fourth", Severity.INFO, "a"),
     }
-    monkeypatch.setattr(engine, "RULES", rules)
-    found = RuleEngine().step(VIEW)
+    found = RuleEngine([as_rule(name, check, rank) for rank, (name, check) in enumerate(rules.items())]).step(VIEW)
     assert [f"{one.rule} {one.subject.name}" for one in found] == [
         "second a", "third a", "first a", "first b", "fourth a",
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from tcpwatch.model.rules.half_open_calm import HalfOpenFigures, calm_verdict
 from tcpwatch.model.rules.half_open_kinds import VerdictKind
 from tests.support.views import make_view, sock
 
-NEAR = "the queue has little room left"
+NEAR = "the queue is nearly full"
 ROOM = "the queue has room"
 
 
@@ -54,7 +54,7 @@ def test_why_nothing_is_half_open(setting: int | None) -> None:
     sysctls = {} if setting is None else {"tcp_syncookies": setting}
     said = calm_verdict(shape(0), replace(view, sample=replace(view.sample, sysctls=sysctls)))
     assert ("tcp_syncookies is 2" in said.why) == (setting == 2)
-    assert said.headline == "nothing is half-open"
+    assert said.headline == "no half-open connections"
 
 
 def test_of_one_listener() -> None:

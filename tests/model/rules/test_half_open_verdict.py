@@ -37,18 +37,19 @@ class Scene:
 
 
 SCENES = {
-    "nothing at all": Scene(Host({}), VerdictKind.QUIET, words="nothing is half-open"),
-    "nothing is half-open": Scene(Host({"0.0.0.0:80 0/10": (0, 0)}), VerdictKind.QUIET, words="nothing is half-open"),
+    "nothing at all": Scene(Host({}), VerdictKind.QUIET, words="no half-open connections"),
+    "nothing is half-open": Scene(Host({"0.0.0.0:80 0/10": (0, 0)}), VerdictKind.QUIET,
+        words="no half-open connections"),
     "handshakes on their way": Scene(Host({"0.0.0.0:80 0/100": (9, 1)}), VerdictKind.QUIET,
-        words="9 half-open, 1 repeated"),
+        words="9 half-open connections, 1 retransmitted"),
     "clients that do not answer": Scene(
-        Host({"0.0.0.0:80 0/100": (9, 5)}), VerdictKind.SLOW_CLIENTS, words="5 of 9 half-open had a SYN+ACK repeated"
+        Host({"0.0.0.0:80 0/100": (9, 5)}), VerdictKind.SLOW_CLIENTS, words="SYN+ACK retransmitted to 5 of 9 half-open"
     ),
     "so many that the queue is nearly full": Scene(
         Host({"0.0.0.0:80 0/100": (80, 80)}), VerdictKind.SLOW_CLIENTS, WARNING, words="80 of 80"
     ),
     "a burst fills the queue": Scene(
-        Host({"0.0.0.0:80 0/10": (11, 0)}), VerdictKind.BURST, CRITICAL, "*:80", "11 of 10 half-open, 0 % repeated"
+        Host({"0.0.0.0:80 0/10": (11, 0)}), VerdictKind.BURST, CRITICAL, "*:80", "11 of 10 half-open, 0 % retransmitted"
     ),
     "a burst nearly fills it": Scene(
         Host({"0.0.0.0:80 0/100": (80, 0)}), VerdictKind.BURST, WARNING, "*:80", "80 of 100 half-open"
@@ -57,7 +58,7 @@ SCENES = {
         Host({"0.0.0.0:80 0/10": (10, 0)}, HONEST), VerdictKind.BURST, CRITICAL, "*:80", "850 of 900 cookies/s returned"
     ),
     "a flood": Scene(
-        Host({"0.0.0.0:80 0/10": (11, 11)}), VerdictKind.FLOOD, CRITICAL, "*:80", "100 % without an answer"
+        Host({"0.0.0.0:80 0/10": (11, 11)}), VerdictKind.FLOOD, CRITICAL, "*:80", "100 % unanswered"
     ),
     "a flood with cookies": Scene(
         Host({"0.0.0.0:80 0/10": (10, 0)}, COOKIES), VerdictKind.FLOOD, CRITICAL, "*:80", "0 of 900 cookies/s returned"
@@ -69,17 +70,17 @@ SCENES = {
     "cookies for everybody, and they return": Scene(Host({"0.0.0.0:80 0/10": (0, 0)}, HONEST, 2), VerdictKind.QUIET),
     "behind a full accept queue": Scene(
         Host({"0.0.0.0:80 11/10": (9, 9)}, OVERFLOWS), VerdictKind.SLOW_APPLICATION, CRITICAL, "*:80",
-        "9 half-open, 100 % repeated, behind 11 of 10 waiting to be accepted",
+        "9 half-open, 100 % retransmitted, accept queue holds 11 of 10",
     ),
     "behind a nearly full one": Scene(
-        Host({"0.0.0.0:80 8/10": (9, 9)}), VerdictKind.SLOW_APPLICATION, WARNING, "*:80", "8 of 10 waiting"
+        Host({"0.0.0.0:80 8/10": (9, 9)}), VerdictKind.SLOW_APPLICATION, WARNING, "*:80", "accept queue holds 8 of 10"
     ),
     "a full accept queue alone": Scene(Host({"0.0.0.0:80 11/10": (0, 0)}, OVERFLOWS), VerdictKind.QUIET),
     "both queues are full": Scene(Host({"0.0.0.0:80 11/10": (11, 11)}), VerdictKind.SLOW_APPLICATION, CRITICAL, "*:80"),
     "the lazy one of a group": Scene(
         Host({"0.0.0.0:80 0/10": (0, 0), "second 0.0.0.0:80 11/10": (21, 21)}), VerdictKind.SLOW_APPLICATION,
             CRITICAL, "*:80",
-        "behind 11 of 10",
+        "accept queue holds 11 of 10",
     ),
     "the worse of two": Scene(
         Host({"0.0.0.0:80 0/10": (11, 0), "0.0.0.0:81 0/10": (11, 11)}), VerdictKind.FLOOD, CRITICAL, "*:81"
@@ -129,10 +130,10 @@ def test_a_listener_that_has_gone() -> None:
     view = make_view(sock("SYN_RCVD", "10.0.0.1:80", "192.0.2.9:1"), sock("LISTEN", "0.0.0.0:81", send_queue=9))
     said = half_open_verdict(view, ListenerKey(80, *ANY4))
     assert (said.kind, said.headline) == (
-        VerdictKind.LISTENER_CLOSED, "nobody listens there any more; 1 half-open of the host are left behind",
+        VerdictKind.LISTENER_CLOSED, "no listener; 1 half-open connection left on this host",
     )  # fmt: skip
-    assert half_open_verdict(view).headline == "1 of 1 half-open have no listener any more"
-    assert half_open_verdict(make_view(), ListenerKey(80, *ANY4)).headline == "nobody listens there any more"
+    assert half_open_verdict(view).headline == "1 of 1 half-open connection without a listener"
+    assert half_open_verdict(make_view(), ListenerKey(80, *ANY4)).headline == "no listener"
 
 
 def held_back(age_s: float, repeats: int = 0) -> Any:
@@ -144,7 +145,7 @@ def test_held_back_by_tcp_defer_accept() -> None:
     view = make_view(listener, held_back(12.0), held_back(3.0), held_back(0.1))
     said = half_open_verdict(view)
     assert (said.kind, said.severity) == (VerdictKind.DEFERRED, None)
-    assert said.headline == "2 of 3 half-open wait without a repeat, the oldest for 12 s"
+    assert said.headline == "2 of 3 half-open connections wait without a retransmit, oldest 12 s"
     assert "TCP_DEFER_ACCEPT" in said.why
     mostly_repeated = make_view(listener, held_back(12.0), held_back(12.0, 3), held_back(12.0, 3))
     assert half_open_verdict(mostly_repeated).kind is VerdictKind.SLOW_CLIENTS
@@ -165,13 +166,13 @@ def test_a_source_that_tells_neither_limits_nor_repeats() -> None:
     sample = make_sample(rows, source=SourceInfo("psutil", "user"))
     view = view_of(rows, make_rows([]), sample=sample)
     said = half_open_verdict(view)
-    assert (said.kind, said.severity, said.headline) == (VerdictKind.UNKNOWN, None, "1 half-open")
+    assert (said.kind, said.severity, said.headline) == (VerdictKind.UNKNOWN, None, "1 half-open connection")
     assert half_open_verdict(replace(view, rates=COOKIES)).kind is VerdictKind.FLOOD
 
 
 def test_arrivals_are_told_where_they_are_known() -> None:
     view = Host({"0.0.0.0:80 0/100": (9, 1)}).view()
-    assert "The host gets 47 SYNs/s." in half_open_verdict(replace(view, syn_arrivals_per_s=47.0)).why
+    assert "This host receives 47 SYNs/s." in half_open_verdict(replace(view, syn_arrivals_per_s=47.0)).why
     assert "SYNs/s" not in half_open_verdict(replace(view, syn_arrivals_per_s=None)).why
 
 
@@ -243,7 +244,7 @@ def test_a_flood_whose_listener_was_closed() -> None:
         days.step(SCENES["a flood"].host)
     said = half_open_verdict(days.step(SCENES["nothing at all"].host))
     assert (said.kind, name_of(said)) == (VerdictKind.FLOOD, "*:80")
-    assert said.why == "It was so a moment ago; the listener has been closed since."
+    assert said.why == "The listener was flooded a moment ago and has been closed since."
 
 
 @pytest.mark.parametrize("first", ["a flood", "behind a full accept queue", "a burst fills the queue"])

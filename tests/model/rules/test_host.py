@@ -55,11 +55,11 @@ def test_resets_are_told_with_their_numbers() -> None:
         (Completeness(interrupted=True), 0.5, "interrupted dump", Severity.WARNING),
         (Completeness(answers_lost=True), 0.5, "answers lost", Severity.WARNING),
         (Completeness(reasons=("no counters",)), 0.5, "no counters", Severity.WARNING),
-        (Completeness(), 2.5, "a step takes 2.5 s, one is due every 2 s", None),
+        (Completeness(), 2.5, "a poll takes 2.5 s, the interval is 2 s", None),
         (
             Completeness(answers_lost=True),
             2.5,
-            "answers lost; a step takes 2.5 s, one is due every 2 s",
+            "answers lost; a poll takes 2.5 s, the interval is 2 s",
             Severity.WARNING,
         ),
     ],
@@ -92,11 +92,11 @@ def test_lost_events(trace: TraceStats, headline: str | None) -> None:
     assert [one.immediate_severity for one in found if one.immediate_severity != Severity.WARNING] == []
     for one in found:
         assert one.finding.evidence["trace_events_lost"].value == trace.events_lost_in_step
-        assert one.finding.advice == ("A shorter interval (-) empties the kernel's buffers more often.",)
+        assert one.finding.advice == ("Use a shorter interval (-): then the kernel's buffers are read more often.",)
 
 
 def test_what_is_late_is_not_asked_for_more_often() -> None:
     view = make_view(trace=TraceStats(events_lost_in_step=5), pace=Pace(2.5, 0.1, 1.0, 2.0))
     (one,) = data_incomplete(view, DEFAULT)
-    assert one.finding.headline == "5 trace events lost; a step takes 2.5 s, one is due every 2 s"
-    assert one.finding.advice == ("A longer interval (+) gives the kernel time between two dumps.",)
+    assert one.finding.headline == "5 trace events lost; a poll takes 2.5 s, the interval is 2 s"
+    assert one.finding.advice == ("Use a longer interval (+): then the kernel has time between two dumps.",)

@@ -35,12 +35,12 @@ def test_who_is_told(scans: list[PortScan], sources: list[str]) -> None:
 
 def test_its_words_and_numbers() -> None:
     (one,) = port_scan(make_view(port_scans=(scan(1_024),)), DEFAULT)
-    assert one.finding.headline == "met a reset at 1,024 ports in 10 s: 1, 2, 3, 4, …"
+    assert one.finding.headline == "got resets from 1,024 ports in 10 s: 1, 2, 3, 4, …"
     assert one.finding.evidence["ports"] == Figure(1_024, "ports")
     assert one.finding.evidence["resets"] == Figure(2_048, "segments")
     (elsewhere,) = port_scan(make_view(port_scans=(scan(4, here=False),)), Thresholds(port_scan_ports=4))
     assert elsewhere.finding.headline == (
-        "met a reset at 4 ports in 10 s (maybe of another network namespace): 1, 2, 3, 4"
+        "got resets from 4 ports in 10 s (maybe of another network namespace): 1, 2, 3, 4"
     )
 
 

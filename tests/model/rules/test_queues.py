@@ -188,7 +188,7 @@ def test_the_numbers_are_in_the_headline_and_in_the_evidence() -> None:
     assert "somaxconn is 4096" in " ".join(one.finding.advice)
     (flood,) = syn_flood(Host({"0.0.0.0:80 0/10": (11, 11)}, COOKIES).view(), DEFAULT)
     assert flood.finding.headline == (
-        "0 SYNs/s, 11 of 10 half-open from 1 addresses, 100 % without an answer, 0 of 900 cookies/s returned"
+        "0 SYNs/s, 11 of 10 half-open from 1 address, 100 % unanswered, 0 of 900 cookies/s returned"
     )
     told = {name: figure.value for name, figure in flood.finding.evidence.items()}
     assert (told["sources"], told["largest_24"]) == (1, "192.0.2.0/24")
@@ -199,7 +199,7 @@ def test_who_caps_the_limit() -> None:
         return " ".join(next(iter(accept_queue_full(host.view(), DEFAULT))).finding.advice)
 
     assert "net.core.somaxconn (100)" in advice(Host({"0.0.0.0:80 101/100": (0, 0)}, sysctls={"somaxconn": 100}))
-    assert "backlog in listen()" in advice(Host({"0.0.0.0:80 101/100": (0, 0)}))
+    assert "passes to listen()" in advice(Host({"0.0.0.0:80 101/100": (0, 0)}))
 
 
 def test_thresholds_can_be_chosen() -> None:

@@ -15,7 +15,7 @@ from tcpwatch.model.analyses.stalls import Stalls, UnansweredConnects, UnreadPro
 from tcpwatch.model.finding import Candidate, Severity
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules import ephemeral_ports, stalls, teardown
-from tcpwatch.model.rules.engine import Rule
+from tcpwatch.model.rules.registry import RuleFunction
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.view import Gauge, RateTrend, View
@@ -26,11 +26,11 @@ WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 Said = list[tuple[str, Severity]]
 
 
-def said(rule: Rule, view: View, limits: Thresholds = DEFAULT) -> Said:
+def said(rule: RuleFunction, view: View, limits: Thresholds = DEFAULT) -> Said:
     return [(str(one.finding.subject), one.finding.severity) for one in rule(view, limits)]
 
 
-def only(rule: Rule, view: View) -> Candidate:
+def only(rule: RuleFunction, view: View) -> Candidate:
     (one,) = rule(view, DEFAULT)
     return one
 
@@ -107,11 +107,11 @@ def test_close_wait(facts: dict[str, Any], expected: list[Severity]) -> None:
     assert said(teardown.close_wait_leak, leaking(**facts)) == [("process app[7]", one) for one in expected]
 
 
-@pytest.mark.parametrize(("queue", "words"), [(0, "leaks"), (1, "does not read the end"), (2, "reads neither")])
+@pytest.mark.parametrize(("queue", "words"), [(0, "leaks"), (1, "does not read EOF"), (2, "reads neither")])
 def test_why_it_is_in_close_wait(queue: int, words: str) -> None:
     finding = only(teardown.close_wait_leak, leaking(20, 0, queue)).finding
     assert words in finding.why
-    assert finding.headline.startswith("20 CLOSE_WAIT (20 ")
+    assert finding.headline.startswith("20 CLOSE_WAIT; application ")
 
 
 def test_half_closed() -> None:
@@ -156,7 +156,7 @@ def test_a_kernel_that_does_not_tell_its_range_of_ports() -> None:
 
 def test_ports_in_words() -> None:
     assert only(ephemeral_ports.port_exhaustion, clients(80, 5.0)).finding.headline == (
-        "80 % of 100 ports used, 20 left, exhausted in 5 s, app[7]"
+        "80 % of 100 ports used, 20 left, runs out in 5 s, app[7]"
     )
 
 
@@ -212,7 +212,7 @@ def test_to_whom_most_is_sent_again() -> None:
 
     told = Throughput(infos(2.0, [10, 12, 9]), infos(0.0, [0, 0, 3]))
     finding = only(stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=told))).finding
-    assert finding.headline.endswith("10 % of 30,000 data segments sent again within 30 s, most to 192.0.2.2")
+    assert finding.headline.endswith("10 % of 30,000 data segments retransmitted within 30 s, most to 192.0.2.2")
     assert (finding.filter, finding.evidence["worst_peer_retransmitted"].value) == ("raddr:192.0.2.2", 8.0)
 
 
@@ -242,7 +242,7 @@ def one(state: str, local: str, remote: str, **facts: Any) -> list[Sock]:
 
 
 LEAK = one("CLOSE_WAIT", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)
-SELECTED: dict[str, tuple[Rule, View, list[Sock]]] = {
+SELECTED: dict[str, tuple[RuleFunction, View, list[Sock]]] = {
     "connect-stuck": (
         stalls.connect_stuck, on_the_way(UnansweredConnects(SERVER_V6, 9, 3)),
         one("SYN_SENT", "[::1]:4000", "[2001:db8::1]:80"),

@@ -73,7 +73,7 @@ def test_a_scan_is_found(flags: lab.Flag, family: lab.Family, peer: lab.Peer, mo
     assert scans(monitor.step(), source) == [], "it has to hold for two steps"
     (finding,) = scans(monitor.step(), source)
     assert finding.headline.startswith(
-        "met a reset at 30 ports in 10 s (maybe of another network namespace): 100, 101,"
+        "got resets from 30 ports in 10 s (maybe of another network namespace): 100, 101,"
     )
     assert finding.evidence["resets"].value == 30
 
@@ -95,7 +95,7 @@ def test_open_ports_answer_otherwise_and_whose_it_is_is_known(peer: lab.Peer, mo
         scan(peer, source, range(100, 130), lab.Flag.SYN)
         monitor.step()
         (finding,) = scans(monitor.step(), source)
-    assert finding.headline.startswith("met a reset at 28 ports in 10 s: 102, 103,")
+    assert finding.headline.startswith("got resets from 28 ports in 10 s: 102, 103,")
 
 
 def test_late_segments_of_connections_that_we_reset_are_no_scan(peer: lab.Peer, monitor: Monitor) -> None:

@@ -1,0 +1,77 @@
+"""Registry of the rules, and the documentation in their docstrings.
+
+A rule is one function in any module of this folder, decorated with @rule. Nothing else lists the rules.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tcpwatch.config.thresholds import Thresholds
+from tcpwatch.model import rules
+from tcpwatch.model.finding import Candidate
+from tcpwatch.model.view import View
+
+RuleFunction = Callable[[View, Thresholds], Iterator[Candidate]]
+_SECTIONS = ("Warning", "Critical", "Source")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule's function with its documentation. `meaning` is the first paragraph of the docstring."""
+
+    name: str
+    """Public and stable, as in `syn-flood`."""
+    rank: int
+    """Orders findings of the same severity. A rule whose finding explains others has a small rank."""
+    check: RuleFunction
+    meaning: str
+    warning: str
+    """The condition of a warning; empty if the rule has none."""
+    critical: str
+    """The condition of a critical finding; empty if the rule has none."""
+    source: str
+    """The RFC, kernel file or document."""
+
+
+_registered: dict[str, Rule] = {}
+
+
+def rule(name: str, rank: int) -> Callable[[RuleFunction], RuleFunction]:
+    """Register the decorated function as a rule.
+
+    Its docstring begins with what a finding means. Then follow the sections `Warning:`, `Critical:` and `Source:`, of
+    which the first or the second may be absent.
+    """
+
+    def register(check: RuleFunction) -> RuleFunction:
+        if name in _registered:
+            raise ValueError(f"two rules are called {name}")
+        _registered[name] = Rule(name, rank, check, *_sections(inspect.getdoc(check) or ""))
+        return check
+
+    return register
+
+
+def _sections(docstring: str) -> tuple[str, str, str, str]:
+    """Return the first paragraph and the texts of the sections, each on one line."""
+    meaning, _, rest = docstring.partition("\n\n")
+    texts, section = dict.fromkeys(("", *_SECTIONS), ""), ""
+    for line in rest.splitlines():
+        head, colon, words = line.partition(": ")
+        section, line = (head, words) if colon and head in _SECTIONS else (section, line)
+        texts[section] = f"{texts[section]} {line.strip()}".strip()
+    return " ".join(meaning.split()), texts["Warning"], texts["Critical"], texts["Source"]
+
+
+@functools.cache
+def all_rules() -> tuple[Rule, ...]:
+    """Import every module of this folder and return the rules found, by rank."""
+    for module in pkgutil.iter_modules(rules.__path__, f"{rules.__name__}."):
+        importlib.import_module(module.name)
+    return tuple(sorted(_registered.values(), key=lambda rule: rule.rank))
