@@ -382,7 +382,7 @@ async def test_help_tells_the_keys() -> None:
         await shown(app, pilot, flooded())
         await pilot.press("question_mark")
         assert "next listener" in shot(app)
-        assert "listener before" in shot(app)
+        assert "previous listener" in shot(app)
 
 
 # The cursor on the sources ----------------------------------------------------------------------

@@ -132,6 +132,14 @@ class HalfOpenLayout:
         """The sources that are shown, column by column, below so many lines."""
         return [source_lists.source_places(it.sources, column, self._rows(above)) for column in self._columns(it)]
 
+    def spots(self, columns: list[list[SourcePlace | None]]) -> list[list[tuple[int, SourcePlace | None]]]:
+        """Return the sources of each line below the first title, with the cells where they begin."""
+        if self.column_count == 1:  # one below the other, each with its title
+            return [[(0, place)] for column in columns for place in (*column, None)]
+        step = self.column_width + GUTTER
+        rows = zip(*columns, strict=True)
+        return [[(at * step, place) for at, place in enumerate(row)] for row in rows]
+
     def source_lines(self, it: HalfOpenScope, above: int, cursor: SourcePlace) -> list[Line]:
         """The sources, below so many lines."""
         drawn = [

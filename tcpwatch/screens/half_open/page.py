@@ -5,81 +5,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.events import Click, Hide
-from textual.geometry import Region
+from textual.events import Hide
 
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.syn_sources import SynSource
 from tcpwatch.model.view import View
-from tcpwatch.screens.half_open.layout import TWO_COLUMNS_FROM, HalfOpenLayout, HalfOpenScope
+from tcpwatch.screens.half_open.layout import HalfOpenLayout, HalfOpenScope
 from tcpwatch.screens.half_open.source_lists import SourcePlace
-from tcpwatch.screens.shared.page import Page, SocketsRequested
+from tcpwatch.screens.shared.drawn_page import DrawnPage, ViewLines
+from tcpwatch.screens.shared.page import SocketsRequested
 from tcpwatch.screens.shared.shell import app_state
-from tcpwatch.widgets.lines import Line, Lines
+from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette
 
 _FIRST: SourcePlace = ("address", 0)
 
 
-class HalfOpenPage(Page):
-    """The page; all of it is drawn by one widget."""
+class HalfOpenPage(DrawnPage):
+    """The page."""
 
-    DEFAULT_CSS = "HalfOpenPage { height: 1fr; }"
+    content: _HalfOpen
 
     def __init__(self) -> None:
-        super().__init__()
-        # Kept here, since a View may come before the children are mounted, or when the app is ending.
-        self._half_open = _HalfOpen()
-
-    def compose(self) -> ComposeResult:
-        """As Textual asks."""
-        yield self._half_open
-
-    def show(self, view: View) -> None:
-        """As Page asks."""
-        self._half_open.show(view)
-
-    def show_exact(self, exact: bool) -> None:
-        """As Page asks."""
-        self._half_open.show_exact(exact)
+        super().__init__(_HalfOpen())
 
     def on_hide(self, event: Hide) -> None:
-        """Another page is on screen: nobody looks into a listener's queue here."""
-        self._half_open.look_away()
+        """Stop asking for the members of the listener's queue when another page is shown."""
+        self.content.look_away()
 
 
-class _HalfOpen(Lines, can_focus=True):
-    """The lines, the listener that is looked into, and the cursor on the sources."""
+class _HalfOpen(ViewLines[SourcePlace]):
+    """The lines, the chosen listener, and the cursor on the sources."""
 
-    DEFAULT_CSS = "_HalfOpen { height: 1fr; }"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "open"),
         Binding("l", "listener(1)", "next listener"),
-        Binding("L", "listener(-1)", "listener before", show=False),
+        Binding("L", "listener(-1)", "previous listener", show=False),
         Binding("escape", "all", "all listeners", show=False),
-        Binding("down,j", "move(1)", "next source", show=False),
-        Binding("up,k", "move(-1)", "source before", show=False),
         Binding("right", "across(1)", "sources on the right", show=False),
         Binding("left", "across(-1)", "sources on the left", show=False),
-        Binding("pagedown,ctrl+d", "move(5)", "five sources down", show=False),
-        Binding("pageup,ctrl+u", "move(-5)", "five sources up", show=False),
-        Binding("home,g", "move(-99)", "first source", show=False),
-        Binding("end,G", "move(99)", "last source", show=False),
     ]
+    _cursor: SourcePlace
 
     def __init__(self) -> None:
         super().__init__()
         self._subject: HalfOpenScope | None = None
-        self._exact = False
         self._cursor = _FIRST
         self._prefix = ""
-        """What the cursor is on: it stays there while ranks change; empty until somebody moves it."""
+        """The source under the cursor, which the cursor follows while ranks change; empty until somebody moves it."""
         self._columns: list[list[SourcePlace | None]] = []
         """The sources on screen, column by column."""
-        self._top = 0
-        """Line of their first row."""
 
     # What is shown
 
@@ -94,11 +69,6 @@ class _HalfOpen(Lines, can_focus=True):
         self._follow()
         self.redraw()
 
-    def show_exact(self, exact: bool) -> None:
-        """Numbers rounded or as they are."""
-        self._exact = exact
-        self.redraw()
-
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks: as many sources as there is room for, and all else always."""
         subject = self._subject
@@ -106,8 +76,8 @@ class _HalfOpen(Lines, can_focus=True):
             return [(), (("   waiting for the first answer of the kernel …", colours.dim),)]
         layout = HalfOpenLayout(width, height, colours, self._exact)
         lines = layout.upper_lines(subject)
-        self._top = len(lines) + 1
         self._columns = layout.places(subject, len(lines))
+        self._spots = [*[()] * (len(lines) + 1), *layout.spots(self._columns)]
         self._keep_cursor_in_sight()
         lines += layout.source_lines(subject, len(lines), self._cursor)
         return [*lines, *layout.chart_lines(subject, height - len(lines))]
@@ -129,20 +99,13 @@ class _HalfOpen(Lines, can_focus=True):
 
     def _keep_cursor_in_sight(self) -> None:
         """Where its source is not shown any more: the nearest rank of the same grouping, or the first source."""
-        there = self._places()
+        there = self._items()
         alike = [place for place in there if place[0] == self._cursor[0]] or there[:1]
         if there and self._cursor not in there:
             self._cursor = min(alike, key=lambda place: abs(place[1] - self._cursor[1]))
 
-    def _places(self) -> list[SourcePlace]:
+    def _items(self) -> list[SourcePlace]:
         return [place for column in self._columns for place in column if place]
-
-    def action_move(self, by: int) -> None:
-        """So many sources down, from one column into the next."""
-        there = self._places()
-        if there:
-            at = there.index(self._cursor) + by
-            self._go_to(there[min(max(at, 0), len(there) - 1)])
 
     def action_across(self, by: int) -> None:
         """Into the column beside."""
@@ -155,12 +118,9 @@ class _HalfOpen(Lines, can_focus=True):
             self._go_to(near[0][1])
 
     def _go_to(self, place: SourcePlace) -> None:
-        self._cursor = place
         source = self._named(place)
         self._prefix = source.prefix if source else ""
-        self.redraw()
-        y = next((y for y, line in enumerate(self.lines) if any("▸" in piece for piece, _ in line)), 0)
-        self.scroll_to_region(Region(0, max(0, y - 1), 1, 3), animate=False)
+        super()._go_to(place)
 
     def action_open(self) -> None:
         """Show the half-open connections from this source."""
@@ -171,23 +131,6 @@ class _HalfOpen(Lines, can_focus=True):
         if one is not None:
             terms.append(one.key.local_filter)
         self.post_message(SocketsRequested(" ".join(terms)))
-
-    def on_click(self, event: Click) -> None:
-        """The first click on a source moves the cursor there, the next one opens it."""
-        place = self._place_at(event.x, event.y + self.scroll_offset.y - self._top)
-        if place is None:
-            return
-        if place == self._cursor:
-            self.action_open()
-        else:
-            self._go_to(place)
-
-    def _place_at(self, x: int, row: int) -> SourcePlace | None:
-        if self.size.width < TWO_COLUMNS_FROM:  # the columns stand below one another, each with its title
-            rows = [place for column in self._columns for place in (*column, None)]
-        else:
-            rows = self._columns[min(x * len(self._columns) // self.size.width, len(self._columns) - 1)]
-        return rows[row] if 0 <= row < len(rows) else None
 
     # Which listener
 

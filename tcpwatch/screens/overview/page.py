@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.events import Click
-from textual.geometry import Region
 
 from tcpwatch.model.finding import Finding, FindingSubject
 from tcpwatch.model.states import State
@@ -18,10 +15,11 @@ from tcpwatch.screens.overview.histogram import HistogramLayout, histogram, stat
 from tcpwatch.screens.overview.listeners import MIN_WIDTH, listener_lines
 from tcpwatch.screens.overview.totals import USUAL_ROWS, tables_height, tables_lines, totals_help_section, totals_lines
 from tcpwatch.screens.overview.trace_line import trace_line
+from tcpwatch.screens.shared.drawn_page import DrawnPage, ViewLines
 from tcpwatch.screens.shared.finding_lines import finding_line, more_line
 from tcpwatch.screens.shared.meters import meter_lines, meters_of
-from tcpwatch.screens.shared.page import Page, SocketsRequested
-from tcpwatch.widgets.lines import Line, Lines, overlay_style, title_rule
+from tcpwatch.screens.shared.page import SocketsRequested
+from tcpwatch.widgets.lines import Line, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section
 
@@ -29,59 +27,30 @@ _LISTENERS = 5
 """So many of them come before the tables of flows."""
 
 
-class OverviewPage(Page):
-    """The page; all of it is drawn by one widget."""
+CursorItem = State | tuple[str, FindingSubject]
+"""An item for the cursor: a state, or a finding by its rule and subject."""
 
-    DEFAULT_CSS = "OverviewPage { height: 1fr; }"
+
+class OverviewPage(DrawnPage):
+    """The page."""
 
     def __init__(self) -> None:
-        super().__init__()
-        # Kept here, since a View may come before the children are mounted, or when the app is ending.
-        self._overview = _Overview()
-
-    def compose(self) -> ComposeResult:
-        """As Textual asks."""
-        yield self._overview
-
-    def show(self, view: View) -> None:
-        """As Page asks."""
-        self._overview.show(view)
-
-    def show_exact(self, exact: bool) -> None:
-        """As Page asks."""
-        self._overview.show_exact(exact)
+        super().__init__(_Overview())
 
     def help_sections(self) -> Sequence[Section]:
-        """For the help."""
+        """Return what the help says about this page."""
         return [totals_help_section()]
 
 
-CursorItem = State | tuple[str, FindingSubject]
-"""What the cursor can be on: a state, or a finding by its rule and subject."""
-
-
-class _Overview(Lines, can_focus=True):
+class _Overview(ViewLines[CursorItem]):
     """The lines, and the cursor on findings and states."""
 
-    DEFAULT_CSS = "_Overview { height: 1fr; }"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "open"),
-        Binding("w", "why", "why"),
-        Binding("up,k", "move(-1)", "line before", show=False),
-        Binding("down,j", "move(1)", "next line", show=False),
-        Binding("pageup,ctrl+u", "move(-5)", "five lines up", show=False),
-        Binding("pagedown,ctrl+d", "move(5)", "five lines down", show=False),
-        Binding("home,g", "move(-99)", "first line", show=False),
-        Binding("end,G", "move(99)", "last line", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("w", "why", "why")]
 
     def __init__(self) -> None:
         super().__init__()
         self._view: View | None = None
-        self._exact = False
-        self._cursor: CursorItem = State.ESTABLISHED
-        self._item_at: list[CursorItem | None] = []
-        """What each line shows that the cursor can be on."""
+        self._cursor = State.ESTABLISHED
 
     def show(self, view: View) -> None:
         """Draw this View."""
@@ -94,22 +63,18 @@ class _Overview(Lines, can_focus=True):
         if had != bool(view.findings):
             self.refresh_bindings()
 
-    def show_exact(self, exact: bool) -> None:
-        """Numbers rounded or as they are."""
-        self._exact = exact
-        self.redraw()
-
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks: findings, histogram, limits and first rates always, more of them as far as the height goes."""
         view = self._view
         if view is None:
             return [(), (("   waiting for the first answer of the kernel …", colours.dim),)]
         lines = self._finding_lines(view, width, height, colours)
-        self._item_at = [_key(finding) for finding in self._shown_findings(height)]
-        self._item_at += [None] * (len(lines) - len(self._item_at))
+        items: list[CursorItem | None] = [_key(finding) for finding in self._shown_findings(height)]
+        items += [None] * (len(lines) - len(items))
         marked = self._cursor if isinstance(self._cursor, State) else None
         rows = histogram(view, marked, HistogramLayout(width, colours, self._exact))
-        self._item_at += [state for _, state in rows]
+        items += [state for _, state in rows]
+        self._spots = [((0, item),) for item in items]
         lines += [line for line, _ in rows]
         limits = meter_lines(meters_of(view), width, colours, self._exact)
         rates = counter_lines(MAIN_COUNTERS, view, width, colours)
@@ -163,22 +128,6 @@ class _Overview(Lines, can_focus=True):
             return []
         return [*map(_key, self._shown_findings(self.size.height)), *states_shown(self._view)]
 
-    def action_move(self, by: int) -> None:
-        """Move the cursor by so many lines that can be opened."""
-        items = self._items()
-        if items:
-            at = min(max(items.index(self._cursor) + by, 0), len(items) - 1)
-            self._go_to(items[at])
-
-    def _go_to(self, item: CursorItem) -> None:
-        self._cursor = item
-        self.redraw()
-        y = next((y for y, one in enumerate(self._item_at) if one == item), 0)  # none while there is no room
-        # Two lines around it, so that the heading of its group is seen too, and the end of the page can be reached.
-        last = next((one for one in reversed(self._item_at) if one is not None), None)
-        below = len(self.lines) - y if item == last else 2
-        self.scroll_to_region(Region(0, max(0, y - 1), 1, 1 + below), animate=False)
-
     @property
     def _finding(self) -> Finding | None:
         """The finding under the cursor."""
@@ -204,17 +153,6 @@ class _Overview(Lines, can_focus=True):
         from tcpwatch.screens.findings.page import FindingsScreen
 
         self.app.push_screen(FindingsScreen(self._finding))
-
-    def on_click(self, event: Click) -> None:
-        """The first click on a line moves the cursor there, the next one opens it."""
-        y = event.y + self.scroll_offset.y
-        item = self._item_at[y] if 0 <= y < len(self._item_at) else None
-        if item is None:
-            return
-        if item == self._cursor:
-            self.action_open()
-        else:
-            self._go_to(item)
 
 
 def _key(finding: Finding) -> CursorItem:

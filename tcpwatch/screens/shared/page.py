@@ -11,6 +11,8 @@ from tcpwatch.model.view import View
 class Page(Widget):
     """One tab's content. The app hands it each new View while it is on screen, and the last one when it comes there."""
 
+    DEFAULT_CSS = "Page { height: 1fr; }"
+
     def show(self, view: View) -> None:
         """Draw this View; called in the UI's loop, must be quick."""
         raise NotImplementedError
