@@ -16,9 +16,10 @@ from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict
 from tcpwatch.model.states import State
 from tcpwatch.model.view import SYN_ARRIVALS, View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
-from tcpwatch.screens.shared.meters import limit_style, usage_text
+from tcpwatch.units import text
 from tcpwatch.widgets.charts.area import area_lines
 from tcpwatch.widgets.charts.bars import bar, sparkline
+from tcpwatch.widgets.charts.meter import meter
 from tcpwatch.widgets.lines import Line, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import wrapped
@@ -55,14 +56,11 @@ def queue_line(one: Listener | None, view: View, width: int, colours: Palette, e
     if one is None:
         return ((INDENT + "No listener here.", colours.dim),)
     queue, history = one.syn_queue, view.queue_trend.syn_queue(one.cookie)
-    style = limit_style(queue.depth, queue.limit, colours)
     length = max(0, width - len(INDENT) - name - 1 - 1 - _FIGURE - 1 - cap - spark - 1)
-    share = queue.share if queue.limit is not None else None
     return (
         (INDENT + fit(_queue_name(one, name), name) + " ", colours.plain),
-        (bar(share, length) + " ", style),
-        (fit(usage_text(queue.depth, queue.limit, exact), _FIGURE) + " ", style if queue.depth else colours.dim),
-        (fit(one.syn_limit_source.value, cap), colours.dim),
+        *meter(queue.depth, queue.limit, length, _FIGURE, colours, exact),
+        (" " + fit(one.syn_limit_source.value, cap), colours.dim),
         (sparkline(history, round(TREND_S / view.queue_trend.slot_s), spark, from_zero=True), colours.handshake),
     )
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from rich.cells import cell_len
-from rich.style import Style
 
 from tcpwatch import units
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.listeners.queue_limits import LimitSource, Queue
 from tcpwatch.screens.listeners.rows import ListenerRow
-from tcpwatch.screens.shared.meters import limit_style, usage_text
-from tcpwatch.widgets.charts.bars import bar, sparkline
+from tcpwatch.units import text
+from tcpwatch.widgets.charts.bars import sparkline
+from tcpwatch.widgets.charts.meter import limit_style, meter, usage_text
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.layout import ESSENTIAL
@@ -43,25 +43,20 @@ def _process(row: ListenerRow, look: CellContext) -> Line:
     return ((f"{row.fullest.process or '?'}{f' +{others}' if others else ''}", look.colours.plain),)
 
 
-def _queue(queue: Queue, share: float, style: Style, look: CellContext) -> Line:
-    """`███     513/512`: the bar where there is room for it."""
+def _queue(queue: Queue, fullest: Queue, look: CellContext) -> Line:
+    """Return `███     513/512`: the figure of `queue`, the bar and the colour of `fullest`; a bar only if it fits."""
     figure = usage_text(queue.depth, queue.limit, look.exact)
     if cell_len(figure) > look.width:
         figure = figure.replace(",", "")
     cells = max(_FIGURE, cell_len(figure))
     length = look.width - cells - 1
-    if length < _NO_BAR_BELOW:
-        return ((figure, style if queue.depth else look.colours.dim),)
-    return (
-        (bar(share, length) + " ", style),
-        (figure.rjust(cells), style if queue.depth else look.colours.dim),
-    )
+    bar, _ = meter(fullest.depth, fullest.limit, length, 0, look.colours, look.exact)
+    style = bar[1] if queue.depth else look.colours.dim
+    return ((figure, style),) if length < _NO_BAR_BELOW else (bar, (" " + figure.rjust(cells), style))
 
 
 def _accept(row: ListenerRow, look: CellContext) -> Line:
-    """The figure of all, the bar and the colour of the fullest."""
-    fullest = row.fullest.accept_queue
-    return _queue(row.accept_queue, fullest.share, limit_style(fullest.depth, fullest.limit, look.colours), look)
+    return _queue(row.accept_queue, row.fullest.accept_queue, look)
 
 
 def _peak(row: ListenerRow, look: CellContext) -> Line:
@@ -92,8 +87,7 @@ def _depth(queue: Queue | None, look: CellContext) -> Line:
 def _syn(row: ListenerRow, look: CellContext) -> Line:
     if row.is_member:
         return ()
-    queue = row.fullest.syn_queue
-    return _queue(queue, queue.share, limit_style(queue.depth, queue.limit, look.colours), look)
+    return _queue(row.fullest.syn_queue, row.fullest.syn_queue, look)
 
 
 def _drops(row: ListenerRow, look: CellContext) -> Line:

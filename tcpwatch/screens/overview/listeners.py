@@ -5,8 +5,8 @@ from __future__ import annotations
 from tcpwatch import units
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
-from tcpwatch.screens.shared.meters import limit_style, usage_text
-from tcpwatch.widgets.charts.bars import bar
+from tcpwatch.units import text
+from tcpwatch.widgets.charts.meter import meter
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
 
@@ -48,20 +48,15 @@ def _row(listener: Listener, widths: tuple[int, int, int], colours: Palette, exa
     first = listener.owner.processes[0] if listener.owner else None
     owner = f"{first.name}[{first.pid}]" if first else ""
     drops = listener.drops_per_s
+
+    def queue_meter(queue: Queue) -> Line:
+        return meter(queue.depth, queue.limit, length, _FIGURE, colours, exact)
+
     return (
         (_INDENT + fit(listener.endpoint, name) + " ", colours.plain),
         (fit(owner, process) + " ", colours.plain),
-        *_queue(listener.accept_queue, length, colours, exact),
+        *queue_meter(listener.accept_queue),
         (" ", colours.plain),
-        *_queue(listener.syn_queue, length, colours, exact),
-        (fit(units.rate(drops), _RATE, right=True), colours.alarm if drops else colours.dim),
-    )
-
-
-def _queue(queue: Queue, length: int, colours: Palette, exact: bool) -> Line:
-    style = limit_style(queue.depth, queue.limit, colours)
-    figure = usage_text(queue.depth, queue.limit, exact)
-    return (
-        (bar(queue.share, length) + " ", style),
-        (fit(figure, _FIGURE), style if queue.depth else colours.dim),
+        *queue_meter(listener.syn_queue),
+        (fit(text.rate(drops), _RATE, right=True), colours.alarm if drops else colours.dim),
     )

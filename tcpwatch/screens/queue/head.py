@@ -10,8 +10,8 @@ from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource, Queue
 from tcpwatch.screens.listeners.columns import depth_sparkline, limit_source_text
 from tcpwatch.screens.listeners.rows import ListenerRow
-from tcpwatch.screens.shared.meters import limit_style, usage_text
-from tcpwatch.widgets.charts.bars import bar
+from tcpwatch.units import text
+from tcpwatch.widgets.charts.meter import limit_style, meter, usage_text
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
 
@@ -52,12 +52,11 @@ class _Form:
         cells = max(_FIGURE, len(figure))
         free = max(0, self.width - len(_INDENT) - _LABEL - 1 - cells - 2 - _PEAK - _CAP - 1)
         trend = round(free * _TREND_SHARE)
-        style = limit_style(queue.depth, queue.limit, colours)
         deepest, limit = (peak.depth, peak.limit) if peak else (None, None)
         return (
             (_INDENT + fit(label, _LABEL), colours.plain),
-            (bar(queue.share, free - trend), style),
-            (f" {figure.rjust(cells)}  ", style if queue.depth else colours.dim),
+            *meter(queue.depth, queue.limit, free - trend, cells, colours, self.exact, right=True),
+            ("  ", colours.plain),
             (
                 fit(f"peak {units.count(deepest, self.exact)}" if peak else "", _PEAK),
                 limit_style(deepest, limit, colours),
@@ -77,12 +76,10 @@ class _Form:
 
     def _member(self, one: Listener, label: str) -> Line:
         colours, queue, peak = self.colours, one.accept_queue, one.accept_peak or 0
-        style = limit_style(queue.depth, queue.limit, colours)
-        figure = usage_text(queue.depth, queue.limit, self.exact).rjust(_FIGURE)
+        cells = max(_FIGURE, len(usage_text(queue.depth, queue.limit, self.exact)))
         return (
             (_INDENT + fit(label, _LABEL), colours.dim),
-            (bar(queue.share, _SMALL), style),
-            (f" {figure}  ", style if queue.depth else colours.dim),
-            (f"{one.process or '?'} · inode {one.inode or units.UNKNOWN}", colours.plain),
-            (f" · peak {units.count(peak, self.exact)}" if peak > (queue.depth or 0) else "", colours.plain),
+            *meter(queue.depth, queue.limit, _SMALL, cells, colours, self.exact, right=True),
+            (f"  {one.process or '?'} · inode {one.inode or text.UNKNOWN}", colours.plain),
+            (f" · peak {text.count(peak, self.exact)}" if peak > (queue.depth or 0) else "", colours.plain),
         )

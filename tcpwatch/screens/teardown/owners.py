@@ -14,9 +14,10 @@ from tcpwatch.model.analyses.teardown import CLOSING_STATES, ProcessCloseWaits, 
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.meters import limit_style, usage_text
 from tcpwatch.screens.teardown.ports import count_piece, text_piece
 from tcpwatch.screens.teardown.table import InlineCellContext, InlineColumn, InlineTable
+from tcpwatch.units import text
+from tcpwatch.widgets.charts.meter import limit_style, usage_text
 from tcpwatch.widgets.lines import Piece
 
 CLOSE_WAIT, HALF_CLOSED, FINAL_STATES_TABLE = "close_wait", "half_closed", "last"

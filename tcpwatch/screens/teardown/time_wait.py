@@ -11,9 +11,9 @@ from tcpwatch import units
 from tcpwatch.model.analyses.teardown import TIME_WAIT_S
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.meters import limit_style, usage_text
+from tcpwatch.units import text
 from tcpwatch.widgets.charts.area import area, area_lines
-from tcpwatch.widgets.charts.bars import bar
+from tcpwatch.widgets.charts.meter import meter
 from tcpwatch.widgets.lines import Line, Piece, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 
@@ -39,7 +39,6 @@ def time_wait_lines(view: View, width: int, bars: int, colours: Palette, exact: 
 
 def _meter_line(view: View, width: int, colours: Palette, exact: bool) -> Line:
     gauge = view.time_wait
-    style = limit_style(gauge.value, gauge.limit, colours)
     overflow = view.rates.get("TCPTimeWaitOverflow")
     said, said_style = f"{units.share(gauge.share)} of tcp_max_tw_buckets", colours.dim
     if overflow:
@@ -47,9 +46,9 @@ def _meter_line(view: View, width: int, colours: Palette, exact: bool) -> Line:
     words = 28 if width >= 60 else 0
     length = max(0, width - len(_INDENT) - 1 - _FIGURE - 1 - words - 1)
     return (
-        (_INDENT + bar(gauge.share, length) + " ", style),
-        (fit(usage_text(gauge.value, gauge.limit, exact), _FIGURE, right=True) + " ", style),
-        (fit(said, words), said_style),
+        (_INDENT, colours.plain),
+        *meter(gauge.value, gauge.limit, length, _FIGURE, colours, exact, right=True),
+        (" " + fit(said, words), said_style),
     )
 
 
