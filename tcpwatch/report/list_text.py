@@ -13,6 +13,7 @@ from tcpwatch.model.states import FACTS, State
 from tcpwatch.model.view import View
 from tcpwatch.report.ansi import BOLD, PHASE_COLOURS, cell_width, coloured, fitted
 from tcpwatch.report.list_json import blocks
+from tcpwatch.units.columns import columns_that_fit
 
 SHOWN = (
     "state", "local", "remote", "recv_queue", "send_queue", "owner", "timers", "retransmits", "role", "user_or_uid",
@@ -49,8 +50,8 @@ def fit_columns(natural: Widths, room: int | None) -> Widths:
     if room is None:
         return natural
     least = [(column, min(width, column.width)) for column, width in natural]
-    while len(least) > 1 and _total(least) > room:
-        least.remove(max(reversed(least), key=lambda one: one[0].priority))  # of equals the last, so State stays
+    fitting = columns_that_fit(least, room + len(GAP), lambda one: one[1] + len(GAP), lambda one: one[0].priority + 1)
+    least = fitting or least[:1]
     spare, wanted, given = room - _total(least), dict(natural), dict(least)
     for column, _ in sorted(least, key=lambda one: one[0].priority):
         more = max(0, min(spare, wanted[column] - given[column]))

@@ -22,13 +22,40 @@ Piece = tuple[str, Style]
 Line = tuple[Piece, ...]
 
 
-def fit(text: str, width: int, right: bool = False) -> str:
-    """`text` in exactly `width` cells: blanks are added on one side, or the end is replaced by `…`."""
+def fit(text: str, width: int, right: bool = False, middle: bool = False) -> str:
+    """Return `text` in exactly `width` cells, blanks added on one side.
+
+    If it is too long, `…` replaces its end, or with `middle` its middle, as both ends of an address say the most.
+    """
     cells = cell_len(text)
-    if cells > width:
-        return set_cell_size(text, width - 1) + "…" if width > 0 else ""
-    blanks = " " * (width - cells)
-    return blanks + text if right else text + blanks
+    if cells <= width:
+        blanks = " " * (width - cells)
+        return blanks + text if right else text + blanks
+    if width <= 0:
+        return ""
+    head = (width - 1) // 2 if middle and width > 2 else width - 1
+    return set_cell_size(text, head) + "…" + _last_cells(text, width - 1 - head)
+
+
+def _last_cells(text: str, width: int) -> str:
+    """Return the end of `text` in exactly `width` cells; half a wide character becomes a blank."""
+    start, length = len(text), 0
+    while start > 0 and length + cell_len(text[start - 1]) <= width:
+        start -= 1
+        length += cell_len(text[start])
+    return " " * (width - length) + text[start:]
+
+
+def cropped(line: Line, width: int) -> Line:
+    """Return the line in at most `width` cells, its end replaced by `…` if it is longer."""
+    if cells_of(line) <= width:
+        return line
+    kept: list[Piece] = []
+    room = width - 1  # the last cell is for the ellipsis
+    for text, style in line:
+        kept.append((set_cell_size(text, min(room, cell_len(text))), style))
+        room -= min(room, cell_len(text))
+    return (*kept, ("…", kept[-1][1])) if width > 0 else ()
 
 
 def cells_of(line: Iterable[Piece]) -> int:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from tcpwatch.model.columns.columns import BY_KEY, IN_TABLE
-from tcpwatch.widgets.table.layout import GAP, fit_cell, laid_out
+from tcpwatch.widgets.lines import fit
+from tcpwatch.widgets.table.layout import GAP, laid_out
 
 MAIN = [BY_KEY[key] for key in ("state", "local", "remote", "recv_queue", "owner")]
 
@@ -54,9 +55,9 @@ def test_a_column_that_can_have_all_it_wants_goes_before_one_that_cannot() -> No
     ("abc", 0, False, ""),
 ])  # fmt: skip
 def test_fitted(text: str, width: int, right: bool, expected: str) -> None:
-    assert fit_cell(text, width, right) == expected
+    assert fit(text, width, right, middle=not right) == expected
 
 
-@given(st.text("ab日本[]é…"), st.integers(0, 12), st.booleans())
-def test_fitted_text_has_exactly_the_width(text: str, width: int, right: bool) -> None:
-    assert cell_len(fit_cell(text, width, right)) == width
+@given(st.text("ab日本[]é…"), st.integers(0, 12), st.booleans(), st.booleans())
+def test_fitted_text_has_exactly_the_width(text: str, width: int, right: bool, middle: bool) -> None:
+    assert cell_len(fit(text, width, right, middle)) == width

@@ -58,7 +58,7 @@ def queue_line(one: Listener | None, view: View, width: int, colours: Palette, e
     queue, history = one.syn_queue, view.queue_trend.syn_queue(one.cookie)
     length = max(0, width - len(INDENT) - name - 1 - 1 - _FIGURE - 1 - cap - spark - 1)
     return (
-        (INDENT + fit(_queue_name(one, name), name) + " ", colours.plain),
+        (INDENT + fit(_queue_name(one, name), name, middle=True) + " ", colours.plain),
         *meter(queue.depth, queue.limit, length, _FIGURE, colours, exact),
         (" " + fit(one.syn_limit_source.value, cap), colours.dim),
         (sparkline(history, round(TREND_S / view.queue_trend.slot_s), spark, from_zero=True), colours.handshake),
@@ -66,9 +66,8 @@ def queue_line(one: Listener | None, view: View, width: int, colours: Palette, e
 
 
 def _queue_name(one: Listener, cells: int) -> str:
-    """With as many words as there is room for; of a long address the middle is left out, never the port."""
     longest = f"SYN queue {one.endpoint}"
-    return longest if len(longest) <= cells else units.shortened(f"SYN {one.endpoint}", cells)
+    return longest if len(longest) <= cells else f"SYN {one.endpoint}"
 
 
 def _queue_cells(width: int) -> tuple[int, int, int]:

@@ -118,7 +118,7 @@ def _row(source: SynSource, longest: int, width: int, marked: bool, colours: Pal
     name = min(free, _LONGEST, max(_NAME, longest))
     return (
         (" ▸ " if marked else "   ", colours.strong),
-        (fit(units.shortened(source.prefix, name), name) + " ", colours.plain),
+        (fit(source.prefix, name, middle=True) + " ", colours.plain),
         (bar(source.share, free - name - 1) + " " * (free > name), colours.handshake),
         (fit(figure, count, right=True), colours.plain),
         (fit(_share(source.share), _SHARE, right=True) + " ", colours.dim),

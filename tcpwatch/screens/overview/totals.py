@@ -9,6 +9,8 @@ from tcpwatch import units
 from tcpwatch.model.sockets.flow_totals import DECADES, PERCENTILES, Distribution, FlowTotals, Totals
 from tcpwatch.model.sockets.flow_totals import TOP as TOLD
 from tcpwatch.screens.overview.counters import grid_columns
+from tcpwatch.units import text
+from tcpwatch.units.columns import columns_that_fit
 from tcpwatch.widgets.charts.bars import sparkline
 from tcpwatch.widgets.lines import Line, fit, title_rule
 from tcpwatch.widgets.palette import Palette
@@ -56,8 +58,8 @@ def _rate(word: str, per_s: float, cells: int, colours: Palette) -> Line:
 class _Column:
     head: str
     cells: int
-    rank: int
-    """Those with the lowest are kept where it is narrow."""
+    priority: int
+    """Columns of a high number are left out first."""
     figure: Callable[[Totals], str]
 
 
@@ -120,21 +122,17 @@ def _table(title: str, totals: Sequence[Totals], rows: int, width: int, colours:
 
 
 def _columns(width: int) -> list[_Column]:
-    """Those that fit, the least worth left out."""
+    """Return the columns that fit, set apart where there is room."""
     free = width - len(_INDENT) - _NAME - 1
-    kept = []
-    for column in sorted(_COLUMNS, key=lambda column: column.rank):
-        free -= column.cells
-        if free < 0:
-            break
-        kept.append(column)
+    kept = columns_that_fit(_COLUMNS, free, lambda column: column.cells, lambda column: column.priority)
+    free -= sum(column.cells for column in kept)
     gap = min(_GAP, max(0, free + _NAME - _LONGEST) // len(kept))
-    return [replace(column, cells=column.cells + gap) for column in _COLUMNS if column in kept]
+    return [replace(column, cells=column.cells + gap) for column in kept]
 
 
 def _row(one: Totals, name: int, columns: Sequence[_Column], colours: Palette) -> Line:
     figures = "".join(fit(column.figure(one), column.cells, right=True) for column in columns)
-    named = fit(units.shortened(one.name or units.UNKNOWN, name), name)
+    named = fit(one.name or text.UNKNOWN, name, middle=True)
     return (_INDENT + named, colours.plain), (figures, colours.plain)
 
 

@@ -9,7 +9,8 @@ from tcpwatch.model.finding import Severity
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
 from tcpwatch.screens.shared.shell import app_state
-from tcpwatch.widgets.lines import Line, Lines, Piece, cells_of, fit
+from tcpwatch.units import text
+from tcpwatch.widgets.lines import Line, Lines, Piece, cells_of, cropped
 from tcpwatch.widgets.palette import Palette
 
 _TICK_S = 1.0
@@ -42,7 +43,7 @@ class HeaderLine(Lines):
         """As Lines asks: the right end stays, then the notices, and the left part takes what is left."""
         view = app_state(self).view
         right = self._liveness(view, colours)
-        notices = _cropped(self._notices(view, colours), width - cells_of(right) - 2)
+        notices = cropped(self._notices(view, colours), width - cells_of(right) - 2)
         room = width - cells_of(right) - cells_of(notices) - 4
         left = _facts(view, app_state(self).interval_s, self._hidden_owners, room, colours)
         blanks = width - 2 - cells_of(left) - cells_of(notices) - cells_of(right)
@@ -85,22 +86,11 @@ def severity_notice(view: View, colours: Palette) -> list[Piece]:
     return [(f"{SEVERITY_SIGNS[top]} {count}", severity_style(top, colours))]
 
 
-def _cropped(line: Line, width: int) -> Line:
-    """As much of the line as fits, the last piece cut with `…`."""
-    kept: list[Piece] = []
-    for piece, style in line:
-        room = width - cells_of(kept)
-        if room <= 0:
-            break
-        kept.append((piece, style) if cells_of([(piece, style)]) <= room else (fit(piece, room), style))
-    return tuple(kept)
-
-
 def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours: Palette) -> Line:
     """Host, source, privilege, interval, cost: as many as fit in `room` cells, the least important leave first."""
     name: Line = (("tcpwatch", colours.strong),)
     if view is None:
-        return _cropped(name, room)
+        return cropped(name, room)
     source, pace = view.sample.source, view.pace
     user = f"user: {hidden:,} socket{'s' * (hidden != 1)} without owner" if hidden else "user"
     cost = f"poll {pace.duration_s * 1000:.0f} ms {units.share(pace.core_share)}"
@@ -121,4 +111,4 @@ def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours
         if len(items) == 1:
             break
         items.remove(min(items))
-    return _cropped(line, room)
+    return cropped(line, room)

@@ -83,11 +83,11 @@ def close_wait_table(view: View) -> InlineTable[ProcessCloseWaits | UnownedRow]:
 
     columns: Sequence[InlineColumn[ProcessCloseWaits | UnownedRow]] = (
         InlineColumn("", 0, lambda one, look: text_piece(_name(one), look), right=False, named=True),
-        InlineColumn("EOF read", 8, kind(lambda one: one.eof_seen), rank=1),
-        InlineColumn("EOF unread", 10, kind(lambda one: one.eof_pending), rank=2),
-        InlineColumn("data unread", 11, kind(lambda one: one.data_pending), rank=3),
-        InlineColumn("oldest", 9, lambda one, look: text_piece(_oldest(one), look), rank=5),
-        InlineColumn("of fds", 6, lambda one, look: _of_descriptors(one, near, look), rank=4),
+        InlineColumn("EOF read", 8, kind(lambda one: one.eof_seen), priority=1),
+        InlineColumn("EOF unread", 10, kind(lambda one: one.eof_pending), priority=2),
+        InlineColumn("data unread", 11, kind(lambda one: one.data_pending), priority=3),
+        InlineColumn("oldest", 9, lambda one, look: text_piece(_oldest(one), look), priority=5),
+        InlineColumn("of fds", 6, lambda one, look: _of_descriptors(one, near, look), priority=4),
         InlineColumn("", 1, lambda one, look: ("▲" * _grows(one), look.colours.warning)),
     )
     return InlineTable(
@@ -196,7 +196,7 @@ def final_states_table(view: View) -> InlineTable[FinalStatesRow]:
 
     def count(rank: int, state: State) -> InlineColumn[FinalStatesRow]:
         return InlineColumn(
-            state.name, 10, lambda one, look: count_piece(one.counts[state] if told else None, look), rank=rank
+            state.name, 10, lambda one, look: count_piece(one.counts[state] if told else None, look), priority=rank
         )
 
     def limit(one: FinalStatesRow, look: InlineCellContext) -> Piece:
@@ -209,7 +209,7 @@ def final_states_table(view: View) -> InlineTable[FinalStatesRow]:
     columns: Sequence[InlineColumn[FinalStatesRow]] = (
         InlineColumn("", 0, lambda one, look: text_piece(one.name, look), right=False),
         *(count(rank, state) for rank, state in enumerate(CLOSING_STATES)),
-        InlineColumn("orphans/limit", 15, limit, rank=9),
+        InlineColumn("orphans/limit", 15, limit, priority=9),
     )
     return InlineTable(
         FINAL_STATES_TABLE,

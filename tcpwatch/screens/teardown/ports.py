@@ -58,24 +58,29 @@ def _ports_columns(view: View, width: int, six: bool) -> Sequence[InlineColumn[D
     at_first: list[InlineColumn[Destination]] = [
         InlineColumn("", name, lambda one, look: text_piece(one.remote, look), right=False, named=True),
         InlineColumn("", 0, lambda one, look: (bar(one.share, look.width), style(one, look)), right=False),
-        InlineColumn("" if wide else "used", 6, lambda one, look: text_piece(units.share(one.share), look)),
-        InlineColumn("left", 6, lambda one, look: (units.count(one.free, look.exact), style(one, look)), rank=1),
-        InlineColumn("TIME_WAIT", 9, lambda one, look: count_piece(one.time_wait, look), rank=3),
+        InlineColumn("" if wide else "used", 6, lambda one, look: text_piece(text.share(one.share), look)),
+        InlineColumn("left", 6, lambda one, look: (text.count(one.free, look.exact), style(one, look)), priority=1),
+        InlineColumn("TIME_WAIT", 9, lambda one, look: count_piece(one.time_wait, look), priority=3),
         InlineColumn("reusable" if wide else "reuse", 8 if wide else 6, lambda one, look: count_piece(one.reusable,
-            look), rank=4),
+            look), priority=4),
         InlineColumn("free in", 7, lambda one, look: text_piece(_free_in(one, timed), look)),
         InlineColumn("exhausted in" if wide else "gone in", 12 if wide else 9,
-               lambda one, look: text_piece(_exhausted_in(one), look, style(one, look)), rank=2),
+               lambda one, look: text_piece(_exhausted_in(one), look, style(one, look)), priority=2),
     ]  # fmt: skip
     if not wide:
         return at_first
     process: InlineColumn[Destination] = InlineColumn(
-        "process", 20, lambda one, look: text_piece(one.process or units.UNKNOWN, look), right=False, named=True, rank=5
+        "process",
+        20,
+        lambda one, look: text_piece(one.process or text.UNKNOWN, look),
+        right=False,
+        named=True,
+        priority=5,
     )
     own_address: InlineColumn[Destination] = InlineColumn(
-        "from", own, lambda one, look: text_piece(one.local_address, look), right=False, named=True, rank=6
+        "from", own, lambda one, look: text_piece(one.local_address, look), right=False, named=True, priority=6
     )
-    used: InlineColumn[Destination] = InlineColumn("used", 7, lambda one, look: count_piece(one.used, look), rank=7)
+    used: InlineColumn[Destination] = InlineColumn("used", 7, lambda one, look: count_piece(one.used, look), priority=7)
     return [at_first[0], own_address, at_first[1], used, *at_first[2:], process]
 
 

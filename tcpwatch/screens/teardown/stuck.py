@@ -34,9 +34,9 @@ def stuck_table(view: View) -> InlineTable[StuckRow]:
     columns: Sequence[InlineColumn[StuckRow]] = (
         InlineColumn("", 15, lambda one, look: text_piece(one.kind, look), right=False),
         InlineColumn("", 0, lambda one, look: text_piece(one.peer_or_process, look), right=False, named=True),
-        InlineColumn("sockets", 7, lambda one, look: count_piece(one.count, look), rank=1),
-        InlineColumn("how long", 10, lambda one, look: text_piece(one.duration_text, look), rank=2),
-        InlineColumn("bytes", 9, lambda one, look: text_piece(units.size(one.bytes, look.exact), look), rank=3),
+        InlineColumn("sockets", 7, lambda one, look: count_piece(one.count, look), priority=1),
+        InlineColumn("how long", 10, lambda one, look: text_piece(one.duration_text, look), priority=2),
+        InlineColumn("bytes", 9, lambda one, look: text_piece(text.size(one.bytes, look.exact), look), priority=3),
     )
     return InlineTable(
         STUCK,

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from rich.cells import cell_len
 
-from tcpwatch import units
+from tcpwatch.units.columns import columns_that_fit
 from tcpwatch.widgets.lines import Line, Piece, cells_of, fit, overlay_style
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import GUTTER
@@ -47,14 +47,13 @@ class InlineColumn(Generic[R]):
     right: bool = True
     named: bool = False
     """An address or a process: of one that is too long the middle is left out."""
-    rank: int = 0
-    """Where there is no room for all, the column of the highest rank goes first; one of 0 never."""
+    priority: int = 0
+    """Columns of a high number are left out first where it is narrow; one of 0 never is."""
 
     def piece(self, record: R, look: InlineCellContext) -> Piece:
         """In exactly so many cells."""
         shown, style = self.show(record, look)
-        shown = units.shortened(shown, look.width) if self.named and cell_len(shown) == len(shown) else shown
-        return fit(shown, look.width, right=self.right), style
+        return fit(shown, look.width, right=self.right, middle=self.named), style
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +138,14 @@ def table_block(
 
 
 def _sized(columns: Sequence[InlineColumn[R]], width: int) -> list[tuple[InlineColumn[R], int]]:
-    """As many as there is room for, each with its cells, a blank before all but the first not counted."""
-    shown, rest = list(columns), _rest(columns, width)
-    narrowest = max(_NARROWEST_NAME if column.named else _NARROWEST for column in columns if not column.width)
-    while rest < narrowest and (least := max(shown, key=lambda column: column.rank)).rank:
-        shown.remove(least)
-        rest = _rest(shown, width)
+    """Return the columns that fit, each with its cells; a blank stands before all but the first."""
+
+    def least(column: InlineColumn[R]) -> int:
+        return (column.width or (_NARROWEST_NAME if column.named else _NARROWEST)) + 1
+
+    shown = columns_that_fit(columns, width - _MARK, least, lambda column: column.priority)
+    rest = width - _MARK - sum(column.width for column in shown) - len(shown)
     return [(column, column.width or max(0, rest)) for column in shown]
-
-
-def _rest(columns: Sequence[InlineColumn[R]], width: int) -> int:
-    """What the columns of fixed width leave for the other one."""
-    return width - _MARK - sum(column.width for column in columns) - len(columns)
 
 
 def _title(title: str, columns: Sequence[tuple[InlineColumn[R], int]], width: int, colours: Palette) -> Line:

@@ -1,4 +1,4 @@
-"""Which columns a table of a given width shows, and how wide; and text cut to fit a cell."""
+"""Which columns a table of a given width shows, and how wide they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from rich.cells import cell_len, set_cell_size
+from tcpwatch.units.columns import columns_that_fit
 
 GAP = 1
 """Empty cells before each column."""
@@ -85,14 +85,18 @@ def laid_out(columns: Sequence[C], room: int, wants: Mapping[str, int], asked: s
     `wants` is what a column's texts need beyond its width, by key; `asked` is the key of a column that somebody wants
     to see, whatever its priority. The most important columns get a place, then what they want; then the others.
     """
-    ranked = sorted(columns, key=lambda column: (column.priority > 0, column.key != asked, column.priority))
+
+    def priority(column: C) -> float:
+        return 0.5 if column.priority and column.key == asked else column.priority
+
+    ranked = sorted(columns, key=priority)
     main = [column for column in ranked if column.priority <= ESSENTIAL or column.key == asked]
     widths: dict[str, int] = {}
-    left = _place(main, room, widths)
-    left = _grow(main, left, widths, wants)
-    others = [column for column in ranked if column not in main]
-    left = _place(others, left, widths)
-    _grow(others, left, widths, wants)
+    for some in (main, [column for column in ranked if column not in main]):
+        fitting = columns_that_fit(some, room, lambda column: column.width + GAP, priority)
+        widths |= {column.key: column.width for column in fitting}
+        room = max(room - sum(column.width + GAP for column in fitting), 0)
+        room = _grow(fitting, room, widths, wants)
     placed, at = [], 0
     for column in columns:
         if column.key in widths:
@@ -101,20 +105,11 @@ def laid_out(columns: Sequence[C], room: int, wants: Mapping[str, int], asked: s
     return tuple(placed)
 
 
-def _place(columns: Sequence[ColumnSpec], room: int, widths: dict[str, int]) -> int:
-    """Give each column its width as long as there is room; returns what is left."""
-    for column in columns:
-        if column.width + GAP <= room or column.priority == 0:
-            widths[column.key] = column.width
-            room = max(room - column.width - GAP, 0)
-    return room
-
-
 def _grow(columns: Sequence[ColumnSpec], room: int, widths: dict[str, int], wants: Mapping[str, int]) -> int:
     """Give columns what they want, as long as they can have all of it, then the least want a part; returns the rest."""
     unmet = {}
     for column in columns:
-        want = min(wants.get(column.key, 0), column.grow) if column.key in widths else 0
+        want = min(wants.get(column.key, 0), column.grow)
         if want <= room:
             room -= want
             if want:
@@ -125,24 +120,3 @@ def _grow(columns: Sequence[ColumnSpec], room: int, widths: dict[str, int], want
         widths[min(unmet, key=unmet.__getitem__)] += room
         room = 0
     return room
-
-
-def fit_cell(text: str, width: int, right: bool = False) -> str:
-    """`text` in exactly `width` cells; of numbers the end is cut off, of others the middle."""
-    length = cell_len(text)
-    if length <= width:
-        padding = " " * (width - length)
-        return padding + text if right else text + padding
-    if right or width < 3:
-        return set_cell_size(text, width - 1) + "…" if width > 0 else ""
-    head = (width - 1) // 2
-    return set_cell_size(text, head) + "…" + _last_cells(text, width - 1 - head)
-
-
-def _last_cells(text: str, width: int) -> str:
-    """The end of `text` in exactly `width` cells; half a wide character becomes a blank."""
-    start, length = len(text), 0
-    while start > 0 and length + cell_len(text[start - 1]) <= width:
-        start -= 1
-        length += cell_len(text[start])
-    return " " * (width - length) + text[start:]

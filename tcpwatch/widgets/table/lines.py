@@ -12,10 +12,10 @@ from rich.style import Style
 from tcpwatch.model.columns.columns import MARK_SIGNS, SocketColumn
 from tcpwatch.model.query.arrangement import Arrangement, SocketLine
 from tcpwatch.model.sockets.rows import Mark
-from tcpwatch.units import count
-from tcpwatch.widgets.lines import Piece
+from tcpwatch.units.text import count
+from tcpwatch.widgets.lines import Piece, fit
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.table.layout import C, PlacedColumn, fit_cell
+from tcpwatch.widgets.table.layout import C, PlacedColumn
 
 MARK_CELLS = 1
 """Cells left of the columns: the mark's sign. The cursor's stands in the gap before the first column."""
@@ -54,7 +54,7 @@ def header_pieces(columns: Sequence[PlacedColumn[C]], sorting: Sorting[C], colou
             left += max(0, placed.width - cell_len(title))
         pieces += [(" " * (left - at - len(arrow)), colours.plain), (arrow, colours.key)]
         at = placed.left + placed.width
-        pieces.append((fit_cell(title, at - left), style))
+        pieces.append((fit(title, at - left, middle=True), style))
     return pieces
 
 
@@ -82,7 +82,8 @@ def row_pieces(line: SocketLine, columns: Sequence[PlacedColumn[SocketColumn]], 
 def _cell(text: str, without_names: str, placed: PlacedColumn[SocketColumn]) -> str:
     """The text in the column's width; the shorter one where that helps."""
     too_wide = cell_len(text) > placed.width
-    return fit_cell(min(text, without_names, key=len) if too_wide else text, placed.width, placed.column.right)
+    right = placed.column.right
+    return fit(min(text, without_names, key=len) if too_wide else text, placed.width, right, middle=not right)
 
 
 def empty_lines(shown: Arrangement | None) -> Sequence[str]:

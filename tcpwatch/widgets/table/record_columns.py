@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 
-from tcpwatch.widgets.lines import Line, Piece, cells_of
+from tcpwatch.widgets.lines import Line, Piece, cells_of, cropped, fit
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.table.layout import PlacedColumn, fit_cell
+from tcpwatch.widgets.table.layout import PlacedColumn
 
 R = TypeVar("R")
 
@@ -76,20 +75,13 @@ def longest_text(column: RecordColumn[R], records: Iterable[R], exact: bool, col
 
 
 def fit_pieces(line: Line, width: int, right: bool) -> list[Piece]:
-    """The pieces in exactly `width` cells; of a single text the middle is cut out, of several the end is cut off."""
+    """Return the pieces in exactly `width` cells; a single text is cut in the middle, several at the end."""
     if len(line) == 1:
         text, style = line[0]
-        return [(fit_cell(text, width, right), style)]
-    blanks = width - cells_of(line)
-    if blanks >= 0:
-        pad = (" " * blanks, Style.null())
-        return [pad, *line] if right else [*line, pad]
-    kept: list[Piece] = []
-    room = width - 1  # the last cell is the ellipsis'
-    for text, style in line:
-        kept.append((set_cell_size(text, min(room, cell_len(text))), style))
-        room -= min(room, cell_len(text))
-    return [*kept, ("…", kept[-1][1])] if width > 0 else []
+        return [(fit(text, width, right, middle=not right), style)]
+    line = cropped(line, width)
+    pad = (" " * (width - cells_of(line)), Style.null())
+    return [pad, *line] if right else [*line, pad]
 
 
 def sorted_records(
