@@ -1,8 +1,8 @@
 """Which colour means what: the same in every widget, readable in dark, light and ansi-only themes.
 
-The phases' colours are not the theme's, since in many themes primary, secondary and accent can hardly be told apart:
-only whether the theme is dark, light or limited to the terminal's own colours decides. Nothing is told by colour
-alone, and with NO_COLOR Textual takes the colours away again.
+The colours of handshake, open and teardown do not come from the theme, as many themes have primary, secondary and
+accent colours that look alike; they depend only on whether the theme is dark, light or limited to the terminal's own
+colours. Colour is never the only sign, and with NO_COLOR Textual removes it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,19 @@ from textual.app import App
 from textual.color import Color
 from textual.theme import Theme
 
-from tcpwatch.model.states import FACTS, Phase, State
-
 _PLAIN, _STRONG = Style.null(), Style(bold=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Foreground styles, to be laid over a widget's own background."""
+    """Foreground styles, drawn over a widget's own background."""
 
     handshake: Style
     open: Style
     teardown: Style
     warning: Style
     alarm: Style
-    """A limit passed, nothing less."""
+    """A limit was exceeded."""
     dim: Style
     key: Style
     """A key that can be pressed."""
@@ -38,29 +36,14 @@ class Palette:
     plain: Style = _PLAIN
     strong: Style = _STRONG
 
-    def of_phase(self, phase: Phase) -> Style:
-        """The colour of a part of a connection's life."""
-        styles = {Phase.HANDSHAKE: self.handshake, Phase.OPEN: self.open, Phase.TEARDOWN: self.teardown}
-        return styles.get(phase, self.dim)
-
 
 def palette(app: App[Any]) -> Palette:
-    """The palette of the app's theme; cheap enough to be asked for each line drawn."""
+    """Return the palette of the app's theme; cheap enough to be called for each line drawn."""
     theme, ansi = app.current_theme, app.native_ansi_color
-    found = _PALETTES.get((theme.name, ansi))
-    if found is None:
-        found = _PALETTES[theme.name, ansi] = _ansi(theme) if ansi else _truecolor(theme)
-    return found
-
-
-def phase_style(phase: Phase, app: App[Any]) -> Style:
-    """The colour of a part of a connection's life."""
-    return palette(app).of_phase(phase)
-
-
-def state_style(state: State, app: App[Any]) -> Style:
-    """The colour of the phase that a state belongs to."""
-    return palette(app).of_phase(FACTS[state].phase)
+    colours = _PALETTES.get((theme.name, ansi))
+    if colours is None:
+        colours = _PALETTES[theme.name, ansi] = _ansi(theme) if ansi else _truecolor(theme)
+    return colours
 
 
 _PALETTES: dict[tuple[str, bool], Palette] = {}
@@ -73,7 +56,7 @@ _ANSI_LIGHT = ("blue", "green", "magenta", "yellow", "red")
 
 
 def _styles(colours: tuple[str, ...]) -> dict[str, Style]:
-    """The five that mean something; the two that warn are bold too."""
+    """Return the styles of _NAMES; those of the two that warn are bold too."""
     return {
         name: Style(color=colour, bold=name in ("warning", "alarm") or None)
         for name, colour in zip(_NAMES, colours, strict=True)
@@ -95,7 +78,7 @@ def _truecolor(theme: Theme) -> Palette:
 
 
 def _ansi(theme: Theme) -> Palette:
-    # Reverse, since no background of the sixteen suits every terminal's own colours.
+    # Reverse, as no background of the sixteen suits every terminal.
     return Palette(
         **_styles(_ANSI_DARK if theme.dark else _ANSI_LIGHT),
         dim=Style(dim=True),

@@ -19,8 +19,9 @@ from tcpwatch.screens.help.page import HelpScreen
 from tcpwatch.screens.main import TABS, MainScreen
 from tcpwatch.screens.overview.page import OverviewPage
 from tcpwatch.screens.shared.header_line import HeaderLine
+from tcpwatch.screens.shared.state_marks import phase_style
 from tcpwatch.widgets.footer_line import FooterLine
-from tcpwatch.widgets.palette import palette, phase_style
+from tcpwatch.widgets.palette import palette
 from tcpwatch.widgets.tab_line import TabLine
 from tests.support.busy import busy_view
 from tests.support.driving import driven, until
@@ -51,8 +52,8 @@ def _sampled(view: View, **facts: Any) -> View:
 
 async def test_views_come_as_messages() -> None:
     app, view = make_app(), make_view()
-    async with driven(app, SMALL) as pilot:
-        assert "waiting for the first answer" in shot(app)
+    async with app.run_test(size=SMALL) as pilot:
+        assert "no data yet" in shot(app)
         app.post_message(ViewReady(view))
         await pilot.pause()
         assert app.view is view
@@ -318,7 +319,7 @@ async def test_every_theme_draws_and_tells_the_phases_apart(theme: str) -> None:
         app.show(busy_view())
         await pilot.pause()
         assert "ESTABLISHED" in shot(app)
-        colours = {phase_style(phase, app) for phase in (Phase.HANDSHAKE, Phase.OPEN, Phase.TEARDOWN)}
+        colours = {phase_style(phase, palette(app)) for phase in (Phase.HANDSHAKE, Phase.OPEN, Phase.TEARDOWN)}
         assert len(colours) == 3
         assert palette(app).alarm not in colours
 

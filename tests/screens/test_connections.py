@@ -286,14 +286,14 @@ async def test_a_filter_from_elsewhere() -> None:
 async def test_what_an_empty_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     async with opened() as page:
-        assert "waiting for the first answer" in "".join(page.lines())
+        assert "no data yet" in "".join(page.lines())
         await page.press("j", "G", "enter", "s", "c", "x")
         await page.show()
-        assert "No TCP sockets here." in "".join(page.lines())
+        assert "No TCP sockets." in "".join(page.lines())
         await page.show(*SOCKS, step=2)
         page.page.set_filter("port:1")
         await page.pilot.pause()
-        assert "None of 8 sockets passes the filter." in "".join(page.lines())
+        assert "None of 8 sockets match the filter." in "".join(page.lines())
         await page.press("j", "pagedown", "enter", "c")
         assert page.app.opened == []
 

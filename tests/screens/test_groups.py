@@ -193,11 +193,11 @@ async def test_nothing_to_group() -> None:
         await it.press("j", "enter", "x", "c", "a", "escape")
         await it.press("a")
         await it.show(make_view())
-        assert "No TCP sockets here." in shot(it.app)
+        assert "No TCP sockets." in shot(it.app)
         await it.press("j", "enter", "x", "c")
         await it.show(some_view())
         await it.press("slash", *"port:1", "enter")
-        assert "None of 22 sockets passes the filter." in shot(it.app)
+        assert "None of 22 sockets match the filter." in shot(it.app)
         assert it.title() == "by process: 0 groups of 0 of 22 sockets · filter port:1 · sort Sockets ▼"
         assert it.said == []
 

@@ -180,7 +180,7 @@ async def test_before_the_first_view() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         await pilot.press("4", "j", "l", "enter", "1", "4")
-        assert "waiting for the first answer" in shot(app)
+        assert "no data yet" in shot(app)
 
 
 async def test_what_psutil_does_not_tell_is_a_dash() -> None:

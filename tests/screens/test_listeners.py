@@ -123,9 +123,9 @@ async def test_nothing_important_is_cut_at_any_width(width: int) -> None:
 
 async def test_the_first_step_and_nobody() -> None:
     async with shown() as it:
-        assert "waiting for the first answer" in it.lines()[2]
+        assert "no data yet" in it.lines()[2]
         await it.show(make_view())
-        assert "Nobody listens on a TCP port here." in shot(it.app)
+        assert "No TCP listeners." in shot(it.app)
         assert "0 listeners · overflows – · drops –" in it.lines()[2]
         await it.press("enter", "o", "c", "x")
 
@@ -315,7 +315,7 @@ async def test_a_filter_that_nothing_passes_or_nobody_understands() -> None:
     async with shown(waiting_view()) as it:
         it.page.set_filter("port:1")
         await it.press("x", "c", "enter", "o")
-        assert "None of 8 listeners passes the filter." in shot(it.app)
+        assert "None of 8 listeners match the filter." in shot(it.app)
         assert "/ changes it, Esc takes it away." in shot(it.app)
         it.page.set_filter("state:nonsense")
         await it.press("j")

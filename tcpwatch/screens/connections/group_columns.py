@@ -13,6 +13,8 @@ from tcpwatch import units
 from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.states import STATE_ORDER, State
+from tcpwatch.screens.shared.state_marks import state_style
+from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
@@ -27,7 +29,7 @@ def _name(row: GroupRow, look: CellContext) -> Line:
     name, value = row.group.name if look.exact else _with_service(row), row.group.value
     if not row.group.filter:
         return ((fit(name, look.width).rstrip(), look.colours.dim),)
-    return ((name, look.colours.of_phase(value.facts.phase) if isinstance(value, State) else look.colours.plain),)
+    return ((name, state_style(value, look.colours) if isinstance(value, State) else look.colours.plain),)
 
 
 def _with_service(row: GroupRow) -> str:

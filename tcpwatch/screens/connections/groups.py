@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
 from tcpwatch.screens.connections.group_columns import ALL_COLUMNS
 from tcpwatch.screens.shared.arranger import GroupArrangement
-from tcpwatch.units import count
+from tcpwatch.screens.shared.table_page import no_match_lines
 from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
-from tcpwatch.widgets.table.lines import FILTER_HINT, Sorting
+from tcpwatch.widgets.table.lines import Sorting
 from tcpwatch.widgets.table.record_columns import RecordColumn
 
 
@@ -119,8 +119,8 @@ def title_line(shown: GroupArrangement, sorting: Sorting[RecordColumn[GroupRow]]
 def empty_lines(shown: GroupArrangement) -> Sequence[str]:
     """What is said in place of groups."""
     if not shown.total:
-        return ("No TCP sockets here.",)
-    return (f"None of {count(shown.total)} sockets passes the filter.", FILTER_HINT)
+        return ("No TCP sockets.",)
+    return no_match_lines(shown.total, "sockets")
 
 
 def group_help_sections() -> Sequence[Section]:

@@ -181,10 +181,10 @@ class ConnectionsPage(TablePage):
             self.refilter()
         self.refresh_bindings()
 
-    def set_filter(self, text: str) -> None:
+    def set_filter(self, filter_text: str) -> None:
         """Show the single sockets that pass, as somebody asks who is not on this page."""
         self._way.reset()
-        self._go(text)
+        self._go(filter_text)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Esc has one meaning at a time; `a` is a letter like others while one is typed."""

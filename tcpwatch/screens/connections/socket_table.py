@@ -7,13 +7,19 @@ from typing import cast
 
 from rich.cells import cell_len
 
-from tcpwatch.model.columns.columns import BY_KEY, IN_TABLE, SocketColumn
-from tcpwatch.model.query import arrangement as arrange
-from tcpwatch.model.query.arrangement import Arrangement
-from tcpwatch.widgets import lines
+from tcpwatch.model.columns.columns import BY_KEY, IN_TABLE, MARK_SIGNS, SocketColumn
+from tcpwatch.model.query.arrangement import Arrangement, SocketLine
+from tcpwatch.model.sockets.rows import Mark
+from tcpwatch.screens.shared.page import NO_DATA
+from tcpwatch.screens.shared.state_marks import state_style
+from tcpwatch.screens.shared.table_page import no_match_lines
+from tcpwatch.widgets.lines import Line, Piece, fit
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.cursor_table import CursorTable
-from tcpwatch.widgets.table.lines import empty_lines, row_pieces
+from tcpwatch.widgets.table.layout import PlacedColumn
+
+_STATED = ("state", "phase")
+"""Columns in the colour of the state."""
 
 
 class SocketTable(CursorTable[SocketColumn]):
@@ -23,7 +29,7 @@ class SocketTable(CursorTable[SocketColumn]):
         super().__init__(IN_TABLE, BY_KEY["state"], reverse=False)
         self.arrangement: Arrangement | None = None
         """What is shown; None before the first."""
-        self._texts: dict[int, arrange.SocketLine] = {}
+        self._texts: dict[int, SocketLine] = {}
 
     def show(self, arrangement: Arrangement) -> None:
         """Show these rows."""
@@ -67,8 +73,33 @@ class SocketTable(CursorTable[SocketColumn]):
         longest = (max(cell_len(one.cells[i]) for one in texts) for i in range(len(columns)))
         return self._layout.widen(zip(columns, longest, strict=True))
 
-    def _row(self, place: int, colours: Palette) -> lines.Line:
+    def _row(self, place: int, colours: Palette) -> Line:
         return tuple(row_pieces(self._texts[place], self._layout.placed, colours))
 
     def _why_empty(self) -> Sequence[str]:
-        return empty_lines(self.arrangement)
+        shown = self.arrangement
+        if shown is None:
+            return (NO_DATA,)
+        return no_match_lines(shown.total, "sockets") if shown.total else ("No TCP sockets.",)
+
+
+def row_pieces(line: SocketLine, columns: Sequence[PlacedColumn[SocketColumn]], colours: Palette) -> list[Piece]:
+    """A row. New ones are bold, of changed ones the state is, and closed ones are dim: more than a sign, no colour."""
+    plain = {Mark.NEW: colours.strong, Mark.CLOSED: colours.dim}.get(line.mark, colours.plain)
+    stated = colours.dim if line.mark is Mark.CLOSED else state_style(line.state, colours)
+    if line.mark in (Mark.NEW, Mark.CHANGED):
+        stated += colours.strong
+    pieces: list[Piece] = [(MARK_SIGNS[line.mark], colours.strong)]
+    at = 0
+    for placed, text, without_names in zip(columns, line.cells, line.plain, strict=True):
+        pieces.append((" " * (placed.left - at), plain))
+        pieces.append((_cell(text, without_names, placed), stated if placed.column.key in _STATED else plain))
+        at = placed.left + placed.width
+    return pieces
+
+
+def _cell(text: str, without_names: str, placed: PlacedColumn[SocketColumn]) -> str:
+    """The text in the column's width; the shorter one where that helps."""
+    too_wide = cell_len(text) > placed.width
+    right = placed.column.right
+    return fit(min(text, without_names, key=len) if too_wide else text, placed.width, right, middle=not right)

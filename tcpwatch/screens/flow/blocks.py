@@ -15,6 +15,8 @@ from tcpwatch.screens.flow.graphs import graph_blocks
 from tcpwatch.screens.flow.states import incident_blocks, states_block
 from tcpwatch.screens.flow.tcp_info import info_sections
 from tcpwatch.screens.shared.moments import began_earlier, elapsed_text
+from tcpwatch.screens.shared.state_marks import phase_style
+from tcpwatch.units import text
 from tcpwatch.widgets.blocks import Block, block_of
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
@@ -87,7 +89,7 @@ def _connection(facts: FlowFacts, now: float, colours: Palette, exact: bool) -> 
     yield Entry("local", facts.cell("local", exact))
     yield Entry("remote", facts.cell("remote", exact))
     yield Entry("role", _ROLES[Role(int(facts.row.role[0]))])
-    yield Entry("state", f"{state.name}  {about.zh}", colours.of_phase(about.phase), f"kernel {about.kernel}")
+    yield Entry("state", f"{state.name}  {about.zh}", phase_style(about.phase, colours), f"kernel {about.kernel}")
     if facts.ended_at is None:
         yield Entry("", about.meaning)
         if about.step:

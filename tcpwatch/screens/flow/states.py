@@ -13,7 +13,8 @@ from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin, Transition, TransitionKind
 from tcpwatch.model.states import State
 from tcpwatch.screens.shared.moments import UNKNOWN_DURATION, clock, duration_text, moment_clock, origin_text
-from tcpwatch.screens.shared.state_marks import STATE_LETTERS, stretch_style
+from tcpwatch.screens.shared.state_marks import STATE_LETTERS, state_style
+from tcpwatch.units import text
 from tcpwatch.widgets.blocks import Block
 from tcpwatch.widgets.lines import Line, cells_of, fit
 from tcpwatch.widgets.palette import Palette
@@ -90,7 +91,7 @@ def _shorter(one: _Told) -> _Told:
 
 def _state_lines(one: _Told, cells: int, width: int, colours: Palette) -> Iterator[Line]:
     """One line over `width` cells, or two short ones where that is 0."""
-    style = stretch_style(one.state, colours) if one.duration else colours.strong
+    style = state_style(one.state, colours) if one.duration else colours.strong
     name = (_INDENT, colours.plain), (f"{STATE_LETTERS[one.state]} {one.state.name:<{_NAME - 2}} ", style)
     duration = (f"{one.duration:>{cells}}", colours.dim if one.duration == UNKNOWN_DURATION else colours.plain)
     if width:

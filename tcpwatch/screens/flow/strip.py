@@ -13,7 +13,7 @@ from tcpwatch.screens.shared.state_marks import (
     EDGE_POLLED,
     STATE_FILLS,
     STATE_LETTERS,
-    stretch_style,
+    state_style,
 )
 from tcpwatch.widgets.lines import Line, Lines, Piece, cells_of
 from tcpwatch.widgets.palette import Palette
@@ -71,7 +71,7 @@ def strip_lines(stretches: Sequence[StatePeriod], now: float, width: int, colour
 
 
 def _stretch(one: StatePeriod, cells: int, first: bool, colours: Palette) -> Iterator[Piece]:
-    style = stretch_style(one.state, colours)
+    style = state_style(one.state, colours)
     if cells > 1:
         yield (EDGE_EARLIER if began_earlier(one) or duration_unknown(one, first) else _edge(one.begin), colours.dim)
     if cells:

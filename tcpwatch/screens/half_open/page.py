@@ -14,7 +14,7 @@ from tcpwatch.model.view import View
 from tcpwatch.screens.half_open.layout import HalfOpenLayout, HalfOpenScope
 from tcpwatch.screens.half_open.source_lists import SourcePlace
 from tcpwatch.screens.shared.drawn_page import DrawnPage, ViewLines
-from tcpwatch.screens.shared.page import SocketsRequested
+from tcpwatch.screens.shared.page import NO_DATA, SocketsRequested
 from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette
@@ -73,7 +73,7 @@ class _HalfOpen(ViewLines[SourcePlace]):
         """As Lines asks: as many sources as there is room for, and all else always."""
         subject = self._subject
         if subject is None:
-            return [(), (("   waiting for the first answer of the kernel …", colours.dim),)]
+            return [(), ((f"   {NO_DATA}", colours.dim),)]
         layout = HalfOpenLayout(width, height, colours, self._exact)
         lines = layout.upper_lines(subject)
         self._columns = layout.places(subject, len(lines))

@@ -28,13 +28,14 @@ from tcpwatch.screens.listeners.rows import (
 )
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
-from tcpwatch.screens.shared.table_page import TablePage
+from tcpwatch.screens.shared.page import NO_DATA
+from tcpwatch.screens.shared.table_page import TablePage, no_match_lines
+from tcpwatch.units import text
 from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Lines, Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
 from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
-from tcpwatch.widgets.table.lines import FILTER_HINT
 from tcpwatch.widgets.table.record_table import RecordTable
 
 
@@ -111,8 +112,8 @@ class ListenersPage(TablePage):
 
     def _why_empty(self, view: View) -> Sequence[str]:
         if not view.listeners:
-            return ("Nobody listens on a TCP port here.",)
-        return (f"None of {units.count(len(view.listeners))} listeners passes the filter.", FILTER_HINT)
+            return ("No TCP listeners.",)
+        return no_match_lines(len(view.listeners), "listeners")
 
     @property
     def shown(self) -> list[Listener]:
@@ -195,7 +196,7 @@ class _Title(Lines):
         """As Lines asks."""
         view, sorting = self._page.view, self._page.table.sorting
         if view is None:
-            return [((" waiting for the first answer of the kernel …", colours.plain),), ()]
+            return [((f" {NO_DATA}", colours.plain),), ()]
         first = sort_hint_line(sorting, colours) if sorting.choosing else self._facts(view, colours)
         return [first, _remarks(view, self._page.unseen, width, colours)]
 

@@ -8,6 +8,8 @@ from itertools import groupby
 from tcpwatch import units
 from tcpwatch.model.states import FACTS, STATE_ORDER, Phase, State
 from tcpwatch.model.view import View
+from tcpwatch.screens.shared.state_marks import phase_style
+from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar, sparkline
 from tcpwatch.widgets.lines import Line, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
@@ -70,7 +72,7 @@ class HistogramLayout:
     def row(self, view: View, state: State, most: int, marked: bool) -> Line:
         """One state."""
         colours, count, facts = self.colours, view.counts.get(state, 0), FACTS[state]
-        colour = colours.of_phase(facts.phase) if count else colours.dim
+        colour = phase_style(facts.phase, colours) if count else colours.dim
         change = view.count_rates.get(state)
         moving = change is not None and abs(change) >= 0.05
         side = f"{facts.side:<{self.side_cells}}" if self.side_cells else ""

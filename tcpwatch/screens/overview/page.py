@@ -18,7 +18,7 @@ from tcpwatch.screens.overview.trace_line import trace_line
 from tcpwatch.screens.shared.drawn_page import DrawnPage, ViewLines
 from tcpwatch.screens.shared.finding_lines import finding_line, more_line
 from tcpwatch.screens.shared.meters import meter_lines, meters_of
-from tcpwatch.screens.shared.page import SocketsRequested
+from tcpwatch.screens.shared.page import NO_DATA, SocketsRequested
 from tcpwatch.widgets.lines import Line, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section
@@ -67,7 +67,7 @@ class _Overview(ViewLines[CursorItem]):
         """As Lines asks: findings, histogram, limits and first rates always, more of them as far as the height goes."""
         view = self._view
         if view is None:
-            return [(), (("   waiting for the first answer of the kernel …", colours.dim),)]
+            return [(), ((f"   {NO_DATA}", colours.dim),)]
         lines = self._finding_lines(view, width, height, colours)
         items: list[CursorItem | None] = [_key(finding) for finding in self._shown_findings(height)]
         items += [None] * (len(lines) - len(items))

@@ -7,6 +7,8 @@ from textual.widget import Widget
 
 from tcpwatch.model.view import View
 
+NO_DATA = "no data yet"
+
 
 class Page(Widget):
     """One tab's content. The app hands it each new View while it is on screen, and the last one when it comes there."""

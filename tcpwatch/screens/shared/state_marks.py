@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rich.style import Style
 
-from tcpwatch.model.states import State
+from tcpwatch.model.states import Phase, State
 from tcpwatch.widgets.palette import Palette
 
 STATE_LETTERS: dict[State, str] = {
@@ -42,6 +42,12 @@ EDGE_EXACT, EDGE_POLLED, EDGE_EARLIER, EDGE_OPEN = "│", "┊", "…", "▸"
 """Edges of a stretch: exact; known to a poll; begun before we looked; and, at the end, not ended."""
 
 
-def stretch_style(state: State, colours: Palette) -> Style:
-    """The colour of a state's letter and line: its phase's."""
-    return colours.of_phase(state.facts.phase)
+def phase_style(phase: Phase, colours: Palette) -> Style:
+    """Return the colour of a phase."""
+    styles = {Phase.HANDSHAKE: colours.handshake, Phase.OPEN: colours.open, Phase.TEARDOWN: colours.teardown}
+    return styles.get(phase, colours.dim)
+
+
+def state_style(state: State, colours: Palette) -> Style:
+    """Return the colour of a state: that of its phase."""
+    return phase_style(state.facts.phase, colours)

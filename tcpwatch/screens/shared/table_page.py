@@ -12,7 +12,13 @@ from tcpwatch.model.query.filter import Filter
 from tcpwatch.screens.shared.export import ExportFinished, start_export
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import Page
+from tcpwatch.units import text
 from tcpwatch.widgets.table.cursor_table import CursorTable
+
+
+def no_match_lines(total: int, noun: str) -> tuple[str, str]:
+    """Return what is shown in place of rows when a filter hides them all."""
+    return f"None of {text.count(total)} {noun} match the filter.", "/ edits the filter, Esc clears it."
 
 
 class TablePage(Page):
@@ -40,9 +46,9 @@ class TablePage(Page):
         """The filter that a person asked for."""
         return self.query_one(FilterLine).filter
 
-    def set_filter(self, text: str) -> None:
+    def set_filter(self, filter_text: str) -> None:
         """Show what passes this filter; one that cannot be understood is shown with the reason."""
-        self.query_one(FilterLine).set_text(text)
+        self.query_one(FilterLine).set_text(filter_text)
 
     def on_filter_line_changed(self, message: FilterLine.Changed) -> None:
         """Another filter."""

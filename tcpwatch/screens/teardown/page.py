@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.drawn_page import DrawnPage, ViewLines
-from tcpwatch.screens.shared.page import SocketsRequested
+from tcpwatch.screens.shared.page import NO_DATA, SocketsRequested
 from tcpwatch.screens.teardown.glossary import GLOSSARY
 from tcpwatch.screens.teardown.layout import TeardownLayout, TeardownTables
 from tcpwatch.screens.teardown.table import RowPlace
@@ -54,7 +54,7 @@ class _Teardown(ViewLines[RowPlace]):
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks: tables of fixed height, whatever is in them."""
         if self._subject is None:
-            return [(), (("   waiting for the first answer of the kernel …", colours.dim),)]
+            return [(), ((f"   {NO_DATA}", colours.dim),)]
         self._layout = TeardownLayout(width, height, colours, self._exact)
         self._follow()
         block = self._layout.draw(self._subject, self.cursor)

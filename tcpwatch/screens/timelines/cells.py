@@ -16,7 +16,7 @@ from tcpwatch.model.lifecycle.history import StatePeriod
 from tcpwatch.model.lifecycle.transitions import TransitionKind
 from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.states import State
-from tcpwatch.screens.shared.state_marks import EDGE_EARLIER, STATE_FILLS, STATE_LETTERS, stretch_style
+from tcpwatch.screens.shared.state_marks import EDGE_EARLIER, STATE_FILLS, STATE_LETTERS, state_style
 from tcpwatch.screens.timelines.axis import TimeAxis
 from tcpwatch.widgets.lines import Piece
 from tcpwatch.widgets.palette import Palette
@@ -108,7 +108,7 @@ def _glyph(segment: _Segment, is_first: bool, colours: Palette) -> Piece:
     if segment.of is None:
         return BETWEEN_POLLS, colours.dim
     state = segment.of.state
-    return (STATE_LETTERS if is_first else STATE_FILLS)[state], stretch_style(state, colours)
+    return (STATE_LETTERS if is_first else STATE_FILLS)[state], state_style(state, colours)
 
 
 def _drawn(row: Timeline, axis: TimeAxis) -> Sequence[_Segment | None]:

@@ -11,8 +11,8 @@ from tcpwatch import units
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.states import Role
-from tcpwatch.screens.shared.moments import clock, is_exact
-from tcpwatch.screens.shared.state_marks import STATE_LETTERS, stretch_style
+from tcpwatch.screens.shared.moments import clock, is_exact, precise_duration
+from tcpwatch.screens.shared.state_marks import STATE_LETTERS, state_style
 from tcpwatch.screens.timelines.cells import ENDINGS, ending_style
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette
@@ -44,7 +44,7 @@ def _flow(row: Timeline, look: CellContext) -> Line:
 def status(row: Timeline, colours: Palette) -> Line:
     """The state of a flow that lives, or how it ended."""
     if row.live and row.state is not None:
-        return ((row.state.name, stretch_style(row.state, colours)),)
+        return ((row.state.name, state_style(row.state, colours)),)
     if row.ending is None:
         return (("closed", colours.dim),)
     return ((row.ending.word, ending_style(row.ending, colours)),)
@@ -52,7 +52,7 @@ def status(row: Timeline, colours: Palette) -> Line:
 
 def _sign(row: Timeline, look: CellContext) -> Line:
     if row.live and row.state is not None:
-        return ((STATE_LETTERS[row.state], stretch_style(row.state, look.colours) + look.colours.strong),)
+        return ((STATE_LETTERS[row.state], state_style(row.state, look.colours) + look.colours.strong),)
     return ((ENDINGS[row.ending], ending_style(row.ending, look.colours)),) if row.ending is not None else ()
 
 

@@ -12,15 +12,16 @@ from textual.message import Message
 from tcpwatch.model.columns.columns import MARK_SIGNS
 from tcpwatch.model.query.timeline import Timeline, timelines_at
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement, TimelineSort
+from tcpwatch.screens.shared.page import NO_DATA
+from tcpwatch.screens.shared.table_page import no_match_lines
 from tcpwatch.screens.timelines.axis import TimeAxis, TimeWindow, snap_to_flow, window_around
 from tcpwatch.screens.timelines.cells import line_pieces
 from tcpwatch.screens.timelines.columns import AXIS, BEGIN, SORT_COLUMNS, TimelineColumn, columns_for
 from tcpwatch.screens.timelines.ruler import ruler_pieces
-from tcpwatch.units import count
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette, palette
 from tcpwatch.widgets.table.cursor_table import CursorTable
-from tcpwatch.widgets.table.lines import FILTER_HINT, MARK_CELLS
+from tcpwatch.widgets.table.lines import MARK_CELLS
 from tcpwatch.widgets.table.record_columns import CellContext, record_pieces
 
 
@@ -211,8 +212,8 @@ class TimelineTable(CursorTable[TimelineColumn]):
     def _why_empty(self) -> Sequence[str]:
         shown = self.arrangement
         if shown is None:
-            return ("waiting for the first answer of the kernel …",)
+            return (NO_DATA,)
         total = shown.total_live + shown.total_closed
         if not total:
             return ("No connections here, and none that closed since tcpwatch began.",)
-        return (f"None of {count(total)} flows passes the filter.", FILTER_HINT)
+        return no_match_lines(total, "flows")

@@ -12,8 +12,8 @@ from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.moments import clock, is_exact, origin_text
-from tcpwatch.screens.shared.state_marks import STATE_FILLS, STATE_LETTERS, stretch_style
+from tcpwatch.screens.shared.moments import clock, is_exact, origin_text, precise_duration
+from tcpwatch.screens.shared.state_marks import STATE_FILLS, STATE_LETTERS, state_style
 from tcpwatch.screens.timelines.axis import TimeAxis, TimeWindow
 from tcpwatch.screens.timelines.cells import MARKS
 from tcpwatch.screens.timelines.columns import HELP_COLUMNS, TimelineColumn, length_text
@@ -115,7 +115,7 @@ def _moment(row: Timeline, axis: TimeAxis, at: float, colours: Palette) -> Itera
     if change is not None:
         yield f"{change}: the change is known to a poll only", colours.plain
         return
-    yield stretch.state.name, stretch_style(stretch.state, colours) + colours.strong
+    yield stretch.state.name, state_style(stretch.state, colours) + colours.strong
     yield from _stretch(row, stretch, at, colours)
     yield from _incidents(row, axis, axis.cell(at), colours)
 
