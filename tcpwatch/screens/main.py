@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import ClassVar, cast
 
 from textual.app import ComposeResult
@@ -12,71 +12,50 @@ from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Input
 
 from tcpwatch.model.view import View
-from tcpwatch.screens.overview.page import OverviewPage
 from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.screens.shared.page import Page, SocketsRequested
 from tcpwatch.screens.shared.shell import app_state
+from tcpwatch.screens.shared.table_page import TablePage
 from tcpwatch.widgets.footer_line import FooterLine
 from tcpwatch.widgets.tab_line import TabLine
 
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """One tab; its page is imported and made when somebody goes there first."""
+    """One tab. Its page is imported and built when somebody goes there first."""
 
     id: str
+    """Name of the page's folder."""
     title: str
-    make: Callable[[], Page]
+    page_class: str
 
-
-def _connections() -> Page:
-    from tcpwatch.screens.connections.page import ConnectionsPage
-
-    return ConnectionsPage()
-
-
-def _listeners() -> Page:
-    from tcpwatch.screens.listeners.page import ListenersPage
-
-    return ListenersPage()
-
-
-def _half_open() -> Page:
-    from tcpwatch.screens.half_open.page import HalfOpenPage
-
-    return HalfOpenPage()
-
-
-def _teardown() -> Page:
-    from tcpwatch.screens.teardown.page import TeardownPage
-
-    return TeardownPage()
-
-
-def _timelines() -> Page:
-    from tcpwatch.screens.timelines.page import TimelinesPage
-
-    return TimelinesPage()
+    def make(self) -> Page:
+        """Build the page."""
+        module = import_module(f"tcpwatch.screens.{self.id}.page")
+        page: Page = getattr(module, self.page_class)()
+        page.id = self.id
+        return page
 
 
 TABS = (
-    Tab("overview", "Overview", OverviewPage),
-    Tab("connections", "Connections", _connections),
-    Tab("listeners", "Listeners", _listeners),
-    Tab("half_open", "Half-open", _half_open),
-    Tab("teardown", "Teardown", _teardown),
-    Tab("timelines", "Timelines", _timelines),
+    Tab("overview", "Overview", "OverviewPage"),
+    Tab("connections", "Connections", "ConnectionsPage"),
+    Tab("listeners", "Listeners", "ListenersPage"),
+    Tab("half_open", "Half-open", "HalfOpenPage"),
+    Tab("teardown", "Teardown", "TeardownPage"),
+    Tab("timelines", "Timelines", "TimelinesPage"),
 )
+"""All tabs, by their number: the one list of them."""
 
 
 class MainScreen(Screen[None], inherit_bindings=False):
     """Shows one page at a time and hands it each View."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(str(at + 1), f"go({at})", tab.title, show=False) for at, tab in enumerate(TABS)),
+        *(Binding(str(number), f"go({number - 1})", "tab by number", show=False) for number in range(1, 10)),
         Binding("tab", "step(1)", "next tab", show=False),
-        Binding("shift+tab", "step(-1)", "tab before", show=False),
-        Binding("escape", "back", "back to the tab before", show=False),
+        Binding("shift+tab", "step(-1)", "previous tab", show=False),
+        Binding("escape", "back", "back to the last tab", show=False),
     ]
 
     def __init__(self) -> None:
@@ -85,11 +64,10 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self._before: list[int] = []
 
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
+        """Build the header, the tabs, the first page and the footer."""
         yield HeaderLine()
         yield TabLine([tab.title for tab in TABS])
         first = TABS[0].make()
-        first.id = TABS[0].id
         with ContentSwitcher(initial=first.id):
             yield first
         yield FooterLine()
@@ -106,7 +84,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         return cast(Page, self.query_one(ContentSwitcher).visible_content)
 
     def _show(self, view: View | None) -> None:
-        # While another screen lies on top nothing is drawn here.
+        # Nothing is drawn while another screen is on top.
         if view is not None and self.is_current:
             self.page.show(view)
 
@@ -114,7 +92,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.page.show_exact(exact)
 
     def on_screen_resume(self) -> None:
-        """Catch up with what came while another screen was on top."""
+        """Draw the latest View, which may have come while another screen was on top."""
         self._show(app_state(self).view)
 
     async def go_to(self, tab_id: str) -> Page:
@@ -123,18 +101,17 @@ class MainScreen(Screen[None], inherit_bindings=False):
         return self.page
 
     async def action_go(self, at: int) -> None:
-        """Show the tab at this place, counted from 0."""
-        if at == self._at:
-            return
-        self._before = [*self._before[-9:], self._at]
-        await self._switch(at)
+        """Show the tab at this index; ignored where there is none."""
+        if at != self._at and at < len(TABS):
+            self._before = [*self._before[-9:], self._at]
+            await self._switch(at)
 
     async def action_step(self, by: int) -> None:
-        """Show the next tab, or the one before."""
+        """Show the next or the previous tab."""
         await self.action_go((self._at + by) % len(TABS))
 
     async def action_back(self) -> None:
-        """Show the tab that was shown before."""
+        """Return to the tab shown last."""
         if self._before:
             await self._switch(self._before.pop())
 
@@ -142,9 +119,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         tab, switcher = TABS[at], self.query_one(ContentSwitcher)
         self._at = at
         if not switcher.query_children(f"#{tab.id}"):
-            page = tab.make()
-            page.id = tab.id
-            await switcher.add_content(page)
+            await switcher.add_content(tab.make())
         switcher.current = tab.id
         self.query_one(TabLine).activate(at)
         self._show_names(app_state(self).exact)
@@ -152,19 +127,17 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self._focus_page()
 
     def _focus_page(self) -> None:
-        """The keys go to the page's main widget, which is the first that takes them and is no line to type in."""
+        """Give the focus to the page's first focusable widget that is not an input."""
         for widget in (self.page, *self.page.query("*")):
             if widget.can_focus and not isinstance(widget, Input):
                 self.set_focus(widget)
                 return
 
     async def on_tab_line_picked(self, message: TabLine.Picked) -> None:
-        """A click on a tab."""
+        """Show the tab that was clicked."""
         await self.action_go(message.at)
 
     async def on_sockets_requested(self, message: SocketsRequested) -> None:
-        """Show these sockets on the page that lists them."""
-        from tcpwatch.screens.connections.page import ConnectionsPage
-
+        """Show these sockets on the Connections page."""
         page = await self.go_to("connections")
-        cast(ConnectionsPage, page).set_filter(message.filter_text)
+        cast(TablePage, page).set_filter(message.filter_text)

@@ -52,7 +52,7 @@ def _sampled(view: View, **facts: Any) -> View:
 
 async def test_views_come_as_messages() -> None:
     app, view = make_app(), make_view()
-    async with app.run_test(size=SMALL) as pilot:
+    async with driven(app, SMALL) as pilot:
         assert "no data yet" in shot(app)
         app.post_message(ViewReady(view))
         await pilot.pause()

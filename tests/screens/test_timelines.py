@@ -420,7 +420,7 @@ async def test_of_a_hundred_thousand_only_those_in_sight_are_made(monkeypatch: p
         assert it.under_cursor() == 1
         assert sum(made) <= 4 * it.page.table.size.height
         await it.press("slash", *"port:5001", "enter")
-        await until(it.pilot, lambda: "None of 100,000 flows passes" in shot(it.app))
+        await until(it.pilot, lambda: "None of 100,000 flows match" in shot(it.app))
 
 
 async def test_an_answer_that_comes_late_does_not_undo_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:

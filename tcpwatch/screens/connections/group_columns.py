@@ -14,7 +14,6 @@ from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.screens.shared.state_marks import state_style
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn

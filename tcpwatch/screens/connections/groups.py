@@ -9,6 +9,7 @@ from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
 from tcpwatch.screens.connections.group_columns import ALL_COLUMNS
 from tcpwatch.screens.shared.arranger import GroupArrangement
 from tcpwatch.screens.shared.table_page import no_match_lines
+from tcpwatch.units import count
 from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette

@@ -16,7 +16,6 @@ from tcpwatch.screens.flow.states import incident_blocks, states_block
 from tcpwatch.screens.flow.tcp_info import info_sections
 from tcpwatch.screens.shared.moments import began_earlier, elapsed_text
 from tcpwatch.screens.shared.state_marks import phase_style
-from tcpwatch.units import text
 from tcpwatch.widgets.blocks import Block, block_of
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section

@@ -14,7 +14,6 @@ from tcpwatch.model.lifecycle.transitions import Origin, Transition, TransitionK
 from tcpwatch.model.states import State
 from tcpwatch.screens.shared.moments import UNKNOWN_DURATION, clock, duration_text, moment_clock, origin_text
 from tcpwatch.screens.shared.state_marks import STATE_LETTERS, state_style
-from tcpwatch.units import text
 from tcpwatch.widgets.blocks import Block
 from tcpwatch.widgets.lines import Line, cells_of, fit
 from tcpwatch.widgets.palette import Palette

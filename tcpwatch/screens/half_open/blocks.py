@@ -16,7 +16,6 @@ from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict
 from tcpwatch.model.states import State
 from tcpwatch.model.view import SYN_ARRIVALS, View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.area import area_lines
 from tcpwatch.widgets.charts.bars import bar, sparkline
 from tcpwatch.widgets.charts.meter import meter

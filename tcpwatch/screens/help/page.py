@@ -71,7 +71,7 @@ class _Help(Reader):
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks."""
         sections = [
-            Section("Keys of this screen", self._keys, 16),
+            Section("Keys of this screen", self._keys, 18),
             *self._about,
             Section("Filter", [Entry(term, meaning) for term, meaning in HELP], 20),
             Section("Columns", [Entry(column.title, column.help) for column in IN_TABLE], 10),
@@ -88,14 +88,14 @@ def help_sections_of(screen: Screen[Any]) -> Sequence[Section]:
 
 
 def keys_of(screen: Screen[Any]) -> list[Entry]:
-    """Every key that the screen takes now, those with the same effect together."""
-    keys: dict[tuple[str, str], list[str]] = {}
+    """Return every key that the screen takes now; keys of one description share an entry."""
+    keys: dict[str, list[str]] = {}
     for _, binding, enabled, _ in screen.active_bindings.values():
         # ctrl+q and the like come from Textual, and their description with a capital letter.
         if enabled and binding.description and not binding.system:
             shown = screen.app.get_key_display(binding)
-            keys.setdefault((binding.action, binding.description), []).append(shown)
-    return [Entry(" ".join(shown), description) for (_, description), shown in keys.items()]
+            keys.setdefault(binding.description, []).append(shown)
+    return [Entry(" ".join(shown), description) for description, shown in keys.items()]
 
 
 def _states() -> list[Section]:

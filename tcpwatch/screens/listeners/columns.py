@@ -12,7 +12,6 @@ from tcpwatch import units
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.listeners.queue_limits import LimitSource, Queue
 from tcpwatch.screens.listeners.rows import ListenerRow
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import sparkline
 from tcpwatch.widgets.charts.meter import limit_style, meter, usage_text
 from tcpwatch.widgets.lines import Line, Piece

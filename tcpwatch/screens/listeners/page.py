@@ -30,7 +30,6 @@ from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import NO_DATA
 from tcpwatch.screens.shared.table_page import TablePage, no_match_lines
-from tcpwatch.units import text
 from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Lines, Piece
 from tcpwatch.widgets.palette import Palette

@@ -9,7 +9,6 @@ from tcpwatch import units
 from tcpwatch.model.states import FACTS, STATE_ORDER, Phase, State
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.state_marks import phase_style
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.bars import bar, sparkline
 from tcpwatch.widgets.lines import Line, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette

@@ -5,7 +5,6 @@ from __future__ import annotations
 from tcpwatch import units
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.meter import meter
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
@@ -58,5 +57,5 @@ def _row(listener: Listener, widths: tuple[int, int, int], colours: Palette, exa
         *queue_meter(listener.accept_queue),
         (" ", colours.plain),
         *queue_meter(listener.syn_queue),
-        (fit(text.rate(drops), _RATE, right=True), colours.alarm if drops else colours.dim),
+        (fit(units.rate(drops), _RATE, right=True), colours.alarm if drops else colours.dim),
     )

@@ -9,7 +9,6 @@ from tcpwatch import units
 from tcpwatch.model.sockets.flow_totals import DECADES, PERCENTILES, Distribution, FlowTotals, Totals
 from tcpwatch.model.sockets.flow_totals import TOP as TOLD
 from tcpwatch.screens.overview.counters import grid_columns
-from tcpwatch.units import text
 from tcpwatch.units.columns import columns_that_fit
 from tcpwatch.widgets.charts.bars import sparkline
 from tcpwatch.widgets.lines import Line, fit, title_rule
@@ -132,7 +131,7 @@ def _columns(width: int) -> list[_Column]:
 
 def _row(one: Totals, name: int, columns: Sequence[_Column], colours: Palette) -> Line:
     figures = "".join(fit(column.figure(one), column.cells, right=True) for column in columns)
-    named = fit(one.name or text.UNKNOWN, name, middle=True)
+    named = fit(one.name or units.UNKNOWN, name, middle=True)
     return (_INDENT + named, colours.plain), (figures, colours.plain)
 
 

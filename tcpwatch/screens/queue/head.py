@@ -10,7 +10,6 @@ from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource, Queue
 from tcpwatch.screens.listeners.columns import depth_sparkline, limit_source_text
 from tcpwatch.screens.listeners.rows import ListenerRow
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.meter import limit_style, meter, usage_text
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
@@ -80,6 +79,6 @@ class _Form:
         return (
             (_INDENT + fit(label, _LABEL), colours.dim),
             *meter(queue.depth, queue.limit, _SMALL, cells, colours, self.exact, right=True),
-            (f"  {one.process or '?'} · inode {one.inode or text.UNKNOWN}", colours.plain),
-            (f" · peak {text.count(peak, self.exact)}" if peak > (queue.depth or 0) else "", colours.plain),
+            (f"  {one.process or '?'} · inode {one.inode or units.UNKNOWN}", colours.plain),
+            (f" · peak {units.count(peak, self.exact)}" if peak > (queue.depth or 0) else "", colours.plain),
         )

@@ -9,7 +9,6 @@ from tcpwatch.model.finding import Severity
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
 from tcpwatch.screens.shared.shell import app_state
-from tcpwatch.units import text
 from tcpwatch.widgets.lines import Line, Lines, Piece, cells_of, cropped
 from tcpwatch.widgets.palette import Palette
 

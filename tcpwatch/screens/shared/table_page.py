@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 
+from tcpwatch import units
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.screens.shared.export import ExportFinished, start_export
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import Page
-from tcpwatch.units import text
 from tcpwatch.widgets.table.cursor_table import CursorTable
 
 
 def no_match_lines(total: int, noun: str) -> tuple[str, str]:
     """Return what is shown in place of rows when a filter hides them all."""
-    return f"None of {text.count(total)} {noun} match the filter.", "/ edits the filter, Esc clears it."
+    return f"None of {units.count(total)} {noun} match the filter.", "/ edits the filter, Esc clears it."
 
 
 class TablePage(Page):

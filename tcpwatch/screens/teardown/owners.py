@@ -16,7 +16,6 @@ from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.screens.teardown.ports import count_piece, text_piece
 from tcpwatch.screens.teardown.table import InlineCellContext, InlineColumn, InlineTable
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.meter import limit_style, usage_text
 from tcpwatch.widgets.lines import Piece
 

@@ -58,8 +58,8 @@ def _ports_columns(view: View, width: int, six: bool) -> Sequence[InlineColumn[D
     at_first: list[InlineColumn[Destination]] = [
         InlineColumn("", name, lambda one, look: text_piece(one.remote, look), right=False, named=True),
         InlineColumn("", 0, lambda one, look: (bar(one.share, look.width), style(one, look)), right=False),
-        InlineColumn("" if wide else "used", 6, lambda one, look: text_piece(text.share(one.share), look)),
-        InlineColumn("left", 6, lambda one, look: (text.count(one.free, look.exact), style(one, look)), priority=1),
+        InlineColumn("" if wide else "used", 6, lambda one, look: text_piece(units.share(one.share), look)),
+        InlineColumn("left", 6, lambda one, look: (units.count(one.free, look.exact), style(one, look)), priority=1),
         InlineColumn("TIME_WAIT", 9, lambda one, look: count_piece(one.time_wait, look), priority=3),
         InlineColumn("reusable" if wide else "reuse", 8 if wide else 6, lambda one, look: count_piece(one.reusable,
             look), priority=4),
@@ -72,7 +72,7 @@ def _ports_columns(view: View, width: int, six: bool) -> Sequence[InlineColumn[D
     process: InlineColumn[Destination] = InlineColumn(
         "process",
         20,
-        lambda one, look: text_piece(one.process or text.UNKNOWN, look),
+        lambda one, look: text_piece(one.process or units.UNKNOWN, look),
         right=False,
         named=True,
         priority=5,

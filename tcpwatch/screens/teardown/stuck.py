@@ -36,7 +36,7 @@ def stuck_table(view: View) -> InlineTable[StuckRow]:
         InlineColumn("", 0, lambda one, look: text_piece(one.peer_or_process, look), right=False, named=True),
         InlineColumn("sockets", 7, lambda one, look: count_piece(one.count, look), priority=1),
         InlineColumn("how long", 10, lambda one, look: text_piece(one.duration_text, look), priority=2),
-        InlineColumn("bytes", 9, lambda one, look: text_piece(text.size(one.bytes, look.exact), look), priority=3),
+        InlineColumn("bytes", 9, lambda one, look: text_piece(units.size(one.bytes, look.exact), look), priority=3),
     )
     return InlineTable(
         STUCK,

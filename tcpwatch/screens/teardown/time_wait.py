@@ -11,7 +11,6 @@ from tcpwatch import units
 from tcpwatch.model.analyses.teardown import TIME_WAIT_S
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.units import text
 from tcpwatch.widgets.charts.area import area, area_lines
 from tcpwatch.widgets.charts.meter import meter
 from tcpwatch.widgets.lines import Line, Piece, fit, title_rule

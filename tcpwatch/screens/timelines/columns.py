@@ -11,7 +11,7 @@ from tcpwatch import units
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.states import Role
-from tcpwatch.screens.shared.moments import clock, is_exact, precise_duration
+from tcpwatch.screens.shared.moments import clock, is_exact
 from tcpwatch.screens.shared.state_marks import STATE_LETTERS, state_style
 from tcpwatch.screens.timelines.cells import ENDINGS, ending_style
 from tcpwatch.widgets.lines import Line

@@ -12,7 +12,7 @@ from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.moments import clock, is_exact, origin_text, precise_duration
+from tcpwatch.screens.shared.moments import clock, is_exact, origin_text
 from tcpwatch.screens.shared.state_marks import STATE_FILLS, STATE_LETTERS, state_style
 from tcpwatch.screens.timelines.axis import TimeAxis, TimeWindow
 from tcpwatch.screens.timelines.cells import MARKS

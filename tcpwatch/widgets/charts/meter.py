@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.style import Style
 
-from tcpwatch.units import text
+from tcpwatch import units
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
@@ -16,8 +16,8 @@ WARNING_SHARE = 0.8
 def usage_text(value: int | None, limit: int | None, exact: bool) -> str:
     """Return `513/512`, or `–` when neither is known."""
     if value is None and limit is None:
-        return text.UNKNOWN
-    return f"{text.count(value, exact)}/{text.count(limit, exact)}"
+        return units.UNKNOWN
+    return f"{units.count(value, exact)}/{units.count(limit, exact)}"
 
 
 def limit_style(value: int | None, limit: int | None, colours: Palette) -> Style:
