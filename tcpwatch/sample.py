@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.opaque_rows import opaque
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.tcp_info import TcpInfoDump
@@ -22,8 +23,6 @@ class SourceInfo:
 
     kind: Literal["sock_diag", "psutil"]
     privilege: Literal["root", "user"]
-    namespace: str = ""
-    """Empty for the namespace of the host, else the name by which a person asked for another."""
     missing: tuple[str, ...] = ()
     """What this source cannot tell, in words, for the header: "no queues", "no timers", ..."""
     why_no_trace: str = "not asked for"
@@ -202,7 +201,7 @@ def sort_by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.v
         part = slice(first, first + _BLOCK)
         block = rows[part]
         if order is not None:
-            np.take(_opaque(table), order[part], out=_opaque(block), mode="clip")
+            np.take(opaque(table), order[part], out=opaque(block), mode="clip")
         ordered.state[part] = _CANONICAL[block["idiag_state"]]
         ordered.inode[part] = block["idiag_inode"]
         ordered.local_port[part] = block["idiag_sport"]
@@ -222,7 +221,7 @@ def sort_tcp_info(told: TcpInfoDump, memory: Callable[[int], NDArray[np.void]] |
         order = order[np.append(np.diff(cookie[order]) != 0, True)]
         cookie, flows = cookie[order], flows[order]
     figures = (memory(len(flows)) if memory else np.empty(len(flows), told.table.dtype))[: len(flows)]
-    np.take(_opaque(told.table), flows, out=_opaque(figures), mode="clip")
+    np.take(opaque(told.table), flows, out=opaque(figures), mode="clip")
     infos = TcpInfoTable(cookie, figures, told.received_monotonic_s[flows], told.info_bytes)
     for array in (infos.cookie, infos.table, infos.received_monotonic_s):
         array.flags.writeable = False
@@ -240,15 +239,6 @@ def _ascending(cookie: NDArray[np.uint64]) -> NDArray[np.intp]:
         digit = (above >> np.uint64(shift)).astype(np.uint16)
         order = order[np.argsort(digit[order], kind="stable")]
     return order
-
-
-def take_rows(table: NDArray[np.void], where: NDArray[np.intp]) -> NDArray[np.void]:
-    """A copy of `table[where]`, made of opaque bytes: numpy would copy field by field, in four times the time."""
-    return _opaque(np.ascontiguousarray(table))[where].view(table.dtype)
-
-
-def _opaque(table: NDArray[np.void]) -> NDArray[np.void]:
-    return table.view(f"V{table.dtype.itemsize}")
 
 
 def empty_table() -> NDArray[np.void]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
+
+from tcpwatch.arrays.opaque_rows import concat_rows
 
 Chunk = tuple[NDArray[Any], ...]
 """Aligned columns: arrays of equal length."""
@@ -38,16 +38,3 @@ class Backlog:
         chunks, dropped = list(self._chunks) or [self._nothing], self._dropped
         self._chunks, self._rows, self._dropped = deque(), 0, 0
         return tuple(concat_rows(parts) for parts in zip(*chunks, strict=True)), dropped
-
-
-def concat_rows(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """The arrays of one dtype, one after the other; rows move as opaque bytes: by fields takes four times as long."""
-    if len(parts) == 1:
-        return parts[0]
-    kind = parts[0].dtype
-    return np.concatenate([opaque(part) for part in parts]).view(kind)
-
-
-def opaque(rows: NDArray[Any]) -> NDArray[np.void]:
-    """The same memory without its fields."""
-    return rows.view(f"V{rows.dtype.itemsize}")

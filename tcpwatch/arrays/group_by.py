@@ -66,6 +66,11 @@ def group_by(numbers: NDArray[np.uint64]) -> Partition:
     return Partition(order, start)
 
 
+def run_starts(ordered: NDArray[Any]) -> NDArray[np.intp]:
+    """Return where each run of equal numbers begins."""
+    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))[: len(ordered)]
+
+
 def mix_bits(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The same numbers with every bit dependent on every other (the finalizer of splitmix64); one to one."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 NOT_FOUND = -1
 
 
-def find_sorted(column: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.intp]:
+def find_sorted(column: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.intp]:
     """The place of each of `wanted` in the ascending `column`, or NOWHERE."""
     if not len(column):
         return np.full(len(wanted), NOT_FOUND, np.intp)
@@ -18,7 +20,7 @@ def find_sorted(column: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArr
     return at
 
 
-def is_in_sorted(column: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def is_in_sorted(column: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:
     """Which of `wanted` are in the ascending `column`."""
     there: NDArray[np.bool_] = find_sorted(column, wanted) != NOT_FOUND
     return there

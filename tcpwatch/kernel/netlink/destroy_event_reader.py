@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.backlog import Backlog, opaque
+from tcpwatch.arrays.backlog import Backlog
+from tcpwatch.arrays.opaque_rows import opaque
 from tcpwatch.kernel.netlink import decode_sockets, uapi
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError

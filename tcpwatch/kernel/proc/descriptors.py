@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tcpwatch.arrays.lookup import is_in_sorted
 
 Inodes = NDArray[np.uint32]
 
@@ -99,16 +100,6 @@ class Descriptors:
         if not np.array_equal(self.inodes[part], inodes):
             self.changes += 1
             self.inodes[part] = inodes
-
-
-def is_in_sorted(ascending: NDArray[Any], values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which of `values` are in `ascending` (np.isin would sort both again)."""
-    if not len(ascending):
-        return np.zeros(len(values), np.bool_)
-    at = np.searchsorted(ascending, values)
-    at[at == len(ascending)] = 0
-    found: NDArray[np.bool_] = ascending[at] == values
-    return found
 
 
 def unique_sorted(values: Inodes) -> Inodes:

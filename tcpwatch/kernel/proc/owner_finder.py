@@ -16,7 +16,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.kernel.proc.descriptors import Inodes, is_in_sorted, unique_sorted
+from tcpwatch.arrays.lookup import is_in_sorted
+from tcpwatch.kernel.proc.descriptors import Inodes, unique_sorted
 from tcpwatch.kernel.proc.inode_table import HolderGroups, InodeTable
 from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, read_process_stat
 from tcpwatch.kernel.proc.process_table import Holder, ProcessTable

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tcpwatch.arrays.backlog import Backlog, concat_rows, opaque
+from tcpwatch.arrays.backlog import Backlog
+from tcpwatch.arrays.opaque_rows import concat_rows, opaque
 from tcpwatch.kernel.trace import decode_events, event_format, ring_buffer
 from tcpwatch.kernel.trace.event_format import EventFormat
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents

@@ -23,7 +23,7 @@ from tcpwatch.arrays.address_words import (
     hash_addresses,
     mapped_halves,
 )
-from tcpwatch.arrays.group_by import mix_bits
+from tcpwatch.arrays.group_by import mix_bits, run_starts
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
 from tcpwatch.model.poll import Poll
@@ -103,7 +103,7 @@ class PortScanAnalysis:
         source = _source_hashes(address)
         pair = source | events["sport"][where]
         order = np.argsort(pair)
-        start = _starts(pair[order])
+        start = run_starts(pair[order])
         first, resets = order[start], np.diff(np.append(start, len(order)))
         # A late segment of a connection that we have torn down meets no socket either, at a port that we chose.
         stray = self._spoken.has(source[first] | events["dport"][where[first]], now)
@@ -118,7 +118,7 @@ class PortScanAnalysis:
         pair, resets, address, local = (np.concatenate(columns) for columns in zip(*steps, strict=True))
         pairs = np.unique(pair)
         source = pairs & ~_PORT
-        start = _starts(source)
+        start = run_starts(source)
         ports = np.diff(np.append(start, len(source)))
         scans = []
         for at in np.argsort(-ports, kind="stable")[:MAX_SCANS].tolist():
@@ -181,15 +181,10 @@ def _source_hashes(halves: Halves) -> NDArray[np.uint64]:
     return hash_addresses(halves) & ~_PORT
 
 
-def _starts(ordered: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Where each run of equal numbers begins."""
-    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))[: len(ordered)]
-
-
 def _busiest(pair: NDArray[np.uint64]) -> NDArray[np.intp]:
     """As many of these ascending pairs as are kept, those of the sources that tried most ports."""
     source = pair & ~_PORT
-    ports = np.diff(np.append(_starts(source), len(source)))
+    ports = np.diff(np.append(run_starts(source), len(source)))
     return np.argsort(-np.repeat(ports, ports), kind="stable")[:_STEP_KEPT]
 
 

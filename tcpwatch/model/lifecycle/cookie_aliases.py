@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted, is_in_sorted
+from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
-from tcpwatch.sample import take_rows
 
 
 class CookieAliases:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.model.lifecycle.cookie_aliases import resolve_aliases
-from tcpwatch.sample import take_rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)

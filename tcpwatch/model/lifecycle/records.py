@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
+from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.kernel.netlink.tcp_info import info_fields
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
 from tcpwatch.model.lifecycle.archive import RECORD
@@ -24,7 +25,7 @@ from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.sockets.owner_registry import OwnerRegistry
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import Role, State
-from tcpwatch.sample import Sample, take_rows
+from tcpwatch.sample import Sample
 
 _SLACK_S = 0.001
 """Error from combining the kernel's clock with ours."""

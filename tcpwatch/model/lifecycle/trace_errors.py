@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.kernel.trace.trace_events import TraceEventKind
 from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.states import State
-from tcpwatch.sample import take_rows
 
 MAX_DISTANCE_S = 0.001
 """Largest time between an error and its change to CLOSE."""

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
 from tcpwatch.model.lifecycle.trace_errors import event_sockets
 from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.states import State
-from tcpwatch.sample import take_rows
 
 TRACED_SOCKET = np.dtype(
     [

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.arrays.append_log import AppendLog
 from tcpwatch.arrays.lookup import NOT_FOUND, ascending, find_sorted, is_in_sorted
+from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
@@ -29,7 +30,7 @@ from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.sockets.owner_registry import OwnerRegistry
 from tcpwatch.model.states import State
-from tcpwatch.sample import Sample, take_rows
+from tcpwatch.sample import Sample
 
 DESTROYED_STEPS = 3
 """How many steps a traced socket is kept after its destruction: its destroy event may come later."""

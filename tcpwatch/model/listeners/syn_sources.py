@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.arrays.address_words import address_halves, are_mapped, hash_addresses
+from tcpwatch.arrays.group_by import run_starts
 
 PrefixKind = Literal["address", "/24", "/16", "/64", "/48"]
 PREFIX_KINDS: tuple[PrefixKind, ...] = ("address", "/24", "/16", "/64", "/48")
@@ -127,18 +128,13 @@ _DENSE = 4
 
 def _sorted_and_counted(numbers: NDArray[Any]) -> Counted:
     ordered = np.sort(numbers)
-    edges = _edges(ordered)
+    edges = run_starts(ordered)
     return ordered[edges], np.diff(np.append(edges, len(ordered)))
 
 
 def _summed(ordered: NDArray[np.unsignedinteger], counts: NDArray[np.intp]) -> Counted:
-    edges = _edges(ordered)
+    edges = run_starts(ordered)
     return ordered[edges], np.add.reduceat(counts, edges) if len(edges) else counts[:0]
-
-
-def _edges(ordered: NDArray[np.unsignedinteger]) -> NDArray[np.intp]:
-    """Where a new number begins."""
-    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))[: len(ordered)]
 
 
 def _largest(counted: Counted, dropped_bits: int, prefix: int, total: int) -> tuple[SynSource, ...]:

@@ -95,7 +95,6 @@ def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours
     cost = f"poll {pace.duration_s * 1000:.0f} ms {units.share(pace.core_share)}"
     ranked = [  # rank, text: a low rank leaves first
         (9, view.sample.host),
-        (7, source.namespace),
         (4, source.kind),
         (5, "root" if source.privilege == "root" else user),
         (3, units.duration(interval_s)),
