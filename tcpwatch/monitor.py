@@ -1,4 +1,4 @@
-"""Monitor.step(): one Sample in, one frozen View out; the only place where time enters."""
+"""Monitor.step(): one Sample in, one frozen View out. The analyses read no clock, they use the times of the samples."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import math
 import time
 from dataclasses import replace
 
-import numpy as np
-
-from tcpwatch.arrays.time_series import TimeSeries
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.analyses.ephemeral_ports import EphemeralPortAnalysis, EphemeralPorts
 from tcpwatch.model.analyses.port_scans import PortScanAnalysis
@@ -25,23 +22,14 @@ from tcpwatch.model.poll import Poll, SampleJoiner, TcpInfoAnalysis
 from tcpwatch.model.rules.engine import RuleEngine
 from tcpwatch.model.sockets.flow_graphs import FlowGraphs
 from tcpwatch.model.sockets.flow_totals import FlowTotalsCounter
-from tcpwatch.model.states import STATE_ORDER, State
-from tcpwatch.model.view import SYN_ARRIVALS, FlowDetail, Gauge, Pace, RateTrend, StateTrend, View
-from tcpwatch.sample import Sample
+from tcpwatch.model.states import State
+from tcpwatch.model.trends import RateHistory, StateCounter
+from tcpwatch.model.view import FlowDetail, Gauge, Pace, View
 from tcpwatch.sources.base import Source
-
-TREND_S = 120
-"""Seconds of history that a View carries for its sparklines."""
-TRENDS = (
-    SYN_ARRIVALS, "SyncookiesSent", "SyncookiesRecv", "SyncookiesFailed", "TCPReqQFullDoCookies",
-    "TCPReqQFullDrop", "ListenOverflows", "ListenDrops", "OutRsts", "EmbryonicRsts", "EstabResets", "RetransSegs",
-    "TCPSynRetrans", "TCPOrigDataSent",
-)  # fmt: skip
-"""The rates of which a View carries history."""
 
 
 class Monitor:
-    """Polls a source and remembers what it needs to tell what changed. One thread calls `step`."""
+    """Polls a source and runs the analyses on each sample. One thread calls `step`."""
 
     def __init__(
         self,
@@ -51,52 +39,43 @@ class Monitor:
         thresholds: Thresholds = DEFAULT,
         memory_mib: int = 64,
     ) -> None:
-        """`budget` is the share of one core that polling may take, `thresholds` are those of the diagnosis.
-
-        `memory_mib` is for what happened to flows, and those that closed.
-        """
+        """`budget` is the share of one core that polling may take; `memory_mib` is for transitions and records."""
         self.interval_s = interval_s
-        """Seconds between steps that a person asked for; may be set at any time."""
+        """The interval that a person asked for, in seconds; may be set at any time."""
         self.watched: frozenset[int] = frozenset()
-        """Cookies of the flows whose detail is wanted in the next View; may be set at any time."""
+        """Cookies of the connections whose detail the next View should contain; may be set at any time."""
         self.watched_queue: ListenerKey | None = None
-        """The listening address and port whose queues the next View is to look into; may be set at any time."""
+        """The listening address and port whose queues the next View should list; may be set at any time."""
         self._source = source
         self._budget = budget
+        self._thresholds = thresholds
         self._step = 0
         self._joiner = SampleJoiner()
-        self._counts: dict[State, int] = {}
-        self._history = TimeSeries([state.name for state in STATE_ORDER])
-        self._rate_history = TimeSeries(TRENDS)
+        self._state_counter = StateCounter()
+        self._rate_history = RateHistory()
         self._tracker = Tracker(memory_mib)
         self._flow_totals = FlowTotalsCounter()
         self._trace_stats = TraceStatsCounter()
         self._graphs = FlowGraphs()
-        self._port_scans = PortScanAnalysis()
-        self._thresholds = thresholds
         self._queues = QueueAnalysis(thresholds.syn_queue_share)
-        self._ephemeral_ports = EphemeralPortAnalysis()
         self._teardown = TeardownAnalysis(AgeThresholds(thresholds.close_wait_age_s, thresholds.half_closed_age_s))
         self._stalls = StallAnalysis(thresholds.connect_stuck_repeats)
-        self._asking: tuple[TcpInfoAnalysis[object], ...] = (self._queues, self._teardown, self._stalls)
+        self._ephemeral_ports = EphemeralPortAnalysis()
+        self._port_scans = PortScanAnalysis()
         self._rules = RuleEngine()
 
     def step(self) -> View:
         """Poll once. Raises SourceError where no sample can be had; the next step tries again."""
-        wall, cpu = time.monotonic(), time.thread_time()
-        watched, queue = self.watched, self.watched_queue
-        sample = self._source.sample(watched.union(*(analysis.wanted_tcp_info for analysis in self._asking)))
+        begin_s, begin_cpu_s = time.monotonic(), time.thread_time()
+        watched, watched_queue = self.watched, self.watched_queue
+        sample = self._source.sample(watched | self._wanted_tcp_info())
+        self._step += 1
         poll = self._joiner.step(sample)
+        states = self._state_counter.step(poll)
         lifecycle = self._tracker.step(poll)
         queues = self._queues.step(poll)
         ports = self._ephemeral_ports.step(poll)
         self._graphs.step(poll, watched)
-        self._step += 1
-        counts, previous_counts = _state_counts(sample), self._counts
-        self._counts = counts
-        self._history.add(sample.monotonic, {state.name: count for state, count in counts.items()})
-        if queues.syn_arrivals_per_s is not None:
-            self._rate_history.add(sample.monotonic, {**poll.rates, SYN_ARRIVALS: queues.syn_arrivals_per_s})
         view = View(
             step=self._step,
             sample=sample,
@@ -105,32 +84,32 @@ class Monitor:
             opened=len(poll.join.new),
             ended=len(poll.join.ended_cookie),
             elapsed_s=poll.elapsed_s,
-            counts=counts,
-            count_rates=_per_second(previous_counts, counts, poll.elapsed_s),
+            counts=states.counts,
+            count_rates=states.per_s,
+            state_trend=states.trend,
             rates=poll.rates,
-            state_trend=self._trend(),
+            rate_trend=self._rate_history.step(poll, queues.syn_arrivals_per_s),
             listeners=queues.listeners,
             queue_trend=queues.trend,
             half_open=queues.half_open,
             half_open_by_listener=queues.half_open_by_listener,
             half_open_without_listener=queues.facts.without_listener,
             syn_arrivals_per_s=queues.syn_arrivals_per_s,
-            rate_trend=self._rate_trend(),
-            time_wait=Gauge(counts[State.TIME_WAIT], sample.sysctls.get("tcp_max_tw_buckets")),
+            queue_detail=queue_detail(watched_queue, poll.rows, queues.facts) if watched_queue is not None else None,
+            time_wait=Gauge(states.counts[State.TIME_WAIT], sample.sysctls.get("tcp_max_tw_buckets")),
             orphans=Gauge(sample.counters.get("TCP_orphan"), sample.sysctls.get("tcp_max_orphans")),
             memory_pages=Gauge(sample.counters.get("TCP_mem"), sample.sysctls.get("tcp_mem_high")),
-            port_usage=_fullest(ports),
+            port_usage=_port_usage(ports),
             ephemeral_ports=ports,
             teardown=self._teardown.step(poll),
             stalls=self._stalls.step(poll),
-            details={cookie: self._detail(poll, lifecycle.archive, cookie) for cookie in watched},
-            queue_detail=queue_detail(queue, poll.rows, queues.facts) if queue is not None else None,
-            pace=self._pace(time.monotonic() - wall, time.thread_time() - cpu),
-            thresholds=self._thresholds,
+            port_scans=self._port_scans.step(poll),
             archive=lifecycle.archive,
             flow_totals=self._flow_totals.step(poll, lifecycle),
             trace=self._trace_stats.step(poll, lifecycle),
-            port_scans=self._port_scans.step(poll),
+            details={cookie: self._detail(poll, lifecycle.archive, cookie) for cookie in watched},
+            thresholds=self._thresholds,
+            pace=self._pace(time.monotonic() - begin_s, time.thread_time() - begin_cpu_s),
         )
         return replace(view, findings=self._rules.step(view))
 
@@ -138,15 +117,9 @@ class Monitor:
         """Close the source."""
         self._source.close()
 
-    def _trend(self) -> StateTrend:
-        slot_s, values = self._history.window(TREND_S)
-        return StateTrend(
-            slot_s, {state: tuple(column) for state, column in zip(STATE_ORDER, values.T.tolist(), strict=True)}
-        )
-
-    def _rate_trend(self) -> RateTrend:
-        slot_s, values = self._rate_history.window(TREND_S)
-        return RateTrend(slot_s, {name: tuple(column) for name, column in zip(TRENDS, values.T.tolist(), strict=True)})
+    def _wanted_tcp_info(self) -> frozenset[int]:
+        analyses: tuple[TcpInfoAnalysis[object], ...] = (self._queues, self._teardown, self._stalls)
+        return frozenset().union(*(analysis.wanted_tcp_info for analysis in analyses))
 
     def _detail(self, poll: Poll, archive: Archive, cookie: int) -> FlowDetail:
         transitions, record = archive.transitions_of([cookie])[cookie], archive.last_record(cookie)
@@ -160,16 +133,8 @@ class Monitor:
         return Pace(duration_s, cpu_s, asked_s, max(asked_s, cpu_s / self._budget))
 
 
-def _state_counts(sample: Sample) -> dict[State, int]:
-    per_number = np.bincount(sample.state, minlength=max(State) + 1)
-    return {state: int(per_number[state]) for state in STATE_ORDER}
-
-
-def _per_second(before: dict[State, int], now: dict[State, int], elapsed_s: float | None) -> dict[State, float]:
-    return {state: (count - before[state]) / elapsed_s for state, count in now.items()} if elapsed_s else {}
-
-
-def _fullest(ports: EphemeralPorts | None) -> Gauge:
+def _port_usage(ports: EphemeralPorts | None) -> Gauge:
+    """Return the usage toward the destination that uses most ports."""
     if ports is None:
         return Gauge(None, None)
     return Gauge(ports.fullest.used if ports.fullest else 0, ports.range.usable)

@@ -14,6 +14,7 @@ from tcpwatch import monitor as monitor_module
 from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.sockets.rows import Mark
 from tcpwatch.model.states import State
+from tcpwatch.model.trends import TREND_S
 from tcpwatch.model.view import Gauge, View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sample import Sample, SourceInfo
@@ -126,7 +127,7 @@ def test_the_trend_tells_the_last_minutes() -> None:
     assert trend.counts.keys() == set(State)
     assert [None if math.isnan(n) else n for n in trend.counts[State.ESTABLISHED]] == [0, 1, None, 0]
     many = steps(*(sample(second, LISTEN) for second in range(300)))
-    assert len(many[-1].state_trend.counts[State.LISTEN]) == monitor_module.TREND_S
+    assert len(many[-1].state_trend.counts[State.LISTEN]) == TREND_S
 
 
 def test_details_of_those_that_are_watched() -> None:
@@ -214,7 +215,7 @@ def test_a_long_night_takes_no_more_memory() -> None:
     for one in night:
         source._samples.append(one)
         view = monitor.step()
-        sizes.add(monitor._history.nbytes)
+        sizes.add(monitor._state_counter._history.nbytes)
     assert len(sizes) == 1
     assert sizes.pop() < 2**20
     assert view.archive.transitions_total == 1499 * 60

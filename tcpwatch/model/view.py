@@ -1,4 +1,4 @@
-"""View: what one step means; frozen, and all that any front end draws from."""
+"""View: the result of one step, frozen. Every front end draws from it alone."""
 
 from __future__ import annotations
 
@@ -28,86 +28,66 @@ from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.sockets.flow_totals import FlowTotals
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
+from tcpwatch.model.trends import RateTrend, StateTrend
 from tcpwatch.sample import Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A figure against its limit; either is None where it is not known."""
+    """A figure and its limit; either is None where it is unknown."""
 
     value: int | None
     limit: int | None
 
     @property
     def share(self) -> float | None:
-        """Value / limit, or None."""
+        """Return value / limit; None where either is unknown."""
         return self.value / self.limit if self.limit and self.value is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What polling costs and how often it happens."""
+    """The cost of polling, and its interval."""
 
     duration_s: float
     """Wall time of this step."""
     cpu_s: float
-    """Processor time of this step, this thread alone."""
+    """Processor time of this step, of the poll thread alone."""
     asked_s: float
-    """The interval that was asked for."""
+    """The interval that a person asked for."""
     interval_s: float
-    """The interval that the budget allows: longer than `asked_s` where a step costs too much."""
+    """The interval that the budget allows; longer than `asked_s` where a step costs too much."""
 
     @property
     def slowed(self) -> bool:
-        """The budget made the interval longer than was asked."""
+        """Whether the budget makes the interval longer than a person asked for."""
         return self.interval_s > self.asked_s * 1.001
 
     @property
     def core_share(self) -> float:
-        """Share of one core that polling takes."""
+        """Return the share of one core that polling takes."""
         return self.cpu_s / max(self.interval_s, 1e-9)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StateTrend:
-    """The last minutes of the state counts: one value a slot, oldest first, NaN where nothing was polled."""
-
-    slot_s: float
-    counts: Mapping[State, tuple[float, ...]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RateTrend:
-    """The last minutes of some rates: one value a slot, oldest first, NaN where nothing was polled."""
-
-    slot_s: float
-    per_s: Mapping[str, tuple[float, ...]]
-    """Kernel counter, or ARRIVALS, → increase per second."""
-
-
-SYN_ARRIVALS = "arrivals"
-"""SYNs that left a trace: new half-open connections, cookies sent, and SYNs dropped at a full SYN queue."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class FlowDetail:
-    """More about a flow that somebody looks at."""
+    """Details of one watched connection."""
 
     tcp_info: Mapping[str, int] | None
-    """Fields without `tcpi_`; None where the socket has none or has gone."""
+    """Field name without `tcpi_` → value; None where the socket has none (TIME_WAIT) or is closed."""
     transitions: tuple[Transition, ...]
-    """What happened to it, oldest first, whoever told it."""
+    """Oldest first."""
     history: History = field(default_factory=History)
-    """The same put together: its states, each with its time and how that is known."""
+    """Its states, put together from the transitions, each with its time and how that is known."""
     ending: Ending | None = None
-    """How its full socket ended, though it may go on in TIME_WAIT; None while it has not."""
+    """How the connection ended (it may still be in TIME_WAIT); None while it is open."""
     graph: FlowGraph | None = None
-    """Its figures since it is watched; None where the source does not tell them."""
+    """Its figures since it is watched; None where the source has none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """One step's result."""
+    """The result of one step."""
 
     step: int
     """1 for the first."""
@@ -115,12 +95,12 @@ class View:
     rows: Rows
     """Every socket of the sample, sorted by cookie."""
     closed: Rows
-    """Flows that ended since the step before (the first ones, where they are very many), marked CLOSED."""
+    """Sockets that closed since the previous step, marked CLOSED; at most join.CLOSED_KEPT of them."""
     opened: int
     ended: int
-    """Flows that appeared and vanished between the two samples; 0 on the first step."""
+    """Sockets that appeared and disappeared between the two samples; 0 on the first step."""
     elapsed_s: float | None
-    """Time between the two samples; None on the first step."""
+    """Seconds between the two samples; None on the first step."""
     counts: Mapping[State, int]
     """Sockets in each of the eleven states."""
     count_rates: Mapping[State, float]
@@ -129,54 +109,54 @@ class View:
     """Kernel counter → increase per second; counters that went backwards, gauges, and the first step are absent."""
     state_trend: StateTrend
     listeners: tuple[Listener, ...]
-    """By fullest accept queue, then port."""
+    """The fullest accept queue first, then by port."""
     queue_trend: QueueTrend
     half_open: HalfOpenSummary
     half_open_by_listener: Mapping[ListenerKey, HalfOpenSummary]
-    """The half-open connections of each listener whose SYN queue is, or was in the last seconds, nearly full."""
+    """For each listener whose SYN queue is, or was in the last seconds, nearly full."""
     half_open_without_listener: int
-    """Half-open connections whose listener has gone."""
+    """Half-open connections whose listener is closed."""
     syn_arrivals_per_s: float | None
-    """SYNs that left a trace (see ARRIVALS); None on the first step."""
+    """See trends.SYN_ARRIVALS; None on the first step."""
     rate_trend: RateTrend
     time_wait: Gauge
     orphans: Gauge
     memory_pages: Gauge
-    """TCP's memory (sockstat `mem`, pages) against the last of the three figures of tcp_mem."""
+    """TCP's memory (sockstat `mem`, pages) and the last of the three figures of tcp_mem."""
     port_usage: Gauge
-    """Ephemeral ports in use toward the fullest destination, of those that connect() may use toward it."""
+    """Ephemeral ports in use toward the destination that uses most, and the ports that connect() may choose from."""
     ephemeral_ports: EphemeralPorts | None
-    """Ephemeral ports, by destination; None where the kernel does not tell their range."""
+    """By destination; None where the port range is unknown."""
     teardown: Teardown
     stalls: Stalls
     details: Mapping[int, FlowDetail]
-    """Cookie → detail, for the flows that are watched."""
+    """Cookie → detail, of the watched connections."""
     queue_detail: QueueDetail | None
-    """What is inside the queues that somebody looks into."""
+    """The members of the watched queues."""
     pace: Pace
     thresholds: Thresholds = DEFAULT
-    """Where the rules begin to speak."""
+    """The thresholds of the rules."""
     findings: tuple[Finding, ...] = ()
-    """What is wrong, the most severe first."""
+    """The most severe first."""
     archive: Archive = field(default_factory=Archive)
-    """What happened to flows, and those that closed lately."""
+    """Transitions, and records of connections that closed."""
     flow_totals: FlowTotals | None = None
-    """How many open and end, and how long they live; None where the source does not tell of ends."""
+    """None where the source does not report destroyed sockets."""
     trace: TraceStats = field(default_factory=TraceStats)
     port_scans: tuple[PortScan, ...] = ()
-    """Who met a reset at several ports of this host in the last seconds; needs the trace."""
+    """Needs the trace."""
 
     @property
     def hidden_owners(self) -> int:
-        """Sockets whose owner is not shown for want of privilege."""
+        """Return the number of sockets whose owner is hidden for lack of privilege."""
         return int(np.count_nonzero(self.rows.owner == UNKNOWN_PERMISSION))
 
     @property
     def fullest_accept_queue(self) -> Listener | None:
-        """The listener whose accept queue is nearest to its limit."""
-        return max(self.listeners, key=lambda one: one.accept_queue.share, default=None)
+        """Return the listener whose accept queue is nearest to its limit."""
+        return max(self.listeners, key=lambda listener: listener.accept_queue.share, default=None)
 
     @property
     def fullest_syn_queue(self) -> Listener | None:
-        """The listener whose SYN queue is nearest to its limit."""
-        return max(self.listeners, key=lambda one: one.syn_queue.share, default=None)
+        """Return the listener whose SYN queue is nearest to its limit."""
+        return max(self.listeners, key=lambda listener: listener.syn_queue.share, default=None)

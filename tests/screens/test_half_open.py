@@ -19,7 +19,8 @@ from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.queue_detail import QueueDetail, QueueMembers
 from tcpwatch.model.rules.half_open_verdict import half_open_verdict
 from tcpwatch.model.states import State
-from tcpwatch.model.view import SYN_ARRIVALS, RateTrend, View
+from tcpwatch.model.trends import SYN_ARRIVALS, RateTrend
+from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.half_open.blocks import verdict_lines

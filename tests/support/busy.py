@@ -9,7 +9,8 @@ from typing import Any
 
 from tcpwatch.model.rules.engine import STEPS_IN, RuleEngine
 from tcpwatch.model.states import STATE_ORDER, State
-from tcpwatch.model.view import Gauge, StateTrend, View
+from tcpwatch.model.trends import StateTrend
+from tcpwatch.model.view import Gauge, View
 from tests.support.views import Sock, make_view, sock
 
 HOSTILE = "[@click=app.quit]x[/]"

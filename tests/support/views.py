@@ -25,7 +25,8 @@ from tcpwatch.model.analyses.teardown import AgeThresholds, TeardownAnalysis
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import STATE_ORDER, Closer, Role, State
-from tcpwatch.model.view import FlowDetail, Gauge, Pace, RateTrend, StateTrend, View
+from tcpwatch.model.trends import RateTrend, StateTrend
+from tcpwatch.model.view import FlowDetail, Gauge, Pace, View
 from tcpwatch.sample import Completeness, Sample, SourceInfo
 from tcpwatch.sources.psutil import PSUTIL_CAPABILITIES
 from tcpwatch.units.printable import printable

@@ -14,7 +14,8 @@ from tcpwatch.model.listeners.half_open import AGE_EDGES_S, RETRANSMIT_CLASSES, 
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict
 from tcpwatch.model.states import State
-from tcpwatch.model.view import SYN_ARRIVALS, View
+from tcpwatch.model.trends import SYN_ARRIVALS
+from tcpwatch.model.view import View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
 from tcpwatch.widgets.charts.area import area_lines
 from tcpwatch.widgets.charts.bars import bar, sparkline

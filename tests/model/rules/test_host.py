@@ -12,7 +12,8 @@ from tcpwatch.model.finding import Severity
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.rules.completeness import data_incomplete
 from tcpwatch.model.rules.resets import resets
-from tcpwatch.model.view import Pace, RateTrend
+from tcpwatch.model.trends import RateTrend
+from tcpwatch.model.view import Pace
 from tcpwatch.sample import Completeness
 from tests.support.views import make_view
 

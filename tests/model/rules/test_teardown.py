@@ -18,7 +18,8 @@ from tcpwatch.model.rules import ephemeral_ports, stalls, teardown
 from tcpwatch.model.rules.registry import RuleFunction
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.sockets.throughput import Throughput
-from tcpwatch.model.view import Gauge, RateTrend, View
+from tcpwatch.model.trends import RateTrend
+from tcpwatch.model.view import Gauge, View
 from tcpwatch.sample import TcpInfoTable
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
