@@ -252,7 +252,7 @@ async def test_an_orderly_end_while_in_time_wait() -> None:
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         text = _text(app)
-        for words in ("TIME_WAIT, closed by us", "its FIN did not wait for the peer's",
+        for words in ("TIME_WAIT, closed by us", "its FIN came before the peer's",
                       "SYN_SENT: 22:12:16.500, 2.0 ms, trace",
                       "TIME_WAIT: 22:13:18.750, 1.2 s, trace", "2 retransmissions, 1 segment dropped",
                       "22:13:16.500 dropped TCP_LISTEN_OVERFLOW", "smoothed: 1.2 ms", "tcp_info as it was 2 s ago",
@@ -284,7 +284,7 @@ async def test_a_closed_flow_before_its_states_are_told() -> None:
         await pilot.pause()
         assert "They come with the next poll." in shot(app)
         assert "closed, was ESTABLISHED" in shot(app)
-        assert "It has gone; nothing tells how." in shot(app)
+        assert "It ended; how is not known." in shot(app)
 
 
 async def test_the_record_of_an_end_that_was_seen_keeps_the_owner() -> None:
@@ -298,7 +298,7 @@ async def test_the_record_of_an_end_that_was_seen_keeps_the_owner() -> None:
         await pilot.pause()
         text = _text(app)
         assert "worker[13]" in text
-        assert "Timed out in ESTABLISHED: the peer did not answer any more." in text
+        assert "Timed out in ESTABLISHED: the peer stopped answering." in text
         assert "smoothed: 23.5 ms" in text  # the record has none
 
 

@@ -64,26 +64,26 @@ _WORDS = {
 def sentence(ending: Ending, last: State | None) -> str:
     """Return how a connection ended, as a sentence; `last` is its last state, if known."""
     if ending is Ending.TIMED_OUT and last is State.SYN_SENT:
-        return "Timed out: nobody answered the SYN."
+        return "Timed out: the SYN was never answered."
     if ending is Ending.TIMED_OUT and last is State.SYN_RCVD:
-        return "Timed out: the last ACK of the handshake never came."
+        return "Timed out: the last ACK of the handshake never arrived."
     where = f" in {last.name}" if last not in (None, State.CLOSED) else ""
     return _SENTENCES[ending].format(where=where)
 
 
 _SENTENCES = {
-    Ending.UNKNOWN: "It has gone; nothing tells how.",
-    Ending.BY_US: "Closed by this end: its FIN did not wait for the peer's (active close).",
-    Ending.BY_PEER: "Closed by the peer: its FIN came first, ours followed (passive close).",
+    Ending.UNKNOWN: "It ended; how is not known.",
+    Ending.BY_US: "Closed by this end: its FIN came before the peer's (active close).",
+    Ending.BY_PEER: "Closed by the peer: its FIN came before ours (passive close).",
     Ending.AT_ONCE: "Closed by both ends at once: their FINs crossed.",
-    Ending.ORDERLY: "Closed: this end's FIN was acknowledged; whose FIN was first is not known.",
-    Ending.RESET_SENT: "Reset sent{where}: this end tore the connection down.",
-    Ending.RESET_RECEIVED: "Reset received{where}: the peer tore the connection down.",
-    Ending.RESET: "Torn down{where} without a FIN; who sent the reset is not known.",
-    Ending.TIMED_OUT: "Timed out{where}: the peer did not answer any more.",
+    Ending.ORDERLY: "Closed: this end's FIN was acknowledged; which end closed first is not known.",
+    Ending.RESET_SENT: "Reset sent{where}: this end aborted the connection.",
+    Ending.RESET_RECEIVED: "Reset received{where}: the peer aborted the connection.",
+    Ending.RESET: "Reset{where}: which end sent it is not known.",
+    Ending.TIMED_OUT: "Timed out{where}: the peer stopped answering.",
     Ending.REFUSED: "Refused: the peer answered the SYN with a reset.",
-    Ending.GIVEN_UP: "Given up{where}: this end closed it before the handshake was done.",
-    Ending.KILLED: "Killed{where}: somebody destroyed the socket (ss -K).",
+    Ending.GIVEN_UP: "Closed before connecting{where}: this end closed it before the handshake was complete.",
+    Ending.KILLED: "Killed{where}: the socket was destroyed on request (ss -K).",
     Ending.UNREACHABLE: "Unreachable: an ICMP error ended the handshake (no route, no host, or a rejecting firewall).",
-    Ending.NOT_ACCEPTED: "Reset by this end in the accept queue: no application had accepted it.",
+    Ending.NOT_ACCEPTED: "Reset by this end in the accept queue: the application never accepted it.",
 }

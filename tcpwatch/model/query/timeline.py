@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink.tcp_info import has_field
 from tcpwatch.model.columns.socket_values import endpoints, owner_cells
-from tcpwatch.model.lifecycle.archive import RECORD
 from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorded_owners
 from tcpwatch.model.lifecycle.connection_detail import connection_detail
 from tcpwatch.model.lifecycle.ending import Ending
@@ -19,6 +18,7 @@ from tcpwatch.model.lifecycle.transitions import Origin, Transition
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import Role, State
+from tcpwatch.model.view import View
 
 Endpoint = tuple[str, int]
 
@@ -71,56 +71,32 @@ class Timeline:
 
 def timelines_at(arrangement: TimelineArrangement, first: int, last: int) -> list[Timeline]:
     """Return the timelines at the places `first` to `last - 1`, as far as there are any."""
-    indices = arrangement.order[max(first, 0) : max(last, 0)]
-    is_live = indices < len(arrangement.view.rows)
-    cookies = [arrangement.cookie(first + i) for i in range(len(indices))]
-    transitions = arrangement.view.archive.transitions_of(cookies)
-    live = iter(_live(arrangement, indices[is_live], transitions))
-    closed = iter(_closed(arrangement, indices[~is_live] - len(arrangement.view.rows), transitions))
-    return [next(live if alive else closed) for alive in is_live.tolist()]
-
-
-TransitionsByCookie = dict[int, tuple[Transition, ...]]
-
-
-def _closed(
-    arrangement: TimelineArrangement, indices: NDArray[np.intp], transitions: TransitionsByCookie
-) -> list[Timeline]:
-    records = _records(arrangement, indices)
-    if not len(records):
-        return []
-    rows = rows_from_records(arrangement.view.archive, arrangement.view.rows, records)
-    facts = zip(_facts(rows, _bytes_of_records(records)), records, strict=True)
-    return [_with_detail(arrangement, fact, transitions, None, record) for fact, record in facts]
-
-
-def _live(
-    arrangement: TimelineArrangement, indices: NDArray[np.intp], transitions: TransitionsByCookie
-) -> list[Timeline]:
-    rows = arrangement.view.rows.take(indices)
-    at = _record_indices(arrangement, rows.cookie)
-    records = _records(arrangement, at[at >= 0])
-    # A socket in TIME_WAIT has neither a process nor byte counters any more; the record of its full socket has both.
-    rows = with_recorded_owners(rows, arrangement.view.archive, records)
-    byte_counts = _bytes_of_rows(rows)
-    for i, counts in zip(np.flatnonzero(at >= 0).tolist(), _bytes_of_records(records), strict=True):
-        byte_counts[i] = counts
+    view, indices = arrangement.view, arrangement.order[max(first, 0) : max(last, 0)]
+    cookies = np.array([arrangement.cookie(first + i) for i in range(len(indices))], np.uint64)
+    transitions = view.archive.transitions_of(cookies.tolist())
+    records = view.archive.last_records(np.sort(cookies))
     record_of = dict(zip(records["cookie"].tolist(), records, strict=True))
-    facts = zip(_facts(rows, byte_counts), indices.tolist(), strict=True)
-    return [_with_detail(arrangement, fact, transitions, row, record_of.get(fact.cookie)) for fact, row in facts]
+    # A socket in TIME_WAIT has neither a process nor byte counters any more; the record of its full socket has both.
+    live_rows = indices[indices < len(view.rows)]
+    rows = with_recorded_owners(view.rows.take(live_rows), view.archive, records)
+    closed = records[np.isin(records["cookie"], cookies[indices >= len(view.rows)])]
+    closed_rows = rows_from_records(view.archive, view.rows, closed)
+    byte_counts = dict(zip(rows.cookie.tolist(), _bytes_of_rows(rows), strict=True))
+    byte_counts |= zip(records["cookie"].tolist(), _bytes_of_records(records), strict=True)
+    facts = {fact.cookie: fact for part in (rows, closed_rows) for fact in _facts(part, byte_counts)}
+    row_of = dict(zip(rows.cookie.tolist(), live_rows.tolist(), strict=True))
+    return [
+        _with_detail(view, facts[cookie], transitions[cookie], row_of.get(cookie), record_of.get(cookie))
+        for cookie in cookies.tolist()
+    ]
 
 
 def _with_detail(
-    arrangement: TimelineArrangement,
-    fact: Timeline,
-    transitions: TransitionsByCookie,
-    row: int | None,
-    record: np.void | None,
+    view: View, fact: Timeline, transitions: Sequence[Transition], row: int | None, record: np.void | None
 ) -> Timeline:
-    """Return the timeline with its states, its begin and its end; `row` is its index in the View's rows."""
-    view = arrangement.view
+    """Return the timeline with its states, its begin and its end; `row` is its index in the rows of the View."""
     slack_s = np.nan if view.elapsed_s is None else view.elapsed_s
-    detail = connection_detail(transitions[fact.cookie], view.rows, row, record, slack_s)
+    detail = connection_detail(transitions, view.rows, row, record, slack_s)
     periods = detail.history.periods or ((detail.first,) if detail.first else ())
     end = detail.end
     if end is None and fact.state is State.TIME_WAIT:
@@ -142,7 +118,11 @@ def _with_detail(
     )
 
 
-def _facts(rows: Rows, byte_counts: Sequence[tuple[int | None, int | None]]) -> list[Timeline]:
+ByteCounts = tuple[int | None, int | None]
+"""Received and sent; None if unknown."""
+
+
+def _facts(rows: Rows, byte_counts: Mapping[int, ByteCounts]) -> list[Timeline]:
     """Return timelines with the facts of the rows, and without history."""
     unknown = Moment(0.0, Origin.POLL)
     columns = zip(
@@ -154,7 +134,7 @@ def _facts(rows: Rows, byte_counts: Sequence[tuple[int | None, int | None]]) -> 
         owner_cells(rows),
         [rows.owners[code].processes[0].pid if code >= 0 else None for code in rows.owner.tolist()],
         [State(state) if state else None for state in rows.state.tolist()],
-        byte_counts,
+        [byte_counts[cookie] for cookie in rows.cookie.tolist()],
         strict=True,
     )
     return [
@@ -167,30 +147,10 @@ def _facts(rows: Rows, byte_counts: Sequence[tuple[int | None, int | None]]) -> 
     ]  # fmt: skip
 
 
-def _records(arrangement: TimelineArrangement, indices: NDArray[np.intp]) -> NDArray[np.void]:
-    """Return the records at these indices of the whole archive, in that order."""
-    chunks = arrangement.view.archive.records
-    starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-    which = np.searchsorted(starts, indices, side="right") - 1
-    found = np.empty(len(indices), RECORD)
-    for i, (chunk, at) in enumerate(zip(which.tolist(), (indices - starts[which]).tolist(), strict=True)):
-        found[i] = chunks[chunk][at]
-    return found
-
-
-def _record_indices(arrangement: TimelineArrangement, cookies: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """Return the index of the last record of each cookie; -1 for none."""
-    found = np.full(len(cookies), -1)
-    places = {int(cookie): i for i, cookie in enumerate(cookies)}
-    for at in np.flatnonzero(np.isin(arrangement.closed_cookie, cookies)).tolist():
-        found[places[int(arrangement.closed_cookie[at])]] = at
-    return found
-
-
 _RECEIVED, _SENT = "tcpi_bytes_received", "tcpi_bytes_acked"
 
 
-def _bytes_of_records(records: NDArray[np.void]) -> list[tuple[int | None, int | None]]:
+def _bytes_of_records(records: NDArray[np.void]) -> list[ByteCounts]:
     columns = zip(
         records["info_bytes"].tolist(),
         records["info"][_RECEIVED].tolist(),
@@ -203,10 +163,10 @@ def _bytes_of_records(records: NDArray[np.void]) -> list[tuple[int | None, int |
     ]
 
 
-def _bytes_of_rows(rows: Rows) -> list[tuple[int | None, int | None]]:
+def _bytes_of_rows(rows: Rows) -> list[ByteCounts]:
     """Return the byte counts of live rows in the last tcp_info, (None, None) if unknown."""
     infos = rows.throughput.last
-    none: list[tuple[int | None, int | None]] = [(None, None)] * len(rows)
+    none: list[ByteCounts] = [(None, None)] * len(rows)
     if infos is None or not len(infos.cookie) or not has_field(_RECEIVED, infos.info_bytes):
         return none
     at = np.minimum(np.searchsorted(infos.cookie, rows.cookie), len(infos.cookie) - 1)

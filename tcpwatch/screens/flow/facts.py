@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tcpwatch import units
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
 from tcpwatch.model.columns.columns import BY_KEY
 from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorded_owners
 from tcpwatch.model.lifecycle.ending import Ending
@@ -123,7 +124,8 @@ def _row_of(record: np.void, view: View) -> Rows:
     """Return the record as a row whose ages count back from its end."""
     row = rows_from_records(view.archive, view.rows, np.array([record]))
     state = int(record["state"]) or int(record["row"]["idiag_state"]) or State.CLOSED
-    return replace(row, time=float(record["end"]), state=np.array([state], np.uint8))
+    owner = row.owner if row.owner[0] >= 0 else np.minimum([record["owner"]], np.int32(UNKNOWN_NO_PROCESS))
+    return replace(row, time=float(record["end"]), state=np.array([state], np.uint8), owner=owner)
 
 
 def _with_record(facts: FlowFacts, record: np.void) -> FlowFacts:
