@@ -1,7 +1,7 @@
-"""THE list of columns of a socket: the table, JSON, CSV and help all read it here.
+"""The columns of a socket, for the table, JSON, CSV and help.
 
-Values come in bulk, for the rows that are asked for: a table of a million sockets makes text of fifty. The keys, their
-order among the exported ones, and their values are a public contract (README, "Headless").
+Values are computed for the requested rows only. The keys, values and order of the exported columns are a public
+contract (README, "Headless").
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tcpwatch.units.printable import printable
 
 @dataclass(frozen=True, slots=True)
 class SocketColumn:
-    """One column. `values` gives what JSON shows (None: not known); `show` turns one such value into text."""
+    """A column. `values` returns the values in JSON (None: unknown), `show` converts one of them to text."""
 
     key: str
     title: str
@@ -31,19 +31,19 @@ class SocketColumn:
     values: Callable[[Rows], Values]
     sort: Callable[[Rows], Keys]
     show: Callable[[Any, bool], str]
-    """(value, exact) → text; exact is what `n` asks for: numbers as they are, no names."""
+    """(value, exact) → text; exact (key `n`): no rounding, no names."""
     width: int
-    """Cells in a table."""
+    """Terminal cells."""
     grow: int = 0
-    """Cells that it may take beyond `width` where there is room."""
+    """Additional cells that it may take where there is room."""
     priority: int = 9
-    """Columns of a high number leave first when the screen is narrow; 0 stays."""
+    """On a narrow screen, columns with high numbers are dropped first; 0 is never dropped."""
     right: bool = False
     exported: bool = True
-    """In JSON and CSV; the others are for the table alone."""
+    """Whether it is in JSON and CSV."""
     in_table: bool = True
     needs: CapabilityName | None = None
-    """What the source must be able to read; None where every source can."""
+    """Capability that the source needs; None: every source has the values."""
 
 
 _RQUEUE, _WQUEUE = cells.field("idiag_rqueue"), cells.field("idiag_wqueue")
@@ -60,98 +60,110 @@ _TIMER_NAME = cells.timer_names, cells.field("idiag_timer")[1]
 _RX, _TX = throughput_values.figures(Throughput.rx_bytes_per_s), throughput_values.figures(Throughput.tx_bytes_per_s)
 _RTT = throughput_values.figures(Throughput.rtt_us, per=1000, digits=3)
 _SEND_LIMIT = throughput_values.words(Throughput.send_limits, [limit.word for limit in SendLimit].__getitem__)
+_CONGESTION = throughput_values.words(
+    Throughput.congestion, lambda name: printable(name.decode("ascii", "replace")) or None
+)
 
 _THROUGHPUT: tuple[SocketColumn, ...] = (
-    SocketColumn("rx_bytes_per_s", "Rx/s",
-        "Bytes received per second, between the last two times that the kernel was asked",
-      *_RX, cells.show_size, 6, 5, 6, True, needs="tcp_info"),
-    SocketColumn("tx_bytes_per_s", "Tx/s", "Bytes per second that the peer has acknowledged, likewise",
-      *_TX, cells.show_size, 6, 5, 6, True, needs="tcp_info"),
-    SocketColumn("rtt_ms", "RTT", "Round trip time, smoothed by the kernel", *_RTT, throughput_values.show_ms, 8, 5,
-        6, True, needs="tcp_info"),
+    SocketColumn("rx_bytes_per_s", "Rx/s", "Bytes received per second, between the last two polls of tcp_info",
+      *_RX, cells.show_size, width=6, grow=5, priority=6, right=True, needs="tcp_info"),
+    SocketColumn("tx_bytes_per_s", "Tx/s", "Bytes acknowledged by the peer per second, between the same polls",
+      *_TX, cells.show_size, width=6, grow=5, priority=6, right=True, needs="tcp_info"),
+    SocketColumn("rtt_ms", "RTT", "Round-trip time, smoothed by the kernel",
+      *_RTT, throughput_values.show_ms, width=8, grow=5, priority=6, right=True, needs="tcp_info"),
     SocketColumn("limited_by", "Limit",
-        "What holds back what this end sends: application, receiver (its window is full), "
-      "send buffer or network", *_SEND_LIMIT, cells.plain, 11, 0, 6,
-      needs="tcp_info"),
-    SocketColumn("retransmits_total", "Retrans", "Segments repeated since the connection began",
-      *throughput_values.counts(Throughput.retransmits), throughput_values.show_count, 7, 0, 8, True, needs="tcp_info"),
+      "What limits sending: application, receiver (zero window), send buffer or network",
+      *_SEND_LIMIT, cells.plain, width=11, priority=6, needs="tcp_info"),
+    SocketColumn("retransmits_total", "Retrans", "Segments retransmitted since the connection began",
+      *throughput_values.counts(Throughput.retransmits), throughput_values.show_count, width=7, priority=8,
+      right=True, needs="tcp_info"),
     SocketColumn("congestion", "Congestion", "Congestion control algorithm: cubic, bbr, ...",
-      *throughput_values.words(Throughput.congestion, lambda name: printable(name.decode("ascii", "replace")) or None),
-      cells.plain, 10, 0, 19, needs="tcp_info"),
+      *_CONGESTION, cells.plain, width=10, priority=19, needs="tcp_info"),
 )  # fmt: skip
-"""What tcp_info tells. They came later: in JSON and CSV they stand last, so that the others keep their place."""
+"""Columns from tcp_info; the last ones in JSON and CSV, as they were added later."""
 
 COLUMNS: tuple[SocketColumn, ...] = (
-    SocketColumn("state", "State", "TCP state, RFC 9293's name", cells.states, cells.state_keys, cells.plain, 11,
-        priority=0),
-    SocketColumn("local", "Local", "This host's address and port; * is any",
-      cells.endpoints("idiag_src", "idiag_sport"), _LOCAL, cells.show_endpoint, 21, 26, 1, exported=False),
-    SocketColumn("remote", "Remote", "The other end's address and port",
-      cells.endpoints("idiag_dst", "idiag_dport"), _REMOTE, cells.show_endpoint, 21, 26, 0, exported=False),
-    SocketColumn("local_address", "Local address", "This host's address; IPv4-mapped IPv6 is told as IPv4",
-      _SRC, _LOCAL, cells.plain, 15, in_table=False),
-    SocketColumn("local_port", "Local port", "This host's port", *_SPORT, cells.plain, 5, in_table=False),
-    SocketColumn("remote_address", "Remote address", "The other end's address",
-      _DST, _REMOTE, cells.plain, 15, in_table=False),
-    SocketColumn("remote_port", "Remote port", "The other end's port; 0 where there is none",
-      *_DPORT, cells.plain, 5, in_table=False),
-    SocketColumn("recv_queue", "Recv-Q", "Bytes not yet read by the application (an unread FIN counts 1); "
-      "LISTEN: connections that wait to be accepted", *_RQUEUE, cells.show_size, 6, 4, 2, True, needs="queues"),
-    SocketColumn("send_queue", "Send-Q", "Bytes not yet acknowledged by the peer; "
-      "LISTEN: limit of the accept queue", *_WQUEUE, cells.show_size, 6, 4, 4, True, needs="queues"),
+    SocketColumn("state", "State", "TCP state, RFC 9293's name",
+      cells.states, cells.state_keys, cells.plain, width=11, priority=0),
+    SocketColumn("local", "Local", "Local address and port; * is any",
+      cells.endpoints("idiag_src", "idiag_sport"), _LOCAL, cells.show_endpoint, width=21, grow=26, priority=1,
+      exported=False),
+    SocketColumn("remote", "Remote", "Remote address and port",
+      cells.endpoints("idiag_dst", "idiag_dport"), _REMOTE, cells.show_endpoint, width=21, grow=26, priority=0,
+      exported=False),
+    SocketColumn("local_address", "Local address", "Local address; IPv4-mapped IPv6 is shown as IPv4",
+      _SRC, _LOCAL, cells.plain, width=15, in_table=False),
+    SocketColumn("local_port", "Local port", "Local port",
+      *_SPORT, cells.plain, width=5, in_table=False),
+    SocketColumn("remote_address", "Remote address", "Remote address",
+      _DST, _REMOTE, cells.plain, width=15, in_table=False),
+    SocketColumn("remote_port", "Remote port", "Remote port; 0 without a peer",
+      *_DPORT, cells.plain, width=5, in_table=False),
+    SocketColumn("recv_queue", "Recv-Q",
+      "Bytes not yet read by the application (a pending FIN counts 1); LISTEN: connections waiting for accept()",
+      *_RQUEUE, cells.show_size, width=6, grow=4, priority=2, right=True, needs="queues"),
+    SocketColumn("send_queue", "Send-Q", "Bytes not yet acknowledged by the peer; LISTEN: limit of the accept queue",
+      *_WQUEUE, cells.show_size, width=6, grow=4, priority=4, right=True, needs="queues"),
     *_THROUGHPUT,
-    SocketColumn("owner", "Process", "Process that holds the socket, with pid; +n: n more hold it too; "
-      "?: not visible (Enter says why)", cells.owner_cells, _BY_OWNER, cells.plain, 10, 14, 3, exported=False),
-    SocketColumn("timers", "Timer", "The timer that runs, and what is left of it",
-      cells.timers, cells.timer_keys, cells.show_timer, 18, 0, 6, exported=False, needs="timers"),
-    SocketColumn("timer", "Timer", "Timer that runs: on (retransmission), keepalive, timewait, persist "
-      "(zero window)", *_TIMER_NAME,
-      cells.plain, 9, in_table=False, needs="timers"),
-    SocketColumn("timer_s", "Timer left", "Seconds until that timer expires",
-      cells.timer_seconds, cells.timer_keys, cells.show_seconds, 8, in_table=False, needs="timers"),
-    SocketColumn("retransmits", "Retr", "Retransmissions in a row without an answer; SYN_RCVD: SYN+ACKs "
-      "repeated", *_RETRANS, cells.plain, 4, 0, 7, True, needs="timers"),
-    SocketColumn("role", "Role", "client or server: server if the local port is a listener's",
-      cells.from_enum("role", [r.word if r else None for r in Role]), cells.hot("role"), cells.plain, 8, 0, 8),
-    SocketColumn("state_age", "In state", "Time in this state since tcpwatch saw it; >: at least",
-      cells.age_cells("since"), cells.age_keys("since"), cells.show_age, 10, 0, 5, True, exported=False),
-    SocketColumn("age", "Age", "Time since tcpwatch saw the flow first; >: at least, it was there before",
-      cells.age_cells("first_seen"), cells.age_keys("first_seen"), cells.show_age, 10, 0, 10, True, False),
-    SocketColumn("uid", "Uid", "User id of the socket's owner", *_UID, cells.plain, 6, in_table=False, needs="inodes"),
-    SocketColumn("user", "User", "Name of that user", cells.users, _UID[1], cells.plain, 8, in_table=False,
-      needs="inodes"),
-    SocketColumn("user_or_uid", "User", "User of the socket (n: number)",
-      cells.user_cells, _UID[1], cells.show_user, 8, 4, 9, exported=False, needs="inodes"),
+    SocketColumn("owner", "Process",
+      "Process that holds the socket, with pid; +n: and n more; ?: not visible (Enter shows why)",
+      cells.owner_cells, _BY_OWNER, cells.plain, width=10, grow=14, priority=3, exported=False),
+    SocketColumn("timers", "Timer", "Running timer, and the time left",
+      cells.timers, cells.timer_keys, cells.show_timer, width=18, priority=6, exported=False, needs="timers"),
+    SocketColumn("timer", "Timer", "Running timer: on (retransmission), keepalive, timewait, persist (zero window)",
+      *_TIMER_NAME, cells.plain, width=9, in_table=False, needs="timers"),
+    SocketColumn("timer_s", "Timer left", "Seconds until the timer expires",
+      cells.timer_seconds, cells.timer_keys, cells.show_seconds, width=8, in_table=False, needs="timers"),
+    SocketColumn("retransmits", "Retr", "Retransmits in a row without an answer; SYN_RCVD: SYN+ACK retransmits",
+      *_RETRANS, cells.plain, width=4, priority=7, right=True, needs="timers"),
+    SocketColumn("role", "Role", "client or server; server if the local port has a listener",
+      cells.from_enum("role", [r.word if r else None for r in Role]), cells.hot("role"), cells.plain, width=8,
+      priority=8),
+    SocketColumn("state_age", "In state", "Time in this state since tcpwatch first saw it; >: at least",
+      cells.age_cells("since"), cells.age_keys("since"), cells.show_age, width=10, priority=5, right=True,
+      exported=False),
+    SocketColumn("age", "Age",
+      "Time since tcpwatch first saw the flow; >: at least, as the flow is older than tcpwatch",
+      cells.age_cells("first_seen"), cells.age_keys("first_seen"), cells.show_age, width=10, priority=10, right=True,
+      exported=False),
+    SocketColumn("uid", "Uid", "User id of the socket's owner",
+      *_UID, cells.plain, width=6, in_table=False, needs="inodes"),
+    SocketColumn("user", "User", "User name of the socket's owner",
+      cells.users, _UID[1], cells.plain, width=8, in_table=False, needs="inodes"),
+    SocketColumn("user_or_uid", "User", "User of the socket (n: user id)",
+      cells.user_cells, _UID[1], cells.show_user, width=8, grow=4, exported=False, needs="inodes"),
     SocketColumn("closer", "Closed by", "Who sent the first FIN: local, peer or both",
-      cells.from_enum("closer", [c.word if c else None for c in Closer]), cells.hot("closer"), cells.plain, 9, 0, 11),
-    SocketColumn("phase", "Phase", "Part of the connection's life: handshake, open or teardown",
-      cells.phases, cells.state_keys, cells.plain, 9, 0, 16),
-    SocketColumn("pid", "Pid", "Process id; the lowest where several hold the socket",
-      cells.owner_values(cells.owner_pid), cells.owner_keys(cells.owner_pid), cells.plain, 7, in_table=False),
-    SocketColumn("process", "Process", "That process's name",
-      cells.owner_values(cells.owner_name), cells.owner_keys(cells.owner_name), cells.plain, 15, in_table=False),
+      cells.from_enum("closer", [c.word if c else None for c in Closer]), cells.hot("closer"), cells.plain, width=9,
+      priority=11),
+    SocketColumn("phase", "Phase", "Phase of the connection: handshake, open or teardown",
+      cells.phases, cells.state_keys, cells.plain, width=9, priority=16),
+    SocketColumn("pid", "Pid", "Process id; the lowest if several processes hold the socket",
+      cells.owner_values(cells.owner_pid), cells.owner_keys(cells.owner_pid), cells.plain, width=7, in_table=False),
+    SocketColumn("process", "Process", "Name of that process",
+      cells.owner_values(cells.owner_name), cells.owner_keys(cells.owner_name), cells.plain, width=15, in_table=False),
     SocketColumn("pids", "Pids", "All processes that hold the socket",
-      cells.owner_values(lambda o: [p.pid for p in o.processes]), cells.owner_keys(cells.owner_pid), cells.plain, 7,
-      in_table=False),
+      cells.owner_values(lambda o: [p.pid for p in o.processes]), cells.owner_keys(cells.owner_pid), cells.plain,
+      width=7, in_table=False),
     SocketColumn("command", "Command", "Command line of the process",
-      cells.owner_values(cells.owner_command), cells.owner_keys(cells.owner_command), cells.plain, 20, 40, 17),
-    SocketColumn("owner_unknown", "Owner unknown", "Why no process is shown, where none is",
-      cells.unknown_reasons, cells.hot("owner"), cells.plain, 20, in_table=False),
-    SocketColumn("inode", "Inode", "Socket's inode; 0: no process holds it", *_INODE, cells.plain, 10, 0, 13, True,
-      needs="inodes"),
-    SocketColumn("cookie", "Cookie", "The kernel's identity of the socket, for its whole life",
-      lambda rows: rows.cookie.tolist(), cells.hot("cookie"), cells.plain, 10, 0, 14, True, needs="cookies"),
+      cells.owner_values(cells.owner_command), cells.owner_keys(cells.owner_command), cells.plain, width=20, grow=40,
+      priority=17),
+    SocketColumn("owner_unknown", "Owner unknown", "Why no process is shown",
+      cells.unknown_reasons, cells.hot("owner"), cells.plain, width=20, in_table=False),
+    SocketColumn("inode", "Inode", "Inode of the socket; 0: no process holds it",
+      *_INODE, cells.plain, width=10, priority=13, right=True, needs="inodes"),
+    SocketColumn("cookie", "Cookie", "The kernel's id of the socket, which never changes",
+      lambda rows: rows.cookie.tolist(), cells.hot("cookie"), cells.plain, width=10, priority=14, right=True,
+      needs="cookies"),
     SocketColumn("interface", "If", "Interface that the socket is bound to",
-      cells.interfaces, _IF[1], cells.plain, 8, 0, 15, needs="attributes"),
-    SocketColumn("cgroup_id", "Cgroup", "Id (inode) of the control group", cells.cgroups, _CGROUP[1], cells.plain, 8,
-        0, 12,
-      True, needs="attributes"),
-    SocketColumn("shutdown", "Shutdown", "Direction that was shut down: receive, send or both",
-      cells.shutdowns, cells.field("shutdown")[1], cells.plain, 8, 0, 18, needs="attributes"),
-    SocketColumn("age_s", "Age", "Seconds since tcpwatch saw the flow first",
-      cells.ages("first_seen"), cells.age_keys("first_seen"), cells.show_seconds, 9, in_table=False),
-    SocketColumn("state_age_s", "In state", "Seconds in this state since tcpwatch saw it",
-      cells.ages("since"), cells.age_keys("since"), cells.show_seconds, 9, in_table=False),
+      cells.interfaces, _IF[1], cells.plain, width=8, priority=15, needs="attributes"),
+    SocketColumn("cgroup_id", "Cgroup", "Id (inode) of the control group",
+      cells.cgroups, _CGROUP[1], cells.plain, width=8, priority=12, right=True, needs="attributes"),
+    SocketColumn("shutdown", "Shutdown", "Direction shut down: receive, send or both",
+      cells.shutdowns, cells.field("shutdown")[1], cells.plain, width=8, priority=18, needs="attributes"),
+    SocketColumn("age_s", "Age", "Seconds since tcpwatch first saw the flow",
+      cells.ages("first_seen"), cells.age_keys("first_seen"), cells.show_seconds, width=9, in_table=False),
+    SocketColumn("state_age_s", "In state", "Seconds in this state since tcpwatch first saw it",
+      cells.ages("since"), cells.age_keys("since"), cells.show_seconds, width=9, in_table=False),
 )  # fmt: skip
 
 BY_KEY: dict[str, SocketColumn] = {column.key: column for column in COLUMNS}
@@ -159,7 +171,7 @@ EXPORTED: tuple[SocketColumn, ...] = (*(c for c in COLUMNS if c.exported and c n
 IN_TABLE: tuple[SocketColumn, ...] = tuple(c for c in COLUMNS if c.in_table)
 
 MARK_SIGNS = {Mark.NONE: " ", Mark.NEW: "+", Mark.CHANGED: "~", Mark.CLOSED: "×"}
-"""How a row's mark is shown, without colour."""
+"""The sign of each mark in the table."""
 
 
 @cache

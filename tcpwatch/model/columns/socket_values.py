@@ -1,7 +1,7 @@
-"""What the columns tell of a row: values for programs, sort keys, and text for people.
+"""Values, sort keys and texts of the columns of a socket.
 
-Each of these works on many rows at once. A value is what JSON shows, None where it is not known; a pair where the text
-needs two facts.
+Functions of values and keys work on many rows at once. A value is as in JSON, None where it is unknown, or a pair where
+the text needs two facts.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Keys = tuple[NDArray[Any], ...]
 
 
 def plain(value: Any, exact: bool) -> str:
-    """A value as it is."""
+    """Return the value as text, without formatting."""
     return units.UNKNOWN if value is None else str(value)
 
 
 def field(name: str) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
-    """Values and sort keys of a field of the table."""
+    """Return values and sort keys of a field of uapi.SOCKET."""
 
     def values(rows: Rows) -> Values:
         return list(rows.table[name].tolist())
@@ -42,18 +42,18 @@ def field(name: str) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
 
 
 def states(rows: Rows) -> Values:
-    """RFC 9293's names."""
+    """Return RFC 9293's names of the states."""
     names = {int(s): s.name for s in State}
     return [names[s] for s in rows.state.tolist()]
 
 
-_LIFE = np.zeros(256, np.uint8)
-for _rank, _state in enumerate(STATE_ORDER):
-    _LIFE[_state] = _rank
+_RANK = np.zeros(256, np.uint8)
+for _place, _state in enumerate(STATE_ORDER):
+    _RANK[_state] = _place
 
 
 def addresses(name: str) -> Callable[[Rows], Values]:
-    """Text of an address field."""
+    """Return the values of an address field."""
 
     def values(rows: Rows) -> Values:
         raw = np.ascontiguousarray(rows.table[name]).tobytes()
@@ -64,7 +64,7 @@ def addresses(name: str) -> Callable[[Rows], Values]:
 
 
 def address_keys(address: str, port: str) -> Callable[[Rows], Keys]:
-    """IPv4 first (IPv4-mapped IPv6 among it), each by its numbers, then by port."""
+    """Return sort keys by address, then by port; IPv4 and IPv4-mapped IPv6 addresses come first."""
 
     def keys(rows: Rows) -> Keys:
         numbers, is_v4 = ipv4_numbers(rows.table[address], rows.table["idiag_family"] == uapi.AF_INET)
@@ -75,7 +75,7 @@ def address_keys(address: str, port: str) -> Callable[[Rows], Keys]:
 
 
 def endpoints(address: str, port: str) -> Callable[[Rows], Values]:
-    """Pairs of address and port."""
+    """Return pairs of address and port."""
     hosts = addresses(address)
 
     def values(rows: Rows) -> Values:
@@ -85,7 +85,7 @@ def endpoints(address: str, port: str) -> Callable[[Rows], Values]:
 
 
 def show_endpoint(value: tuple[str, int], exact: bool) -> str:
-    """`192.0.2.1:https`; exact: `192.0.2.1:443`."""
+    """Return `192.0.2.1:https`; exact: `192.0.2.1:443`."""
     host, port = value
     host = "*" if host in ("0.0.0.0", "::") and not exact else host
     if port == 0:
@@ -94,37 +94,36 @@ def show_endpoint(value: tuple[str, int], exact: bool) -> str:
 
 
 def timer_names(rows: Rows) -> Values:
-    """As ss(8) spells them; None where no timer runs."""
+    """Return the names of the running timers as ss(8) spells them; None without a timer."""
     names = uapi.TIMER_NAMES
     return [names[min(t, len(names) - 1)] or None for t in rows.table["idiag_timer"].tolist()]
 
 
 def timer_seconds(rows: Rows) -> Values:
-    """What is left of the timer that runs."""
-    running = rows.table["idiag_timer"].tolist()
-    left = rows.table["idiag_expires"].tolist()
-    return [ms / 1000 if t else None for t, ms in zip(running, left, strict=True)]
+    """Return the seconds until the running timers expire; None without a timer."""
+    kinds, left_ms = rows.table["idiag_timer"].tolist(), rows.table["idiag_expires"].tolist()
+    return [ms / 1000 if kind else None for kind, ms in zip(kinds, left_ms, strict=True)]
 
 
 def show_timer(value: tuple[str | None, float | None], exact: bool) -> str:
-    """`keepalive 12 s`, empty where no timer runs."""
+    """Return `keepalive 12 s`; empty without a timer."""
     name, seconds = value
     return f"{name} {units.duration(seconds)}" if name else ""
 
 
 def timers(rows: Rows) -> Values:
-    """Pairs of name and seconds left."""
+    """Return pairs of name and seconds left."""
     return list(zip(timer_names(rows), timer_seconds(rows), strict=True))
 
 
 def timer_keys(rows: Rows) -> Keys:
-    """By what is left; no timer comes first."""
+    """Return sort keys by the time left; sockets without a timer come first."""
     running = rows.table["idiag_timer"] != 0
     return (np.where(running, rows.table["idiag_expires"].astype(np.int64), -1),)
 
 
 def owner_values(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Values]:
-    """What `pick` says of each row's owner."""
+    """Return `pick` of the owner of each row; None without a known owner."""
 
     def values(rows: Rows) -> Values:
         return [pick(rows.owners[code]) if code >= 0 else None for code in rows.owner.tolist()]
@@ -133,12 +132,12 @@ def owner_values(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], 
 
 
 def owner_keys(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Keys]:
-    """Owners are few and sockets many: rank the owners, then look the ranks up."""
+    """Return sort keys by `pick` of the owners: owners are few, so rank them and look up the rank of each row."""
 
     def keys(rows: Rows) -> Keys:
         picked = [pick(owner) for owner in rows.owners]
         distinct = {value: rank for rank, value in enumerate(sorted(set(picked)), 1)}
-        ranks = np.zeros(len(picked) + 1, np.int32)  # the last one is where negative codes look
+        ranks = np.zeros(len(picked) + 1, np.int32)  # the last one is for negative codes
         ranks[:-1] = [distinct[value] for value in picked]
         return (ranks[np.maximum(rows.owner, -1)],)
 
@@ -146,28 +145,28 @@ def owner_keys(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Ke
 
 
 def owner_name(owner: owner_finder.Owner) -> str:
-    """Name of the process; the lowest pid's, where several hold the socket."""
+    """Return the process's name; if several processes hold the socket, of the one with the lowest pid."""
     return owner.processes[0].name
 
 
 def owner_pid(owner: owner_finder.Owner) -> int:
-    """Its pid."""
+    """Return the lowest pid."""
     return owner.processes[0].pid
 
 
 def owner_command(owner: owner_finder.Owner) -> str:
-    """Its command line."""
+    """Return the command line of the process with the lowest pid."""
     return owner.processes[0].command
 
 
 WHY_UNKNOWN = {
-    owner_finder.UNKNOWN_NO_PROCESS: "no process: the kernel holds it",
+    owner_finder.UNKNOWN_NO_PROCESS: "(kernel, no process)",
     owner_finder.UNKNOWN_NOT_LOOKED: "not looked up yet",
-    owner_finder.UNKNOWN_PERMISSION: "unknown: in a process that may not be looked into (root sees more)",
-    owner_finder.UNKNOWN_ELSEWHERE: "unknown: no process here holds it (another pid namespace, or the kernel)",
-    owner_finder.UNKNOWN_PROC: "unknown: /proc does not show all processes",
+    owner_finder.UNKNOWN_PERMISSION: "unknown: held by a process of another user (visible to root)",
+    owner_finder.UNKNOWN_ELSEWHERE: "unknown: no visible process holds it (another pid namespace, or the kernel)",
+    owner_finder.UNKNOWN_PROC: "unknown: /proc hides some processes",
 }
-"""Why a socket has no owner to show."""
+"""Code of an unknown owner → the reason."""
 
 _SHORT_UNKNOWN = {
     owner_finder.UNKNOWN_NO_PROCESS: "",
@@ -179,7 +178,7 @@ _SHORT_UNKNOWN = {
 
 
 def owner_cells(rows: Rows) -> Values:
-    """`nginx[1234] +3`, or a sign for why there is none."""
+    """Return `nginx[1234] +3`, or a sign for why there is no owner."""
     return [_owner_cell(rows, code) for code in rows.owner.tolist()]
 
 
@@ -191,26 +190,27 @@ def _owner_cell(rows: Rows, code: int) -> str:
 
 
 def unknown_reasons(rows: Rows) -> Values:
-    """Why no process is told, where none is."""
+    """Return the reasons for unknown owners; None for known ones."""
     return [None if code >= 0 else WHY_UNKNOWN[code] for code in rows.owner.tolist()]
 
 
 def uids(rows: Rows) -> Values:
-    """Uid 0 of a socket that no process holds is no answer: half-open and TIME_WAIT sockets have no owner to tell.
+    """Return the user ids; None for uid 0 without an inode, which the kernel reports for sockets without an owner.
 
-    Orphans and those not yet accepted keep their uid on new kernels (6.18), and are said to be root's on older ones.
+    These are half-open and TIME_WAIT sockets, and with older kernels also orphans and sockets not yet accepted, which
+    keep their uid on new ones (6.18).
     """
-    told = ((rows.table["idiag_inode"] != 0) | (rows.table["idiag_uid"] != 0)).tolist()
-    return [uid if known else None for uid, known in zip(rows.table["idiag_uid"].tolist(), told, strict=True)]
+    known = ((rows.table["idiag_inode"] != 0) | (rows.table["idiag_uid"] != 0)).tolist()
+    return [uid if has_uid else None for uid, has_uid in zip(rows.table["idiag_uid"].tolist(), known, strict=True)]
 
 
 def users(rows: Rows) -> Values:
-    """Names of the users."""
+    """Return the names of the users."""
     return [None if uid is None else rows.users.get(uid) for uid in uids(rows)]
 
 
 def show_user(value: tuple[int | None, str | None], exact: bool) -> str:
-    """Name, or number where it has none; empty where nobody holds the socket."""
+    """Return the user's name, or the uid if it has none; empty without an owner."""
     uid, name = value
     if uid is None:
         return ""
@@ -218,32 +218,31 @@ def show_user(value: tuple[int | None, str | None], exact: bool) -> str:
 
 
 def user_cells(rows: Rows) -> Values:
-    """Pairs of uid and name."""
+    """Return pairs of uid and name."""
     return list(zip(uids(rows), users(rows), strict=True))
 
 
 def interfaces(rows: Rows) -> Values:
-    """Names of the interfaces that sockets are bound to."""
+    """Return the names of the interfaces that sockets are bound to."""
     indices = rows.table["idiag_if"].tolist()
     return [(rows.interfaces.get(i) or str(i)) if i else None for i in indices]
 
 
 def cgroups(rows: Rows) -> Values:
-    """Ids of the control groups."""
-    told = (rows.table["has"] & uapi.HAS_CGROUP_ID).tolist()
-    return [i if has else None for i, has in zip(rows.table["cgroup_id"].tolist(), told, strict=True)]
+    """Return the ids of the control groups."""
+    known = (rows.table["has"] & uapi.HAS_CGROUP_ID).tolist()
+    return [i if has else None for i, has in zip(rows.table["cgroup_id"].tolist(), known, strict=True)]
 
 
 def shutdowns(rows: Rows) -> Values:
-    """Directions that were shut down."""
+    """Return the directions that were shut down."""
     words = (None, "receive", "send", "both")
-    told = (rows.table["has"] & uapi.HAS_SHUTDOWN).tolist()
-    values = rows.table["shutdown"].tolist()
-    return [words[v & 3] if has else None for v, has in zip(values, told, strict=True)]
+    known = (rows.table["has"] & uapi.HAS_SHUTDOWN).tolist()
+    return [words[v & 3] if has else None for v, has in zip(rows.table["shutdown"].tolist(), known, strict=True)]
 
 
 def from_enum(name: str, words: Sequence[str | None]) -> Callable[[Rows], Values]:
-    """Words for a column of small numbers."""
+    """Return the words for a column of Rows that holds small numbers."""
 
     def values(rows: Rows) -> Values:
         return [words[i] for i in getattr(rows, name).tolist()]
@@ -252,7 +251,7 @@ def from_enum(name: str, words: Sequence[str | None]) -> Callable[[Rows], Values
 
 
 def hot(name: str) -> Callable[[Rows], Keys]:
-    """Sort keys that are a column of Rows as it stands."""
+    """Return a column of Rows as sort keys."""
 
     def keys(rows: Rows) -> Keys:
         return (getattr(rows, name),)
@@ -264,12 +263,12 @@ _PHASES = [FACTS[State(n)].phase.value if n in State._value2member_map_ else Non
 
 
 def phases(rows: Rows) -> Values:
-    """Parts of a connection's life."""
+    """Return the phases of the connections."""
     return [_PHASES[s] for s in rows.state.tolist()]
 
 
 def ages(name: str) -> Callable[[Rows], Values]:
-    """Seconds since a moment that Rows remembers."""
+    """Return the seconds since the time in a column of Rows."""
 
     def values(rows: Rows) -> Values:
         return [round(s, 3) for s in (rows.time - getattr(rows, name)).tolist()]
@@ -278,7 +277,7 @@ def ages(name: str) -> Callable[[Rows], Values]:
 
 
 def age_keys(name: str) -> Callable[[Rows], Keys]:
-    """The same, to sort by."""
+    """Return sort keys for `ages`."""
 
     def keys(rows: Rows) -> Keys:
         return (rows.time - getattr(rows, name),)
@@ -287,7 +286,7 @@ def age_keys(name: str) -> Callable[[Rows], Keys]:
 
 
 def age_cells(name: str) -> Callable[[Rows], Values]:
-    """(age, whether it may be older: the flow was there when we came)."""
+    """Return pairs of the age, and whether it is a minimum because the flow is older than tcpwatch."""
     seconds = ages(name)
 
     def values(rows: Rows) -> Values:
@@ -298,21 +297,21 @@ def age_cells(name: str) -> Callable[[Rows], Values]:
 
 
 def show_age(value: tuple[float, bool], exact: bool) -> str:
-    """`12 s`, `>12 s`."""
+    """Return `12 s`, or `>12 s` for a minimum."""
     seconds, older = value
     return f">{units.duration(seconds)}" if older else units.duration(seconds)
 
 
 def show_seconds(value: float | None, exact: bool) -> str:
-    """As units.duration."""
+    """Return units.duration of the value."""
     return units.duration(value)
 
 
 def show_size(value: int | None, exact: bool) -> str:
-    """As units.size."""
+    """Return units.size of the value."""
     return units.size(value, exact)
 
 
 def state_keys(rows: Rows) -> Keys:
-    """By the order of a connection's life."""
-    return (_LIFE[rows.state],)
+    """Return sort keys by STATE_ORDER."""
+    return (_RANK[rows.state],)
