@@ -141,13 +141,13 @@ async def test_looks(size: tuple[int, int]) -> None:
 
 
 WAYS = {
-    GroupField.PROCESS: ["nginx[1235]", f"{HOSTILE}[9]", "no process: the kernel holds it"],
+    GroupField.PROCESS: ["nginx[1235]", f"{HOSTILE}[9]", "(kernel, no process)"],
     GroupField.PEER: ["203.0.113.9", "10.0.0.9", "203.0.113.7", "203.0.113.8", "2001:db8:85a3:1:0:8a2e:a56f:ed",
-              "none: nobody is at the other end"],
+              "(no peer)"],
     GroupField.SERVICE: ["10.0.0.9:5432", "203.0.113.7:40000"],
     GroupField.LOCAL_PORT: ["443", "51000", "51001", "51002", "51003", "51004"],
     GroupField.STATE: ["ESTABLISHED", "CLOSE_WAIT", "TIME_WAIT", "LISTEN"],
-    GroupField.CGROUP: ["4711", "815", "none told: half-open and TIME_WAIT"],
+    GroupField.CGROUP: ["4711", "815", "unknown (half-open, TIME_WAIT)"],
 }  # fmt: skip
 
 
@@ -251,7 +251,7 @@ async def test_resizing_at_any_moment() -> None:
 
 async def test_enter_shows_the_sockets_of_a_group_and_esc_goes_back() -> None:
     async with shown(some_view()) as it:
-        await it.press("slash", *"-state:listen", "enter", "s", "left", "enter", "j")
+        await it.press("slash", *"-state:listen", "enter", "s", "left", "enter", "j", "j")
         before = it.lines()
         assert it.under_cursor() == "nginx[1235]"
         await it.press("enter")
@@ -339,7 +339,7 @@ async def test_whoever_asks_for_sockets_sees_sockets() -> None:
 async def test_the_keys_go_to_what_is_seen_when_one_comes_back_to_the_tab() -> None:
     async with shown(some_view()) as it:
         await it.press("j", "1", "2", "j")
-        assert it.under_cursor() == "no process: the kernel holds it"
+        assert it.under_cursor() == "(kernel, no process)"
         assert it.page.groups.has_focus
         await it.press("question_mark", "escape", "a")
         assert it.title().startswith("by peer")
@@ -362,7 +362,7 @@ async def test_what_passes_is_grouped_while_one_types() -> None:
         await it.press("j")
         await it.press("slash", *"state:tw")
         assert it.title() == "by process: 1 group of 3 of 22 sockets · filter state:tw · sort Sockets ▼"
-        assert it.names() == ["no process: the kernel holds it"]
+        assert it.names() == ["(kernel, no process)"]
         await it.press("a")
         assert it.title().startswith("by process"), "a letter like others"
         await it.press("escape")
@@ -374,7 +374,7 @@ async def test_sorting() -> None:
     async with shown(some_view(), LARGE) as it:
         await it.press("s", "left")
         assert it.title().startswith("sort by Process ▲")
-        assert it.names() == [f"{HOSTILE}[9]", "nginx[1235]", "no process: the kernel holds it"]
+        assert it.names() == ["(kernel, no process)", f"{HOSTILE}[9]", "nginx[1235]"]
         await it.press("escape")
         orders = {}
         header = it.lines()[3]
@@ -414,7 +414,7 @@ async def test_each_way_to_group_keeps_its_cursor() -> None:
         await it.press("j", "a")
         assert it.under_cursor() == "203.0.113.9", "at the top"
         await it.press("G", "a", "A")
-        assert it.under_cursor() == "none: nobody is at the other end"
+        assert it.under_cursor() == "(no peer)"
         await it.press("A")
         assert it.under_cursor() == f"{HOSTILE}[9]"
 
@@ -438,7 +438,7 @@ async def test_export_writes_the_groups_that_are_shown(tmp_path: Path, monkeypat
         assert path.name.startswith("tcpwatch-groups-")
         assert it.said == [f"3 groups written to {path}"]
         with path.open(newline="", encoding="utf-8") as file:
-            hostile, nginx, kernel = csv.DictReader(file)
+            kernel, hostile, nginx = csv.DictReader(file)
         assert (hostile["by"], hostile["group"], hostile["filter"]) == ("process", f"{HOSTILE}[9]", "pid:9")
         assert (nginx["sockets"], nginx["established"], nginx["recv_queue"]) == ("14", "13", "6600")
         assert float(nginx["rx_bytes_per_s"]) == 50_000 * sum(range(2, 15))

@@ -1,9 +1,9 @@
-"""Which addresses, as text, contain a term: for all rows at once, without making the text.
+"""Find a text in the addresses of all rows at once, without converting the addresses to text.
 
-An IPv4 address is four fields between dots, an IPv6 address is hextets and, where `::` stands, nothing,
-between colons. A term with k separators is k + 1 parts: the first must end a field, the middle ones be fields,
-the last begin one. So each part becomes a table over all 256 octets or 65,536 hextets, and each place where
-the parts may lie costs one lookup a part. IPv4-mapped IPv6 addresses count as IPv4, as they are shown.
+An IPv4 address is four fields separated by dots; an IPv6 address is hextets separated by colons, with an empty field
+for `::`. A term with k separators has k + 1 parts: a field must end with the first part, the next fields must equal the
+middle parts, and a field must begin with the last part. Each part becomes a table over all 256 octets or 65,536
+hextets, so that testing one alignment costs one lookup per part. IPv4-mapped IPv6 addresses count as IPv4.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tcpwatch.kernel.netlink import uapi
 Mask = NDArray[np.bool_]
 Table = NDArray[np.void]
 Field = NDArray[np.uint8] | NDArray[np.uint16] | None
-"""Octets or hextets of all addresses; None for the empty text beside a `::`."""
+"""An octet or hextet of every address; None for the empty field of a `::`."""
 
 _IPV4_TEXT = re.compile(r"[0-9.]*")
 _IPV6_TEXT = re.compile(r"[0-9a-f:]*")
@@ -31,7 +31,7 @@ _IPV6_TEXT = re.compile(r"[0-9a-f:]*")
 
 @dataclass(frozen=True, slots=True)
 class AddressPiece:
-    """A piece of an address's text, in lower case; it may have to stand at the start, at the end, or both."""
+    """Text to find, in lower case; with `start` and `end`, only at the start or the end of the address."""
 
     text: str
     start: bool = False
@@ -40,17 +40,17 @@ class AddressPiece:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Addresses:
-    """One end's addresses, apart: IPv4 as numbers, IPv6 as they came."""
+    """Local or remote addresses of all rows, IPv4 and IPv6 apart."""
 
     is_v4: Mask
     v4: NDArray[np.uint32]
-    """Of the rows where `is_v4`, in their order."""
+    """Addresses of the rows where `is_v4` is true, as numbers."""
     v6: NDArray[Any]
-    """Of the other rows: (rows, 8) hextets, big-endian, not copied."""
+    """Addresses of the other rows: (rows, 8) hextets, big-endian."""
 
     @classmethod
     def of(cls, table: Table, name: str) -> Addresses:
-        """Of the field `idiag_src` or `idiag_dst` of a socket table."""
+        """Return the addresses in the field `idiag_src` or `idiag_dst` of a socket table."""
         is_v4 = np.asarray(table["idiag_family"] == uapi.AF_INET)
         numbers, is_v4 = ipv4_numbers(table[name], is_v4)
         if is_v4.all():
@@ -61,7 +61,7 @@ class Addresses:
         return len(self.is_v4)
 
     def match(self, v4: Callable[[NDArray[np.uint32]], Mask], v6: Callable[[NDArray[Any]], Mask]) -> Mask:
-        """A mask over all rows from a test for each family."""
+        """Return a mask over all rows from one test per family."""
         if len(self.v4) == len(self):
             return v4(self.v4)
         found = np.zeros(len(self), np.bool_)
@@ -71,45 +71,45 @@ class Addresses:
         return found
 
     def contain(self, term: AddressPiece) -> Mask:
-        """Whose text contains the term."""
+        """Return which addresses contain the term."""
         return self.match(lambda values: ipv4_contain(values, term), lambda hextets: ipv6_contain(hextets, term))
 
 
 def ipv4_contain(values: NDArray[np.uint32], term: AddressPiece) -> Mask:
-    """Which IPv4 addresses (numbers in the host's order) contain the term."""
+    """Return which IPv4 addresses (numbers in host order) contain the term."""
     if not _IPV4_TEXT.fullmatch(term.text):
         return np.zeros(len(values), np.bool_)
     octets = [(values >> np.uint32(shift)).astype(np.uint8) for shift in (24, 16, 8, 0)]
-    return _aligned(octets, term, ".", len(values))
+    return _match_anywhere(octets, term, ".", len(values))
 
 
 def ipv6_contain(hextets: NDArray[Any], term: AddressPiece) -> Mask:
-    """Which IPv6 addresses (rows of 8 hextets) contain the term, as inet_ntop(3) writes them."""
+    """Return which IPv6 addresses (rows of 8 hextets) contain the term, spelled as by inet_ntop(3)."""
     found = np.zeros(len(hextets), np.bool_)
     if not _IPV6_TEXT.fullmatch(term.text.replace(".", "")):
         return found
     fields = np.ascontiguousarray(hextets.T, np.uint16)
     shapes = _SHAPE_OF_ZEROS[_zeros(fields)]
     for shape in np.flatnonzero(np.bincount(shapes, minlength=1)).tolist():
-        here = shapes == shape
-        some = fields if here.all() else fields[:, here]
-        found[here] = _shaped(some, *divmod(shape, 16), term)
+        same = shapes == shape
+        alike = fields if same.all() else fields[:, same]
+        found[same] = _match_shape(alike, *divmod(shape, 16), term)
     return found
 
 
-def _shaped(fields: NDArray[np.uint16], start: int, length: int, term: AddressPiece) -> Mask:
-    """For addresses whose hextets `start` … `start + length - 1` are written as `::` (length 0: none)."""
+def _match_shape(fields: NDArray[np.uint16], start: int, length: int, term: AddressPiece) -> Mask:
+    """Match addresses whose hextets `start` … `start + length - 1` are written as `::` (length 0: no `::`)."""
     if (start, length) == (0, 6):
-        return _compatible(fields[6].astype(np.uint32) << np.uint32(16) | fields[7], term)
+        return _match_compatible(fields[6].astype(np.uint32) << np.uint32(16) | fields[7], term)
     written: list[Field] = list(fields)
     if length:
         at_an_end = (start == 0) + (start + length == 8)
         written[start : start + length] = [None] * (1 + at_an_end)
-    return _aligned(written, term, ":", fields.shape[1])
+    return _match_anywhere(written, term, ":", fields.shape[1])
 
 
-def _compatible(values: NDArray[np.uint32], term: AddressPiece) -> Mask:
-    """For IPv4-compatible addresses, `::192.0.2.1`: two colons, then IPv4."""
+def _match_compatible(values: NDArray[np.uint32], term: AddressPiece) -> Mask:
+    """Match IPv4-compatible addresses: two colons, then an IPv4 address, `::192.0.2.1`."""
     found = np.zeros(len(values), np.bool_)
     if not term.start:
         found |= ipv4_contain(values, term)
@@ -122,7 +122,7 @@ def _compatible(values: NDArray[np.uint32], term: AddressPiece) -> Mask:
 
 
 def _zeros(fields: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """One bit a hextet: it is zero."""
+    """Return one bit per hextet: 1 if the hextet is zero."""
     bits = np.zeros(fields.shape[1], np.uint8)
     for i, field in enumerate(fields):
         bits |= (field == 0).astype(np.uint8) << np.uint8(i)
@@ -130,7 +130,7 @@ def _zeros(fields: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
 
 def _shape(zeros: int) -> int:
-    """16 * start + length of the longest run of two or more zero hextets, the first of equals; 0 for none."""
+    """Return 16 * start + length of the first longest run of two or more zero hextets; 0 for none."""
     best = (1, 0)
     for start in range(8):
         length = 0
@@ -144,30 +144,30 @@ def _shape(zeros: int) -> int:
 _SHAPE_OF_ZEROS = np.array([_shape(zeros) for zeros in range(256)], np.uint8)
 
 
-def _aligned(fields: Sequence[Field], term: AddressPiece, separator: str, size: int) -> Mask:
-    """Where the parts of the term lie on successive fields, at any place that start and end allow."""
+def _match_anywhere(fields: Sequence[Field], term: AddressPiece, separator: str, size: int) -> Mask:
+    """Match the parts of the term with successive fields, at each position that `start` and `end` allow."""
     parts = term.text.split(separator)
     found = np.zeros(size, np.bool_)
     last = len(fields) - len(parts)
     first = last if term.end else 0
-    for place in range(max(first, 0), min(last, 0 if term.start else last) + 1):
-        found |= _all_hold(fields[place:], parts, term, size)
+    for position in range(max(first, 0), min(last, 0 if term.start else last) + 1):
+        found |= _match_parts(fields[position:], parts, term, size)
     return found
 
 
-def _all_hold(fields: Sequence[Field], parts: Sequence[str], term: AddressPiece, size: int) -> Mask:
-    """Where the first field has the first part, and so on; the parts touch each other."""
+def _match_parts(fields: Sequence[Field], parts: Sequence[str], term: AddressPiece, size: int) -> Mask:
+    """Match the first part with the first field, the second part with the second field, and so on."""
     hit = np.ones(size, np.bool_)
     for i, part in enumerate(parts):
         closed = (i > 0 or term.start, i < len(parts) - 1 or term.end)
-        hit &= _holds(fields[i], part, closed, size)
+        hit &= _match_part(fields[i], part, closed, size)
         if not hit.any():
             break
     return hit
 
 
-def _holds(field: Field, part: str, closed: tuple[bool, bool], size: int) -> Mask:
-    """Which of these fields have the part: at their start, at their end, both, or anywhere."""
+def _match_part(field: Field, part: str, closed: tuple[bool, bool], size: int) -> Mask:
+    """Return which fields contain the part; `closed`: at the start and at the end of the field."""
     if field is None:
         return np.full(size, part == "")
     size_and_base = (1 << 8, 10) if field.dtype.itemsize == 1 else (1 << 16, 16)

@@ -1,4 +1,4 @@
-"""Arrangement: which sockets a table shows, and in which order; for a million rows in a fraction of a second."""
+"""Arrangement: filtered and sorted rows; numpy sorts a million in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tcpwatch.model.states import State
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrangement:
-    """Rows that pass a filter, sorted. A place is a position in the table, 0 the topmost."""
+    """Sorted rows that match a filter. A place is a position in the table; 0 is the top."""
 
     rows: Rows
     closed: Rows
@@ -26,26 +26,26 @@ class Arrangement:
     column: SocketColumn
     reverse: bool
     order: NDArray[np.intp]
-    """For each place the index into `rows`; from len(rows) on, less that, into `closed`."""
+    """Place → index into `rows`, or len(rows) plus the index into `closed`."""
     shown: int
-    """Live rows that pass; the other places are closed ones."""
+    """Live rows that match; the other places are closed rows."""
 
     def __len__(self) -> int:
         return len(self.order)
 
     @property
     def total(self) -> int:
-        """Live rows, whether they pass or not."""
+        """Return the number of live rows before filtering."""
         return len(self.rows)
 
     def cookie(self, place: int) -> int:
-        """The flow at this place; raises IndexError beyond the last."""
+        """Return the cookie at this place. Raises IndexError after the last place."""
         index = int(self.order[place])
         live = len(self.rows)
         return int(self.rows.cookie[index] if index < live else self.closed.cookie[index - live])
 
     def place(self, cookie: int) -> int | None:
-        """Where this flow is, or None where it is not shown."""
+        """Return the place of the row with this cookie; None if it is not shown."""
         index = self.rows.find(cookie)
         if index is None:
             index = self.closed.find(cookie)
@@ -56,25 +56,25 @@ class Arrangement:
         return int(found[0]) if len(found) else None
 
     def lines(self, first: int, last: int, columns: Sequence[SocketColumn], exact: bool) -> list[SocketLine]:
-        """Text for the places `first` … `last - 1`, as far as there are any; `exact` as in Column.show."""
+        """Return the lines at the places `first` … `last - 1` that exist; `exact` as in SocketColumn.show."""
         indices = self.order[max(first, 0) : max(last, 0)]
         live = indices < len(self.rows)
-        alive = iter(_lines(self.rows.take(indices[live]), columns, exact))
+        live_lines = iter(_lines(self.rows.take(indices[live]), columns, exact))
         if live.all():
-            return list(alive)
-        ended = iter(_lines(self.closed.take(indices[~live] - len(self.rows)), columns, exact))
-        return [next(alive if lives else ended) for lives in live.tolist()]
+            return list(live_lines)
+        closed_lines = iter(_lines(self.closed.take(indices[~live] - len(self.rows)), columns, exact))
+        return [next(live_lines if is_live else closed_lines) for is_live in live.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
 class SocketLine:
-    """One row as text: a cell for each column that was asked for."""
+    """One row as text, one cell per requested column."""
 
     mark: Mark
     state: State
     cells: tuple[str, ...]
     plain: tuple[str, ...]
-    """The same without names and rounding: where a service's name does not fit, its number may."""
+    """The cells without names and rounding: a port number may fit where the service name does not."""
 
 
 def _lines(rows: Rows, columns: Sequence[SocketColumn], exact: bool) -> list[SocketLine]:
@@ -91,43 +91,43 @@ def _texts(columns: Sequence[SocketColumn], values: Sequence[Values], exact: boo
 
 
 def arrange(rows: Rows, closed: Rows, filter_: Filter, column: SocketColumn, reverse: bool = False) -> Arrangement:
-    """What passes, by the column's sort keys; equal rows by cookie, also when reversed. Both Rows by cookie."""
-    kept, gone = np.flatnonzero(filter_.mask(rows)), np.flatnonzero(filter_.mask(closed))
-    live, ended = _one_owner_list(rows, closed) if len(gone) else (rows, closed)
-    keys, indices = _keys(column, live, kept), kept
-    if len(gone):
+    """Return the rows that match, sorted by the column, then by cookie, also in reverse. Both Rows are by cookie."""
+    kept, kept_closed = np.flatnonzero(filter_.mask(rows)), np.flatnonzero(filter_.mask(closed))
+    with_owners = _one_owner_list(rows, closed) if len(kept_closed) else (rows, closed)
+    keys, indices = _keys(column, with_owners[0], kept), kept
+    if len(kept_closed):
         by_cookie = np.insert(
             np.arange(len(kept)),
-            np.searchsorted(rows.cookie[kept], closed.cookie[gone]),
-            np.arange(len(kept), len(kept) + len(gone)),
+            np.searchsorted(rows.cookie[kept], closed.cookie[kept_closed]),
+            np.arange(len(kept), len(kept) + len(kept_closed)),
         )
-        pairs = zip(keys, _keys(column, ended, gone), strict=True)
+        pairs = zip(keys, _keys(column, with_owners[1], kept_closed), strict=True)
         keys = tuple(np.concatenate(pair)[by_cookie] for pair in pairs)
-        indices = np.concatenate((kept, gone + len(rows)))[by_cookie]
+        indices = np.concatenate((kept, kept_closed + len(rows)))[by_cookie]
     order = indices[sort_order(keys, len(indices), reverse)]
     order.flags.writeable = False
     return Arrangement(rows, closed, filter_, column, reverse, order, len(kept))
 
 
 def _keys(column: SocketColumn, rows: Rows, kept: NDArray[np.intp]) -> Keys:
-    """Sort keys of the kept rows: of few, only theirs; of many, all, since a row is copied slower than its keys."""
+    """Return the sort keys of the kept rows; if many are kept, select keys, not rows: rows are slower to copy."""
     if len(kept) < len(rows) // 8:
         return column.sort(rows.take(kept))
     keys = column.sort(rows)
     return keys if len(kept) == len(rows) else tuple(key[kept] for key in keys)
 
 
-def _one_owner_list(live: Rows, ended: Rows) -> tuple[Rows, Rows]:
-    """Sort keys of owners are ranks within one list, so both must have the same."""
-    if live.owners is ended.owners:
-        return live, ended
-    codes = np.where(ended.owner >= 0, ended.owner + len(live.owners), ended.owner).astype(np.int32)
-    both = [*live.owners, *ended.owners]
-    return replace(live, owners=both), replace(ended, owners=both, owner=codes)
+def _one_owner_list(rows: Rows, closed: Rows) -> tuple[Rows, Rows]:
+    """Return both with the same list of owners: sort keys by owner are ranks within the list."""
+    if rows.owners is closed.owners:
+        return rows, closed
+    codes = np.where(closed.owner >= 0, closed.owner + len(rows.owners), closed.owner).astype(np.int32)
+    both = [*rows.owners, *closed.owners]
+    return replace(rows, owners=both), replace(closed, owners=both, owner=codes)
 
 
 def sort_order(keys: Keys, size: int, reverse: bool) -> NDArray[np.intp]:
-    """What sorts the keys, the first being the most important; equal ones keep their order, also when reversed."""
+    """Return the indices that sort by the keys, the first key first; equal rows keep their order, also in reverse."""
     words = _packed([_as_unsigned(key) for key in keys])
     if size == 0 or not words:
         return np.arange(size)
@@ -137,12 +137,12 @@ def sort_order(keys: Keys, size: int, reverse: bool) -> NDArray[np.intp]:
         return np.lexsort(words[::-1])
     word = words[0]
     if word.max() < 1 << 16:
-        word = word.astype(np.uint16)  # sorted by radix: ten times faster
+        word = word.astype(np.uint16)  # radix sort: ten times faster
     return np.argsort(word, kind="stable")
 
 
 def _as_unsigned(key: NDArray[Any]) -> NDArray[np.uint64]:
-    """Numbers from 0 on that sort alike, in memory of their own: a column of a table is slow to walk."""
+    """Return numbers from 0 on that sort in the same order, as a contiguous copy: strided columns are slow."""
     if len(key) == 0:
         return np.empty(0, np.uint64)
     unsigned: NDArray[np.uint64]
@@ -159,7 +159,7 @@ def _as_unsigned(key: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def _packed(keys: Sequence[NDArray[np.uint64]]) -> list[NDArray[np.uint64]]:
-    """The same keys in as few words as their ranges allow; one sort of one word is what is fast."""
+    """Return the keys packed into as few words as their ranges allow: sorting one word is fast."""
     words: list[NDArray[np.uint64]] = []
     room = 0
     for key in keys:

@@ -1,7 +1,7 @@
-"""Filter: the text that a person types, as a mask over rows.
+"""Filter: text typed by a person, parsed into a mask over rows.
 
-Terms stand side by side, separated by blanks, and all must hold; `-` or `!` before a term turns it round; quotes
-hold blanks together. `HELP` lists the terms.
+Terms are separated by spaces, and all must match; `-` or `!` before a term negates it; quotes enclose text with spaces.
+HELP lists the terms.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ from tcpwatch.model.states import SPELLINGS, STATE_ORDER, Phase, Role, State, no
 from tcpwatch.units import service_port
 
 HELP: tuple[tuple[str, str], ...] = (
-    ("state:tw,syn-recv", "state, in any spelling or a clear beginning; or handshake, open, teardown"),
-    ("port:443  :443", "port of either end; also 1000-2000, a list, or a service's name"),
+    ("state:tw,syn-recv", "state, in any spelling or abbreviation; or handshake, open, teardown"),
+    ("port:443  :443", "local or remote port; also 1000-2000, a list, or a service name"),
     ("lport: rport:", "local port, remote port"),
-    ("addr:10.0.", "address of either end, what it begins with, or a network: 10.0.0.0/8, fe80::/10"),
+    ("addr:10.0.", "local or remote address, its beginning, or a network: 10.0.0.0/8, fe80::/10"),
     ("laddr: raddr:", "local address, remote address"),
-    ("process:nginx", "part of the name of a process that holds the socket"),
-    ("pid:12", "its process id"),
-    ("user:www-data", "the socket's user: name or number"),
+    ("process:nginx", "name of a process that holds the socket, or part of it"),
+    ("pid:12", "process id"),
+    ("user:www-data", "user of the socket: name or user id"),
     ("role:server", "client, server, listener or unknown"),
-    ("ending:reset,refused", "how it ended, or what that begins with; or live (Timelines and events know)"),
-    ("inode: cookie:", "the socket's inode, its cookie (0x… for hexadecimal)"),
-    ("-term  !term", "what does not pass the term"),
-    ("anything else", "is searched for in all that a row shows; quotes hold blanks together"),
+    ("ending:reset,refused", "how the flow ended, or the beginning of that word; or live (Timelines, events)"),
+    ("inode: cookie:", "inode or cookie of the socket (0x… for hexadecimal)"),
+    ("-term  !term", "exclude matches"),
+    ("anything else", "search in everything that the row shows; quote text with spaces"),
 )
-"""Each form of a term, and what it asks."""
+"""(Form of a term, what it matches)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A parsed filter. Two are equal when their texts are."""
+    """A parsed filter. Filters are equal if their texts are equal."""
 
     text: str = ""
     tests: tuple[Test, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Filter:
-        """Understand a filter text; raises ValueError with one line: what is wrong, and what to type."""
-        found = []
+        """Parse a filter text. Raises ValueError with one line: the problem, and what to type."""
+        tests = []
         for sign, key, value in _terms(text):
             test = TERM_PARSERS[key](value) if key else terms.text_anywhere(value)
-            found.append(_negated(test) if sign else test)
-        return cls(text.strip(), tuple(found))
+            tests.append(_negated(test) if sign else test)
+        return cls(text.strip(), tuple(tests))
 
     @classmethod
     def parse_partial(cls, text: str) -> Filter:
-        """As `parse`, but a last word that may yet become a key does not count: `sta` on the way to `state:tw`.
+        """Parse a text that is still being typed: ignore a last word that may become a key, as `sta` of `state:tw`.
 
         Raises ValueError as `parse` does.
         """
@@ -70,7 +70,7 @@ class Filter:
         return cls.parse(head) if may_become_a_key and head.count('"') % 2 == 0 else cls.parse(text)
 
     def mask(self, rows: Rows) -> Mask:
-        """The rows that pass: one bool a row."""
+        """Return which rows match, one bool per row."""
         if not self.tests:
             return np.ones(len(rows), np.bool_)
         return reduce(np.logical_and, (test(rows) for test in self.tests))
@@ -84,8 +84,8 @@ _TERM = re.compile(r"""([-!]?)(?:([A-Za-z]+):)?("[^"]*"|'[^']*'|[^\s"']\S*|(?=\s
 
 
 def _terms(text: str) -> list[tuple[str, str, str]]:
-    """(sign, key, value) of each term; the key is empty for a text to be searched for."""
-    found, at = [], 0
+    """Return (sign, key, value) of each term; the key is empty for a text to search for."""
+    parsed, at = [], 0
     text = text.strip()
     while at < len(text):
         if text[at].isspace():
@@ -93,10 +93,10 @@ def _terms(text: str) -> list[tuple[str, str, str]]:
             continue
         match = _TERM.match(text, at)
         if match is None:
-            raise ValueError(f'a quote is open or in the wrong place: {text[at : at + 20]} — type "two words"')
-        found.append(_term(match))
+            raise ValueError(f'unbalanced or misplaced quote: {text[at : at + 20]} — type "two words"')
+        parsed.append(_term(match))
         at = match.end()
-    return found
+    return parsed
 
 
 def _term(match: re.Match[str]) -> tuple[str, str, str]:
@@ -107,9 +107,9 @@ def _term(match: re.Match[str]) -> tuple[str, str, str]:
         return sign, "port", value[1:]
     if key in TERM_PARSERS:
         if not bare.strip():
-            raise ValueError(f"{word}: what? Type {EXAMPLES[key]}")
+            raise ValueError(f"{word}: needs a value. Type {EXAMPLES[key]}")
         return sign, key, bare
-    _refuse_slip(word)
+    _refuse_typo(word)
     searched = f"{word}:{bare}" if word else bare
     if not searched:
         raise ValueError(f"nothing after {sign}: type {sign}state:listen" if sign else "nothing between the quotes")
@@ -119,17 +119,17 @@ def _term(match: re.Match[str]) -> tuple[str, str, str]:
 _HEXTET = re.compile("[0-9a-f]{0,4}", re.IGNORECASE)
 
 
-def _refuse_slip(word: str) -> None:
-    """A word that is nearly a key is a slip of the finger, not something to search for."""
+def _refuse_typo(word: str) -> None:
+    """Raise ValueError for a word that is nearly a key: it is a typo, not a text to search for."""
     if _HEXTET.fullmatch(word):
         return
     close = difflib.get_close_matches(word.lower(), TERM_PARSERS, 1, 0.75) if len(word) > 2 else []
     if close:
-        raise ValueError(f"{word}: is no term; did you mean {close[0]}: ? To search for the text, quote it")
+        raise ValueError(f"{word}: is not a term; did you mean {close[0]}: ? To search for the text, quote it")
 
 
 def _state_names() -> dict[str, frozenset[State]]:
-    """Squeezed name → states: all spellings, initials (tw), phases, and what the SYN queue is called."""
+    """Return normalised name → states: all spellings, initials (tw), phases, and half-open."""
     names = {name: frozenset([state]) for name, state in SPELLINGS.items()}
     for state in State:
         words = state.name.split("_")
@@ -164,7 +164,7 @@ def _state(value: str) -> Test:
 def _role(value: str) -> Test:
     wanted = [[role for role in Role if role.word.startswith(name.lower())] for name in _listed(value)]
     if any(len(found) != 1 for found in wanted):
-        raise ValueError(f"no role is called {value!r}; type role:client, server, listener or unknown")
+        raise ValueError(f"{value!r} is not a role; type role:client, server, listener or unknown")
     return terms.roles([found[0] for found in wanted])
 
 
@@ -174,7 +174,7 @@ def _ending(value: str) -> Test:
         found = {int(ending) for ending in Ending if normalised_name(ending.word).startswith(name or "?")}
         if not found and name != "live":
             words = "closed, reset, refused, unreachable, timed-out, killed or live"
-            raise ValueError(f"no flow ends {name!r}; type ending:{words}")
+            raise ValueError(f"{name!r} is not an ending; type ending:{words}")
         wanted |= found or {NOT_ENDED}
     return terms.endings(wanted)
 
@@ -192,11 +192,11 @@ def _port_range(key: str, text: str) -> tuple[int, int]:
     if match:
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last or last > 0xFFFF:
-            raise ValueError(f"{key}:{text} is no range of ports; type {EXAMPLES[key]} (ports end at 65535)")
+            raise ValueError(f"{key}:{text} is not a range of ports; type {EXAMPLES[key]} (ports end at 65535)")
         return first, last
     port = service_port(text.lower())
     if port is None:
-        raise ValueError(f"{key}:{text} is no port; type {EXAMPLES[key]}, {key}:1000-2000 or {key}:https")
+        raise ValueError(f"{key}:{text} is not a port; type {EXAMPLES[key]}, {key}:1000-2000 or {key}:https")
     return port, port
 
 
@@ -205,14 +205,13 @@ _PREFIX = re.compile(r"[0-9a-f:.]+", re.IGNORECASE)
 
 def _addresses(key: str, ends: terms.Ends) -> Callable[[str], Test]:
     def build(value: str) -> Test:
-        found = [_address(key, part, ends) for part in _listed(value)]
-        return lambda rows: terms.any_of(test(rows) for test in found)
+        return _either(_address(key, part, ends) for part in _listed(value))
 
     return build
 
 
 def _address(key: str, value: str, ends: terms.Ends) -> Test:
-    """A network, a whole address, or else the beginning of one, as text."""
+    """Return a test for a network, an address, or the beginning of an address."""
     bare = value.strip("[]")
     if bare == "*":
         return _either(terms.networks(ipaddress.ip_network(a), ends) for a in ("0.0.0.0/32", "::/128"))
@@ -221,16 +220,16 @@ def _address(key: str, value: str, ends: terms.Ends) -> Test:
     except ValueError:
         network = None
     if network is None and ("/" in bare or not _PREFIX.fullmatch(bare)):
-        raise ValueError(f"{key}:{value} is no address; type {key}:10.0.0.1, {key}:10.0. or {key}:10.0.0.0/8")
+        raise ValueError(f"{key}:{value} is not an address; type {key}:10.0.0.1, {key}:10.0. or {key}:10.0.0.0/8")
     if network is None:
         return terms.starts_with(bare.lower(), ends)
-    if bare.endswith("::") and bare != "::":  # may be as far as the typing got
+    if bare.endswith("::") and bare != "::":  # may be typed only so far
         return _either([terms.networks(network, ends), terms.starts_with(bare.lower(), ends)])
     return terms.networks(network, ends)
 
 
-def _either(found: Iterable[Test]) -> Test:
-    listed = list(found)
+def _either(tests: Iterable[Test]) -> Test:
+    listed = list(tests)
     return lambda rows: terms.any_of(test(rows) for test in listed)
 
 
@@ -241,7 +240,7 @@ def _numbers(key: str, make: Callable[[list[int]], Test], bits: int = 32) -> Cal
         except ValueError:
             numbers = [-1]
         if min(numbers) < 0 or max(numbers) >= 1 << bits:
-            raise ValueError(f"{key}:{value} is no such number; type {EXAMPLES[key]}")
+            raise ValueError(f"{key}:{value} is not a valid number; type {EXAMPLES[key]}")
         return make(numbers)
 
     return build
@@ -276,10 +275,10 @@ TERM_PARSERS: dict[str, Callable[[str], Test]] = {
     "inode": _numbers("inode", lambda wanted: terms.field("idiag_inode", wanted)),
     "cookie": _numbers("cookie", terms.cookies, 64),
 }
-"""Key of a term → what makes a test of its value, raising ValueError."""
+"""Key of a term → function that returns a test for its value, or raises ValueError."""
 
 ALIASES = {"sport": "lport", "dport": "rport", "src": "laddr", "dst": "raddr", "proc": "process", "uid": "user"}
-"""What other tools call them."""
+"""Names of the keys in other tools."""
 
 EXAMPLES = {
     "state": "state:established", "port": "port:443", "lport": "lport:443", "rport": "rport:443",

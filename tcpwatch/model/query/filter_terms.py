@@ -1,6 +1,6 @@
-"""The single tests that a filter is made of: each turns rows into a mask, all rows at once.
+"""The tests of filter terms: each returns a mask over all rows.
 
-What a test asks of text is asked once of each distinct value (port, state, owner, user) and then looked up.
+Text is compared once per distinct value (port, state, owner, user); rows look the result up.
 """
 
 from __future__ import annotations
@@ -24,40 +24,43 @@ from tcpwatch.model.states import SPELLINGS, State, normalised_name
 Test = Callable[[Rows], Mask]
 
 LOCAL, REMOTE = ("idiag_src", "idiag_sport"), ("idiag_dst", "idiag_dport")
-"""The fields of each end: address, port."""
+"""Fields of uapi.SOCKET: address, port."""
 BOTH = (LOCAL, REMOTE)
 Ends = tuple[tuple[str, str], ...]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def any_of(masks: Iterable[Mask]) -> Mask:
-    """The rows that pass at least one."""
+    """Return the rows that are in at least one mask."""
     return functools.reduce(np.logical_or, masks)
 
 
-def states(wanted: Collection[State]) -> Test:
-    """In one of these states."""
+def _table_of(codes: Collection[int]) -> Mask:
     table = np.zeros(256, np.bool_)
-    table[list(wanted)] = True
+    table[list(codes)] = True
+    return table
+
+
+def states(wanted: Collection[State]) -> Test:
+    """Match sockets in one of these states."""
+    table = _table_of(wanted)
     return lambda rows: table.take(rows.state)
 
 
 def endings(wanted: Collection[int]) -> Test:
-    """Ended so (ending.Ending, ending.ALIVE); where nobody has asked, all live."""
-    table = np.zeros(256, np.bool_)
-    table[list(wanted)] = True
+    """Match these endings (Ending or NOT_ENDED); rows without endings are all live."""
+    table = _table_of(wanted)
     return lambda rows: np.full(len(rows), table[NOT_ENDED]) if rows.ending is None else table.take(rows.ending)
 
 
 def roles(wanted: Collection[int]) -> Test:
-    """In one of these roles."""
-    table = np.zeros(256, np.bool_)
-    table[list(wanted)] = True
+    """Match sockets in one of these roles."""
+    table = _table_of(wanted)
     return lambda rows: table.take(rows.role)
 
 
 def ports(ranges: Collection[tuple[int, int]], ends: Ends) -> Test:
-    """A port of one of these ends lies in one of the ranges, both borders included."""
+    """Match a port of one of these ends in one of the ranges, bounds included."""
     table = np.zeros(1 << 16, np.bool_)
     for first, last in ranges:
         table[first : last + 1] = True
@@ -69,27 +72,27 @@ def _at_ports(rows: Rows, name: str, table: Mask) -> Mask:
 
 
 def field(name: str, wanted: Collection[int]) -> Test:
-    """A number of the kernel's table is one of these."""
+    """Match one of these numbers in a field of uapi.SOCKET."""
     return lambda rows: any_of(rows.table[name] == number for number in wanted)
 
 
 def cookies(wanted: Collection[int]) -> Test:
-    """The cookie is one of these."""
+    """Match one of these cookies."""
     return lambda rows: any_of(rows.cookie == np.uint64(number) for number in wanted)
 
 
 def owners(test: Callable[[Owner], bool]) -> Test:
-    """The owner passes; sockets without a known owner do not."""
+    """Match sockets with a known owner that passes the test."""
 
     def mask(rows: Rows) -> Mask:
-        table = np.array([*map(test, rows.owners), False], np.bool_)  # the last one is where negative codes look
+        table = np.array([*map(test, rows.owners), False], np.bool_)  # the last one is for negative codes
         return table.take(np.maximum(rows.owner, -1))
 
     return mask
 
 
 def users(name: str) -> Test:
-    """The socket's user has this name, or this number; a socket that no process holds has none."""
+    """Match sockets of the user with this name or user id; a socket that no process holds has no user."""
     wanted = name.casefold()
 
     def mask(rows: Rows) -> Mask:
@@ -102,7 +105,7 @@ def users(name: str) -> Test:
 
 
 def networks(network: Network, ends: Ends) -> Test:
-    """An address of one of these ends lies in the network; IPv4-mapped addresses and networks count as IPv4."""
+    """Match an address of one of these ends in the network; IPv4-mapped addresses and networks count as IPv4."""
     if isinstance(network, ipaddress.IPv6Network):
         mapped = network.network_address.ipv4_mapped
         if mapped is not None and network.prefixlen >= 96:
@@ -127,13 +130,13 @@ def networks(network: Network, ends: Ends) -> Test:
 
 
 def starts_with(prefix: str, ends: Ends) -> Test:
-    """The text of an address of one of these ends starts so."""
+    """Match an address of one of these ends whose text starts with the prefix."""
     term = AddressPiece(prefix, start=True)
     return lambda rows: any_of(Addresses.of(rows.table, name).contain(term) for name, _ in ends)
 
 
 def text_anywhere(term: str) -> Test:
-    """The text, in any case, is part of something that the row shows."""
+    """Match rows that show the text, in upper or lower case."""
     wanted = term.casefold()
 
     def owned(owner: Owner) -> bool:
@@ -148,7 +151,7 @@ def text_anywhere(term: str) -> Test:
 
 
 def _held(rows: Rows) -> Mask:
-    """The kernel says uid 0 where no process holds the socket, whoever owned it; that is not shown."""
+    """Return which sockets a process holds; for the others the kernel reports uid 0, which is not shown."""
     return np.asarray(rows.table["idiag_inode"] != 0)
 
 
@@ -165,7 +168,7 @@ def _interface_shows(wanted: str) -> Test:
 
 
 def _named(values: NDArray[np.uint32], names: Mapping[int, str], wanted: str) -> Mask:
-    """Which numbers have the text in their name; one without a name is shown as it is."""
+    """Return which numbers have the text in their name; a number without a name is shown as a number."""
     found = np.isin(values, [number for number, name in names.items() if wanted in name.casefold()])
     if wanted.isascii() and wanted.isdigit():
         nameless = np.unique(values[~np.isin(values, list(names))])
@@ -174,7 +177,7 @@ def _named(values: NDArray[np.uint32], names: Mapping[int, str], wanted: str) ->
 
 
 def _endpoint_shows(wanted: str, end: tuple[str, str]) -> Test:
-    """Address, port, the name of the port's service, or all of it as `192.0.2.1:80`, `[2001:db8::1]:80`."""
+    """Match the text in address, port, service name, or the whole: `192.0.2.1:80`, `[2001:db8::1]:80`."""
     address, port = end
     numbers, service = _port_texts(wanted, start=False), units.service_port(wanted)
     if service is not None:
@@ -185,7 +188,7 @@ def _endpoint_shows(wanted: str, end: tuple[str, str]) -> Test:
         addresses = Addresses.of(rows.table, address)
         found = addresses.contain(_bracketed(wanted))
         if "[" in wanted or "]" in wanted:
-            found &= ~addresses.is_v4  # the brackets belong to IPv6
+            found &= ~addresses.is_v4  # only IPv6 addresses have brackets
         if numbers is not None:
             found |= _at_ports(rows, port, numbers)
         return found | _across(addresses, rows, port, wanted)
@@ -194,12 +197,12 @@ def _endpoint_shows(wanted: str, end: tuple[str, str]) -> Test:
 
 
 def _bracketed(wanted: str) -> AddressPiece:
-    """A bracket stands before an IPv6 address, or after it, and nowhere in it."""
+    """Return the piece to find; a bracket is only before or after an IPv6 address."""
     return AddressPiece(wanted.removeprefix("[").removesuffix("]"), wanted[:1] == "[", wanted[-1:] == "]")
 
 
 def _across(addresses: Addresses, rows: Rows, port: str, wanted: str) -> Mask:
-    """The end of an address, a colon, the beginning of a port."""
+    """Match the end of an address, a colon, and the beginning of a port."""
     host, colon, number = wanted.rpartition(":")
     begins = _port_texts(number, start=True)
     bracket = host.endswith("]")
@@ -211,7 +214,7 @@ def _across(addresses: Addresses, rows: Rows, port: str, wanted: str) -> Mask:
 
 
 def _port_texts(wanted: str, start: bool) -> Mask | None:
-    """For every port whether its number contains the text, or starts with it. Port 0 is not shown."""
+    """Return for each port whether its number contains, or starts with, the text. Port 0 is not shown."""
     table = numbers_with(wanted, 1 << 16, 10, start)
     if table is not None and table[0]:
         table = table.copy()

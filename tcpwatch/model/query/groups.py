@@ -1,4 +1,4 @@
-"""Groups: sockets taken together by what they share, with totals; a million of them in a fraction of a second."""
+"""Groups of sockets that share a process, a peer, ..., with totals; a million sockets in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 
 TOP = 1_000
-"""Groups that are told; the largest."""
+"""Groups in the result: the largest ones."""
 
 
 class GroupField(enum.Enum):
-    """What is shared; the value says it to people."""
+    """What the sockets of a group share; the value is its name on screen."""
 
     PROCESS = "process"
     PEER = "peer"
@@ -37,21 +37,21 @@ class GroupField(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SocketGroup:
-    """Sockets that share something."""
+    """One group of sockets."""
 
     value: Endpoint | State | int | str
-    """What they share."""
+    """What the sockets share."""
     filter: str
-    """Selects them; empty where no filter can."""
+    """Filter text that matches the group; empty if there is none."""
     sockets: int
     established: int
     recv_queue: int
-    """Bytes that wait to be read; listeners' queues, which count connections, left out."""
+    """Bytes not yet read; without listeners, whose queues count connections."""
     send_queue: int
-    """Bytes that are not acknowledged."""
+    """Bytes not yet acknowledged; without listeners."""
     rx_per_s: float | None
     tx_per_s: float | None
-    """Bytes per second of those of which they are known; None where of none."""
+    """Bytes per second of the sockets with known rates; None if there is none."""
     retransmits_per_s: float | None
 
     @property
@@ -62,28 +62,28 @@ class SocketGroup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SocketGroups:
-    """All groups of some rows."""
+    """The groups of some rows."""
 
     by: GroupField
     groups: tuple[SocketGroup, ...]
-    """The largest first, TOP at most."""
+    """The largest TOP groups, the largest first."""
     count: int
-    """Groups that there are."""
+    """Number of all groups."""
     sockets: int
 
 
 def group_sockets(rows: Rows, by: GroupField) -> SocketGroups:
-    """These rows, grouped."""
-    found = group_by(_NUMBERS[by](rows))
-    size, first = found.size, found.first
+    """Return the rows grouped by this field."""
+    partition = group_by(_NUMBERS[by](rows))
+    size, first = partition.size, partition.first
     bytes_counted = rows.state != State.LISTEN
-    established = found.sums(rows.state == State.ESTABLISHED)
-    unread = found.sums(np.where(bytes_counted, rows.table["idiag_rqueue"], 0).astype(np.int64))
-    unsent = found.sums(np.where(bytes_counted, rows.table["idiag_wqueue"], 0).astype(np.int64))
-    rx = _sums(found, rows.throughput.rx_bytes_per_s(rows.cookie))
-    tx = _sums(found, rows.throughput.tx_bytes_per_s(rows.cookie))
-    again = _sums(found, rows.throughput.retransmits_per_s(rows.cookie))
-    told = [
+    established = partition.sums(rows.state == State.ESTABLISHED)
+    unread = partition.sums(np.where(bytes_counted, rows.table["idiag_rqueue"], 0).astype(np.int64))
+    unsent = partition.sums(np.where(bytes_counted, rows.table["idiag_wqueue"], 0).astype(np.int64))
+    rx = _sums(partition, rows.throughput.rx_bytes_per_s(rows.cookie))
+    tx = _sums(partition, rows.throughput.tx_bytes_per_s(rows.cookie))
+    retransmits = _sums(partition, rows.throughput.retransmits_per_s(rows.cookie))
+    groups = [
         SocketGroup(
             *_NAMES[by](rows, int(first[at])),
             sockets=int(size[at]),
@@ -92,56 +92,57 @@ def group_sockets(rows: Rows, by: GroupField) -> SocketGroups:
             send_queue=int(unsent[at]),
             rx_per_s=_known(rx[at]),
             tx_per_s=_known(tx[at]),
-            retransmits_per_s=_known(again[at]),
+            retransmits_per_s=_known(retransmits[at]),
         )
         for at in np.argsort(-size, kind="stable")[:TOP].tolist()
     ]
-    return SocketGroups(by, tuple(sorted(told, key=lambda one: (-one.sockets, one.name))), len(found), len(rows))
+    groups.sort(key=lambda group: (-group.sockets, not group.filter, group.name))
+    return SocketGroups(by, tuple(groups), len(partition), len(rows))
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A group as a row of the table."""
+    """One row per group in the table."""
 
     by: GroupField
     group: SocketGroup
     share: float
-    """Of the sockets that were grouped."""
+    """Share of all grouped sockets."""
 
     @property
     def identity(self) -> Hashable:
-        """What stays the same of it while its figures move: a process may rename itself, and is the same pid."""
+        """Return the identity of the group from poll to poll: the filter, as the name of a process can change."""
         return self.by, self.group.filter or self.group.name
 
 
 def rows_of(grouped: SocketGroups) -> list[GroupRow]:
-    """One each, in the same order."""
-    return [GroupRow(grouped.by, one, one.sockets / grouped.sockets) for one in grouped.groups]
+    """Return a row for each group, in the same order."""
+    return [GroupRow(grouped.by, group, group.sockets / grouped.sockets) for group in grouped.groups]
 
 
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _sums(found: Partition, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sums of what is known; NaN where nothing is."""
+def _sums(partition: Partition, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of the known values of each group; NaN where none is known."""
     known = ~np.isnan(values)
-    sums = np.zeros(len(found))
-    if len(found):
-        sums = np.add.reduceat(np.where(known, values, 0.0)[found.order], found.start)
-        sums[found.sums(known) == 0] = np.nan
+    sums = np.zeros(len(partition))
+    if len(partition):
+        sums = np.add.reduceat(np.where(known, values, 0.0)[partition.order], partition.start)
+        sums[partition.sums(known) == 0] = np.nan
     return sums
 
 
 def _owners(rows: Rows) -> NDArray[np.uint64]:
-    """Of those who hold several sockets in different company the first process counts."""
+    """Return the pid of each socket's first process, so that sets of processes with the same first one are a group."""
     first = np.array([owner.processes[0].pid for owner in rows.owners] or [0], np.int64)
     numbers = np.where(rows.owner >= 0, first[np.maximum(rows.owner, 0)], rows.owner.astype(np.int64))
     return numbers.view(np.uint64)
 
 
 def _peers(rows: Rows) -> NDArray[np.uint64]:
-    """Remote addresses; an IPv4-mapped one is the same peer as the IPv4 address."""
+    """Return a number for each remote address; IPv4-mapped addresses have that of the IPv4 address."""
     addresses = rows.table["idiag_dst"]
     numbers, is_v4 = ipv4_numbers(addresses, rows.table["idiag_family"] == AF_INET)
     return np.where(is_v4, numbers, hash_addresses(address_halves(addresses)))
@@ -170,7 +171,7 @@ def _process(rows: Rows, at: int) -> Named:
 
 def _peer(rows: Rows, at: int) -> Named:
     if not _has_peer(rows, at):
-        return "none: nobody is at the other end", ""
+        return "(no peer)", ""
     remote = Endpoint(_address(rows, at))
     return remote, remote.remote_filter
 
@@ -202,7 +203,7 @@ def _state(rows: Rows, at: int) -> Named:
 
 def _cgroup(rows: Rows, at: int) -> Named:
     number = int(rows.table["cgroup_id"][at])
-    return (number or "none told: half-open and TIME_WAIT"), ""
+    return (number or "unknown (half-open, TIME_WAIT)"), ""
 
 
 _NAMES: dict[GroupField, Callable[[Rows, int], Named]] = {

@@ -123,7 +123,7 @@ def test_terms(filter_text: str, expected: list[int]) -> None:
     ("state:", "Type state:established"),
     ("sate:tw", "did you mean state:"),
     ("port:70000", "65535"),
-    ("port:20-10", "no range"),
+    ("port:20-10", "not a range"),
     ("port:nosuchservice", "port:https"),
     ("addr:foo", "addr:10.0.0.1"),
     ("addr:10.0.0.0/40", "10.0.0.0/8"),

@@ -35,15 +35,15 @@ def names(by: GroupField) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("by", "expected"),
     [
-        (GroupField.PROCESS, {"nginx[7]": 4, "app[8]": 2, "no process: the kernel holds it": 1}),
-        (GroupField.PEER, {"192.0.2.1": 3, "192.0.2.2": 2, "2001:db8::2": 1, "none: nobody is at the other end": 1}),
+        (GroupField.PROCESS, {"nginx[7]": 4, "app[8]": 2, "(kernel, no process)": 1}),
+        (GroupField.PEER, {"192.0.2.1": 3, "192.0.2.2": 2, "2001:db8::2": 1, "(no peer)": 1}),
         (GroupField.SERVICE, {
             "192.0.2.2:443": 2, "192.0.2.1:443": 1, "192.0.2.1:4000": 1, "192.0.2.1:4001": 1,
-            "[2001:db8::2]:4000": 1, "none: nobody is at the other end": 1,
+            "[2001:db8::2]:4000": 1, "(no peer)": 1,
         }),
         (GroupField.LOCAL_PORT, {"80": 4, "4000": 1, "4001": 1, "4002": 1}),
         (GroupField.STATE, {"ESTABLISHED": 4, "LISTEN": 1, "CLOSE_WAIT": 1, "TIME_WAIT": 1}),
-        (GroupField.CGROUP, {"none told: half-open and TIME_WAIT": 5, "9": 2}),
+        (GroupField.CGROUP, {"unknown (half-open, TIME_WAIT)": 5, "9": 2}),
     ],
 )  # fmt: skip
 def test_names_and_sizes(by: GroupField, expected: dict[str, int]) -> None:
@@ -75,7 +75,7 @@ def test_throughput_of_those_of_which_it_is_known() -> None:
 
     told = Throughput(infos(2.0, [300, 50, 7]), infos(0.0, [100, 50, 5]))
     found = {one.name: one.rx_per_s for one in group_sockets(replace(rows, throughput=told), GroupField.PROCESS).groups}
-    assert found == {"nginx[7]": 100.0, "app[8]": 1.0, "no process: the kernel holds it": None}
+    assert found == {"nginx[7]": 100.0, "app[8]": 1.0, "(kernel, no process)": None}
 
 
 def test_nothing() -> None:
