@@ -1,9 +1,9 @@
-"""Ephemeral ports: how many that connect() may choose are in use toward each destination.
+"""Ephemeral ports: how many of the ports that connect() may choose are in use toward each destination.
 
 connect() without bind() looks for a port of ip_local_port_range that is not reserved, that no bind() holds, and that is
-free toward this (local address, remote address, remote port); a TIME_WAIT there counts as free where tcp_tw_reuse lets
-it go (__inet_hash_connect and __inet_check_established in net/ipv4/inet_hashtables.c, tcp_twsk_unique in
-net/ipv4/tcp_ipv4.c; ip-sysctl.rst). No counter of the kernel tells when there is none: EADDRNOTAVAIL.
+free toward this (local address, remote address, remote port); a port in TIME_WAIT is free where tcp_tw_reuse allows it
+(__inet_hash_connect and __inet_check_established in net/ipv4/inet_hashtables.c, tcp_twsk_unique in
+net/ipv4/tcp_ipv4.c; ip-sysctl.rst). The kernel does not count how often it finds none (EADDRNOTAVAIL).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
 
 TOP = 50
-"""Destinations that are told apart."""
+"""Destinations in the result."""
 TREND_S = 60.0
-"""Over so long the trend is taken."""
+"""The forecast uses the growth over this time."""
 _REUSABLE_AFTER_S = 1.0
 _TIME_WAIT_S = 60.0
 """TCP_TIMEWAIT_LEN (include/net/tcp.h)."""
@@ -37,19 +37,19 @@ _TIMER_TIME_WAIT = 3
 
 @dataclass(frozen=True, slots=True)
 class PortRange:
-    """What connect() may choose from."""
+    """The ports that connect() may choose from."""
 
     low: int
     high: int
     """The first and the last port of ip_local_port_range."""
     reserved: int
-    """Of these, ip_local_reserved_ports."""
+    """Ports of the range in ip_local_reserved_ports."""
     held: int
-    """Of the others, those that a bind() holds, listen() included."""
+    """Other ports of the range that a bind() holds, listeners included."""
 
     @property
     def usable(self) -> int:
-        """Ports that are left for connect(), toward each destination anew."""
+        """Return the number of ports that connect() can use toward one destination."""
         return self.high - self.low + 1 - self.reserved - self.held
 
 
@@ -61,74 +61,74 @@ class Destination:
     remote_address: str
     remote_port: int
     used: int
-    """Usable ports that are taken; without `reusable`."""
+    """Usable ports in use, without `reusable`."""
     time_wait: int
-    """Of these, TIME_WAITs that have to end first."""
+    """Of these, ports in TIME_WAIT that cannot be reused before it ends."""
     reusable: int
-    """Ports of TIME_WAITs that tcp_tw_reuse lets go: connect() takes them when it finds no other."""
+    """Ports in TIME_WAIT that tcp_tw_reuse frees: connect() takes them when it finds no other."""
     usable: int
-    """Ports that there are, as Range.usable."""
+    """See PortRange.usable."""
     next_free_s: float | None
-    """When the first of its TIME_WAITs ends; None where there is none."""
+    """Seconds until the first of its TIME_WAITs ends; None where it has none."""
     owner: Owner | None = None
-    """Who holds most of them; None where no process does."""
+    """The owner of most of the ports; None where no process holds them."""
     runs_out_in_s: float | None = None
-    """At the rate of the last minute; None where the number does not grow or too little is known."""
+    """At the growth of the last minute; None where it does not grow or is not known yet."""
 
     @property
     def free(self) -> int:
-        """Ports that connect() finds."""
+        """Return the number of ports that connect() can still use."""
         return max(0, self.usable - self.used)
 
     @property
     def share(self) -> float:
-        """Of the usable ports, those in use."""
+        """Return the share of the usable ports that are in use."""
         return self.used / self.usable if self.usable > 0 else 1.0
 
     @property
     def remote(self) -> str:
-        """`192.0.2.1:443`."""
+        """Return `192.0.2.1:443`."""
         return units.endpoint(self.remote_address, self.remote_port)
 
     @property
     def process(self) -> str:
-        """`app[12]`, empty where no process holds them."""
+        """Return `app[12]`; empty where no process holds the ports."""
         return str(self.owner) if self.owner else ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EphemeralPorts:
-    """The host's ephemeral ports."""
+    """The ephemeral ports of this host."""
 
     range: PortRange
     destinations: tuple[Destination, ...]
-    """The fullest TOP, fullest first."""
+    """TOP at most, the fullest first."""
     count: int
-    """Destinations that there are."""
+    """All destinations."""
     in_use: int
-    """Ports of the range in use, toward whatever destination; each as often as it is used."""
+    """Ports of the range in use, counted once per destination."""
     other_parity_share: float
-    """Share of these whose parity is not that of the range's first port: connect() takes such a port only when half of
-    the range is used toward a destination, bind() to port 0 takes it first."""
+    """Share of these with another parity than the first port of the range. connect() takes such a port only when half
+    of the range is used toward a destination; bind() to port 0 takes it first."""
 
     @property
     def bound_before_connect(self) -> bool:
-        """The sign that programs call bind() before connect(), so that each port serves one destination only."""
-        half_used = any(one.share >= 0.5 for one in self.destinations)
+        """Whether programs seem to call bind() before connect(), so that each port is used for one destination only."""
+        half_used = any(destination.share >= 0.5 for destination in self.destinations)
         return self.in_use >= _LEAST_CLIENTS and self.other_parity_share > 0.5 and not half_used
 
     @property
     def fullest(self) -> Destination | None:
-        """The destination with the largest share."""
+        """Return the destination with the largest share."""
         return next(iter(self.destinations), None)
 
 
 _LEAST_CLIENTS = 50
-"""Fewer ports show no pattern."""
+"""Ports that `bound_before_connect` needs at least."""
 
 
 def ephemeral_ports(rows: Rows, sample: Sample) -> EphemeralPorts | None:
-    """From a sample's rows; None where the kernel does not tell its range."""
+    """Return the ephemeral ports in use; None where the range is unknown."""
     low, high = (sample.sysctls.get(f"ip_local_port_range_{end}") for end in ("low", "high"))
     if low is None or high is None:
         return None
@@ -146,9 +146,9 @@ def ephemeral_ports(rows: Rows, sample: Sample) -> EphemeralPorts | None:
 
 
 def _unusable(rows: Rows, sample: Sample, low: int, high: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """For each port of the range whether it is reserved, and whether a bind() holds it.
+    """Return for each port of the range whether it is reserved, and whether a bind() holds it.
 
-    A listener's connections keep its port bound also when it has gone.
+    The connections of a listener keep its port bound after the listener closed.
     """
     reserved, held = np.zeros(65_536, np.bool_), np.zeros(65_536, np.bool_)
     for first, last in sample.reserved_ports:
@@ -160,13 +160,13 @@ def _unusable(rows: Rows, sample: Sample, low: int, high: int) -> tuple[NDArray[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _TimeWaits:
-    """Of each row of clients."""
+    """TIME_WAIT of the sockets of clients: aligned columns."""
 
     pinned: NDArray[np.bool_]
-    """A TIME_WAIT that has to end first."""
+    """In TIME_WAIT, and not reusable."""
     reusable: NDArray[np.bool_]
     expires_ms: NDArray[np.uint32]
-    """The largest number where no TIME_WAIT is."""
+    """0xFFFFFFFF where the socket is not in TIME_WAIT."""
 
 
 def _time_waits(rows: Rows, sample: Sample, row: NDArray[np.intp]) -> _TimeWaits:
@@ -180,7 +180,7 @@ def _time_waits(rows: Rows, sample: Sample, row: NDArray[np.intp]) -> _TimeWaits
 
 
 def _may_be_reused(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """tcp_tw_reuse: 0 never, 1 always, 2 over the loopback device only; timestamps have to be in use."""
+    """Apply tcp_tw_reuse: 0 never, 1 always, 2 over the loopback device only; it needs TCP timestamps."""
     mode = sample.sysctls.get("tcp_tw_reuse", 0) if sample.sysctls.get("tcp_timestamps", 1) else 0
     if mode != 2:
         return np.full(len(row), mode == 1)
@@ -197,17 +197,17 @@ def _destinations(
     reusable = groups.sums(waits.reusable)
     used = groups.size - reusable
     time_wait, expires_ms = groups.sums(waits.pinned), groups.least(waits.expires_ms)
-    top = np.argsort(-(groups.size + used), kind="stable")[:TOP]  # the used count double: who has many of them is first
+    top = np.argsort(-(groups.size + used), kind="stable")[:TOP]  # used ports count double
     found = []
     for at in top.tolist():
-        one = sample.table[row[groups.first[at]]]
-        family, expires = int(one["idiag_family"]), int(expires_ms[at])
+        first = sample.table[row[groups.first[at]]]
+        family, expires = int(first["idiag_family"]), int(expires_ms[at])
         members = row[groups.order[groups.start[at] : groups.start[at] + int(groups.size[at])]]
         found.append(
             Destination(
-                local_address=units.address(one["idiag_src"].tobytes(), family),
-                remote_address=units.address(one["idiag_dst"].tobytes(), family),
-                remote_port=int(one["idiag_dport"]),
+                local_address=units.address(first["idiag_src"].tobytes(), family),
+                remote_address=units.address(first["idiag_dst"].tobytes(), family),
+                remote_port=int(first["idiag_dport"]),
                 used=int(used[at]),
                 time_wait=int(time_wait[at]),
                 reusable=int(reusable[at]),
@@ -216,51 +216,56 @@ def _destinations(
                 owner=_owner(rows, members),
             )
         )
-    return tuple(sorted(found, key=lambda one: (-one.used, -one.reusable, one.remote, one.local_address)))
+    return tuple(sorted(found, key=lambda to: (-to.used, -to.reusable, to.remote, to.local_address)))
 
 
 def _owner(rows: Rows, members: NDArray[np.intp]) -> Owner | None:
-    """Who holds most of these."""
+    """Return the owner of most of these rows."""
     codes = rows.owner[members]
     codes = codes[codes >= 0]
     return rows.owners[int(np.bincount(codes).argmax())] if len(codes) else None
 
 
 class EphemeralPortAnalysis:
-    """Remembers for a minute how many ports each destination used."""
+    """Remembers for a minute how many ports were in use toward each destination."""
 
     def __init__(self) -> None:
-        self._past: deque[tuple[float, dict[tuple[str, str, int], int]]] = deque()
+        self._history: deque[tuple[float, dict[tuple[str, str, int], int]]] = deque()
 
     def step(self, poll: Poll) -> EphemeralPorts | None:
         """Return the ports in use, and when each destination will run out of them; None where the range is unknown."""
         now, monotonic = ephemeral_ports(poll.rows, poll.sample), poll.sample.monotonic
         if now is None:
             return None
-        used = {_identity(one): one.used for one in now.destinations}
-        while len(self._past) > 1 and self._past[1][0] <= monotonic - TREND_S:
-            self._past.popleft()
-        then_s, then = self._past[0] if self._past else (monotonic, used)
-        if not self._past or monotonic - self._past[-1][0] >= 1.0:
-            self._past.append((monotonic, used))
+        used = {_identity(destination): destination.used for destination in now.destinations}
+        while len(self._history) > 1 and self._history[1][0] <= monotonic - TREND_S:
+            self._history.popleft()
+        then_s, then = self._history[0] if self._history else (monotonic, used)
+        if not self._history or monotonic - self._history[-1][0] >= 1.0:
+            self._history.append((monotonic, used))
         elapsed_s = monotonic - then_s
         if elapsed_s < _LEAST_TREND_S:
             return now
-        absent = 0 if len(then) < TOP else None  # of what was not among the fullest then, nothing is known
-        told = [replace(one, runs_out_in_s=_exhausted(one, then.get(_identity(one), absent), elapsed_s))
-                for one in now.destinations]  # fmt: skip
-        return replace(now, destinations=tuple(told))
+        absent = 0 if len(then) < TOP else None  # a destination that was not in the top list may have used any number
+        destinations = [
+            replace(
+                destination,
+                runs_out_in_s=_runs_out_in_s(destination, then.get(_identity(destination), absent), elapsed_s),
+            )
+            for destination in now.destinations
+        ]
+        return replace(now, destinations=tuple(destinations))
 
 
 _LEAST_TREND_S = 2.0
 
 
-def _identity(one: Destination) -> tuple[str, str, int]:
-    return one.local_address, one.remote_address, one.remote_port
+def _identity(destination: Destination) -> tuple[str, str, int]:
+    return destination.local_address, destination.remote_address, destination.remote_port
 
 
-def _exhausted(one: Destination, before: int | None, elapsed_s: float) -> float | None:
+def _runs_out_in_s(destination: Destination, before: int | None, elapsed_s: float) -> float | None:
     if before is None:
         return None
-    per_s = (one.used - before) / elapsed_s
-    return one.free / per_s if per_s > 0 else None
+    per_s = (destination.used - before) / elapsed_s
+    return destination.free / per_s if per_s > 0 else None

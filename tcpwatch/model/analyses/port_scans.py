@@ -1,7 +1,7 @@
-"""Scans: who tries ports of this host where nobody listens, as the resets that we send tell.
+"""Port scans: sources that try ports of this host without a listener, found by the resets that this host sends.
 
 Sources: no_tcp_socket in tcp_v4_rcv and tcp_v6_rcv, tcp_v4_send_reset (net/ipv4), include/net/rstreason.h. The trace
-has the resets of all network namespaces together, and does not say whose each is.
+reports the resets of all network namespaces, without the namespace.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from tcpwatch.model.states import State
 
 WINDOW_S = 10.0
 MAX_SCANS = 20
-"""Sources that are told; those that tried most."""
+"""Sources in the result: those that tried most ports."""
 EXAMPLES = 8
 LEAST_PORTS = 2
-"""Of one port nobody makes a scan."""
+"""A source that tries fewer ports is no scan."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortScan:
-    """One source."""
+    """One source that tries closed ports."""
 
     source: str
     """Its address."""
     ports: int
-    """Distinct local ports at which it met a reset, in the last `window_s`."""
+    """Distinct local ports that answered it with a reset in the last `window_s`."""
     resets: int
     window_s: float
     examples: tuple[int, ...]
     """Some of the ports, ascending."""
     in_namespace: bool = True
-    """It met them at an address that sockets of this network namespace have; else it may be about another one."""
+    """A socket of this network namespace has the local address; else the scan may concern another namespace."""
 
 
-class _Met(NamedTuple):
-    """Sources at ports, each pair once, within one step: aligned columns."""
+class _ClosedPorts(NamedTuple):
+    """The (source, port) pairs of one step, each once: aligned columns."""
 
     pair: NDArray[np.uint64]
-    """The source's number, and the port in the low 16 bits."""
+    """Hash of the source, with the port in the low 16 bits."""
     resets: NDArray[np.intp]
     address: Halves
     local: Halves
@@ -65,56 +65,56 @@ class _Met(NamedTuple):
 
 
 _STEP_KEPT, _KEPT = 1 << 16, 1 << 17
-"""Of a flood with forged sources, so many pairs are kept of one step and in all: 6 MB. Who tried most ports stays."""
+"""Pairs that are kept of one step and in all (6 MB) in a flood with forged sources: those of the busiest sources."""
 _PORT = np.uint64(0xFFFF)
 
 
 class PortScanAnalysis:
-    """Remembers the last ten seconds."""
+    """Remembers the resets of the last ten seconds, and the connections of the last ten minutes."""
 
     def __init__(self) -> None:
-        self._steps: deque[tuple[float, _Met]] = deque()
-        self._spoken = _Endpoints()
-        self._ours: set[bytes] = set()
+        self._steps: deque[tuple[float, _ClosedPorts]] = deque()
+        self._connected = _Endpoints()
+        self._local_addresses: set[bytes] = set()
 
     def step(self, poll: Poll) -> tuple[PortScan, ...]:
         """Return the sources that met resets at several ports, most ports first."""
         traced, monotonic = poll.sample.trace_events, poll.sample.monotonic
         if traced is not None and len(traced.events):
-            self._spoken.add(_spoken_to(traced.events), monotonic)
-            met = self._met(traced, monotonic)
-            if len(met.pair):
-                self._steps.append((monotonic, met))
+            self._connected.add(_connected_endpoints(traced.events), monotonic)
+            closed_ports = self._closed_ports(traced, monotonic)
+            if len(closed_ports.pair):
+                self._steps.append((monotonic, closed_ports))
         while self._steps and (self._steps[0][0] <= monotonic - WINDOW_S or self._size > _KEPT):
             self._steps.popleft()
-        return self._told(poll.sample.table) if self._steps else ()
+        return self._scans(poll.sample.table) if self._steps else ()
 
     @property
     def _size(self) -> int:
-        return sum(len(met.pair) for _, met in self._steps)
+        return sum(len(step.pair) for _, step in self._steps)
 
-    def _met(self, traced: TraceEvents, now: float) -> _Met:
-        """Those whose segments to ports where nobody listens were answered by resets."""
+    def _closed_ports(self, traced: TraceEvents, now: float) -> _ClosedPorts:
+        """Return the sources whose segments to ports without a socket were answered by resets."""
         events = traced.events
         where = np.flatnonzero((events["kind"] == TraceEventKind.RESET_SENT) & (events["socket"] == 0))
-        nobody = [0, *(number for number, name in traced.reset_reasons.items() if name == "NO_SOCKET")]
-        where = where[np.isin(events["reason"][where], nobody)]
+        no_socket = [0, *(number for number, name in traced.reset_reasons.items() if name == "NO_SOCKET")]
+        where = where[np.isin(events["reason"][where], no_socket)]
         address = _halves(events, "dst", where)
         source = _source_hashes(address)
         pair = source | events["sport"][where]
         order = np.argsort(pair)
         start = run_starts(pair[order])
         first, resets = order[start], np.diff(np.append(start, len(order)))
-        # A late segment of a connection that we have torn down meets no socket either, at a port that we chose.
-        stray = self._spoken.has(source[first] | events["dport"][where[first]], now)
+        # A late segment of a connection that this host opened finds no socket either, at a port that this host chose.
+        stray = self._connected.has(source[first] | events["dport"][where[first]], now)
         first, resets = first[~stray], resets[~stray]
         if len(first) > _STEP_KEPT:
             busiest = _busiest(pair[first])
             first, resets = first[busiest], resets[busiest]
-        return _Met(pair[first], resets, address[first], _halves(events, "src", where[first]))
+        return _ClosedPorts(pair[first], resets, address[first], _halves(events, "src", where[first]))
 
-    def _told(self, table: NDArray[np.void]) -> tuple[PortScan, ...]:
-        steps = [met for _, met in self._steps]
+    def _scans(self, table: NDArray[np.void]) -> tuple[PortScan, ...]:
+        steps = [step for _, step in self._steps]
         pair, resets, address, local = (np.concatenate(columns) for columns in zip(*steps, strict=True))
         pairs = np.unique(pair)
         source = pairs & ~_PORT
@@ -126,22 +126,22 @@ class PortScanAnalysis:
                 its = np.flatnonzero(pair & ~_PORT == source[start[at]])
                 name = units.address(address[its[0]].astype(">u8").tobytes(), uapi.AF_INET6)
                 examples = (pairs[start[at] : start[at] + min(EXAMPLES, ports[at])] & _PORT).tolist()
-                here = self._is_ours(local[its[:1]], table)
+                here = self._is_local(local[its[:1]], table)
                 scans.append(PortScan(name, int(ports[at]), int(resets[its].sum()), WINDOW_S, tuple(examples), here))
         return tuple(sorted(scans, key=lambda scan: (-scan.ports, scan.source)))
 
-    def _is_ours(self, address: Halves, table: NDArray[np.void]) -> bool:
-        """Whether a socket of this namespace has, or had, this local address; each namespace has its own loopback."""
+    def _is_local(self, address: Halves, table: NDArray[np.void]) -> bool:
+        """Whether a socket of this namespace has, or had, this local address; each has its own loopback."""
         if are_loopback(address)[0]:
             return False
         key = address.tobytes()
-        if key not in self._ours and _has(table, address):
-            self._ours.add(key)
-        return key in self._ours
+        if key not in self._local_addresses and _has(table, address):
+            self._local_addresses.add(key)
+        return key in self._local_addresses
 
 
 class _Endpoints:
-    """Remote addresses with ports to which this host lately had connections, as many as there is room for."""
+    """The remote endpoints of connections of the last ten minutes: a hash table of fixed size."""
 
     _BITS = 17
     _KEPT_S = 600.0
@@ -151,11 +151,12 @@ class _Endpoints:
         self._times = np.full(1 << self._BITS, -np.inf)
 
     def add(self, numbers: NDArray[np.uint64], now: float) -> None:
-        """Each has one place, and the last one that came there has it."""
+        """Remember these hashes of endpoints; a newer one replaces an older one at the same place."""
         places = self._places(numbers)
         self._numbers[places], self._times[places] = numbers, now
 
     def has(self, numbers: NDArray[np.uint64], now: float) -> NDArray[np.bool_]:
+        """Return which of these hashes are remembered."""
         places = self._places(numbers)
         known: NDArray[np.bool_] = (self._numbers[places] == numbers) & (self._times[places] > now - self._KEPT_S)
         return known
@@ -164,8 +165,8 @@ class _Endpoints:
         return mix_bits(numbers) >> np.uint64(64 - self._BITS)
 
 
-def _spoken_to(events: NDArray[np.void]) -> NDArray[np.uint64]:
-    """The remote ends of the flows that this host opened, or that ended."""
+def _connected_endpoints(events: NDArray[np.void]) -> NDArray[np.uint64]:
+    """Return hashes of the remote endpoints of connections that this host opened, or that ended."""
     new = events["new"]
     where = np.flatnonzero((events["kind"] == TraceEventKind.STATE) & ((new == State.SYN_SENT) | (new == State.CLOSED)))
     return _source_hashes(_halves(events, "dst", where)) | events["dport"][where].astype(np.uint64)
@@ -182,7 +183,7 @@ def _source_hashes(halves: Halves) -> NDArray[np.uint64]:
 
 
 def _busiest(pair: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """As many of these ascending pairs as are kept, those of the sources that tried most ports."""
+    """Return the indices of _STEP_KEPT of these ascending pairs: those of the sources that tried most ports."""
     source = pair & ~_PORT
     ports = np.diff(np.append(run_starts(source), len(source)))
     return np.argsort(-np.repeat(ports, ports), kind="stable")[:_STEP_KEPT]

@@ -1,8 +1,8 @@
-"""The path: what does not get through to peers, or is not taken by them or by us.
+"""Connections that make no progress: unanswered connect()s, zero windows of peers, data that processes do not read.
 
-Zero windows: a socket whose timer is 4 (persist) probes a peer that takes nothing (icsk_pending in
-net/ipv4/tcp_timer.c, inet_sk_diag_fill). Our own are counted when a window of 0 is advertised (TCPToZeroWindowAdv),
-of no socket by name: it is whose receive queue is high then, until it is read.
+A socket whose timer is 4 (persist) probes a peer that advertises a zero window (icsk_pending in net/ipv4/tcp_timer.c,
+inet_sk_diag_fill). When this host advertises one, the kernel counts it (TCPToZeroWindowAdv) without naming the socket:
+the sockets with a high receive queue at that time are taken, until they are read.
 """
 
 from __future__ import annotations
@@ -23,53 +23,53 @@ from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
 
 TOP = 20
-"""Destinations and processes that are told apart."""
+"""Destinations, peers and processes in the result."""
 HIGH_QUEUE = 32 * 1024
-"""Bytes that wait to be read, from which on a receive queue can be why our window is closed. [H]"""
+"""Bytes in a receive queue that can be the reason for a zero window of this host. [H]"""
 _PERSIST = 4
 
 
 @dataclass(frozen=True, slots=True)
 class UnansweredConnects:
-    """connect()s to one destination that get no answer."""
+    """The connect()s to one destination that get no answer."""
 
     remote: Endpoint
     count: int
-    """In SYN_SENT, with at least so many repeats as the threshold wants."""
+    """Sockets in SYN_SENT with at least as many SYN retransmits as the threshold."""
     retransmits: int
-    """The most that one of them has had."""
+    """The most SYN retransmits of one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ZeroWindowPeer:
-    """Connections to one peer whose window is closed: it takes nothing."""
+    """The connections to one peer that advertises a zero window."""
 
     remote: Endpoint
     """The address and port of a server; the address alone of a client."""
     count: int
     longest_s: float
     unsent: int
-    """Bytes that wait for it."""
+    """Bytes in their send queues."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadProcess:
-    """Connections that one process does not read, so that our window to their peers is closed."""
+    """The connections that one process does not read, so that this host advertises a zero window."""
 
     owner: Owner
     count: int
     unread_bytes: int
-    """Bytes that wait to be read."""
+    """Bytes in their receive queues."""
 
     @property
     def process(self) -> str:
-        """`app[12]`."""
+        """Return `app[12]`."""
         return str(self.owner)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stalls:
-    """What is stuck on the way."""
+    """The connections that make no progress."""
 
     unanswered: tuple[UnansweredConnects, ...]
     zero_window: tuple[ZeroWindowPeer, ...]
@@ -77,11 +77,11 @@ class Stalls:
 
 
 class StallAnalysis:
-    """One thread calls `step`, once a sample."""
+    """Remembers since when peers advertise a zero window, and which processes do not read."""
 
-    def __init__(self, repeats: float) -> None:
-        """`repeats` of its SYN from which on a connect() is stuck."""
-        self._repeats = repeats
+    def __init__(self, syn_retransmits: float) -> None:
+        """A connect() counts as unanswered from `syn_retransmits` on."""
+        self._syn_retransmits = syn_retransmits
         self._zero_window = Since("last_data_sent")
         self._unread = np.empty(0, np.uint64)
         """Cookies of the sockets with a high receive queue for which a zero window was advertised."""
@@ -94,31 +94,34 @@ class StallAnalysis:
     def step(self, poll: Poll) -> Stalls:
         """Return the connections of this poll that make no progress."""
         rows, sample, rates = poll.rows, poll.sample, poll.rates
-        return Stalls(self._stuck(sample), self._closed(rows, sample), self._not_read(rows, sample, rates))
+        return Stalls(
+            self._unanswered(sample), self._zero_windows(rows, sample), self._unread_processes(rows, sample, rates)
+        )
 
-    def _stuck(self, sample: Sample) -> tuple[UnansweredConnects, ...]:
+    def _unanswered(self, sample: Sample) -> tuple[UnansweredConnects, ...]:
         row = np.flatnonzero(sample.state == State.SYN_SENT)
-        repeats = sample.table["idiag_retrans"][row]
-        row, repeats = row[repeats >= self._repeats], repeats[repeats >= self._repeats]
+        retransmits = sample.table["idiag_retrans"][row]
+        unanswered = retransmits >= self._syn_retransmits
+        row, retransmits = row[unanswered], retransmits[unanswered]
         if not len(row):
             return ()
         groups = group_by(remote_endpoint_hashes(sample, row))
-        most, size = groups.most(repeats), groups.size
+        most, size = groups.most(retransmits), groups.size
         top = np.argsort(-size, kind="stable")[:TOP].tolist()
         found = [
             UnansweredConnects(remote_endpoint(sample, int(row[groups.first[at]])), int(size[at]), int(most[at]))
             for at in top
         ]
-        return tuple(sorted(found, key=lambda one: (-one.count, str(one.remote))))
+        return tuple(sorted(found, key=lambda connects: (-connects.count, str(connects.remote))))
 
-    def _closed(self, rows: Rows, sample: Sample) -> tuple[ZeroWindowPeer, ...]:
+    def _zero_windows(self, rows: Rows, sample: Sample) -> tuple[ZeroWindowPeer, ...]:
         full = np.flatnonzero((sample.inode != 0) | (sample.state == State.FIN_WAIT_1))
         row = full[sample.table["idiag_timer"][full] == _PERSIST]
         since = self._zero_window.step(sample, row)
         if not len(row):
             return ()
         server = rows.role[row] == Role.SERVER
-        # A client's port says nothing: those of one address are taken together.
+        # The ports of clients mean nothing: the connections of one client address are one group.
         peer = np.where(
             server, address_hashes(sample, row, "idiag_dst") << np.uint64(16), remote_endpoint_hashes(sample, row)
         )
@@ -131,10 +134,10 @@ class StallAnalysis:
             client = not server[member]
             remote = remote_endpoint(sample, int(row[member]), port=client)
             found.append(ZeroWindowPeer(remote, int(size[at]), float(rows.time - begin[at]), int(unsent[at])))
-        return tuple(sorted(found, key=lambda one: (-one.longest_s, str(one.remote))))
+        return tuple(sorted(found, key=lambda peer: (-peer.longest_s, str(peer.remote))))
 
-    def _not_read(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> tuple[UnreadProcess, ...]:
-        """A receive queue that was high when a window was closed counts until it is read."""
+    def _unread_processes(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> tuple[UnreadProcess, ...]:
+        """Return the processes whose receive queues were high when a zero window was advertised, and still are."""
         row = np.flatnonzero(
             (rows.owner >= 0) & ((sample.state == State.ESTABLISHED) | (sample.state == State.FIN_WAIT_2))
         )
@@ -146,5 +149,5 @@ class StallAnalysis:
         for code, waiting in zip(rows.owner[row].tolist(), sample.table["idiag_rqueue"][row].tolist(), strict=True):
             count, unread = found.get(code, (0, 0))
             found[code] = count + 1, unread + waiting
-        unread_ = (UnreadProcess(rows.owners[code], count, unread) for code, (count, unread) in found.items())
-        return tuple(sorted(unread_, key=lambda one: (-one.unread_bytes, one.process))[:TOP])
+        processes = (UnreadProcess(rows.owners[code], count, unread) for code, (count, unread) in found.items())
+        return tuple(sorted(processes, key=lambda process: (-process.unread_bytes, process.process))[:TOP])

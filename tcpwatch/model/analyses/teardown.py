@@ -1,4 +1,4 @@
-"""Teardown: TIME_WAIT and when it ends, CLOSE_WAIT by process and kind, half-closed connections and orphans."""
+"""Teardown: TIME_WAIT and when it ends, CLOSE_WAIT by process, half-closed connections, orphans."""
 
 from __future__ import annotations
 
@@ -20,67 +20,67 @@ from tcpwatch.sample import Sample
 TIME_WAIT_S = 60
 """TCP_TIMEWAIT_LEN (include/net/tcp.h); tcp_fin_timeout does not change it."""
 TOP = 20
-"""Ports and processes that are told apart."""
+"""Ports in TimeWaitSummary.by_port."""
 _MINUTE_S, _MINUTES = 60.0, 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TimeWaitSummary:
-    """TIME_WAIT, by who closed first: the side of a connection that has it."""
+    """The connections in TIME_WAIT."""
 
     count: int
     server: int
-    """At a port that is listened on: they cost memory only. The others are a client's, and pin its ports."""
+    """Connections of a listener: they only cost memory. The others belong to clients, and occupy their ports."""
     entered_per_s: float | None
-    """The kernel's counter TW; None where it is not known."""
+    """From the kernel's counter TW; None where it is unknown."""
     left_per_s: float | None
-    """Those that ended: what entered, less what they became more; over 10 s, as the kernel ends them in lumps."""
+    """Entered minus the growth of `count`, averaged over 10 s because the kernel ends them in batches."""
     ending_by_second: tuple[int, ...]
-    """How many end within the first second from now, the second, ...; TIME_WAIT_S entries."""
+    """Connections that end in the first second from now, in the second, ...; TIME_WAIT_S entries."""
     by_port: tuple[tuple[int, int], ...]
-    """(local port, how many) of the server's side, most first; TOP at most."""
+    """(local port, count) of the connections of listeners, most first; TOP at most."""
 
     @property
     def client(self) -> int:
-        """Those that pin a port of ours."""
+        """Return the number of connections that occupy a port of a client on this host."""
         return self.count - self.server
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProcessCloseWaits:
-    """The CLOSE_WAITs of one process: its peers have closed, it has not."""
+    """The connections of one process in CLOSE_WAIT: the peer has closed, the process has not."""
 
     owner: Owner
     eof_seen: int
-    """The application has read the end and never closed (nothing is unread)."""
+    """The application has read to the end (the receive queue is empty) but has not closed."""
     eof_pending: int
-    """It has not read the end (an unread FIN counts as one byte)."""
+    """The application has read the data but not the end (an unread FIN counts as one byte)."""
     data_pending: int
-    """It has not even read the data."""
+    """The application has not read all data."""
     old: int
     """Older than the threshold."""
     oldest_s: float
     limit: int | None
-    """RLIMIT_NOFILE of the process: each keeps a descriptor. None where it cannot be read."""
+    """RLIMIT_NOFILE of the process, as each connection holds a descriptor; None where it cannot be read."""
     growing: bool
-    """They became more in each of the last five minutes."""
+    """The count grew in each of the last five minutes."""
     count: int
-    """All three kinds; where the source does not tell queues (psutil), more than they are together."""
+    """The sum of the three kinds; more than that where the source cannot read queues."""
 
     @property
     def share(self) -> float:
-        """Of the process's descriptors; 0 where its limit is not known."""
+        """Return the share of the process's descriptors; 0 where the limit is unknown."""
         return self.count / self.limit if self.limit else 0.0
 
     @property
     def process(self) -> str:
-        """`app[12]`."""
+        """Return `app[12]`."""
         return str(self.owner)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProcessHalfClosed:
-    """The FIN_WAIT_2s of one process: it has shut its side down, the peer goes on."""
+    """The connections of one process in FIN_WAIT_2: the process has shut down sending, the peer has not closed."""
 
     owner: Owner
     count: int
@@ -90,25 +90,25 @@ class ProcessHalfClosed:
 
     @property
     def process(self) -> str:
-        """`app[12]`."""
+        """Return `app[12]`."""
         return str(self.owner)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teardown:
-    """How connections end on this host."""
+    """How the connections of this host end."""
 
     time_wait: TimeWaitSummary
     close_wait: tuple[ProcessCloseWaits, ...]
     """By process, most first."""
     close_wait_unaccepted: int
-    """CLOSE_WAITs that no process has accepted yet: in a listener's accept queue."""
+    """CLOSE_WAIT connections in an accept queue: no process holds them yet."""
     half_closed: tuple[ProcessHalfClosed, ...]
     """By process, most first."""
     orphaned: Mapping[State, int]
-    """Of FIN_WAIT_1, FIN_WAIT_2, LAST_ACK and CLOSING, those that no process holds any more."""
+    """Sockets in each of CLOSING_STATES that no process holds."""
     owned: Mapping[State, int]
-    """The others of these states."""
+    """Sockets in each of CLOSING_STATES that a process holds."""
 
 
 CLOSING_STATES = (State.FIN_WAIT_1, State.FIN_WAIT_2, State.LAST_ACK, State.CLOSING)
@@ -116,14 +116,14 @@ CLOSING_STATES = (State.FIN_WAIT_1, State.FIN_WAIT_2, State.LAST_ACK, State.CLOS
 
 @dataclass(frozen=True, slots=True)
 class AgeThresholds:
-    """From how many seconds on something is old."""
+    """Ages in seconds from which a connection counts as old."""
 
     close_wait_s: float
     half_closed_s: float
 
 
 class TeardownAnalysis:
-    """One thread calls `step`, once a sample."""
+    """Remembers the ages of CLOSE_WAIT and FIN_WAIT_2, and the counts of the last minutes."""
 
     def __init__(self, ages: AgeThresholds) -> None:
         self._ages = ages
@@ -142,14 +142,14 @@ class TeardownAnalysis:
         rows, sample = poll.rows, poll.sample
         close_wait = np.flatnonzero(sample.state == State.CLOSE_WAIT)
         fin_wait = np.flatnonzero((sample.state == State.FIN_WAIT_2) & (sample.inode != 0))
-        ages_s = rows.time - self._close_wait.step(sample, close_wait, rows.since[close_wait])
-        half_s = rows.time - self._fin_wait.step(sample, fin_wait, rows.since[fin_wait])
+        close_wait_s = rows.time - self._close_wait.step(sample, close_wait, rows.since[close_wait])
+        fin_wait_s = rows.time - self._fin_wait.step(sample, fin_wait, rows.since[fin_wait])
         held = rows.owner[close_wait] >= 0
         return Teardown(
             time_wait=_time_waits(rows, sample, poll.rates.get("TW"), self._left_per_s(sample)),
-            close_wait=self._close_waits(rows, sample, close_wait[held], ages_s[held]),
+            close_wait=self._close_waits(rows, sample, close_wait[held], close_wait_s[held]),
             close_wait_unaccepted=int(np.count_nonzero(sample.inode[close_wait] == 0)),
-            half_closed=_half_closed(rows, fin_wait, half_s, self._ages.half_closed_s),
+            half_closed=_half_closed(rows, fin_wait, fin_wait_s, self._ages.half_closed_s),
             orphaned={state: _count(sample, state, orphaned=True) for state in CLOSING_STATES},
             owned={state: _count(sample, state, orphaned=False) for state in CLOSING_STATES},
         )
@@ -178,27 +178,27 @@ class TeardownAnalysis:
                     count=len(members),
                 )
             )
-        return tuple(sorted(found, key=lambda one: (-one.count, one.process)))
+        return tuple(sorted(found, key=lambda process: (-process.count, process.process)))
 
     def _left_per_s(self, sample: Sample) -> float | None:
         entered, count = sample.counters.get("TW"), int(np.count_nonzero(sample.state == State.TIME_WAIT))
         if entered is None:
             return None
         self._recent.append((sample.monotonic, entered, count))
-        while len(self._recent) > 2 and sample.monotonic - self._recent[1][0] >= _LUMPS_S:
+        while len(self._recent) > 2 and sample.monotonic - self._recent[1][0] >= _BATCHES_S:
             self._recent.popleft()
         then, entered_then, count_then = self._recent[0]
         elapsed_s = sample.monotonic - then
         return max(0.0, (entered - entered_then - count + count_then) / elapsed_s) if elapsed_s > 0 else None
 
     def _remember(self, monotonic: float, counts: dict[int, int]) -> None:
-        """Once a minute."""
+        """Keep the counts of one poll per minute."""
         if not self._minutes or monotonic - self._minutes[-1][0] >= _MINUTE_S:
             self._minutes.append((monotonic, counts))
 
     def _growing(self, pid: int) -> bool:
-        story = [counts.get(pid, 0) for _, counts in self._minutes]
-        return len(story) > _MINUTES and all(one < later for one, later in pairwise(story))
+        history = [counts.get(pid, 0) for _, counts in self._minutes]
+        return len(history) > _MINUTES and all(earlier < later for earlier, later in pairwise(history))
 
 
 def _pid(rows: Rows, code: int) -> int:
@@ -206,7 +206,7 @@ def _pid(rows: Rows, code: int) -> int:
 
 
 def _by_owner(rows: Rows, row: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
-    """Owner code → places in `row`; few processes hold what many sockets are."""
+    """Return owner code → indices into `row`."""
     codes = rows.owner[row]
     order = np.argsort(codes, kind="stable")
     found: dict[int, NDArray[np.intp]] = {}
@@ -225,14 +225,14 @@ def _half_closed(
         ages = age_s[held][members]
         old = int(np.count_nonzero(ages >= old_s))
         found.append(ProcessHalfClosed(rows.owners[code], len(members), old, float(ages.max())))
-    return tuple(sorted(found, key=lambda one: (-one.count, one.process)))
+    return tuple(sorted(found, key=lambda process: (-process.count, process.process)))
 
 
 def _count(sample: Sample, state: State, *, orphaned: bool) -> int:
     return int(np.count_nonzero((sample.state == state) & ((sample.inode == 0) == orphaned)))
 
 
-_LUMPS_S = 10.0
+_BATCHES_S = 10.0
 
 
 def _time_waits(rows: Rows, sample: Sample, entered: float | None, left: float | None) -> TimeWaitSummary:

@@ -195,4 +195,4 @@ def test_connections_without_end_fill_no_memory() -> None:
         flows["kind"], flows["family"], flows["new"] = TraceEventKind.STATE, uapi.AF_INET, State.CLOSED
         flows["dst"][:, 0], flows["dport"] = at, np.arange(len(flows))
         step(scans, float(at), TraceEvents(flows), TABLE)
-    assert len(scans._spoken._numbers) == len(scans._spoken._times) == 1 << 17
+    assert len(scans._connected._numbers) == len(scans._connected._times) == 1 << 17
