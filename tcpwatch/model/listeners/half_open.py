@@ -1,9 +1,9 @@
-"""Half-open connections: how old they are, how often their SYN+ACK was repeated, and where their SYNs came from.
+"""Half-open connections: their ages, how often their SYN+ACK was retransmitted, and the sources of their SYNs.
 
-The age of a request that we saw come is ours; of another it is estimated from one snapshot: its timer doubles from 1 s
-on, so that after n repeats and with e seconds left it has lived 2^(n+1) - 1 - e (reqsk_timer_handler in
-net/ipv4/inet_connection_sock.c). That is wrong where the client repeats its SYN or TCP_DEFER_ACCEPT holds the repeats
-back, so it is never below 0, and said to be an estimate.
+The age of a connection that arrived after the first sample is measured. That of an older one is estimated from its
+timer, which doubles from 1 s on: after n retransmits and with e seconds left the age is 2^(n+1) - 1 - e
+(reqsk_timer_handler in net/ipv4/inet_connection_sock.c). The estimate is wrong if the client retransmits its SYN or
+TCP_DEFER_ACCEPT suppresses retransmits of the SYN+ACK.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 
 AGE_EDGES_S = (0, 1, 3, 7, 15, 31, 63)
-"""Where the steps of the age pyramid begin: the moments at which the SYN+ACK is repeated, and the usual end."""
+"""Lower edges of the age classes: when the SYN+ACK is retransmitted, and when the connection usually expires."""
 RETRANSMIT_CLASSES = 6
-"""Repeats that are told apart; the last rung has all above."""
+"""Classes by number of retransmits; the last one has all higher numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HalfOpenSockets:
-    """The half-open connections of a sample that belong to a listener or did, as aligned columns.
+    """The half-open connections of a sample, as aligned columns.
 
-    One with an inode is a connect() that crossed the peer's SYN and is not among them.
+    Without sockets in SYN_RCVD that have an inode: they come from a simultaneous open.
     """
 
     row: NDArray[np.intp]
     key: NDArray[np.int32]
-    """Index in Listening.keys, NOBODY where the listener has gone."""
+    """Index in ListenerKeys.keys; NO_LISTENER if the listener has closed."""
     retransmits: NDArray[np.uint8]
-    """SYN+ACKs sent again (idiag_retrans)."""
+    """Retransmits of the SYN+ACK (idiag_retrans)."""
     age_s: NDArray[np.float32]
     arrival_seen: NDArray[np.bool_]
-    """We saw it come: its age is ours, to one interval; else an estimate."""
+    """Whether the age is exact to one interval; otherwise it is an estimate."""
     source: RemoteAddresses
 
     def count_by_key(self, keys: int) -> NDArray[np.intp]:
-        """How many each of so many keys has."""
+        """Return the number of connections of each of `keys` keys."""
         return _per_key(self.key, keys)
 
     def retransmitted_by_key(self, keys: int) -> NDArray[np.intp]:
-        """Of how many of them the SYN+ACK was repeated."""
+        """Return for each key the number of connections whose SYN+ACK was retransmitted."""
         return _per_key(self.key[self.retransmits > 0], keys)
 
     def for_key(self, key: int) -> HalfOpenSockets:
-        """Those of one key."""
+        """Return the connections of one key."""
         mine = self.key == key
         if mine.all():
             return self
@@ -69,21 +69,21 @@ class HalfOpenSummary:
 
     count: int
     retransmitted: int
-    """Of how many the SYN+ACK was repeated."""
+    """Connections whose SYN+ACK was retransmitted."""
     estimated: int
-    """Of how many the age is an estimate."""
+    """Connections whose age is an estimate."""
     deferred: int
-    """Older than the first repeat is due, and none was sent: held back by TCP_DEFER_ACCEPT."""
+    """Connections whose SYN+ACK was due to be retransmitted and was not, because of TCP_DEFER_ACCEPT."""
     oldest_s: float | None
     ages: tuple[int, ...]
-    """How many are in each step of AGE_EDGES_S."""
+    """Connections in each age class, see AGE_EDGES_S."""
     by_retransmits: tuple[int, ...]
-    """How many have had 0, 1, 2, ... repeats; LADDER entries."""
+    """Connections with 0, 1, 2, ... retransmits: RETRANSMIT_CLASSES entries."""
     sources: SynSources
 
     @property
     def retransmitted_share(self) -> float:
-        """Of all; 0 where there are none."""
+        """Share of the connections; 0 if there are none."""
         return self.retransmitted / self.count if self.count else 0.0
 
 
@@ -97,29 +97,29 @@ def _per_key(key: NDArray[np.int32], keys: int) -> NDArray[np.intp]:
 
 
 def half_open_sockets(poll: Poll) -> HalfOpenSockets:
-    """The requests of a sample."""
+    """Return the half-open connections of a poll's sample."""
     rows, sample = poll.rows, poll.sample
     row = np.flatnonzero((sample.state == State.SYN_RCVD) & (sample.inode == 0))
     size = len(row)
-    repeats = np.empty(size, np.uint8)
+    retransmits = np.empty(size, np.uint8)
     expires_ms = np.empty(size, np.uint32)
     source4 = np.empty(size, np.uint32)
-    for first in range(0, size, _BLOCK):  # of so many rows all columns are read while they are in the cache
+    for first in range(0, size, _BLOCK):  # all columns of a block are read while it is in the cache
         part = slice(first, first + _BLOCK)
         here = row[part]
         block = sample.table[here[0] : here[-1] + 1]
         wanted = slice(None) if len(here) == len(block) else here - here[0]
-        repeats[part] = block["idiag_retrans"][wanted]
+        retransmits[part] = block["idiag_retrans"][wanted]
         expires_ms[part] = block["idiag_expires"][wanted]
         source4[part] = first_words(block, "idiag_dst")[wanted]
-    seen_coming = rows.begin_seen[row]
+    arrival_seen = rows.begin_seen[row]
     v6 = np.flatnonzero(sample.family[row] != uapi.AF_INET)
     return HalfOpenSockets(
         row,
         poll.join.listener_keys.lookup(sample, row),
-        repeats,
-        _ages(rows, row, repeats, expires_ms, sample.capabilities.timers),
-        seen_coming,
+        retransmits,
+        _ages(rows, row, retransmits, expires_ms, sample.capabilities.timers),
+        arrival_seen,
         RemoteAddresses.of(source4, v6, sample.table["idiag_dst"][row[v6]]),
     )
 
@@ -128,48 +128,52 @@ _BLOCK = 16_384
 
 
 def _ages(
-    rows: Rows, row: NDArray[np.intp], repeats: NDArray[np.uint8], expires_ms: NDArray[np.uint32], timers_told: bool
+    rows: Rows,
+    row: NDArray[np.intp],
+    retransmits: NDArray[np.uint8],
+    expires_ms: NDArray[np.uint32],
+    timers_known: bool,
 ) -> NDArray[np.float32]:
-    # A clock that was set back makes nobody younger than 0.
+    # The clock may have been set back.
     age_s = (rows.time - rows.first_seen[row]).astype(np.float32)
     np.maximum(age_s, 0, out=age_s)
-    strange = ~rows.begin_seen[row]
-    if timers_told and strange.any():
-        lived = _LIVED_S[repeats]
-        lived -= expires_ms / np.float32(1000)  # not times 0.001, which puts an age of 1 s below it
-        # What has been there since our first sample is at least as old as that. (A mask for `maximum` costs five times
-        # as much as to multiply by it.)
-        lived *= strange
-        np.maximum(age_s, lived, out=age_s)
+    present_at_start = ~rows.begin_seen[row]
+    if timers_known and present_at_start.any():
+        estimate = _DUE_S[retransmits]
+        estimate -= expires_ms / np.float32(1000)  # a product with 0.001 would make an age of 1 s too small
+        # A connection of the first sample is at least as old as that sample. (`maximum` with a mask costs five times as
+        # much as this product.)
+        estimate *= present_at_start
+        np.maximum(age_s, estimate, out=age_s)
     return age_s
 
 
-_LIVED_S = np.exp2(np.minimum(np.arange(256), 16) + 1).astype(np.float32) - 1
-"""Repeats → seconds from the SYN until the next repeat is due."""
+_DUE_S = np.exp2(np.minimum(np.arange(256), 16) + 1).astype(np.float32) - 1
+"""Number of retransmits → seconds from the SYN until the next one is due."""
 
 
-def half_open_summary(found: HalfOpenSockets) -> HalfOpenSummary:
-    """What there is to say of these."""
-    # To count comparisons costs a tenth of sorting into bins.
-    at_least = [int(np.count_nonzero(found.retransmits >= rung)) for rung in range(RETRANSMIT_CLASSES)]
-    older = [int(np.count_nonzero(found.age_s >= np.float32(edge))) for edge in AGE_EDGES_S]
-    size = len(found.row)
+def half_open_summary(sockets: HalfOpenSockets) -> HalfOpenSummary:
+    """Return the figures of these connections."""
+    # Counting comparisons costs a tenth of sorting into bins.
+    at_least = [int(np.count_nonzero(sockets.retransmits >= number)) for number in range(RETRANSMIT_CLASSES)]
+    older = [int(np.count_nonzero(sockets.age_s >= np.float32(edge))) for edge in AGE_EDGES_S]
+    size = len(sockets.row)
     return HalfOpenSummary(
         count=size,
         retransmitted=at_least[1],
-        estimated=size - int(np.count_nonzero(found.arrival_seen)),
-        deferred=int(np.count_nonzero((found.retransmits == 0) & (found.age_s > _LATE_S))),
-        oldest_s=float(found.age_s.max()) if size else None,
-        ages=_steps(older),
-        by_retransmits=_steps(at_least),
-        sources=syn_sources(found.source),
+        estimated=size - int(np.count_nonzero(sockets.arrival_seen)),
+        deferred=int(np.count_nonzero((sockets.retransmits == 0) & (sockets.age_s > _DEFERRED_S))),
+        oldest_s=float(sockets.age_s.max()) if size else None,
+        ages=_differences(older),
+        by_retransmits=_differences(at_least),
+        sources=syn_sources(sockets.source),
     )
 
 
-def _steps(cumulated: list[int]) -> tuple[int, ...]:
-    """How many are in each step, of how many are in it or above."""
-    return tuple(here - above for here, above in pairwise([*cumulated, 0]))
+def _differences(cumulative: list[int]) -> tuple[int, ...]:
+    """Return the number in each class from the numbers in it or above."""
+    return tuple(here - above for here, above in pairwise([*cumulative, 0]))
 
 
-_LATE_S = 2.0
-"""The first repeat is due after 1 s; so much longer is no accident of the moment."""
+_DEFERRED_S = 2.0
+"""The first retransmit is due after 1 s; after this time it is not merely a little late."""

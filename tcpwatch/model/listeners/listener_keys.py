@@ -1,4 +1,4 @@
-"""Which local addresses and ports are listened on, and whose an incoming connection is."""
+"""Keys of the listeners: local address and port, and which key an incoming connection belongs to."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tcpwatch.sample import Sample
 
 ANY4, ANY6 = (0, MAPPED_LOW), (0, 0)
 NO_LISTENER = -1
-"""Stands for the key of a socket that no listener takes."""
+"""The index of a socket without a listener."""
 
 
 class LocalEndpoints(Protocol):
-    """Sockets, as far as it matters whose they are: aligned columns, as a Sample has them."""
+    """The columns of a Sample that `lookup` reads; aligned."""
 
     @property
     def table(self) -> NDArray[np.void]:
@@ -29,22 +29,22 @@ class LocalEndpoints(Protocol):
 
     @property
     def local_port(self) -> NDArray[np.uint16]:
-        """Of each."""
+        """Of each socket."""
 
     @property
     def family(self) -> NDArray[np.uint8]:
-        """Of each."""
+        """Of each socket."""
 
 
 class ListenerKey(NamedTuple):
-    """What a SYN is looked up by; the sockets of a SO_REUSEPORT group share it."""
+    """The kernel looks up the listener for a SYN by these fields; the sockets of a SO_REUSEPORT group share them."""
 
     port: int
     high: int
     low: int
     """The address as two 64-bit halves, IPv4 in its IPv4-mapped form."""
     interface: int = 0
-    """Index of the interface that it is bound to (SO_BINDTODEVICE); 0 for any."""
+    """Index of the interface that the socket is bound to (SO_BINDTODEVICE); 0 for any."""
     v6only: bool = False
 
     @property
@@ -73,63 +73,63 @@ class ListenerKeys:
     """The listeners of one sample."""
 
     keys: tuple[ListenerKey, ...]
-    """Each once, the most specific first, as the kernel looks them up (inet_lookup_listener)."""
+    """Distinct keys, the most specific first, as in the kernel's lookup (inet_lookup_listener)."""
     row: NDArray[np.intp]
     """The sample's rows in LISTEN."""
     key: NDArray[np.int32]
-    """Of each of these rows, the index in `keys`."""
-    _alone: NDArray[np.int32]
-    """Port → the index of its only key, where that has any address; NOBODY where nobody listens; else _ASK."""
+    """Index in `keys` of each of these rows."""
+    _by_port: NDArray[np.int32]
+    """Port → index of its key if that is its only one and a wildcard; NO_LISTENER if it has none; else _AMBIGUOUS."""
 
     @classmethod
     def of(cls, sample: Sample) -> ListenerKeys:
-        """The listeners of a sample."""
+        """Return the keys of the listeners of a sample."""
         row = np.flatnonzero(sample.state == State.LISTEN)
         of_row = _keys_of(sample.table[row])
         keys = tuple(sorted(set(of_row), key=_specific_first))
         places = {key: at for at, key in enumerate(keys)}
         key = np.array([places[key] for key in of_row], np.int32)
-        return cls(keys, row, key, _alone(keys))
+        return cls(keys, row, key, _index_by_port(keys))
 
     def lookup(self, sample: LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.int32]:
-        """For each of these rows the index of the key that takes what comes to its local end, or NOBODY.
+        """Return for each of these rows the index of the key that accepts connections to its local end, or NO_LISTENER.
 
-        The port alone does not tell: the same number may be a client's on another address.
+        The port alone is not enough: a client may use the same port on another address.
         """
         port = sample.local_port[where]
-        taker = self._alone[port]
+        found = self._by_port[port]
         v6 = np.flatnonzero(sample.family[where] != uapi.AF_INET)
-        of_v4_alone = np.array([key[1:3] == ANY4 for key in self.keys] + [False, False])  # _ASK and NOBODY
-        taker[v6[of_v4_alone[taker[v6]]]] = _ASK
-        for number in np.flatnonzero(np.bincount(port[taker == _ASK], minlength=1)).tolist():
-            there = np.flatnonzero(port == number)
-            taker[there] = self._by_address(sample, where[there], number)
-        return taker
+        is_v4_only = np.array([key[1:3] == ANY4 for key in self.keys] + [False, False])  # _AMBIGUOUS and NO_LISTENER
+        found[v6[is_v4_only[found[v6]]]] = _AMBIGUOUS
+        for number in np.flatnonzero(np.bincount(port[found == _AMBIGUOUS], minlength=1)).tolist():
+            at = np.flatnonzero(port == number)
+            found[at] = self._by_address(sample, where[at], number)
+        return found
 
     def _by_address(self, sample: LocalEndpoints, where: NDArray[np.intp], port: int) -> NDArray[np.int32]:
-        taker = np.full(len(where), NO_LISTENER, np.int32)
-        left = np.ones(len(where), np.bool_)
+        found = np.full(len(where), NO_LISTENER, np.int32)
+        unassigned = np.ones(len(where), np.bool_)
         for at, key in enumerate(self.keys):
             if key.port == port:
-                hit = left & _takes(key, sample, where)
-                taker[hit] = at
-                left &= ~hit
-        return taker
+                matches = unassigned & _accepts(key, sample, where)
+                found[matches] = at
+                unassigned &= ~matches
+        return found
 
 
-_ASK = -2
-"""Several listen on the port, or one on an address of its own: the address decides."""
+_AMBIGUOUS = -2
+"""The port has several keys, or one that is no wildcard: the address decides."""
 
 
-def _alone(keys: tuple[ListenerKey, ...]) -> NDArray[np.int32]:
-    rivals = defaultdict(list)
+def _index_by_port(keys: tuple[ListenerKey, ...]) -> NDArray[np.int32]:
+    places_by_port = defaultdict(list)
     for at, key in enumerate(keys):
-        rivals[key.port].append(at)
+        places_by_port[key.port].append(at)
     table = np.full(65_536, NO_LISTENER, np.int32)
-    for port, places in rivals.items():
+    for port, places in places_by_port.items():
         key = keys[places[0]]
         wildcard = len(places) == 1 and key in (ListenerKey(port, *ANY4), ListenerKey(port, *ANY6))
-        table[port] = places[0] if wildcard else _ASK
+        table[port] = places[0] if wildcard else _AMBIGUOUS
     return table
 
 
@@ -144,31 +144,31 @@ def _keys_of(listening: NDArray[np.void]) -> list[ListenerKey]:
     return [ListenerKey(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _takes(key: ListenerKey, sample: LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Whether a listener takes what comes to the local address of these rows."""
+def _accepts(key: ListenerKey, sample: LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return whether a listener accepts connections to the local address of these rows."""
     v4 = sample.family[where] == uapi.AF_INET
-    hit = _address_fits(key, sample.table, where, v4)
+    matches = _address_matches(key, sample.table, where, v4)
     if key.interface:
-        hit &= sample.table["idiag_if"][where] == key.interface
-    return hit
+        matches &= sample.table["idiag_if"][where] == key.interface
+    return matches
 
 
-def _address_fits(
+def _address_matches(
     key: ListenerKey, table: NDArray[np.void], where: NDArray[np.intp], v4: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Addresses are compared as they came, in both forms that IPv4 has: to bring a million into one form costs more."""
+    """Return whether the addresses match. IPv4 has two forms here: converting a million rows to one form costs more."""
     if key[1:3] == ANY6 and not key.v6only:
         return np.ones(len(where), np.bool_)
     v6 = np.flatnonzero(~v4)
     halves = address_halves(table["idiag_src"][where[v6]])
-    fits = v4.copy()
+    matches = v4.copy()
     if key[1:3] == ANY4:
-        fits[v6] = are_mapped(halves)
+        matches[v6] = are_mapped(halves)
     elif key[1:3] == ANY6:
-        fits[:] = False
-        fits[v6] = ~are_mapped(halves)
+        matches[:] = False
+        matches[v6] = ~are_mapped(halves)
     else:
         mapped = key.high == 0 and key.low >> 32 == 0xFFFF
-        fits &= (first_words(table, "idiag_src")[where] == key.low & 0xFFFFFFFF) if mapped else False
-        fits[v6] = (halves == (key.high, key.low)).all(axis=1)
-    return fits
+        matches &= (first_words(table, "idiag_src")[where] == key.low & 0xFFFFFFFF) if mapped else False
+        matches[v6] = (halves == (key.high, key.low)).all(axis=1)
+    return matches

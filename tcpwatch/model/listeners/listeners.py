@@ -1,9 +1,8 @@
-"""The accept queue and the SYN queue of each listener, against their limits.
+"""Listeners: each listening socket with its accept queue and its SYN queue.
 
-For a listener the kernel tells the accept queue's depth as `idiag_rqueue` and its limit, min(listen()'s argument,
-somaxconn), as `idiag_wqueue`. The SYN queue is not told: its depth is the number of SYN_RCVD sockets with the
-listener's local address and port, its limit is the same backlog; without SYN cookies a quarter of tcp_max_syn_backlog
-is kept free besides (tcp_conn_request in net/ipv4/tcp_input.c; inet_connection_sock.c; sock_diag(7)).
+Of a listener the kernel reports the accept queue's depth (`idiag_rqueue`) and limit (`idiag_wqueue`), and nothing about
+the SYN queue. Its depth is the number of sockets in SYN_RCVD with the listener's local address and port
+(inet_connection_sock.c; sock_diag(7)); for the limits see queue_limits.py.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from tcpwatch.model.poll import Poll
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One listening socket."""
+    """One keys socket."""
 
     cookie: int
     family: int
@@ -44,32 +43,31 @@ class Listener:
     group_size: int
     """Sockets in that group, 1 for a listener of its own."""
     drops: int | None
-    """Segments dropped by this listener since it was opened; None where the source does not tell."""
+    """Segments dropped by this listener since it was opened; None if the source does not report them."""
     drops_per_s: float | None
     key: ListenerKey
-    """What the sockets of a group have in common."""
+    """The same for all sockets of the group."""
     inode: int = 0
     interface: str = ""
-    """The interface that it is bound to; empty for any."""
+    """The interface that the socket is bound to; empty for any."""
     accept_peak: int | None = None
-    """The deepest that the accept queue was seen since the step before."""
+    """Peak depth of the accept queue since the last step."""
     syn_peak: int = 0
-    """The deepest that the SYN queue (of the group) was seen in the last steps: a flooded one loses half of its
-    members at once every 7 s or so."""
+    """Peak depth of the group's SYN queue in the last 10 s."""
     accept_limit_source: LimitSource = LimitSource.UNKNOWN
     syn_limit_source: LimitSource = LimitSource.UNKNOWN
     accepted_per_s: float | None = None
-    """Accepted by the group, as far as the polls saw it: what came and went between two is not counted."""
+    """Accepted by the group; a minimum, as connections that open and close between two polls are missing."""
     waiting: int = 0
-    """Connections in the group's accept queues that the table has."""
+    """Connections of the sample that wait in the group's accept queues."""
     client_closed: int = 0
-    """Of these, clients that have closed already."""
+    """How many of these their clients have closed."""
     waiting_s: float | None = None
-    """How long the oldest of them has waited; None where nothing waits."""
+    """How long the oldest of them has waited; None if none waits."""
     waiting_is_minimum: bool = False
-    """It waited when we came: `waiting_s` is the least."""
+    """One of them was waiting in the first sample, so that `waiting_s` is a minimum."""
     retransmitted: int = 0
-    """Half-open connections of the group whose SYN+ACK was repeated."""
+    """Half-open connections of the group whose SYN+ACK was retransmitted."""
 
     @property
     def endpoint(self) -> str:
@@ -78,14 +76,14 @@ class Listener:
 
     @property
     def process(self) -> str:
-        """`nginx[1234]`; empty where the owner is not known."""
+        """`nginx[1234]`; empty if the owner is unknown."""
         return str(self.owner) if self.owner else ""
 
     @property
     def accept_full(self) -> bool:
-        """The accept queue is at its limit, or was at some moment since the step before.
+        """Return whether the accept queue reached its limit at some moment since the last step.
 
-        At and not over it: a slow application is often seen when it has just made room for one.
+        It need not be over the limit: a poll often sees a slow application just after it has accepted one connection.
         """
         peak, limit = self.accept_peak, self.accept_queue.limit
         return peak is not None and limit is not None and peak >= max(limit, 1)
@@ -93,7 +91,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueueFacts:
-    """What one step found out about queues; per key where it says so, in the order of `listening.keys`."""
+    """The facts of one poll about queues. Columns per key are in the order of `listener_keys.keys`."""
 
     listener_keys: ListenerKeys
     half_open: HalfOpenSockets
@@ -103,86 +101,81 @@ class QueueFacts:
     syn_depth: NDArray[np.intp]
     """Per key: half-open connections."""
     syn_peak: NDArray[np.intp]
-    """Per key: the most that they were in the last steps, this one included."""
+    """Per key: the largest number of half-open connections in the last 10 s."""
 
     @property
     def without_listener(self) -> int:
-        """Half-open connections whose listener has gone."""
+        """Half-open connections whose listener has closed."""
         return len(self.half_open.row) - int(self.syn_depth.sum())
 
 
-def listeners(poll: Poll, traffic: QueueFacts) -> tuple[Listener, ...]:
-    """Every listener of the sample, the fullest accept queue first, then by port."""
-    rows, sample, queues_known = poll.rows, poll.sample, poll.sample.capabilities.queues
+def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
+    """Return every listener of the sample: the fullest accept queue first, then by port."""
+    sample, queues_known = poll.sample, poll.sample.capabilities.queues
     drops_before = poll.previous.drops if poll.previous else {}
-    listening = traffic.listener_keys
-    groups = _groups(poll, traffic)
-    _, capped = syn_queue_limits(sample, listening.row)
-    mine = rows.take(listening.row)
+    keys, groups = facts.listener_keys, _groups(poll, facts)
+    _, capped_by_syn_backlog = syn_queue_limits(sample, keys.row)
+    rows = poll.rows.take(keys.row)
     found = []
-    for at, place in enumerate(listening.key.tolist()):
-        row, cookie, code = mine.table[at], int(mine.cookie[at]), int(mine.owner[at])
-        key, dropped = listening.keys[place], sample.drops.get(cookie)
+    for at, place in enumerate(keys.key.tolist()):
+        row, cookie, code = rows.table[at], int(rows.cookie[at]), int(rows.owner[at])
+        key, drops = keys.keys[place], sample.drops.get(cookie)
         queue = Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if queues_known else UNKNOWN_QUEUE
-        cap = accept_limit_source(queue.limit, sample.sysctls.get("somaxconn"))
+        peak = None if queue.depth is None else max(sample.accept_queue_peaks.get(cookie, 0), queue.depth)
+        accept_source = accept_limit_source(queue.limit, sample.sysctls.get("somaxconn"))
+        syn_source = LimitSource.SYN_BACKLOG if queues_known and capped_by_syn_backlog[at] else accept_source
         found.append(
             Listener(
                 cookie=cookie,
                 family=int(row["idiag_family"]),
                 local_address=units.address(row["idiag_src"].tobytes(), int(row["idiag_family"])),
                 local_port=key.port,
-                owner=mine.owners[code] if code >= 0 else None,
+                owner=rows.owners[code] if code >= 0 else None,
                 accept_queue=queue,
-                drops=dropped,
-                drops_per_s=_per_second(dropped, drops_before.get(cookie), poll.elapsed_s),
+                drops=drops,
+                drops_per_s=_drops_per_s(drops, drops_before.get(cookie), poll.elapsed_s),
                 key=key,
                 inode=int(row["idiag_inode"]),
-                interface=mine.interfaces.get(key.interface, ""),
-                accept_peak=max(sample.accept_queue_peaks.get(cookie, 0), queue.depth)
-                if queue.depth is not None
-                else None,
-                accept_limit_source=cap,
-                syn_limit_source=LimitSource.SYN_BACKLOG if queues_known and capped[at] else cap,
+                interface=rows.interfaces.get(key.interface, ""),
+                accept_peak=peak,
+                accept_limit_source=accept_source,
+                syn_limit_source=syn_source,
                 **groups[place],
             )
         )
-    return tuple(
-        sorted(found, key=lambda one: (-one.accept_queue.share, one.local_port, one.local_address, one.cookie))
-    )
+    return tuple(sorted(found, key=lambda it: (-it.accept_queue.share, it.local_port, it.local_address, it.cookie)))
 
 
-def _groups(poll: Poll, traffic: QueueFacts) -> list[dict[str, Any]]:
-    """For each key what its sockets have in common."""
-    sample = poll.sample
-    listening, waits = traffic.listener_keys, traffic.waiting
-    keys = len(listening.keys)
-    sizes = np.bincount(listening.key, minlength=keys)
-    limits, _ = syn_queue_limits(sample, listening.row)
-    limit_of = np.bincount(listening.key, limits, keys).astype(np.intp).tolist()
-    depth, repeated = traffic.syn_depth.tolist(), traffic.half_open.retransmitted_by_key(keys).tolist()
-    waiting = np.bincount(waits.key, minlength=keys).tolist()
-    given_up = np.bincount(waits.key[waits.client_closed], minlength=keys).tolist()
-    oldest = waits.oldest_by_key(keys)
-    longer = np.zeros(keys, np.bool_)
-    longer[waits.key[~waits.arrival_seen]] = True
-    accepted, elapsed_s = traffic.accepted, poll.elapsed_s
+def _groups(poll: Poll, facts: QueueFacts) -> list[dict[str, Any]]:
+    """Return for each key the fields of Listener that all sockets of the group share."""
+    keys, waiting = facts.listener_keys, facts.waiting
+    count, elapsed_s, accepted = len(keys.keys), poll.elapsed_s, facts.accepted
+    sizes = np.bincount(keys.key, minlength=count)
+    limits, _ = syn_queue_limits(poll.sample, keys.row)
+    syn_limit = np.bincount(keys.key, limits, count).astype(np.intp).tolist()
+    syn_depth, retransmitted = facts.syn_depth.tolist(), facts.half_open.retransmitted_by_key(count).tolist()
+    waiting_count = np.bincount(waiting.key, minlength=count).tolist()
+    client_closed = np.bincount(waiting.key[waiting.client_closed], minlength=count).tolist()
+    oldest = waiting.oldest_by_key(count)
+    is_minimum = np.zeros(count, np.bool_)
+    is_minimum[waiting.key[~waiting.arrival_seen]] = True
     return [
         {
             "group_size": int(sizes[at]),
-            "syn_queue": Queue(depth[at], limit_of[at] if sample.capabilities.queues else None),
-            "syn_peak": int(traffic.syn_peak[at]),
-            "retransmitted": repeated[at],
-            "waiting": waiting[at],
-            "client_closed": given_up[at],
-            "waiting_s": max(0.0, poll.rows.time - float(oldest[at])) if waiting[at] else None,
-            "waiting_is_minimum": bool(longer[at]),
+            "syn_queue": Queue(syn_depth[at], syn_limit[at] if poll.sample.capabilities.queues else None),
+            "syn_peak": int(facts.syn_peak[at]),
+            "retransmitted": retransmitted[at],
+            "waiting": waiting_count[at],
+            "client_closed": client_closed[at],
+            "waiting_s": max(0.0, poll.rows.time - float(oldest[at])) if waiting_count[at] else None,
+            "waiting_is_minimum": bool(is_minimum[at]),
             "accepted_per_s": float(accepted[at]) / elapsed_s if accepted is not None and elapsed_s else None,
         }
-        for at in range(keys)
+        for at in range(count)
     ]
 
 
-def _per_second(now: int | None, then: int | None, elapsed_s: float | None) -> float | None:
-    if now is None or then is None or not elapsed_s:
+def _drops_per_s(now: int | None, before: int | None, elapsed_s: float | None) -> float | None:
+    if now is None or before is None or not elapsed_s:
         return None
-    return ((now - then) & 0xFFFFFFFF) / elapsed_s  # sk_drops is a u32 that may wrap
+    return ((now - before) & 0xFFFFFFFF) / elapsed_s  # sk_drops is a u32 that may wrap

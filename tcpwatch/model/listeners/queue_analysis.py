@@ -1,4 +1,4 @@
-"""Queues: what each step finds out about accept queues and SYN queues, and what it remembers for the next."""
+"""QueueAnalysis: the accept queues and SYN queues of each poll, with a history of their depths."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from tcpwatch.model.sockets.since import Since
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
 
-LATELY_S = 10
-"""A flooded SYN queue loses half of its members at once every 7 s or so: how full it was is judged over so long."""
+PEAK_S = 10
+"""The peak of a SYN queue is taken over so many seconds, as about every 7 s half of a flooded queue expires at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ListenerQueues:
-    """The queues of one step."""
+    """The queues of one poll."""
 
     facts: QueueFacts
     listeners: tuple[Listener, ...]
     trend: QueueTrend
     half_open: HalfOpenSummary
     half_open_by_listener: Mapping[ListenerKey, HalfOpenSummary]
-    """As in View."""
+    """Of the listeners whose SYN queue is nearly full or was in the last PEAK_S."""
     syn_arrivals_per_s: float | None
 
 
 class QueueAnalysis:
-    """One thread calls `step`, once a sample."""
+    """Analysis of the queues."""
 
-    def __init__(self, crowded_share: float) -> None:
-        """From `crowded_share` of its limit on a SYN queue is looked at by itself."""
-        self._crowded_share = crowded_share
+    def __init__(self, nearly_full_share: float) -> None:
+        """A SYN queue is nearly full from `nearly_full_share` of its limit on."""
+        self._nearly_full_share = nearly_full_share
         self._waiting: WaitingConnections | None = None
         self._waiting_since = Since(*AGE_FIELDS)
         self._history = QueueHistory()
@@ -61,61 +61,61 @@ class QueueAnalysis:
     def step(self, poll: Poll) -> ListenerQueues:
         """Return the queues of this poll."""
         sample, keys, queues_known = poll.sample, poll.join.listener_keys, poll.sample.capabilities.queues
-        found = half_open_sockets(poll)
-        now = waiting_connections(poll, self._waiting_since) if queues_known else no_waiting_connections()
-        given = accepted_by_key(poll, self._waiting, now) if queues_known and self._waiting else None
-        self._waiting = now
-        depth = found.count_by_key(len(keys.keys))
-        peak = self._remember(keys, sample, depth, queues_known)
-        traffic = QueueFacts(keys, found, now, given, depth, peak)
-        listening = listeners(poll, traffic)
-        whole = half_open_summary(found)
+        half_open = half_open_sockets(poll)
+        waiting = waiting_connections(poll, self._waiting_since) if queues_known else no_waiting_connections()
+        accepted = accepted_by_key(poll, self._waiting, waiting) if queues_known and self._waiting else None
+        self._waiting = waiting
+        depth = half_open.count_by_key(len(keys.keys))
+        peak = self._add_to_history(keys, sample, depth, queues_known)
+        facts = QueueFacts(keys, half_open, waiting, accepted, depth, peak)
+        listeners_ = listeners(poll, facts)
+        summary = half_open_summary(half_open)
         return ListenerQueues(
-            traffic,
-            listening,
+            facts,
+            listeners_,
             self._history.trend(),
-            whole,
-            self._crowded(listening, traffic, whole),
+            summary,
+            self._summaries_of_nearly_full(listeners_, facts, summary),
             _arrivals_per_s(poll, poll.elapsed_s) if poll.elapsed_s else None,
         )
 
-    def _remember(
-        self, listening: ListenerKeys, sample: Sample, depth: NDArray[np.intp], told: bool
+    def _add_to_history(
+        self, keys: ListenerKeys, sample: Sample, syn_depth: NDArray[np.intp], queues_known: bool
     ) -> NDArray[np.intp]:
-        """Add to the history; returns the deepest SYN queue of the last seconds, for each key."""
-        cookies = sample.cookie[listening.row].tolist()
-        accept = sample.table["idiag_rqueue"][listening.row].tolist()
-        peaks = [
-            max(now, sample.accept_queue_peaks.get(cookie, 0)) if told else math.nan
-            for now, cookie in zip(accept, cookies, strict=True)
+        """Add the depths to the history. Return the SYN queue's peak of each key."""
+        cookies = sample.cookie[keys.row].tolist()
+        accept_depths = sample.table["idiag_rqueue"][keys.row].tolist()
+        accept_peaks = [
+            max(depth, sample.accept_queue_peaks.get(cookie, 0)) if queues_known else math.nan
+            for depth, cookie in zip(accept_depths, cookies, strict=True)
         ]
-        self._history.add(sample.monotonic, cookies, peaks, depth[listening.key].tolist())
-        deepest = np.zeros(len(depth), np.intp)
-        np.maximum.at(deepest, listening.key, self._history.syn_peaks(LATELY_S))
-        return deepest
+        self._history.add(sample.monotonic, cookies, accept_peaks, syn_depth[keys.key].tolist())
+        peaks = np.zeros(len(syn_depth), np.intp)
+        np.maximum.at(peaks, keys.key, self._history.syn_peaks(PEAK_S))
+        return peaks
 
-    def _crowded(
-        self, listening: tuple[Listener, ...], traffic: QueueFacts, whole: HalfOpenSummary
+    def _summaries_of_nearly_full(
+        self, listeners_: tuple[Listener, ...], facts: QueueFacts, of_all: HalfOpenSummary
     ) -> dict[ListenerKey, HalfOpenSummary]:
-        keys = traffic.listener_keys.keys
-        crowded = {}
-        for one in listening:
-            limit = one.syn_queue.limit
-            if limit is not None and one.syn_peak >= self._crowded_share * max(limit, 1) and one.key not in crowded:
-                mine = traffic.half_open.for_key(keys.index(one.key))
-                crowded[one.key] = whole if mine is traffic.half_open else half_open_summary(mine)
-        return crowded
+        summaries: dict[ListenerKey, HalfOpenSummary] = {}
+        for listener in listeners_:
+            limit, key = listener.syn_queue.limit, listener.key
+            if limit is None or listener.syn_peak < self._nearly_full_share * max(limit, 1) or key in summaries:
+                continue
+            sockets = facts.half_open.for_key(facts.listener_keys.keys.index(key))
+            summaries[key] = of_all if sockets is facts.half_open else half_open_summary(sockets)
+        return summaries
 
 
 def _arrivals_per_s(poll: Poll, elapsed_s: float) -> float:
-    """SYNs per second that left a trace.
+    """Return the SYNs per second, as far as they leave a trace.
 
-    Half-open now and not before, finished since the step before without being seen, answered by a cookie, dropped.
-    ListenOverflows are left out: they count dropped last ACKs too.
+    The sum of new half-open connections, handshakes completed between the polls, cookies sent and SYNs dropped.
+    ListenOverflows are subtracted: they include dropped last ACKs.
     """
     new = (poll.rows.mark == Mark.NEW) & (poll.rows.state == State.SYN_RCVD)
-    fresh = int(np.count_nonzero(new)) / elapsed_s
-    left = int(np.count_nonzero(poll.join.old_state == State.SYN_RCVD)) / elapsed_s
+    started = int(np.count_nonzero(new)) / elapsed_s
+    completed = int(np.count_nonzero(poll.join.old_state == State.SYN_RCVD)) / elapsed_s
     names = ("PassiveOpens", "SyncookiesSent", "SyncookiesRecv", "ListenDrops", "ListenOverflows")
     opened, sent, returned, drops, overflows = (poll.rates.get(name, 0.0) for name in names)
-    return fresh + max(0.0, opened - returned - left) + sent + max(0.0, drops - overflows)
+    return started + max(0.0, opened - returned - completed) + sent + max(0.0, drops - overflows)

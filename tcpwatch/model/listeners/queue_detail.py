@@ -1,4 +1,4 @@
-"""What is inside the two queues of one listener, oldest first."""
+"""QueueDetail: the connections in the two queues of one listener, oldest first."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import QueueFacts
 from tcpwatch.model.sockets.rows import Rows
 
-SHOWN = 1_000
-"""Members of each queue that are listed."""
+MAX_MEMBERS = 1_000
+"""Connections of each queue in a QueueDetail."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,18 +21,18 @@ class QueueMembers:
     """The oldest members of a queue."""
 
     rows: Rows
-    """At most SHOWN, oldest first (so not in the order of their cookies)."""
+    """At most MAX_MEMBERS, oldest first (so not sorted by cookie)."""
     age_s: NDArray[np.float64]
-    """How long each has been in the queue."""
+    """How long each connection has been in the queue."""
     arrival_seen: NDArray[np.bool_]
-    """Its age is ours, to one interval; else, in the accept queue its least, in the SYN queue an estimate."""
+    """Whether the age is exact to one interval; otherwise it is a minimum (accept queue) or an estimate (SYN queue)."""
     total: int
-    """Members that there are."""
+    """Number of connections in the queue."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueueDetail:
-    """The queues of one listening address and port: of a SO_REUSEPORT group those of all its sockets."""
+    """The queues of one listening address and port; of a SO_REUSEPORT group, of all its sockets."""
 
     key: ListenerKey
     accept_queue: QueueMembers
@@ -40,24 +40,24 @@ class QueueDetail:
     half_open: HalfOpenSummary
 
 
-def queue_detail(key: ListenerKey, rows: Rows, traffic: QueueFacts) -> QueueDetail | None:
-    """Look into the queues of `key`; None where nobody listens there any more."""
-    if key not in traffic.listener_keys.keys:
+def queue_detail(key: ListenerKey, rows: Rows, facts: QueueFacts) -> QueueDetail | None:
+    """Return the connections in the queues of `key`, None if it has no listener any more."""
+    if key not in facts.listener_keys.keys:
         return None
-    at = traffic.listener_keys.keys.index(key)
-    waits, found = traffic.waiting, traffic.half_open.for_key(at)
-    mine = waits.key == at
-    accept = _members(rows, waits.row[mine], rows.time - waits.since[mine], waits.arrival_seen[mine])
-    syn = _members(rows, found.row, found.age_s.astype(np.float64), found.arrival_seen)
-    return QueueDetail(key, accept, syn, half_open_summary(found))
+    at = facts.listener_keys.keys.index(key)
+    waiting, half_open = facts.waiting, facts.half_open.for_key(at)
+    mine = waiting.key == at
+    accept = _members(rows, waiting.row[mine], rows.time - waiting.since[mine], waiting.arrival_seen[mine])
+    syn = _members(rows, half_open.row, half_open.age_s.astype(np.float64), half_open.arrival_seen)
+    return QueueDetail(key, accept, syn, half_open_summary(half_open))
 
 
 def _members(
-    rows: Rows, row: NDArray[np.intp], age_s: NDArray[np.float64], seen_coming: NDArray[np.bool_]
+    rows: Rows, row: NDArray[np.intp], age_s: NDArray[np.float64], arrival_seen: NDArray[np.bool_]
 ) -> QueueMembers:
     total = len(row)
-    if total > SHOWN:
-        some = np.argpartition(-age_s, SHOWN)[:SHOWN]
-        row, age_s, seen_coming = row[some], age_s[some], seen_coming[some]
+    if total > MAX_MEMBERS:
+        oldest = np.argpartition(-age_s, MAX_MEMBERS)[:MAX_MEMBERS]
+        row, age_s, arrival_seen = row[oldest], age_s[oldest], arrival_seen[oldest]
     order = np.lexsort((rows.cookie[row], -age_s))
-    return QueueMembers(rows.take(row[order]), age_s[order], seen_coming[order], total)
+    return QueueMembers(rows.take(row[order]), age_s[order], arrival_seen[order], total)

@@ -1,4 +1,4 @@
-"""Sources: where connections come from, by address and by prefix, a million of them within a step."""
+"""SynSources: remote addresses of connections, counted by address and by prefix; fast enough for a million."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tcpwatch.arrays.group_by import run_starts
 PrefixKind = Literal["address", "/24", "/16", "/64", "/48"]
 PREFIX_KINDS: tuple[PrefixKind, ...] = ("address", "/24", "/16", "/64", "/48")
 TOP = 10
-"""Groups that are named."""
+"""Largest groups of each kind in SynSources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,69 +27,72 @@ class SynSource:
     """`192.0.2.7`, `192.0.2.0/24`, `2001:db8::/64`."""
     count: int
     share: float
-    """Of all."""
+    """Share of all connections."""
 
     @property
     def term(self) -> str:
-        """For a filter: `raddr:192.0.2.0/24`; of `2001:db8::` alone, which may be the beginning of others, as well."""
+        """Filter term: `raddr:192.0.2.0/24`; `2001:db8::` gets `/128`, as without it the term is a prefix."""
         return f"raddr:{self.prefix}" + ("/128" if self.prefix.endswith("::") else "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SynSources:
-    """The sources of some connections."""
+    """The sources of a set of connections."""
 
     count: int
-    """Connections."""
+    """Number of connections."""
     distinct: int
-    """Addresses."""
+    """Number of distinct addresses."""
     entropy: float
-    """Of the addresses' shares, in bits: 0 where all come from one, log2(distinct) where all are alike."""
+    """Entropy of the addresses' shares in bits: 0 for one address, log2(distinct) if all shares are equal."""
     top: Mapping[PrefixKind, tuple[SynSource, ...]]
-    """The largest groups, largest first: of IPv4 by address, /24 and /16, of IPv6 by address, /64 and /48."""
+    """The largest groups, largest first: IPv4 by address, /24 and /16, IPv6 by address, /64 and /48."""
 
     @property
     def distinct_share(self) -> float:
-        """Addresses per connection: near 1, hardly any address came twice; 0 where there are none."""
+        """Distinct addresses per connection, 1 if no address repeats; 0 without connections."""
         return self.distinct / self.count if self.count else 0.0
 
     def largest(self, grouping: PrefixKind) -> SynSource | None:
-        """The largest group, None where there is none."""
+        """Return the largest group, None if there is none."""
         return next(iter(self.top[grouping]), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RemoteAddresses:
-    """Remote addresses of connections, IPv4 and IPv6 apart."""
+    """Remote addresses of connections, IPv4 and IPv6 in columns of their own."""
 
     v4: NDArray[np.uint32]
-    """One for each connection; without meaning where its address is IPv6."""
+    """One number per connection; undefined for IPv6."""
     v6: NDArray[np.intp]
-    """Which connections have an IPv6 address, ascending."""
+    """Indices of the connections with an IPv6 address, ascending."""
     halves: NDArray[np.uint64]
-    """Of these, shape (n, 2): the address as two host-order halves."""
+    """Their addresses as two host-order halves; shape (n, 2)."""
 
     @classmethod
     def of(cls, words: NDArray[np.uint32], v6: NDArray[np.intp], raw: NDArray[np.uint8]) -> RemoteAddresses:
-        """`words` are the addresses' first four bytes, `raw` the 16 of those at `v6`, which may be IPv4-mapped."""
+        """Build from `words`, the first four bytes of each address, and `raw`, the 16 bytes of those at `v6`.
+
+        Addresses in `raw` may be IPv4-mapped.
+        """
         halves = address_halves(raw)
         mapped = are_mapped(halves)
         words[v6[mapped]] = halves[mapped, 1] & np.uint64(0xFFFFFFFF)
         return cls(words, v6[~mapped], halves[~mapped])
 
     def take(self, wanted: NDArray[np.bool_]) -> RemoteAddresses:
-        """Those of some connections."""
+        """Return the addresses of the wanted connections."""
         kept = wanted[self.v6]
         place = np.cumsum(wanted) - 1
         return RemoteAddresses(self.v4[wanted], place[self.v6[kept]], self.halves[kept])
 
 
 NO_SOURCES = SynSources(0, 0, 0.0, dict.fromkeys(PREFIX_KINDS, ()))
-"""Of no connections."""
+"""The sources without any connection."""
 
 
 def syn_sources(remote: RemoteAddresses) -> SynSources:
-    """The sources of connections with these addresses."""
+    """Return the sources of connections with these addresses."""
     total = len(remote.v4)
     if not total:
         return NO_SOURCES
@@ -109,21 +112,21 @@ def syn_sources(remote: RemoteAddresses) -> SynSources:
 
 
 Counted = tuple[NDArray[np.unsignedinteger], NDArray[np.intp]]
-"""Ascending distinct numbers, and how often each came."""
+"""Ascending distinct numbers, and how often each occurs."""
 
 
 def _counted(numbers: NDArray[np.uint32]) -> Counted:
     low = numbers.min(initial=0xFFFFFFFF)
     span = int(numbers.max(initial=0)) - int(low) + 1
-    if 0 < span <= _DENSE * len(numbers):  # all from one network: a table of it is quickly counted
+    if 0 < span <= _DENSE * len(numbers):  # all from one network: counting in a table is fast
         counts = np.bincount((numbers - low).astype(np.intp))
-        there = np.flatnonzero(counts)
-        return there.astype(np.uint32) + low, counts[there]
+        present = np.flatnonzero(counts)
+        return present.astype(np.uint32) + low, counts[present]
     return _sorted_and_counted(numbers)
 
 
 _DENSE = 4
-"""Up to so many numbers for each connection, a table costs less than sorting."""
+"""Up to so many table entries per connection, counting in a table costs less than sorting."""
 
 
 def _sorted_and_counted(numbers: NDArray[Any]) -> Counted:
@@ -158,9 +161,9 @@ def _largest6(hashes: NDArray[np.uint64], halves: NDArray[np.uint64], counted: C
 
 
 def _top(counts: NDArray[np.intp]) -> list[int]:
-    """Places of the TOP largest, largest first, of equal ones the first."""
+    """Return the indices of the TOP largest counts, largest first; among equal counts the first ones."""
     if len(counts) > TOP:
-        # The largest count that TOP of them reach; numpy's partition takes 0.15 s for a million equal ones.
+        # Find the largest count that TOP entries reach; numpy's partition takes 0.15 s for a million equal counts.
         low, high = 1, int(counts.max())
         while low < high:
             middle = (low + high + 1) // 2

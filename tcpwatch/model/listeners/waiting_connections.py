@@ -1,7 +1,7 @@
-"""Waiting: the connections that sit in accept queues, since when; and how many were accepted meanwhile.
+"""Connections that wait in accept queues, since when, and how many the applications accepted.
 
-A connection of a listener that is established, or closed by its client already (CLOSE_WAIT), and has no inode has not
-been given to the application by accept() yet (tried on Linux 6.18).
+A connection of a listener in ESTABLISHED, or in CLOSE_WAIT if its client has already closed, has no inode until the
+application calls accept() (tried on Linux 6.18).
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from tcpwatch.model.states import State
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WaitingConnections:
-    """Aligned columns, one entry a waiting connection, in the order of the sample's rows."""
+    """Aligned columns with one entry per waiting connection, in the order of the sample's rows."""
 
     row: NDArray[np.intp]
     cookie: NDArray[np.uint64]
     key: NDArray[np.int32]
-    """Index in Listening.keys: members of a SO_REUSEPORT group share it, and the kernel does not tell whose it is."""
+    """Index in ListenerKeys.keys. Members of a SO_REUSEPORT group share it: the kernel does not report the member."""
     since: NDArray[np.float64]
-    """Unix seconds of the first sample that had it waiting, or earlier where its tcp_info tells so."""
+    """Unix seconds of the first sample with the waiting connection, or earlier if tcp_info shows this."""
     arrival_seen: NDArray[np.bool_]
-    """It came after our first sample, so that `since` is its beginning, to one interval."""
+    """Whether it arrived after the first sample, so that `since` is exact to one interval."""
     client_closed: NDArray[np.bool_]
-    """The client has closed already."""
+    """Whether the client has closed."""
 
     def oldest_by_key(self, keys: int) -> NDArray[np.float64]:
-        """For each key the time since when the oldest has waited; infinity where nothing waits."""
-        found = np.full(keys, np.inf)
-        np.minimum.at(found, self.key, self.since)
-        return found
+        """Return the `since` of the oldest connection of each key; infinity if none waits."""
+        oldest = np.full(keys, np.inf)
+        np.minimum.at(oldest, self.key, self.since)
+        return oldest
 
 
 def no_waiting_connections() -> WaitingConnections:
-    """Of a source that does not tell."""
+    """Return the result for a source that does not report queues."""
     none = np.empty(0, np.intp)
     flags = none.astype(np.bool_)
     return WaitingConnections(
@@ -70,23 +70,23 @@ def waiting_connections(poll: Poll, waiting_since: Since) -> WaitingConnections:
 
 
 def accepted_by_key(poll: Poll, before: WaitingConnections, now: WaitingConnections) -> NDArray[np.intp]:
-    """How many connections accept() gave away since the sample before, for each key, as far as the samples tell.
+    """Return how many connections of each key were accepted since the previous sample.
 
-    Connections that came and went between the two are not among them: it is the least that happened.
+    This is a minimum: connections that opened and closed between the two samples are missing.
     """
-    sample, joined = poll.sample, poll.join
-    at = find_sorted(sample.cookie, before.cookie)
-    at = at[at != NOT_FOUND]
-    fresh = joined.changed[joined.old_state == State.SYN_RCVD]
-    row = np.concatenate((at, fresh, joined.new))
+    sample, join = poll.sample, poll.join
+    waited = find_sorted(sample.cookie, before.cookie)
+    waited = waited[waited != NOT_FOUND]
+    established = join.changed[join.old_state == State.SYN_RCVD]
+    row = np.concatenate((waited, established, join.new))
     row = row[_ACCEPTED[sample.state[row]]]
-    still = np.zeros(len(sample.cookie), np.bool_)
-    still[now.row] = True
-    row = row[~still[row]]
-    key = poll.join.listener_keys.lookup(sample, row)
-    return np.bincount(key[key != NO_LISTENER], minlength=len(joined.listener_keys.keys))
+    waiting = np.zeros(len(sample.cookie), np.bool_)
+    waiting[now.row] = True
+    row = row[~waiting[row]]
+    key = join.listener_keys.lookup(sample, row)
+    return np.bincount(key[key != NO_LISTENER], minlength=len(join.listener_keys.keys))
 
 
 _ACCEPTED = np.ones(256, np.bool_)
 _ACCEPTED[[State.LISTEN, State.SYN_SENT, State.SYN_RCVD, State.CLOSED]] = False
-"""States in which a connection of a listener, if it does not wait, has been accepted."""
+"""Whether a listener's connection in this state has been accepted, unless it is waiting."""

@@ -9,7 +9,7 @@ import numpy as np
 from tcpwatch.model.listeners.half_open import half_open_sockets
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import ListenerQueues, QueueAnalysis
-from tcpwatch.model.listeners.queue_detail import SHOWN, queue_detail
+from tcpwatch.model.listeners.queue_detail import MAX_MEMBERS, queue_detail
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.sample import Sample, SourceInfo
 from tests.support.polls import first_poll, polls
@@ -192,13 +192,14 @@ def test_looking_into_the_queues() -> None:
 
 def test_of_many_members_the_oldest_are_listed() -> None:
     many = [
-        replace(HALF, cookie=100 + at, retransmits=at % 3, remote=("192.0.2.1", at + 1)) for at in range(SHOWN + 50)
+        replace(HALF, cookie=100 + at, retransmits=at % 3, remote=("192.0.2.1", at + 1))
+        for at in range(MAX_MEMBERS + 50)
     ]
     ((rows, now),) = follow(sample(0, LISTEN, *many))
     found = queue_detail(now.listeners[0].key, rows, now.facts)
     assert found is not None
     ages = found.syn_queue.age_s
-    assert (len(found.syn_queue.rows), found.syn_queue.total) == (SHOWN, SHOWN + 50)
+    assert (len(found.syn_queue.rows), found.syn_queue.total) == (MAX_MEMBERS, MAX_MEMBERS + 50)
     assert (np.diff(ages) <= 0).all()
     everyone = half_open_sockets(first_poll(sample(0, LISTEN, *many), rows)).age_s
-    assert np.array_equal(ages, np.sort(everyone)[::-1][:SHOWN])
+    assert np.array_equal(ages, np.sort(everyone)[::-1][:MAX_MEMBERS])
