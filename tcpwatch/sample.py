@@ -1,4 +1,4 @@
-"""Sample: the facts of one poll, frozen; what a source delivers and a recording keeps."""
+"""Sample: the raw facts of one poll, frozen; the contract between sources and the model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tcpwatch.kernel.trace.trace_events import TraceEvents
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """Where samples come from, and what is missing in them."""
+    """The source of a sample, and what it cannot read."""
 
     kind: Literal["sock_diag", "psutil"]
     privilege: Literal["root", "user"]
     missing: tuple[str, ...] = ()
-    """What this source cannot tell, in words, for the header: "no queues", "no timers", ..."""
+    """What this source cannot read, in words, for the header: "no queues", "no timers", ..."""
     why_no_trace: str = "not asked for"
-    """Why there is no trace, in words: "needs root", "switched off", ...; empty where there is one."""
+    """The reason why there is no trace: "needs root", "switched off", ...; empty if there is one."""
 
 
 CapabilityName = Literal["queues", "timers", "inodes", "cookies", "attributes", "tcp_info"]
@@ -55,96 +55,96 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """Whether the table is all that the kernel had."""
+    """Whether the table has all sockets of the kernel."""
 
     interrupted: bool = False
-    """The table changed under the dump in a way that the kernel noticed, twice running."""
+    """The kernel reported that its table changed during the dump, twice in succession."""
     answers_lost: bool = False
-    """The kernel dropped answers (ENOBUFS), twice running."""
+    """The kernel dropped answers (ENOBUFS), twice in succession."""
     retried: bool = False
-    """The first try was interrupted or lost; this is the second."""
+    """The first dump was interrupted or incomplete; this is the second."""
     reasons: tuple[str, ...] = ()
     """Other facts that could not be read, in words."""
 
     @property
     def complete(self) -> bool:
-        """Nothing is known to be missing."""
+        """Return whether nothing is known to be missing."""
         return not (self.interrupted or self.answers_lost or self.reasons)
 
     @property
     def words(self) -> str:
-        """What is missing, for people; empty when complete."""
-        said = ["interrupted dump"] * self.interrupted + ["answers lost"] * self.answers_lost
-        return ", ".join([*said, *self.reasons])
+        """What is missing, in words; empty if complete."""
+        missing = ["interrupted dump"] * self.interrupted + ["answers lost"] * self.answers_lost
+        return ", ".join([*missing, *self.reasons])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TcpInfoTable:
-    """tcp_info of every flow of one sample: aligned, read-only columns, by cookie."""
+    """tcp_info of every connection of one sample: aligned, read-only columns, sorted by cookie."""
 
     cookie: NDArray[np.uint64]
-    """Ascending, each once."""
+    """Ascending, without duplicates."""
     table: NDArray[np.void]
-    """uapi.FLOW_INFO; a field that was not told is 0 in all of them (see tcp_info.tells)."""
+    """uapi.FLOW_INFO; a field that the kernel does not send is 0 in all rows (see tcp_info.has_field)."""
     received_monotonic_s: NDArray[np.float64]
-    """Monotonic seconds at which the kernel told it, which is not the same for all in a long dump."""
+    """Monotonic seconds at which each row was received; a long dump takes time."""
     info_bytes: int
     """Bytes of struct tcp_info that this kernel sends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One poll. The arrays have one row a socket, sorted by cookie, each cookie once, and are read-only."""
+    """One poll. The arrays have one row per socket, sorted by cookie without duplicates, and are read-only."""
 
     time: float
-    """Unix seconds when the dump had ended."""
+    """Unix seconds at the end of the dump."""
     monotonic: float
-    """The same moment on the monotonic clock, for rates."""
+    """The same moment in monotonic seconds, for rates."""
     host: str
     source: SourceInfo
     completeness: Completeness
     table: NDArray[np.void]
     """uapi.SOCKET"""
     cookie: NDArray[np.uint64]
-    """Contiguous copy of the hot column."""
+    """Contiguous copy of `idiag_cookie`."""
     state: NDArray[np.uint8]
-    """Kernel numbers as in states.State; every row has one of the eleven."""
+    """The kernel's numbers, as in states.State; always one of the eleven states."""
     inode: NDArray[np.uint32]
     local_port: NDArray[np.uint16]
     family: NDArray[np.uint8]
-    """Further hot columns, contiguous."""
+    """Contiguous copies of columns."""
     owner: NDArray[np.int32]
-    """Index into `owners`, or a negative UNKNOWN_* code of kernel.processes."""
+    """Index into `owners`, or a negative UNKNOWN_* code of kernel.proc.owner_finder."""
     owners: Sequence[Owner]
     drops: Mapping[int, int]
-    """Listener's cookie → segments it has dropped (SK_MEMINFO_DROPS); absent where not told."""
+    """Cookie of a listener → segments it has dropped (SK_MEMINFO_DROPS); absent if unknown."""
     accept_queue_peaks: Mapping[int, int]
-    """Listener's cookie → the deepest that its accept queue was since the sample before; absent where not watched."""
+    """Cookie of a listener → largest depth of its accept queue since the previous sample; absent if not watched."""
     counters: Mapping[str, int]
-    """The kernel's name → value; a counter that this kernel lacks is absent."""
+    """The kernel's name → value; counters that this kernel lacks are absent."""
     sysctls: Mapping[str, int]
-    """Last part of the knob's name → value; absent where unknown in this namespace."""
+    """Last part of the sysctl's name → value; absent if it does not exist in this namespace."""
     reserved_ports: tuple[tuple[int, int], ...] = ()
     """ip_local_reserved_ports: first and last port of each range."""
     descriptor_limits: Mapping[int, int] = field(default_factory=dict)
-    """pid → RLIMIT_NOFILE, of processes that hold sockets in CLOSE_WAIT; absent where it cannot be read."""
+    """pid → RLIMIT_NOFILE of processes that hold sockets in CLOSE_WAIT; absent if it cannot be read."""
     users: Mapping[int, str] = field(default_factory=dict)
-    """uid → name, for the uid of every socket that a process holds."""
+    """uid → name, for the uids of all sockets that a process holds."""
     interfaces: Mapping[int, str] = field(default_factory=dict)
-    """Interface index → name, for every bound socket in the table."""
+    """Interface index → name, for all sockets that are bound to an interface."""
     watched_tcp_info: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
-    """Cookie → tcp_info of the sockets that were asked for (fields without `tcpi_`)."""
+    """Cookie → tcp_info of the watched sockets (field names without `tcpi_`)."""
     tcp_info_table: TcpInfoTable | None = None
-    """The same of all flows, as far as their throughput needs it; None where this sample did not ask for it."""
+    """The fields for throughput, of all connections; None if this sample did not request them."""
     destroyed: DestroyedSockets | None = None
-    """Sockets that were freed before this sample's dump began, and after the one before it; None where nobody asked."""
+    """Sockets freed between the beginning of the previous dump and that of this one; None if not requested."""
     trace_events: TraceEvents | None = None
-    """What was traced until this sample's dump had ended, since the sample before; None where there is no trace."""
+    """Trace events from the end of the previous dump to the end of this one; None if there is no trace."""
     callers: Mapping[int, Owner] = field(default_factory=dict)
-    """Thread's number, as the trace tells it with connect() → its process; absent where that is not known."""
+    """Thread id of a traced connect() call → its process; absent if unknown."""
     capabilities: Capabilities = Capabilities()
     begin_monotonic_s: float = 0.0
-    """Monotonic seconds when the dump began: `destroyed` tells of what happened before."""
+    """Monotonic seconds at the beginning of the dump; `destroyed` has events from before."""
 
 
 _LISTEN, _NEW_SYN_RECV, _BOUND_INACTIVE = 10, 12, 13
@@ -154,13 +154,13 @@ _CANONICAL[_BOUND_INACTIVE] = 7  # CLOSED: bound to a port, nothing else
 
 
 class SortedSockets(NamedTuple):
-    """A dump's rows as `Sample` wants them, with contiguous copies of the columns that every poll reads."""
+    """Rows of a dump in the order of a Sample, with contiguous copies of the columns that every poll reads."""
 
     table: NDArray[np.void]
-    """uapi.SOCKET, sorted by cookie, each cookie once, read-only."""
+    """uapi.SOCKET, sorted by cookie without duplicates, read-only."""
     cookie: NDArray[np.uint64]
     state: NDArray[np.uint8]
-    """One of the eleven."""
+    """One of the eleven states."""
     inode: NDArray[np.uint32]
     local_port: NDArray[np.uint16]
     family: NDArray[np.uint8]
@@ -168,18 +168,18 @@ class SortedSockets(NamedTuple):
 
 
 _BLOCK = 16_384
-"""Rows that are moved, and have their columns copied, while they are in the processor's cache."""
+"""Rows that are moved, and their columns copied, while they are in the processor's cache."""
 
 
 def sort_by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.void]] | None = None) -> SortedSockets:
-    """Put a dump's rows in order; `table` is given up to the answer.
+    """Sort the rows of a dump by cookie. The result may share memory with `table`, which must not be used afterwards.
 
-    A socket that moved while the kernel walked its table can come twice: the later row is the truer. `memory` gives a
-    table of at least so many rows to sort into; without it, new memory is taken.
+    A socket that moved while the kernel walked its table can occur twice: the later row is kept. `memory` returns a
+    table of at least the requested number of rows to sort into; without it, new memory is allocated.
     """
     cookie = np.ascontiguousarray(table["idiag_cookie"])
     if bool((cookie[1:] > cookie[:-1]).all()):
-        # The kernel gives cookies out as it walks, so that a table of old sockets comes in their order.
+        # The kernel assigns cookies while it walks its table, so that a table of old sockets is already sorted.
         order, rows = None, table
     else:
         order = _ascending(cookie)
@@ -212,26 +212,26 @@ def sort_by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.v
     return ordered
 
 
-def sort_tcp_info(told: TcpInfoDump, memory: Callable[[int], NDArray[np.void]] | None = None) -> TcpInfoTable:
-    """Put the infos of a dump in order, each flow once, without the listeners: these are no flows. As `by_cookie`."""
-    flows = np.flatnonzero(told.table["tcpi_state"] != _LISTEN)
-    cookie = told.table["idiag_cookie"][flows]
+def sort_tcp_info(dump: TcpInfoDump, memory: Callable[[int], NDArray[np.void]] | None = None) -> TcpInfoTable:
+    """Sort the tcp_info of a dump by cookie, without listeners and duplicates; `memory` as for sort_by_cookie()."""
+    flows = np.flatnonzero(dump.table["tcpi_state"] != _LISTEN)
+    cookie = dump.table["idiag_cookie"][flows]
     if not bool((cookie[1:] > cookie[:-1]).all()):
         order = _ascending(cookie)
         order = order[np.append(np.diff(cookie[order]) != 0, True)]
         cookie, flows = cookie[order], flows[order]
-    figures = (memory(len(flows)) if memory else np.empty(len(flows), told.table.dtype))[: len(flows)]
-    np.take(opaque(told.table), flows, out=opaque(figures), mode="clip")
-    infos = TcpInfoTable(cookie, figures, told.received_monotonic_s[flows], told.info_bytes)
+    figures = (memory(len(flows)) if memory else np.empty(len(flows), dump.table.dtype))[: len(flows)]
+    np.take(opaque(dump.table), flows, out=opaque(figures), mode="clip")
+    infos = TcpInfoTable(cookie, figures, dump.received_monotonic_s[flows], dump.info_bytes)
     for array in (infos.cookie, infos.table, infos.received_monotonic_s):
         array.flags.writeable = False
     return infos
 
 
 def _ascending(cookie: NDArray[np.uint64]) -> NDArray[np.intp]:
-    """argsort, stable, 16 bits a pass: numpy sorts such numbers by radix, twice as fast for a million cookies.
+    """Return a stable argsort, in passes of 16 bits, which numpy sorts by radix: twice as fast for a million cookies.
 
-    Cookies are counted up, so that the span of those alive mostly needs two passes.
+    The kernel counts cookies up, so that the range of existing ones mostly needs two passes.
     """
     above = cookie - cookie.min()
     order = np.argsort(above.astype(np.uint16), kind="stable")
@@ -242,5 +242,5 @@ def _ascending(cookie: NDArray[np.uint64]) -> NDArray[np.intp]:
 
 
 def empty_table() -> NDArray[np.void]:
-    """A table without a row."""
+    """Return a table without rows."""
     return np.empty(0, uapi.SOCKET)

@@ -1,7 +1,7 @@
-"""Log: a bounded store to which rows are appended and that never changes what it has.
+"""AppendLog: a bounded, append-only store of rows.
 
-Rows lie in chunks. A chunk's written part is never touched again, so that a View may hold it while the log goes on;
-the oldest chunk goes as a whole when there are too many.
+Rows are kept in chunks. The written part of a chunk never changes, so that a View may hold it while rows are added.
+When there are too many chunks, the oldest one is dropped as a whole.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 4_096
-"""Rows of a chunk; those of small logs are smaller."""
+"""Rows of a chunk; small logs have smaller chunks."""
 
 
 class AppendLog:
-    """The last `capacity` rows of one dtype, and up to a chunk less."""
+    """The last `capacity` rows of one dtype, or up to a chunk fewer."""
 
     def __init__(self, dtype: np.dtype[Any], capacity: int) -> None:
         self._dtype = dtype
@@ -27,13 +27,13 @@ class AppendLog:
         self._used = self._size
         """Rows written to the newest chunk."""
         self.written = 0
-        """Rows that were ever added."""
+        """Rows added since the log was made."""
 
     def __len__(self) -> int:
         return sum(map(len, self.chunks))
 
     def add(self, rows: NDArray[np.void]) -> None:
-        """Append these rows; of more than fit, the last ones stay."""
+        """Append rows; if they do not all fit, keep the last ones."""
         self.written += len(rows)
         rows = rows[max(0, len(rows) - self._size * self._most) :]
         while len(rows):
@@ -49,7 +49,7 @@ class AppendLog:
 
     @property
     def chunks(self) -> tuple[NDArray[np.void], ...]:
-        """What is kept, oldest first: views that stay as they are."""
+        """Read-only views of the rows that are kept, oldest chunk first."""
         views = [chunk[: self._used if at == len(self._chunks) - 1 else None] for at, chunk in enumerate(self._chunks)]
         for view in views:
             view.flags.writeable = False

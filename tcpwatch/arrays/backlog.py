@@ -1,4 +1,4 @@
-"""Backlog: rows of events that wait to be taken, the newest so many of them."""
+"""Backlog: a bounded queue of event rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Chunk = tuple[NDArray[Any], ...]
 
 
 class Backlog:
-    """Chunks in the order in which they came. Where nobody takes them, the oldest make room, and are counted."""
+    """Chunks in order of arrival. When there are too many rows, the oldest chunks are dropped and counted."""
 
     def __init__(self, limit: int, nothing: Chunk) -> None:
-        """Keeps `limit` rows, or as many as its newest chunk has; `nothing` is a chunk without a row."""
+        """Keep `limit` rows, or the newest chunk if it is larger; `nothing` is a chunk without rows."""
         self._limit = limit
         self._nothing = nothing
         self._chunks: deque[Chunk] = deque()
@@ -25,7 +25,7 @@ class Backlog:
         self._dropped = 0
 
     def add(self, *chunk: NDArray[Any]) -> None:
-        """Columns of the dtypes of `nothing`; they belong to the backlog from now on."""
+        """Add columns of the same dtypes as `nothing`; the backlog owns them from now on."""
         self._chunks.append(chunk)
         self._rows += len(chunk[0])
         while self._rows > self._limit and len(self._chunks) > 1:
@@ -34,7 +34,7 @@ class Backlog:
             self._dropped += size
 
     def take(self) -> tuple[Chunk, int]:
-        """All that waits, joined, and how many rows made room since the last time."""
+        """Remove and return all rows, concatenated, and the number of rows dropped since the last call."""
         chunks, dropped = list(self._chunks) or [self._nothing], self._dropped
         self._chunks, self._rows, self._dropped = deque(), 0, 0
         return tuple(concat_rows(parts) for parts in zip(*chunks, strict=True)), dropped

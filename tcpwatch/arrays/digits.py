@@ -1,4 +1,4 @@
-"""Which numbers, written with digits, contain a piece of text: by arithmetic, for all numbers below a size."""
+"""Search for text in numbers as they are written, by arithmetic, for all numbers below a limit."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _DIGITS = {10: re.compile("[0-9]+"), 16: re.compile("[0-9a-f]+")}
 
 @functools.lru_cache(128)
 def numbers_with(piece: str, size: int, base: int, start: bool = False, end: bool = False) -> NDArray[np.bool_] | None:
-    """A table over 0 … size - 1: the number's text has the piece, at its start, at its end, both, or anywhere.
+    """Return a mask over 0 … size - 1: whether the number's text contains `piece`. None if no number does.
 
-    The text is in base 10 or 16, lower case, without leading zeros. None where no number has the piece.
+    With `start` or `end` the text has to begin or end with it. The text is in base 10 or 16, lower case, without
+    leading zeros.
     """
     if piece == "":
         return None if start and end else np.ones(size, np.bool_)

@@ -1,4 +1,4 @@
-"""Where numbers are in a sorted column, for many at once."""
+"""Look up many numbers at once in a sorted column."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOT_FOUND = -1
 
 
 def find_sorted(column: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.intp]:
-    """The place of each of `wanted` in the ascending `column`, or NOWHERE."""
+    """Return the index of each of `wanted` in the ascending `column`, or NOT_FOUND."""
     if not len(column):
         return np.full(len(wanted), NOT_FOUND, np.intp)
     at = np.searchsorted(column, wanted)
@@ -21,11 +21,11 @@ def find_sorted(column: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def is_in_sorted(column: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which of `wanted` are in the ascending `column`."""
-    there: NDArray[np.bool_] = find_sorted(column, wanted) != NOT_FOUND
-    return there
+    """Return which of `wanted` are in the ascending `column` (np.isin would sort both again)."""
+    found: NDArray[np.bool_] = find_sorted(column, wanted) != NOT_FOUND
+    return found
 
 
 def ascending(*columns: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """All of them in order; some may come twice. (np.unique hashes: numbers like these in ten times the time.)"""
+    """Return all values in ascending order, duplicates included (np.unique would take ten times as long)."""
     return np.sort(np.concatenate(columns))

@@ -1,4 +1,4 @@
-"""History: the numbers that sparklines draw, in rings of three resolutions, so that a day fits into a megabyte."""
+"""TimeSeries: values over time in rings of three resolutions, so that a day fits into a megabyte."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 TIERS = ((1.0, 600), (10.0, 720), (60.0, 1440))
-"""(seconds a slot, slots): ten minutes by the second, two hours by ten seconds, a day by the minute."""
+"""(seconds per slot, slots): ten minutes in steps of 1 s, two hours of 10 s, a day of 1 min."""
 
 
 class TimeSeries:
-    """Named figures over time. Each slot of a tier keeps the last value that fell into it; NaN where none did."""
+    """Named values over time. Each slot of a tier keeps the last value added to it, or NaN."""
 
     def __init__(self, names: Sequence[str], tiers: Sequence[tuple[float, int]] = TIERS) -> None:
         self.names = tuple(names)
@@ -20,19 +20,19 @@ class TimeSeries:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all rings; it never grows."""
+        """Memory of all rings in bytes; it is constant."""
         return sum(tier.values.nbytes for tier in self._tiers)
 
     def add(self, time: float, figures: Mapping[str, float]) -> None:
-        """Figures at `time` (seconds of a clock that does not go back); a name that is absent becomes NaN."""
+        """Add values at `time` (seconds on a monotonic clock); a missing name becomes NaN."""
         row = np.array([figures.get(name, np.nan) for name in self.names], np.float32)
         for tier in self._tiers:
             tier.put(time, row)
 
     def window(self, seconds: float) -> tuple[float, NDArray[np.float32]]:
-        """The last `seconds`: slot length in seconds, and values of shape (slots, names), oldest first.
+        """Return the slot length in seconds and the values of the last `seconds`: shape (slots, names), oldest first.
 
-        From the finest tier that reaches so far; slots before the first `add` are left out.
+        They come from the finest tier that covers `seconds`. Slots before the first call of add() are left out.
         """
         tier = next((t for t in self._tiers if t.slot_s * t.slots >= seconds), self._tiers[-1])
         return tier.slot_s, tier.last(round(seconds / tier.slot_s))

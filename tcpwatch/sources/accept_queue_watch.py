@@ -1,6 +1,6 @@
-"""QueueWatch: looks at the accept queues many times between two samples, so that no short peak is missed.
+"""AcceptQueueWatch: read the accept queues many times between two samples, so that short peaks are seen.
 
-A dump of the listeners alone never touches the big hash table: 0.1 ms for a usual host.
+A dump of the listeners alone does not walk the hash table of connections: it takes 0.1 ms on a typical host.
 """
 
 from __future__ import annotations
@@ -14,46 +14,46 @@ from tcpwatch.kernel.netlink.sock_diag import SockDiag, SockDiagError
 
 PERIOD_S = 0.1
 SHARE = 0.003
-"""Of one core: where a look costs more than this, looks become rarer. On an idle host one takes 0.1 to 0.5 ms."""
+"""Largest share of one core: the pauses grow when a dump costs more. On an idle host a dump takes 0.1 to 0.5 ms."""
 
 
 class AcceptQueueWatch:
-    """A thread with a sock_diag socket of its own, in the network namespace of whoever makes it."""
+    """A thread with its own sock_diag socket, in the network namespace of the thread that creates it."""
 
     def __init__(self) -> None:
-        """Begins at once. Raises SockDiagError where sock_diag cannot be used."""
+        """Start the thread. Raises SockDiagError if sock_diag cannot be used."""
         self._diag = SockDiag()
         self._peaks: dict[int, int] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        # A daemon: it holds nothing that the end of the process does not give back.
+        # A daemon: the end of the process releases everything that it holds.
         self._thread = threading.Thread(target=self._run, name="tcpwatch-queues", daemon=True)
         self._thread.start()
 
     def take(self) -> dict[int, int]:
-        """Listener's cookie → the deepest that its accept queue was since the last `take`; empty at first."""
+        """Return cookie of the listener → largest depth of its accept queue since the last call."""
         with self._lock:
             peaks, self._peaks = self._peaks, {}
         return peaks
 
     def close(self) -> None:
-        """End the thread, and give the socket back."""
+        """End the thread and close the socket."""
         self._stopping.set()
         self._thread.join()
         self._diag.close()
 
     def _run(self) -> None:
         pause_s = 0.0
-        # Jittered: an application that accepts on the beat would else be seen in the same phase each time.
+        # Jittered: otherwise an application that accepts periodically would always be seen in the same phase.
         while not self._stopping.wait(pause_s * random.uniform(0.7, 1.3)):
             begin = time.thread_time()
             try:
-                self._look()
+                self._read_depths()
             except (SockDiagError, MessageError):
-                return  # the samples say what is wrong with sock_diag; peaks are not told from now on
+                return  # the samples report the failure of sock_diag; there are no more peaks
             pause_s = max(PERIOD_S, (time.thread_time() - begin) / SHARE)
 
-    def _look(self) -> None:
+    def _read_depths(self) -> None:
         table = self._diag.listeners().table
         depths = zip(table["idiag_cookie"].tolist(), table["idiag_rqueue"].tolist(), strict=True)
         with self._lock:

@@ -1,4 +1,4 @@
-"""Where samples come from: what a source is, and what every source of this host reads in the same way."""
+"""Source: the interface of sources of samples, and functions that several sources share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tcpwatch.sample import Sample, SourceInfo
 
 
 class SourceError(Exception):
-    """No sample can be had; the text is one line that says why and what to do."""
+    """Raised when no sample can be taken; the text is one line with the reason and a remedy."""
 
 
 class Source(Protocol):
@@ -21,19 +21,19 @@ class Source(Protocol):
     info: SourceInfo
 
     def sample(self, watched: Iterable[int] = ()) -> Sample:
-        """The facts of this moment; tcp_info for the watched cookies. Raises SourceError."""
+        """Take a sample, with tcp_info of the watched cookies. Raises SourceError."""
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release files and threads."""
 
 
 def privilege() -> Literal["root", "user"]:
-    """Whether every process may be looked into."""
+    """Return whether this process may read every other process."""
     return "root" if os.geteuid() == 0 else "user"
 
 
 def try_read_counters(proc_net: Path = Path("/proc/net")) -> tuple[dict[str, int], tuple[str, ...]]:
-    """The kernel's counters, and in words why there are none."""
+    """Return the kernel's counters, and the reason in words if they cannot be read."""
     try:
         return counters.read(proc_net), ()
     except OSError as error:

@@ -1,6 +1,6 @@
-"""EventWatch: hears of every destroyed socket, and reads the trace where it is allowed, also between two samples.
+"""EventWatch: read destroy events and, if permitted, trace events between two samples.
 
-The kernel's buffers are not large: an ordinary user's holds some 300 destroyed sockets.
+The kernel's buffers are small: that of an ordinary user holds about 300 destroy events.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from tcpwatch.kernel.trace.tracefs import TraceError
 from tcpwatch.kernel.trace.tracepoint_reader import TracepointReader
 
 SHARE = 0.25
-"""Of a buffer: no more of it shall fill between two readings."""
+"""Share of a buffer that may fill between two reads."""
 EXPECTED_RATE = 20_000
-"""Destroyed sockets a second that may come out of nothing, at any time."""
+"""Destroy events per second that have to be expected at any time."""
 PAUSE_LEAST_S, PAUSE_MOST_S = 0.002, 0.05
-"""Between two readings while sockets are being destroyed, so that many are read at once."""
+"""Pause between two reads while sockets are destroyed, so that one read gets many events."""
 TRACE_LEAST_S, TRACE_MOST_S = 0.02, 0.5
-"""Between two readings of the trace."""
+"""Pause between two reads of the trace."""
 
 
 class EventWatch:
-    """A thread that listens in the network namespace of whoever makes it; the trace is of all namespaces."""
+    """A thread that reads destroy events of its creator's network namespace, and the trace of all namespaces."""
 
     def __init__(self, trace: bool) -> None:
-        """Begins at once; with `trace` it traces too, if it may. What cannot be had is None when it is taken."""
+        """Start the thread; with `trace` also start tracing, if permitted."""
         self.why_no_trace = "switched off"
-        """Why there is no trace, in words; empty while there is one."""
+        """The reason why there is no trace; empty while there is one."""
         self._lock = threading.Lock()
         self._destroy = _destroy_events()
         self._listening = self._destroy is not None
-        """One that failed stays open until the end: the thread may be waiting at its descriptor."""
+        """False after a failure; the reader stays open until close(), as the thread may be polling its descriptor."""
         self._trace: TracepointReader | None = None
         if trace:
             try:
@@ -48,13 +48,13 @@ class EventWatch:
                 self.why_no_trace = _words(error)
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        # A daemon, so that it does not hold up the end of the process; what it has in the kernel is then given back.
+        # A daemon, so that it does not delay the end of the process, which releases its kernel resources.
         self._thread = threading.Thread(target=self._run, name="tcpwatch-events", daemon=True)
         self._thread.start()
         atexit.register(self.close)
 
     def take_destroyed(self) -> DestroyedSockets | None:
-        """What was destroyed since the last time and before this call; None where that cannot be told."""
+        """Return the sockets destroyed between the last call and this one; None if the events cannot be read."""
         with self._lock:
             self._read_destroyed()
             try:
@@ -64,7 +64,7 @@ class EventWatch:
                 return None
 
     def take_trace_events(self) -> TraceEvents | None:
-        """What was traced since the last time and before this call; None where there is no trace."""
+        """Return the trace events between the last call and this one; None if there is no trace."""
         with self._lock:
             try:
                 return self._trace.take() if self._trace else None
@@ -73,7 +73,7 @@ class EventWatch:
                 return None
 
     def close(self) -> None:
-        """End the thread, and leave nothing behind in the kernel; closing twice is harmless."""
+        """End the thread and remove the trace instance; calling it twice is harmless."""
         if self._stopping:
             return
         atexit.unregister(self.close)
@@ -92,13 +92,13 @@ class EventWatch:
         poll, nap = select.poll(), select.poll()
         for waiting in (poll, nap):
             waiting.register(self._wake, select.POLLIN)
-        registered, at_most = self._destroy, 0.0
+        registered, highest_rate = self._destroy, 0.0
         if registered:
             poll.register(registered, select.POLLIN)
-            at_most = SHARE * registered.capacity / TRUESIZE
-        trace_s, traced, read = TRACE_MOST_S, time.monotonic(), time.monotonic()
+            highest_rate = SHARE * registered.capacity / TRUESIZE
+        trace_s, traced_at, read_at = TRACE_MOST_S, time.monotonic(), time.monotonic()
         while self._listening or self._trace:
-            poll.poll(1000 * max(0.0, traced + trace_s - time.monotonic()) if self._trace else None)
+            poll.poll(1000 * max(0.0, traced_at + trace_s - time.monotonic()) if self._trace else None)
             with self._lock:
                 if self._stopping:
                     return
@@ -107,16 +107,16 @@ class EventWatch:
                     poll.unregister(registered)
                     registered = None
                 now = time.monotonic()
-                if self._trace and now >= traced + trace_s:
-                    trace_s, traced = self._read_trace(trace_s), now
-            rate = count / max(now - read, 1e-6)
-            pause_s = min(PAUSE_MOST_S, max(PAUSE_LEAST_S, at_most / max(EXPECTED_RATE, rate)))
-            if rate * pause_s > 1:  # else waiting for the next one costs less
+                if self._trace and now >= traced_at + trace_s:
+                    trace_s, traced_at = self._read_trace(trace_s), now
+            rate = count / max(now - read_at, 1e-6)
+            pause_s = min(PAUSE_MOST_S, max(PAUSE_LEAST_S, highest_rate / max(EXPECTED_RATE, rate)))
+            if rate * pause_s > 1:  # otherwise waiting for the next event costs less
                 nap.poll(1000 * pause_s)
-            read = now
+            read_at = now
 
     def _read_destroyed(self) -> int:
-        """How many they were; where that fails once, nothing more is told."""
+        """Return how many events were read; a failure ends the reading for good."""
         try:
             return self._destroy.read() if self._destroy and self._listening else 0
         except (SockDiagError, MessageError):
@@ -124,7 +124,7 @@ class EventWatch:
             return 0
 
     def _read_trace(self, period_s: float) -> float:
-        """In how many seconds it is to be read again; a trace that fails ends."""
+        """Return the seconds until the next read; a failure ends the trace."""
         try:
             full = self._trace.read() if self._trace else 0.0
         except TraceError as error:
@@ -141,7 +141,7 @@ class EventWatch:
 def _destroy_events() -> DestroyEventReader | None:
     try:
         return DestroyEventReader()
-    except SockDiagError:  # seccomp, an old kernel: the samples say what is wrong with sock_diag
+    except SockDiagError:  # seccomp or an old kernel: the samples report the failure of sock_diag
         return None
 
 

@@ -1,4 +1,4 @@
-"""The live kernel as a source of samples; and which source this host allows."""
+"""LiveSource: samples of the running kernel; open_source() chooses the best source of this host."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tcpwatch.sources.event_watch import EventWatch
 from tcpwatch.units.printable import printable
 
 OWNER_SEARCH_SHARE = 0.5
-"""Share of the time that the dump took that the search for owners may take in the same step ..."""
+"""Time for finding owners in one sample, as a share of the duration of the dump ..."""
 OWNER_SEARCH_MIN_S = 0.05
-"""... but so much at least, so that small hosts see every owner at once."""
+"""... but at least this, so that small hosts show every owner at once."""
 
 TCP_INFO_SHARE = 0.1
-"""Share of the time that the dumps take that tcp_info of all flows may add to them in the long run ..."""
+"""Time that tcp_info of all connections may add to the dumps on average, as a share of their duration ..."""
 TCP_INFO_MIN_S = 0.01
-"""... but so much at least in each, so that hosts with up to 20,000 flows or so are told of in every sample."""
+"""... but at least this in each, so that hosts with up to about 20,000 connections have tcp_info in every sample."""
 
 
 def open_source(
@@ -47,12 +47,12 @@ def open_source(
     events: bool = False,
     trace: bool = False,
 ) -> Source:
-    """The best source of this host, or the one that is asked for. Raises SourceError.
+    """Open the best source of this host, or the requested one. Raises SourceError.
 
-    `owners_least_s` is the time that each sample may spend on finding owners, if need be: a front end that draws once
-    gives more than one that polls. With `watch_queues` a thread looks at the accept queues between two samples. With
-    `ask_infos` samples have the tcp_info of all flows: every one, or every few where there are very many. With `events`
-    they tell of every socket that was destroyed meanwhile, and with `trace` too of all that was traced, if it may be.
+    `owners_least_s` is the time that each sample may spend on finding owners: a front end that draws once sets a larger
+    value than one that polls. With `watch_queues` a thread reads the accept queues between two samples. With
+    `ask_infos` samples have the tcp_info of all connections: every sample, or every few if there are very many. With
+    `events` they have all destroyed sockets, and with `trace` also the trace events, if tracing is permitted.
     """
     if kind == "psutil":
         return _psutil()
@@ -72,7 +72,7 @@ def _psutil() -> Source:
 
 def _reason(error: SockDiagError | MessageError) -> str:
     if isinstance(error, MessageError):
-        return f"sock_diag answers nonsense: {error}"
+        return f"unexpected answer from sock_diag: {error}"
     return error.strerror or str(error)
 
 
@@ -87,9 +87,9 @@ class LiveSource:
         events: bool = False,
         trace: bool = False,
     ) -> None:
-        """As `open_source`.
+        """Open sock_diag and start the threads; parameters as for open_source().
 
-        Raises SockDiagError where sock_diag cannot be used, MessageError where it answers something else.
+        Raises SockDiagError if sock_diag cannot be used, MessageError if its answers cannot be decoded.
         """
         self.info = SourceInfo("sock_diag", privilege())
         self._tables = ArrayPool(uapi.SOCKET)
@@ -103,7 +103,7 @@ class LiveSource:
         self._info_turns = _InfoTurns() if ask_infos else None
         self._host = printable(socket.gethostname())
         try:
-            self._diag.listeners()  # a kernel without tcp_diag says so here, and not in the middle of a screen
+            self._diag.listeners()  # a kernel without tcp_diag fails here, before a screen is drawn
             self._queues = AcceptQueueWatch() if watch_queues else None
         except BaseException:
             self._diag.close()
@@ -111,10 +111,10 @@ class LiveSource:
         self._events = EventWatch(trace) if events else None
         self._callers = ConnectCallers()
         self._unused: DestroyedSockets | None = None
-        self._tell_of_trace()
+        self._update_trace_info()
 
     def sample(self, watched: Iterable[int] = ()) -> Sample:
-        """As Source.sample."""
+        """Take a sample. Raises SourceError."""
         try:
             return self._sample(watched)
         except (SockDiagError, MessageError) as error:
@@ -126,14 +126,14 @@ class LiveSource:
         bound = self._bound.table()
         dump = self._dump(bound)
         traced = self._events.take_trace_events() if self._events else None
-        self._tell_of_trace()
+        self._update_trace_info()
         listeners, peaks = self._diag.listeners(), self._queues.take() if self._queues else {}
         drops = dict(zip(listeners.table["idiag_cookie"].tolist(), listeners.drops.tolist(), strict=True))
         now, monotonic = time.time(), time.monotonic()
         ordered = sort_by_cookie(dump.table, self._tables.take)
         table, cookie, inode = ordered.table, ordered.cookie, ordered.inode
         budget_s = max(self._owners_least_s, OWNER_SEARCH_SHARE * (monotonic - begin))
-        held = np.flatnonzero(inode)  # of a flood's million half-open rows, not one
+        held = np.flatnonzero(inode)  # a flood's half-open sockets have no inode
         owner = np.full(len(inode), owner_finder.UNKNOWN_NO_PROCESS, np.int32)
         owner[held] = self._owners.find(inode[held], budget_s)
         owner.flags.writeable = False
@@ -175,13 +175,13 @@ class LiveSource:
         )
 
     def _take_destroyed(self) -> DestroyedSockets | None:
-        """Also what a sample before this one took that was not to be had in the end."""
-        told = self._events.take_destroyed() if self._events else None
-        self._unused = told.after(self._unused) if told else None
+        """Take the destroyed sockets, including those taken for an earlier sample that failed."""
+        taken = self._events.take_destroyed() if self._events else None
+        self._unused = taken.after(self._unused) if taken else None
         return self._unused
 
-    def _tell_of_trace(self) -> None:
-        """Into `info`: a trace may also fail later."""
+    def _update_trace_info(self) -> None:
+        """Update `info`: tracing may fail at any time."""
         if self._events and self._events.why_no_trace != self.info.why_no_trace:
             self.info = replace(self.info, why_no_trace=self._events.why_no_trace)
 
@@ -205,28 +205,28 @@ class LiveSource:
         return found
 
     def close(self) -> None:
-        """As Source.close."""
+        """End the threads and close the sockets."""
         if self._queues:
             self._queues.close()
         if self._events:
             self._events.close()
         self._diag.close()
-        self._owners = OwnerFinder()  # a search that was not finished holds a directory of /proc open
+        self._owners = OwnerFinder()  # an unfinished search has a directory of /proc open
 
 
 def _threads(traced: TraceEvents) -> list[int]:
-    """Those that called connect()."""
+    """Return the ids of the threads that called connect()."""
     events = traced.events
     calls = (events["kind"] == TraceEventKind.STATE) & (events["old"] == _CLOSE) & (events["new"] == _SYN_SENT)
     return [int(pid) for pid in np.unique(events["pid"][calls]) if pid > 0]
 
 
 _LIMITS_ASKED = 64
-"""Processes whose limit is read."""
+"""Largest number of processes whose limit is read."""
 
 
 def _holders(state: NDArray[np.uint8], owner: NDArray[np.int32], owners: Sequence[Owner]) -> list[int]:
-    """Pids of those who hold most of what the peer has closed and they have not."""
+    """Return the pids of the processes that hold most sockets in CLOSE_WAIT."""
     codes = owner[(state == _CLOSE_WAIT) & (owner >= 0)]
     counts = np.bincount(codes, minlength=1)
     most = np.argsort(-counts, kind="stable")[:_LIMITS_ASKED].tolist()
@@ -237,9 +237,9 @@ _SYN_SENT, _CLOSE, _CLOSE_WAIT = 2, 7, 8
 
 
 class _BoundSockets:
-    """Sockets that are bound to a port and do nothing else, shown as CLOSED.
+    """Sockets that are bound to a port and neither listen nor are connected; they are shown as CLOSED.
 
-    They cost a third of a whole dump: they are asked for anew when a hundred times the last walk has passed.
+    Dumping them costs a third of a whole dump. A dump of them is reused for a hundred times its duration.
     """
 
     def __init__(self, diag: SockDiag) -> None:
@@ -248,7 +248,7 @@ class _BoundSockets:
         self._due = 0.0
 
     def table(self) -> NDArray[np.void]:
-        """uapi.SOCKET; up to a hundred times a walk's duration old."""
+        """Return uapi.SOCKET rows, up to a hundred times the duration of a dump old."""
         begin = time.monotonic()
         if begin >= self._due:
             self._table = self._diag.bound_only().table.copy()
@@ -258,25 +258,25 @@ class _BoundSockets:
 
 
 class _InfoTurns:
-    """In which samples the dump tells the tcp_info of all flows: in each while that is cheap, else in every few.
+    """Choose the samples whose dump includes tcp_info: all while that is cheap, otherwise every few.
 
-    One dump with the tcp_info of all costs a tenth of asking for each (SockDiag.dump), so that turns are taken in time,
-    and not among the flows: 200,000 are asked for in every fifth sample.
+    One dump with the tcp_info of all sockets costs a tenth of one request for each (SockDiag.dump). Therefore some
+    samples request it for all connections, and none for a part of them: with 200,000 connections every fifth sample.
     """
 
     _ADDED = 0.45
-    """What tcp_info adds to a dump of full sockets alone, against the same dump without (measured: 0.33-0.5)."""
+    """Time that tcp_info adds to a dump of full sockets, as a share of the dump without it (measured: 0.33-0.5)."""
 
     def __init__(self) -> None:
         self._skip = 0
 
     def due(self) -> bool:
-        """Whether it is asked for this time."""
+        """Return whether to request tcp_info this time."""
         self._skip -= 1
         return self._skip < 0
 
     def took(self, dump_s: float, flows: int, sockets: int) -> None:
-        """A dump with tcp_info took so long: let so many pass without as it takes to make up for it."""
+        """After a dump with tcp_info, set how many dumps without it have to follow to keep the average cost."""
         added = self._ADDED * flows / max(sockets, 1)
         plain_s = dump_s / (1 + added)
         self._skip = int(added * plain_s / max(TCP_INFO_MIN_S, TCP_INFO_SHARE * plain_s))

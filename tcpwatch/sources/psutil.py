@@ -1,4 +1,4 @@
-"""Samples from psutil, where sock_diag is not to be had: fewer facts, and the header says which are missing."""
+"""PsutilSource: samples from psutil, for hosts without sock_diag. The header shows which facts are missing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PSUTIL_CAPABILITIES = Capabilities(
 
 
 class PsutilSource:
-    """psutil.net_connections: endpoints, state and pid of each socket, from /proc or another system's own means."""
+    """Samples of psutil.net_connections(): endpoints, state and pid of each socket."""
 
     def __init__(self) -> None:
         missing = ("no queues, timers, tcp_info or cookies",)
@@ -43,7 +43,7 @@ class PsutilSource:
         self._known: list[Owner] = []
 
     def sample(self, watched: Iterable[int] = ()) -> Sample:
-        """As Source.sample; nothing more is known of the watched flows."""
+        """Take a sample; `watched` is ignored. Raises SourceError."""
         try:
             connections = psutil.net_connections("tcp")
         except (psutil.Error, OSError) as error:
@@ -79,11 +79,11 @@ class PsutilSource:
         )
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
     def _owner_codes(self, pids: list[int | None]) -> NDArray[np.int32]:
         if len(self._known) > 4 * len(pids) + 1024:
-            self._known, self._owners = [], {}  # old samples keep the list that they came with
+            self._known, self._owners = [], {}  # old samples keep their list
         return np.array([self._owner_code(pid) for pid in pids], np.int32)
 
     def _owner_code(self, pid: int | None) -> int:
@@ -110,7 +110,7 @@ def _fill(row: np.void, connection: Any) -> None:
     row["idiag_state"] = _STATES.get(connection.status, 7)
     _put(row, "idiag_src", "idiag_sport", connection.laddr)
     _put(row, "idiag_dst", "idiag_dport", connection.raddr)
-    # psutil knows no cookie: the ends stand in for it, so that the flow is the same in the next sample.
+    # psutil has no cookie: a hash of the endpoints identifies the connection in the next sample.
     ends = b"".join(row[name].tobytes() for name in _IDENTITY)
     row["idiag_cookie"] = int.from_bytes(hashlib.blake2b(ends, digest_size=6).digest(), "big")
 
@@ -119,7 +119,7 @@ _IDENTITY = ("idiag_family", "idiag_src", "idiag_sport", "idiag_dst", "idiag_dpo
 
 
 def _put(row: np.void, address: str, port: str, end: Any) -> None:
-    if end:  # an empty tuple where there is no such end
+    if end:  # an empty tuple if there is no such endpoint
         packed = ipaddress.ip_address(end.ip.partition("%")[0]).packed
         row[address][: len(packed)] = list(packed)
         row[port] = end.port
