@@ -1,4 +1,4 @@
-"""Names of users (getpwuid(3)) and of interfaces (if_indextoname(3)), for whole columns of their numbers."""
+"""NameCache: names of users (getpwuid(3)) and of interfaces (if_indextoname(3)), for whole columns of numbers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class NameCache:
         self._interfaces: dict[int, str] = {}
 
     def users(self, uids: NDArray[np.uint32]) -> dict[int, str]:
-        """Uid → name for each uid of the column; a uid without a name is absent."""
+        """Return uid → name for the uids of a column; a uid without a name is absent."""
         return _named(uids, self._users, _user_name)
 
     def interfaces(self, indices: NDArray[np.uint32]) -> dict[int, str]:
-        """Interface index → name for each index of the column; 0 and vanished ones are absent."""
+        """Return interface index → name for the indices of a column; 0 and removed interfaces are absent."""
         return _named(indices, self._interfaces, _interface_name)
 
 
@@ -36,7 +36,7 @@ def _named(numbers: NDArray[np.uint32], known: dict[int, str], look_up: Callable
 
 
 def _distinct(numbers: NDArray[np.uint32]) -> list[int]:
-    """The distinct values; a table of counts costs a tenth of sorting, and such numbers are mostly small."""
+    """Return the distinct values; counting costs a tenth of sorting, and these numbers are mostly small."""
     numbers = np.ascontiguousarray(numbers)
     if len(numbers) and int(numbers.max()) < 1 << 17:
         return [int(number) for number in np.flatnonzero(np.bincount(numbers))]
@@ -54,4 +54,4 @@ def _interface_name(index: int) -> str | None:
     try:
         return printable(socket.if_indextoname(index)) if index else None
     except OSError:
-        return None  # it has gone meanwhile
+        return None  # removed in the meantime

@@ -1,6 +1,6 @@
-"""Callers: the process behind a thread that called connect(), whose number the trace tells with CLOSE → SYN_SENT.
+"""ConnectCallers: processes of the threads that called connect(), from the thread id of a traced CLOSE → SYN_SENT.
 
-The number is that of the first pid namespace. It tells who made connections that no poll has seen.
+The id is that of the initial pid namespace. It gives an owner to connections that no poll has seen.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, read_process, rea
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 """PROC_PID_INIT_INO of include/linux/proc_ns.h."""
 _KEPT_S = 10.0
-"""Numbers are given out again, and programs call exec(); looking so often costs little."""
+"""Thread ids are reused, and programs call exec(); reading again after this time costs little."""
 _MOST = 64
-"""Threads that are looked up at once, 0.2 ms each; the others the next time."""
+"""Largest number of threads per call, 0.2 ms each; the others follow in the next calls."""
 
 
 class ConnectCallers:
-    """Looks each thread up now and then. Not thread-safe."""
+    """Looks threads up in /proc and keeps the answers for some seconds. Not thread-safe."""
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
@@ -30,9 +30,9 @@ class ConnectCallers:
         self._readable = _in_first_pid_namespace(proc)
 
     def lookup(self, threads: Iterable[int]) -> dict[int, Owner]:
-        """Thread's number → its process, also of those asked for in the last seconds.
+        """Return thread id → its process, including threads of the last seconds.
 
-        Absent where that has gone, or may not be read, or has another number here.
+        A thread is absent if it ended, may not be read, or has a different id in this pid namespace.
         """
         if not self._readable:
             return {}

@@ -1,7 +1,7 @@
-"""The kernel's TCP counters: name → value, as /proc/net/{netstat,snmp,sockstat,sockstat6} tell them.
+"""The kernel's TCP counters from /proc/net/{netstat,snmp,sockstat,sockstat6}: name → value.
 
-Names are the kernel's own: `ActiveOpens` (Tcp in snmp), `ListenOverflows` (TcpExt in netstat), and for sockstat the
-protocol before the word: `TCP_inuse`, `TCP_orphan`, `TCP6_inuse`, ... A counter that this kernel lacks is absent.
+Names are the kernel's: `ActiveOpens` (Tcp in snmp), `ListenOverflows` (TcpExt in netstat), and for sockstat the
+protocol before the name: `TCP_inuse`, `TCP_orphan`, `TCP6_inuse`, ... A counter that this kernel lacks is absent.
 Sources: proc_net(5), Documentation/networking/snmp_counter.rst.
 """
 
@@ -11,27 +11,27 @@ from pathlib import Path
 
 SOCKSTAT_PREFIX = ("TCP_", "TCP6_")
 GAUGES = frozenset({"RtoAlgorithm", "RtoMin", "RtoMax", "MaxConn", "CurrEstab"})
-"""Names in Tcp that are no counters: they may fall, and have no rate; nor have those with a SOCKSTAT_PREFIX."""
+"""Names in Tcp that are not counters: they may fall, and have no rate. Neither have names with a SOCKSTAT_PREFIX."""
 
 
 def is_gauge(name: str) -> bool:
-    """Whether a figure tells a state and not a sum."""
+    """Return whether a value is a current level, not a sum."""
     return name in GAUGES or name.startswith(SOCKSTAT_PREFIX)
 
 
 def read(proc_net: Path) -> dict[str, int]:
-    """All of them, from a directory such as /proc/net or /proc/PID/net. Raises OSError where one cannot be read."""
+    """Read all counters from /proc/net or /proc/PID/net. Raises OSError if a file cannot be read."""
     found = _paired((proc_net / "snmp").read_text(), "Tcp:")
     found |= _paired((proc_net / "netstat").read_text(), "TcpExt:")
-    found |= _worded((proc_net / "sockstat").read_text(), "TCP:")
+    found |= _alternating((proc_net / "sockstat").read_text(), "TCP:")
     sockstat6 = proc_net / "sockstat6"
-    if sockstat6.exists():  # absent where IPv6 is switched off
-        found |= _worded(sockstat6.read_text(), "TCP6:")
+    if sockstat6.exists():  # absent if IPv6 is disabled
+        found |= _alternating(sockstat6.read_text(), "TCP6:")
     return found
 
 
 def _paired(text: str, head: str) -> dict[str, int]:
-    """A line of names and a line of values, both starting with `head`."""
+    """Parse pairs of lines that start with `head`: names, then values."""
     lines = [line.split() for line in text.splitlines() if line.startswith(head)]
     return {
         name: int(value)
@@ -40,8 +40,8 @@ def _paired(text: str, head: str) -> dict[str, int]:
     }
 
 
-def _worded(text: str, head: str) -> dict[str, int]:
-    """A line `HEAD: name value name value ...`."""
+def _alternating(text: str, head: str) -> dict[str, int]:
+    """Parse a line `HEAD: name value name value ...`."""
     for line in text.splitlines():
         protocol, *words = line.split()
         if protocol == head:

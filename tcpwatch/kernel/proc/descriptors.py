@@ -1,8 +1,7 @@
-"""The descriptors of one process: /proc/PID/fd, where a socket is a link `socket:[inode]`.
+"""The descriptors of one process: /proc/PID/fd, where a socket is a link `socket:[inode]` (proc(5)).
 
-To read a link costs about 4 µs and to list a name less than 1 µs (Linux 6.18), so a table that is
-known already is listed again and only the doubtful part of it is read. Everything is done in
-slices, between which the caller may stop. See proc(5).
+Reading a link takes about 4 µs and listing a name less than 1 µs (Linux 6.18). Therefore a known table is listed again
+and only its doubtful part is read, in slices, between which the caller may stop.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ Inodes = NDArray[np.uint32]
 SLICE = 1000
 """Names listed, or links read, at a time: 1 to 5 ms."""
 _ROUNDS = 8
-"""A thorough look reads one in so many of the links that are believed to be known, in turn."""
+"""A thorough scan also reads one in this many of the links that are probably unchanged, in turn."""
 
 
 class Descriptors:
     """The descriptor table of one process as far as it was read.
 
-    `inodes` (uint32; 0 = no socket, or not read yet) belong to the numbers `fds` (int32,
-    ascending). `changes` counts how often the inodes came to say something else.
+    `inodes` (0: no socket, or not read yet) are aligned with the descriptor numbers `fds` (ascending). `changes` counts
+    how often the inodes changed.
     """
 
     __slots__ = ("_offset", "_path", "_round", "_used", "changes", "fds", "inodes")
@@ -42,16 +41,15 @@ class Descriptors:
         self.inodes: Inodes = np.empty(0, np.uint32)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all descriptors."""
         self._keep(np.empty(0, np.int32))
 
     def scan(self, asked: Inodes, thorough: bool) -> Generator[Inodes]:
-        """List the table and read what is doubtful in it; yields the inodes found in each slice.
+        """List the table and read its doubtful part; yields the inodes found in each slice.
 
-        `asked` (ascending) are the inodes that somebody wants to know. `thorough` reads an eighth
-        of what is not doubtful as well, so that nothing false survives eight such looks. Raises
-        FileNotFoundError or ProcessLookupError for a process that has ended, and PermissionError.
-        May be left at any yield, and keeps what was read until then.
+        `asked` (ascending) are the inodes of the sockets in the sample. `thorough` also reads an eighth of the rest, so
+        that no wrong inode survives eight such scans. Raises FileNotFoundError or ProcessLookupError for a process that
+        has ended, and PermissionError. The caller may stop at any yield; what was read until then is kept.
         """
         directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -66,7 +64,7 @@ class Descriptors:
             os.close(directory)
 
     def _keep(self, listed: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Take over the numbers `listed`, with what is known of them; returns which are new."""
+        """Replace the numbers by `listed`, keeping the inodes of known ones; return which are new."""
         known, still_open = is_in_sorted(self.fds, listed), is_in_sorted(listed, self.fds)
         if self.inodes[~still_open].any():
             self.changes += 1
@@ -76,12 +74,14 @@ class Descriptors:
         return ~known
 
     def _doubtful(self, unseen: NDArray[np.bool_], asked: Inodes, thorough: bool) -> NDArray[np.intp]:
-        """Positions of the descriptors to read, most doubtful first.
+        """Return the indices of the descriptors to read, most doubtful first.
 
-        New numbers; numbers of sockets that were asked for and are no more, which were probably
-        closed and used again (Linux gives out the lowest free number); then the rest of what is
-        not asked for, be it a file or a socket of another kind or network namespace: one slice of
-        these, in turn, as there may be very many; and the turn of a thorough look.
+        1. New numbers.
+        2. Numbers whose socket was in an earlier sample and is not in this one: they were probably closed and used
+           again, as Linux assigns the lowest free number.
+        3. Other numbers that are not in the sample (files, sockets of other kinds or network namespaces): one slice per
+           scan, in turn, as there may be very many.
+        4. In a thorough scan, an eighth of the others.
         """
         in_use = is_in_sorted(asked, self.inodes)
         self._used |= in_use
@@ -96,14 +96,14 @@ class Descriptors:
         return np.concatenate(parts)
 
     def _learn(self, part: NDArray[np.intp], inodes: Inodes) -> None:
-        self._used[part] = False  # it is again when it is next asked for
+        self._used[part] = False  # set again if the inode is in the next sample
         if not np.array_equal(self.inodes[part], inodes):
             self.changes += 1
             self.inodes[part] = inodes
 
 
 def unique_sorted(values: Inodes) -> Inodes:
-    """The different values, ascending (np.unique hashes first: four times slower here)."""
+    """Return the distinct values, ascending (np.unique hashes first, which is four times slower here)."""
     ascending: Inodes = np.sort(values)
     different = np.ones(len(values), np.bool_)
     different[1:] = ascending[1:] != ascending[:-1]
@@ -111,7 +111,7 @@ def unique_sorted(values: Inodes) -> Inodes:
 
 
 def _listed(directory: int) -> Generator[Inodes, None, NDArray[np.int32]]:
-    """The descriptor numbers, ascending. Yields nothing found after each full slice."""
+    """Return the descriptor numbers, ascending; yields an empty array after each full slice."""
     numbers: list[int] = []
     with os.scandir(directory) as entries:
         while part := [int(entry.name) for entry in islice(entries, SLICE)]:
@@ -122,7 +122,7 @@ def _listed(directory: int) -> Generator[Inodes, None, NDArray[np.int32]]:
 
 
 def _read(directory: int, fds: list[int]) -> Inodes:
-    """The socket inode of each descriptor, 0 for what is no socket or was closed meanwhile."""
+    """Return the socket inode of each descriptor; 0 if it is not a socket or was closed in the meantime."""
     inodes = np.zeros(len(fds), np.uint32)
     for position, fd in enumerate(fds):
         try:

@@ -1,4 +1,4 @@
-"""How many descriptors a process may have: RLIMIT_NOFILE, the soft limit (proc(5), /proc/PID/limits; getrlimit(2))."""
+"""Descriptor limits of processes: the soft RLIMIT_NOFILE from /proc/PID/limits (proc(5), getrlimit(2))."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from time import monotonic
 
 _LINE = "Max open files"
 _KEPT_S = 30.0
-"""A program may change its limit; looking so often costs nothing."""
+"""A program may change its limit; reading again after this time costs little."""
 
 
 def descriptor_limit(pid: int, proc: str = "/proc") -> int | None:
-    """The limit of one process; None where it has none, has gone, or may not be looked into."""
+    """Return the limit of a process; None if it is unlimited, cannot be read, or the process ended."""
     try:
         lines = Path(proc, str(pid), "limits").read_text().splitlines()
     except OSError:
@@ -22,14 +22,14 @@ def descriptor_limit(pid: int, proc: str = "/proc") -> int | None:
 
 
 class DescriptorLimits:
-    """Reads each process's limit now and then. Not thread-safe."""
+    """Reads limits and keeps them for some seconds. Not thread-safe."""
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
         self._known: dict[int, tuple[float, int | None]] = {}
 
     def lookup(self, pids: Iterable[int]) -> dict[int, int]:
-        """pid → limit; absent where it is not known."""
+        """Return pid → limit; absent if unknown."""
         now = monotonic()
         old = {pid: known for pid, known in self._known.items() if now - known[0] < _KEPT_S}
         self._known = {pid: old.get(pid) or (now, descriptor_limit(pid, self._proc)) for pid in pids}

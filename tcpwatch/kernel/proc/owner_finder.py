@@ -1,10 +1,9 @@
-"""Socket inode → the processes that hold it, found bit by bit within a budget of time.
+"""OwnerFinder: find the processes that hold sockets, by inode, incrementally within a time budget.
 
-sock_diag names the inode of a socket; who holds it is only to be found by reading the descriptors
-of all processes. That is done once; afterwards only where a socket that nobody is known to hold is
-likely to be, and, slowly, everywhere again, because sockets are shared (fork), passed on
-(SCM_RIGHTS) and closed without a word. What follows from this: an owner may be out of date for some
-dozens of calls, and "nobody holds it" is only said after everything has been read.
+sock_diag gives the inode of a socket. To find its processes, the descriptors of all processes have to be read. That is
+done once. Afterwards only the processes are read that are likely to hold a socket without a known owner, and slowly
+all others again, because sockets are shared (fork), passed (SCM_RIGHTS) and closed without notice. Therefore an owner
+may be out of date for some dozens of calls, and "no process" is reported only after everything has been read.
 """
 
 from __future__ import annotations
@@ -34,86 +33,84 @@ __all__ = [
 ]
 
 UNKNOWN_NO_PROCESS = -1
-"""Inode 0, the kernel's own: half-open, in the accept queue, orphaned or in TIME_WAIT."""
+"""Inode 0, only in the kernel: half-open, in the accept queue, orphaned or in TIME_WAIT."""
 UNKNOWN_NOT_LOOKED = -2
-"""Not found yet: the budget was spent. A later call goes on."""
+"""Not found yet: the budget was used up. A later call continues."""
 UNKNOWN_PERMISSION = -3
-"""Not found, and some processes could not be read: another user's."""
+"""Not found, and some processes of other users could not be read."""
 UNKNOWN_ELSEWHERE = -4
-"""Every process was read and none holds it: another pid namespace does, or the kernel."""
+"""Every process was read and none holds it: the holder is in another pid namespace, or it is the kernel."""
 UNKNOWN_PROC = -5
 """Not found, and /proc does not show all processes: hidepid=2, or it is not mounted."""
 
 _NO_INODES: Inodes = np.empty(0, np.uint32)
 _SMALL_SHARE = 0.1
-"""Part of the budget for what nobody waits for, and for the names of what was found last."""
+"""Share of the budget for scans without a missing owner, and for the names of new owners."""
 _SPARE_OWNERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The processes that hold one socket, lowest pid first: several after fork or SCM_RIGHTS."""
+    """The processes that hold one socket, by ascending pid: several after fork or SCM_RIGHTS."""
 
     processes: tuple[Process, ...]
 
     def __str__(self) -> str:
-        """`nginx[1234]`: the first of them."""
+        """Return the first process as `nginx[1234]`."""
         return f"{self.processes[0].name}[{self.processes[0].pid}]"
 
 
 class OwnerFinder:
     """Finds the owners of sockets, call by call. Not thread-safe.
 
-    `owners[code]` is the meaning of a code ≥ 0. The list only grows, until most of it is not in use
-    any more: then the next call puts a *new* list here. So keep codes with the list that was here
-    when they came; neither changes.
+    `owners[code]` is the owner for a code ≥ 0. The list only grows until most of it is unused; then the next call
+    replaces it by a new list. Keep codes together with the list of the same call: neither changes afterwards.
     """
 
     def __init__(self, proc: str = "/proc") -> None:
         self.owners: list[Owner] = []
         self._proc = proc
-        self._census = ProcessTable(proc)
+        self._processes = ProcessTable(proc)
         self._call = 0
         self._changed = True
-        self._census_changes = 0
+        self._process_changes = 0
         self._current: tuple[Holder, int, bool, Generator[Inodes]] | None = None
         self._codes: dict[tuple[int, ...], int] = {}
         self._fair = False
         self._last_inodes, self._last_groups = _NO_INODES, np.empty(0, np.int32)
         self._use_table([])
-        # The inodes asked for that nobody is known to hold, ascending, and the calls they came in.
+        # The inodes without a known holder, ascending, and the calls in which they first occurred.
         self._lost, self._since = _NO_INODES, np.empty(0, np.int64)
         self._wanted, self._found = _NO_INODES, np.empty(0, np.bool_)
         self._open = self._newest = 0
 
     @property
     def unreadable(self) -> int:
-        """How many processes did not let us read their descriptors."""
-        return sum(holder.denied for holder in self._census.holders.values())
+        """Number of processes whose descriptors cannot be read."""
+        return sum(holder.denied for holder in self._processes.holders.values())
 
     def find(self, inodes: Inodes, budget_s: float) -> NDArray[np.int32]:
-        """The owner code of each inode, or why there is none (UNKNOWN_…); 1-D, same length.
+        """Return the owner code of each inode, or the reason why it has none (UNKNOWN_…), as a new array.
 
-        `budget_s` (seconds) is for looking into processes; it is kept to within some milliseconds,
-        and a little is looked at however small it is. On top come up to a quarter for the names of
-        new owners, 1 µs for each process and 0.02 µs for each known inode, and, in a call in which
-        something changed, 0.1 to 0.2 µs for each socket of the host. The result is a new array.
+        `budget_s` (seconds) is for reading descriptors; it is kept to within some milliseconds, and at least one slice
+        is read. In addition: up to a quarter for the names of new owners, 1 µs for each process, 0.02 µs for each known
+        inode, and, in a call in which something changed, 0.1 to 0.2 µs for each socket of the host.
         """
         self._call += 1
-        self._census.refresh(self._call)
+        self._processes.refresh(self._call)
         groups = self._lookup(inodes)
         self._want(inodes, groups)
-        if self._look_around(inodes, budget_s):
+        if self._scan_processes(inodes, budget_s):
             groups = self._lookup(inodes)
             self._want(inodes, groups)
         return self._answer(inodes, groups, perf_counter() + _SMALL_SHARE * budget_s)
 
-    # What is known
+    # Known holders
 
     def _lookup(self, inodes: Inodes) -> HolderGroups:
-        """The group of holders of each inode, -1 where there is none."""
-        if self._changed or self._census.changes != self._census_changes:
-            holders = self._census.holders.values()
+        """Return the group of holders of each inode, -1 if there is none."""
+        if self._changed or self._processes.changes != self._process_changes:
+            holders = self._processes.holders.values()
             self._use_table([holder for holder in holders if len(holder.descriptors.inodes)])
         if not np.array_equal(inodes, self._last_inodes):
             self._last_inodes = inodes.copy()
@@ -121,21 +118,21 @@ class OwnerFinder:
         return self._last_groups
 
     def _use_table(self, holders: list[Holder]) -> None:
-        """Sort anew what the processes hold."""
-        self._changed, self._census_changes = False, self._census.changes
+        """Rebuild the table of inodes from the descriptors of the processes."""
+        self._changed, self._process_changes = False, self._processes.changes
         self._holders = sorted(holders, key=lambda holder: holder.task.pid)
         self._table = InodeTable([holder.descriptors.inodes for holder in self._holders])
         size = len(self._table.members)
-        # One more for group -1. The names of a group are read when a socket of it is asked for.
+        # One more for group -1. The names of a group are read when one of its sockets is in the sample.
         self._group_codes = np.full(size + 1, UNKNOWN_NOT_LOOKED, np.int32)
         self._last_inodes, self._last_groups = _NO_INODES, np.empty(0, np.int32)
         if len(self.owners) > 4 * size + _SPARE_OWNERS:
             self.owners, self._codes = [], {}
 
     def _want(self, inodes: Inodes, groups: HolderGroups) -> None:
-        """Note what nobody is known to hold, and what of it is still to be searched for.
+        """Update the inodes without a known holder, and which of them are still to be searched for.
 
-        An inode was searched for when every process had a look that began after it was asked for.
+        The search for an inode is complete when every process had a scan that began after its first occurrence.
         """
         lost = unique_sorted(inodes[(groups < 0) & (inodes != 0)])
         since = np.full(len(lost), self._call)
@@ -148,37 +145,37 @@ class OwnerFinder:
         self._open = len(self._wanted)
 
     def _searched(self) -> int:
-        """The newest call of which all wishes were searched for in every process."""
-        holders = self._census.holders.values()
+        """Return the latest call whose inodes were searched for in every process."""
+        holders = self._processes.holders.values()
         return min((h.last_read_call for h in holders if not h.denied), default=self._call)
 
-    # Where to look
+    # Scan processes
 
-    def _look_around(self, inodes: Inodes, budget_s: float) -> bool:
-        """Look into processes until all is found or the time is spent; returns if any was due."""
+    def _scan_processes(self, inodes: Inodes, budget_s: float) -> bool:
+        """Scan processes until all is found or the time is up; return whether any scan was due."""
         start = perf_counter()
         order = self._order()
         if self._current and self._current[0] not in order:
-            self._current = None  # which closes its directory; the process ended, or has time
+            self._current = None  # which closes its directory; the process ended or is not due
         asked = unique_sorted(inodes) if order else _NO_INODES
         for holder in order:
             if self._open or holder.due(self._call):
                 share = 1.0 if self._open else _SMALL_SHARE
-                if not self._look(holder, asked, start + share * budget_s):
+                if not self._scan(holder, asked, start + share * budget_s):
                     self._fair = not self._fair
                     return True
         self._fair = False
         return bool(order)
 
     def _order(self) -> list[Holder]:
-        """The processes to look into: new ones, those where new sockets were found, young ones.
+        """Return the processes to scan: new ones, those where new sockets were found, young ones.
 
-        After a call that spent its budget they come in the order of their last look instead, so
-        that a busy process cannot keep the others from their turn. A look begun comes first.
+        After a call that used up its budget they are ordered by their last scan instead, so that a busy process cannot
+        delay the others for ever. A scan in progress is first.
         """
         holders = [
             holder
-            for holder in self._census.holders.values()
+            for holder in self._processes.holders.values()
             if holder.due(self._call) or (holder.last_read_call < self._newest and not holder.denied)
         ]
         current = self._current[0] if self._current else None
@@ -188,18 +185,18 @@ class OwnerFinder:
             holders.sort(key=lambda h: (h is not current, not h.fresh, -h.finds, -h.task.start_ticks))
         return holders
 
-    def _look(self, holder: Holder, asked: Inodes, deadline: float) -> bool:
-        """Look into one process, or go on with it; returns whether there is time left."""
+    def _scan(self, holder: Holder, asked: Inodes, deadline: float) -> bool:
+        """Scan one process, or continue its scan; return whether there is time left."""
         if self._current is None or self._current[0] is not holder:
             thorough = holder.due(self._call)
             holder.finds /= 2
-            look = holder.descriptors.scan(asked, thorough)
-            self._current = holder, self._call, thorough, look
-        _, began, thorough, look = self._current
+            scan = holder.descriptors.scan(asked, thorough)
+            self._current = holder, self._call, thorough, scan
+        _, began, thorough, scan = self._current
         changes = holder.descriptors.changes
         try:
-            for inodes in look:
-                self._note(holder, inodes)
+            for inodes in scan:
+                self._mark_found(holder, inodes)
                 if perf_counter() >= deadline:
                     return False
                 if not self._open and not thorough:
@@ -207,17 +204,17 @@ class OwnerFinder:
             else:
                 self._complete(holder, began, thorough)
         except PROCESS_ENDED_ERRORS:
-            self._census.drop(holder.task.pid)
+            self._processes.drop(holder.task.pid)
         except PermissionError:
             self._refused(holder)
         finally:
             self._changed |= holder.descriptors.changes != changes
-        look.close()
+        scan.close()
         self._current = None
         return perf_counter() < deadline
 
-    def _note(self, holder: Holder, inodes: Inodes) -> None:
-        """Cross out what was found."""
+    def _mark_found(self, holder: Holder, inodes: Inodes) -> None:
+        """Mark wanted inodes as found."""
         if not self._open:
             return
         hits = np.searchsorted(self._wanted, inodes[is_in_sorted(self._wanted, inodes)])
@@ -235,19 +232,19 @@ class OwnerFinder:
             self._changed |= holder.serial != serial
 
     def _refused(self, holder: Holder) -> None:
-        """Not ours to read. A zombie is nobody's: it holds nothing any more."""
+        """Record a process that may not be read. A zombie holds no sockets, so it does not count."""
         holder.mark_denied(self._call)
         try:
             holder.denied = not read_process_stat(self._proc, holder.task.pid).zombie
         except PROCESS_ENDED_ERRORS:
-            self._census.drop(holder.task.pid)
+            self._processes.drop(holder.task.pid)
         except PermissionError:
-            pass  # hidepid=1: denied it is
+            pass  # hidepid=1: it stays denied
 
-    # What to answer
+    # Codes
 
     def _answer(self, inodes: Inodes, groups: HolderGroups, deadline: float) -> NDArray[np.int32]:
-        """Codes for groups, and reasons for the inodes that are in none."""
+        """Return codes for groups, and reasons for inodes without one."""
         asked = np.zeros(len(self._group_codes), np.bool_)
         asked[groups] = True
         asked[-1] = False
@@ -265,19 +262,19 @@ class OwnerFinder:
         return codes
 
     def _reason(self) -> int:
-        """Why an inode is not found although everything that can be read was read."""
-        if self._census.hides_processes:
+        """Return why an inode was not found although everything that can be read was read."""
+        if self._processes.hides_processes:
             return UNKNOWN_PROC
         return UNKNOWN_PERMISSION if self.unreadable else UNKNOWN_ELSEWHERE
 
     def _code(self, members: tuple[int, ...]) -> int:
-        """The code of a group of holders; members that have just ended are left out."""
+        """Return the code of a group of holders; members that have just ended are left out."""
         holders = [self._holders[member] for member in members]
-        there = [h for h in holders if h.process is not None or h.refresh_process(self._proc)]
-        processes = tuple(h.process for h in there if h.process is not None)
+        existing = [h for h in holders if h.process is not None or h.refresh_process(self._proc)]
+        processes = tuple(h.process for h in existing if h.process is not None)
         if not processes:
             return UNKNOWN_NOT_LOOKED
-        key = tuple(holder.serial for holder in there)
+        key = tuple(holder.serial for holder in existing)
         if key not in self._codes:
             self._codes[key] = len(self.owners)
             self.owners.append(Owner(processes))

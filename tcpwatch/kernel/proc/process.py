@@ -1,4 +1,4 @@
-"""What /proc says of one process: its identity, its name, command line and user (proc(5))."""
+"""Facts about one process from /proc: identity, name, command line and user (proc(5))."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psutil
 from tcpwatch.units.printable import printable
 
 PROCESS_ENDED_ERRORS = (FileNotFoundError, ProcessLookupError)
-"""What /proc answers for a process that has ended: ENOENT for a path, ESRCH for an open file."""
+"""Raised by /proc for a process that has ended: ENOENT for a path, ESRCH for an open file."""
 
 _NAME_LIMIT = 64
 _KERNEL_THREAD = 0x00200000
@@ -23,7 +23,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """A process to the kernel. `pid` and `start_ticks` (since boot) together are its identity."""
+    """Fields of /proc/PID/stat. `pid` and `start_ticks` (since boot) together identify a process."""
 
     pid: int
     start_ticks: int
@@ -34,10 +34,9 @@ class ProcessStat:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process to people. All strings are printable.
+    """A process as it is shown. All strings are printable.
 
-    `uid` is the real user id; `started` is in seconds since the epoch; `command` has its arguments
-    joined by spaces, and is empty where it cannot be read.
+    `uid` is the real user id. `command` has the arguments joined by spaces; it is empty if they cannot be read.
     """
 
     pid: int
@@ -49,9 +48,9 @@ class Process:
 
 
 def read_process_stat(proc: str, pid: int) -> ProcessStat:
-    """/proc/PID/stat. Raises one of GONE, or PermissionError under the mount option hidepid=1."""
+    """Read /proc/PID/stat. Raises PROCESS_ENDED_ERRORS, or PermissionError under the mount option hidepid=1."""
     text = os.fsdecode(Path(proc, str(pid), "stat").read_bytes())
-    # The name may hold spaces and brackets of its own: only the last bracket closes it.
+    # The name may contain spaces and brackets: the last bracket closes it.
     comm, _, rest = text.partition("(")[2].rpartition(")")
     fields = rest.split()
     return ProcessStat(
@@ -64,11 +63,11 @@ def read_process_stat(proc: str, pid: int) -> ProcessStat:
 
 
 def read_process(proc: str, task: ProcessStat) -> Process | None:
-    """The facts about `task` as far as they can be read, or None if it is gone."""
+    """Return the facts about `task` as far as they can be read, or None if it has ended."""
     try:
         name, command, uid = _facts(proc, task)
         if read_process_stat(proc, task.pid).start_ticks != task.start_ticks:
-            return None  # the pid was given away meanwhile: these may be another process's facts
+            return None  # the pid was reused in the meantime: the facts may be of another process
     except (*PROCESS_ENDED_ERRORS, PermissionError):
         return None
     return Process(
@@ -82,21 +81,21 @@ def read_process(proc: str, task: ProcessStat) -> Process | None:
 
 
 def _facts(proc: str, task: ProcessStat) -> tuple[str, str, int]:
-    """Name, command line and real uid; what stat(2) and /proc/PID/stat say if psutil cannot."""
+    """Return name, command line and real uid; from stat(2) and /proc/PID/stat if psutil cannot read them."""
     if proc == psutil.PROCFS_PATH:  # elsewhere the same pid is another process
         try:
             process = psutil.Process(task.pid)
             with process.oneshot():
                 return process.name(), " ".join(process.cmdline()), process.uids().real
         except psutil.Error:
-            pass  # gone, a zombie, or not ours to read: the lines below say which
+            pass  # ended, a zombie, or not readable: the lines below find out which
     uid = Path(proc, str(task.pid)).stat().st_uid
     return read_process_stat(proc, task.pid).comm, "", uid
 
 
 @cache
 def _user(uid: int) -> str:
-    """The user's name, or the number. Remembered, as the answer may come from the network (NSS)."""
+    """Return the user's name, or the uid as text. Cached, as the answer may come from the network (NSS)."""
     try:
         return printable(pwd.getpwuid(uid).pw_name, _NAME_LIMIT)
     except KeyError:

@@ -1,4 +1,4 @@
-"""The processes of the host as holders of sockets: who is there, and when each was looked at."""
+"""ProcessTable: the processes of the host that may hold sockets, and when their descriptors were read."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tcpwatch.kernel.proc.descriptors import Descriptors
 from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, ProcessStat, read_process, read_process_stat
 
 LONGEST_INTERVAL = 32
-"""Calls between two thorough looks at a process, unless it is new."""
+"""Calls between two thorough scans of a process, unless it is new."""
 
 _serials = count()
 
 
 @dataclass(slots=True, eq=False)
 class Holder:
-    """One process and what was found in it. Calls are numbered by the finder.
+    """One process and its sockets. Calls are numbered by the OwnerFinder.
 
-    `entry` is the inode of /proc/PID: another process under the same pid has another one. `looked`
-    is the call in which the last complete look began, `checked` the same for a thorough one;
-    `finds` is a fading count of the new sockets that were found here.
+    `entry` is the inode of /proc/PID: a new process with the same pid has a different one. `last_read_call` is the call
+    in which the last complete scan began, `last_thorough_call` the same for a thorough one. `finds` is a decaying count
+    of the new sockets found here.
     """
 
     task: ProcessStat
@@ -37,31 +37,30 @@ class Holder:
     serial: int = -1
 
     def due(self, call: int) -> bool:
-        """Whether a thorough look is due: at once, soon again, then rarely.
+        """Return whether a thorough scan is due: at first in the next call, then after 2, 4, 8 … calls.
 
-        A young process changes most, closing what it inherited and taking another name by exec: it
-        is looked at after 2, 4, 8 … calls.
+        A young process changes most: it closes inherited sockets and changes its name by exec.
         """
         return self.fresh or call - self.last_thorough_call >= self.interval
 
     def mark_read(self, began: int, thorough: bool) -> None:
-        """A look that began in the call `began` went through."""
+        """Record that a scan that began in the call `began` is complete."""
         self.last_read_call, self.denied, self.fresh = began, False, False
         if thorough:
             self.last_thorough_call = began
             self.interval = min(2 * self.interval, LONGEST_INTERVAL)
 
     def mark_denied(self, call: int) -> None:
-        """The descriptors could not be read: another user's, or not dumpable."""
+        """Record that the descriptors cannot be read: another user's process, or not dumpable."""
         self.mark_read(call, thorough=True)
         self.denied = True
         self.interval = LONGEST_INTERVAL
         self.descriptors.clear()
 
     def refresh_process(self, proc: str) -> bool:
-        """Read the facts about the process (again); returns whether it is still there.
+        """Read the facts about the process again; return whether it still exists.
 
-        `serial` changes whenever the facts do.
+        `serial` changes when the facts change.
         """
         process = read_process(proc, self.task)
         if process is not None and process != self.process:
@@ -70,10 +69,10 @@ class Holder:
 
 
 class ProcessTable:
-    """All processes but kernel threads, which have no descriptors; brought up to date by `take`.
+    """All processes except kernel threads, which have no descriptors; updated by refresh().
 
-    `holders` is by pid. `changes` counts how often one that held sockets left. `limited` is
-    whether /proc hides processes: pid 1 exists in every pid namespace.
+    `holders` is by pid. `changes` counts the processes with sockets that ended. `hides_processes` is whether /proc
+    hides processes: pid 1 exists in every pid namespace.
     """
 
     def __init__(self, proc: str) -> None:
@@ -84,7 +83,7 @@ class ProcessTable:
         self.hides_processes = True
 
     def refresh(self, call: int) -> None:
-        """List the processes. One directory, no other file for a process that is known."""
+        """List the processes. This reads one directory, and no other file of a known process."""
         entries = self._entries()
         self.hides_processes = 1 not in entries
         for pid in self.holders.keys() - entries.keys():
@@ -95,31 +94,31 @@ class ProcessTable:
             if holder is None and self._kernel.get(pid) == entry:
                 continue
             if holder is None or holder.entry != entry:
-                self._meet(pid, entry, call)
+                self._add_or_update(pid, entry, call)
 
     def drop(self, pid: int) -> None:
-        """Forget a process that has ended."""
+        """Remove a process that has ended."""
         holder = self.holders.pop(pid)
         if holder.descriptors.inodes.any():
             self.changes += 1
 
     def _entries(self) -> dict[int, int]:
-        """The inode of each /proc/PID, as the directory itself tells it; empty if unreadable."""
+        """Return pid → inode of /proc/PID from the directory entries; empty if unreadable."""
         try:
             with os.scandir(self._proc) as entries:
                 return {int(e.name): e.inode() for e in entries if e.name.isdecimal()}
         except OSError:
-            return {}  # not mounted, or not for us: `limited` says so
+            return {}  # not mounted or not readable: hides_processes becomes true
 
-    def _meet(self, pid: int, entry: int, call: int) -> None:
-        """A new process, or a known one whose directory was evicted from the kernel's cache."""
+    def _add_or_update(self, pid: int, entry: int, call: int) -> None:
+        """Add a new process, or update a known one whose directory was evicted from the kernel's cache."""
         known = self.holders.get(pid)
         try:
             task = read_process_stat(self._proc, pid)
-        except PermissionError:  # hidepid=1; without the start time its entry is its identity
+        except PermissionError:  # hidepid=1; without the start time, the entry identifies it
             task = ProcessStat(pid, start_ticks=-entry, comm="", kernel=False, zombie=False)
         except PROCESS_ENDED_ERRORS:
-            return  # the next call drops what is known of it
+            return  # the next call drops it
         if known is not None and known.task.start_ticks == task.start_ticks:
             known.entry = entry
             return

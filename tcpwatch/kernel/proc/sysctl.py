@@ -1,4 +1,4 @@
-"""The knobs that the figures are held against: name → value, per network namespace.
+"""Sysctls of TCP that limit what the counters count: name → value, per network namespace.
 
 Sources: Documentation/networking/ip-sysctl.rst, Documentation/admin-guide/sysctl/net.rst. /proc/sys/net shows the
 namespace of the thread that opens the file. tcp_mem and tcp_max_orphans exist in the initial namespace alone.
@@ -15,9 +15,9 @@ _IPV4 = (
 
 
 def read(proc_sys_net: Path = Path("/proc/sys/net")) -> dict[str, int]:
-    """Knob → value; a knob that is not there or not readable is absent.
+    """Return sysctl → value; a sysctl that does not exist or cannot be read is absent.
 
-    Knobs of several figures come as one entry each: `ip_local_port_range_low`, `_high`; `tcp_mem_low`, `_pressure`,
+    A sysctl with several values has one entry for each: `ip_local_port_range_low`, `_high`; `tcp_mem_low`, `_pressure`,
     `_high` (pages).
     """
     found: dict[str, int] = {}
@@ -31,7 +31,7 @@ def read(proc_sys_net: Path = Path("/proc/sys/net")) -> dict[str, int]:
 
 
 def reserved_ports(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[tuple[int, int], ...]:
-    """ip_local_reserved_ports: first and last port of each range; empty where there are none or it is not told."""
+    """Return the first and last port of each range in ip_local_reserved_ports; empty if none or unreadable."""
     try:
         words = (proc_sys_net / "ipv4" / "ip_local_reserved_ports").read_text().strip()
     except OSError:
@@ -44,5 +44,5 @@ def _add(found: dict[str, int], path: Path, names: tuple[str, ...]) -> None:
     try:
         figures = path.read_text().split()
     except OSError:
-        return  # not in this namespace or not in this kernel: unknown, and said so by its absence
+        return  # not in this namespace or kernel: absent
     found.update(zip(names, map(int, figures), strict=False))

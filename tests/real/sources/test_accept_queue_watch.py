@@ -50,7 +50,7 @@ def test_the_monitor_tells_it(namespace: lab.Namespace) -> None:
         port = listener.getsockname()[1]
         monitor.step()
         clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
-        monitor._source._queues._look()  # type: ignore[attr-defined]  # so that nothing has to be waited for
+        monitor._source._queues._read_depths()  # type: ignore[attr-defined]  # so that nothing has to be waited for
         for client in clients:
             listener.accept()[0].close()
             client.close()
