@@ -209,7 +209,7 @@ def print_events(
 
     write = output.write_data if as_json else output.write_text
     reporter = events.EventReporter(as_json, filter_, trace=loaded.trace, exact=loaded.exact, colour=output.colour)
-    with _expected_failures(), polling.open_monitor(loaded, events=True, lasting=True) as monitor:
+    with _expected_failures(), polling.open_monitor(loaded, events=True, continuous=True) as monitor:
         for view in polling.views(monitor, seconds):
             news = reporter.step(view)
             for loss in news.losses:

@@ -1,4 +1,4 @@
-"""Cells and colours of text for people: widths as a terminal counts them, and the sixteen colours every theme has."""
+"""Text for a terminal: widths in cells, colours from the 16 that every theme has, bars."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ PHASE_COLOURS: dict[str | None, str] = {
     Phase.OPEN.value: "32",  # green
     Phase.TEARDOWN.value: "33",  # yellow
 }
-"""Phase → SGR code. The state's name says the same: colour is never the only sign."""
+"""Phase → SGR code."""
 FULL_COLOUR = "31"
-"""A queue that is full."""
+"""SGR code of a full queue."""
 
 
 def coloured(words: str, code: str | None, colour: bool) -> str:
-    """`words` in the colour of this SGR code, where colour is wanted."""
+    """Return `words` with this SGR code if `colour` is true."""
     return f"\x1b[{code}m{words}{RESET}" if colour and code and words else words
 
 
 def cell_width(words: str) -> int:
-    """How many cells of a terminal `words` fills: two for a wide East Asian character, none for a combining one."""
+    """Return the width of `words` in cells: 2 per wide East Asian character, 0 per combining character."""
     if words.isascii():
         return len(words)
     return sum(_cells_of(character) for character in words)
@@ -38,9 +38,9 @@ def _cells_of(character: str) -> int:
 
 
 def fitted(words: str, width: int, right: bool = False) -> str:
-    """`words` in exactly `width` cells: padded, or shortened in the middle."""
+    """Return `words` in exactly `width` cells, padded or shortened in the middle."""
     whole, length = words, width
-    while cell_width(words) > width:  # of wide characters fewer than `width` fit
+    while cell_width(words) > width:  # fewer wide characters than `width` fit
         words, length = units.shortened(whole, length), length - 1
     gap = " " * (width - cell_width(words))
     return gap + words if right else words + gap
@@ -50,7 +50,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def bar(share: float, width: int) -> str:
-    """A bar of at most `width` cells, `share` of 1 long; whatever is above 0 shows."""
+    """Return a bar of `share` times `width` cells; a share above 0 is visible."""
     eighths = round(min(max(share, 0.0), 1.0) * width * 8)
     if share > 0:
         eighths = max(eighths, 1)

@@ -1,4 +1,4 @@
-"""Findings for programs and for people without a screen."""
+"""Findings as JSON, as text, and as the exit code of `tcpwatch check`."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from tcpwatch.model.view import View
 from tcpwatch.report.ansi import BOLD, coloured
 
 EXIT_CODES = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 3}
-"""What `tcpwatch check` ends with, for the most severe finding."""
+"""Severity of the most severe finding → exit code."""
 _DIGITS = 3
 _COLOURS = {Severity.WARNING: "33", Severity.CRITICAL: "31"}
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0 for none."""
+    """Return the exit code; 0 without findings."""
     return max((EXIT_CODES[finding.severity] for finding in findings), default=0)
 
 
 def merge_findings(views: Iterable[View]) -> list[Finding]:
-    """Every finding that appeared in these Views, as it was when it was worst, the most severe first."""
-    found: dict[tuple[str, FindingSubject], Finding] = {}
+    """Return the findings of all Views, each at its highest severity, the most severe first."""
+    merged: dict[tuple[str, FindingSubject], Finding] = {}
     for view in views:
-        for one in view.findings:
-            earlier = found.get((one.rule, one.subject))
-            if earlier is None or one.severity >= earlier.severity:
-                found[one.rule, one.subject] = one
-    return sorted(found.values(), key=lambda one: -one.severity)
+        for finding in view.findings:
+            earlier = merged.get((finding.rule, finding.subject))
+            if earlier is None or finding.severity >= earlier.severity:
+                merged[finding.rule, finding.subject] = finding
+    return sorted(merged.values(), key=lambda finding: -finding.severity)
 
 
 def finding_object(finding: Finding) -> dict[str, Any]:
-    """The finding's facts; its keys are a public contract. A value that is not known is None."""
+    """Return the finding as a JSON object; the keys are a public contract. Unknown values are None."""
     return {
         "rule": finding.rule,
         "severity": finding.severity.name.lower(),
@@ -49,6 +49,6 @@ def finding_object(finding: Finding) -> dict[str, Any]:
 
 
 def finding_text(finding: Finding, colour: bool = False) -> str:
-    """`critical accept-queue-full listener *:443: 513 of 512 waiting`, without a newline."""
+    """Return one line without newline: `critical accept-queue-full listener *:443: 513 of 512 waiting`."""
     severity = coloured(finding.severity.name.lower(), _COLOURS.get(finding.severity, BOLD), colour)
     return f"{severity} {finding.rule} {finding.subject}: {finding.headline}"

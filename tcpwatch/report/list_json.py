@@ -1,6 +1,6 @@
-"""`tcpwatch list` for programs: a row per socket, as JSON lines or CSV. Keys and values come from model.columns.
+"""`tcpwatch list` as JSON lines or CSV: one row per socket, with the exported columns.
 
-Text is made block by block, so that the memory of a listing does not grow with the table.
+Text is made in blocks: memory stays bounded.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.view import View
 
 BLOCK = 5_000
-"""Rows that become text at once."""
+"""Rows per block of text."""
 
 
 def in_order(rows: Rows, kept: NDArray[np.bool_] | None = None) -> NDArray[np.intp]:
-    """Indices of the kept rows (all, unless told) by state in life order, then local, then remote end.
+    """Return the indices of the kept rows (default: all), sorted by state, local address and remote address.
 
-    Equal ends (SO_REUSEPORT) keep the order of their cookies, from listing to listing.
+    Rows with equal addresses (SO_REUSEPORT) are in the order of their cookies, so that listings are comparable.
     """
     where = np.arange(len(rows)) if kept is None else np.flatnonzero(kept)
     chosen = rows.take(where)
@@ -34,13 +34,13 @@ def in_order(rows: Rows, kept: NDArray[np.bool_] | None = None) -> NDArray[np.in
 
 
 def blocks(rows: Rows, order: NDArray[np.intp]) -> Iterator[Rows]:
-    """The rows in this order, BLOCK at a time."""
+    """Yield the rows in this order, BLOCK at a time."""
     for begin in range(0, len(order), BLOCK):
         yield rows.take(order[begin : begin + BLOCK])
 
 
 def as_json(view: View, order: NDArray[np.intp]) -> Iterator[str]:
-    """One object a line, in pieces of many lines. ASCII: what is not, is escaped as JSON has it."""
+    """Yield blocks of one JSON object per line; other characters than ASCII are escaped."""
     unknown = unsupported_columns(view.sample.capabilities)
     line = "{" + ", ".join(f"{json.dumps(column.key)}: %s" for column in EXPORTED) + "}\n"
     for block in blocks(view.rows, order):
@@ -53,13 +53,13 @@ def _values(column: SocketColumn, rows: Rows, unknown: frozenset[str]) -> list[A
 
 
 def _json_texts(values: list[Any]) -> list[str]:
-    """Each value as JSON. One call encodes them all: JSON has no newline within a string, so one can stand between."""
+    """Return each value as JSON: encode all in one call, separated by newlines, which JSON strings never contain."""
     texts = json.dumps(values, separators=("\n", ": "))[1:-1].split("\n")
-    if len(texts) != len(values):  # a value is a list, with newlines of its own
+    if len(texts) != len(values):  # lists contain separators, too
         return [json.dumps(value) for value in values]
     return texts
 
 
 def as_csv(view: View, order: NDArray[np.intp]) -> Iterator[str]:
-    """A header line of the keys, then a line per row."""
+    """Yield a header line, then one line per row."""
     return sockets_csv(view.rows, order, unsupported_columns(view.sample.capabilities))

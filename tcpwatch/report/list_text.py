@@ -1,4 +1,4 @@
-"""`tcpwatch list` for people: aligned columns, as wide as they need to be or as the terminal has room for."""
+"""`tcpwatch list` as text: aligned columns, at most as wide as the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tcpwatch.units.columns import columns_that_fit
 SHOWN = (
     "state", "local", "remote", "recv_queue", "send_queue", "owner", "timers", "retransmits", "role", "user_or_uid",
 )  # fmt: skip
-"""What one look can tell; ages need several."""
+"""Columns with values after one poll."""
 GAP = "  "
 
 Widths = list[tuple[SocketColumn, int]]
@@ -27,9 +27,9 @@ Widths = list[tuple[SocketColumn, int]]
 def as_text(
     view: View, order: NDArray[np.intp], width: int | None = None, exact: bool = False, colour: bool = False
 ) -> Iterator[str]:
-    """A header line, then a line per row, in pieces of many lines; `width` None: as wide as it needs.
+    """Yield a header line, then blocks of one line per row; `width` None: no limit.
 
-    The rows become text twice, once to be measured: so the columns fit and the memory stays small.
+    Rows are converted to text twice, first to measure the columns: memory stays bounded.
     """
     columns = [BY_KEY[key] for key in SHOWN if key not in unsupported_columns(view.sample.capabilities)]
     natural = [cell_width(column.title) for column in columns]
@@ -43,9 +43,9 @@ def as_text(
 
 
 def fit_columns(natural: Widths, room: int | None) -> Widths:
-    """The columns that fit into `room` cells, and their widths.
+    """Return the columns that fit into `room` cells, and their widths.
 
-    Each gets its own width where it can; else those that may be shortened are; else the least important ones leave.
+    Without room for all natural widths, shorten columns down to their minimum, then drop the least important ones.
     """
     if room is None:
         return natural
@@ -57,7 +57,7 @@ def fit_columns(natural: Widths, room: int | None) -> Widths:
         more = max(0, min(spare, wanted[column] - given[column]))
         given[column] += more
         spare -= more
-    if spare < 0:  # one column is left and even that has too little room
+    if spare < 0:  # even the one column left is too wide
         given = {column: max(1, room) for column in given}
     return [(column, given[column]) for column, _ in least]
 

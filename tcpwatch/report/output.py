@@ -1,4 +1,4 @@
-"""Standard output as the headless front ends use it: large pieces, one clear failure, colour where it is wanted."""
+"""Standard output of the headless front ends: blocks of text, errors, and whether to use colour."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import TextIO
 
 
 class OutputError(Exception):
-    """Standard output cannot be written; the text is one line."""
+    """Raised when standard output cannot be written; the text is one line."""
 
 
 class OutputClosed(Exception):
-    """Who read our output has enough of it (`| head`): no failure, but an end."""
+    """Raised when the reader has closed the pipe (`| head`); not an error."""
 
 
 class Output:
-    """Standard output: text out, bytes written."""
+    """Encoded standard output."""
 
     def __init__(self, stream: TextIO | None = None, environ: Mapping[str, str] | None = None) -> None:
-        """`stream` is sys.stdout unless told. Raises OutputError where there is none (`>&-`)."""
+        """`stream` defaults to sys.stdout. Raises OutputError if there is none (`>&-`)."""
         stream = sys.stdout if stream is None else stream
         if stream is None:
             raise OutputError("there is no standard output to write to")
@@ -33,15 +33,15 @@ class Output:
 
     @property
     def width(self) -> int | None:
-        """Cells of a line of the terminal; None, which is no limit, where it is no terminal."""
+        """Return the width of the terminal in cells; None if it is not a terminal."""
         return shutil.get_terminal_size().columns if self.terminal else None
 
     def write_data(self, pieces: Iterable[str]) -> None:
-        """JSON and CSV: UTF-8, whatever the locale. Raises OutputError, OutputClosed."""
+        """Write JSON or CSV, always in UTF-8. Raises OutputError, OutputClosed."""
         self._write(pieces, "utf-8")
 
     def write_text(self, pieces: Iterable[str]) -> None:
-        """Text for people, in the locale's encoding. Raises OutputError, OutputClosed."""
+        """Write text in the locale's encoding. Raises OutputError, OutputClosed."""
         self._write(pieces, self._stream.encoding or "utf-8")
 
     def _write(self, pieces: Iterable[str], encoding: str) -> None:
@@ -52,7 +52,7 @@ class Output:
             except OSError as error:
                 raise _failure(error) from error
         try:
-            self._stream.flush()  # here, where a failure is ours, and not at the interpreter's end
+            self._stream.flush()  # here and not at exit, so that errors are reported
         except OSError as error:
             raise _failure(error) from error
 
@@ -64,31 +64,31 @@ def _failure(error: OSError) -> OutputError | OutputClosed:
 
 
 def print_error(line: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     try:
         print(f"tcpwatch: {line}", file=sys.stderr if sys.stderr is not None else io.StringIO(), flush=True)
-    except OSError:  # nowhere is left to say it; the exit code still does
+    except OSError:  # the exit code still reports the failure
         abandon(sys.stderr)
 
 
 def abandon(stream: TextIO | None) -> None:
-    """Let what is still buffered for this standard stream go nowhere.
+    """Discard what is buffered for this standard stream.
 
-    Python flushes it once more when it ends: that would fail again, with a message of its own and exit code 120.
+    Otherwise Python flushes it at exit, fails again, prints a message of its own and exits with 120.
     """
     if stream is None:
         return
     try:
         fd = stream.fileno()
-    except io.UnsupportedOperation:  # a test's stand-in: nothing is flushed to anywhere
+    except io.UnsupportedOperation:  # a fake stream in a test
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, fd)
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, fd)
+    os.close(null)
 
 
 def wants_colour(terminal: bool, environ: Mapping[str, str]) -> bool:
-    """NO_COLOR wins over FORCE_COLOR (as in Python's own tools), which wins over what the stream is."""
+    """Return whether to use colour: NO_COLOR overrides FORCE_COLOR (as in Python), which overrides the stream."""
     if environ.get("NO_COLOR"):
         return False
     if environ.get("FORCE_COLOR"):

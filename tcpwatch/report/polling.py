@@ -1,4 +1,4 @@
-"""Views for a front end that draws once: the only loop over time outside the monitor's screens."""
+"""Views for the headless front ends: opening a monitor, and polling it for some time."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import OWNER_SEARCH_MIN_S, open_source
 
 OWNER_SEARCH_MAX_S = 10.0
-"""How long owners are searched for in a single look; what is not found by then is told as "not looked up yet"."""
+"""Time limit of the search for owners in a single poll; after it, an owner is "not looked up yet"."""
 
 
 @contextmanager
 def open_monitor(
-    settings: Settings, watch_queues: bool = False, events: bool = False, lasting: bool = False
+    settings: Settings, watch_queues: bool = False, events: bool = False, continuous: bool = False
 ) -> Iterator[Monitor]:
-    """A monitor of this host, closed in the end; `watch_queues` and `events` as `open_source` has them.
+    """Open a monitor of this host, and close it at the end; `watch_queues` and `events` are those of `open_source`.
 
-    With `events` the trace is used too, where the settings allow it. One that is `lasting` finds owners bit by bit, so
-    that no step takes long. Raises SourceError.
+    With `events`, the trace is used too if the settings allow it. With `continuous`, the search for owners is spread
+    over several polls. Raises SourceError.
     """
     with _terminable():
         source = open_source(
             settings.source,
-            OWNER_SEARCH_MIN_S if lasting else OWNER_SEARCH_MAX_S,
+            OWNER_SEARCH_MIN_S if continuous else OWNER_SEARCH_MAX_S,
             watch_queues,
             events=events,
             trace=events and settings.trace,
@@ -45,7 +45,7 @@ def open_monitor(
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """A signal that ends the process leaves nothing behind in the kernel: the trace costs all that it tells of."""
+    """Exit normally on SIGTERM and SIGHUP, so that the trace instance is removed from the kernel."""
 
     def leave(number: int, _: object) -> None:
         sys.exit(128 + number)
@@ -53,7 +53,7 @@ def _terminable() -> Iterator[None]:
     numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
-    for number in numbers:  # those that whoever started it does not want ignored, as nohup does
+    for number in numbers:  # not the ignored ones, as with nohup
         signal.signal(number, leave)
     try:
         yield
@@ -63,7 +63,7 @@ def _terminable() -> Iterator[None]:
 
 
 def views(monitor: Monitor, seconds: float) -> Iterator[View]:
-    """The Views of so many seconds (math.inf: without end), one at least, as often as the interval and budget say."""
+    """Yield the Views of `seconds` (math.inf: no end), at least one, at the pace of the interval and the budget."""
     deadline = time.monotonic() + seconds
     yield (last := monitor.step())
     while (left_s := deadline - time.monotonic()) > 0:
@@ -73,7 +73,7 @@ def views(monitor: Monitor, seconds: float) -> Iterator[View]:
 
 
 def first_and_last_view(monitor: Monitor, seconds: float) -> tuple[View, View]:
-    """The first and the last of these Views; the others are not kept, since each may be large."""
+    """Return the first and the last of these Views; the others are not kept, as each may be large."""
     polled = views(monitor, seconds)
     first = next(polled)
     rest = deque(polled, maxlen=1)

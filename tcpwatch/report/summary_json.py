@@ -1,4 +1,4 @@
-"""`tcpwatch summary` for programs: one object that says how the host's TCP is; its keys are a public contract."""
+"""`tcpwatch summary` as a JSON object; its keys are a public contract."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from tcpwatch.report import check
 
 RATE_DIGITS = 3
 _MS_DIGITS = 3
-"""Lives are told to the microsecond."""
 
 
 def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """The facts of a View; `rates` (counter → increase per second) only where it was watched for a while.
+    """Return the facts of a View; `rates` is counter → increase per second, None after a single poll.
 
-    None stands for what is not known. `time` is RFC 3339 in UTC, queues count connections, `drops` segments; `flows`
-    need more than one look.
+    Unknown values are None. `time` is RFC 3339 in UTC, queues count connections, `drops` counts segments; `flows` need
+    more than one poll.
     """
     sample = view.sample
     return {
@@ -37,7 +36,7 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
         "states": {state.name: view.counts.get(state, 0) for state in STATE_ORDER},
         "half_open": view.half_open.count,
         "time_wait": {"count": view.time_wait.value, "limit": view.time_wait.limit},
-        "listeners": [_listener(one) for one in view.listeners],
+        "listeners": list(map(_listener, view.listeners)),
         "counters": dict(sample.counters),
         "rates": {name: round(rate, RATE_DIGITS) for name, rate in (rates or {}).items()},
         "findings": [check.finding_object(finding) for finding in view.findings],
@@ -46,56 +45,55 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
 
 
 def as_json(facts: Mapping[str, Any]) -> str:
-    """One line, in ASCII."""
+    """Return one line in ASCII."""
     return json.dumps(facts) + "\n"
 
 
 def rfc3339(unix_s: float) -> str:
-    """`2023-11-14T22:13:20.000Z`."""
+    """Return the time as `2023-11-14T22:13:20.000Z`."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _flows(flows: FlowTotals) -> dict[str, Any]:
-    """Of all flows, and of the busiest services and processes."""
     return {
         **_totals(flows.all),
         "window_s": round(flows.window_s, RATE_DIGITS),
-        "by_service": [{"name": one.name or None, **_totals(one)} for one in flows.by_service],
-        "by_process": [{"name": one.name or None, **_totals(one)} for one in flows.by_process],
+        "by_service": [{"name": service.name or None, **_totals(service)} for service in flows.by_service],
+        "by_process": [{"name": process.name or None, **_totals(process)} for process in flows.by_process],
     }
 
 
 def _totals(totals: Totals) -> dict[str, Any]:
-    """Lifetimes that are not `exact` are at most what is told."""
+    """Return the figures of some flows; lifetimes that are not `exact` are upper bounds."""
     return {
         "opened_per_s": round(totals.opened_per_s, RATE_DIGITS),
         "ended_per_s": round(totals.ended_per_s, RATE_DIGITS),
-        "lifetime_ms": _spread(totals.lifetime_ms, ("shortest", "longest"), _MS_DIGITS),
-        "bytes": _spread(totals.bytes, ("smallest", "largest"), None),
+        "lifetime_ms": _distribution(totals.lifetime_ms, ("shortest", "longest"), _MS_DIGITS),
+        "bytes": _distribution(totals.bytes, ("smallest", "largest"), None),
         "exact": round(totals.exact, RATE_DIGITS),
     }
 
 
-def _spread(spread: Distribution, extremes: tuple[str, str], digits: int | None) -> dict[str, Any]:
-    """`histogram`: what each part ends below, None for the last, and how many flows are in it."""
-    figures = {name: getattr(spread, name) for name in PERCENTILES}
-    figures |= dict(zip(extremes, (spread.least, spread.most), strict=True))
-    bounds, counts = (*DECADES, None), spread.histogram or [0] * (len(DECADES) + 1)
+def _distribution(distribution: Distribution, extremes: tuple[str, str], digits: int | None) -> dict[str, Any]:
+    """Return a distribution; `histogram` is a list of [upper bound or None, count]."""
+    figures = {name: getattr(distribution, name) for name in PERCENTILES}
+    figures |= dict(zip(extremes, (distribution.least, distribution.most), strict=True))
+    bounds, counts = (*DECADES, None), distribution.histogram or [0] * (len(DECADES) + 1)
     return {
         **{name: None if figure is None else round(figure, digits) for name, figure in figures.items()},
         "histogram": [list(part) for part in zip(bounds, counts, strict=True)],
     }
 
 
-def _listener(one: Listener) -> dict[str, Any]:
-    first = one.owner.processes[0] if one.owner else None
-    accept, syn = one.accept_queue, one.syn_queue
+def _listener(listener: Listener) -> dict[str, Any]:
+    first = listener.owner.processes[0] if listener.owner else None
+    accept, syn = listener.accept_queue, listener.syn_queue
     return {
-        "local_address": one.local_address,
-        "local_port": one.local_port,
+        "local_address": listener.local_address,
+        "local_port": listener.local_port,
         "process": first.name if first else None,
         "pid": first.pid if first else None,
         "accept_queue": {"depth": accept.depth, "limit": accept.limit},
         "syn_queue": {"depth": syn.depth, "limit": syn.limit},
-        "drops": one.drops,
+        "drops": listener.drops,
     }

@@ -1,10 +1,11 @@
-"""`tcpwatch summary` for people: states with bars, listeners with their queues, the counters that moved."""
+"""`tcpwatch summary` as text: states with bars, listeners with their queues, changed counters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from tcpwatch import units
+from tcpwatch.model.columns.socket_values import owner_text
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.sockets.flow_totals import PERCENTILES
@@ -15,9 +16,9 @@ from tcpwatch.report.ansi import BOLD, FULL_COLOUR, PHASE_COLOURS, bar, coloured
 from tcpwatch.report.summary_json import rfc3339
 
 WIDTH = 80
-"""Cells of a line where no terminal says otherwise."""
+"""Cells of a line without a terminal."""
 LISTENERS_SHOWN = 20
-"""The fullest come first; --json has them all."""
+"""The fullest listeners come first; --json has all of them."""
 _LIFETIME_FIGURES = (*zip(PERCENTILES, PERCENTILES, strict=True), ("shortest", "least"), ("longest", "most"))
 """(Word, field of a Distribution)."""
 _NAME, _NUMBER, _QUEUE, _DROPS, _OWNER = 13, 11, 17, 9, 13
@@ -30,7 +31,7 @@ def as_text(
     exact: bool = False,
     colour: bool = False,
 ) -> str:
-    """The summary, drawn for `width` cells; `rates` None: it was looked at once only."""
+    """Return the summary in lines of at most `width` cells; `rates` is None after a single poll."""
     room = min(width or WIDTH, 120)
     parts = [
         _head(view),
@@ -76,31 +77,31 @@ def _limits(view: View, exact: bool) -> list[str]:
 
 
 def _flows(view: View, room: int) -> list[str]:
-    """`flows  opened 61/s  ended 60/s  life p50 12 ms  p90 340 ms  p99 1.2 s`, where that is known.
+    """Return `flows  opened 61/s  ended 60/s  lifetime p50 12 ms  p90 340 ms  p99 1.2 s  shortest ...  longest ...`.
 
-    Then `shortest 2.1 ms  longest 17 m`, below `p50` where both do not fit in a line.
+    On a narrow screen, `shortest` and `longest` are on a second line.
     """
     if view.flow_totals is None:
         return []
     totals = view.flow_totals.all
     words = [f"{name} {totals.lifetime_text(figure)}" for name, figure in _LIFETIME_FIGURES]
-    few, extremes = ("  ".join(some) for some in (words[:-2], words[-2:]))
-    head = f"flows  opened {units.rate(totals.opened_per_s)}/s  ended {units.rate(totals.ended_per_s)}/s  life "
-    line = f"{head}{few}  {extremes}"
-    return [line] if len(line) <= room else [head + few, " " * len(head) + extremes]
+    percentiles, extremes = ("  ".join(part) for part in (words[:-2], words[-2:]))
+    head = f"flows  opened {units.rate(totals.opened_per_s)}/s  ended {units.rate(totals.ended_per_s)}/s  lifetime "
+    line = f"{head}{percentiles}  {extremes}"
+    return [line] if len(line) <= room else [head + percentiles, " " * len(head) + extremes]
 
 
 def _listeners(view: View, room: int, colour: bool) -> list[str]:
     shown = view.listeners[:LISTENERS_SHOWN]
     rest = 2 + 2 * _QUEUE + _DROPS + 2
-    name = max(20, min(max([len(one.endpoint) for one in shown], default=0), room - rest - _OWNER))
+    name = max(20, min(max([len(listener.endpoint) for listener in shown], default=0), room - rest - _OWNER))
     owner = max(_OWNER, room - rest - name)
     title = "Listeners".ljust(name + 2) + "accept queue".rjust(_QUEUE) + "SYN queue".rjust(_QUEUE)
     lines = [coloured(f"{title}{'drops'.rjust(_DROPS)}  process", BOLD, colour)]
-    for one in shown:
-        end = fitted(one.endpoint, name)
-        accept, syn = _queue(one.accept_queue, colour), _queue(one.syn_queue, colour)
-        lines.append(f"  {end}{accept}{syn}{units.count(one.drops).rjust(_DROPS)}  {fitted(_owner(one), owner)}")
+    for listener in shown:
+        queues = _queue(listener.accept_queue, colour) + _queue(listener.syn_queue, colour)
+        drops, process = units.count(listener.drops).rjust(_DROPS), fitted(_owner(listener), owner)
+        lines.append(f"  {fitted(listener.endpoint, name)}{queues}{drops}  {process}")
     if len(view.listeners) > len(shown):
         lines.append(f"  … and {len(view.listeners) - len(shown):,} more (--json has all of them)")
     return lines
@@ -114,22 +115,19 @@ def _queue(queue: Queue, colour: bool) -> str:
     return coloured(words, FULL_COLOUR if queue.share >= 1 else None, colour)
 
 
-def _owner(one: Listener) -> str:
-    if one.owner is None:
-        return units.UNKNOWN
-    first, *others = one.owner.processes
-    return f"{first.name}[{first.pid}]" + (f" +{len(others)}" if others else "")
+def _owner(listener: Listener) -> str:
+    return units.UNKNOWN if listener.owner is None else owner_text(listener.owner)
 
 
 def _rates(rates: Mapping[str, float], colour: bool) -> list[str]:
-    """The counters that moved, the fastest first."""
-    moved = sorted((name for name, rate in rates.items() if rate > 0), key=lambda name: (-rates[name], name))
-    lines = [coloured("Counters that moved, per second", BOLD, colour)]
-    wide = max(map(len, moved), default=0)
-    lines += [f"  {name.ljust(wide)}{_rate(rates[name]).rjust(_NUMBER)}" for name in moved]
-    return lines if moved else [*lines, "  none"]
+    """Return the counters that increased, the fastest first."""
+    increased = sorted((name for name, rate in rates.items() if rate > 0), key=lambda name: (-rates[name], name))
+    lines = [coloured("Counters, per second", BOLD, colour)]
+    width = max(map(len, increased), default=0)
+    lines += [f"  {name.ljust(width)}{_rate(rates[name]).rjust(_NUMBER)}" for name in increased]
+    return lines if increased else [*lines, "  none"]
 
 
 def _rate(per_second: float) -> str:
-    """Of a counter that moved: never 0."""
+    """Return the rate of a counter that increased, never as 0."""
     return units.rate(per_second) if per_second >= 0.1 else "<0.1"

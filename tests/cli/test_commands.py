@@ -240,7 +240,7 @@ def test_no_source(command: str, run: Callable[..., Result], monkeypatch: pytest
         (["summary"], {"events": False}),
         (["summary", "--for", "0.1"], {"events": True}),
         (["check", "--for", "0.1"], {"events": True}),
-        (["events", "--for", "0.1"], {"events": True, "lasting": True}),
+        (["events", "--for", "0.1"], {"events": True, "continuous": True}),
     ],
     ids=" ".join,
 )

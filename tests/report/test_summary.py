@@ -77,10 +77,10 @@ def test_how_long_flows_live() -> None:
     assert told["lifetime_ms"] == {**figures, "histogram": none} and told["opened_per_s"] == 0.0
     assert list(told["bytes"]) == ["p50", "p90", "p99", "smallest", "largest", "histogram"]
     assert told["bytes"]["largest"] is None and told["by_service"] == told["by_process"] == []
-    words = "flows  opened 0/s  ended 0/s  life p50 –  p90 –  p99 –  shortest –  longest –\n"
+    words = "flows  opened 0/s  ended 0/s  lifetime p50 –  p90 –  p99 –  shortest –  longest –\n"
     assert words in summary_text.as_text(nothing, {})
     exact = replace(small_host(), flow_totals=FlowTotals(60.0, totals(exact=1.0)))
-    few = "flows  opened 61/s  ended 60/s  life p50 12 ms  p90 336 ms  p99 1.2 s"
+    few = "flows  opened 61/s  ended 60/s  lifetime p50 12 ms  p90 336 ms  p99 1.2 s"
     extremes = "shortest 100 µs  longest 4.1 s"
     assert f"{few}\n{' ' * few.index('p50')}{extremes}\n" in summary_text.as_text(exact, {})
     assert f"{few}  {extremes}\n" in summary_text.as_text(exact, {}, 120)
@@ -101,7 +101,7 @@ def test_of_what_is_not_known_by_name() -> None:
 
 def test_text_of_one_look_has_no_rates() -> None:
     assert "per second" not in summary_text.as_text(small_host())
-    assert summary_text.as_text(small_host(), {"TW": 0.0}).endswith("Counters that moved, per second\n  none\n")
+    assert summary_text.as_text(small_host(), {"TW": 0.0}).endswith("Counters, per second\n  none\n")
 
 
 def test_colour_changes_nothing_but_colour() -> None:

@@ -178,14 +178,13 @@ _SHORT_UNKNOWN = {
 
 
 def owner_cells(rows: Rows) -> Values:
-    """Return `nginx[1234] +3`, or a sign for why there is no owner."""
-    return [_owner_cell(rows, code) for code in rows.owner.tolist()]
+    """Return the owners as text, or a sign for why there is no owner."""
+    return [owner_text(rows.owners[code]) if code >= 0 else _SHORT_UNKNOWN[code] for code in rows.owner.tolist()]
 
 
-def _owner_cell(rows: Rows, code: int) -> str:
-    if code < 0:
-        return _SHORT_UNKNOWN[code]
-    first, *others = rows.owners[code].processes
+def owner_text(owner: owner_finder.Owner) -> str:
+    """Return `nginx[1234] +3`: the process with the lowest pid, and how many more hold the socket."""
+    first, *others = owner.processes
     return f"{first.name}[{first.pid}]" + (f" +{len(others)}" if others else "")
 
 
