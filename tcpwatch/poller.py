@@ -1,7 +1,6 @@
-"""The poll thread: the UI asks for a step, a thread of its own takes it, so that a slow kernel holds no key press up.
+"""Poller: takes the steps of a monitor in a thread, so that a slow kernel does not block the UI.
 
-Requests collapse in an Event: a thread that is late does not fall further behind, and a UI that is stalled asks for
-nothing.
+Requests collapse in an Event: a slow thread does not fall further behind, and a stalled UI requests nothing.
 """
 
 from __future__ import annotations
@@ -17,32 +16,32 @@ from tcpwatch.sources.base import SourceError
 
 
 class Steppable(Protocol):
-    """What is polled: `tcpwatch.monitor.Monitor`, or a replay."""
+    """A `tcpwatch.monitor.Monitor`, or a replay."""
 
     interval_s: float
-    """Seconds between steps that a person asked for; may be set at any time."""
+    """The interval that a person asked for, in seconds; may be set at any time."""
     watched: frozenset[int]
-    """Cookies of the flows whose detail is wanted; may be set at any time."""
+    """Cookies of the connections whose detail the next View should contain; may be set at any time."""
     watched_queue: ListenerKey | None
-    """The listening address and port whose queues are to be looked into; may be set at any time."""
+    """The listening address and port whose queues the next View should list; may be set at any time."""
 
     def step(self) -> View:
-        """Poll once. Raises SourceError or OSError where that cannot be done now."""
+        """Poll once. Raises SourceError or OSError where no sample can be had now."""
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release all resources."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepUnavailable:
-    """A step that could not be taken, and may be possible the next time."""
+    """A step that failed, and may succeed the next time."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class StepCrashed:
-    """A step that met a bug of ours: the thread has ended."""
+    """A step that raised an unexpected exception. The thread has ended."""
 
     error: Exception
 
@@ -52,38 +51,38 @@ Deliver = Callable[[Outcome], object]
 
 
 class Poller:
-    """Steps a monitor whenever it is asked; `deliver` is called in the thread."""
+    """Takes a step whenever one is requested; `deliver` is called in the thread."""
 
     def __init__(self, monitor: Steppable) -> None:
         self._monitor = monitor
-        self._asked = threading.Event()
+        self._requested = threading.Event()
         self._stopping = False
         self._lock = threading.Lock()
         self._deliver: Deliver | None = None
         self._early: Outcome | None = None
-        # A daemon: whoever quits does not wait for a step that takes long.
+        # A daemon, so that the program ends without waiting for a slow step.
         self._thread = threading.Thread(target=self._run, name="tcpwatch-poll", daemon=True)
 
     def start(self) -> None:
-        """Start the thread and take the first step at once; nobody needs to be attached yet."""
-        self._asked.set()
+        """Start the thread and take the first step at once, also before `attach`."""
+        self._requested.set()
         self._thread.start()
 
     def attach(self, deliver: Deliver) -> None:
-        """Say who gets the outcomes; the last one that nobody got is delivered now."""
+        """Set the receiver of the outcomes; the last one before this call is delivered now."""
         with self._lock:
             self._deliver, early, self._early = deliver, self._early, None
         if early is not None:
             deliver(early)
 
     def ask(self) -> None:
-        """Ask for a step; asking again before it begins changes nothing."""
-        self._asked.set()
+        """Request a step; a second request before it begins changes nothing."""
+        self._requested.set()
 
     def stop(self, patience_s: float = 0.2) -> bool:
-        """End the thread and close the monitor; False where a step is still running, which dies with the process."""
+        """End the thread and close the monitor; return False where a step still runs, which ends with the process."""
         self._stopping = True
-        self._asked.set()
+        self._requested.set()
         if self._thread.ident is not None:
             self._thread.join(patience_s)
         if self._thread.is_alive():
@@ -93,8 +92,8 @@ class Poller:
 
     def _run(self) -> None:
         while True:
-            self._asked.wait()
-            self._asked.clear()
+            self._requested.wait()
+            self._requested.clear()
             if self._stopping:
                 return
             outcome = self._step()
@@ -106,7 +105,7 @@ class Poller:
         try:
             return self._monitor.step()
         except (SourceError, OSError) as error:
-            return StepUnavailable(_in_words(error))
+            return StepUnavailable(_reason(error))
         except Exception as error:
             return StepCrashed(error)
 
@@ -119,8 +118,8 @@ class Poller:
             deliver(outcome)
 
 
-def _in_words(error: Exception) -> str:
-    """One line about a failure that is not ours."""
+def _reason(error: Exception) -> str:
+    """Return one line about a failure of the system."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__

@@ -99,7 +99,7 @@ def test_askings_during_a_step_collapse_into_one(monitor: FakeMonitor, poller: P
     got.get(timeout=PATIENCE_S)
     got.get(timeout=PATIENCE_S)
     assert monitor.began.empty()
-    assert not poller._asked.is_set()
+    assert not poller._requested.is_set()
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ async def test_a_flow_on_screen_is_watched_and_asked_for_at_once(monitor: FakeMo
         app.push_screen(FlowScreen(7))
         await pilot.pause()
         assert monitor.watched == frozenset([7])
-        assert poller._asked.is_set()
+        assert poller._requested.is_set()
         await pilot.press("escape")
         assert monitor.watched == frozenset()
 

@@ -1,8 +1,8 @@
 """The eleven states of RFC 9293 as Linux numbers them, with every spelling people use for them.
 
 Sources: RFC 9293 section 3.3.2 (names and diagram), include/net/tcp_states.h (numbers), ss(8) (its short
-names). The misspelt forms are those of the documents this project follows: they are understood wherever a
-person may type a state, and never shown.
+names). The misspelt forms come from the documents that this project follows: they are accepted as input and
+never shown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 class Phase(enum.Enum):
-    """The part of a connection's life that a state belongs to."""
+    """The part of a connection that a state belongs to."""
 
     NONE = "none"
     HANDSHAKE = "handshake"
@@ -30,12 +30,12 @@ class Role(enum.IntEnum):
 
     @property
     def word(self) -> str:
-        """The role as people and the JSON output read it."""
+        """Return the role as the UI and JSON show it."""
         return self.name.lower()
 
 
 class Closer(enum.IntEnum):
-    """Who sent the first FIN, where the states seen so far tell; fits a uint8 column."""
+    """Who sent the first FIN, as far as the states seen so far show; fits a uint8 column."""
 
     UNKNOWN = 0
     LOCAL = 1
@@ -44,7 +44,7 @@ class Closer(enum.IntEnum):
 
     @property
     def word(self) -> str:
-        """The closer as people and the JSON output read it."""
+        """Return the closer as the UI and JSON show it."""
         return self.name.lower()
 
 
@@ -65,12 +65,12 @@ class State(enum.IntEnum):
 
     @property
     def facts(self) -> StateFacts:
-        """What the documents say about this state."""
+        """Return the description of this state."""
         return FACTS[self]
 
     @classmethod
     def parse(cls, text: str) -> State:
-        """The state that `text` spells, in any case, with `-`, `_`, blank or nothing between the words.
+        """Return the state that `text` spells, in any case, with `-`, `_`, blank or nothing between the words.
 
         Raises ValueError with the accepted names when nothing matches.
         """
@@ -83,7 +83,7 @@ class State(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StateFacts:
-    """What a person is told about one state."""
+    """The names and the description of one state."""
 
     kernel: str  # the kernel's name without TCP_
     ss: str  # as ss(8) prints it

@@ -1,6 +1,6 @@
-"""Ends: addresses and ports of many sockets as numbers that can be grouped.
+"""Hashes of addresses and ports of many sockets, for grouping.
 
-Two ends that share a number by chance would be counted as one; at 64 bits that does not happen in practice.
+Two endpoints with the same hash are counted as one; with 64 bits this does not happen in practice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BLOCK = 16_384
 
 
 def remote_endpoint_hashes(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.uint64]:
-    """One number for each remote address and port."""
+    """Return a hash of each remote address and port."""
     number = address_hashes(sample, row, "idiag_dst")
     number <<= np.uint64(16)
     number |= sample.table["idiag_dport"][row].astype(np.uint64)
@@ -26,7 +26,7 @@ def remote_endpoint_hashes(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.
 
 
 def address_hashes(sample: Sample, row: NDArray[np.intp], name: str) -> NDArray[np.uint64]:
-    """One number for each address in the column `idiag_src` or `idiag_dst`, below 2^48."""
+    """Return a hash below 2^48 of each address in the column `idiag_src` or `idiag_dst`."""
     number = np.empty(len(row), np.uint64)
     for first in range(0, len(row), _BLOCK):  # a fancy index on all of a large table costs three times as much
         here = row[first : first + _BLOCK]
@@ -46,7 +46,7 @@ def endpoint_pair_hashes(
     src: str = "idiag_src",
     dst: str = "idiag_dst",
 ) -> NDArray[np.uint64]:
-    """One number for the local and the remote end of each row of uapi.SOCKET, or of a table with other names."""
+    """Return a hash of the local and the remote endpoint of each row of uapi.SOCKET, or of a table with other names."""
     number = rows[sport].astype(np.uint64) << np.uint64(16) | rows[dport].astype(np.uint64)
     for name in (src, dst):
         number = hash_addresses(address_halves(rows[name]), number)

@@ -1,9 +1,9 @@
-"""FlowGraphs: the figures of a few flows over time, kept while somebody watches them.
+"""FlowGraphs: the figures of the watched flows over time.
 
-A graph holds all of a flow's watched life in SLOTS slots. When they are full, each two become one of twice the length:
-of the rates the mean, weighted by the time that each stands for, so that their sum stays the bytes that went; of the
-queues the longer, so that a burst is not lost; of round trip time and congestion window the later, as a poll would
-have told it. What a poll tells stands for the time since the poll before; a time in which nobody watched stays empty.
+A graph has SLOTS slots for the whole time since the flow was first watched. When they are full, each two are merged
+into one of twice the length: rates by their mean, weighted by the time that each covers, so that the bytes add up;
+queues by the larger, so that a burst stays visible; round trip time and congestion window by the later. The figures of
+a poll count for the time since the previous poll. Slots stay empty while the flow is not watched.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from tcpwatch.sample import Sample
 
 SLOTS = 256
 SLOT_S = 1.0
-"""Of a young graph."""
+"""Seconds per slot of a new graph."""
 KEPT = 64
-"""Graphs that are kept, watched or not."""
+"""Graphs that are kept; beyond it, the least recently watched are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowGraph:
-    """Columns of equal length, one value a slot, oldest first; NaN where nothing was told."""
+    """Columns of equal length, one value per slot, oldest first; NaN where a figure is unknown."""
 
     begin: float
     """Unix seconds of the first slot."""
     slot_s: float
-    """Seconds a slot; grows as the flow gets older, so that its whole watched life fits."""
+    """Seconds per slot; doubles each time the slots are full."""
     rx_bytes_per_s: tuple[float, ...] = ()
     tx_bytes_per_s: tuple[float, ...] = ()
     rtt_us: tuple[float, ...] = ()
@@ -46,7 +46,7 @@ class FlowGraph:
 
 
 class FlowGraphs:
-    """The graphs of the flows that are, or lately were, watched: those watched last stay."""
+    """Keeps the graphs of the flows that are or were watched."""
 
     def __init__(self, kept: int = KEPT, slots: int = SLOTS) -> None:
         """`slots` is even."""
@@ -64,24 +64,24 @@ class FlowGraphs:
             self._flows[cookie].leave()
         for cookie in watched:
             flow = self._flows.pop(cookie, None)
-            told = _told(sample, poll.rows, cookie)
-            if told is not None:
+            figures = _figures(sample, poll.rows, cookie)
+            if figures is not None:
                 flow = flow or _Flow(sample.time, sample.monotonic, self._slots)
-                flow.add(sample.monotonic, told)
+                flow.add(sample.monotonic, figures)
             if flow is not None:
                 self._flows[cookie] = flow
         while len(self._flows) > self._kept:
             del self._flows[next(iter(self._flows))]
 
     def get(self, cookie: int) -> FlowGraph | None:
-        """The graph of this flow, None where it was never watched, or so long ago that its graph was dropped."""
+        """Return the graph of this flow; None where it was never watched, or its graph was dropped."""
         flow = self._flows.get(cookie)
         return flow.graph() if flow else None
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What one sample tells of one flow; NaN where it does not."""
+class _Figures:
+    """The figures of one flow in one sample; NaN where unknown."""
 
     received: float
     acked: float
@@ -90,17 +90,17 @@ class _Told:
     """rtt_us, cwnd, recv_queue, send_queue."""
 
 
-def _told(sample: Sample, rows: Rows, cookie: int) -> _Told | None:
+def _figures(sample: Sample, rows: Rows, cookie: int) -> _Figures | None:
     info, at = sample.watched_tcp_info.get(cookie), rows.find(cookie)
     if at is None and info is None:
         return None
     info = info or {}
-    rtt, cwnd = _field(info, "rtt") or np.nan, _field(info, "snd_cwnd")  # an RTT of 0 was not measured yet
+    rtt, cwnd = _field(info, "rtt") or np.nan, _field(info, "snd_cwnd")  # 0: RTT not measured yet
     queues = (np.nan, np.nan)
-    # A socket in TIME_WAIT has no queues: the kernel sends 0.
+    # A socket in TIME_WAIT has no queues, but the kernel reports 0.
     if at is not None and rows.state[at] != State.TIME_WAIT and sample.capabilities.queues:
         queues = float(rows.table["idiag_rqueue"][at]), float(rows.table["idiag_wqueue"][at])
-    return _Told(_field(info, "bytes_received"), _field(info, "bytes_acked"), np.array([rtt, cwnd, *queues]))
+    return _Figures(_field(info, "bytes_received"), _field(info, "bytes_acked"), np.array([rtt, cwnd, *queues]))
 
 
 def _field(info: Mapping[str, int], name: str) -> float:
@@ -108,7 +108,7 @@ def _field(info: Mapping[str, int], name: str) -> float:
 
 
 _RATES, _LAST, _MOST, _SECONDS = slice(0, 2), slice(2, 4), slice(4, 6), 6
-"""Rows of a flow's values: rx and tx, RTT and window, the queues, and the seconds for which the rates stand."""
+"""Rows of a flow's values: rates, RTT and window, queues, and the seconds that the rates cover."""
 
 
 class _Flow:
@@ -117,37 +117,37 @@ class _Flow:
         self._slot_s = SLOT_S
         self._values = _empty(slots)
         self._used = 0
-        self._last: tuple[float, _Told] | None = None
-        """Monotonic seconds and figures of the sample before; None where it was not watched then."""
+        self._last: tuple[float, _Figures] | None = None
+        """Monotonic seconds and figures of the previous sample; None where the flow was not watched then."""
 
     def leave(self) -> None:
-        """Nobody watches it now."""
+        """Called when the flow is not watched any more."""
         self._last = None
 
-    def add(self, now: float, told: _Told) -> None:
-        """What a sample at `now` (monotonic seconds) told."""
+    def add(self, now: float, figures: _Figures) -> None:
+        """Add the figures of a sample at `now` (monotonic seconds)."""
         begun = self._last[0] if self._last else now
         while self._slot(now) >= self._values.shape[1]:
             self._halve()
         if self._last and now > begun:
-            self._add_rates(begun, now, _rates(self._last[1], told, now - begun))
+            self._add_rates(begun, now, _rates(self._last[1], figures, now - begun))
         before, last = self._slot(begun), self._slot(now)
-        # The slot of the sample before has what that one told, unless this one falls into it too.
-        self._add_levels(slice(min(before + 1, last), last + 1), told.levels)
+        # The slot of the previous sample keeps its levels, unless this sample falls into the same slot.
+        self._add_levels(slice(min(before + 1, last), last + 1), figures.levels)
         self._used = max(self._used, last + 1)
-        self._last = now, told
+        self._last = now, figures
 
     def graph(self) -> FlowGraph:
-        """As it is now."""
+        """Return the graph up to now."""
         rx, tx, rtt, cwnd, receive, send = (tuple(row) for row in self._values[:_SECONDS, : self._used].tolist())
         return FlowGraph(self._time, self._slot_s, rx, tx, rtt, cwnd, receive, send)
 
     def _slot(self, monotonic: float) -> int:
-        """A slot has its last moment and not its first: a poll tells of the time before it."""
+        """Return the slot of a moment. A slot includes its end and not its begin: a poll covers the time before it."""
         return max(0, math.ceil((monotonic - self._monotonic) / self._slot_s) - 1)
 
     def _add_rates(self, begun: float, now: float, rates: NDArray[np.float64]) -> None:
-        """Give each slot between the two its part."""
+        """Add the rates to each slot that the time from `begun` to `now` touches."""
         for at in range(self._slot(begun), self._slot(now) + 1):
             starts = self._monotonic + at * self._slot_s
             seconds = min(now, starts + self._slot_s) - max(begun, starts)
@@ -168,9 +168,9 @@ class _Flow:
         self._used = (self._used + 1) // 2
 
 
-def _rates(before: _Told, told: _Told, seconds: float) -> NDArray[np.float64]:
-    grown = np.array([told.received - before.received, told.acked - before.acked])
-    grown[grown < 0] = np.nan  # TCP_REPAIR may set them back
+def _rates(before: _Figures, now: _Figures, seconds: float) -> NDArray[np.float64]:
+    grown = np.array([now.received - before.received, now.acked - before.acked])
+    grown[grown < 0] = np.nan  # TCP_REPAIR may reset the counters
     return grown / seconds
 
 
@@ -180,16 +180,16 @@ def _empty(slots: int) -> NDArray[np.float64]:
     return values
 
 
-def _merged(one: NDArray[np.float64], later: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Two slots as one, as the top of this file says."""
-    merged = np.empty_like(one)
-    seconds = np.stack((one[_SECONDS], later[_SECONDS]))[:, None]
-    both = np.stack((one[_RATES], later[_RATES]))
+def _merged(earlier: NDArray[np.float64], later: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Merge slots pairwise, as described at the top of this module."""
+    merged = np.empty_like(earlier)
+    seconds = np.stack((earlier[_SECONDS], later[_SECONDS]))[:, None]
+    both = np.stack((earlier[_RATES], later[_RATES]))
     weight = np.where(np.isnan(both), 0.0, seconds)
     total = weight.sum(axis=0)
-    bytes_gone = (np.nan_to_num(both) * weight).sum(axis=0)
-    merged[_RATES] = np.where(total > 0, bytes_gone / np.where(total > 0, total, 1.0), np.nan)
-    merged[_LAST] = np.where(np.isnan(later[_LAST]), one[_LAST], later[_LAST])
-    merged[_MOST] = np.fmax(one[_MOST], later[_MOST])
-    merged[_SECONDS] = one[_SECONDS] + later[_SECONDS]
+    bytes_moved = (np.nan_to_num(both) * weight).sum(axis=0)
+    merged[_RATES] = np.where(total > 0, bytes_moved / np.where(total > 0, total, 1.0), np.nan)
+    merged[_LAST] = np.where(np.isnan(later[_LAST]), earlier[_LAST], later[_LAST])
+    merged[_MOST] = np.fmax(earlier[_MOST], later[_MOST])
+    merged[_SECONDS] = earlier[_SECONDS] + later[_SECONDS]
     return merged

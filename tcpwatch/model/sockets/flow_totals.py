@@ -1,7 +1,7 @@
-"""FlowTotals: how many flows open and end, how long they lived and what they carried, from complete data.
+"""FlowTotals: how many flows open and end, their lifetimes and their bytes, from all records.
 
-Figures are counted in classes, twenty to a decade, so that a percentile is within 6 % of the truth, a histogram by
-decades is exact, and a minute at 10,000 flows a second takes no more memory than one at ten.
+Values are counted in classes, twenty per decade: percentiles are within 6 % of the true value, histograms by decade
+are exact, and the memory does not depend on the number of flows.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from tcpwatch.model.states import Role
 
 WINDOW_S = 60.0
 TOP = 20
-"""Services and processes that are told apart in a View."""
+"""Services and processes in a View."""
 _SLOT_S = 5.0
 _NEW_GROUPS = 500
-"""Groups that are given a name in one step; the flows of the others are in the total alone."""
+"""Groups that get a name in one step; the flows of other new groups count in the total only."""
 _GROUPS = 20_000
 DECADES = tuple(10**power for power in range(9))
-"""Where the parts of a histogram end, in ms or bytes: each holds what is below, and not below the one before."""
+"""Upper bounds of the parts of a histogram, in ms or bytes."""
 PERCENTILES = ("p50", "p90", "p99")
 """Fields of a Distribution."""
 _PER_DECADE = 20
 _LEAST = 1e-3
-"""Of the figures' units (ms, bytes): what is below is as good as nothing."""
+"""The smallest value (ms or bytes) with a class of its own; smaller ones count as 0."""
 _CLASSES = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """How a figure is distributed: percentiles and extremes, to within 6 %; None where there was none."""
+    """Percentiles and extremes of a figure, within 6 %; None where nothing was counted."""
 
     count: int = 0
     p50: float | None = None
@@ -48,24 +48,24 @@ class Distribution:
     least: float | None = None
     most: float | None = None
     histogram: tuple[int, ...] = ()
-    """Counts by decade, as DECADES tell: below 1 ms or byte, from there to below 10, ..., from 100,000,000 on: 10 of
-    them; empty where nothing was counted."""
+    """Ten counts by decade: below 1 ms or byte, from 1 to below 10, ..., from 100,000,000 on. Empty where nothing was
+    counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of one service, one process, or all."""
+    """The totals of one service, of one process, or of all flows."""
 
     name: str
     """`:443`, `10.0.0.7:5432`, `nginx[12]`; empty for all."""
     opened_per_s: float
     ended_per_s: float
     lifetime_ms: Distribution
-    """From the first state to the end of the full socket: without TIME_WAIT."""
+    """From the first state to the end of the full socket, without TIME_WAIT."""
     bytes: Distribution
-    """Received and sent, of one flow."""
+    """Bytes received and sent per flow."""
     exact: float = 1.0
-    """Share of the lifetimes whose both ends are exact, by the trace; the others are at most what is told."""
+    """Share of the lifetimes that are exact, by the trace; the others are upper bounds."""
 
     def lifetime_text(self, figure: str) -> str:
         """Return a field of `lifetime_ms` as text; `≤12 ms` where not all are exact, as they are upper bounds then."""
@@ -75,7 +75,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class FlowTotals:
-    """Of the last `window_s` seconds."""
+    """The totals of the last `window_s` seconds."""
 
     window_s: float
     all: Totals
@@ -85,7 +85,7 @@ class FlowTotals:
 
 
 class FlowTotalsCounter:
-    """Counts, step by step."""
+    """Counts the flows of the last minute in slots of five seconds."""
 
     def __init__(self) -> None:
         self._slots: deque[_Slot] = deque()
@@ -101,9 +101,9 @@ class FlowTotalsCounter:
             self._slots.append(_Slot(monotonic))
         while len(self._slots) > 1 and self._slots[1].begin <= monotonic - WINDOW_S:
             self._slots.popleft()
-        self._forget()
+        self._limit_names()
         if len(lifecycle.opened) or len(lifecycle.ended):
-            self._add(self._slots[-1], lifecycle, lifecycle.archive)
+            self._add(self._slots[-1], lifecycle)
         window_s = max(monotonic - self._slots[0].begin, 1e-3)
         if not any(slot.counts for slot in self._slots):  # an idle host costs nothing
             return FlowTotals(window_s, Totals("", 0.0, 0.0, Distribution(), Distribution()))
@@ -115,57 +115,57 @@ class FlowTotalsCounter:
             tuple(self._totals("process", window_s, self._processes.names)),
         )
 
-    def _forget(self) -> None:
-        """Begin anew with names, where there were very many."""
+    def _limit_names(self) -> None:
+        """Drop the names and their counts where there are too many; the total stays."""
         for kind, names in (("service", self._services), ("process", self._processes)):
             if len(names.names) >= _GROUPS:
                 names.clear()
                 for slot in self._slots:
                     slot.counts = {key: counts for key, counts in slot.counts.items() if key[0] != kind}
 
-    def _add(self, slot: _Slot, lived: LifecycleStep, past: Archive) -> None:
-        ended = lived.ended
-        life_ms = 1000 * (ended["end"] - ended["begin"] + ended["begin_slack"])
+    def _add(self, slot: _Slot, lifecycle: LifecycleStep) -> None:
+        opened, ended, archive = lifecycle.opened, lifecycle.ended, lifecycle.archive
+        lifetime_ms = 1000 * (ended["end"] - ended["begin"] + ended["begin_slack"])
         exact = (ended["begin_slack"] == 0) & (ended["end_slack"] == 0)
-        info, told = ended["info"], ended["info_bytes"] != 0
+        info, known = ended["info"], ended["info_bytes"] != 0
         carried = (info["tcpi_bytes_received"] + info["tcpi_bytes_sent"]).astype(np.float64)
-        life, size = _classes(life_ms), _classes(np.where(told, carried, np.nan))
+        lifetime, size = _classes(lifetime_ms), _classes(np.where(known, carried, np.nan))
         services = self._services.of_services
         processes = self._processes.of_processes
-        for name, opened, over in (
-            ("all", np.zeros(len(lived.opened), np.int64), np.zeros(len(ended), np.int64)),
-            ("service", services(lived.opened, lived.opened_role), services(ended["row"], ended["role"])),
-            ("process", processes(lived.opened_owner, past), processes(ended["owner"], past)),
+        for name, opened_group, ended_group in (
+            ("all", np.zeros(len(opened), np.int64), np.zeros(len(ended), np.int64)),
+            ("service", services(opened, lifecycle.opened_role), services(ended["row"], ended["role"])),
+            ("process", processes(lifecycle.opened_owner, archive), processes(ended["owner"], archive)),
         ):
-            for what, group, classes in (
-                ("opened", opened, np.zeros(len(opened), np.int64)),
-                ("ended", over, np.zeros(len(over), np.int64)),
-                ("exact", over[exact], np.zeros(np.count_nonzero(exact), np.int64)),
-                ("life", over, life),
-                ("bytes", over, size),
+            for figure, group, classes in (
+                ("opened", opened_group, np.zeros(len(opened_group), np.int64)),
+                ("ended", ended_group, np.zeros(len(ended_group), np.int64)),
+                ("exact", ended_group[exact], np.zeros(np.count_nonzero(exact), np.int64)),
+                ("lifetime", ended_group, lifetime),
+                ("bytes", ended_group, size),
             ):
-                slot.add((name, what), group, classes)
+                slot.add((name, figure), group, classes)
 
     def _totals(self, name: str, window_s: float, names: Sequence[str]) -> list[Totals]:
-        sums = {what: _sum([slot.counts.get((name, what)) for slot in self._slots]) for what in _FIGURES}
-        ended, opened = (dict(zip(*_by_group(sums[what]), strict=True)) for what in ("ended", "opened"))
+        sums = {figure: _sum([slot.counts.get((name, figure)) for slot in self._slots]) for figure in _FIGURES}
+        ended, opened = (dict(zip(*_by_group(sums[figure]), strict=True)) for figure in ("ended", "opened"))
         exact = dict(zip(*_by_group(sums["exact"]), strict=True))
         busiest = sorted(ended | opened, key=lambda group: (-ended.get(group, 0), -opened.get(group, 0), group))[:TOP]
         if name == "all":
             busiest = [0]
-        told = []
+        totals = []
         for group in busiest:
-            life = _spread(sums["life"], group)
-            share = exact.get(group, 0) / life.count if life.count else 1.0
-            opened_per_s, ended_per_s = (it.get(group, 0) / window_s for it in (opened, ended))
-            carried = _spread(sums["bytes"], group)
-            told.append(Totals(names[group], opened_per_s, ended_per_s, life, carried, min(share, 1.0)))
-        return told
+            lifetime = _distribution(sums["lifetime"], group)
+            share = exact.get(group, 0) / lifetime.count if lifetime.count else 1.0
+            opened_per_s, ended_per_s = (counts.get(group, 0) / window_s for counts in (opened, ended))
+            carried = _distribution(sums["bytes"], group)
+            totals.append(Totals(names[group], opened_per_s, ended_per_s, lifetime, carried, min(share, 1.0)))
+        return totals
 
 
-_FIGURES = ("opened", "ended", "exact", "life", "bytes")
+_FIGURES = ("opened", "ended", "exact", "lifetime", "bytes")
 _Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""group * _CLASSES + class, ascending, and how often each came."""
+"""group * _CLASSES + class, ascending, and the count of each."""
 
 
 @dataclass(slots=True)
@@ -175,20 +175,20 @@ class _Slot:
     counts: dict[tuple[str, str], _Counts] = field(default_factory=dict)
 
     def add(self, key: tuple[str, str], group: NDArray[np.int64], classes: NDArray[np.int64]) -> None:
-        """Count these; negative groups or classes are none."""
+        """Count these; entries with a negative group or class are left out."""
         wanted = (group >= 0) & (classes >= 0)
         numbers, counts = np.unique(group[wanted] * _CLASSES + classes[wanted], return_counts=True)
         self.counts[key] = _sum([self.counts.get(key), (numbers, counts)])
 
 
 def _sum(parts: Sequence[_Counts | None]) -> _Counts:
-    there = [part for part in parts if part is not None]
-    if not there:
+    present = [part for part in parts if part is not None]
+    if not present:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    if len(there) == 1:
-        return there[0]
-    numbers, inverse = np.unique(np.concatenate([part[0] for part in there]), return_inverse=True)
-    counts = np.concatenate([part[1] for part in there])
+    if len(present) == 1:
+        return present[0]
+    numbers, inverse = np.unique(np.concatenate([part[0] for part in present]), return_inverse=True)
+    counts = np.concatenate([part[1] for part in present])
     return numbers, np.bincount(inverse, weights=counts, minlength=len(numbers)).astype(np.int64)
 
 
@@ -198,18 +198,18 @@ def _by_group(counts: _Counts) -> tuple[list[int], list[int]]:
 
 
 def _classes(figures: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The class of each figure; -1 for NaN."""
-    # The least bit more, so that 10 bytes are not below 10, however logarithms are rounded.
+    """Return the class of each figure; -1 for NaN."""
+    # 1e-9 more, so that rounding of logarithms does not put 10 bytes below 10.
     logs = np.log10(np.maximum(figures, _LEAST) / _LEAST) * _PER_DECADE + 1e-9
     return np.where(np.isnan(figures), -1, np.minimum(np.nan_to_num(logs), _CLASSES - 1)).astype(np.int64)
 
 
 def _value(number: int | np.integer) -> float:
-    """The middle of a class."""
+    """Return the middle of a class."""
     return float(_LEAST * 10 ** ((int(number) + 0.5) / _PER_DECADE)) if number else 0.0
 
 
-def _spread(counts: _Counts, group: int) -> Distribution:
+def _distribution(counts: _Counts, group: int) -> Distribution:
     low, high = np.searchsorted(counts[0], (group * _CLASSES, (group + 1) * _CLASSES))
     classes, many = counts[0][low:high] - group * _CLASSES, counts[1][low:high]
     total = int(many.sum())
@@ -223,18 +223,18 @@ def _spread(counts: _Counts, group: int) -> Distribution:
 
 
 class _Names:
-    """Groups as numbers, and what people call them."""
+    """Numbers of groups, and their names."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self._numbers: dict[int, int] = {}
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all names."""
         self.names, self._numbers = [], {}
 
     def of_services(self, table: NDArray[np.void], role: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Of each socket: a local port that is served, or a remote address and port that is called."""
+        """Return the group of each socket: the local port of a server, the remote address and port of a client."""
         served = role == Role.SERVER
         remote = hash_addresses(address_halves(table["idiag_dst"]), table["idiag_dport"].astype(np.uint64))
         keys = np.where(served, table["idiag_sport"].astype(np.uint64), remote)
@@ -247,9 +247,9 @@ class _Names:
 
         return self._of(keys, name)
 
-    def of_processes(self, codes: NDArray[np.int32], past: Archive) -> NDArray[np.int64]:
-        """Of each owner's code."""
-        groups = self._of(np.maximum(codes, 0).astype(np.uint64), lambda at: str(past.owner(int(codes[at])) or ""))
+    def of_processes(self, codes: NDArray[np.int32], archive: Archive) -> NDArray[np.int64]:
+        """Return the group of each owner code; -1 where there is no owner."""
+        groups = self._of(np.maximum(codes, 0).astype(np.uint64), lambda at: str(archive.owner(int(codes[at])) or ""))
         return np.where(codes >= 0, groups, -1)
 
     def _of(self, keys: NDArray[np.uint64], name: Callable[[int], str]) -> NDArray[np.int64]:

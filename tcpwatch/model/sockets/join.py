@@ -1,7 +1,7 @@
-"""Two samples joined by cookie: which flows opened, which ended, which changed, and what is remembered of each.
+"""Join: two samples joined by cookie, to find the sockets that opened, closed or changed.
 
-A flow's memory is a handful of arrays aligned with the sample's rows; the step from one sample to the next is a merge
-of two sorted cookie columns, without a loop over sockets.
+What is remembered of each socket are arrays aligned with the rows of the sample. They are carried from one sample to
+the next by a merge of two sorted cookie columns, without a loop over sockets.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from tcpwatch.model.states import Closer, Role, State
 from tcpwatch.sample import Sample
 
 CLOSED_KEPT = 2_000
-"""Ended flows that a View keeps as rows for one step; beyond it they are counted only."""
+"""Closed sockets in `Join.closed`; beyond it they are only counted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Join:
-    """One sample's rows with their memory, and what has changed since the sample before."""
+    """The rows of one sample, and what changed since the previous one."""
 
     rows: Rows
     closed: Rows
-    """The first CLOSED_KEPT of the flows that ended, as they were last seen."""
+    """The first CLOSED_KEPT of the sockets that closed, as they were last seen."""
     ended_cookie: NDArray[np.uint64]
     ended_state: NDArray[np.uint8]
-    """All flows that ended, and the state in which they were last seen."""
+    """Cookies of all sockets that closed, and the states in which they were last seen."""
     ended_previous: NDArray[np.intp]
-    """Where these were among the rows before."""
+    """Their indices in the previous rows."""
     changed: NDArray[np.intp]
-    """Rows whose state is another than before."""
+    """Rows whose state changed."""
     changed_previous: NDArray[np.intp]
-    """Where these were among the rows before."""
+    """Their indices in the previous rows."""
     old_state: NDArray[np.uint8]
-    """Their states before."""
+    """Their previous states."""
     new: NDArray[np.intp]
-    """Rows that were not there before; empty on the first step."""
+    """Rows of new sockets; empty on the first step."""
     listener_keys: ListenerKeys
 
 
 def first(sample: Sample) -> Join:
-    """The first sample: every flow was there before us."""
+    """Return the first sample without a previous one: every socket opened at an unknown time."""
     size = len(sample.cookie)
     times = np.full(size, sample.time)
     rows = _rows(
@@ -60,7 +60,7 @@ def first(sample: Sample) -> Join:
         mark=np.zeros(size, np.uint8),
     )
     listening = ListenerKeys.of(sample)
-    _judge(rows, np.arange(size), sample, listening)
+    _set_role_and_closer(rows, np.arange(size), sample, listening)
     none = np.empty(0, np.intp)
     return Join(
         rows=_frozen(rows),
@@ -76,9 +76,9 @@ def first(sample: Sample) -> Join:
     )
 
 
-def join(earlier: Join, sample: Sample) -> Join:
-    """The next sample, with the memory of the one before it."""
-    before = earlier.rows
+def join(previous: Join, sample: Sample) -> Join:
+    """Return the next sample joined with the previous one."""
+    before = previous.rows
     known, stays = _shared(sample.cookie, before.cookie)
     size = len(known)
     first_seen = _carried(before.first_seen, stays, known, sample.time)
@@ -89,7 +89,7 @@ def join(earlier: Join, sample: Sample) -> Join:
     states = before.state[stays]
     differs = np.flatnonzero(states != sample.state[known])
     changed, old_state = np.flatnonzero(known)[differs], states[differs]
-    new, gone = np.flatnonzero(~known), np.flatnonzero(~stays)
+    new, ended = np.flatnonzero(~known), np.flatnonzero(~stays)
     mark = np.zeros(size, np.uint8)
     mark[changed], mark[new] = Mark.CHANGED, Mark.NEW
     since[changed] = sample.time
@@ -105,17 +105,15 @@ def join(earlier: Join, sample: Sample) -> Join:
         mark=mark,
     )
     listening = ListenerKeys.of(sample)
-    _judge(rows, np.concatenate((changed, new)), sample, listening)
-    if set(listening.keys) - set(
-        earlier.listener_keys.keys
-    ):  # a listener that came later still makes its port a server's
-        _serve(rows, sample, listening)
+    _set_role_and_closer(rows, np.concatenate((changed, new)), sample, listening)
+    if set(listening.keys) - set(previous.listener_keys.keys):  # a new listener: its connections are a server's
+        _set_servers(rows, sample, listening)
     return Join(
         rows=_frozen(rows),
-        closed=_closed(before, gone, sample.time),
-        ended_cookie=before.cookie[gone],
-        ended_state=before.state[gone],
-        ended_previous=gone,
+        closed=_closed(before, ended, sample.time),
+        ended_cookie=before.cookie[ended],
+        ended_state=before.state[ended],
+        ended_previous=ended,
         changed=changed,
         changed_previous=np.flatnonzero(stays)[differs],
         old_state=old_state,
@@ -125,7 +123,7 @@ def join(earlier: Join, sample: Sample) -> Join:
 
 
 def _shared(cookie: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """For two sorted arrays: which of the first are in the second, and which of the second are in the first."""
+    """Return which of the first sorted array are in the second, and which of the second are in the first."""
     if np.array_equal(cookie, other):
         return np.ones(len(cookie), np.bool_), np.ones(len(other), np.bool_)
     if not len(cookie) or not len(other):
@@ -133,7 +131,7 @@ def _shared(cookie: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[NDAr
     low = min(cookie[0], other[0])
     span = int(max(cookie[-1], other[-1]) - low) + 1
     if span <= _DENSE * (len(cookie) + len(other)):
-        # Cookies are counted up: those of a flood lie close together, and a table of their span is quickly looked up.
+        # The kernel counts cookies up, so those of a flood are close together and fit into a small table.
         here, there = (cookie - low).astype(np.intp), (other - low).astype(np.intp)
         return _marked(there, span)[here], _marked(here, span)[there]
     at = np.searchsorted(other, cookie)
@@ -145,7 +143,7 @@ def _shared(cookie: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[NDAr
 
 
 _DENSE = 8
-"""Up to so many numbers for each cookie, a table costs less than a search."""
+"""Up to this span per cookie, a table costs less than a binary search."""
 
 
 def _marked(places: NDArray[np.intp], size: int) -> NDArray[np.bool_]:
@@ -155,7 +153,7 @@ def _marked(places: NDArray[np.intp], size: int) -> NDArray[np.bool_]:
 
 
 def _carried(old: NDArray[Any], stays: NDArray[np.bool_], known: NDArray[np.bool_], fresh: object) -> NDArray[Any]:
-    """The memory of those that stay, at their places among the new rows; `fresh` for the others."""
+    """Return a column for the new rows: the old values of the sockets that stay, `fresh` for the others."""
     kept = old[stays]
     if len(kept) == len(known):
         return kept
@@ -179,12 +177,12 @@ def _rows(sample: Sample, throughput: Throughput, **memory: NDArray[Any]) -> Row
     )
 
 
-def _judge(rows: Rows, where: NDArray[np.intp], sample: Sample, listening: ListenerKeys) -> None:
-    """Role and first closer of the rows that are new or in a new state."""
+def _set_role_and_closer(rows: Rows, where: NDArray[np.intp], sample: Sample, listening: ListenerKeys) -> None:
+    """Set role and first closer of the rows that are new or in a new state."""
     state = rows.state[where]
     role = rows.role[where]
-    # Half-open sockets are a listener's, which may have closed since; one that has an inode is a connect() that
-    # crossed the peer's SYN.
+    # A half-open socket belongs to a listener, which may be closed by now. One with an inode is a connect() in a
+    # simultaneous open.
     half_open = (state == State.SYN_RCVD) & (sample.inode[where] == 0)
     server = ((listening.lookup(sample, where) >= 0) & (state != State.SYN_SENT)) | half_open
     role = np.where(role == Role.UNKNOWN, np.where(server, Role.SERVER, Role.CLIENT), role)
@@ -192,13 +190,13 @@ def _judge(rows: Rows, where: NDArray[np.intp], sample: Sample, listening: Liste
     role[state == State.CLOSED] = Role.UNKNOWN
     rows.role[where] = role
     closer = rows.closer[where]
-    told = _FIRST_CLOSER[state]
-    # TIME_WAIT is the active closer's, but after CLOSING it was both: it tells only where nothing else did.
-    silent = (told == Closer.UNKNOWN) | ((state == State.TIME_WAIT) & (closer != Closer.UNKNOWN))
-    rows.closer[where] = np.where(silent, closer, told)
+    first_closer = _FIRST_CLOSER[state]
+    # TIME_WAIT follows an active close, or CLOSING, where both sides closed: it does not replace a known closer.
+    unknown = (first_closer == Closer.UNKNOWN) | ((state == State.TIME_WAIT) & (closer != Closer.UNKNOWN))
+    rows.closer[where] = np.where(unknown, closer, first_closer)
 
 
-def _serve(rows: Rows, sample: Sample, listening: ListenerKeys) -> None:
+def _set_servers(rows: Rows, sample: Sample, listening: ListenerKeys) -> None:
     clients = np.flatnonzero((rows.role == Role.CLIENT) & (rows.state != State.SYN_SENT))
     rows.role[clients[listening.lookup(sample, clients) >= 0]] = Role.SERVER
 
@@ -209,9 +207,9 @@ _FIRST_CLOSER[[State.CLOSE_WAIT, State.LAST_ACK]] = Closer.PEER
 _FIRST_CLOSER[State.CLOSING] = Closer.BOTH
 
 
-def _closed(before: Rows, gone: NDArray[np.intp], time: float) -> Rows:
-    """The rows that are no more, as they were last seen."""
-    kept = before.take(gone[:CLOSED_KEPT])
+def _closed(before: Rows, ended: NDArray[np.intp], time: float) -> Rows:
+    """Return the rows of sockets that closed, as they were last seen."""
+    kept = before.take(ended[:CLOSED_KEPT])
     return replace(kept, time=time, mark=np.full(len(kept), Mark.CLOSED, np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""Rows: sockets with what is known of their flows, as columns of equal length."""
+"""Rows: sockets and what is remembered of them, as columns of equal length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tcpwatch.model.sockets.throughput import Throughput
 
 
 class Mark(enum.IntEnum):
-    """What happened to a row since the step before; fits a uint8 column."""
+    """What changed since the previous step; fits a uint8 column."""
 
     NONE = 0
     NEW = 1
@@ -27,17 +27,17 @@ class Rows:
     """Aligned, read-only columns: row i of each is the same socket."""
 
     time: float
-    """Unix seconds of the sample; ages count back from here."""
+    """Unix seconds of the sample; ages are relative to it."""
     table: NDArray[np.void]
     """uapi.SOCKET"""
     cookie: NDArray[np.uint64]
     state: NDArray[np.uint8]
     first_seen: NDArray[np.float64]
-    """Unix seconds of the first sample that had the flow."""
+    """Unix seconds of the first sample with the socket."""
     since: NDArray[np.float64]
-    """Unix seconds of the first sample that had it in its present state."""
+    """Unix seconds of the first sample with the socket in its present state."""
     begin_seen: NDArray[np.bool_]
-    """We saw it appear, so that `first_seen` is its beginning and not ours."""
+    """Whether the socket opened after the first sample; else it is older than `first_seen`."""
     role: NDArray[np.uint8]
     """states.Role"""
     closer: NDArray[np.uint8]
@@ -49,20 +49,20 @@ class Rows:
     users: Mapping[int, str]
     interfaces: Mapping[int, str]
     ending: NDArray[np.uint8] | None = None
-    """ending.Ending or ending.ALIVE; None: nobody has asked."""
+    """ending.Ending or ending.ALIVE; None where it was not computed."""
     throughput: Throughput = field(default_factory=Throughput)
-    """Of all flows, by cookie, whichever of them are rows here."""
+    """Throughput of all connections, by cookie."""
 
     def __len__(self) -> int:
         return len(self.cookie)
 
     def take(self, where: NDArray[np.intp] | slice) -> Rows:
-        """The rows at these indices, in that order."""
+        """Return the rows at these indices, in that order."""
         picked = {name: getattr(self, name)[where] for name in _COLUMNS}
         return replace(self, **picked, ending=None if self.ending is None else self.ending[where])
 
     def find(self, cookie: int) -> int | None:
-        """Index of the row with this cookie; rows must be sorted by cookie, as in a View."""
+        """Return the index of the row with this cookie. The rows must be sorted by cookie, as in a View."""
         at = int(np.searchsorted(self.cookie, np.uint64(cookie)))
         return at if at < len(self) and int(self.cookie[at]) == cookie else None
 

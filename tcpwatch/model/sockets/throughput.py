@@ -1,7 +1,6 @@
-"""Throughput: what two answers of tcp_info tell of each flow: bytes per second, and what holds its sending back.
+"""Throughput: bytes per second of each connection, and what limits its sending, from two dumps of tcp_info.
 
-Nothing is computed when a sample comes: the two answers stay as they are, and whoever draws fifty flows has those
-fifty compared.
+Nothing is computed when a sample arrives. The figures are computed for the connections that are drawn.
 """
 
 from __future__ import annotations
@@ -22,57 +21,57 @@ Floats = NDArray[np.float64]
 
 
 class SendLimit(enum.IntEnum):
-    """What holds a flow's sending back; fits a uint8 column."""
+    """What limits the sending of a connection; fits a uint8 column."""
 
     UNKNOWN = 0
     APPLICATION = 1
-    """It sends what it is given, at once."""
+    """All data is sent at once."""
     RECEIVER = 2
-    """The peer's window is full."""
+    """The peer's receive window is full."""
     SEND_BUFFER = 3
-    """More would be on its way if SO_SNDBUF (tcp_wmem) let the application hand it over."""
+    """The send buffer (SO_SNDBUF, tcp_wmem) is full."""
     NETWORK = 4
-    """Data waits for the congestion window, for acknowledgements or for repeats."""
+    """Data waits for the congestion window, for acknowledgements or for retransmits."""
 
     @property
     def word(self) -> str | None:
-        """The value of the column; None where it is not known."""
+        """Return the value of the column; None where it is unknown."""
         return self.name.lower().replace("_", " ") if self else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Throughput:
-    """The last answers, and those before them. Every figure is NaN, or UNKNOWN, where it was not told.
+    """The last two dumps of tcp_info. A figure is NaN, or UNKNOWN, where it is not known.
 
-    A flow that is not among the last answers has gone, or its socket has no tcp_info any more (TIME_WAIT); one that
-    came after those before has no rates yet.
+    A connection that is not in the last dump is closed or in TIME_WAIT, which has no tcp_info. One that is in the last
+    dump alone has no rates yet.
     """
 
     last: TcpInfoTable | None = None
     before: TcpInfoTable | None = None
 
     def after(self, infos: TcpInfoTable | None) -> Throughput:
-        """With the infos of the next sample, which may not have asked for any."""
+        """Return the throughput after the next sample, which may have no dump of tcp_info."""
         return self if infos is None else Throughput(infos, self.last)
 
     def rx_bytes_per_s(self, cookies: Cookies) -> Floats:
-        """Bytes per second that came in order (tcpi_bytes_received; a FIN counts as one)."""
+        """Return bytes per second received in order (tcpi_bytes_received; a FIN counts as one byte)."""
         return self._per_s("tcpi_bytes_received", cookies)
 
     def tx_bytes_per_s(self, cookies: Cookies) -> Floats:
-        """Bytes per second that the peer has acknowledged (tcpi_bytes_acked; SYN and FIN count as one each)."""
+        """Return bytes per second acknowledged by the peer (tcpi_bytes_acked; SYN and FIN count as one byte each)."""
         return self._per_s("tcpi_bytes_acked", cookies)
 
     def retransmits_per_s(self, cookies: Cookies) -> Floats:
-        """Segments repeated per second (tcpi_total_retrans)."""
+        """Return retransmitted segments per second (tcpi_total_retrans)."""
         return self._per_s("tcpi_total_retrans", cookies)
 
     def retransmits(self, cookies: Cookies) -> Floats:
-        """Segments repeated since the beginning (tcpi_total_retrans)."""
+        """Return segments retransmitted since the connection began (tcpi_total_retrans)."""
         return self._latest("tcpi_total_retrans", cookies)
 
     def rtt_us(self, cookies: Cookies) -> Floats:
-        """Smoothed round trip time (tcpi_rtt). The kernel's 0 is one that was not measured yet."""
+        """Return the smoothed round trip time (tcpi_rtt); NaN where it was not measured yet (0 in the kernel)."""
         rtt = self._latest("tcpi_rtt", cookies)
         rtt[rtt == 0] = np.nan
         return rtt
@@ -86,15 +85,15 @@ class Throughput:
         return names
 
     def send_limits(self, cookies: Cookies) -> NDArray[np.uint8]:
-        """Limit: how each flow that sent spent the greatest part of the time between the two answers.
+        """Return for each connection that sent data the SendLimit that held for most of the time between the dumps.
 
-        The kernel keeps stop-watches of the time in which there is something to send or unacknowledged, in jiffies
-        (tcp_chrono_start in net/ipv4/tcp_output.c, tcp_get_info_chrono_stats in net/ipv4/tcp.c): tcpi_busy_time is all
-        of it, and tcpi_rwnd_limited and tcpi_sndbuf_limited are the parts of it in which the peer's window was full
-        and in which the send buffer was. Outside it the flow waits for its application. The rest of it goes to the
-        network, unless data arrived, nothing was repeated, and the kernel's last measure of the delivery rate ran out
-        of data (tcp_rate_check_app_limited): then a round trip was waited for with nothing more to send. No threshold
-        is needed: the longest wins. Since Linux 4.10.
+        The kernel measures the time in which data is unsent or unacknowledged, in jiffies (tcp_chrono_start in
+        net/ipv4/tcp_output.c, tcp_get_info_chrono_stats in net/ipv4/tcp.c): tcpi_busy_time is all of it;
+        tcpi_rwnd_limited and tcpi_sndbuf_limited are the parts with a full receive window of the peer and with a full
+        send buffer. The time outside tcpi_busy_time counts as APPLICATION. The rest of tcpi_busy_time counts as
+        NETWORK, unless data was acknowledged, nothing was retransmitted, and the last delivery rate was limited by the
+        application (tcp_rate_check_app_limited): then the sender waited a round trip with nothing more to send. The
+        longest time wins. Since Linux 4.10.
         """
         found = np.zeros(len(cookies), np.uint8)
         pair = self._pair("tcpi_sndbuf_limited", cookies)
@@ -120,11 +119,11 @@ class Throughput:
         values = np.full(len(cookies), np.nan)
         if pair := self._pair(name, cookies):
             grown = pair.grown(name)
-            values[pair.where] = np.where(grown >= 0, grown / pair.seconds, np.nan)  # TCP_REPAIR may set them back
+            values[pair.where] = np.where(grown >= 0, grown / pair.seconds, np.nan)  # TCP_REPAIR may reset the counters
         return values
 
     def _pair(self, name: str, cookies: Cookies) -> _Pair | None:
-        """The flows of these that both answers have; None where the kernel does not tell a field."""
+        """Return the connections that are in both dumps; None where a dump is missing or lacks the field."""
         last, before = self.last, self.before
         if last is None or before is None or not has_field(name, min(last.info_bytes, before.info_bytes)):
             return None
@@ -135,33 +134,33 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pair:
-    """Two answers about the same flows, in the same order."""
+    """The same connections in both dumps, in the same order."""
 
     where: NDArray[np.intp]
-    """Where they are among the cookies that were asked about."""
+    """Indices into the cookies that were asked for."""
     last: TcpInfoTable
     at: NDArray[np.intp]
     before: TcpInfoTable
     earlier: NDArray[np.intp]
-    """Where they are in the two."""
+    """Indices into `last` and `before`."""
 
     @property
     def seconds(self) -> Floats:
-        """The time between the two."""
+        """Return the time between the two dumps."""
         return self.last.received_monotonic_s[self.at] - self.before.received_monotonic_s[self.earlier]
 
     def latest(self, name: str) -> NDArray[Any]:
-        """A field as it was told last."""
+        """Return the values of a field in the last dump."""
         return self.last.table[name][self.at]
 
     def grown(self, name: str) -> Floats:
-        """By how much a counter grew."""
+        """Return how much a counter grew."""
         before = self.before.table[name][self.earlier]
         return (self.latest(name).astype(np.int64) - before.astype(np.int64)).astype(np.float64)
 
 
 def _found(infos: TcpInfoTable, cookies: Cookies) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Which of the cookies have infos, and where these are."""
+    """Return the indices of the cookies that are in a dump, and their indices in the dump."""
     if not len(infos.cookie):
         none = np.empty(0, np.intp)
         return none, none
