@@ -1,4 +1,4 @@
-"""Which local ends are a listener's."""
+"""Keys of listeners: text, filter, and which local ends belong to them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def spelled(state: str, spec: str) -> Sock:
 
 
 def served(*socks: Sock) -> list[bool]:
-    """Whether the local end of each that does not listen is a listener's."""
+    """Return for each socket that is not in LISTEN whether its local end belongs to a listener."""
     sample = make_sample(make_rows(socks))
     others = np.array([at for at, one in enumerate(socks) if one.state is not State.LISTEN], np.intp)
     return (ListenerKeys.of(sample).lookup(sample, others) >= 0).tolist()  # type: ignore[no-any-return]
@@ -49,3 +49,19 @@ def test_several_listeners_on_a_port() -> None:
 def test_nobody_listens() -> None:
     assert served(sock("ESTAB", "10.0.0.1:80", "192.0.2.1:9")) == [False]
     assert served() == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "endpoint", "local_filter"),
+    [
+        ("0.0.0.0:80", "*:80", "lport:80"),
+        ("[::]:80", "*:80", "lport:80"),
+        ("v6only [::]:80", "[::]:80", "lport:80"),
+        ("10.0.0.1:80", "10.0.0.1:80", "lport:80 laddr:10.0.0.1"),
+        ("mapped 10.0.0.1:80", "10.0.0.1:80", "lport:80 laddr:10.0.0.1"),
+        ("[2001:db8::1]:80", "[2001:db8::1]:80", "lport:80 laddr:2001:db8::1"),
+    ],
+)
+def test_text_and_filter_of_a_key(spec: str, endpoint: str, local_filter: str) -> None:
+    (key,) = ListenerKeys.of(make_sample(make_rows([spelled("LISTEN", spec)]))).keys
+    assert (key.endpoint, key.local_filter) == (endpoint, local_filter)

@@ -1,4 +1,4 @@
-"""Verdicts: what is said of hosts made up as data, and that it agrees with the findings on each of them."""
+"""Verdicts about invented hosts, and their agreement with the findings on each of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A host, and what is to be said: kind, severity, subject, and words of the headline."""
+    """A host and its verdict: kind, severity, subject, and a part of the headline."""
 
     host: Host
     kind: VerdictKind
@@ -102,10 +102,10 @@ def without_inode(subject: FindingSubject) -> str:
 @pytest.mark.parametrize("name", SCENES)
 def test_verdicts(name: str) -> None:
     scene = SCENES[name]
-    said = half_open_verdict(scene.host.view())
-    assert (said.kind, said.severity, name_of(said)) == (scene.kind, scene.severity, scene.subject)
-    assert scene.words in said.headline
-    assert said.why.endswith(".")
+    verdict = half_open_verdict(scene.host.view())
+    assert (verdict.kind, verdict.severity, name_of(verdict)) == (scene.kind, scene.severity, scene.subject)
+    assert scene.words in verdict.headline
+    assert verdict.why.endswith(".")
 
 
 def key_of(view: View, port: int) -> ListenerKey:
@@ -114,45 +114,45 @@ def key_of(view: View, port: int) -> ListenerKey:
 
 def test_of_one_listener() -> None:
     view = Host({"0.0.0.0:80 0/100": (9, 9), "0.0.0.0:81 0/10": (11, 0), "0.0.0.0:82 0/10": (0, 0)}).view()
-    said = {port: half_open_verdict(view, key_of(view, port)) for port in (80, 81, 82)}
-    assert [one.kind for one in said.values()] == [VerdictKind.SLOW_CLIENTS, VerdictKind.BURST, VerdictKind.QUIET]
-    assert [name_of(one) for one in said.values()] == ["*:80", "*:81", "*:82"]
+    verdict = {port: half_open_verdict(view, key_of(view, port)) for port in (80, 81, 82)}
+    assert [one.kind for one in verdict.values()] == [VerdictKind.SLOW_CLIENTS, VerdictKind.BURST, VerdictKind.QUIET]
+    assert [name_of(one) for one in verdict.values()] == ["*:80", "*:81", "*:82"]
 
 
-def test_whether_a_listener_is_flooded_behind_cookies_cannot_be_seen() -> None:
+def test_cookies_hide_which_listener_is_flooded() -> None:
     view = Host({"0.0.0.0:80 0/10": (0, 0)}, COOKIES, 2).view()
-    said = half_open_verdict(view, key_of(view, 80))
-    assert (said.kind, said.severity) == (VerdictKind.UNKNOWN, WARNING)
-    assert said.headline.startswith("0 half-open here, 900 SYN cookies/s sent")
+    verdict = half_open_verdict(view, key_of(view, 80))
+    assert (verdict.kind, verdict.severity) == (VerdictKind.UNKNOWN, WARNING)
+    assert verdict.headline.startswith("0 half-open here, 900 SYN cookies/s sent")
 
 
-def test_a_listener_that_has_gone() -> None:
+def test_a_closed_listener() -> None:
     view = make_view(sock("SYN_RCVD", "10.0.0.1:80", "192.0.2.9:1"), sock("LISTEN", "0.0.0.0:81", send_queue=9))
-    said = half_open_verdict(view, ListenerKey(80, *ANY4))
-    assert (said.kind, said.headline) == (
+    verdict = half_open_verdict(view, ListenerKey(80, *ANY4))
+    assert (verdict.kind, verdict.headline) == (
         VerdictKind.LISTENER_CLOSED, "no listener; 1 half-open connection left on this host",
     )  # fmt: skip
     assert half_open_verdict(view).headline == "1 of 1 half-open connection without a listener"
     assert half_open_verdict(make_view(), ListenerKey(80, *ANY4)).headline == "no listener"
 
 
-def held_back(age_s: float, repeats: int = 0) -> Any:
+def deferred(age_s: float, repeats: int = 0) -> Any:
     return sock("SYN_RCVD", "10.0.0.1:80", "192.0.2.9:1", retransmits=repeats, age_s=age_s)
 
 
-def test_held_back_by_tcp_defer_accept() -> None:
+def test_tcp_defer_accept() -> None:
     listener = sock("LISTEN", "0.0.0.0:80", send_queue=100)
-    view = make_view(listener, held_back(12.0), held_back(3.0), held_back(0.1))
-    said = half_open_verdict(view)
-    assert (said.kind, said.severity) == (VerdictKind.DEFERRED, None)
-    assert said.headline == "2 of 3 half-open connections wait without a retransmit, oldest 12 s"
-    assert "TCP_DEFER_ACCEPT" in said.why
-    mostly_repeated = make_view(listener, held_back(12.0), held_back(12.0, 3), held_back(12.0, 3))
+    view = make_view(listener, deferred(12.0), deferred(3.0), deferred(0.1))
+    verdict = half_open_verdict(view)
+    assert (verdict.kind, verdict.severity) == (VerdictKind.DEFERRED, None)
+    assert verdict.headline == "2 of 3 half-open connections wait without a retransmit, oldest 12 s"
+    assert "TCP_DEFER_ACCEPT" in verdict.why
+    mostly_repeated = make_view(listener, deferred(12.0), deferred(12.0, 3), deferred(12.0, 3))
     assert half_open_verdict(mostly_repeated).kind is VerdictKind.SLOW_CLIENTS
 
 
-def test_held_back_at_one_listener_once_somebody_looks_into_it() -> None:
-    view = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=100), held_back(12.0))
+def test_tcp_defer_accept_at_the_selected_listener() -> None:
+    view = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=100), deferred(12.0))
     key, nobody = key_of(view, 80), QueueMembers(view.rows, view.rows.first_seen, view.rows.begin_seen, 0)
     assert half_open_of(view, key) is None
     assert half_open_verdict(view, key).kind is VerdictKind.QUIET
@@ -161,16 +161,16 @@ def test_held_back_at_one_listener_once_somebody_looks_into_it() -> None:
     assert half_open_verdict(looked_into, key).kind is VerdictKind.DEFERRED
 
 
-def test_a_source_that_tells_neither_limits_nor_repeats() -> None:
-    rows = make_rows([sock("LISTEN", "0.0.0.0:80"), held_back(12.0)])
+def test_a_source_without_limits_and_retransmits() -> None:
+    rows = make_rows([sock("LISTEN", "0.0.0.0:80"), deferred(12.0)])
     sample = make_sample(rows, source=SourceInfo("psutil", "user"))
     view = view_of(rows, make_rows([]), sample=sample)
-    said = half_open_verdict(view)
-    assert (said.kind, said.severity, said.headline) == (VerdictKind.UNKNOWN, None, "1 half-open connection")
+    verdict = half_open_verdict(view)
+    assert (verdict.kind, verdict.severity, verdict.headline) == (VerdictKind.UNKNOWN, None, "1 half-open connection")
     assert half_open_verdict(replace(view, rates=COOKIES)).kind is VerdictKind.FLOOD
 
 
-def test_arrivals_are_told_where_they_are_known() -> None:
+def test_arrivals_if_known() -> None:
     view = Host({"0.0.0.0:80 0/100": (9, 1)}).view()
     assert "This host receives 47 SYNs/s." in half_open_verdict(replace(view, syn_arrivals_per_s=47.0)).why
     assert "SYNs/s" not in half_open_verdict(replace(view, syn_arrivals_per_s=None)).why
@@ -178,12 +178,14 @@ def test_arrivals_are_told_where_they_are_known() -> None:
 
 # Agreement with the findings --------------------------------------------------------------------
 
-MUCH_LIKE_THEM = {**{name: host for name, (host, _) in SYN.items()}, **{k: v.host for k, v in SCENES.items()}}
+HOSTS = {**{name: host for name, (host, _) in SYN.items()}, **{k: v.host for k, v in SCENES.items()}}
 
 
-def assert_agreement(view: View, said: Mapping[str, HalfOpenVerdict], rules: set[tuple[str, str]], name: str) -> None:
-    """`said` by endpoint, `rules` as (rule, subject's name without a member's inode)."""
-    for endpoint, one in said.items():
+def assert_agreement(
+    view: View, verdicts: Mapping[str, HalfOpenVerdict], rules: set[tuple[str, str]], name: str
+) -> None:
+    """`verdicts` by endpoint, `rules` as (rule, subject's name without a member's inode)."""
+    for endpoint, one in verdicts.items():
         flooded = ("syn-flood", endpoint) in rules
         assert (one.kind is VerdictKind.FLOOD) == flooded, (name, endpoint, one)
         if ("syn-queue-full", endpoint) in rules:
@@ -197,24 +199,24 @@ def assert_agreement(view: View, said: Mapping[str, HalfOpenVerdict], rules: set
 
 
 @pytest.mark.parametrize("limits", [DEFAULT, Thresholds(syn_queue_share=0.3, flood_repeated_share=0.2)])
-@pytest.mark.parametrize("name", MUCH_LIKE_THEM)
+@pytest.mark.parametrize("name", HOSTS)
 def test_a_verdict_agrees_with_the_rules(name: str, limits: Thresholds) -> None:
-    view = replace(MUCH_LIKE_THEM[name].view(), thresholds=limits)
+    view = replace(HOSTS[name].view(), thresholds=limits)
     candidates = [
         candidate for rule in (syn_flood, syn_queue_full, accept_queue_full) for candidate in rule(view, limits)
     ]
     rules = {(it.finding.rule, without_inode(it.finding.subject)) for it in candidates}
-    said = {one.endpoint: half_open_verdict(view, one.key) for one in group_listeners(view)}
+    verdict = {one.endpoint: half_open_verdict(view, one.key) for one in group_listeners(view)}
     if limits == DEFAULT:
-        assert_agreement(view, said, rules, name)
+        assert_agreement(view, verdict, rules, name)
     else:
         flooded = {name for rule, name in rules if rule == "syn-flood"}
-        assert {endpoint for endpoint, one in said.items() if one.kind is VerdictKind.FLOOD} == flooded - {"web-1"}
+        assert {endpoint for endpoint, one in verdict.items() if one.kind is VerdictKind.FLOOD} == flooded - {"web-1"}
 
 
 @dataclass(slots=True)
-class Days:
-    """Hosts one after the other, as a monitor would see them."""
+class Steps:
+    """Applies the rules to one host after the other."""
 
     diagnosis: RuleEngine = field(default_factory=RuleEngine)
 
@@ -224,27 +226,27 @@ class Days:
 
 
 def test_a_verdict_stays_as_long_as_its_finding() -> None:
-    days, flood, calm = Days(), SCENES["a flood"].host, SCENES["handshakes on their way"].host
+    steps, flood, calm = Steps(), SCENES["a flood"].host, SCENES["handshakes on their way"].host
     for _ in range(3):
-        assert half_open_verdict(days.step(flood)).kind is VerdictKind.FLOOD
+        assert half_open_verdict(steps.step(flood)).kind is VerdictKind.FLOOD
     kinds = []
     for _ in range(8):
-        view = days.step(calm)
-        said = half_open_verdict(view)
-        kinds.append(said.kind)
-        assert (said.kind is VerdictKind.FLOOD) == any(finding.rule == "syn-flood" for finding in view.findings)
+        view = steps.step(calm)
+        verdict = half_open_verdict(view)
+        kinds.append(verdict.kind)
+        assert (verdict.kind is VerdictKind.FLOOD) == any(finding.rule == "syn-flood" for finding in view.findings)
     assert kinds == sorted(kinds, key=[VerdictKind.FLOOD, VerdictKind.BURST, VerdictKind.QUIET].index)
     assert kinds[0] is VerdictKind.FLOOD
     assert kinds[-1] is VerdictKind.QUIET
 
 
 def test_a_flood_whose_listener_was_closed() -> None:
-    days = Days()
+    steps = Steps()
     for _ in range(2):
-        days.step(SCENES["a flood"].host)
-    said = half_open_verdict(days.step(SCENES["nothing at all"].host))
-    assert (said.kind, name_of(said)) == (VerdictKind.FLOOD, "*:80")
-    assert said.why == "The listener was flooded a moment ago and has been closed since."
+        steps.step(SCENES["a flood"].host)
+    verdict = half_open_verdict(steps.step(SCENES["nothing at all"].host))
+    assert (verdict.kind, name_of(verdict)) == (VerdictKind.FLOOD, "*:80")
+    assert verdict.why == "The listener was flooded a moment ago and has been closed since."
 
 
 @pytest.mark.parametrize("first", ["a flood", "behind a full accept queue", "a burst fills the queue"])
@@ -252,9 +254,9 @@ def test_a_flood_whose_listener_was_closed() -> None:
     "then", ["a flood", "behind a full accept queue", "a burst fills the queue", "nothing is half-open"]
 )
 def test_no_verdict_contradicts_a_finding_from_step_to_step(first: str, then: str) -> None:
-    days = Days()
+    steps = Steps()
     for host in [SCENES[first].host] * 3 + [SCENES[then].host] * 7:
-        view = days.step(host)
+        view = steps.step(host)
         shown = {finding.rule for finding in view.findings}
         kind = half_open_verdict(view).kind
         assert kind is VerdictKind.FLOOD or "syn-flood" not in shown
@@ -262,8 +264,8 @@ def test_no_verdict_contradicts_a_finding_from_step_to_step(first: str, then: st
             assert "syn-queue-full" not in shown
 
 
-def test_of_two_families_with_one_name_the_fuller_is_meant() -> None:
-    days, host = Days(), Host({"0.0.0.0:80 0/10": (11, 11), "[::]:80 0/10": (1, 0)})
-    view = [days.step(host) for _ in range(3)][-1]
+def test_two_families_with_one_port_are_two_listeners() -> None:
+    steps, host = Steps(), Host({"0.0.0.0:80 0/10": (11, 11), "[::]:80 0/10": (1, 0)})
+    view = [steps.step(host) for _ in range(3)][-1]
     by_family = {one.family: half_open_verdict(view, one.key).kind for one in view.listeners}
     assert by_family == {2: VerdictKind.FLOOD, 10: VerdictKind.QUIET}

@@ -1,4 +1,4 @@
-"""The rules about the host and about tcpwatch itself."""
+"""Rules about the host and about tcpwatch itself."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_resets(per_s: list[float], said: bool) -> None:
     assert [one.finding.rule for one in resets(view, DEFAULT)] == ["resets"] * said
 
 
-def test_resets_are_told_with_their_numbers() -> None:
+def test_figures_of_resets() -> None:
     view = make_view(rate_trend=RateTrend(1.0, {"OutRsts": (1.0,) * 60 + (40.0,) * 10}), rates={"EmbryonicRsts": 3.0})
     (one,) = resets(view, DEFAULT)
     assert one.finding.headline == "40 resets/s sent in the last 10 s, 1/s in the minute before"

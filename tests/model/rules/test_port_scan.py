@@ -1,4 +1,4 @@
-"""The rule about who looks for open ports."""
+"""The rule about port scans."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def scan(ports: int, source: str = "192.0.2.9", here: bool = True) -> PortScan:
     return PortScan(source, ports, 2 * ports, 10.0, tuple(range(1, min(ports, 4) + 1)), here)
 
 
-SAID = {
+SCANS = {
     "nobody": ([], []),
     "some ports": ([scan(19)], []),
     "enough ports": ([scan(20)], ["192.0.2.9"]),
@@ -26,14 +26,14 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(("scans", "sources"), SAID.values(), ids=SAID)
-def test_who_is_told(scans: list[PortScan], sources: list[str]) -> None:
+@pytest.mark.parametrize(("scans", "sources"), SCANS.values(), ids=SCANS)
+def test_which_sources_have_a_finding(scans: list[PortScan], sources: list[str]) -> None:
     found = list(port_scan(make_view(port_scans=tuple(scans)), DEFAULT))
     assert [str(one.finding.subject) for one in found] == [f"source {source}" for source in sources]
     assert all(one.finding.severity is Severity.WARNING and one.immediate_severity is None for one in found)
 
 
-def test_its_words_and_numbers() -> None:
+def test_headline_and_evidence() -> None:
     (one,) = port_scan(make_view(port_scans=(scan(1_024),)), DEFAULT)
     assert one.finding.headline == "got resets from 1,024 ports in 10 s: 1, 2, 3, 4, …"
     assert one.finding.evidence["ports"] == Figure(1_024, "ports")
@@ -52,7 +52,7 @@ def test_the_filter_selects_what_the_source_has_open() -> None:
     Filter.parse(v6.finding.filter)
 
 
-def test_it_is_among_the_rules() -> None:
+def test_the_engine_applies_the_rule() -> None:
     diagnosis, view = RuleEngine(), make_view(port_scans=(scan(30),))
     found = [diagnosis.step(view) for _ in range(STEPS_IN)][-1]
     assert [str(one.subject) for one in found] == ["source 192.0.2.9"]

@@ -1,4 +1,4 @@
-"""The rules about queues, on made-up hosts: who is named, how severe it is, and who stays silent."""
+"""Rules about queues, on invented hosts: subject, severity, and no findings about healthy queues."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Listeners as `endpoint accept/limit`, with their half-open connections: how many, how many of them repeated."""
+    """Listeners as `endpoint accept/limit`, with the number of half-open connections and of the retransmitted."""
 
     listening: Mapping[str, tuple[int, int]]
     rates: Mapping[str, float] = field(default_factory=dict)
     syncookies: int = 1
     sysctls: Mapping[str, int] = field(default_factory=dict)
     peaks: Mapping[int, int] = field(default_factory=dict)
-    """Cookie (1 is the first listener's) → peak."""
+    """Cookie (1 for the first listener) → peak."""
     dropping: tuple[str, ...] = ()
     """Endpoints whose own drops rise."""
     syn_peak: int = 0
-    """At least so deep was each SYN queue in the last seconds."""
+    """Least peak of each SYN queue in the last seconds."""
 
     def view(self) -> View:
         socks: list[Sock] = []
@@ -172,29 +172,29 @@ def test_accept_queues(host: Host, expected: dict[tuple[str, str], Severity], at
     assert [one.immediate_severity for one in found] == [at_once] * len(found)
 
 
-def test_psutil_tells_no_queues_so_that_nothing_is_said() -> None:
+def test_no_findings_without_queue_figures() -> None:
     view = Host({"0.0.0.0:80 0/10": (11, 11)}).view()
-    untold = replace(view.listeners[0], accept_queue=replace(view.listeners[0].accept_queue, depth=None, limit=None))
-    untold = replace(untold, syn_queue=replace(untold.syn_queue, limit=None), accept_peak=None)
-    view = replace(view, listeners=(untold,))
+    unknown = replace(view.listeners[0], accept_queue=replace(view.listeners[0].accept_queue, depth=None, limit=None))
+    unknown = replace(unknown, syn_queue=replace(unknown.syn_queue, limit=None), accept_peak=None)
+    view = replace(view, listeners=(unknown,))
     assert not [*syn_queue_full(view, DEFAULT), *syn_flood(view, DEFAULT), *accept_queue_full(view, DEFAULT)]
 
 
-def test_the_numbers_are_in_the_headline_and_in_the_evidence() -> None:
+def test_figures_in_headline_and_evidence() -> None:
     (one,) = accept_queue_full(Host({"0.0.0.0:80 101/100": (0, 0)}, OVERFLOWS, dropping=("*:80",)).view(), DEFAULT)
     assert one.finding.headline == "nginx[7], 101 of 100 waiting, 8 drops/s"
-    told = {name: figure.value for name, figure in one.finding.evidence.items()}
-    assert (told["accept_queue"], told["limit_set_by"]) == (101, "listen()")
+    evidence = {name: figure.value for name, figure in one.finding.evidence.items()}
+    assert (evidence["accept_queue"], evidence["limit_set_by"]) == (101, "listen()")
     assert "somaxconn is 4096" in " ".join(one.finding.advice)
     (flood,) = syn_flood(Host({"0.0.0.0:80 0/10": (11, 11)}, COOKIES).view(), DEFAULT)
     assert flood.finding.headline == (
         "0 SYNs/s, 11 of 10 half-open from 1 address, 100 % unanswered, 0 of 900 cookies/s returned"
     )
-    told = {name: figure.value for name, figure in flood.finding.evidence.items()}
-    assert (told["sources"], told["largest_24"]) == (1, "192.0.2.0/24")
+    evidence = {name: figure.value for name, figure in flood.finding.evidence.items()}
+    assert (evidence["sources"], evidence["largest_24"]) == (1, "192.0.2.0/24")
 
 
-def test_who_caps_the_limit() -> None:
+def test_advice_names_the_limit() -> None:
     def advice(host: Host) -> str:
         return " ".join(next(iter(accept_queue_full(host.view(), DEFAULT))).finding.advice)
 
@@ -202,7 +202,7 @@ def test_who_caps_the_limit() -> None:
     assert "passes to listen()" in advice(Host({"0.0.0.0:80 101/100": (0, 0)}))
 
 
-def test_thresholds_can_be_chosen() -> None:
+def test_other_thresholds() -> None:
     view = Host({"0.0.0.0:80 60/100": (60, 40)}).view()
     lower = Thresholds(syn_queue_share=0.5, accept_queue_share=0.5)
     assert said([*syn_queue_full(view, lower), *accept_queue_full(view, lower)]) == {
@@ -212,7 +212,7 @@ def test_thresholds_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("end", ["0.0.0.0:80", "10.0.0.1:80", "[2001:db8::1]:80"])
-def test_the_filter_selects_the_sockets_concerned(end: str) -> None:
+def test_the_filter_selects_the_affected_sockets(end: str) -> None:
     view = Host({f"{end} 11/10": (11, 11), "0.0.0.0:81 0/10": (3, 0)}).view()
     (queue,) = syn_queue_full(view, DEFAULT)
     assert Filter.parse(queue.finding.filter).mask(view.rows).sum() == 11

@@ -115,6 +115,16 @@ def test_why_it_is_in_close_wait(queue: int, words: str) -> None:
     assert finding.headline.startswith("20 CLOSE_WAIT; application ")
 
 
+def test_headline_of_several_kinds_of_close_wait() -> None:
+    view = leaking(20, 0)
+    (process,) = view.teardown.close_wait
+    mixed = replace(process, eof_seen=15, data_pending=5, limit=40, oldest_s=75.0)
+    view = replace(view, teardown=replace(view.teardown, close_wait=(mixed,)))
+    assert only(teardown.close_wait_leak, view).finding.headline == (
+        "20 CLOSE_WAIT (15 EOF seen, 5 data pending), oldest 1 m 15 s, 50 % of fd limit"
+    )
+
+
 def test_half_closed() -> None:
     def view(age_s: float) -> View:
         return make_view(sock("FIN_WAIT_2", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7, state_age_s=age_s))
@@ -135,8 +145,8 @@ def clients(
     knobs = {"ip_local_port_range_low": 1000, "ip_local_port_range_high": 1099}
     view = view_of(rows, make_rows([]), sample=make_sample(rows, sysctls=knobs))
     assert view.ephemeral_ports is not None
-    told = tuple(replace(one, runs_out_in_s=exhausted_in_s) for one in view.ephemeral_ports.destinations)
-    return replace(view, ephemeral_ports=replace(view.ephemeral_ports, destinations=told))
+    changed = tuple(replace(one, runs_out_in_s=exhausted_in_s) for one in view.ephemeral_ports.destinations)
+    return replace(view, ephemeral_ports=replace(view.ephemeral_ports, destinations=changed))
 
 
 @pytest.mark.parametrize(
@@ -151,11 +161,11 @@ def test_ports(count: int, exhausted_in_s: float | None, expected: list[Severity
     assert found == [("destination 192.0.2.1:443 from 10.0.0.1", one) for one in expected]
 
 
-def test_a_kernel_that_does_not_tell_its_range_of_ports() -> None:
+def test_unknown_port_range() -> None:
     assert said(ephemeral_ports.port_exhaustion, make_view(sock("ESTAB", "10.0.0.1:1000", "192.0.2.1:443"))) == []
 
 
-def test_ports_in_words() -> None:
+def test_headline_of_ports() -> None:
     assert only(ephemeral_ports.port_exhaustion, clients(80, 5.0)).finding.headline == (
         "80 % of 100 ports used, 20 left, runs out in 5 s, app[7]"
     )
@@ -195,14 +205,14 @@ def test_more_syns_than_segments_were_retransmitted() -> None:
 
 def test_retransmissions_of_the_last_seconds_alone() -> None:
     view = lossy(10, 0, 100, 3)
-    told = {name: (*values, *[0.0] * 30) for name, values in view.rate_trend.per_s.items()}
-    assert said(stalls.retransmissions, replace(view, rate_trend=RateTrend(1.0, told))) == []
+    changed = {name: (*values, *[0.0] * 30) for name, values in view.rate_trend.per_s.items()}
+    assert said(stalls.retransmissions, replace(view, rate_trend=RateTrend(1.0, changed))) == []
     assert said(stalls.retransmissions, make_view()) == [], "nothing is known"
     short = Thresholds(retransmissions_window_s=3)
     assert said(stalls.retransmissions, lossy(10, 0, 100, 3), short) == [("host web-1", CRITICAL)]
 
 
-def test_to_whom_most_is_sent_again() -> None:
+def test_the_peer_with_most_retransmissions() -> None:
     socks = [sock("ESTAB", f"10.0.0.1:{port}", f"192.0.2.{1 + port % 2}:443", cookie=port) for port in (1, 2, 3)]
     view = replace(make_view(*socks), rate_trend=lossy(100, 0, 1000).rate_trend)
 
@@ -211,8 +221,8 @@ def test_to_whom_most_is_sent_again() -> None:
         figures["tcpi_total_retrans"] = repeated
         return TcpInfoTable(np.array([1, 2, 3], np.uint64), figures, np.full(3, when), uapi.TCP_INFO.itemsize)
 
-    told = Throughput(infos(2.0, [10, 12, 9]), infos(0.0, [0, 0, 3]))
-    finding = only(stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=told))).finding
+    throughput = Throughput(infos(2.0, [10, 12, 9]), infos(0.0, [0, 0, 3]))
+    finding = only(stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=throughput))).finding
     assert finding.headline.endswith("10 % of 30,000 data segments retransmitted within 30 s, most to 192.0.2.2")
     assert (finding.filter, finding.evidence["worst_peer_retransmitted"].value) == ("raddr:192.0.2.2", 8.0)
 
@@ -236,6 +246,20 @@ def test_closed_windows() -> None:
     closed = (ZeroWindowPeer(SERVER, 2, 5.0, 100), ZeroWindowPeer(Endpoint("192.0.2.2"), 1, 4.9, 1))
     view = on_the_way(closed=closed, unread=(UnreadProcess(owner, 3, 99_999),))
     assert said(stalls.zero_window, view) == [("destination 192.0.2.1:443", WARNING), ("process app[7]", WARNING)]
+
+
+def test_headlines_of_stalls() -> None:
+    owner = make_view(sock("ESTAB", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)).rows.owners[0]
+    view = on_the_way(
+        UnansweredConnects(SERVER, 8, 1),
+        closed=(ZeroWindowPeer(SERVER, 1, 5.0, 1_000),),
+        unread=(UnreadProcess(owner, 2, 400_000),),
+    )
+    assert only(stalls.connect_stuck, view).finding.headline == "8 connection attempts unanswered, up to 1 SYN retry"
+    assert [one.finding.headline for one in stalls.zero_window(view, DEFAULT)] == [
+        "1 connection blocked by the peer's zero window, longest 5 s, 1,000 B unsent",
+        "app is not reading 2 connections (391 kB queued, zero window)",
+    ]
 
 
 def one(state: str, local: str, remote: str, **facts: Any) -> list[Sock]:
@@ -273,7 +297,7 @@ SELECTED: dict[str, tuple[RuleFunction, View, list[Sock]]] = {
 
 
 @pytest.mark.parametrize("name", SELECTED)
-def test_the_filter_selects_the_sockets_concerned(name: str) -> None:
+def test_the_filter_selects_the_affected_sockets(name: str) -> None:
     rule, view, concerned = SELECTED[name]
     other = sock("ESTAB", "10.9.9.9:9", "198.51.100.9:9", process="other", pid=9)
     mask = Filter.parse(only(rule, view).finding.filter).mask(make_rows([*concerned, other]))
