@@ -78,7 +78,7 @@ def test_how_long_flows_live() -> None:
     assert list(told["bytes"]) == ["p50", "p90", "p99", "smallest", "largest", "histogram"]
     assert told["bytes"]["largest"] is None and told["by_service"] == told["by_process"] == []
     words = "flows  opened 0/s  ended 0/s  lifetime p50 –  p90 –  p99 –  shortest –  longest –\n"
-    assert words in summary_text.as_text(nothing, {})
+    assert words in summary_text.as_text(nothing, {}, 120)
     exact = replace(small_host(), flow_totals=FlowTotals(60.0, totals(exact=1.0)))
     few = "flows  opened 61/s  ended 60/s  lifetime p50 12 ms  p90 336 ms  p99 1.2 s"
     extremes = "shortest 100 µs  longest 4.1 s"
