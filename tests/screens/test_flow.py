@@ -270,7 +270,7 @@ async def test_a_flow_that_closed_before_the_screen_opened() -> None:
         await pilot.pause()
         text = _text(app)
         for words in ("[2001:db8::1]:443 ← [2001:db8::42]:40123 reset sent", "Reset sent in ESTABLISHED", "nginx[12]",
-                      "SYN_RCVD: –, not told, trace", "CLOSED: 22:13:18.000, trace", "lived: 28 s",
+                      "SYN_RCVD: –, unknown, trace", "CLOSED: 22:13:18.000, trace", "lived: 28 s",
                       "1 reset sent 22:13:18.000 reset sent TCP_ABORT_ON_CLOSE", "Closed 2 s ago", "smoothed: 1.2 ms",
                       "acknowledged: 77 B", "server: the other end opened"):  # fmt: skip
             assert words in text

@@ -130,20 +130,20 @@ async def test_the_first_step_and_nobody() -> None:
         assert "no data yet" in shot(it.app)
         await it.press("0", "left", "less_than_sign", "f", "c", "x", "enter", "right_square_bracket")
         await it.show(make_view())
-        assert "No connections here" in shot(it.app)
+        assert "No connections, and none" in shot(it.app)
         assert it.lines()[2].startswith(" 0 flows: 0 live, 0 closed")
         await it.press("0", "left", "less_than_sign", "f", "c", "x", "enter", "j")
 
 
 async def test_how_well_times_are_known_is_said() -> None:
     async with shown(living()) as it:
-        assert "times by the trace" in it.lines()[3]
+        assert "times from the trace" in it.lines()[3]
         await it.show(living(trace=TraceStats(why_no_trace="needs root")))
-        assert "times poll-exact: no trace (needs root)" in it.lines()[3]
+        assert "times exact to one poll: no trace (needs root)" in it.lines()[3]
         await it.show(living(trace=TraceStats(on=True, events_lost=1_234, destroy_events_lost=1)))
         assert "1,234 trace events lost · 1 end lost" in it.lines()[3]
         await it.show(living(archive=replace(living().archive, records_total=90_000)))
-        assert "kept: 6 of 90,000 closed" in it.lines()[3]
+        assert "keeps 6 of 90,000 closed" in it.lines()[3]
 
 
 async def test_only_lines_that_differ_are_painted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ async def test_a_moment_before_the_beginning_and_one_between_two_polls() -> None
         table = it.page.table
         table.set_window(table.window.with_cursor_at(NOW - 9.5, NOW, table.cells))
         await it.pilot.pause()
-        assert "ESTABLISHED or CLOSE_WAIT: the change is known to a poll only" in it.moment()
+        assert "ESTABLISHED or CLOSE_WAIT: the state changed between two polls" in it.moment()
 
 
 async def test_repeats_are_told_where_they_happened() -> None:
@@ -189,7 +189,7 @@ async def test_repeats_are_told_where_they_happened() -> None:
         await it.press(*"jjjjjjj", "0")
         table.set_window(table.window.with_cursor_at(NOW - 19.95, NOW, table.cells))
         await it.pilot.pause()
-        assert "2 repeated" in it.moment()
+        assert "2 retransmitted" in it.moment()
 
 
 async def test_a_flow_of_two_milliseconds_is_found_by_zooming() -> None:
@@ -214,7 +214,7 @@ async def test_following_moves_with_each_view_and_a_held_window_stands_still() -
         assert it.lines()[4] != before
         await it.press("left")
         held = it.lines()[4]
-        assert "held, f follows" in it.lines()[3]
+        assert "fixed, f follows" in it.lines()[3]
         await it.show(living(step=60))
         assert it.lines()[4] == held
         await it.press("f")
@@ -267,7 +267,7 @@ async def test_left_and_right_choose_a_column_while_one_is_chosen() -> None:
         assert "following" in it.lines()[3]
         await it.press("enter", "left")
         assert "sort Length ▼" in it.lines()[2]
-        assert "held" in it.lines()[3]
+        assert "fixed" in it.lines()[3]
         assert isinstance(it.app.screen, MainScreen), "Enter ended the choice"
 
 
@@ -324,7 +324,7 @@ async def test_pause_freezes() -> None:
         await it.show(living(step=30))
         assert it.lines()[2:] == before
         await it.press("j", "left", "less_than_sign", "0")
-        assert "held" in it.lines()[3]
+        assert "fixed" in it.lines()[3]
         await it.press("space", "f")
         assert it.page.table.now == NOW + 29
 
@@ -380,7 +380,7 @@ async def test_help_explains_the_signs() -> None:
     async with shown(living(), (300, 60)) as it:
         await it.press("question_mark")
         told = shot(it.app)
-        for words in ("E━━━", "ended in order", "half a window back", "Timelines' columns", "more time"):
+        for words in ("E━━━", "closed with a FIN", "half a window earlier", "Timelines' columns", "zoom out"):
             assert words in told
 
 

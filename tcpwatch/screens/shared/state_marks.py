@@ -1,4 +1,4 @@
-"""How a state is drawn on a line of time: a letter, a line after it, and a mark for how its beginning is known.
+"""How a state is drawn on a time line: a letter, then a line, and a mark at its edges.
 
 Colour tells the phase, the letter the state, so that nothing is lost without colour.
 """
@@ -36,10 +36,10 @@ STATE_FILLS: dict[State, str] = {
     State.TIME_WAIT: "┈",
     State.CLOSED: " ",
 }
-"""What a stretch is filled with after its letter: heavy where data may flow, broken where one way only."""
+"""The line after the letter: heavy where data may flow, broken where it may flow one way only."""
 
 EDGE_EXACT, EDGE_POLLED, EDGE_EARLIER, EDGE_OPEN = "│", "┊", "…", "▸"
-"""Edges of a stretch: exact; known to a poll; begun before we looked; and, at the end, not ended."""
+"""Edges of a period: exact; between two polls; begun before the first poll; not ended yet."""
 
 
 def phase_style(phase: Phase, colours: Palette) -> Style:

@@ -1,6 +1,6 @@
-"""A flow's life in the cells of an axis: each state its letter and a line, and a mark where the flow ended.
+"""Draw one flow in the cells of an axis: each state as its letter and a line, and a mark where the flow ended.
 
-The state that takes most of a cell has it, of equals the later one; a flow that lived less than a cell is its mark.
+A cell shows the state that takes most of its time, of equal ones the later. A flow shorter than a cell is its mark.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tcpwatch.widgets.lines import Piece
 from tcpwatch.widgets.palette import Palette
 
 BETWEEN_POLLS = "~"
-"""Between two polls: it began somewhere here."""
+"""The state changed between two polls, somewhere in these cells."""
 CURSOR = "│"
 INCIDENT = "*"
 
@@ -42,25 +42,25 @@ ENDINGS: dict[Ending, str] = {
     Ending.NOT_ACCEPTED: "x",
     Ending.UNREACHABLE: "x",
 }
-"""A mark for each ending, that no state has for its letter."""
+"""A mark for each ending, none of which is the letter of a state."""
 
 MARKS = (
-    ("E━━━", "a state: its letter, then its line; see below"),
-    ("|", "the flow has ended in order, with a FIN from both ends"),
-    ("x", "it was reset, refused, unreachable, or killed"),
-    ("!", "it has timed out"),
-    ("/", "given up before the handshake was done"),
-    ("?", "it has gone, and nothing tells how"),
-    (BETWEEN_POLLS * 3, "the next state began somewhere in this time, between two polls"),
-    (EDGE_EARLIER, "it was there before tcpwatch looked, or nobody knows for how long"),
-    (INCIDENT, "a segment was repeated or dropped here; the last line says what"),
-    (CURSOR, "the time that the last line speaks of"),
+    ("E━━━", "a state: its letter, then its line (see below)"),
+    ("|", "closed with a FIN from each side"),
+    ("x", "reset, refused, unreachable or killed"),
+    ("!", "timed out"),
+    ("/", "closed before connecting"),
+    ("?", "ended, cause unknown"),
+    (BETWEEN_POLLS * 3, "the state changed somewhere in this time, between two polls"),
+    (EDGE_EARLIER, "existed before tcpwatch first saw it"),
+    (INCIDENT, "a segment was retransmitted or dropped; see the last line"),
+    (CURSOR, "the time cursor; the last line is about this time"),
 )
 """Sign → meaning, for the help."""
 
 
 def ending_style(ending: Ending, colours: Palette) -> Style:
-    """What went wrong stands out."""
+    """Return the style of an ending's mark: failures stand out."""
     if ENDINGS[ending] in "|/":
         return colours.teardown
     return colours.dim if ending is Ending.UNKNOWN else colours.warning
@@ -68,27 +68,27 @@ def ending_style(ending: Ending, colours: Palette) -> Style:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """From `begin` to `end` (Unix seconds); `of` is None where the state is not sure."""
+    """A part of the line, from `begin` to `end` (Unix seconds); `period` is None where the state is not known."""
 
     begin: float
     end: float
-    of: StatePeriod | None
+    period: StatePeriod | None
 
 
 def line_pieces(row: Timeline, axis: TimeAxis, cursor: int | None, colours: Palette) -> list[Piece]:
-    """The flow in exactly `axis.cells` cells; `cursor` is the cell that is marked."""
+    """Return the flow in exactly `axis.cells` cells; `cursor` is the marked cell."""
     cells: list[Piece] = [(" ", colours.plain)] * axis.cells
-    drawn = _drawn(row, axis)
+    segments = _segment_per_cell(row, axis)
     before: _Segment | None = None
-    for cell, segment in enumerate(drawn):
+    for cell, segment in enumerate(segments):
         if segment is not None:
             cells[cell] = _glyph(segment, segment is not before, colours)
         before = segment
-    _mark_incidents(row, axis, cells, drawn, colours)
+    _mark_incidents(row, axis, cells, segments, colours)
     if row.began_earlier and 0 <= (cell := axis.cell(row.begin.time) - 1) < axis.cells:
         cells[cell] = (EDGE_EARLIER, colours.dim)
     ending = row.ending
-    if ending is not None and row.end is not None and not row.live and not _waits(row, row.end.time):
+    if ending is not None and row.end is not None and not row.live and not _ends_in_time_wait(row, row.end.time):
         cell = axis.cell(row.end.time)
         if 0 <= cell < axis.cells:
             cells[cell] = (ENDINGS[ending], ending_style(ending, colours))
@@ -98,63 +98,63 @@ def line_pieces(row: Timeline, axis: TimeAxis, cursor: int | None, colours: Pale
     return [("".join(glyph for glyph, _ in some), style) for style, some in groupby(cells, lambda cell: cell[1])]
 
 
-def _waits(row: Timeline, end: float) -> bool:
-    """It went on in TIME_WAIT, whose letter tells the end; some were seen in nothing but TIME_WAIT, and end with it."""
+def _ends_in_time_wait(row: Timeline, end: float) -> bool:
+    """Whether the line goes on in TIME_WAIT after the full socket's end, so that it needs no mark of the ending."""
     last = row.stretches[-1] if row.stretches else None
     return last is not None and last.state is State.TIME_WAIT and end - last.begin.time < row.line_end_s - end
 
 
 def _glyph(segment: _Segment, is_first: bool, colours: Palette) -> Piece:
-    if segment.of is None:
+    if segment.period is None:
         return BETWEEN_POLLS, colours.dim
-    state = segment.of.state
+    state = segment.period.state
     return (STATE_LETTERS if is_first else STATE_FILLS)[state], state_style(state, colours)
 
 
-def _drawn(row: Timeline, axis: TimeAxis) -> Sequence[_Segment | None]:
-    """What each cell shows; what is not sure, only where nothing is."""
-    drawn: list[_Segment | None] = [None] * axis.cells
+def _segment_per_cell(row: Timeline, axis: TimeAxis) -> Sequence[_Segment | None]:
+    """Return the segment that each cell shows: an unknown state only where no known one is."""
+    shown: list[_Segment | None] = [None] * axis.cells
     most = [-1.0] * axis.cells
     for segment in _segments(row, axis):
         first, last = max(0, axis.cell(segment.begin)), min(axis.cells - 1, axis.cell(segment.end))
         for cell in range(first, last + 1):
             begin, end = axis.begin(cell), axis.begin(cell + 1)
             share = max(0.0, min(segment.end, end) - max(segment.begin, begin))
-            if segment.of is None:
-                drawn[cell] = drawn[cell] or segment
+            if segment.period is None:
+                shown[cell] = shown[cell] or segment
             elif share >= most[cell] and (share > 0 or (cell == first and most[cell] <= 0)):
-                most[cell], drawn[cell] = share, segment
-    return drawn
+                most[cell], shown[cell] = share, segment
+    return shown
 
 
 def _segments(row: Timeline, axis: TimeAxis) -> Iterator[_Segment]:
-    """The stretches, and where it is not sure which it was, when that is longer than a cell."""
+    """Yield the periods, and the times between two polls in which the state is not known, where longer than a cell."""
     known = 0.0
     until = row.line_end_s
-    for at, stretch in enumerate(row.stretches):
-        begin, slack = stretch.begin.time, stretch.begin.slack_s
-        if slack >= axis.cell_s and not stretch.began_earlier:  # not of NaN
+    for at, period in enumerate(row.stretches):
+        begin, slack = period.begin.time, period.begin.slack_s
+        if slack >= axis.cell_s and not period.began_earlier:  # not of NaN
             yield _Segment(max(known, begin - slack), begin, None)
-        end = stretch.end
+        end = period.end
         last = at + 1 == len(row.stretches)
         known = begin
         if end is None or (last and row.live):
-            yield _Segment(begin, max(begin, until), stretch)
+            yield _Segment(begin, max(begin, until), period)
             continue
-        sure = max(begin, end.time - end.slack_s) if end.slack_s >= axis.cell_s else end.time
-        yield _Segment(begin, sure, stretch)
-        if last and sure < end.time:
-            yield _Segment(sure, end.time, None)
+        known_end = max(begin, end.time - end.slack_s) if end.slack_s >= axis.cell_s else end.time
+        yield _Segment(begin, known_end, period)
+        if last and known_end < end.time:
+            yield _Segment(known_end, end.time, None)
 
 
 _SHOWN = (TransitionKind.RETRANSMITTED, TransitionKind.DROPPED)
 
 
 def _mark_incidents(
-    row: Timeline, axis: TimeAxis, cells: list[Piece], drawn: Sequence[_Segment | None], colours: Palette
+    row: Timeline, axis: TimeAxis, cells: list[Piece], segments: Sequence[_Segment | None], colours: Palette
 ) -> None:
-    """Repeats and drops, where they leave the letter of a state in sight; a reset is how the flow ended."""
+    """Mark retransmitted and dropped segments, but never over the letter of a state."""
     for incident in row.incidents:
         cell = axis.cell(incident.time)
-        if incident.kind in _SHOWN and 0 < cell < axis.cells and drawn[cell] in (None, drawn[cell - 1]):
+        if incident.kind in _SHOWN and 0 < cell < axis.cells and segments[cell] in (None, segments[cell - 1]):
             cells[cell] = (INCIDENT, colours.warning)

@@ -1,4 +1,4 @@
-"""The columns left of the axis, and which of them a table of a given width has."""
+"""The columns left of the axis, and which of them fit a given width."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _ARROWS = {Role.CLIENT: "→", Role.SERVER: "←"}
 
 
 def endpoints_text(row: Timeline, exact_names: bool, host: bool = False) -> str:
-    """`:443 ← 10.0.0.9:51234`: the arrow goes from who called; `host` adds the local address."""
+    """Return `:443 ← 10.0.0.9:51234`; the arrow points from client to server, `host` adds the local address."""
     arrow = _ARROWS.get(row.role, "·")
-    here = show_endpoint(row.local, exact_names) if host else f":{_port(row.local[1], exact_names)}"
-    return f"{here} {arrow} {show_endpoint(row.remote, exact_names)}"
+    local = show_endpoint(row.local, exact_names) if host else f":{_port(row.local[1], exact_names)}"
+    return f"{local} {arrow} {show_endpoint(row.remote, exact_names)}"
 
 
 def _port(port: int, exact_names: bool) -> str:
@@ -35,14 +35,14 @@ def _port(port: int, exact_names: bool) -> str:
 
 
 def _flow(row: Timeline, look: CellContext) -> Line:
-    words = endpoints_text(row, look.exact, host=look.width >= _WIDE_FLOW)
-    if cell_len(words) > look.width:  # a number may fit where a name does not
-        words = min(words, endpoints_text(row, True), key=len)
-    return ((words, look.colours.plain if row.live else look.colours.dim),)
+    shown = endpoints_text(row, look.exact, host=look.width >= _WIDE_FLOW)
+    if cell_len(shown) > look.width:  # a number may fit where a name does not
+        shown = min(shown, endpoints_text(row, True), key=len)
+    return ((shown, look.colours.plain if row.live else look.colours.dim),)
 
 
 def status(row: Timeline, colours: Palette) -> Line:
-    """The state of a flow that lives, or how it ended."""
+    """Return the state of a live flow, or how a closed one ended."""
     if row.live and row.state is not None:
         return ((row.state.name, state_style(row.state, colours)),)
     if row.ending is None:
@@ -57,19 +57,19 @@ def _sign(row: Timeline, look: CellContext) -> Line:
 
 
 def length_text(row: Timeline) -> str:
-    """How long it lived, or has lived; `>` where it began before we looked."""
+    """Return the lifetime so far; `>` where the flow existed before it was first seen, `<` where it is a maximum."""
     slack = row.begin.slack_s
     if row.began_earlier or slack != slack:
         return f">{units.duration(row.length_s)}" if row.length_s else units.UNKNOWN
     if slack > row.length_s:
         return f"<{units.duration(row.length_s + slack)}"
-    fine = is_exact(row.begin) and row.end is not None and is_exact(row.end)
-    return units.precise_duration(row.length_s) if fine and row.length_s < 10 else units.duration(row.length_s)
+    exact = is_exact(row.begin) and row.end is not None and is_exact(row.end)
+    return units.precise_duration(row.length_s) if exact and row.length_s < 10 else units.duration(row.length_s)
 
 
 def _begin(row: Timeline, look: CellContext) -> Line:
-    words = clock(row.begin.time, is_exact(row.begin))
-    return ((f"<{words}" if row.began_earlier else words, look.colours.plain),)
+    begin = clock(row.begin.time, is_exact(row.begin))
+    return ((f"<{begin}" if row.began_earlier else begin, look.colours.plain),)
 
 
 def _end(row: Timeline, look: CellContext) -> Line:
@@ -89,28 +89,26 @@ STATUS: TimelineColumn = RecordColumn(
     "state", "State", "The state, or how the flow ended", lambda row, look: status(row, look.colours), None, 14
 )
 FLOW: TimelineColumn = RecordColumn(
-    "flow", "Flow", "Local port and remote end; the arrow goes from who called", _flow, None, 24
+    "flow", "Flow", "Local port and remote endpoint; the arrow points from client to server", _flow, None, 24
 )
 PROCESS: TimelineColumn = RecordColumn(
     "process", "Process", "Process that holds or held the socket",
     lambda row, look: ((row.process, look.colours.plain),), None, 15,
 )  # fmt: skip
-BEGIN: TimelineColumn = RecordColumn("begin", "Begin", "When it began; <: or before", _begin, None, 13)
-END: TimelineColumn = RecordColumn(
-    "end", "End", "When its full socket ended: TIME_WAIT comes after that", _end, None, 12
-)
+BEGIN: TimelineColumn = RecordColumn("begin", "Begin", "When it began; <: or earlier", _begin, None, 13)
+END: TimelineColumn = RecordColumn("end", "End", "When the full socket ended; TIME_WAIT follows", _end, None, 12)
 BYTES: TimelineColumn = RecordColumn(
-    "bytes", "Bytes", "Bytes received and sent, as tcp_info counts them (SYN and FIN are one each)", _bytes, None, 7,
+    "bytes", "Bytes", "Bytes received and sent, as counted by tcp_info (SYN and FIN count one each)", _bytes, None, 7,
     right=True,
 )  # fmt: skip
 LENGTH: TimelineColumn = RecordColumn(
-    "length", "Length", "From its beginning to the end of its full socket, or till now; >: at least",
+    "length", "Length", "From the beginning to the end of the full socket, or until now; >: at least",
     lambda row, look: ((length_text(row), look.colours.plain),), None, 10, right=True,
 )  # fmt: skip
-ENDING: TimelineColumn = RecordColumn("ending", "Ending", "How it ended, what went wrong first", _sign, None, 1)
+ENDING: TimelineColumn = RecordColumn("ending", "Ending", "How it ended, failures first", _sign, None, 1)
 
 SORT_COLUMNS: tuple[TimelineColumn, ...] = (BEGIN, LENGTH, END, STATUS, ENDING)
-"""What one can sort by, seen or not; the keys are those of model.timelines.By."""
+"""Columns to sort by, shown or not; the keys are those of TimelineSort."""
 HELP_COLUMNS: tuple[TimelineColumn, ...] = (STATUS, FLOW, PROCESS, BEGIN, END, BYTES, LENGTH)
 
 _WIDE_FLOW = 44
@@ -118,11 +116,11 @@ _LEAST: tuple[tuple[TimelineColumn, int, int], ...] = (
     (SIGN, 0, 1), (STATUS, 104, 14), (FLOW, 0, 16), (FLOW, 64, 26), (FLOW, 112, 28), (FLOW, 190, 46),
     (PROCESS, 126, 15), (BEGIN, 144, 13), (END, 200, 12), (BYTES, 154, 7), (LENGTH, 54, 10),
 )  # fmt: skip
-"""Column, from how many cells of the table on, and how wide it is there."""
+"""Column, the narrowest table (in cells) that has it, and its width there."""
 
 
 def columns_for(width: int, draw_axis: Callable[[Timeline, CellContext], Line]) -> Sequence[TimelineColumn]:
-    """The columns of a table of so many cells; the axis, the last, has all that the others leave."""
+    """Return the columns of a table `width` cells wide; the axis is the last and takes the rest."""
     widths = {column.key: (column, cells) for column, least, cells in _LEAST if width >= least}
     shown = [_sized(column, cells) for column, cells in widths.values()]
     left = width - sum(column.width + 1 for column in shown) - 1

@@ -1,4 +1,4 @@
-"""Timelines: a row a flow, live or recently closed, time to the right, each state a stretch of it."""
+"""Timelines: one row per flow, live or recently closed; time runs to the right, each state is a part of the line."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tcpwatch.widgets.sections import Section
 from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
 
 MAX_INLINE_FLOWS = 20_000
-"""Flows that are chosen from in the UI's loop, in some milliseconds; with more of them that is left to a thread."""
+"""Up to so many flows are filtered and sorted in the UI's loop, in a few milliseconds; more of them in a thread."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TimelinesRequest:
-    """What is to be chosen; later requests have higher numbers."""
+    """A filter and an order to apply to a View; later requests have higher numbers."""
 
     number: int
     view: View
@@ -41,18 +41,18 @@ class TimelinesRequest:
     sort_by: TimelineSort
     reverse: bool
 
-    def result(self, chooser: TimelineArranger) -> TimelineArrangement:
-        """The answer, computed here and now."""
-        return chooser.arrange(self.view, self.filter, self.sort_by, self.reverse)
+    def result(self, arranger: TimelineArranger) -> TimelineArrangement:
+        """Return the arrangement, computed in the calling thread."""
+        return arranger.arrange(self.view, self.filter, self.sort_by, self.reverse)
 
     @property
     def flow_count(self) -> int:
-        """Flows to choose from."""
+        """Number of flows before the filter."""
         return len(self.view.rows) + sum(len(chunk) for chunk in self.view.archive.records)
 
 
 class TimelinesReady(Message):
-    """The thread has an answer."""
+    """The thread has finished a request."""
 
     def __init__(self, answer: tuple[TimelinesRequest, TimelineArrangement | Exception]) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class TimelinesPage(TablePage):
         self._view: View | None = None
         self._title, self._moment = _Title(self), _Moment(self)
         self.table: TimelineTable = TimelineTable()
-        self._chooser, in_thread = TimelineArranger(), TimelineArranger()  # each is used by one thread
+        self._inline_arranger, in_thread = TimelineArranger(), TimelineArranger()  # each is used by one thread
         self._arranger = LatestRequestWorker[TimelinesRequest, TimelineArrangement](
             lambda request: request.result(in_thread), lambda answer: self.post_message(TimelinesReady(answer))
         )
@@ -83,7 +83,7 @@ class TimelinesPage(TablePage):
         yield FilterLine()
 
     def on_unmount(self) -> None:
-        """The thread goes with the page."""
+        """Stop the thread."""
         self._arranger.stop()
 
     # What is shown
@@ -102,18 +102,18 @@ class TimelinesPage(TablePage):
         return help_sections()
 
     def refilter(self) -> None:
-        """As TablePage asks; also for other flows, or another order. Till it is chosen, what was shown before stays."""
+        """Filter and sort the flows of the last View anew; until that is done, the previous rows stay."""
         if self._view is None:
             return
         self._asked += 1
         request = TimelinesRequest(self._asked, self._view, self.filter, self.table.by, self.table.reverse)
         if request.flow_count <= MAX_INLINE_FLOWS:
-            self._show(request, request.result(self._chooser))
+            self._show(request, request.result(self._inline_arranger))
         else:
             self._arranger.submit(request)
 
     def on_timelines_ready(self, message: TimelinesReady) -> None:
-        """The thread's answer; a later one may have been shown already."""
+        """Show the thread's answer, unless a later one is shown already."""
         message.stop()
         request, answer = message.answer
         if isinstance(answer, Exception):
@@ -121,20 +121,20 @@ class TimelinesPage(TablePage):
         if request.number > self._shown:
             self._show(request, answer)
 
-    def _show(self, request: TimelinesRequest, chosen: TimelineArrangement) -> None:
+    def _show(self, request: TimelinesRequest, arrangement: TimelineArrangement) -> None:
         self._shown = request.number
-        self.table.show(chosen)
+        self.table.show(arrangement)
 
     def on_timeline_table_moment_changed(self, message: TimelineTable.MomentChanged) -> None:
-        """Other flows, another one under the cursor, or another moment."""
+        """Redraw the lines above and below the table."""
         message.stop()
         self._title.redraw()
         self._moment.redraw()
 
-    # What a person does
+    # Keys
 
     def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
-        """Another order, perhaps."""
+        """Sort anew where the order is another."""
         message.stop()
         shown, table = self.table.arrangement, self.table
         if shown is None or (shown.by, shown.reverse) != (table.by, table.reverse):
@@ -142,30 +142,30 @@ class TimelinesPage(TablePage):
         self._title.redraw()
 
     def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
-        """Enter on a row."""
+        """Open the flow under the cursor."""
         message.stop()
         if isinstance(message.identity, int):  # the cookie
             self.post_message(FlowSelected(message.identity))
 
     def action_copy(self) -> None:
-        """Copy the row under the cursor: all that the export has, with tabs between."""
+        """Copy the row under the cursor, with the columns of the export, tab separated."""
         if self.table.flow is not None:
             self.app.copy_to_clipboard(tab_separated(timeline_record(self.table.flow)))
             self.notify("row copied", markup=False)
 
     def action_export(self) -> None:
-        """Write the flows that are shown, in their order, into a file in the current directory."""
-        chosen = self.table.arrangement
-        if not chosen:
+        """Write the shown flows in their order to a CSV file in the current directory."""
+        arrangement = self.table.arrangement
+        if not arrangement:
             return
-        what = f"{units.count(len(chosen))} flow{'s' * (len(chosen) != 1)}"
-        if len(chosen) > MAX_INLINE_FLOWS:
+        what = f"{units.count(len(arrangement))} flow{'s' * (len(arrangement) != 1)}"
+        if len(arrangement) > MAX_INLINE_FLOWS:
             self.notify(f"writing {what} …", markup=False)
-        self.export(export_name(time.time(), "timelines"), what, timelines_csv(chosen))
+        self.export(export_name(time.time(), "timelines"), what, timelines_csv(arrangement))
 
 
 class _Title(Lines):
-    """How many flows and in which order, how much time, and how well it is known."""
+    """The two lines above the table."""
 
     DEFAULT_CSS = "_Title { height: 2; overflow: hidden; }"
 
@@ -176,19 +176,19 @@ class _Title(Lines):
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         """As Lines asks."""
         table = self._page.table
-        chosen = table.arrangement
-        if chosen is None:
+        arrangement = table.arrangement
+        if arrangement is None:
             return [(), ()]
         first = (
             sort_hint_line(table.sorting, colours)
             if table.choosing_sort
-            else title_line(chosen, table.sorting, colours)
+            else title_line(arrangement, table.sorting, colours)
         )
-        return [first, coverage_line(chosen.view, table.window, width, colours)]
+        return [first, coverage_line(arrangement.view, table.window, width, colours)]
 
 
 class _Moment(Lines):
-    """The flow and the moment under the cursor."""
+    """The line below the table: the flow under the cursor at the cursor's time."""
 
     DEFAULT_CSS = "_Moment { height: 1; overflow: hidden; background: $panel; }"
 

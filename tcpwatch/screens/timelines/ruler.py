@@ -1,4 +1,4 @@
-"""The line above the timelines: ticks with clock times, each at its own cell, and where the cursor of time is."""
+"""The line above the timelines: ticks with clock times, and the time cursor."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _TICKS_S = (
 )  # fmt: skip
 
 _ULP_S = 3e-7
-"""As exact as a float is that counts seconds since 1970."""
+"""Rounding error of a float that counts seconds since 1970."""
 
 
 def tick_s(axis: TimeAxis, room: int) -> float:
-    """Seconds from tick to tick: the least round number of them that is `room` cells wide."""
+    """Return the seconds between two ticks: the smallest round number that is at least `room` cells wide."""
     return next((step for step in _TICKS_S if step >= room * axis.cell_s), _TICKS_S[-1])
 
 
 def label(unix: float, step_s: float) -> str:
-    """`12:30`, `12:30:05`; below a second that of its minute, `:05.120`."""
+    """Return `12:30` or `12:30:05`, or for steps below a second the second of the minute, `:05.120`."""
     if step_s >= 60:
         return time.strftime("%H:%M", time.localtime(unix + 0.5))
     if step_s >= 1:
@@ -37,9 +37,9 @@ def label(unix: float, step_s: float) -> str:
 
 
 def ticks(axis: TimeAxis) -> list[tuple[int, str]]:
-    """Cell and label of each tick, from left to right."""
+    """Return cell and label of each tick, from left to right."""
     step = tick_s(axis, 10)
-    if step < 1e-4:  # so long are their labels that they would touch where a float's rounding takes a cell away
+    if step < 1e-4:  # the labels are so long that they would touch where rounding takes a cell away
         step = tick_s(axis, 11)
     offset = time.localtime(axis.left).tm_gmtoff if step >= 3_600 else 0
     first = math.ceil((axis.left + offset) / step - 1e-9)
@@ -54,10 +54,10 @@ def ticks(axis: TimeAxis) -> list[tuple[int, str]]:
 
 
 def ruler_pieces(axis: TimeAxis, cursor: int, colours: Palette) -> list[Piece]:
-    """The line, in exactly `axis.cells` cells."""
+    """Return the line in exactly `axis.cells` cells."""
     cells = [" "] * axis.cells
-    for cell, words in ticks(axis):
-        shown = TICK + words
+    for cell, text in ticks(axis):
+        shown = TICK + text
         if cell + len(shown) > axis.cells:
             shown = TICK
         cells[cell : cell + len(shown)] = shown

@@ -1,4 +1,4 @@
-"""TimelineTable: a row a flow, time to the right. Only what is seen is read from the past and drawn."""
+"""TimelineTable: one row per flow, time runs to the right. Only visible rows are read from the archive and drawn."""
 
 from __future__ import annotations
 
@@ -26,53 +26,53 @@ from tcpwatch.widgets.table.record_columns import CellContext, record_pieces
 
 
 class TimelineTable(CursorTable[TimelineColumn]):
-    """Shows what was Chosen; whoever chose it does so again for another order. The cursor is on a flow and a moment."""
+    """Shows a TimelineArrangement, with a cursor on a flow and on a time. Its owner arranges anew for another order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        # Left and right mean a column while one is chosen to sort by, else a moment.
-        Binding("left", "sort_by(-1)", "sort by the column before", show=False),
-        Binding("right", "sort_by(1)", "sort by the next column", show=False),
-        Binding("left,h", "time(-1)", "a cell back in time", show=False),
-        Binding("right,l", "time(1)", "a cell on in time", show=False),
-        Binding("left_square_bracket,shift+left", "pan(-0.5)", "half a window back", show=False),
-        Binding("right_square_bracket,shift+right", "pan(0.5)", "half a window on", show=False),
-        Binding("less_than_sign", "zoom(-1)", "less time, closer", show=False),
-        Binding("greater_than_sign", "zoom(1)", "more time", show=False),
+        # Left and right choose a column while choosing what to sort by, else they move the time cursor.
+        Binding("left", "sort_by(-1)", "sort by previous column", show=False),
+        Binding("right", "sort_by(1)", "sort by next column", show=False),
+        Binding("left,h", "time(-1)", "one step earlier", show=False),
+        Binding("right,l", "time(1)", "one step later", show=False),
+        Binding("left_square_bracket,shift+left", "pan(-0.5)", "half a window earlier", show=False),
+        Binding("right_square_bracket,shift+right", "pan(0.5)", "half a window later", show=False),
+        Binding("less_than_sign", "zoom(-1)", "zoom in", show=False),
+        Binding("greater_than_sign", "zoom(1)", "zoom out", show=False),
         Binding("f", "follow", "follow"),
         Binding("0", "fit", "fit"),
     ]
 
     class MomentChanged(Message):
-        """The flow under the cursor, or the moment, may be another."""
+        """The flow under the cursor or the cursor's time has changed."""
 
     def __init__(self) -> None:
         super().__init__(columns_for(79, self._draw_axis), BEGIN, reverse=True)
         self.arrangement: TimelineArrangement | None = None
-        """What is shown; None before the first."""
+        """The shown flows; None before the first View."""
         self.window = TimeWindow()
         self._made: dict[int, Timeline] = {}
-        """By place, of what is shown."""
+        """Place in the arrangement → the flow that was read for it."""
 
-    def show(self, chosen: TimelineArrangement) -> None:
+    def show(self, arrangement: TimelineArrangement) -> None:
         """Show these flows."""
-        self._change(lambda: self._take(chosen))
+        self._change(lambda: self._take(arrangement))
         self.post_message(self.MomentChanged())
 
-    def _take(self, chosen: TimelineArrangement) -> None:
-        self.arrangement, self._made = chosen, {}
+    def _take(self, arrangement: TimelineArrangement) -> None:
+        self.arrangement, self._made = arrangement, {}
 
     @property
     def by(self) -> TimelineSort:
-        """What a person wants the flows sorted by."""
+        """The chosen order."""
         return TimelineSort(self.column.key)
 
     @property
     def flow(self) -> Timeline | None:
-        """The one under the cursor."""
+        """The flow under the cursor, or None."""
         return self.timelines(self._cursor, self._cursor + 1)[0] if self._cursor < self._count else None
 
     def timelines(self, first: int, last: int) -> list[Timeline]:
-        """The flows at these places, which are there; each is read from the past once."""
+        """Return the flows at these places, which must exist; each is read from the archive once."""
         assert self.arrangement is not None
         missing = [place for place in range(first, last) if place not in self._made]
         if missing:
@@ -84,54 +84,54 @@ class TimelineTable(CursorTable[TimelineColumn]):
 
     @property
     def now(self) -> float:
-        """Unix seconds of what is shown."""
+        """Unix seconds of the shown View."""
         return self.arrangement.view.sample.time if self.arrangement is not None else 0.0
 
     @property
     def cells(self) -> int:
-        """Cells of the axis."""
+        """Width of the axis, in cells."""
         return next((placed.width for placed in self._layout.placed if placed.column.key == AXIS), 1)
 
     @property
     def axis(self) -> TimeAxis:
-        """What the cells are now."""
+        """The axis as it is drawn now."""
         return self.window.axis(self.now, self.cells)
 
     @property
     def cursor_cell(self) -> int:
-        """The cell that the moment is in."""
+        """The cell of the time cursor."""
         return self.window.cursor_cell(self.now, self.cells)
 
     @property
     def moment(self) -> float:
-        """The time that is looked at: of the flow under the cursor, where that lived in the same cell."""
+        """The cursor's time, moved into the lifetime of the flow under the cursor where that is in the same cell."""
         at, flow = self.window.cursor_time(self.now), self.flow
         return at if flow is None else snap_to_flow(at, self.axis, flow.begin.time, flow.line_end_s)
 
     def _stay(self) -> None:
-        """Who looks at a moment of a flow means this one: the cursor stays on it when newer ones come."""
+        """Keep the cursor on this flow when newer ones come: a time cursor is about one flow."""
         if self._held is None:
             self.move_to(self._cursor)
 
     def set_window(self, window: TimeWindow) -> None:
-        """Show this time."""
+        """Show this time span."""
         if window != self.window:
             self.window = window
             self._redraw()
             self.post_message(self.MomentChanged())
 
     def action_time(self, by: int) -> None:
-        """The moment so many cells on; at the edge the window goes along."""
+        """Move the time cursor by so many cells; at the edge the window moves too."""
         self._stay()
         self.set_window(self.window.moved(by, self.now, self.cells))
 
     def action_pan(self, by: float) -> None:
-        """The window on by a part of its width."""
+        """Move the window by this share of its width."""
         self._stay()
         self.set_window(self.window.panned(by, self.now, self.cells))
 
     def action_zoom(self, by: int) -> None:
-        """Less time in the window, or more."""
+        """Zoom in (by < 0) or out."""
         self._stay()
         window = self.window
         if not window.follows:
@@ -139,32 +139,32 @@ class TimelineTable(CursorTable[TimelineColumn]):
         self.set_window(window.zoomed(by, self.now, self.cells))
 
     def action_follow(self) -> None:
-        """The right end is now, and goes with it."""
+        """Follow the time: the right end is now."""
         self.set_window(TimeWindow(self.window.span_s))
 
     def action_fit(self) -> None:
-        """All of the flow under the cursor, in the whole width."""
+        """Fit the lifetime of the flow under the cursor into the width."""
         flow = self.flow
         if flow is not None:
             self._stay()
             self.set_window(window_around(flow.begin.time, flow.line_end_s))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """While a column is chosen, left and right do that."""
+        """Leave left and right to the choice of a sort column while that is open."""
         return not self.choosing_sort if action == "time" else super().check_action(action, parameters)
 
     def on_click(self, event: Click) -> None:
-        """A click among the cells of time sets the moment, too."""
+        """Move the time cursor to a click on the axis, too."""
         left = next((placed.left for placed in self._layout.placed if placed.column.key == AXIS), 0) + MARK_CELLS
         if self.arrangement is not None and left <= event.x < left + self.cells:
             self.set_window(self.window.with_cursor_at(self.axis.middle(event.x - left), self.now, self.cells))
 
     def on_resize(self, event: Resize) -> None:
-        """Other columns, and an axis of another width."""
+        """Choose the columns for the new width."""
         self.show_columns(columns_for(self.scrollable_content_region.width - MARK_CELLS, self._draw_axis))
         self.post_message(self.MomentChanged())
 
-    # As CursorTable asks
+    # CursorTable
 
     @property
     def _count(self) -> int:
@@ -186,7 +186,7 @@ class TimelineTable(CursorTable[TimelineColumn]):
         return [shown.get(column.key, column) for column in SORT_COLUMNS]
 
     def move_to(self, place: int) -> None:
-        """Also tells that another flow is looked at."""
+        """Move the cursor, and post MomentChanged."""
         super().move_to(place)
         self.post_message(self.MomentChanged())
 
@@ -215,5 +215,5 @@ class TimelineTable(CursorTable[TimelineColumn]):
             return (NO_DATA,)
         total = shown.total_live + shown.total_closed
         if not total:
-            return ("No connections here, and none that closed since tcpwatch began.",)
+            return ("No connections, and none has closed since tcpwatch started.",)
         return no_match_lines(total, "flows")

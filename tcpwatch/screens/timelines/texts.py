@@ -1,4 +1,4 @@
-"""What is said above and below the timelines: how many, how well their times are known, and what the cursor is on."""
+"""Lines above and below the timelines: counts, the window, the state under the cursor; and the help."""
 
 from __future__ import annotations
 
@@ -24,56 +24,57 @@ from tcpwatch.widgets.sections import Entry, Section
 from tcpwatch.widgets.table.lines import Sorting
 
 
-def title_line(chosen: TimelineArrangement, sorting: Sorting[TimelineColumn], colours: Palette) -> Line:
-    """Shown of total, live and closed, filter, sort."""
-    total = chosen.total_live + chosen.total_closed
-    of_all = f"{units.count(len(chosen))} of " if chosen.filter.text else ""
+def title_line(arrangement: TimelineArrangement, sorting: Sorting[TimelineColumn], colours: Palette) -> Line:
+    """Return the first line: flows shown of all, live and closed, filter, sort."""
+    total = arrangement.total_live + arrangement.total_closed
+    of_all = f"{units.count(len(arrangement))} of " if arrangement.filter.text else ""
     pieces: list[Piece] = [
         (f" {of_all}{units.count(total)} flow{'s' * (total != 1)}", colours.strong),
-        (f": {units.count(chosen.live)} live, {units.count(chosen.closed)} closed", colours.plain),
+        (f": {units.count(arrangement.live)} live, {units.count(arrangement.closed)} closed", colours.plain),
     ]
-    if chosen.filter.text:
-        pieces += [(" · filter ", colours.dim), (printable(chosen.filter.text), colours.plain)]
+    if arrangement.filter.text:
+        pieces += [(" · filter ", colours.dim), (printable(arrangement.filter.text), colours.plain)]
     pieces += [(" · sort ", colours.dim), (f"{sorting.column.title} {sorting.arrow}", colours.plain)]
     return tuple(pieces)
 
 
 def coverage_line(view: View, window: TimeWindow, width: int, colours: Palette) -> Line:
-    """How much time is seen, and how well it is known; what does not fit is left out, warnings last."""
+    """Return the second line: width of the window and precision of the times; the parts that fit."""
     pieces: list[Piece] = [
         (" <", colours.key),
         (f" {window_text(window.span_s)} ", colours.strong),
         (">", colours.key),
     ]
-    pieces.append((" · following" if window.follows else " · held, f follows", colours.plain))
-    for words, is_warning in _trust(view):
+    pieces.append((" · following" if window.follows else " · fixed, f follows", colours.plain))
+    for words, is_warning in _coverage(view):
         piece = (f" · {words}", colours.warning if is_warning else colours.dim)
         if cells_of([*pieces, piece]) <= width:
             pieces.append(piece)
     return tuple(pieces)
 
 
-def _trust(view: View) -> Iterator[tuple[str, bool]]:
-    trace, past = view.trace, view.archive
+def _coverage(view: View) -> Iterator[tuple[str, bool]]:
+    """Yield texts about lost and missing data, each with whether it is a warning."""
+    trace, archive = view.trace, view.archive
     if trace.events_lost:
         yield f"{units.count(trace.events_lost)} trace event{'s' * (trace.events_lost != 1)} lost", True
     if trace.destroy_events_lost:
         yield f"{units.count(trace.destroy_events_lost)} end{'s' * (trace.destroy_events_lost != 1)} lost", True
     if trace.on:
-        yield "times by the trace", False
+        yield "times from the trace", False
     else:
         why = f" ({printable(trace.why_no_trace)})" if trace.why_no_trace else ""
-        yield f"times poll-exact: no trace{why}", False
-    kept = sum(len(chunk) for chunk in past.records)
-    if past.records_total > kept:
-        yield f"kept: {units.count(kept)} of {units.count(past.records_total)} closed", False
+        yield f"times exact to one poll: no trace{why}", False
+    kept = sum(len(chunk) for chunk in archive.records)
+    if archive.records_total > kept:
+        yield f"keeps {units.count(kept)} of {units.count(archive.records_total)} closed", False
     if trace.unmatched_sockets:
         many = f"{units.count(trace.unmatched_sockets)} traced socket{'s' * (trace.unmatched_sockets != 1)}"
-        yield f"{many} of another namespace, or unsure", False
+        yield f"{many} not matched to this namespace", False
 
 
 def window_text(seconds: float) -> str:
-    """`20 ms`, `60 s`, `5 m 00 s`, `24 h`: the width of the window."""
+    """Return the width of the window: `20 ms`, `60 s`, `5 m`, `24 h`."""
     if seconds < 1:
         return units.precise_duration(seconds).replace(".0 ", " ")
     if seconds >= 3_600 and seconds % 3_600 == 0:
@@ -81,11 +82,11 @@ def window_text(seconds: float) -> str:
     return "60 s" if seconds == 60 else units.duration(seconds).replace(" 00 s", "")
 
 
-# The moment
+# The state under the cursor
 
 
 def moment_line(row: Timeline | None, at: float, is_now: bool, axis: TimeAxis, width: int, colours: Palette) -> Line:
-    """What the flow under the cursor was at that time, since when, for how long, and how that is known."""
+    """Return the last line: the state of the flow under the cursor at time `at`, its duration and origin."""
     label = "now" if is_now else _clock(at, axis.cell_s)
     pieces: list[Piece] = [(" ▼ ", colours.key), (f"{label}  ", colours.strong)]
     for piece in _moment(row, axis, at, colours) if row is not None else ():
@@ -96,57 +97,57 @@ def moment_line(row: Timeline | None, at: float, is_now: bool, axis: TimeAxis, w
 
 
 def _clock(at: float, cell_s: float) -> str:
-    """As exact as the cells are wide."""
+    """Return the clock time with as many digits as the width of a cell justifies."""
     micros = f"{round(at * 1e6) % 1000:03}" if cell_s < 0.001 else ""
     return clock(at, cell_s < 0.1) + micros
 
 
 def _moment(row: Timeline, axis: TimeAxis, at: float, colours: Palette) -> Iterator[Piece]:
-    """The most important first."""
+    """Yield what is known of this time, the most important first."""
     if at < row.begin.time:
-        first = "known first" if row.began_earlier else "begins"
-        yield f"{first} {_told(row.begin)}", colours.plain
+        first = "first seen" if row.began_earlier else "begins"
+        yield f"{first} {_moment_text(row.begin)}", colours.plain
         return
-    stretch = _at(row, at)
-    if stretch is None or (stretch.end is not None and at >= stretch.end.time):
+    period = _at(row, at)
+    if period is None or (period.end is not None and at >= period.end.time):
         yield from _ended(row, at, colours)
         return
-    change = _unsure(row, at)
-    if change is not None:
-        yield f"{change}: the change is known to a poll only", colours.plain
+    candidates = _candidates(row, at)
+    if candidates is not None:
+        yield f"{candidates}: the state changed between two polls", colours.plain
         return
-    yield stretch.state.name, state_style(stretch.state, colours) + colours.strong
-    yield from _stretch(row, stretch, at, colours)
-    yield from _incidents(row, axis, axis.cell(at), colours)
+    yield period.state.name, state_style(period.state, colours) + colours.strong
+    yield from _period(row, period, axis, at, colours)
 
 
 def _at(row: Timeline, at: float) -> StatePeriod | None:
-    """The state at this time; the last one of those that begin in the same instant."""
-    begun = [stretch for stretch in row.stretches if stretch.begin.time <= at]
+    """Return the last period that begins at or before `at`."""
+    begun = [period for period in row.stretches if period.begin.time <= at]
     return begun[-1] if begun else None
 
 
-def _unsure(row: Timeline, at: float) -> str | None:
-    """`ESTABLISHED or CLOSE_WAIT`, where it is not known which."""
+def _candidates(row: Timeline, at: float) -> str | None:
+    """Return `ESTABLISHED or CLOSE_WAIT` where the change lies between two polls, else None."""
     for before, after in zip(row.stretches, row.stretches[1:], strict=False):
         if after.begin.time - after.begin.slack_s < at < after.begin.time:
             return f"{before.state.name} or {after.state.name}"
     return None
 
 
-def _stretch(row: Timeline, stretch: StatePeriod, at: float, colours: Palette) -> Iterator[Piece]:
-    if begins_with_last_ack(stretch, stretch is row.stretches[0]):
-        yield f": how long is not told, till the last ACK came · {_told(stretch.begin)}", colours.plain
+def _period(row: Timeline, period: StatePeriod, axis: TimeAxis, at: float, colours: Palette) -> Iterator[Piece]:
+    if begins_with_last_ack(period, period is row.stretches[0]):
+        yield f": duration unknown, until the last ACK arrived · {_moment_text(period.begin)}", colours.plain
         return
-    least = "at least " if stretch.began_earlier else ""
-    yield f" for {least}{_words(at - stretch.begin.time, stretch.begin)}", colours.plain
-    if stretch.end is not None:
-        whole = _words(stretch.end.time - stretch.begin.time, stretch.begin, stretch.end)
+    least = "at least " if period.began_earlier else ""
+    yield f" for {least}{_duration_text(at - period.begin.time, period.begin)}", colours.plain
+    if period.end is not None:
+        whole = _duration_text(period.end.time - period.begin.time, period.begin, period.end)
         yield f" of {whole}", colours.plain
-    since = "before" if stretch.began_earlier else "since"
-    yield f" · {since} {_told(stretch.begin)}", colours.dim
-    if stretch.end is not None:
-        yield f" · till {_told(stretch.end)}", colours.dim
+    yield from _incidents(row, axis, axis.cell(at), colours)
+    since = "before" if period.began_earlier else "since"
+    yield f" · {since} {_moment_text(period.begin)}", colours.dim
+    if period.end is not None:
+        yield f" · until {_moment_text(period.end)}", colours.dim
     if row.ending is not None:
         yield f" · {row.ending.word}", colours.plain
 
@@ -154,46 +155,46 @@ def _stretch(row: Timeline, stretch: StatePeriod, at: float, colours: Palette) -
 def _ended(row: Timeline, at: float, colours: Palette) -> Iterator[Piece]:
     end = row.end
     if end is None or row.ending is None:
-        yield "has gone", colours.plain
+        yield "no longer there", colours.plain
         return
     last = row.stretches[-1].state if row.stretches else row.state
-    ago = _words(max(0.0, at - end.time), end)
+    ago = _duration_text(max(0.0, at - end.time), end)
     yield f"ended {ago} {'ago' if at >= row.now else 'before'}: {row.ending.word}", colours.plain
     yield f" · {origin_text(end)}", colours.dim
-    yield f" · lived {length_text(row)}", colours.dim
+    yield f" · lifetime {length_text(row)}", colours.dim
     yield f" · {sentence(row.ending, last if last is not State.TIME_WAIT else None)}", colours.dim
 
 
 def _incidents(row: Timeline, axis: TimeAxis, cell: int, colours: Palette) -> Iterator[Piece]:
-    here = [one.kind for one in row.incidents if axis.cell(one.time) == cell]
-    for what, word in ((TransitionKind.RETRANSMITTED, "repeated"), (TransitionKind.DROPPED, "dropped")):
-        if what in here:
-            yield f" · {here.count(what)} {word}", colours.warning
+    kinds = [incident.kind for incident in row.incidents if axis.cell(incident.time) == cell]
+    for kind, word in ((TransitionKind.RETRANSMITTED, "retransmitted"), (TransitionKind.DROPPED, "dropped")):
+        if kind in kinds:
+            yield f" · {kinds.count(kind)} {word}", colours.warning
 
 
-def _told(moment: Moment) -> str:
+def _moment_text(moment: Moment) -> str:
     return f"{clock(moment.time, is_exact(moment))} ({origin_text(moment)})"
 
 
-def _words(seconds: float, *moments: Moment) -> str:
-    fine = all(is_exact(moment) for moment in moments)
-    return units.precise_duration(seconds) if fine and seconds < 10 else units.duration(seconds)
+def _duration_text(seconds: float, *moments: Moment) -> str:
+    exact = all(is_exact(moment) for moment in moments)
+    return units.precise_duration(seconds) if exact and seconds < 10 else units.duration(seconds)
 
 
 # Help
 
 
 def help_sections() -> Sequence[Section]:
-    """What the signs mean."""
-    flows = (state for state in STATE_ORDER if state not in (State.LISTEN, State.CLOSED))
+    """Return the help of this screen: signs, letters of the states, columns."""
+    states = (state for state in STATE_ORDER if state not in (State.LISTEN, State.CLOSED))
     return [
         Section("Timelines", [
-            Entry("", "A row a flow: connections that live, half-open ones among them, and those that closed lately. "
-                  "What takes most of a cell is what the cell shows."),
-            Entry("", "The window follows the time (f), until the cursor of time is moved; < and > zoom around that."),
+            Entry("", "One row per flow: open and half-open connections, and those that closed recently. "
+                  "A cell shows the state that takes most of its time."),
+            Entry("", "The right edge follows the time (f) until you move the time cursor; < and > zoom around it."),
             *(Entry(sign, meaning) for sign, meaning in MARKS),
         ], 6),
-        Section("Lines of time", [Entry(STATE_LETTERS[state] + STATE_FILLS[state] * 3,
-            state.name) for state in flows], 6),
+        Section("State lines", [Entry(STATE_LETTERS[state] + STATE_FILLS[state] * 3,
+            state.name) for state in states], 6),
         Section("Timelines' columns", [Entry(column.title, column.help) for column in HELP_COLUMNS], 8),
     ]  # fmt: skip
