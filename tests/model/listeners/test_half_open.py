@@ -1,4 +1,4 @@
-"""Ages and repeats of half-open connections: made-up ones as data, and random ones against a plain count."""
+"""Ages and retransmits of half-open connections: examples as data, and random ones against a plain count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.views import NOW, Sock, make_rows, make_sample, make_view, so
 def request(
     repeats: int = 0, left_s: float = 1.0, age_s: float = 0.0, begin_seen: bool = False, local: str = "10.0.0.1:80"
 ) -> Sock:
-    """A half-open connection: its SYN+ACK was repeated so often, `left_s` are left until the next repeat."""
+    """Build a half-open connection with so many retransmits of its SYN+ACK and `left_s` until the next one."""
     return sock(
         "SYN_RCVD",
         local,
@@ -34,7 +34,7 @@ def half_open_of(*socks: Sock) -> HalfOpenSummary:
     return make_view(*socks).half_open
 
 
-# Repeats and seconds left of the timer, seconds since we saw it first, whether we saw it come → age.
+# Retransmits, seconds left of the timer, measured age, whether the arrival was seen → age.
 AGES = {
     "it has just come": (request(0, 1.0), 0.0),
     "half a second old": (request(0, 0.5), 0.5),
@@ -61,7 +61,7 @@ def test_ages(name: str) -> None:
     assert found.ages[bisect_right(AGE_EDGES_S, age_s) - 1] == 1
 
 
-def test_a_source_without_timers_tells_only_what_we_saw() -> None:
+def test_measured_ages_without_timers() -> None:
     rows = make_rows([request(0, 0.0, age_s=0.3), request(0, 0.0, age_s=8.0)])
     sample = make_sample(rows, source=SourceInfo("psutil", "user"))
     found = view_of(rows, make_rows([]), sample=sample).half_open
@@ -70,7 +70,7 @@ def test_a_source_without_timers_tells_only_what_we_saw() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Half-open connections, and what there is to say of them."""
+    """Half-open connections, and their figures."""
 
     socks: tuple[Sock, ...]
     count: int
@@ -88,12 +88,12 @@ CROWDS = {
     "one has repeats": Crowd((LISTENER, request(), request(3)), 2, repeated=1),
     "held back": Crowd((LISTENER, request(0, 3.0, age_s=2.5), request(0, 3.0, age_s=1.9)), 2, late=1),
     "repeated is not held back": Crowd((LISTENER, request(1, 1.0, age_s=9.0)), 1, repeated=1),
-    "the listener has gone": Crowd((LISTENER, request(local="10.0.0.1:81"), request()), 2, stray=1),
+    "the listener has closed": Crowd((LISTENER, request(local="10.0.0.1:81"), request()), 2, stray=1),
 }
 
 
 @pytest.mark.parametrize("name", CROWDS)
-def test_what_there_is_to_say(name: str) -> None:
+def test_figures(name: str) -> None:
     crowd = CROWDS[name]
     view = make_view(*crowd.socks)
     found = view.half_open
@@ -130,7 +130,7 @@ REQUESTS = st.lists(
 
 
 @given(REQUESTS)
-def test_every_half_open_connection_is_in_one_step_of_both_pyramids(requests: list[Sock]) -> None:
+def test_every_connection_is_in_one_class_of_age_and_one_of_retransmits(requests: list[Sock]) -> None:
     found = half_open_of(LISTENER, *requests)
     assert found.count == sum(found.ages) == sum(found.by_retransmits) == found.sources.count == len(requests)
     assert min((*found.ages, *found.by_retransmits, found.deferred, found.estimated)) >= 0
@@ -139,7 +139,7 @@ def test_every_half_open_connection_is_in_one_step_of_both_pyramids(requests: li
 
 
 @given(REQUESTS)
-def test_the_ladder_is_that_of_a_plain_count(requests: list[Sock]) -> None:
+def test_classes_of_retransmits_equal_a_plain_count(requests: list[Sock]) -> None:
     found = half_open_of(*requests)
     rungs = [min(one.retransmits, RETRANSMIT_CLASSES - 1) for one in requests]
     assert found.by_retransmits == tuple(rungs.count(rung) for rung in range(RETRANSMIT_CLASSES))
@@ -148,7 +148,7 @@ def test_the_ladder_is_that_of_a_plain_count(requests: list[Sock]) -> None:
 
 
 @given(REQUESTS)
-def test_the_ages_are_those_of_a_plain_count(requests: list[Sock]) -> None:
+def test_ages_equal_a_plain_count(requests: list[Sock]) -> None:
     found = half_open_of(*requests)
     ages = [age_of(one) for one in requests]
     assert found.oldest_s is None or found.oldest_s == pytest.approx(max(ages), abs=0.01)
@@ -159,7 +159,7 @@ def test_the_ages_are_those_of_a_plain_count(requests: list[Sock]) -> None:
 
 
 def age_of(one: Sock) -> float:
-    """What the module's docstring says."""
+    """Return the estimate of the module's docstring."""
     ours = max(0.0, NOW - (NOW - one.age_s))
     if one.begin_seen:
         return ours

@@ -35,7 +35,7 @@ def served(*socks: Sock) -> list[bool]:
 
 
 @pytest.mark.parametrize(("listener", "ends"), SERVED.values(), ids=SERVED)
-def test_the_port_alone_does_not_tell(listener: str, ends: dict[str, bool]) -> None:
+def test_the_address_decides(listener: str, ends: dict[str, bool]) -> None:
     found = served(spelled("LISTEN", listener), *(spelled("ESTAB", end) for end in ends))
     assert dict(zip(ends, found, strict=True)) == ends
 
@@ -46,7 +46,7 @@ def test_several_listeners_on_a_port() -> None:
     assert served(*(sock("LISTEN", end) for end in ends[:2]), *opened) == [True, True, False]
 
 
-def test_nobody_listens() -> None:
+def test_no_listener() -> None:
     assert served(sock("ESTAB", "10.0.0.1:80", "192.0.2.1:9")) == [False]
     assert served() == []
 

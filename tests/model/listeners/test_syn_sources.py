@@ -1,4 +1,4 @@
-"""Sources of half-open connections: made-up crowds as data, and random ones against a plain count."""
+"""Sources of half-open connections: examples as data, and random ones against a plain count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.views import Sock, make_view, sock
 
 
 def request_from(address: str, number: int = 0) -> Sock:
-    """A half-open connection from this address, `mapped 192.0.2.1` from one that the kernel has as IPv6."""
+    """Build a half-open connection from this address; `mapped 192.0.2.1` is IPv4-mapped IPv6."""
     host, mapped = address.removeprefix("mapped "), address.startswith("mapped ")
     local = "[2001:db8::80]:80" if ":" in host else "10.0.0.1:80"
     remote = f"[{host}]" if ":" in host else host
@@ -28,7 +28,7 @@ def sources_of(addresses: Sequence[str]) -> SynSources:
     return make_view(*(request_from(one, at) for at, one in enumerate(addresses))).half_open.sources
 
 
-# Each line is a crowd, and then what is largest in each grouping: `prefix count`.
+# Addresses, then the largest group of each kind: `prefix count`.
 CROWDS = {
     "nobody": "",
     "one": "192.0.2.7 : 192.0.2.7 1 | 192.0.2.0/24 1 | 192.0.0.0/16 1 | - | -",
@@ -55,7 +55,7 @@ def crowd_of(words: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", CROWDS)
-def test_the_largest_of_each_grouping(name: str) -> None:
+def test_the_largest_group_of_each_kind(name: str) -> None:
     crowd, _, largest = CROWDS[name].partition(" : ")
     found = sources_of(crowd_of(crowd))
     expected = largest.split(" | ") if largest else ["-"] * len(PREFIX_KINDS)
@@ -76,7 +76,7 @@ def test_distinct_share_and_entropy(crowd: str, distinct_share: float, entropy: 
     assert (found.distinct_share, round(found.entropy, 4)) == (distinct_share, entropy)
 
 
-def test_no_more_than_the_largest_are_named_and_equal_ones_by_their_number() -> None:
+def test_at_most_top_groups_and_equal_ones_in_order_of_address() -> None:
     crowd = [f"10.0.{at}.{at}" for at in range(60) for _ in range(1 + (at == 50))]
     found = sources_of(crowd)
     assert [one.prefix for one in found.top["address"]] == ["10.0.50.50", *(f"10.0.{at}.{at}" for at in range(9))]
@@ -90,7 +90,7 @@ _NETWORKS = {4: ("10.0.0.0", "10.0.1.0", "10.1.0.0", "192.0.2.0"), 6: ("2001:db8
 
 
 def _addresses(version: int) -> st.SearchStrategy[str]:
-    """From few networks, so that they meet, or from anywhere."""
+    """Addresses of few networks, so that prefixes repeat, or of any network."""
     near = st.tuples(st.sampled_from(_NETWORKS[version]), st.integers(0, 9)).map(
         lambda it: str(ipaddress.ip_address(it[0]) + it[1])
     )
@@ -107,7 +107,7 @@ CROWD = st.lists(_addresses(4) | _addresses(6) | _addresses(4).map(lambda addres
 
 
 def counted(addresses: Sequence[str], grouping: PrefixKind) -> Counter[str]:
-    """The same with ipaddress and Counter."""
+    """Count with ipaddress and Counter."""
     parsed = [ipaddress.ip_address(one.removeprefix("mapped ")) for one in addresses]
     if grouping == "address":
         return Counter(map(str, parsed))
@@ -116,7 +116,7 @@ def counted(addresses: Sequence[str], grouping: PrefixKind) -> Counter[str]:
 
 
 @given(CROWD)
-def test_the_groups_are_those_of_a_plain_count(addresses: list[str]) -> None:
+def test_groups_equal_a_plain_count(addresses: list[str]) -> None:
     found = sources_of(addresses)
     for grouping in PREFIX_KINDS:
         expected, named = counted(addresses, grouping), found.top[grouping]
@@ -127,7 +127,7 @@ def test_the_groups_are_those_of_a_plain_count(addresses: list[str]) -> None:
 
 
 @given(CROWD)
-def test_distinct_addresses_and_entropy_are_those_of_a_plain_count(addresses: list[str]) -> None:
+def test_distinct_addresses_and_entropy_equal_a_plain_count(addresses: list[str]) -> None:
     found, expected = sources_of(addresses), counted(addresses, "address")
     assert (found.count, found.distinct) == (len(addresses), len(expected))
     shares = [times / len(addresses) for times in expected.values()]
@@ -137,7 +137,7 @@ def test_distinct_addresses_and_entropy_are_those_of_a_plain_count(addresses: li
 
 @given(CROWD)
 @example(["2001:db8::", "2001:db8::1"])
-def test_the_filter_finds_what_a_group_counts(addresses: list[str]) -> None:
+def test_the_filter_selects_the_connections_of_a_group(addresses: list[str]) -> None:
     view = make_view(*(request_from(one, at) for at, one in enumerate(addresses)))
     for grouping in PREFIX_KINDS:
         for one in view.half_open.sources.top[grouping][:2]:

@@ -1,4 +1,4 @@
-"""What waits in accept queues, since when, and what was accepted: from sample to sample."""
+"""Connections in accept queues, since when they wait, and how many were accepted, over several samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sample(second: float, *socks: Sock, **facts: object) -> Sample:
 
 
 def follow(*samples: Sample) -> list[tuple[Rows, ListenerQueues]]:
-    """Each sample's rows and queues."""
+    """Return the rows and queues of each sample."""
     analysis = QueueAnalysis(0.8)
     return [(poll.rows, analysis.step(poll)) for poll in polls(*samples)]
 
@@ -38,7 +38,7 @@ def listener(*samples: Sample) -> list[Listener]:
     return [now.listeners[0] for _, now in follow(*samples)]
 
 
-def test_established_or_closed_by_the_client_and_without_an_inode() -> None:
+def test_waiting_connections_have_no_inode() -> None:
     (one,) = listener(sample(0, LISTEN, WAITS, GAVE_UP, OURS, CLIENT, HALF))
     assert (one.waiting, one.client_closed, one.waiting_s, one.waiting_is_minimum) == (2, 1, 0.0, True)
     assert one.accepted_per_s is None, "one sample tells no rate"
@@ -58,13 +58,13 @@ def test_how_long_it_has_waited() -> None:
     assert not any(one.waiting_is_minimum for one in found)
 
 
-def test_what_waited_before_us_has_waited_longer() -> None:
+def test_waiting_time_of_the_first_sample_is_a_minimum() -> None:
     other = replace(WAITS, cookie=9)
     found = listener(sample(0, LISTEN, WAITS), sample(2, LISTEN, WAITS, other), sample(3, LISTEN, other))
     assert [(one.waiting_s, one.waiting_is_minimum) for one in found] == [(0.0, True), (2.0, True), (1.0, False)]
 
 
-def test_tcp_info_tells_how_long_at_least() -> None:
+def test_least_waiting_time_from_tcp_info() -> None:
     info = {2: {"last_data_sent": 30_000, "last_ack_recv": 20_000}, 4: {"last_ack_recv": 99_000}}
     first, second, third = follow(
         sample(0, LISTEN, WAITS, OURS),
@@ -74,7 +74,7 @@ def test_tcp_info_tells_how_long_at_least() -> None:
     assert [now.listeners[0].waiting_s for _, now in (first, second, third)] == [0.0, 30.0, 31.0]
 
 
-def test_of_what_waited_before_us_tcp_info_is_asked_for_once() -> None:
+def test_tcp_info_is_wanted_once() -> None:
     queues = QueueAnalysis(0.8)
     first, second = polls(*(sample(second, LISTEN, WAITS, GAVE_UP, OURS) for second in (0, 1)))
     assert queues.wanted_tcp_info == frozenset()
@@ -98,7 +98,7 @@ def test_accepted_per_second() -> None:
     assert [one.accepted_per_s for one in found] == [None, 0.5, 1.5, 0.0, 0.0]
 
 
-def test_another_listener_takes_no_part() -> None:
+def test_other_listeners_accept_nothing() -> None:
     other = sock("LISTEN", "127.0.0.1:80", cookie=20, send_queue=8)
     ((_, now),) = follow(sample(0, LISTEN, other, WAITS, HALF, replace(WAITS, cookie=30, local=("127.0.0.1", 80))))
     assert {one.endpoint: (one.waiting, one.syn_queue.depth) for one in now.listeners} == {
@@ -107,13 +107,13 @@ def test_another_listener_takes_no_part() -> None:
     }
 
 
-def test_psutil_does_not_tell_what_waits() -> None:
+def test_unknown_with_psutil() -> None:
     ((_, now),) = follow(sample(0, LISTEN, WAITS, HALF, source=SourceInfo("psutil", "root")))
     (one,) = now.listeners
     assert (one.waiting, one.waiting_s, one.accept_peak, one.syn_queue.depth) == (0, None, None, 1)
 
 
-def test_half_open_connections_whose_listener_has_gone() -> None:
+def test_half_open_connections_of_a_closed_listener() -> None:
     crossing = replace(HALF, cookie=40, inode=5, local=("10.0.0.1", 4001))
     ((_, now),) = follow(sample(0, LISTEN, HALF, replace(HALF, cookie=41, local=("10.0.0.1", 81)), crossing))
     assert (now.half_open.count, now.facts.without_listener) == (2, 1), (
@@ -121,7 +121,7 @@ def test_half_open_connections_whose_listener_has_gone() -> None:
     )
 
 
-def test_peaks_and_caps() -> None:
+def test_peaks_and_limit_sources() -> None:
     sysctls = {"somaxconn": 8, "tcp_syncookies": 0, "tcp_max_syn_backlog": 8}
     (one,) = listener(sample(0, LISTEN, accept_queue_peaks={1: 9}, sysctls=sysctls))
     assert (one.accept_peak, one.accept_full, one.accept_limit_source.name) == (9, True, "SOMAXCONN")
@@ -155,7 +155,7 @@ def test_the_history_of_both_queues() -> None:
     assert later.listeners[0].syn_peak == 0, "what is ten seconds old does not count"
 
 
-def test_a_listener_that_goes_and_one_that_comes_keep_their_own_history() -> None:
+def test_a_closed_and_a_new_listener_do_not_share_a_history() -> None:
     other = replace(LISTEN, cookie=50, recv_queue=7, local=("0.0.0.0", 81))
     _, now = follow(sample(0, LISTEN), sample(1, LISTEN, other), sample(2, other))[-1]
     assert np.nan_to_num(now.trend.accept_queue(50)[-3:], nan=-1).tolist() == [-1, 7, 7]
@@ -163,7 +163,7 @@ def test_a_listener_that_goes_and_one_that_comes_keep_their_own_history() -> Non
 
 
 def test_arrivals() -> None:
-    """New half-open ones, those that finished unseen, cookies and drops, per second."""
+    """Per second: new half-open connections, handshakes completed between the polls, cookies and drops."""
     counters = {"PassiveOpens": 0, "SyncookiesSent": 0, "SyncookiesRecv": 0, "ListenDrops": 0, "ListenOverflows": 0}
     later = {"PassiveOpens": 9, "SyncookiesSent": 20, "SyncookiesRecv": 4, "ListenDrops": 8, "ListenOverflows": 2}
     first, second = follow(
@@ -174,7 +174,7 @@ def test_arrivals() -> None:
     assert second[1].syn_arrivals_per_s == (1 + (9 - 4 - 1) + 20 + (8 - 2)) / 2
 
 
-def test_looking_into_the_queues() -> None:
+def test_queue_detail() -> None:
     old = replace(HALF, cookie=70, retransmits=2, timer_s=3.0)
     younger = replace(HALF, cookie=71, retransmits=0, timer_s=0.4)
     samples = [sample(0, LISTEN, WAITS, old, younger), sample(1, LISTEN, WAITS, GAVE_UP, old, younger, OURS)]
@@ -190,7 +190,7 @@ def test_looking_into_the_queues() -> None:
     assert queue_detail(key._replace(port=81), rows, now.facts) is None
 
 
-def test_of_many_members_the_oldest_are_listed() -> None:
+def test_only_the_oldest_members_are_listed() -> None:
     many = [
         replace(HALF, cookie=100 + at, retransmits=at % 3, remote=("192.0.2.1", at + 1))
         for at in range(MAX_MEMBERS + 50)

@@ -1,4 +1,4 @@
-"""Accept and SYN queues, on made-up tables and on the real kernel."""
+"""Accept and SYN queues, on invented tables and on the real kernel."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.support.views import Sock, make_rows, make_sample, sock
 
 
 def listeners(socks: Sequence[Sock]) -> tuple[Listener, ...]:
-    """Those of one sample."""
+    """Return the listeners of one sample."""
     sample = make_sample(make_rows(socks))
     return QueueAnalysis(DEFAULT.syn_queue_share).step(first_poll(sample)).listeners
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Listeners as `endpoint accept/limit`, half-open connections by local end: then the SYN queue of each listener."""
+    """Listeners as `endpoint accept/limit`, half-open connections by local end, and the SYN queue of each listener."""
 
     listening: tuple[str, ...]
     half_open: tuple[str, ...]
@@ -41,7 +41,7 @@ SCENES = {
     "another port": Scene(("0.0.0.0:80 0/8",), ("10.0.0.1:81",), (Queue(0, 8),)),
     "any IPv4": Scene(("0.0.0.0:80 0/8",), ("10.0.0.1:80", "10.0.0.2:80"), (Queue(2, 8),)),
     "one address": Scene(("10.0.0.1:80 0/8",), ("10.0.0.1:80", "10.0.0.1:80"), (Queue(2, 8),)),
-    # 10.0.0.2's listener was closed: its half-open connections live on, and belong to nobody.
+    # The listener of 10.0.0.2 was closed: its half-open connections remain and have no listener.
     "not mine": Scene(("10.0.0.1:80 0/8",), ("10.0.0.1:80", "10.0.0.2:80"), (Queue(1, 8),)),
     "any address takes IPv4": Scene(
         ("[::]:80 0/8",), ("mapped 10.0.0.1:80", "10.0.0.1:80", "[2001:db8::1]:80"), (Queue(3, 8),)
@@ -64,7 +64,7 @@ SCENES = {
 
 
 def listeners_of(scene: Scene) -> list[Listener]:
-    """In the order of the scene."""
+    """Return the listeners in the order of the scene."""
     specs = []
     for spec in scene.listening:
         end, _, queue = spec.removeprefix("mapped ").partition(" ")
@@ -104,7 +104,7 @@ def test_the_fullest_accept_queue_comes_first_then_the_port() -> None:
     assert [one.accept_queue.share for one in found] == [9 / 8, 1 / 8, 0, 0]
 
 
-def test_an_owner_and_an_endpoint_for_people() -> None:
+def test_owner_and_endpoint() -> None:
     specs = [
         sock("LISTEN", "0.0.0.0:80", process="nginx", pid=7),
         sock("LISTEN", "[::]:81"),
@@ -176,7 +176,7 @@ def test_a_flood_fills_the_syn_queue(
         assert found.accept_queue == Queue(0, 4000)
 
 
-def test_a_specific_listener_takes_its_own(peer: lab.Peer, monitor: Monitor) -> None:
+def test_a_specific_listener_before_a_wildcard(peer: lab.Peer, monitor: Monitor) -> None:
     with socket.create_server((lab.LOCAL[4], 0), backlog=4000) as kernel:
         port = kernel.getsockname()[1]
         wildcard = socket.create_server(("::", port), family=socket.AF_INET6, backlog=3000)

@@ -1,4 +1,4 @@
-"""Ephemeral ports on the real kernel: what the meter says is what connect() finds, and what ss shows."""
+"""Ephemeral ports on the real kernel: the figures equal what connect() finds and what ss shows."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def assert_exhausted(stack: ExitStack, server: tuple[str, int] = SERVER) -> None
 
 
 def by_hand(namespace: lab.Namespace, remote: str = "127.0.0.1:8080") -> int:
-    """Ports of the range that ss shows in use toward it."""
+    """Return the ports of the range that ss shows in use toward `remote`."""
     ports = {line.local.port for line in ss.lines(namespace) if f"{line.remote.address}:{line.remote.port}" == remote}
     return sum(LOW <= port <= HIGH for port in ports)
 
@@ -106,7 +106,7 @@ def test_another_destination_has_ports_of_its_own(monitor: Monitor, stack: ExitS
     assert left(monitor, "127.0.0.1:8081") == HIGH - LOW
 
 
-def test_reserved_and_bound_ports_are_none_of_connects(
+def test_connect_does_not_use_reserved_and_bound_ports(
     namespace: lab.Namespace, monitor: Monitor, stack: ExitStack
 ) -> None:
     namespace.sysctl("net.ipv4.ip_local_reserved_ports", f"{LOW + 3},{LOW + 10}-{LOW + 14},{HIGH}-{HIGH + 9}")
@@ -146,7 +146,7 @@ def test_time_waits_pin_ports(namespace: lab.Namespace, monitor: Monitor, stack:
     assert_exhausted(stack, OTHER)
 
 
-def test_those_that_tcp_tw_reuse_lets_go_do_not(namespace: lab.Namespace, monitor: Monitor, stack: ExitStack) -> None:
+def test_reusable_time_waits_do_not_pin_ports(namespace: lab.Namespace, monitor: Monitor, stack: ExitStack) -> None:
     namespace.sysctl("net.ipv4.tcp_tw_reuse", 1)
     time_waits(monitor, stack)
     lab.wait_until(

@@ -1,4 +1,4 @@
-"""Real scans of closed ports on the real kernel: found, however their segments look, and nothing else is."""
+"""Port scans on the real kernel: found for all kinds of segments, and no other traffic is."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def a_source(family: lab.Family) -> str:
 
 
 def scan(peer: lab.Peer, source: str, ports: range, flags: lab.Flag) -> None:
-    """One segment to each port; the kernel has answered it when this returns."""
+    """Send one segment to each port and wait until the kernel has answered."""
     family: lab.Family = 6 if ":" in source else 4
     for port in ports:
         ends = lab.Endpoint.of(source, 40_000), lab.Endpoint.of(lab.LOCAL[family], port)
@@ -88,7 +88,7 @@ def test_a_few_closed_ports_are_no_scan(family: lab.Family, peer: lab.Peer, moni
     assert [one.ports for one in views[-1].port_scans if one.source == source] == [5], "but they are known"
 
 
-def test_open_ports_answer_otherwise_and_whose_it_is_is_known(peer: lab.Peer, monitor: Monitor) -> None:
+def test_open_ports_do_not_count_and_prove_the_namespace(peer: lab.Peer, monitor: Monitor) -> None:
     """Half of the ports are open: those do not count; and they say that the address is of this namespace."""
     source = a_source(4)
     with closing(socket.create_server((lab.LOCAL[4], 100))), closing(socket.create_server((lab.LOCAL[4], 101))):
@@ -98,7 +98,7 @@ def test_open_ports_answer_otherwise_and_whose_it_is_is_known(peer: lab.Peer, mo
     assert finding.headline.startswith("got resets from 28 ports in 10 s: 102, 103,")
 
 
-def test_late_segments_of_connections_that_we_reset_are_no_scan(peer: lab.Peer, monitor: Monitor) -> None:
+def test_late_segments_of_reset_connections_are_no_scan(peer: lab.Peer, monitor: Monitor) -> None:
     """A client that tears connections to one service down meets what that still sends, at as many of its own ports."""
     peer.listen(5432)
     source = a_source(4)
