@@ -22,7 +22,7 @@ from tcpwatch.screens.timelines.axis import ZOOM_STEPS_S, TimeAxis, TimeWindow, 
 from tcpwatch.screens.timelines.cells import ENDINGS, MARKS, line_pieces
 from tcpwatch.screens.timelines.ruler import ruler_pieces, tick_s, ticks
 from tcpwatch.widgets.palette import Palette
-from tests.support.records import gone, make_past, polled, traced
+from tests.support.records import closed_flow, make_archive, polled, traced
 from tests.support.views import NOW, make_view, sock
 
 NULL = Style.null()
@@ -173,9 +173,9 @@ def made(*told: list, ending: Ending | None = None, end: float = 0, **given: obj
     flow = sock("ESTAB", "10.0.0.1:443", "10.0.0.9:4000", cookie=7, age_s=100)
     known = {7: [one for some in told for one in some]}
     if ending is None:
-        view = make_view(flow, archive=make_past(told=known))
+        view = make_view(flow, archive=make_archive(changes=known))
     else:
-        view = make_view(archive=make_past(gone(flow, 100, end, ending, **given), told=known))  # type: ignore[arg-type]
+        view = make_view(archive=make_archive(closed_flow(flow, 100, end, ending, **given), changes=known))  # type: ignore[arg-type]
     return timelines_at(arrange_timelines(view, Filter()), 0, 1)[0]
 
 

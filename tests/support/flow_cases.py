@@ -1,4 +1,4 @@
-"""Stories, graphs and records of ends by hand, for the tests of the flow screen and its parts."""
+"""Histories, graphs and records made by hand, for the tests of the flow screen and its parts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NAN = math.nan
 
 
 def moment(before_s: float, origin: Origin = Origin.TRACE, slack_s: float | None = None) -> Moment:
-    """So many seconds before NOW; polls are a second apart, unless told."""
+    """A Moment so many seconds before NOW; polls are a second apart, unless given otherwise."""
     return Moment(NOW - before_s, origin, (1.0 if origin is Origin.POLL else 0.0) if slack_s is None else slack_s)
 
 
 def chapters(*begins: tuple[State, Moment], end: Moment | None = None, least: bool = False) -> tuple[StatePeriod, ...]:
-    """Stretches that follow each other; `least`: the first was there before us."""
+    """Periods that follow each other; `least`: the first began before the first sample."""
     ends = [*(begin for _, begin in begins[1:]), end]
     return tuple(
         StatePeriod(state, begin, until, least and at == 0)
@@ -40,7 +40,7 @@ def chapters(*begins: tuple[State, Moment], end: Moment | None = None, least: bo
 POLLED = History(
     chapters((State.SYN_RCVD, moment(20, Origin.POLL)), (State.ESTABLISHED, moment(19, Origin.POLL))),
 )
-"""Open; what two polls tell."""
+"""Open; seen by two polls."""
 
 INCIDENTS = (
     Transition(NOW - 8.75, State.ESTABLISHED, None, Origin.TRACE, kind=TransitionKind.RETRANSMITTED),
@@ -57,7 +57,7 @@ TRACED = History(
     ),
     INCIDENTS,
 )
-"""Closed by this end, in TIME_WAIT; all of it traced."""
+"""Closed by this end, in TIME_WAIT; in the trace."""
 
 RESET = History(
     chapters(
@@ -65,7 +65,7 @@ RESET = History(
     ),
     (Transition(NOW - 2.0, State.ESTABLISHED, None, Origin.TRACE, kind=TransitionKind.RESET_SENT, reason=2),),
 )  # fmt: skip
-"""Accepted, and reset by this end; all of it traced."""
+"""Accepted, and reset by this end; in the trace."""
 
 UNREACHABLE = History(
     chapters((State.SYN_SENT, moment(4.0)), end=moment(2.5)),
@@ -74,7 +74,7 @@ UNREACHABLE = History(
         Transition(NOW - 2.5, None, None, Origin.TRACE, kind=TransitionKind.ERROR, reason=errno.EHOSTUNREACH),
     ),
 )
-"""An ICMP error answered the second SYN; all of it traced."""
+"""An ICMP error answered the second SYN; in the trace."""
 
 BY_PEER = History(
     chapters(
@@ -85,33 +85,33 @@ BY_PEER = History(
         least=True,
     )
 )
-"""Closed by the peer; polled, and its end told by an event."""
+"""Closed by the peer; polled, with a destroy event of its end."""
 
 
 def wave(slots: int = 90) -> FlowGraph:
-    """A flow that was watched for so many seconds, with a gap after the first third."""
+    """The graph of a connection watched for so many seconds, with a gap after the first third."""
     at = range(slots)
     gap = range(slots // 3, slots // 3 + slots // 12)
 
-    def told(value: Any) -> tuple[float, ...]:
+    def values(value: Any) -> tuple[float, ...]:
         return tuple(NAN if i in gap else float(value(i)) for i in at)
 
     return FlowGraph(
         NOW - slots,
         1.0,
-        rx_bytes_per_s=told(lambda i: max(0, 90_000 * math.sin(i / 9) + 20_000 * (i % 3))),
-        tx_bytes_per_s=told(lambda i: 1_250_000 if 40 < i < 60 else 0),
-        rtt_us=told(lambda i: 20_000 + 250 * (i % 17) + (60_000 if i > 70 else 0)),
-        cwnd=told(lambda i: 10 + i % 30),
-        recv_queue=told(lambda i: 0),
-        send_queue=told(lambda i: 4096 * (i % 7)),
+        rx_bytes_per_s=values(lambda i: max(0, 90_000 * math.sin(i / 9) + 20_000 * (i % 3))),
+        tx_bytes_per_s=values(lambda i: 1_250_000 if 40 < i < 60 else 0),
+        rtt_us=values(lambda i: 20_000 + 250 * (i % 17) + (60_000 if i > 70 else 0)),
+        cwnd=values(lambda i: 10 + i % 30),
+        recv_queue=values(lambda i: 0),
+        send_queue=values(lambda i: 4096 * (i % 7)),
     )
 
 
 def closed(
     flow: Sock, ending: Ending, state: State, info: dict[str, int] | None = None, **given: Any
 ) -> NDArray[np.void]:
-    """The record, one row of it, of a flow that ended 2 s before NOW and began 30 s before."""
+    """An array with the record of a connection that began 30 s and ended 2 s before NOW."""
     record = np.zeros(1, RECORD)
     facts = {
         "cookie": flow.cookie, "begin": NOW - 30, "end": NOW - 2, "owner": 0 if flow.owner else flow.owner_code,
@@ -128,7 +128,7 @@ def closed(
 
 
 def past(*records: NDArray[np.void], owners: tuple[Owner, ...] = ()) -> Archive:
-    """These, oldest first."""
+    """Build an Archive of these records, oldest first."""
     return Archive(records=records, owners=owners)
 
 

@@ -1,6 +1,6 @@
-"""A made-up host: flows that live as the kernel's do, and what polls, destroy events and the trace tell of them.
+"""A simulated host: connections, and what polls, destroy events and the trace report of them.
 
-Times are seconds from 0. The truth is known, so that what the model makes of the telling can be held against it.
+Times are seconds from 0. The model's results can be compared with the simulated connections.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ SOCKET = 0xFFFF_8880_0000_0000
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One flow."""
+    """One simulated connection."""
 
     cookie: int
     path: str
     times: tuple[float, ...]
     """When each state began, and when the last one ended."""
     held_s: float = 0.0
-    """So long an application holds the socket after TCP has done with it."""
+    """How long the application keeps the socket after TCP closed it."""
     foreign: bool = False
-    """It lives in another namespace: only the trace tells of it."""
+    """It is in another namespace: only the trace reports it."""
     address: int = 0
-    """Of its socket in the kernel; 0: one of its own."""
+    """Kernel address of its socket; 0: one of its own."""
     polls: tuple[float, ...] = ()
-    """When somebody asks for all cookies: a TIME_WAIT that nobody had asked for before gets another one."""
+    """Times of the polls: a connection that no poll saw before TIME_WAIT gets a second cookie."""
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -57,7 +57,7 @@ class Life:
 
     @property
     def cookie_in_the_end(self) -> int:
-        """Of its last socket, as a poll tells it."""
+        """The cookie of its last socket."""
         asked = any(self.times[0] <= poll < self.full_end for poll in self.polls)
         return self.cookie if asked or self.states[-1] is not S.TIME_WAIT else self.cookie + 1_000_000
 
@@ -66,7 +66,7 @@ class Life:
         return self.states[0] is S.SYN_RCVD
 
     def state(self, time: float) -> State | None:
-        """In the table at this time."""
+        """The state in a poll at this time."""
         if self.foreign:
             return None
         for state, begin, end in zip(self.states, self.times, self.times[1:], strict=False):
@@ -88,7 +88,7 @@ LISTENER = sock("LISTEN", "0.0.0.0:80", cookie=1, inode=5, process="httpd", pid=
 
 
 def traced(lives: Sequence[Life], begin: float, end: float) -> TraceEvents:
-    """What the trace tells between two times."""
+    """Build the trace events between two times."""
     events = [one for life in lives for one in _events(life) if begin <= one[0] < end]
     events.sort(key=lambda one: one[0])
     table = np.zeros(len(events), TRACE_EVENT)
@@ -103,24 +103,24 @@ def traced(lives: Sequence[Life], begin: float, end: float) -> TraceEvents:
 
 
 def _events(life: Life) -> list[tuple[float, TraceEventKind, Life, int, int]]:
-    told: list[tuple[float, TraceEventKind, Life, int, int]] = []
+    events: list[tuple[float, TraceEventKind, Life, int, int]] = []
     old, states = (S.LISTEN if life.server else S.CLOSED), list(zip(life.states, life.times, strict=False))
     for place, (state, time) in enumerate(states):
         if state is S.TIME_WAIT:
             break
-        if state is S.SYN_RCVD:  # a request socket: the trace tells of it at the last ACK
+        if state is S.SYN_RCVD:  # a request socket: its first trace event comes with the last ACK
             time = states[place + 1][1]
-        told.append((time, TraceEventKind.STATE, life, old, state))
+        events.append((time, TraceEventKind.STATE, life, old, state))
         old = state
     if life.path == "a reset":
-        told.append((life.full_end, TraceEventKind.RESET_RECEIVED, life, old, old))
-    told.append((life.full_end, TraceEventKind.STATE, life, old, S.CLOSED))
-    told.append((life.full_end + life.held_s, TraceEventKind.DESTROYED, life, 0, 0))
-    return told
+        events.append((life.full_end, TraceEventKind.RESET_RECEIVED, life, old, old))
+    events.append((life.full_end, TraceEventKind.STATE, life, old, S.CLOSED))
+    events.append((life.full_end + life.held_s, TraceEventKind.DESTROYED, life, 0, 0))
+    return events
 
 
 def destroyed(lives: Sequence[Life], begin: float, end: float) -> DestroyedSockets:
-    """What the destroy events tell between two times; they come 2 ms late."""
+    """Build the destroy events between two times; they come 2 ms late."""
     gone = sorted(
         (life.full_end + life.held_s + 0.002, life.cookie, life)
         for life in lives
@@ -138,7 +138,7 @@ def destroyed(lives: Sequence[Life], begin: float, end: float) -> DestroyedSocke
 
 
 def sample(lives: Sequence[Life], time: float, before: float, trace: bool = True, events: bool = True) -> Sample:
-    """A poll at this time, with what was told since the one before."""
+    """Build a poll at this time, with the events since the one before."""
     rows = [LISTENER]
     rows += [life.sock(state, time) for life in lives if (state := life.state(time)) is not None]
     made = make_sample(make_rows(rows, time=NOW + time))

@@ -1,4 +1,4 @@
-"""A View of flows in all phases of their lives, for the tests of the timelines."""
+"""A View of connections in all states, live and closed, for the tests of the timelines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin, TransitionKind
 from tcpwatch.model.view import View
-from tests.support.records import gone, incident, make_past, polled, traced
+from tests.support.records import closed_flow, incident, make_archive, polled, traced
 from tests.support.views import Sock, make_view, sock
 
 SERVER = {"process": "nginx", "pid": 1234, "role": "server"}
@@ -31,16 +31,17 @@ LIVE = (
     _served("FIN_WAIT_2", 7, process=None, age_s=20, state_age_s=5, closer="local"),
 )  # fmt: skip
 CLOSED = (
-    gone(_served("TIME_WAIT", 5), 40, 12.5, Ending.BY_US, {"bytes_received": 1_234, "bytes_acked": 98_765}),
-    gone(_served("ESTABLISHED", 11), 52, 34, Ending.RESET_RECEIVED, {"bytes_received": 10, "bytes_acked": 20}),
-    gone(_served("ESTABLISHED", 12), 25.002, 25, Ending.BY_PEER, {"bytes_received": 400, "bytes_acked": 5_000_000}),
-    gone(sock("SYN_SENT", "10.0.0.1:51240", "10.0.0.8:5432", process="app", pid=77, role="client", cookie=13), 50, 15,
-         Ending.TIMED_OUT, origin=Origin.EVENT, end_slack=0.5),
-    gone(_served("LAST_ACK", 14), 22, 6, Ending.BY_PEER, origin=Origin.EVENT, begin_slack=1.0, end_slack=1.0),
-    gone(sock("ESTABLISHED", "10.0.0.1:8080", "198.51.100.4:6000", cookie=15, role="server"), 18, 18, Ending.UNKNOWN,
-         origin=Origin.POLL, begin_slack=math.nan, end_slack=1.0),
+    closed_flow(_served("TIME_WAIT", 5), 40, 12.5, Ending.BY_US, {"bytes_received": 1_234, "bytes_acked": 98_765}),
+    closed_flow(_served("ESTABLISHED", 11), 52, 34, Ending.RESET_RECEIVED, {"bytes_received": 10, "bytes_acked": 20}),
+    closed_flow(_served("ESTABLISHED", 12), 25.002, 25, Ending.BY_PEER,
+                {"bytes_received": 400, "bytes_acked": 5_000_000}),
+    closed_flow(sock("SYN_SENT", "10.0.0.1:51240", "10.0.0.8:5432", process="app", pid=77, role="client", cookie=13),
+                50, 15, Ending.TIMED_OUT, origin=Origin.EVENT, end_slack=0.5),
+    closed_flow(_served("LAST_ACK", 14), 22, 6, Ending.BY_PEER, origin=Origin.EVENT, begin_slack=1.0, end_slack=1.0),
+    closed_flow(sock("ESTABLISHED", "10.0.0.1:8080", "198.51.100.4:6000", cookie=15, role="server"), 18, 18,
+                Ending.UNKNOWN, origin=Origin.POLL, begin_slack=math.nan, end_slack=1.0),
 )  # fmt: skip
-TOLD = {
+CHANGES = {
     2: [
         *traced(45, "SYN_RCVD", 44.9, "ESTAB"),
         *incident(20, TransitionKind.RETRANSMITTED),
@@ -58,6 +59,6 @@ TOLD = {
 
 
 def living(step: int = 1, *more: Sock, **overrides: Any) -> View:
-    """The flows above at NOW, and some more that live."""
-    facts = {"archive": make_past(*CLOSED, told=TOLD, chunks=2), "trace": TraceStats(on=True)}
+    """Build a View of the connections above at NOW, and of some `more` live ones."""
+    facts = {"archive": make_archive(*CLOSED, changes=CHANGES, chunks=2), "trace": TraceStats(on=True)}
     return make_view(*LIVE, *more, step=step, **{**facts, **overrides})

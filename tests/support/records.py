@@ -1,8 +1,8 @@
-"""Pasts for tests, from readable specs: flows that closed, and what was told of flows. Times are seconds before NOW.
+"""Archives for tests, from readable specs of closed connections and of transitions. Times are seconds before NOW.
 
-past = make_past(
-    gone(sock("CLOSE_WAIT", "10.0.0.1:80", "10.0.0.9:4", cookie=7, process="nginx", pid=1), 30, 2, Ending.BY_PEER),
-    told={7: traced(30, "SYN_RCVD", 29.9, "ESTAB", 2.5, "CLOSE_WAIT", 2, None)},
+archive = make_archive(
+    closed_flow(sock("CLOSE_WAIT", "10.0.0.1:80", "10.0.0.9:4", cookie=7, process="nginx"), 30, 2, Ending.BY_PEER),
+    changes={7: traced(30, "SYN_RCVD", 29.9, "ESTAB", 2.5, "CLOSE_WAIT", 2, None)},
 )
 """
 
@@ -24,8 +24,8 @@ from tests.support.views import NOW, Sock, make_table
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
-    """One closed flow's spec; see `gone`."""
+class ClosedFlow:
+    """The spec of one closed connection; see `closed_flow`."""
 
     sock: Sock
     begin: float
@@ -34,72 +34,72 @@ class Gone:
     given: Mapping[str, Any]
 
 
-def gone(
+def closed_flow(
     sock: Sock, begin: float, end: float, ending: Ending = Ending.ORDERLY, info: Mapping[str, int] | None = None,
     **given: Any,
-) -> Gone:  # fmt: skip
-    """A flow that began and ended so many seconds before NOW; the trace knows both, unless `given` says otherwise.
+) -> ClosedFlow:  # fmt: skip
+    """A connection that began and ended so many seconds before NOW, by the trace, unless `given` says otherwise.
 
-    `info` is tcp_info without `tcpi_`; `given` are fields of past.CLOSED.
+    `info` is tcp_info without `tcpi_`; `given` are fields of archive.RECORD.
     """
-    return Gone(sock, NOW - begin, NOW - end, ending, {**given, "info": info} if info is not None else given)
+    return ClosedFlow(sock, NOW - begin, NOW - end, ending, {**given, "info": info} if info is not None else given)
 
 
-Told = tuple[float, State | None, State | None, Origin, float, TransitionKind]
+Change = tuple[float, State | None, State | None, Origin, float, TransitionKind]
 
 
-def traced(*told: Any) -> list[Told]:
-    """Seconds before NOW, the state that began then (None: none, it closed), and so on; by the trace."""
-    return _told(told, Origin.TRACE, 0.0)
+def traced(*states: Any) -> list[Change]:
+    """Changes in the trace: seconds before NOW, the state that began then (None: it closed), and so on."""
+    return _changes(states, Origin.TRACE, 0.0)
 
 
-def polled(*told: Any, slack_s: float = 1.0) -> list[Told]:
-    """The same by polls, so many seconds apart."""
-    return _told(told, Origin.POLL, slack_s)
+def polled(*states: Any, slack_s: float = 1.0) -> list[Change]:
+    """The same as `traced`, seen by polls that are `slack_s` apart."""
+    return _changes(states, Origin.POLL, slack_s)
 
 
-def incident(before_s: float, what: TransitionKind) -> list[Told]:
-    """A repeat, a drop, or a reset."""
-    return [(NOW - before_s, State.ESTABLISHED, None, Origin.TRACE, 0.0, what)]
+def incident(before_s: float, kind: TransitionKind) -> list[Change]:
+    """A retransmission, a drop, or a reset."""
+    return [(NOW - before_s, State.ESTABLISHED, None, Origin.TRACE, 0.0, kind)]
 
 
-def _told(told: Sequence[Any], origin: Origin, slack_s: float) -> list[Told]:
-    found: list[Told] = []
+def _changes(states: Sequence[Any], origin: Origin, slack_s: float) -> list[Change]:
+    found: list[Change] = []
     old: State | None = None
-    for before_s, name in zip(told[::2], told[1::2], strict=True):
+    for before_s, name in zip(states[::2], states[1::2], strict=True):
         new = State.parse(name) if name is not None else None
         found.append((NOW - before_s, old, new, origin, slack_s, TransitionKind.STATE))
         old = new
     return found
 
 
-def make_past(*flows: Gone, told: Mapping[int, Sequence[Told]] | None = None, chunks: int = 1) -> Archive:
-    """These flows, oldest first, in so many chunks; their cookies must be given."""
-    owners = list(dict.fromkeys(one.sock.owner for one in flows if one.sock.owner is not None))
+def make_archive(*flows: ClosedFlow, changes: Mapping[int, Sequence[Change]] | None = None, chunks: int = 1) -> Archive:
+    """Build an Archive of connections, oldest first, in so many chunks; their cookies must be given."""
+    owners = list(dict.fromkeys(flow.sock.owner for flow in flows if flow.sock.owner is not None))
     records = np.zeros(len(flows), RECORD)
-    for record, one in zip(records, flows, strict=True):
-        owner = one.sock.owner
+    for record, flow in zip(records, flows, strict=True):
+        owner = flow.sock.owner
         facts: dict[str, Any] = {
-            "cookie": one.sock.cookie, "begin": one.begin, "end": one.end, "ending": one.ending,
-            "owner": owners.index(owner) if owner is not None else one.sock.owner_code, "role": one.sock.role,
-            "closer": one.sock.closer, "state": one.sock.state, "origin": Origin.TRACE, "seen": True,
-            "row": make_table([replace(one.sock, interface="")])[0],
+            "cookie": flow.sock.cookie, "begin": flow.begin, "end": flow.end, "ending": flow.ending,
+            "owner": owners.index(owner) if owner is not None else flow.sock.owner_code, "role": flow.sock.role,
+            "closer": flow.sock.closer, "state": flow.sock.state, "origin": Origin.TRACE, "seen": True,
+            "row": make_table([replace(flow.sock, interface="")])[0],
         }  # fmt: skip
-        given = dict(one.given)
+        given = dict(flow.given)
         for name, value in given.pop("info", {}).items():
             record["info"][f"tcpi_{name}"] = value
             record["info_bytes"] = uapi.TCP_INFO.itemsize
         for name, value in {**facts, **given}.items():
             record[name] = value
     parts = tuple(part for part in np.array_split(records, chunks) if len(part))
-    return Archive(records=parts, transitions=(transitions(told or {}),), owners=owners, records_total=len(flows))
+    return Archive(records=parts, transitions=(transitions(changes or {}),), owners=owners, records_total=len(flows))
 
 
-def transitions(told: Mapping[int, Sequence[Told]]) -> NDArray[np.void]:
-    """transitions.TRANSITION, in the order of time."""
+def transitions(changes: Mapping[int, Sequence[Change]]) -> NDArray[np.void]:
+    """Build TRANSITION rows in the order of time."""
     rows = [
-        (time, cookie, slack, 0, what, old or 0, new or 0, origin)
-        for cookie, each in told.items()
-        for time, old, new, origin, slack, what in each
+        (time, cookie, slack, 0, kind, old or 0, new or 0, origin)
+        for cookie, each in changes.items()
+        for time, old, new, origin, slack, kind in each
     ]
     return np.array(sorted(rows), TRANSITION)

@@ -36,7 +36,7 @@ from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.states import Role, State
 from tcpwatch.model.view import View
 from tests.support.infos import make_infos
-from tests.support.records import Gone, gone, incident, make_past, polled, traced
+from tests.support.records import ClosedFlow, closed_flow, incident, make_archive, polled, traced
 from tests.support.views import NOW, Sock, make_view, sock
 
 
@@ -54,17 +54,17 @@ LIVE = (
     served("CLOSE_WAIT", 6, age_s=60, state_age_s=20, process="app"),
 )
 CLOSED_FLOWS = (
-    gone(served("ESTAB", 10), 50, 20, Ending.RESET_SENT),
-    gone(served("TIME_WAIT", 5), 40, 10.5, Ending.BY_US),
-    gone(served("ESTAB", 11, process="app"), 30, 29, Ending.UNKNOWN, owner=-1),
-    gone(served("LAST_ACK", 12), 5, 3, Ending.BY_PEER),
-    gone(served("ESTAB", 11, process="app"), 30, 29, Ending.TIMED_OUT),
+    closed_flow(served("ESTAB", 10), 50, 20, Ending.RESET_SENT),
+    closed_flow(served("TIME_WAIT", 5), 40, 10.5, Ending.BY_US),
+    closed_flow(served("ESTAB", 11, process="app"), 30, 29, Ending.UNKNOWN, owner=-1),
+    closed_flow(served("LAST_ACK", 12), 5, 3, Ending.BY_PEER),
+    closed_flow(served("ESTAB", 11, process="app"), 30, 29, Ending.TIMED_OUT),
 )
 """11 comes twice, and 5 is still there, in TIME_WAIT."""
 
 
-def view(*closed: Gone, live: tuple[Sock, ...] = LIVE, chunks: int = 2, **told: Any) -> View:
-    return make_view(*live, archive=make_past(*closed, chunks=chunks, **told))
+def view(*closed: ClosedFlow, live: tuple[Sock, ...] = LIVE, chunks: int = 2, **told: Any) -> View:
+    return make_view(*live, archive=make_archive(*closed, chunks=chunks, **told))
 
 
 def cookies(chosen: TimelineArrangement) -> list[int]:
@@ -122,7 +122,7 @@ def test_a_flow_that_a_filter_hides_is_known_still() -> None:
 
 
 def test_owners_that_are_forgotten_are_nobodys() -> None:
-    past = make_past(*CLOSED_FLOWS)
+    past = make_archive(*CLOSED_FLOWS)
     later = replace(past, owners=past.owners[1:], owners_from=1)
     chosen = arrange_timelines(make_view(*LIVE, archive=later), Filter())
     assert (row(chosen, 11).process, row(chosen, 10).process) == ("app[12]", "…")
@@ -157,7 +157,7 @@ def test_every_flow_once_and_in_order(
     closed: list[tuple[int, float, Ending]], live: set[int], by: TimelineSort, reverse: bool, chunks: int
 ) -> None:
     socks = tuple(served("ESTAB", cookie, age_s=cookie % 7) for cookie in sorted(live))
-    flows = [gone(served("ESTAB", cookie), begin, 7, ending) for cookie, begin, ending in closed]
+    flows = [closed_flow(served("ESTAB", cookie), begin, 7, ending) for cookie, begin, ending in closed]
     chosen = arrange_timelines(view(*flows, live=socks, chunks=chunks), Filter(), by, reverse)
     assert sorted(cookies(chosen)) == sorted(live | {cookie for cookie, _, _ in closed})
     assert cookies(arrange_timelines(chosen.view, Filter(), by, not reverse)) == cookies(chosen)[::-1]
@@ -179,9 +179,11 @@ def test_each_record_is_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> Non
         return plain(archive, like, *records)
 
     monkeypatch.setattr(closed_rows, "rows_from_records", counted)
-    records = np.concatenate(make_past(*(gone(served("ESTAB", cookie), 9, 8) for cookie in range(1, 41))).records)
+    records = np.concatenate(
+        make_archive(*(closed_flow(served("ESTAB", cookie), 9, 8) for cookie in range(1, 41))).records
+    )
     log, chooser, wanted = AppendLog(RECORD, 64), TimelineArranger(), Filter.parse("port:443")
-    owners = make_past(CLOSED_FLOWS[0]).owners
+    owners = make_archive(CLOSED_FLOWS[0]).owners
     for first, last in ((0, 10), (10, 20), (20, 20), (20, 40)):
         log.add(records[first:last])
         shown = chooser.arrange(make_view(archive=Archive(log.chunks, owners=owners)), wanted)
@@ -195,7 +197,7 @@ def test_each_record_is_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_has_left_the_past_is_not_shown_any_more() -> None:
     log, chooser = AppendLog(RECORD, 16), TimelineArranger()
     for cookie in range(1, 101):
-        log.add(make_past(gone(served("ESTAB", cookie), 9, 8)).records[0])
+        log.add(make_archive(closed_flow(served("ESTAB", cookie), 9, 8)).records[0])
         shown = chooser.arrange(make_view(archive=Archive(log.chunks)), Filter())
         assert cookies(shown)[0] == cookie
         assert len(shown) <= 20
@@ -206,7 +208,7 @@ def test_what_has_left_the_past_is_not_shown_any_more() -> None:
 
 def test_a_row_tells_its_story() -> None:
     told = {3: [*traced(50, "SYN_RCVD", 49.5, "ESTAB"), *incident(20, TransitionKind.RETRANSMITTED)]}
-    one = row(arrange_timelines(view(told=told), Filter()), 3)
+    one = row(arrange_timelines(view(changes=told), Filter()), 3)
     assert [(s.state, NOW - s.begin.time, s.begin.origin) for s in one.stretches] == [
         (State.SYN_RCVD, 50, Origin.TRACE), (State.ESTABLISHED, 49.5, Origin.TRACE),
     ]  # fmt: skip
@@ -237,8 +239,8 @@ def test_of_a_flow_whose_story_is_forgotten_the_present_state_is_left() -> None:
 def test_time_wait_that_is_still_there_knows_how_it_ended() -> None:
     told = {5: traced(40, "ESTAB", 10.6, "FIN_WAIT_1", 10.5, "TIME_WAIT")}
     info = {"bytes_received": 7, "bytes_acked": 9}
-    closed = gone(served("TIME_WAIT", 5), 40, 10.5, Ending.BY_US, info)
-    one = row(arrange_timelines(view(closed, told=told), Filter()), 5)
+    closed = closed_flow(served("TIME_WAIT", 5), 40, 10.5, Ending.BY_US, info)
+    one = row(arrange_timelines(view(closed, changes=told), Filter()), 5)
     assert (one.live, one.ending, one.process, one.received_bytes, one.sent_bytes) == (
         True,
         Ending.BY_US,
@@ -258,18 +260,18 @@ def test_a_closed_flow_ends_though_nothing_of_it_is_kept() -> None:
     ]
     assert (one.live, one.mark, one.line_end_s, one.length_s) == (False, Mark.NONE, NOW - 20, 30)
     told = {10: traced(50, "SYN_RCVD", 49, "ESTAB")}
-    half = row(arrange_timelines(view(*CLOSED_FLOWS, told=told), Filter()), 10)
+    half = row(arrange_timelines(view(*CLOSED_FLOWS, changes=told), Filter()), 10)
     assert [s.end and NOW - s.end.time for s in half.stretches] == [49, 20]
 
 
 def test_what_closed_since_the_poll_before_is_marked() -> None:
-    past = make_past(gone(served("ESTAB", 7), 9, 0.5))
+    past = make_archive(closed_flow(served("ESTAB", 7), 9, 0.5))
     assert row(arrange_timelines(make_view(archive=past, elapsed_s=1.0), Filter()), 7).mark is Mark.CLOSED
     assert row(arrange_timelines(make_view(archive=past, elapsed_s=0.2), Filter()), 7).mark is Mark.NONE
 
 
 def test_a_record_that_knows_no_state_and_no_beginning() -> None:
-    closed = gone(served("ESTAB", 7), 2, 2, Ending.UNKNOWN, state=0, begin_slack=math.nan, origin=Origin.EVENT)
+    closed = closed_flow(served("ESTAB", 7), 2, 2, Ending.UNKNOWN, state=0, begin_slack=math.nan, origin=Origin.EVENT)
     one = row(arrange_timelines(view(closed), Filter()), 7)
     assert (one.state, one.stretches, one.began_earlier) == (None, (), True)
     assert one.line_end_s == NOW - 2
@@ -306,7 +308,7 @@ def test_only_what_is_asked_for_is_made(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_csv() -> None:
     told = {12: polled(5, "ESTAB", 4, "CLOSE_WAIT", 3, None), 5: traced(40, "ESTAB", 10, "TIME_WAIT")}
-    chosen = arrange_timelines(view(*CLOSED_FLOWS, told=told), Filter())
+    chosen = arrange_timelines(view(*CLOSED_FLOWS, changes=told), Filter())
     lines = list(csv.DictReader(io.StringIO("".join(timelines_csv(chosen)))))
     assert [int(line["cookie"]) for line in lines] == cookies(chosen)
     by_cookie = {int(line["cookie"]): line for line in lines}
@@ -324,7 +326,7 @@ def test_csv() -> None:
 
 
 def test_csv_comes_in_blocks() -> None:
-    flows = [gone(served("ESTAB", cookie), 9, 8) for cookie in range(1, 4_502)]
+    flows = [closed_flow(served("ESTAB", cookie), 9, 8) for cookie in range(1, 4_502)]
     blocks = list(timelines_csv(arrange_timelines(view(*flows, live=()), Filter())))
     assert [block.count("\n") for block in blocks] == [2_001, 2_000, 501]
     assert list(timelines_csv(arrange_timelines(view(live=()), Filter()))) == []
