@@ -72,10 +72,10 @@ def timeline_record(row: Timeline) -> dict[str, Any]:
     much earlier it may have been, None where that is unknown.
     """
     spent = dict.fromkeys(_TIMED_STATES, 0.0)
-    for stretch in row.stretches:
+    for stretch in row.periods:
         if stretch.state in spent:
             spent[stretch.state] += max(0.0, stretch.duration_s(row.now))
-    seen = {stretch.state for at, stretch in enumerate(row.stretches) if not begins_with_last_ack(stretch, at == 0)}
+    seen = {stretch.state for at, stretch in enumerate(row.periods) if not begins_with_last_ack(stretch, at == 0)}
     return {
         "cookie": row.cookie,
         "local_address": row.local[0],

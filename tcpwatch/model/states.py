@@ -147,6 +147,8 @@ FACTS: dict[State, StateFacts] = {
     ),
 }  # fmt: skip
 
+SMALL_SOCKET_STATES = (State.TIME_WAIT, State.FIN_WAIT_2)
+"""States in which a small socket continues a connection after the end of its full socket."""
 STATE_ORDER: tuple[State, ...] = (
     S.LISTEN, S.SYN_SENT, S.SYN_RCVD, S.ESTABLISHED, S.FIN_WAIT_1, S.CLOSE_WAIT, S.FIN_WAIT_2,
     S.LAST_ACK, S.CLOSING, S.TIME_WAIT, S.CLOSED,

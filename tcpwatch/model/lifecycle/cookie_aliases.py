@@ -14,7 +14,7 @@ from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted, is_in_sorted
 from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import State
+from tcpwatch.model.states import SMALL_SOCKET_STATES
 
 
 class CookieAliases:
@@ -50,7 +50,7 @@ class CookieAliases:
 
     def _add(self, rows: Rows, new: NDArray[np.intp], present: NDArray[np.bool_]) -> None:
         """Keep the small sockets that are `present`, and add the new ones."""
-        small = new[np.isin(rows.state[new], (State.TIME_WAIT, State.FIN_WAIT_2))]
+        small = new[np.isin(rows.state[new], SMALL_SOCKET_STATES)]
         table = take_rows(rows.table, small)
         orphans = table["idiag_inode"] == 0
         self._endpoints = np.concatenate((self._endpoints[present], endpoint_pair_hashes(table)[orphans]))

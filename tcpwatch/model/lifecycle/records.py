@@ -24,7 +24,7 @@ from tcpwatch.model.listeners.listener_keys import NO_LISTENER
 from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.sockets.owner_registry import OwnerRegistry
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import Role, State
+from tcpwatch.model.states import SMALL_SOCKET_STATES, Role, State
 from tcpwatch.sample import Sample
 
 _SLACK_S = 0.001
@@ -218,7 +218,7 @@ def _evidence(records: NDArray[np.void], ended: _Ended, owners: OwnerRegistry) -
     queued[queued] = ~_listened([ended.changes.join], take_rows(records["row"], np.flatnonzero(queued)), owners)[0]
     return EndingEvidence(
         state=np.where(last != 0, last, np.where(old != 0, old, now)).astype(np.uint8),
-        remaining_state=np.where(np.isin(now, _SMALL), now, 0).astype(np.uint8),
+        remaining_state=np.where(np.isin(now, SMALL_SOCKET_STATES), now, 0).astype(np.uint8),
         role=records["role"],
         closer=records["closer"],
         queued=queued,
@@ -230,7 +230,6 @@ def _evidence(records: NDArray[np.void], ended: _Ended, owners: OwnerRegistry) -
 
 
 _OPEN = (State.ESTABLISHED, State.CLOSE_WAIT)
-_SMALL = (State.TIME_WAIT, State.FIN_WAIT_2)
 
 
 def _states(rows: Rows, at: NDArray[np.intp]) -> NDArray[np.uint8]:

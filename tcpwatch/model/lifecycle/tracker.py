@@ -29,7 +29,7 @@ from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, TransitionI
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.sockets.owner_registry import OwnerRegistry
-from tcpwatch.model.states import State
+from tcpwatch.model.states import SMALL_SOCKET_STATES, State
 from tcpwatch.sample import Sample
 
 DESTROYED_STEPS = 3
@@ -38,7 +38,6 @@ AWAITED = 16_384
 """How many connections that a poll found ended wait for their destroy event: it comes when the application closes the
 socket, perhaps hours later."""
 _NOT_CONNECTIONS = (State.LISTEN, State.CLOSED)
-_SMALL = (State.TIME_WAIT, State.FIN_WAIT_2)
 _NO_TRACE_EVENTS = np.empty(0, TRACE_EVENT)
 
 
@@ -204,7 +203,7 @@ class Tracker:
         kept = np.flatnonzero(~is_in_sorted(reported, states))
         changed = joined.changed[kept]
         ended = is_in_sorted(reported, _state_key(old.cookie[others], State.CLOSED))
-        ended &= ~np.isin(old.state[others], _SMALL)
+        ended &= ~np.isin(old.state[others], SMALL_SOCKET_STATES)
         left = np.concatenate((half_open, others[~ended]))
         for part in (
             transition_rows(old.first_seen[begun], old.cookie[begun], 0, State.SYN_RCVD, Origin.POLL, slack),

@@ -48,7 +48,7 @@ class Timeline:
     """When its full socket ended; None while it exists."""
     ending: Ending | None
     """How its full socket ended; None while it exists."""
-    stretches: tuple[StatePeriod, ...]
+    periods: tuple[StatePeriod, ...]
     incidents: tuple[Transition, ...]
     received_bytes: int | None
     sent_bytes: int | None
@@ -64,7 +64,7 @@ class Timeline:
         """Unix seconds at which its line ends."""
         if self.live:
             return self.now
-        last = self.stretches[-1].end if self.stretches else None
+        last = self.periods[-1].end if self.periods else None
         ends = [moment.time for moment in (last, self.end) if moment is not None]
         return max(ends, default=self.begin.time)
 
@@ -113,7 +113,7 @@ def _with_detail(
         began_earlier=detail.began_earlier,
         end=end,
         ending=detail.ending,
-        stretches=periods,
+        periods=periods,
         incidents=detail.history.incidents,
     )
 
@@ -140,7 +140,7 @@ def _facts(rows: Rows, byte_counts: Mapping[int, ByteCounts]) -> list[Timeline]:
     return [
         Timeline(
             now=rows.time, cookie=cookie, mark=mark, local=local, remote=remote, role=role, process=process, pid=pid,
-            state=state, live=True, begin=unknown, began_earlier=False, end=None, ending=None, stretches=(),
+            state=state, live=True, begin=unknown, began_earlier=False, end=None, ending=None, periods=(),
             incidents=(), received_bytes=received, sent_bytes=sent,
         )
         for cookie, mark, local, remote, role, process, pid, state, (received, sent) in columns

@@ -18,12 +18,9 @@ from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import State
+from tcpwatch.model.states import SMALL_SOCKET_STATES, State
 from tcpwatch.model.view import View
 from tcpwatch.sample import Capabilities
-
-_SMALL = (State.TIME_WAIT, State.FIN_WAIT_2)
-"""States of a small socket, which continues a connection after the end of its full socket."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +81,7 @@ class FlowFacts:
 def updated_facts(facts: FlowFacts | None, view: View, cookie: int) -> FlowFacts | None:
     """Return the facts with those of this View; None if the connection is unknown."""
     at = view.rows.find(cookie)
-    record = view.archive.last_record(cookie) if at is None or view.rows.state[at] in _SMALL else None
+    record = view.archive.last_record(cookie) if at is None or view.rows.state[at] in SMALL_SOCKET_STATES else None
     row, ended_at = _last_row(facts, view, cookie, record) if at is None else (view.rows.take(slice(at, at + 1)), None)
     if row is None:
         return None

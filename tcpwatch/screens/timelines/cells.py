@@ -100,7 +100,7 @@ def line_pieces(row: Timeline, axis: TimeAxis, cursor: int | None, colours: Pale
 
 def _ends_in_time_wait(row: Timeline, end: float) -> bool:
     """Whether the line goes on in TIME_WAIT after the full socket's end, so that it needs no mark of the ending."""
-    last = row.stretches[-1] if row.stretches else None
+    last = row.periods[-1] if row.periods else None
     return last is not None and last.state is State.TIME_WAIT and end - last.begin.time < row.line_end_s - end
 
 
@@ -131,12 +131,12 @@ def _segments(row: Timeline, axis: TimeAxis) -> Iterator[_Segment]:
     """Yield the periods, and the times between two polls in which the state is not known, where longer than a cell."""
     known = 0.0
     until = row.line_end_s
-    for at, period in enumerate(row.stretches):
+    for at, period in enumerate(row.periods):
         begin, slack = period.begin.time, period.begin.slack_s
         if slack >= axis.cell_s and not period.began_earlier:  # not of NaN
             yield _Segment(max(known, begin - slack), begin, None)
         end = period.end
-        last = at + 1 == len(row.stretches)
+        last = at + 1 == len(row.periods)
         known = begin
         if end is None or (last and row.live):
             yield _Segment(begin, max(begin, until), period)

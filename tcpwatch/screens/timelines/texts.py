@@ -122,20 +122,20 @@ def _moment(row: Timeline, axis: TimeAxis, at: float, colours: Palette) -> Itera
 
 def _at(row: Timeline, at: float) -> StatePeriod | None:
     """Return the last period that begins at or before `at`."""
-    begun = [period for period in row.stretches if period.begin.time <= at]
+    begun = [period for period in row.periods if period.begin.time <= at]
     return begun[-1] if begun else None
 
 
 def _candidates(row: Timeline, at: float) -> str | None:
     """Return `ESTABLISHED or CLOSE_WAIT` where the change lies between two polls, else None."""
-    for before, after in zip(row.stretches, row.stretches[1:], strict=False):
+    for before, after in zip(row.periods, row.periods[1:], strict=False):
         if after.begin.time - after.begin.slack_s < at < after.begin.time:
             return f"{before.state.name} or {after.state.name}"
     return None
 
 
 def _period(row: Timeline, period: StatePeriod, axis: TimeAxis, at: float, colours: Palette) -> Iterator[Piece]:
-    if begins_with_last_ack(period, period is row.stretches[0]):
+    if begins_with_last_ack(period, period is row.periods[0]):
         yield f": duration unknown, until the last ACK arrived · {_moment_text(period.begin)}", colours.plain
         return
     least = "at least " if period.began_earlier else ""
@@ -157,7 +157,7 @@ def _ended(row: Timeline, at: float, colours: Palette) -> Iterator[Piece]:
     if end is None or row.ending is None:
         yield "no longer there", colours.plain
         return
-    last = row.stretches[-1].state if row.stretches else row.state
+    last = row.periods[-1].state if row.periods else row.state
     ago = _duration_text(max(0.0, at - end.time), end)
     yield f"ended {ago} {'ago' if at >= row.now else 'before'}: {row.ending.word}", colours.plain
     yield f" · {origin_text(end)}", colours.dim

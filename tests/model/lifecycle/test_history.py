@@ -1,4 +1,4 @@
-"""One flow's story, from what was told of it by whom."""
+"""The history of one connection, from transitions of all origins."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SHORT = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`told` is `time origin old>new` each; polls have a slack of 1 s. `seen` is `state begin origin`, last the end."""
+    """`reported` is `time origin old>new`s, polls with 1 s of slack; `seen` is `state begin origin`, last the end."""
 
-    told: str
+    reported: str
     seen: str
     now: str = "-"
     first: tuple[str, float, bool] | None = None
@@ -94,14 +94,14 @@ def transition(text: str) -> Transition:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_story(name: str) -> None:
+def test_history(name: str) -> None:
     case = CASES[name]
-    told = sorted((transition(part) for part in case.told.split("|") if part.strip()), key=lambda one: one.time)
+    reported = sorted((transition(part) for part in case.reported.split("|") if part.strip()), key=lambda one: one.time)
     first = None
     if case.first:
         state, begin, least = case.first
         first = StatePeriod(SHORT[state] or State.CLOSED, Moment(begin, Origin.POLL), None, least)
-    seen = build_history(told, first, SHORT[case.now])
+    seen = build_history(reported, first, SHORT[case.now])
     words = [
         f"{short(one.state)} {one.begin.time:g} {one.begin.origin.name.lower()}" + " least" * one.began_earlier
         for one in seen.periods
@@ -118,7 +118,7 @@ def short(state: State) -> str:
     return next(name for name, it in SHORT.items() if it is state)
 
 
-def test_incidents_are_no_states() -> None:
+def test_incidents_are_not_states() -> None:
     again = Transition(2.5, State.ESTABLISHED, State.ESTABLISHED, Origin.TRACE, kind=TransitionKind.RETRANSMITTED)
     seen = build_history([transition("1 poll ->ES"), again, transition("4 trace ES>CW")], None, State.CLOSE_WAIT)
     assert [one.state for one in seen.periods] == [State.ESTABLISHED, State.CLOSE_WAIT]
@@ -126,7 +126,7 @@ def test_incidents_are_no_states() -> None:
 
 
 def test_a_closed_flow_was_there_before_the_first_thing_that_is_told_of_it() -> None:
-    """It lived when we came, so that the trace tells its end alone."""
+    """The first sample had it already, so the trace has its end only."""
     (record,) = np.zeros(1, RECORD)
     assert first_known_of_record(record) is None
     record["state"], record["begin"], record["begin_slack"], record["end"] = State.SYN_SENT, 5.0, math.nan, 9.0

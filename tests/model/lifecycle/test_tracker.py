@@ -1,4 +1,4 @@
-"""What the model makes of polls, destroy events and the trace, held against made-up lives whose truth is known."""
+"""What the Tracker makes of polls, destroy events and the trace, compared with simulated connections."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HONEST = {
 }
 
 
-class Told:
+class Result:
     """The model after some polls."""
 
     def __init__(self, lives: Sequence[Life], polls: Sequence[float], trace: bool, events: bool = True) -> None:
@@ -56,7 +56,7 @@ class Told:
         self.rows = poll.rows
         self.foreign = model.foreign_sockets
 
-    def story(self, cookie: int) -> History:
+    def history(self, cookie: int) -> History:
         cookie = self._cookies[cookie]
         at = self.rows.find(cookie)
         transitions = self.past.transitions_of([cookie])[cookie]
@@ -90,28 +90,28 @@ QUICK = 0.001
 @pytest.mark.parametrize("pace_s", [QUICK, 2.5])
 def test_the_trace_tells_every_state_and_how_it_ended(path: str, pace_s: float) -> None:
     one = life(path, *[pace_s] * len(PATHS[path]))
-    told = Told([one], POLLS, trace=True)
-    seen = told.story(one.cookie)
-    assert [stretch.state for stretch in seen.periods] == list(one.states)
-    exact = [stretch for stretch in seen.periods if stretch.state is not State.SYN_RCVD]
-    for stretch in exact:
-        truth = one.times[one.states.index(stretch.state)]
-        assert stretch.begin.time == pytest.approx(NOW + truth, abs=1e-4)
-        assert stretch.begin.origin is Origin.TRACE
-    assert told.ending(one.cookie) is ENDINGS[path]
-    assert (told.opened, told.ended) == (1, 1)
+    result = Result([one], POLLS, trace=True)
+    seen = result.history(one.cookie)
+    assert [period.state for period in seen.periods] == list(one.states)
+    exact = [period for period in seen.periods if period.state is not State.SYN_RCVD]
+    for period in exact:
+        truth = one.times[one.states.index(period.state)]
+        assert period.begin.time == pytest.approx(NOW + truth, abs=1e-4)
+        assert period.begin.origin is Origin.TRACE
+    assert result.ending(one.cookie) is ENDINGS[path]
+    assert (result.opened, result.ended) == (1, 1)
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("pace_s", [QUICK, 0.4, 2.5])
 def test_without_the_trace_nothing_false_is_told(path: str, pace_s: float) -> None:
     one = life(path, *[pace_s] * len(PATHS[path]))
-    told = Told([one], POLLS, trace=False)
-    seen = [stretch.state for stretch in told.story(one.cookie).periods]
+    result = Result([one], POLLS, trace=False)
+    seen = [period.state for period in result.history(one.cookie).periods]
     assert seen == [state for state in one.states if state in seen]
-    assert told.ending(one.cookie) in HONEST[ENDINGS[path]]
-    assert (told.opened, told.ended) == (1, 1)
-    closed = told.closed(one.cookie)
+    assert result.ending(one.cookie) in HONEST[ENDINGS[path]]
+    assert (result.opened, result.ended) == (1, 1)
+    closed = result.closed(one.cookie)
     assert closed is not None
     assert closed["role"] == (Role.SERVER if one.server else Role.CLIENT)
     assert closed["end"] - closed["end_slack"] - 0.01 <= NOW + one.full_end <= closed["end"]
@@ -120,60 +120,60 @@ def test_without_the_trace_nothing_false_is_told(path: str, pace_s: float) -> No
 def test_a_dead_socket_that_is_held_is_counted_once() -> None:
     one = life("a reset", 1.5, 3.0, held_s=40.0)
     for trace in (True, False):
-        told = Told([one], POLLS, trace)
-        assert (told.opened, told.ended) == (1, 1)
-        closed = told.closed(one.cookie)
+        result = Result([one], POLLS, trace)
+        assert (result.opened, result.ended) == (1, 1)
+        closed = result.closed(one.cookie)
         assert closed is not None
         assert closed["info_bytes"] > 0  # the last figures came with the event
         assert closed["end"] == pytest.approx(NOW + one.full_end, abs=1.01)
-        assert told.ending(one.cookie) is (Ending.RESET_RECEIVED if trace else Ending.RESET)
+        assert result.ending(one.cookie) is (Ending.RESET_RECEIVED if trace else Ending.RESET)
 
 
 def test_a_flow_of_another_namespace_is_not_ours() -> None:
     paths = [life(path, *[QUICK] * len(PATHS[path]), cookie=1000 + at) for at, path in enumerate(PATHS)]
     foreign = [replace(one, foreign=True) for one in paths]
-    told = Told(foreign, POLLS, trace=True)
-    assert (told.opened, told.ended, told.foreign) == (0, 0, len(paths))
-    assert not told.past.transitions or not len(told.past.transitions[0])
+    result = Result(foreign, POLLS, trace=True)
+    assert (result.opened, result.ended, result.foreign) == (0, 0, len(paths))
+    assert not result.past.transitions or not len(result.past.transitions[0])
 
 
 def test_an_address_is_given_out_again_before_one_knows_whose_it_was() -> None:
     stranger = replace(life("a reset", 0.1, 0.1, begin=10.5, cookie=2000), foreign=True, address=0xFFFF_8880_1234_0000)
     ours = replace(life("a client that is left", 0.1, 0.1, 0.5, 0.1, begin=10.8), address=stranger.address)
-    told = Told([stranger, ours], POLLS, trace=True)
-    stretches = told.story(ours.cookie).periods
-    assert [one.state for one in stretches] == list(ours.states)
-    assert all(one.begin.origin is Origin.TRACE for one in stretches)
-    closed = told.closed(ours.cookie)
+    result = Result([stranger, ours], POLLS, trace=True)
+    periods = result.history(ours.cookie).periods
+    assert [one.state for one in periods] == list(ours.states)
+    assert all(one.begin.origin is Origin.TRACE for one in periods)
+    closed = result.closed(ours.cookie)
     assert closed is not None
     assert (closed["begin_slack"], closed["end_slack"]) == (0.0, 0.0)
-    assert (told.opened, told.ended, told.foreign) == (1, 1, 1)
+    assert (result.opened, result.ended, result.foreign) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("begin", [0.5, 1.0005])
 def test_a_flow_that_opened_around_the_first_poll_has_its_beginning(begin: float) -> None:
     one = life("a client that is left", 0.0001, 2.0, 0.5, 0.1, begin=begin)
-    told = Told([one], POLLS, trace=True)
-    stretches = told.story(one.cookie).periods
-    assert [stretch.state for stretch in stretches] == list(one.states)
-    assert stretches[0].begin.time == pytest.approx(NOW + begin, abs=1e-4)
-    closed = told.closed(one.cookie)
+    result = Result([one], POLLS, trace=True)
+    periods = result.history(one.cookie).periods
+    assert [period.state for period in periods] == list(one.states)
+    assert periods[0].begin.time == pytest.approx(NOW + begin, abs=1e-4)
+    closed = result.closed(one.cookie)
     assert closed is not None
     assert (closed["begin_slack"], closed["end_slack"]) == (0.0, 0.0)
 
 
 def test_without_any_event_polls_tell_all_there_is() -> None:
     lives = [life(path, *[2.5] * len(PATHS[path]), cookie=1000 + at) for at, path in enumerate(PATHS)]
-    told = Told(lives, POLLS, trace=False, events=False)
+    result = Result(lives, POLLS, trace=False, events=False)
     for one in lives:
-        seen = told.story(one.cookie)
-        assert [stretch.state for stretch in seen.periods] == list(one.states)
-        for stretch, truth in zip(seen.periods, one.times, strict=False):
-            assert -1e-6 <= stretch.begin.time - (NOW + truth) <= stretch.begin.slack_s
-            assert stretch.begin.slack_s == pytest.approx(
-                0.25 if stretch.state is State.TIME_WAIT else 1.0
+        seen = result.history(one.cookie)
+        assert [period.state for period in seen.periods] == list(one.states)
+        for period, truth in zip(seen.periods, one.times, strict=False):
+            assert -1e-6 <= period.begin.time - (NOW + truth) <= period.begin.slack_s
+            assert period.begin.slack_s == pytest.approx(
+                0.25 if period.state is State.TIME_WAIT else 1.0
             )  # its timer tells
-    assert (told.opened, told.ended) == (len(lives), len(lives))
+    assert (result.opened, result.ended) == (len(lives), len(lives))
 
 
 DURATIONS = st.sampled_from([0.0005, 0.01, 0.3, 0.9, 1.0, 3.7])
@@ -191,13 +191,13 @@ LIVES = st.builds(
 def test_each_flow_is_counted_once_whatever_tells_of_it(drawn: list[Life], trace: bool, pace_s: float) -> None:
     lives = [replace(one, cookie=1000 + at) for at, one in enumerate(drawn)]
     polls = [1.0 + pace_s * step for step in range(int(75 / pace_s))]
-    told = Told(lives, polls, trace)
-    assert (told.opened, told.ended) == (len(lives), len(lives))
+    result = Result(lives, polls, trace)
+    assert (result.opened, result.ended) == (len(lives), len(lives))
     for one in lives:
-        seen = [stretch.state for stretch in told.story(one.cookie).periods]
+        seen = [period.state for period in result.history(one.cookie).periods]
         assert seen == [state for state in one.states if state in seen]
         if trace:
             assert seen == list(one.states)
-            assert told.ending(one.cookie) is ENDINGS[one.path]
+            assert result.ending(one.cookie) is ENDINGS[one.path]
         else:
-            assert told.ending(one.cookie) in HONEST[ENDINGS[one.path]]
+            assert result.ending(one.cookie) in HONEST[ENDINGS[one.path]]

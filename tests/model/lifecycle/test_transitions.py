@@ -1,4 +1,4 @@
-"""What is told of flows, in a bounded store that never changes what it has."""
+"""Transitions in a bounded log whose chunks never change."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def transition(time: float, old: int, new: int) -> Transition:
     return Transition(time, State(old) if old else None, State(new) if new else None, Origin.POLL)
 
 
-def test_what_is_told_of_a_flow() -> None:
+def test_transitions_of_a_connection() -> None:
     log = AppendLog(TRANSITION, 1000)
     add(log, 1.0, [(7, 0, 3), (9, 0, 1)])
     add(log, 2.0, [(7, 3, 1)])
@@ -46,14 +46,14 @@ def test_what_is_told_of_a_flow() -> None:
     assert len(log) == log.written == 5
 
 
-def test_what_was_told_late_stands_where_it_happened() -> None:
+def test_late_transitions_are_in_the_order_of_time() -> None:
     log = AppendLog(TRANSITION, 1000)
     add(log, 2.0, [(7, 1, 8)])
     add(log, 1.0, [(7, 0, 1)])
     assert [one.time for one in TransitionIndex().find(log.chunks, [7])[7]] == [1.0, 2.0]
 
 
-def test_an_empty_log_knows_no_flow() -> None:
+def test_an_empty_log() -> None:
     assert TransitionIndex().find(AppendLog(TRANSITION, 10).chunks, [0]) == {0: ()}
 
 
@@ -66,16 +66,16 @@ def test_memory_is_bounded() -> None:
     assert TransitionIndex().find(log.chunks, [6])[6][-1].time == 49.0
 
 
-def test_a_finder_that_remembers_finds_what_came_since() -> None:
-    log, finder = AppendLog(TRANSITION, 4 * CHUNK), TransitionIndex()
+def test_an_index_finds_new_transitions() -> None:
+    log, index = AppendLog(TRANSITION, 4 * CHUNK), TransitionIndex()
     for time in range(5):
         add(log, float(time), [(cookie, 0, 1) for cookie in range(time * CHUNK, (time + 1) * CHUNK)] + [(3, 1, 8)])
-        found = finder.find(log.chunks, [3, time * CHUNK + 7])
+        found = index.find(log.chunks, [3, time * CHUNK + 7])
         assert [one.time for one in found[3]][-1] == time
         assert [one.time for one in found[time * CHUNK + 7]] == [time]
 
 
-def test_what_was_handed_out_stays_as_it_was() -> None:
+def test_chunks_do_not_change() -> None:
     log = AppendLog(TRANSITION, 4 * CHUNK)
     add(log, 1.0, [(1, 0, 1)])
     held = log.chunks
@@ -89,7 +89,7 @@ CHANGES = st.tuples(st.sampled_from([1, 2, 2**64 - 1]), st.integers(0, 11), st.i
 
 
 @given(st.integers(4, 40), st.lists(st.lists(CHANGES, max_size=30), max_size=8))
-def test_the_last_ones_stay_whatever_came(capacity: int, rounds: list[list[Change]]) -> None:
+def test_the_last_transitions_are_kept(capacity: int, rounds: list[list[Change]]) -> None:
     log = AppendLog(TRANSITION, capacity)
     everything = []
     for time, changes in enumerate(rounds):

@@ -209,7 +209,7 @@ def test_what_has_left_the_past_is_not_shown_any_more() -> None:
 def test_a_row_tells_its_story() -> None:
     told = {3: [*traced(50, "SYN_RCVD", 49.5, "ESTAB"), *incident(20, TransitionKind.RETRANSMITTED)]}
     one = row(arrange_timelines(view(changes=told), Filter()), 3)
-    assert [(s.state, NOW - s.begin.time, s.begin.origin) for s in one.stretches] == [
+    assert [(s.state, NOW - s.begin.time, s.begin.origin) for s in one.periods] == [
         (State.SYN_RCVD, 50, Origin.TRACE), (State.ESTABLISHED, 49.5, Origin.TRACE),
     ]  # fmt: skip
     assert (one.begin.time, one.began_earlier, one.live, one.end, one.ending) == (NOW - 50, False, True, None, None)
@@ -226,14 +226,14 @@ def test_a_row_tells_its_story() -> None:
 def test_a_flow_that_was_there_before_us_began_earlier() -> None:
     one = row(arrange_timelines(view(), Filter()), 3)
     assert one.began_earlier
-    assert [(s.state, s.begin.time, s.end, s.began_earlier) for s in one.stretches] == [
+    assert [(s.state, s.begin.time, s.end, s.began_earlier) for s in one.periods] == [
         (State.ESTABLISHED, NOW - 100, None, True)
     ]
 
 
 def test_of_a_flow_whose_story_is_forgotten_the_present_state_is_left() -> None:
     one = row(arrange_timelines(view(), Filter()), 6)
-    assert [(s.state, NOW - s.begin.time, s.began_earlier) for s in one.stretches] == [(State.CLOSE_WAIT, 20, True)]
+    assert [(s.state, NOW - s.begin.time, s.began_earlier) for s in one.periods] == [(State.CLOSE_WAIT, 20, True)]
 
 
 def test_time_wait_that_is_still_there_knows_how_it_ended() -> None:
@@ -255,13 +255,13 @@ def test_time_wait_that_is_still_there_knows_how_it_ended() -> None:
 def test_a_closed_flow_ends_though_nothing_of_it_is_kept() -> None:
     chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter())
     one = row(chosen, 10)
-    assert [(s.state, NOW - s.begin.time, s.end and NOW - s.end.time) for s in one.stretches] == [
+    assert [(s.state, NOW - s.begin.time, s.end and NOW - s.end.time) for s in one.periods] == [
         (State.ESTABLISHED, 50, 20)
     ]
     assert (one.live, one.mark, one.line_end_s, one.length_s) == (False, Mark.NONE, NOW - 20, 30)
     told = {10: traced(50, "SYN_RCVD", 49, "ESTAB")}
     half = row(arrange_timelines(view(*CLOSED_FLOWS, changes=told), Filter()), 10)
-    assert [s.end and NOW - s.end.time for s in half.stretches] == [49, 20]
+    assert [s.end and NOW - s.end.time for s in half.periods] == [49, 20]
 
 
 def test_what_closed_since_the_poll_before_is_marked() -> None:
@@ -273,7 +273,7 @@ def test_what_closed_since_the_poll_before_is_marked() -> None:
 def test_a_record_that_knows_no_state_and_no_beginning() -> None:
     closed = closed_flow(served("ESTAB", 7), 2, 2, Ending.UNKNOWN, state=0, begin_slack=math.nan, origin=Origin.EVENT)
     one = row(arrange_timelines(view(closed), Filter()), 7)
-    assert (one.state, one.stretches, one.began_earlier) == (None, (), True)
+    assert (one.state, one.periods, one.began_earlier) == (None, (), True)
     assert one.line_end_s == NOW - 2
 
 

@@ -1,7 +1,7 @@
 """Every path through the state diagram that the lab can make: its timeline and its ending words are right.
 
-All lives are played at the same time, four times: with and without the trace, with a poll in each state and with none
-in between. The kernel's own text of the trace is the oracle; where there is none, when the test saw what.
+All scenarios are played at the same time, four times: with and without the trace, with a poll in each state and with
+none in between. The kernel's own text of the trace is the truth; where there is none, what the test saw and when.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Times = dict[str, list[Interval]]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One life, and what is shown of it."""
+    """One scenario, and what is shown of it."""
 
     played: Played
     mode: Mode
@@ -88,7 +88,7 @@ class Shown:
 
     @property
     def is_known(self) -> bool:
-        """Something told of it: polls, or the end of a full socket."""
+        """Polls or the end of a full socket reported it."""
         return self.mode.polls or (self.life.full and self.life.freed)
 
 
@@ -151,7 +151,7 @@ class Watch:
         with suppress(TimeoutError):  # the tests say what is missing
             lab.wait_until(lambda: self._all_ended(due), "the ends", SETTLED_S)
 
-    def shown(self, cast: Sequence[Played], told: Sequence[Told]) -> list[Shown]:
+    def shown(self, cast: Sequence[Played], reported: Sequence[Told]) -> list[Shown]:
         past = self.look().archive
         cookies = []
         for each in cast:
@@ -168,7 +168,7 @@ class Watch:
                 view.details[cookie].history,
                 view.details[cookie].ending,
                 view.archive.last_record(cookie),
-                traced_times(each, told),
+                traced_times(each, reported),
                 seen_times(each),
                 wall,
             )
@@ -188,12 +188,12 @@ class Watch:
                 known.append(cookie)
 
 
-def traced_times(played: Played, told: Sequence[Told]) -> Times:
+def traced_times(played: Played, reported: Sequence[Told]) -> Times:
     """What the text of the trace says of this life."""
     connections = (*played.actor.earlier, played.actor.connection)
     # Called again it may begin with the port that it had before.
     ends = {(one.local.port, it.remote.port) for it in connections for one in connections}
-    changes = [it for it in told if it.event == "inet_sock_set_state"]
+    changes = [it for it in reported if it.event == "inet_sock_set_state"]
     sockets = {it.socket for it in changes if (it.local_port, it.remote_port) in ends}
     # A socket that calls has no port of its own at first.
     ends.update((0, it.remote.port) for it in connections)
@@ -239,20 +239,20 @@ def test_the_timeline_is_right(shown: dict[str, Shown], name: str) -> None:
 
 
 def check_times(it: Shown) -> None:
-    stretches = it.story.periods
-    for one, following in pairwise(stretches):
+    periods = it.story.periods
+    for one, following in pairwise(periods):
         assert one.end == following.begin
         assert one.begin.time <= following.begin.time
-    for stretch in stretches:
-        if not stretch.began_earlier:
-            check_moment(it, stretch.begin, stretch.state.name)
-    if stretches and it.played.state == GONE:
-        assert stretches[-1].end is not None
-        check_moment(it, stretches[-1].end, GONE)
+    for period in periods:
+        if not period.began_earlier:
+            check_moment(it, period.begin, period.state.name)
+    if periods and it.played.state == GONE:
+        assert periods[-1].end is not None
+        check_moment(it, periods[-1].end, GONE)
 
 
 def check_moment(it: Shown, moment: Moment, state: str) -> None:
-    """The truth lies within what is said: exactly where the trace told it, within the slack elsewhere."""
+    """The truth is within the moment: exact if the trace reported it, within the slack otherwise."""
     time = moment.time - it.wall
     if moment.origin is Origin.TRACE and it.traced:
         times, within_s, slack_s = it.traced[state], EXACT_S, 0.0

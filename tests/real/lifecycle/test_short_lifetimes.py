@@ -1,4 +1,4 @@
-"""2,000 connections that live for some milliseconds between two polls: each is told of, with or without the trace."""
+"""2,000 connections that open and close within milliseconds, between two polls: each is known, also without a trace."""
 
 from __future__ import annotations
 
@@ -143,20 +143,20 @@ def test_each_is_in_timelines(seen: Seen) -> None:
 def test_with_the_trace_each_has_all_its_states(seen: Seen) -> None:
     closed = np.concatenate(seen.past.records)
     called = {one.port: one for one in seen.called}
-    told = seen.past.transitions_of(closed["cookie"].tolist())
+    reported = seen.past.transitions_of(closed["cookie"].tolist())
     offset = seen.view.sample.time - seen.view.sample.monotonic
     for record in closed:
         is_client, cookie = record["role"] == Role.CLIENT, int(record["cookie"])
         at = seen.view.rows.find(cookie)
         now = State(int(seen.view.rows.state[at])) if at is not None else None
-        stretches = build_history(told[cookie], None, now).periods
-        assert tuple(one.state for one in stretches) == (CLIENT if is_client else SERVER)
+        periods = build_history(reported[cookie], None, now).periods
+        assert tuple(one.state for one in periods) == (CLIENT if is_client else SERVER)
         # A poll may meet a client's orphan in FIN_WAIT_2: the trace does not tell how it goes on.
         met = is_client and record["row"]["idiag_state"] == State.FIN_WAIT_2 and record["row"]["idiag_inode"] == 0
-        traced = stretches[:-1] if met else stretches
+        traced = periods[:-1] if met else periods
         assert all(one.begin.origin is Origin.TRACE for one in traced)
         if is_client:
-            check_times(called[int(record["row"]["idiag_sport"])], [one.begin.time - offset for one in stretches])
+            check_times(called[int(record["row"]["idiag_sport"])], [one.begin.time - offset for one in periods])
 
 
 @pytest.mark.parametrize("seen", [True], ids=["trace"], indirect=True)
