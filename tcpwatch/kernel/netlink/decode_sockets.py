@@ -1,9 +1,9 @@
-"""inet_diag messages in, rows of a socket table out: numpy views over the bytes that the kernel wrote.
+"""Decode inet_diag messages into rows of a socket table, through numpy views of the kernel's bytes.
 
-A dump answers in datagrams of up to 32 KiB, each a row of netlink messages whose length differs by state. Every header
-carries the request's sequence number, so that one comparison finds them all. Messages of equal length and equal
-attribute headers are then copied with one gather. Every length is checked before it is used, so that no bytes, whatever
-they are, lead to a read outside the buffer (tests/kernel/netlink/test_decode_sockets.py).
+A dump consists of datagrams of up to 32 KiB, each a sequence of netlink messages whose length differs by state. Every
+header has the request's sequence number, so that one comparison finds all headers. Messages of equal length and equal
+attribute headers are then copied with one gather. Every length is checked before it is used: no input leads to a read
+outside the buffer (tests/kernel/netlink/test_decode_sockets.py).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Drops = NDArray[np.uint32]
 
 
 class MessageError(ValueError):
-    """The bytes are not the messages that sock_diag documents; the text says what is wrong with them."""
+    """Raised when bytes are not valid sock_diag messages; the text is the reason."""
 
 
 def message_offsets(words: Words, begin: int, end: int, sequence: int) -> Offsets:
-    """Word offsets of the messages between the word offsets `begin` and `end`, whatever they answer.
+    """Return the word offsets of all messages between the word offsets `begin` and `end`.
 
-    `sequence` is the number that most of them should carry: where each occurrence of it is followed by the next one
-    at just the length that stands before it, these are the headers. Raises MessageError where a length is shorter
-    than a header or leads past `end`.
+    `sequence` is the sequence number of most of them. If the distance between its occurrences always equals the length
+    in the message header, the occurrences are the headers. Raises MessageError if a length is shorter than a header or
+    leads past `end`.
     """
     found = np.flatnonzero(words[begin + 2 : end] == sequence) + begin
     if len(found) and found[0] == begin:
@@ -47,7 +47,7 @@ def message_offsets(words: Words, begin: int, end: int, sequence: int) -> Offset
 
 
 def _followed(words: Words, begin: int, end: int) -> Offsets:
-    """`starts` by following the lengths one by one, 0.1 µs a message: for other dumps' answers and odd payloads."""
+    """Return message_offsets() by following the lengths one by one, 0.1 µs per message."""
     lengths = words[begin:end].tolist()
     size, at, found = end - begin, 0, []
     while at < size:
@@ -60,7 +60,7 @@ def _followed(words: Words, begin: int, end: int) -> Offsets:
 
 
 def type_and_flags(words: Words, at: int) -> tuple[int, int]:
-    """nlmsg_type and nlmsg_flags of the message at word offset `at`."""
+    """Return nlmsg_type and nlmsg_flags of the message at word offset `at`."""
     kind, flags = words[at + 1 : at + 2].view(np.uint16).tolist()
     return kind, flags
 
@@ -72,12 +72,12 @@ def decode_sockets(
     drops: Drops | None = None,
     infos: TcpInfoCollector | None = None,
 ) -> bool:
-    """Write the socket messages at `offsets` (from `starts`, so that each lies inside `words`) into the first rows.
+    """Decode the socket messages at `offsets` (from message_offsets(), so that each is inside `words`) into `table`.
 
-    `table` (uapi.SOCKET) and `drops` (sk_drops where SKMEMINFO was asked for, else 0) have a row for each offset; rows
-    come in any order. `infos` gathers the tcp_info of those that carry it. Returns whether a message carried
-    NLM_F_DUMP_INTR: the table changed in a way that the kernel noticed. Raises MessageError for another type than a
-    socket's and for lengths that do not fit.
+    `table` (uapi.SOCKET) and `drops` (sk_drops if SKMEMINFO was requested, otherwise 0) have a row for each offset; the
+    order of rows is arbitrary. `infos` collects tcp_info if a message has it. Returns whether a message has the flag
+    NLM_F_DUMP_INTR: the kernel noticed a change of its table. Raises MessageError for messages of other types and for
+    invalid lengths.
     """
     type_and_flags = words[offsets + 1]
     types = type_and_flags & 0xFFFF
@@ -102,11 +102,11 @@ AttributeSpans = dict[int, tuple[int, int]]
 
 
 def _same_layout(words: Words, offsets: Offsets) -> tuple[Offsets, Offsets, AttributeSpans]:
-    """Split messages into those with the first one's length and attribute headers, and the rest."""
+    """Split messages into those with the length and the attribute headers of the first one, and the rest."""
     layout = attribute_spans(words, int(offsets[0]))
     same = np.ones(len(offsets), bool)
     for place in (0, *(place for place, _ in layout.values())):
-        # A message shorter than the first one may end before `place`; its length has then ruled it out already.
+        # A message shorter than the first one may end before `place`; its length has already excluded it.
         headers = words[np.minimum(offsets + place, len(words) - 1)] if place else words[offsets]
         same &= headers == headers[0]
     if same.all():
@@ -115,7 +115,7 @@ def _same_layout(words: Words, offsets: Offsets) -> tuple[Offsets, Offsets, Attr
 
 
 def attribute_spans(words: Words, at: int) -> AttributeSpans:
-    """Where the attributes of the message at word offset `at` stand; raises MessageError where they do not fit."""
+    """Return the attributes of the message at word offset `at`. Raises MessageError if a length is invalid."""
     length, place = int(words[at]), _HEADER_WORDS + _MSG_WORDS
     if length < 4 * place:
         raise MessageError(f"a socket message of {length} bytes; inet_diag_msg alone needs {4 * place}")
@@ -125,18 +125,18 @@ def attribute_spans(words: Words, at: int) -> AttributeSpans:
         if size < uapi.NLA_HDRLEN or 4 * place + size > length:
             raise MessageError(f"a socket attribute of {size} bytes where {length - 4 * place} are left")
         if kind in layout:
-            layout[-place] = layout[kind]  # the last one counts; the header of this one still tells layouts apart
+            layout[-place] = layout[kind]  # the last one counts; this one still distinguishes layouts
         layout[kind] = (place, size - uapi.NLA_HDRLEN)
         place += (size + 3) >> 2
     return layout
 
 
 def _copy(words: Words, offsets: Offsets, layout: AttributeSpans, table: NDArray[np.void]) -> None:
-    """Fill `table` from messages that share `layout`."""
+    """Fill `table` from messages with the same `layout`."""
     every = np.ndarray(len(words) - _MSG_WORDS + 1, _MSG, words, 0, (4,))
     np.ndarray(len(table), _MSG, table, 0, table.strides)[:] = every[offsets + _HEADER_WORDS]
     cgroup = _payload(layout, uapi.INET_DIAG_CGROUP_ID, 8)
-    if cgroup:  # a u64 on a 4-byte boundary: two words, put together in the host's order
+    if cgroup:  # a u64 on a 4-byte boundary: two words, in host order
         pair = np.stack((words[offsets + cgroup], words[offsets + cgroup + 1]), axis=1)
         table["cgroup_id"] = pair.view(np.uint64)[:, 0]
     else:
@@ -154,6 +154,6 @@ def _drops(words: Words, offsets: Offsets, layout: AttributeSpans) -> Drops | in
 
 
 def _payload(layout: AttributeSpans, kind: int, least: int) -> int:
-    """Word offset of an attribute's payload from its message's header; 0 where it is absent or too short."""
+    """Return the word offset of an attribute's payload in its message; 0 if it is absent or too short."""
     place, size = layout.get(kind, (0, 0))
     return place + 1 if size >= least else 0

@@ -1,8 +1,8 @@
-"""DestroyEvents: every TCP socket that the kernel frees, as NETLINK_SOCK_DIAG's multicast tells; needs no privilege.
+"""DestroyEventReader: every TCP socket that the kernel frees, from NETLINK_SOCK_DIAG's multicast; needs no privilege.
 
 Sources: sock_diag_broadcast_destroy_work in net/core/sock_diag.c, inet_diag_handler_get_info in net/ipv4/inet_diag.c,
 netlink_overrun and netlink_broadcast_deliver in net/netlink/af_netlink.c. Each event is a datagram with one message,
-of 380 bytes on Linux 6.18. In Python it costs one recv_into; the messages are decoded many at once.
+of 380 bytes on Linux 6.18. Each costs one recv_into() in Python; the messages are decoded many at once.
 """
 
 from __future__ import annotations
@@ -23,76 +23,76 @@ from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
 
 BUFFER = 16 * 1024 * 1024
-"""Bytes asked for; the kernel books twice as many, to allow for its own overhead (sock_setsockopt)."""
+"""Requested size in bytes; the kernel allows twice as many for its overhead (sock_setsockopt)."""
 TRUESIZE = 1300
-"""About what one event takes of that buffer."""
+"""Approximate size of one event in that buffer."""
 _KEPT = 250_000
-"""Events that wait to be taken: 85 MB."""
+"""Largest backlog in events: 85 MB."""
 _PLACE = 1024
-"""Bytes for one datagram."""
+"""Bytes reserved for one datagram."""
 _BATCH = 1024
 _MOST = 100 * _BATCH
-"""Events that one read may bring, so that it ends while they come as fast as they are read."""
+"""Largest number of events per read(), so that it ends even if events arrive as fast as they are read."""
 
 
 class DestroyEventReader:
-    """A socket that listens to them. It stays in the network namespace of the thread that makes it."""
+    """A netlink socket for destroy events. It stays in the network namespace of the thread that creates it."""
 
     def __init__(self) -> None:
-        """Hears of everything that is freed from now on. Raises SockDiagError where it cannot."""
+        """Subscribe to all events from now on. Raises SockDiagError."""
         self._socket = _open()
         self.capacity = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        """Bytes that may wait in the kernel, of which each event takes about TRUESIZE."""
+        """Size of the kernel's queue in bytes; each event takes about TRUESIZE."""
         self._words = np.zeros(_BATCH * _PLACE >> 2, np.uint32)
         data = self._words.data.cast("B")
         self._places = [data[at : at + _PLACE] for at in range(0, len(data), _PLACE)]
         self._sizes: list[int] = []
-        """Of the datagrams that lie in the first places and have not been decoded."""
-        self._whens: list[tuple[int, float]] = []
-        """How many of them came when."""
-        self._told = uapi.TCP_INFO.itemsize
+        """Sizes of the datagrams in the first places that have not been decoded."""
+        self._arrivals: list[tuple[int, float]] = []
+        """(number of datagrams, time of arrival)"""
+        self._info_bytes = uapi.TCP_INFO.itemsize
         self._dropped = 0
         try:
-            self._newly_dropped()  # so that an old kernel says here that it cannot count
+            self._newly_dropped()  # so that an old kernel that cannot count fails here
         except OSError as error:
             self.close()
             raise _unusable(error) from error
         self._backlog = Backlog(_KEPT, (np.empty(0, uapi.SOCKET), np.empty(0, uapi.TCP_INFO), np.empty(0)))
 
     def fileno(self) -> int:
-        """Readable when something was freed."""
+        """Return the descriptor; it is readable when there are events."""
         return self._socket.fileno()
 
     def read(self) -> int:
-        """Fetch what waits in the kernel, up to 100,000 events; how many it was.
+        """Read waiting events, at most 100,000, into the backlog; return how many they were.
 
-        Raises SockDiagError where the socket fails, MessageError where it brings something else than such events.
+        Raises SockDiagError if the socket fails, MessageError if a message is not a destroy event.
         """
         done = 0
         while done < _MOST:
             got = self._receive()
             done += got
             if got:
-                self._whens.append((got, time.monotonic()))
+                self._arrivals.append((got, time.monotonic()))
             if len(self._sizes) < _BATCH:
                 break
             self._decode()
         return done
 
     def take(self) -> DestroyedSockets:
-        """What was read since the last time, read-only, and how many were lost meanwhile. Raises MessageError."""
+        """Return the events read since the last call, and how many were lost. Raises MessageError."""
         self._decode()
-        (table, infos, when), forgotten = self._backlog.take()
+        (table, infos, when), dropped = self._backlog.take()
         for column in (table, infos, when):
             column.flags.writeable = False
-        return DestroyedSockets(table, infos, when, self._told, self._newly_dropped() + forgotten)
+        return DestroyedSockets(table, infos, when, self._info_bytes, self._newly_dropped() + dropped)
 
     def close(self) -> None:
-        """Give the descriptor back; closing twice is harmless."""
+        """Close the socket; closing twice is harmless."""
         self._socket.close()
 
     def _receive(self) -> int:
-        """Datagrams, each into its place, until all places are taken or no more are there; how many they were."""
+        """Receive datagrams until all places are filled or none is waiting; return how many they were."""
         sizes, receive = self._sizes, self._socket.recv_into
         before = len(sizes)
         while True:
@@ -102,38 +102,38 @@ class DestroyEventReader:
             except BlockingIOError:
                 pass
             except OSError as error:
-                if error.errno == errno.ENOBUFS:  # some were dropped: `take` says how many
+                if error.errno == errno.ENOBUFS:  # some were dropped: take() returns how many
                     continue
                 raise SockDiagError(error.errno or errno.EIO, f"destroy events: {error.strerror}") from error
             return len(sizes) - before
 
     def _decode(self) -> None:
-        """What lies in the places, which are free again then. Many at once: it costs 0.1 ms and little for each."""
+        """Decode the datagrams and free their places. A call costs 0.1 ms and little for each datagram."""
         if not self._sizes:
             return
         sizes = np.array(self._sizes, np.uint32)
-        counts, times = zip(*self._whens, strict=True)
-        self._sizes, self._whens = [], []
+        counts, times = zip(*self._arrivals, strict=True)
+        self._sizes, self._arrivals = [], []
         words = self._words
         offsets = np.arange(0, len(sizes) * _PLACE >> 2, _PLACE >> 2)
         if strange := np.flatnonzero((words[offsets] != sizes) | (sizes < uapi.NLMSG_HDRLEN)).tolist():
             size, at = int(sizes[strange[0]]), int(offsets[strange[0]])
-            raise decode_sockets.MessageError(f"a destroy event of {size} bytes that says it has {words[at]}")
+            raise decode_sockets.MessageError(f"a destroy event of {size} bytes with {words[at]} as its length")
         table, infos = np.empty(len(sizes), uapi.SOCKET), np.zeros(len(sizes), uapi.TCP_INFO)
         for which, layout in _alike(words, offsets):
             rows = np.empty(len(which), uapi.SOCKET)
             decode_sockets.decode_sockets(words, offsets[which], rows)
             opaque(table)[which] = opaque(rows)
-            place, told = layout.get(uapi.INET_DIAG_INFO, (0, 0))
-            if told:
-                self._told = min(self._told, told)
-                _copy_info(words, offsets[which] + place + 1, self._told, infos, which)
+            place, info_bytes = layout.get(uapi.INET_DIAG_INFO, (0, 0))
+            if info_bytes:
+                self._info_bytes = min(self._info_bytes, info_bytes)
+                _copy_info(words, offsets[which] + place + 1, self._info_bytes, infos, which)
         self._backlog.add(table, infos, np.repeat(times, counts))
 
     def _newly_dropped(self) -> int:
-        """What the kernel could not queue since the last time: sk_drops of the socket, which netlink_overrun counts up.
+        """Return the events that did not fit into the kernel's queue since the last call: sk_drops (netlink_overrun).
 
-        After an overrun the kernel queues nothing until everything was read, and counts that as well.
+        After an overrun the kernel queues nothing until everything was read; it counts these events as well.
         """
         memory = self._socket.getsockopt(socket.SOL_SOCKET, uapi.SO_MEMINFO, 4 * (uapi.SK_MEMINFO_DROPS + 1))
         before, self._dropped = self._dropped, int(np.frombuffer(memory, np.uint32)[uapi.SK_MEMINFO_DROPS])
@@ -143,7 +143,7 @@ class DestroyEventReader:
 def _alike(
     words: decode_sockets.Words, offsets: decode_sockets.Offsets
 ) -> Iterator[tuple[NDArray[np.intp], decode_sockets.AttributeSpans]]:
-    """Which of the messages share a length and all attribute headers, and their layout; one group, as a rule."""
+    """Yield groups of messages with equal length and attribute headers, and their layout; usually one group."""
     left = np.arange(len(offsets))
     while len(left):
         layout = decode_sockets.attribute_spans(words, int(offsets[left[0]]))
@@ -157,7 +157,7 @@ def _alike(
 def _copy_info(
     words: decode_sockets.Words, at: decode_sockets.Offsets, size: int, infos: NDArray[np.void], which: NDArray[np.intp]
 ) -> None:
-    """`size` bytes from each of the word offsets `at` on, which lie inside `words`, to the rows `which` of `infos`."""
+    """Copy `size` bytes from each word offset `at`, all inside `words`, to the rows `which` of `infos`."""
     kind = np.dtype(f"V{size}")
     every = np.ndarray(len(words) - (size + 3 >> 2) + 1, kind, words, 0, (4,))
     np.ndarray(len(infos), kind, infos, 0, infos.strides)[which] = every[at]
@@ -180,7 +180,7 @@ def _open() -> socket.socket:
 
 
 def _enlarge(sock: socket.socket) -> None:
-    """CAP_NET_ADMIN may go beyond rmem_max; nobody else."""
+    """Enlarge the receive buffer; only CAP_NET_ADMIN may exceed rmem_max."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, uapi.SO_RCVBUFFORCE, BUFFER)
     except OSError:
@@ -189,4 +189,4 @@ def _enlarge(sock: socket.socket) -> None:
 
 def _unusable(error: OSError) -> SockDiagError:
     code = error.errno or errno.EIO
-    return SockDiagError(code, f"destroy events cannot be had here: {os.strerror(code)}")
+    return SockDiagError(code, f"destroy events are not available: {os.strerror(code)}")

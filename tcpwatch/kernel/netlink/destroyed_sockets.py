@@ -1,4 +1,4 @@
-"""What the destroy multicast tells: types shared by those who read it and those above."""
+"""DestroyedSockets: sockets reported by the destroy multicast."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DestroyedSockets:
-    """Full TCP sockets that were freed, of this network namespace, in the order in which the kernel told of them.
+    """Full TCP sockets of this network namespace that were freed, in the order of their events.
 
-    One that was reset is freed when its application closes it, which may be much later; one that went to TIME_WAIT, or
-    to an orphan's FIN_WAIT_2, is told of then, and goes on as a small socket of the same cookie. After tcp_disconnect()
-    (a refused connect(), SO_LINGER 0) the remote port is 0 and the local address is gone, the remote address stays.
-    Sockets that were never connected, and listeners, come too: they have no remote address.
+    A socket that was reset is freed when its application closes it, which may be much later. A socket that enters
+    TIME_WAIT, or FIN_WAIT_2 as an orphan, is reported then, and continues as a small socket with the same cookie. After
+    tcp_disconnect() (a refused connect(), SO_LINGER 0) the remote port and the local address are 0; the remote address
+    is kept. Listeners and sockets that were never connected are also reported, without a remote address.
     """
 
     table: NDArray[np.void]
     """uapi.SOCKET, read-only; the state is CLOSE, inode and uid are 0."""
     infos: NDArray[np.void]
-    """uapi.TCP_INFO, aligned with `table`; what was not told is 0. A FIN that came counts as a byte received."""
+    """uapi.TCP_INFO, aligned with `table`; fields that were not sent are 0. A received FIN counts as a byte."""
     received_monotonic_s: NDArray[np.float64]
-    """Monotonic seconds at which each was received; the kernel sends them from a work queue, some ms late."""
+    """Monotonic seconds at which each event was received; the kernel sends them from a work queue, some ms late."""
     info_bytes: int
-    """Bytes of struct tcp_info that this kernel sends, as far as uapi.TCP_INFO has them."""
+    """Bytes of struct tcp_info that this kernel sends, at most those of uapi.TCP_INFO."""
     lost: int = 0
-    """Events since the last time that the kernel could not queue for us, or that we could not keep."""
+    """Events since the previous call that did not fit into the kernel's queue or the backlog."""
 
     def after(self, earlier: DestroyedSockets | None) -> DestroyedSockets:
-        """Both together, where what was told earlier could not be used."""
+        """Return these events appended to `earlier` ones that have not been used."""
         if earlier is None:
             return self
         table = np.concatenate((earlier.table, self.table))

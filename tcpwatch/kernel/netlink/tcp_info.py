@@ -1,6 +1,6 @@
-"""tcp_info, bytes in and figures out: every field of one socket, or of many the few that their throughput needs.
+"""Decode tcp_info: all fields of one socket, or the fields for throughput of many sockets.
 
-Source: struct tcp_info in include/uapi/linux/tcp.h. Kernels add to its end, so that what an old one sends is shorter.
+Source: struct tcp_info in include/uapi/linux/tcp.h. Kernels append fields, so that old kernels send fewer bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PLACES = {name: (place[0].itemsize, place[1]) for name, place in (uapi.TCP_INFO
 
 
 def info_fields(payload: bytes) -> dict[str, int]:
-    """The fields of struct tcp_info that lie wholly inside `payload`, bit fields taken apart."""
+    """Return the fields of struct tcp_info that are completely inside `payload`, with bit fields split."""
     padded = np.frombuffer(payload.ljust(uapi.TCP_INFO.itemsize, b"\0"), uapi.TCP_INFO, 1)[0]
     info = {name.removeprefix("tcpi_"): int(padded[name]) for name in _PLACES if has_field(name, len(payload))}
     if "wscale" in info:
@@ -31,34 +31,34 @@ def info_fields(payload: bytes) -> dict[str, int]:
     return info
 
 
-def has_field(name: str, told: int) -> bool:
-    """Whether the first `told` bytes of struct tcp_info hold this field."""
+def has_field(name: str, info_bytes: int) -> bool:
+    """Return whether the first `info_bytes` bytes of struct tcp_info include this field."""
     size, offset = _PLACES[name]
-    return offset + size <= told
+    return offset + size <= info_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TcpInfoDump:
-    """tcp_info of many sockets, in whatever order the kernel told it."""
+    """tcp_info of many sockets, in the kernel's order."""
 
     table: NDArray[np.void]
-    """uapi.FLOW_INFO; what was not told is 0."""
+    """uapi.FLOW_INFO; fields that were not sent are 0."""
     received_monotonic_s: NDArray[np.float64]
-    """Monotonic seconds at which each was told: a dump of many sockets takes its time."""
+    """Monotonic seconds at which each row was received: a dump of many sockets takes time."""
     info_bytes: int
-    """Bytes of struct tcp_info that this kernel sends: what lies past them was not told (see `tells`)."""
+    """Bytes of struct tcp_info that this kernel sends (see has_field)."""
 
 
 class TcpInfoCollector:
     """The tcp_info of one dump, collected while it is decoded."""
 
     def __init__(self, tables: ArrayPool, expected: int) -> None:
-        """`tables` is a pool of uapi.FLOW_INFO, `expected` the number of sockets that there may be."""
+        """`tables` is a pool of uapi.FLOW_INFO, `expected` an estimate of the number of sockets."""
         self.now = 0.0
-        """Monotonic seconds at which what comes next was received."""
+        """Monotonic seconds at which the messages for the next add() were received."""
         self._figures = GrowingTable(tables, expected)
         self._when = [np.empty(0)]
-        self._told = uapi.TCP_INFO.itemsize
+        self._info_bytes = uapi.TCP_INFO.itemsize
 
     def add(self, words: NDArray[np.uint32], offsets: NDArray[np.intp], layout: Mapping[int, tuple[int, int]]) -> None:
         """Add the messages at these word offsets, unless they lack tcp_info. `layout`: AttributeSpans of them all."""
@@ -72,12 +72,12 @@ class TcpInfoCollector:
         rows = self._figures.reserve(len(offsets)).view(np.uint32).reshape(len(offsets), -1)
         np.take(words, offsets[:, None] + np.concatenate(wanted), out=rows, mode="clip")
         rows[:, ~np.concatenate(known)] = 0
-        self._told = min(self._told, layout[uapi.INET_DIAG_INFO][1])
+        self._info_bytes = min(self._info_bytes, layout[uapi.INET_DIAG_INFO][1])
         self._when.append(np.full(len(offsets), self.now))
 
     def all(self) -> TcpInfoDump:
-        """What was collected."""
-        return TcpInfoDump(self._figures.written_rows(), np.concatenate(self._when), self._told)
+        """Return what was collected."""
+        return TcpInfoDump(self._figures.written_rows(), np.concatenate(self._when), self._info_bytes)
 
 
 _NAMES = [name for name in uapi.FLOW_INFO.names or () if name in _PLACES]
@@ -90,9 +90,9 @@ def _words_of(name: str) -> list[int]:
 
 _COOKIE_AT = {name: place[1] for name, place in (uapi.INET_DIAG_MSG.fields or {}).items()}["idiag_cookie"]
 _COOKIE_WORDS = (uapi.NLMSG_HDRLEN + _COOKIE_AT) // 4 + np.arange(2)
-"""Where a message has the cookie."""
+"""Word offsets of the cookie in a message."""
 _INFO_WORDS = np.array(list(dict.fromkeys(word for name in _NAMES for word in _words_of(name))))
-"""Where tcp_info has the rest of uapi.FLOW_INFO: its fields stand in whole words, which are gathered as they are."""
+"""Word offsets in tcp_info of the other fields of uapi.FLOW_INFO: they are whole words, which are copied unchanged."""
 _GATHERED = {uapi.INET_DIAG_INFO: _INFO_WORDS, uapi.INET_DIAG_CONG: np.arange(uapi.TCP_CA_NAME_MAX // 4)}
 """Attribute → the words of its payload that fill uapi.FLOW_INFO after the cookie, in the order of its fields."""
 REQUEST_BITS = sum(1 << (attribute - 1) for attribute in _GATHERED)

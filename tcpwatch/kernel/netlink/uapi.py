@@ -18,10 +18,10 @@ TCPDIAG_GETSOCK = 18
 SOCK_DIAG_BY_FAMILY = 20
 
 SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY = 1, 3
-"""Multicast groups of NETLINK_SOCK_DIAG: what is freed of a network namespace's TCP sockets."""
+"""Multicast groups of NETLINK_SOCK_DIAG: freed TCP sockets of a network namespace."""
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
 SO_RCVBUFFORCE, SO_MEMINFO = 33, 55
-"""As include/uapi/asm-generic/socket.h has them; alpha, parisc and sparc number otherwise."""
+"""From include/uapi/asm-generic/socket.h; alpha, parisc and sparc have other numbers."""
 
 AF_INET, AF_INET6 = 2, 10
 IPPROTO_TCP = 6
@@ -29,7 +29,7 @@ IPPROTO_TCP = 6
 TCPF_LISTEN = 1 << 10
 TCPF_ALL = 0xFFF
 TCPF_BOUND_INACTIVE = 1 << 13
-"""Sockets that are bound to a port and do nothing else; kernel 6.8 and later, older ones ignore the bit."""
+"""Sockets that are bound to a port and neither listen nor are connected; ignored before Linux 6.8."""
 
 INET_DIAG_INFO = 2
 INET_DIAG_CONG = 4
@@ -59,8 +59,8 @@ _SOCKID = [
     ("idiag_src", "u1", 16),
     ("idiag_dst", "u1", 16),
     ("idiag_if", "=u4"),
-    # __u32[2] in the header; one number here. On big-endian machines its halves stand the other way
-    # round than ss -e shows them, which harms nobody: it is an identity, and is sent back as it came.
+    # __u32[2] in the header; one number here. On big-endian machines its halves are in a different
+    # order than in ss -e, which is harmless: it is an identity, and is sent back unchanged.
     ("idiag_cookie", "=u8"),
 ]
 
@@ -110,7 +110,7 @@ SOCKET = np.dtype(
         ("has", "u1"),
     ]
 )
-"""One row of a socket table: `inet_diag_msg`, then the attributes that come unasked.
+"""One row of a socket table: `inet_diag_msg`, then the attributes that are sent without a request.
 
 `shutdown` is RCV_SHUTDOWN (1) | SEND_SHUTDOWN (2); `has` says which attributes were sent (HAS_*), so that an absent
 cgroup is not taken for cgroup 0, and whether SKV6ONLY was 1, which is sent of IPv6 sockets in LISTEN and CLOSED.
@@ -141,7 +141,7 @@ TCP_INFO = np.dtype(
         ("tcpi_total_rto_time", "=u4"),
     ]
 )
-"""struct tcp_info. Older kernels send fewer bytes: what lies past the end was not told, and is not 0.
+"""struct tcp_info. Older kernels send fewer bytes: fields past the end are unknown, and not 0.
 
 Units: rto, ato, rtt, rttvar, rcv_rtt, min_rtt, busy_time, rwnd_limited, sndbuf_limited in µs; last_* and total_rto_time
 in ms; rates in bytes/s; cwnd and the counts in segments.
@@ -157,4 +157,4 @@ FLOW_INFO = np.dtype(
         ("congestion", f"S{TCP_CA_NAME_MAX}"),
     ]
 )
-"""The part of tcp_info that is read of every flow, and INET_DIAG_CONG: 80 bytes, so that 200,000 fit into 16 MB."""
+"""tcp_info of every connection, in part, and INET_DIAG_CONG: 80 bytes, so that 200,000 fit into 16 MB."""

@@ -1,4 +1,4 @@
-"""Payloads of one tracepoint in, rows of TRACE_EVENT out, by what its format says that they have.
+"""Decode payloads of one tracepoint into rows of TRACE_EVENT, by the fields of its format.
 
 Sources: include/trace/events/{sock,tcp,skb}.h, TP_STORE_ADDR_PORTS in include/trace/events/net_probe_common.h.
 """
@@ -17,14 +17,14 @@ from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
 from tcpwatch.kernel.trace.tracefs import TraceError
 
 _SOCKADDR = 28
-"""sizeof(struct sockaddr_in6): tcp_send_reset of Linux 6.10 and later has its ends so."""
+"""sizeof(struct sockaddr_in6): the type of both endpoints in tcp_send_reset of Linux 6.10 and later."""
 _SOCKETS = ("skaddr", "sk", "rx_sk")
-"""What a tracepoint calls the socket's kernel address."""
+"""Names of the field with the socket's kernel address."""
 _ENDS = ("sport", "dport", "family", "saddr", "daddr", "saddr_v6", "daddr_v6")
 
 
 def payloads(words: Words, at: NDArray[np.intp], size: NDArray[np.intp], form: EventFormat) -> NDArray[np.void]:
-    """The structs of `form` at the word offsets `at`, of `size` words; raises TraceError where they are shorter."""
+    """Return the structs of `form` at the word offsets `at`, of `size` words. Raises TraceError if one is shorter."""
     need = form.dtype.itemsize
     if len(size) and 4 * int(size.min()) < need:
         raise TraceError(errno.EPROTO, f"the trace has an event of {4 * int(size.min())} bytes, {need} were described")
@@ -33,40 +33,40 @@ def payloads(words: Words, at: NDArray[np.intp], size: NDArray[np.intp], form: E
 
 
 def decode_trace_events(
-    kind: TraceEventKind, form: EventFormat, told: NDArray[np.void], time: NDArray[np.int64]
+    kind: TraceEventKind, form: EventFormat, payload: NDArray[np.void], time: NDArray[np.int64]
 ) -> NDArray[np.void]:
-    """TRACE_EVENT of payloads and their times (ns)."""
-    out = np.zeros(len(told), TRACE_EVENT)
+    """Return TRACE_EVENT rows from payloads and their times (ns)."""
+    out = np.zeros(len(payload), TRACE_EVENT)
     out["kind"] = kind
     out["time"] = time * 1e-9
-    out["pid"] = told["common_pid"]
+    out["pid"] = payload["common_pid"]
     for name in _SOCKETS:
         if form.has(name):
-            out["socket"] = told[name]
+            out["socket"] = payload[name]
     if form.has("sock_cookie"):
-        out["cookie"] = told["sock_cookie"]
+        out["cookie"] = payload["sock_cookie"]
     for name in ("reason", "error"):
         if form.has(name):
-            out["reason"] = told[name]
+            out["reason"] = payload[name]
     if form.has("oldstate", "newstate"):
-        out["old"], out["new"] = told["oldstate"], told["newstate"]
+        out["old"], out["new"] = payload["oldstate"], payload["newstate"]
     elif form.has("state"):
-        out["old"] = out["new"] = told["state"]
+        out["old"] = out["new"] = payload["state"]
     if form.has(*_ENDS):
-        _fields(out, told)
-    elif form.has("saddr", "daddr") and told.dtype["saddr"].itemsize >= _SOCKADDR:
-        _sockaddrs(out, told)
+        _fields(out, payload)
+    elif form.has("saddr", "daddr") and payload.dtype["saddr"].itemsize >= _SOCKADDR:
+        _sockaddrs(out, payload)
     return out
 
 
-def _fields(out: NDArray[np.void], told: NDArray[np.void]) -> None:
-    """Ends as most tracepoints have them. The saddr_v6 of AF_INET, which is its address mapped, is not taken."""
+def _fields(out: NDArray[np.void], payload: NDArray[np.void]) -> None:
+    """Copy endpoints in the usual fields. Of AF_INET the address in saddr_v6, which is IPv4-mapped, is ignored."""
     for name in ("sport", "dport"):
-        out[name] = told[name]
-    out["family"] = told["family"]
-    is_v4 = told["family"] == uapi.AF_INET
+        out[name] = payload[name]
+    out["family"] = payload["family"]
+    is_v4 = payload["family"] == uapi.AF_INET
     for to, name in (("src", "saddr"), ("dst", "daddr")):
-        short, long = told[name], told[f"{name}_v6"]
+        short, long = payload[name], payload[f"{name}_v6"]
         if is_v4.all():
             out[to][:, :4] = short
         else:
@@ -75,10 +75,10 @@ def _fields(out: NDArray[np.void], told: NDArray[np.void]) -> None:
             out[to][is_v4, :4] = short[is_v4]
 
 
-def _sockaddrs(out: NDArray[np.void], told: NDArray[np.void]) -> None:
-    """Ends as struct sockaddr_in or sockaddr_in6: the family in the host's order, the port in the network's."""
+def _sockaddrs(out: NDArray[np.void], payload: NDArray[np.void]) -> None:
+    """Copy endpoints in struct sockaddr_in or sockaddr_in6: family in host order, port in network order."""
     for to, port, name in (("src", "sport", "saddr"), ("dst", "dport", "daddr")):
-        address = np.ascontiguousarray(told[name])
+        address = np.ascontiguousarray(payload[name])
         family = address[:, :2].view("=u2")[:, 0]
         out["family"] = np.maximum(out["family"], family.astype(np.uint8))
         out[port] = address[:, 2:4].view(">u2")[:, 0]

@@ -1,7 +1,7 @@
-"""The kernel's own description of its trace: `format` files and `header_page`, text in, numpy dtypes out.
+"""Parse the kernel's description of its trace, `format` files and `header_page`, into numpy dtypes.
 
 Sources: f_show and trace_event_define_fields in kernel/trace/trace_events.c, ring_buffer_print_page_header in
-kernel/trace/ring_buffer.c. Where fields stand differs from kernel to kernel: nothing is assumed that these tell.
+kernel/trace/ring_buffer.c. The offsets of fields differ between kernels: all of them are taken from these files.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ _FIELD = re.compile(r"^\s*field:\s*([^;]+);\s*offset:(\d+);\s*size:(\d+);(?:\s*s
 _NAME = re.compile(r"(\w+)\s*(?:\[([^\]]*)\])?$")
 _PAIR = re.compile(r"\{\s*(0x[0-9a-fA-F]+|\d+)\s*,\s*\"([^\"]*)\"\s*\}")
 _LARGEST = 16 * 1024 * 1024
-"""Bytes that a described struct may have: nothing is larger than the largest page of a ring buffer."""
+"""Largest size of a struct in bytes: that of the largest page of a ring buffer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EventFormat:
-    """What an event's payload looks like."""
+    """Layout of an event's payload."""
 
     id: int
-    """Its common_type."""
+    """common_type of the event."""
     dtype: np.dtype[np.void]
-    """Its fields by the kernel's names, where they stand; as long as the last one reaches."""
+    """The fields with the kernel's names at their offsets; it ends with the last field."""
     print_fmt: str
 
     def has(self, *names: str) -> bool:
-        """Whether it has all these fields."""
+        """Return whether the event has all these fields."""
         return set(names) <= set(self.dtype.names or ())
 
     def symbols(self, field: str) -> dict[int, str]:
-        """Number → name, as the kernel prints this field; empty where it prints it otherwise.
+        """Return number → name of a field that the kernel prints by name; empty for other fields.
 
-        A name that the kernel did not put a number to, as old ones forget to, is left out.
+        Names without a number, which exist in old kernels, are left out.
         """
         begin = re.search(rf"__print_symbolic\(REC->{re.escape(field)}\s*,", self.print_fmt)
         if not begin:
@@ -49,37 +49,37 @@ class EventFormat:
 
 @dataclass(frozen=True, slots=True)
 class PageHeader:
-    """Where a page of the ring buffer has what, in bytes."""
+    """Offsets in a page of the ring buffer, in bytes."""
 
     timestamp: int
     commit: int
     commit_size: int
-    """4 or 8: local_t."""
+    """Size of local_t: 4 or 8."""
     data: int
 
 
 def parse(text: str) -> EventFormat:
-    """The text of a `format` file. Raises TraceError where it is something else."""
+    """Parse a `format` file. Raises TraceError if the text is anything else."""
     number = re.search(r"^ID: (\d{1,5})$", text, re.MULTILINE)
     if not number:
-        raise _nonsense("an event's format without an ID")
+        raise _invalid("an event's format without an ID")
     head, _, print_fmt = text.partition("\nprint fmt:")
     return EventFormat(int(number[1]), _dtype(head), print_fmt)
 
 
 def page_header(text: str) -> PageHeader:
-    """The text of `header_page`. Raises TraceError where it is something else."""
+    """Parse `header_page`. Raises TraceError if the text is anything else."""
     places = dict(_dtype(text).fields or {})
     try:
         timestamp, commit, data = places["timestamp"], places["commit"], places["data"]
     except KeyError as error:
-        raise _nonsense(f"a page header without {error.args[0]}") from error
+        raise _invalid(f"a page header without {error.args[0]}") from error
     commit_size = commit[0].itemsize
     if timestamp[0].itemsize != 8 or commit_size not in (4, 8):
-        raise _nonsense("a page header with a timestamp or a commit of odd size")
+        raise _invalid("a page header with a timestamp or a commit of odd size")
     header = PageHeader(timestamp[1], commit[1], commit_size, data[1])
     if any(place % 4 for place in (header.timestamp, header.commit, header.data)):
-        raise _nonsense("a page header that is not aligned")
+        raise _invalid("a page header that is not aligned")
     return header
 
 
@@ -90,20 +90,20 @@ def _dtype(text: str) -> np.dtype[np.void]:
     for declaration, *numbers, signed in _FIELD.findall(text):
         offset, size = (int(number) for number in numbers)
         name = _NAME.search(declaration.strip())
-        if size == 0:  # an array that has all that follows: numpy has nothing for it, and nobody asks
+        if size == 0:  # a flexible array, which numpy cannot represent
             continue
         if not name or offset + size > _LARGEST:
-            raise _nonsense(f"a field {declaration!r} of {size} bytes at {offset}")
+            raise _invalid(f"a field {declaration!r} of {size} bytes at {offset}")
         names.append(name[1])
         kinds.append(_kind(size, name[2], signed == "1"))
         offsets.append(offset)
     if not names or len(set(names)) < len(names):
-        raise _nonsense("a format without fields, or with two of one name")
+        raise _invalid("a format without fields, or with two of one name")
     return np.dtype({"names": names, "formats": kinds, "offsets": offsets})
 
 
 def _kind(size: int, length: str | None, signed: bool) -> object:
-    """A number, numbers of an array, or bytes where it is neither."""
+    """Return the dtype of a number or an array of numbers, otherwise of bytes."""
     letter = "i" if signed else "u"
     if not length:
         return f"={letter}{size}" if size in (1, 2, 4, 8) else (np.uint8, (size,))
@@ -113,7 +113,7 @@ def _kind(size: int, length: str | None, signed: bool) -> object:
 
 
 def _end_of_call(text: str, at: int) -> int:
-    """Where the parenthesis that is open at `at` is closed."""
+    """Return the index of the parenthesis that closes the one open at `at`."""
     depth, quoted = 1, False
     for place in range(at, len(text)):
         letter = text[place]
@@ -126,5 +126,5 @@ def _end_of_call(text: str, at: int) -> int:
     return len(text)
 
 
-def _nonsense(text: str) -> TraceError:
+def _invalid(text: str) -> TraceError:
     return TraceError(errno.EPROTO, f"tracefs describes {text}")

@@ -1,7 +1,7 @@
-"""tracefs: where it is, and a trace instance of our own in it, which nothing else on the host notices.
+"""tracefs: find or mount it, and create a trace instance of our own in it, which does not affect other users.
 
 Sources: Documentation/trace/ftrace.rst (instances, trace_clock, buffer_size_kb), kernel/trace/trace.c; fsopen(2),
-fsconfig(2), fsmount(2). An instance has buffers, events and filters of its own, and takes no part in what others trace.
+fsconfig(2), fsmount(2). An instance has its own buffers, events and filters, separate from those of others.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _NOSUID_NODEV_NOEXEC = 0x2 | 0x4 | 0x8
 
 
 class TraceError(OSError):
-    """The kernel cannot be traced here; the text is one line for people: "needs root", ..."""
+    """Raised when the kernel cannot be traced; the text is one line for people: "needs root", ..."""
 
 
 class TracefsMount:
-    """tracefs, as a folder: the one of the host, or where it has none mounted, one that nobody else sees."""
+    """A directory with tracefs: the mounted one, or if there is none, a private detached mount."""
 
     def __init__(self) -> None:
-        """Raises TraceError where there is none."""
+        """Find or mount tracefs. Raises TraceError."""
         self._fd = -1
         self.path = _mounted()
         if not self.path:
@@ -38,7 +38,7 @@ class TracefsMount:
             self.path = f"/proc/self/fd/{self._fd}"
 
     def close(self) -> None:
-        """Give it back; closing twice is harmless."""
+        """Release a private mount; closing twice is harmless."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -57,7 +57,7 @@ def _mounted() -> str:
 
 
 def _detached_mount() -> int:
-    """Descriptor of the root of a mount that is attached nowhere: it goes with its last descriptor."""
+    """Return the descriptor of a detached mount's root; the mount ends with its last descriptor."""
     context = _call(_FSOPEN, ctypes.c_char_p(b"tracefs"), _CLOEXEC)
     try:
         _call(_FSCONFIG, context, _CMD_CREATE, None, None, 0)
@@ -80,7 +80,7 @@ def _call(number: int, *arguments: object) -> int:
 
 
 def trace_error(error: OSError) -> TraceError:
-    """Why tracing was refused."""
+    """Return a TraceError with the reason why tracing was refused."""
     if isinstance(error, TraceError):
         return error
     code = error.errno or errno.EIO
@@ -90,19 +90,19 @@ def trace_error(error: OSError) -> TraceError:
 
 
 class TraceInstance:
-    """instances/tcpwatch-PID: made here, and gone after `close`. Every failure is a TraceError.
+    """The directory instances/tcpwatch-PID, removed by close(). Every failure is a TraceError.
 
-    Should this process be killed, the kernel stops recording and takes its buffers back, as `free_buffer` is closed
-    then; the folder stays until the next start of one of us.
+    If this process is killed, its `free_buffer` file is closed: the kernel then stops recording and frees the buffers.
+    The directory remains until the next start of tcpwatch.
     """
 
     def __init__(self) -> None:
-        """A new one that records nothing yet. Those that were left behind by a crash are removed."""
+        """Create an instance that records nothing yet, and remove instances left by a crash."""
         self._mount = TracefsMount()
         self._holding = -1
         try:
             folder = f"{self._mount.path}/instances"
-            _sweep(folder)
+            _remove_stale(folder)
             self.path = self._make(folder)
             self.write("trace_options", "disable_on_free")
         except OSError as error:
@@ -110,7 +110,7 @@ class TraceInstance:
             raise trace_error(error) from error
 
     def _make(self, folder: str) -> str:
-        """A folder that nobody had, and an open file in it: what is in use cannot be removed."""
+        """Create a new directory and open a file in it: a directory in use cannot be removed."""
         for number in range(100):
             path = f"{folder}/{_NAME}{os.getpid()}" + (f"-{number}" if number else "")
             try:
@@ -118,22 +118,22 @@ class TraceInstance:
                 self._holding = os.open(f"{path}/free_buffer", os.O_WRONLY | os.O_CLOEXEC)
             except OSError as error:
                 if error.errno in (errno.EEXIST, errno.ENOENT, errno.ENODEV):
-                    continue  # another one's, or one that was swept away between these two calls
+                    continue  # it exists, or it was removed between these two calls
                 raise
             return path
         raise TraceError(errno.EEXIST, "tracefs: no free name for an instance")
 
     def read(self, name: str) -> str:
-        """A file of the instance."""
+        """Return the content of a file of the instance."""
         try:
             return Path(self.path, name).read_text(encoding="ascii", errors="replace")
         except OSError as error:
             raise trace_error(error) from error
 
     def write(self, name: str, text: str) -> None:
-        """Set what a file of the instance stands for."""
+        """Write to a file of the instance."""
         try:
-            # As one write, and with nothing created or cut off: tracefs takes the whole or refuses it.
+            # One write, without creating or truncating: tracefs accepts all of it or refuses it.
             file = os.open(f"{self.path}/{name}", os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(file, text.encode())
@@ -143,11 +143,11 @@ class TraceInstance:
             raise trace_error(error) from error
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether a file exists."""
         return os.path.exists(f"{self.path}/{name}")
 
     def raw_pages(self) -> list[int]:
-        """Non-blocking descriptors of each processor's trace_pipe_raw; closing them is left to the caller."""
+        """Open trace_pipe_raw of each processor, non-blocking; the caller closes the descriptors."""
         opened: list[int] = []
         try:
             for name in self.processors():
@@ -160,7 +160,7 @@ class TraceInstance:
         return opened
 
     def processors(self) -> list[str]:
-        """The names in per_cpu, ordered by number: cpu0, cpu1, ..."""
+        """Return the names in per_cpu, ordered by number: cpu0, cpu1, ..."""
         try:
             names = [name for name in os.listdir(f"{self.path}/per_cpu") if re.fullmatch(r"cpu\d+", name)]
         except OSError as error:
@@ -168,7 +168,7 @@ class TraceInstance:
         return sorted(names, key=lambda name: int(name[3:]))
 
     def overrun(self) -> int:
-        """Events that were overwritten, of all processors, since the instance was made."""
+        """Return the number of events overwritten on all processors since the instance was created."""
         return sum(self._stat(name, "overrun") for name in self.processors())
 
     def _stat(self, processor: str, name: str) -> int:
@@ -178,17 +178,17 @@ class TraceInstance:
         return int(found[1])
 
     def close(self) -> None:
-        """Stop recording and remove it, if its other files are closed; closing twice is harmless."""
+        """Stop recording and remove the directory. Its other files have to be closed. Closing twice is harmless."""
         if self._holding >= 0:
             os.close(self._holding)
             self._holding = -1
-            with suppress(OSError):  # somebody looks into it: the next start sweeps it away
+            with suppress(OSError):  # in use by another program: the next start removes it
                 os.rmdir(self.path)
         self._mount.close()
 
 
-def _sweep(folder: str) -> None:
-    """Remove the instances of those who crashed; one that is in use answers EBUSY, and stays."""
+def _remove_stale(folder: str) -> None:
+    """Remove instances left by crashed processes; one that is in use fails with EBUSY and stays."""
     for name in os.listdir(folder):
         if name.startswith(_NAME):
             with suppress(OSError):

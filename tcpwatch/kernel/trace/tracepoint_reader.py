@@ -1,7 +1,8 @@
-"""Tracepoints: what the kernel's TCP does, each change of state with its time, as its tracepoints tell it. Needs root.
+"""TracepointReader: state transitions, retransmits, resets, drops and errors from the kernel's tracepoints. Needs root.
 
-They are recorded in an instance of our own (tracefs.Instance), on CLOCK_MONOTONIC, in buffers whose total does not grow
-with the number of processors. Of all network namespaces together. An event takes 60 to 100 bytes of the buffer.
+Events of all network namespaces are recorded in a trace instance of our own (tracefs.TraceInstance), on
+CLOCK_MONOTONIC, in buffers whose total size does not depend on the number of processors. An event takes 60 to 100
+bytes.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, Trac
 from tcpwatch.kernel.trace.tracefs import TraceError, TraceInstance
 
 _LARGEST_KB, _TOTAL_KB, _LEAST_KB = 8 * 1024, 64 * 1024, 1024
-"""Of the buffer: for one processor, for all together, but so much for each at least."""
+"""Size of the buffers: largest for one processor, total, and smallest for one processor."""
 _KEPT = 1_000_000
-"""Events that wait to be taken: 70 MB."""
+"""Largest backlog in events: 70 MB."""
 _AT_ONCE = 1024 * 1024
-"""Bytes of pages that are read before they are decoded."""
+"""Bytes of pages that are decoded together."""
 _IOV_MAX = 256
-"""Pages of one readv; the kernel allows 1024."""
+"""Pages per readv(); the kernel allows 1024."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,10 @@ _DROPS = ("SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM", "NO_SOCKET")
 
 
 class TracepointReader:
-    """Records from the moment that it is made. Not safe to be used by two threads at once."""
+    """Records from its creation on. Not thread-safe."""
 
     def __init__(self, buffer_kb: int = 0) -> None:
-        """`buffer_kb` for each processor, if not the usual. Raises TraceError, of one line for people."""
+        """Start recording; `buffer_kb` per processor, 0 for the default. Raises TraceError."""
         ring_buffer.check_byte_order()
         self._instance = TraceInstance()
         self._files: list[int] = []
@@ -67,7 +68,7 @@ class TracepointReader:
         except BaseException:
             self.close()
             raise
-        atexit.register(self.close)  # so that an end without close() leaves nothing behind in the kernel
+        atexit.register(self.close)  # so that an exit without close() removes the trace instance
 
     def _set_up(self, buffer_kb: int) -> None:
         instance = self._instance
@@ -77,7 +78,7 @@ class TracepointReader:
         processors = len(instance.processors())
         buffer_kb = buffer_kb or max(_LEAST_KB, min(_LARGEST_KB, _TOTAL_KB // max(1, processors)))
         instance.write("buffer_size_kb", str(buffer_kb))
-        with suppress(TraceError):  # the names of processes, which nobody asks for, cost work at each switch of them
+        with suppress(TraceError):  # recording process names, which are not used, costs time at each context switch
             instance.write("trace_options", "norecord-cmd")
         self._buffer_pages = max(1, buffer_kb * 1024 // page)
         count = max(4, _AT_ONCE // page)
@@ -91,7 +92,7 @@ class TracepointReader:
         self._formats: dict[int, tuple[TraceEventKind, EventFormat]] = {}
         self._files = instance.raw_pages()
         self.missing = tuple(point.name for point in _TRACEPOINTS if not self._enable(point))
-        """Tracepoints that this kernel lacks."""
+        """Tracepoints that this kernel does not have."""
 
     def _enable(self, point: _Tracepoint) -> bool:
         instance, folder = self._instance, f"events/{point.name}"
@@ -103,7 +104,7 @@ class TracepointReader:
         if point.kind is TraceEventKind.DROP:
             self._drop_reasons = {number: name for number, name in form.symbols("reason").items() if _of_tcp(name)}
             if not self._drop_reasons or not form.has("protocol", "reason"):
-                return False  # before Linux 5.17: they do not tell why
+                return False  # before Linux 5.17: without a reason
             instance.write(f"{folder}/filter", _drop_filter(set(self._drop_reasons)))
         elif point.filter:
             instance.write(f"{folder}/filter", point.filter)
@@ -114,14 +115,14 @@ class TracepointReader:
         return True
 
     def read(self) -> float:
-        """Fetch what the kernel has recorded; how full the fullest processor's buffer was, from 0 to 1 or so.
+        """Read recorded events into the backlog; return how full the fullest processor's buffer was, about 0 to 1.
 
-        Raises TraceError where it cannot be read, or is not what the kernel described.
+        Raises TraceError if the trace cannot be read or does not match its description.
         """
         filled = most = 0
         for file in self._files:
             pages = 0
-            # As much as the buffer holds: that ends though events come as fast as they are read.
+            # At most one buffer: this ends even if events arrive as fast as they are read.
             while pages < self._buffer_pages:
                 asked = self._places[filled : filled + _IOV_MAX]
                 got = _read_pages(file, asked)
@@ -137,21 +138,21 @@ class TracepointReader:
         return most / self._buffer_pages
 
     def take(self) -> TraceEvents:
-        """Everything that has happened before this call and after the one before. Raises TraceError, as `read`."""
+        """Return the events between the previous call and this one. Raises TraceError like read()."""
         until = time.monotonic()
         self.read()
-        (events,), forgotten = self._backlog.take()
+        (events,), dropped = self._backlog.take()
         times = events["time"]
         if bool((times[1:] < times[:-1]).any()):
             events = opaque(events)[np.argsort(times, kind="stable")].view(TRACE_EVENT)
-        # What came while the processors' buffers were read, one after the other, has holes: it is for the next time.
+        # Events that arrived while the buffers were read one by one are incomplete: they are for the next call.
         whole = int(np.searchsorted(events["time"], until, "right"))
         if whole < len(events):
             self._backlog.add(events[whole:])
             events = events[:whole]
         events.flags.writeable = False
         lost, self._lost = self._lost, 0
-        return TraceEvents(events, lost + forgotten, self._reset_reasons, self._drop_reasons)
+        return TraceEvents(events, lost + dropped, self._reset_reasons, self._drop_reasons)
 
     def close(self) -> None:
         """Stop recording and remove the instance; closing twice is harmless."""
@@ -165,17 +166,17 @@ class TracepointReader:
         pages = self._pages[:count]
         events = ring_buffer.decode_pages(pages, self._header)
         if events.missed:
-            # Some pages have the number of what is missing before them, but not those that are full to the end.
+            # A page has the number of events lost before it only if it has room for the number.
             before, self._overrun = self._overrun, self._instance.overrun()
             self._lost += self._overrun - before
         words = pages.reshape(-1)
-        ids = words[events.at] & 0xFFFF  # common_type, the first field of all
+        ids = words[events.at] & 0xFFFF  # common_type, the first field
         parts, places = [], []
         for number, (kind, form) in self._formats.items():
             which = np.flatnonzero(ids == number)
             if len(which):
-                told = decode_events.payloads(words, events.at[which], events.size[which], form)
-                parts.append(decode_events.decode_trace_events(kind, form, told, events.time[which]))
+                payload = decode_events.payloads(words, events.at[which], events.size[which], form)
+                parts.append(decode_events.decode_trace_events(kind, form, payload, events.time[which]))
                 places.append(which)
         if parts:
             order = np.argsort(np.concatenate(places))
@@ -183,7 +184,7 @@ class TracepointReader:
 
 
 def _page_size(instance: TraceInstance) -> int:
-    """Bytes of one page of the ring buffer, which since Linux 6.8 may be several of the machine's."""
+    """Return the size of a ring buffer page in bytes; since Linux 6.8 it may be several memory pages."""
     if not instance.has("buffer_subbuf_size_kb"):
         return os.sysconf("SC_PAGE_SIZE")
     text = instance.read("buffer_subbuf_size_kb").strip()
@@ -193,9 +194,9 @@ def _page_size(instance: TraceInstance) -> int:
 
 
 def _read_pages(file: int, places: list[memoryview]) -> int:
-    """How many pages were read; fewer than there are places when no more are there."""
+    """Read pages and return their number; fewer than there are places if no more are available."""
     try:
-        size = os.readv(file, places)  # for each of them the kernel makes one read of one page
+        size = os.readv(file, places)  # the kernel reads one page into each of them
     except BlockingIOError:
         return 0
     except OSError as error:
@@ -210,7 +211,7 @@ def _of_tcp(name: str) -> bool:
 
 
 def _drop_filter(numbers: set[int]) -> str:
-    """What kfree_skb has to pass: few comparisons, as every freed packet of the host is held against them."""
+    """Return a filter for kfree_skb with few comparisons, as the kernel applies it to every freed packet."""
     begins = sorted(number for number in numbers if number - 1 not in numbers)
     ends = sorted(number for number in numbers if number + 1 not in numbers)
     ranges = [
