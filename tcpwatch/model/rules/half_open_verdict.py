@@ -61,11 +61,7 @@ def _flood_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOp
     if not (syn_queue.is_flooded(listener, view, limits) or _has_finding("syn-flood", listener, view)):
         return None
     headline = syn_queue.flood_headline(listener, view)
-    why = (
-        "Most clients do not answer the SYN+ACK, though the application accepts: they are spoofed, or do not intend to "
-        "connect (RFC 4987)."
-    )
-    return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, listener.key, headline, why)
+    return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, listener.key, headline, syn_queue.FLOOD_WHY)
 
 
 def _slow_application_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
@@ -132,19 +128,13 @@ def _host_flood_verdict(view: View, limits: Thresholds) -> HalfOpenVerdict | Non
         syn_queue.is_full(listener, view, limits) for listener in syn_queue.group_listeners(view)
     ):
         headline = syn_queue.cookies_headline(view)
-        return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, None, headline, _UNRETURNED_WHY)
+        return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, None, headline, syn_queue.UNRETURNED_WHY)
     finding = next((finding for finding in view.findings if finding.rule == "syn-flood"), None)
     if finding is None:
         return None
     subject = _listener_key(finding)
-    why = "The listener was flooded a moment ago and has been closed since." if subject else _UNRETURNED_WHY
+    why = "The listener was flooded a moment ago and has been closed since." if subject else syn_queue.UNRETURNED_WHY
     return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, subject, finding.headline, why)
-
-
-_UNRETURNED_WHY = (
-    "The kernel answers SYNs with cookies, and few come back as the last ACK: the senders are spoofed, or do not "
-    "intend to connect (RFC 4987)."
-)
 
 
 def _hidden_by_cookies_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:

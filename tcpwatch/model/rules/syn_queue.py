@@ -123,7 +123,7 @@ def retransmitted_share(listener: Listener) -> float:
     return listener.retransmitted / listener.syn_queue.depth if listener.syn_queue.depth else 0.0
 
 
-# Headlines ----------------------------------------------------------------------------------------
+# Texts that the verdicts share ---------------------------------------------------------------------
 
 
 def queue_headline(listener: Listener, view: View) -> str:
@@ -162,6 +162,15 @@ def cookies_headline(view: View) -> str:
     unknown_port = "; port unknown, as tcp_syncookies=2 leaves the SYN queues empty" if always else ""
     return f"{units.rate(sent)} SYN cookies/s sent, {units.rate(returned)}/s returned{unknown_port}"
 
+
+FLOOD_WHY = (
+    "Most clients do not answer the SYN+ACK, though the application accepts: they are spoofed, or do not intend to "
+    "connect (RFC 4987)."
+)
+UNRETURNED_WHY = (
+    "The kernel answers SYNs with cookies, and few come back as the last ACK: the senders are spoofed, or do not "
+    "intend to connect (RFC 4987)."
+)
 
 # Findings -----------------------------------------------------------------------------------------
 
@@ -250,8 +259,7 @@ def _flood_finding(listener: Listener, view: View) -> Finding:
         FindingSubject("listener", ListenerSubject(listener.key)),
         flood_headline(listener, view),
         {**_cookie_figures(view), **_half_open_figures(summary)},
-        "Most clients in the SYN queue do not answer the SYN+ACK, though the application accepts connections: their "
-        "addresses are spoofed, or they do not intend to connect (RFC 4987).",
+        FLOOD_WHY,
         _flood_advice(view.sample.sysctls.get("tcp_syncookies"), summary),
         f"state:syn-rcvd {listener.key.local_filter}",
     )
@@ -264,8 +272,7 @@ def _host_flood_finding(view: View) -> Finding:
         FindingSubject("host", view.sample.host),
         cookies_headline(view),
         _cookie_figures(view),
-        "The kernel answers SYNs with cookies, and few come back as the last ACK of a handshake: the senders are "
-        "spoofed, or do not intend to connect (RFC 4987).",
+        UNRETURNED_WHY,
         ("Find the ports and sources of the SYNs in a packet capture: tcpdump -n 'tcp[tcpflags] == tcp-syn'.",
          "Block the sources before they reach this host; meanwhile the cookies keep the service reachable."),
         "state:syn-rcvd",
