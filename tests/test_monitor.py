@@ -1,4 +1,4 @@
-"""Monitor.step(): from samples to views, with a source that says what it was told to say."""
+"""Monitor.step(): from samples to views, with a fake source."""
 
 from __future__ import annotations
 
@@ -138,14 +138,14 @@ def test_details_of_those_that_are_watched() -> None:
     monitor.watched = frozenset({2, 77})
     details = monitor.step().details
     assert (details[2].tcp_info, details[77].tcp_info, details[77].transitions) == ({"rtt": 1500}, None, ())
-    gone = monitor.step().details[2]
-    assert gone.tcp_info is None
-    assert [(change.old, change.new) for change in gone.transitions] == [
+    closed = monitor.step().details[2]
+    assert closed.tcp_info is None
+    assert [(change.old, change.new) for change in closed.transitions] == [
         (State.ESTABLISHED, State.CLOSE_WAIT),
         (State.CLOSE_WAIT, None),
     ]
-    assert [change.time for change in gone.transitions] == [NOW + 12, NOW + 14]
-    there = gone.history.periods[0]
+    assert [change.time for change in closed.transitions] == [NOW + 12, NOW + 14]
+    there = closed.history.periods[0]
     assert (there.state, there.begin.time, there.began_earlier) == (State.ESTABLISHED, NOW + 10, True), (
         "also after its end"
     )
@@ -206,7 +206,7 @@ def test_the_interval_may_be_changed_meanwhile() -> None:
 
 
 def test_a_long_night_takes_no_more_memory() -> None:
-    """Flows that come and go each step: what is remembered of the past stays within its setting."""
+    """Flows that come and go each step: the memory for history stays within its setting."""
     churn = [sock("ESTAB", "10.0.0.1:80", f"192.0.2.1:{4000 + at}", cookie=10 + at) for at in range(60)]
     night = (sample(60.0 * minute, *churn[minute % 2 :: 2]) for minute in range(1500))
     source = FakeSource()

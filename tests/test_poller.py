@@ -1,4 +1,4 @@
-"""The poll thread, with a monitor that steps when it is told; nothing here sleeps."""
+"""The poll thread, with a monitor whose steps the test controls; nothing here sleeps."""
 
 from __future__ import annotations
 

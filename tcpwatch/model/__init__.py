@@ -1,1 +1,1 @@
-"""What the facts mean: pure functions and frozen dataclasses over numpy tables."""
+"""The meaning of samples: pure functions and frozen dataclasses over numpy tables."""

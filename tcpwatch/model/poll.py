@@ -35,7 +35,7 @@ Result = TypeVar("Result", covariant=True)
 
 
 class Analysis(Protocol[Result]):
-    """Something that is computed from each poll, with a bounded memory of earlier ones. One thread calls `step`."""
+    """A result computed from each poll, with a bounded memory of earlier polls. One thread calls `step`."""
 
     def step(self, poll: Poll, /) -> Result:
         """Return the result for this poll; polls come in the order of time."""

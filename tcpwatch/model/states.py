@@ -153,7 +153,7 @@ STATE_ORDER: tuple[State, ...] = (
     S.LISTEN, S.SYN_SENT, S.SYN_RCVD, S.ESTABLISHED, S.FIN_WAIT_1, S.CLOSE_WAIT, S.FIN_WAIT_2,
     S.LAST_ACK, S.CLOSING, S.TIME_WAIT, S.CLOSED,
 )  # fmt: skip
-"""The states in the order in which a connection lives through them, CLOSED last."""
+"""The states in the order in which a connection enters them, CLOSED last."""
 
 
 def normalised_name(text: str) -> str:

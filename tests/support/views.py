@@ -33,7 +33,7 @@ from tcpwatch.units.printable import printable
 from tests.support.polls import first_poll
 
 NOW = 1_700_000_000.0
-"""Unix seconds of every view's sample, unless told."""
+"""Unix seconds of every view's sample, by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def sock(
     """A socket: endpoints as `10.0.0.1:80` or `[::1]:80`; `also` are further (pid, name) that hold it.
 
     Names are made printable, as they are where they enter the program. `owner_code` is the reason where no `process`
-    is given; without one the inode is 0, unless told. `mapped` stores IPv4 as IPv4-mapped IPv6.
+    is given; without one the inode is 0 by default. `mapped` stores IPv4 as IPv4-mapped IPv6.
     """
     return Sock(
         state if isinstance(state, State) else State.parse(state), _endpoint(local), _endpoint(remote),
@@ -229,7 +229,7 @@ def _frozen(values: Any, dtype: Any) -> NDArray[Any]:
 
 
 def make_sample(rows: Rows, **overrides: Any) -> Sample:
-    """The sample that these rows came from; root, complete, no counters, unless told."""
+    """Return the sample of these rows; by default root, complete, no counters."""
     facts: dict[str, Any] = {
         "time": rows.time,
         "monotonic": rows.time - NOW + 1000.0,
@@ -270,8 +270,8 @@ def make_view(
     """
     time = NOW + step - 1
     rows = make_rows(socks, time=time)
-    gone = [replace(s, mark=Mark.CLOSED) for s in closed]
-    return view_of(rows, make_rows(gone, time=time, first_cookie=len(socks) + 1), step, details, **overrides)
+    closed_socks = [replace(s, mark=Mark.CLOSED) for s in closed]
+    return view_of(rows, make_rows(closed_socks, time=time, first_cookie=len(socks) + 1), step, details, **overrides)
 
 
 def view_of(

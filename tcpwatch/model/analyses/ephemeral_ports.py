@@ -63,7 +63,7 @@ class Destination:
     used: int
     """Usable ports in use, without `reusable`."""
     time_wait: int
-    """Of these, ports in TIME_WAIT that cannot be reused before it ends."""
+    """Ports among these in TIME_WAIT, which cannot be reused before it ends."""
     reusable: int
     """Ports in TIME_WAIT that tcp_tw_reuse frees: connect() takes them when it finds no other."""
     usable: int

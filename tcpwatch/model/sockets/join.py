@@ -132,8 +132,8 @@ def _shared(cookie: NDArray[np.uint64], other: NDArray[np.uint64]) -> tuple[NDAr
     span = int(max(cookie[-1], other[-1]) - low) + 1
     if span <= _DENSE * (len(cookie) + len(other)):
         # The kernel counts cookies up, so those of a flood are close together and fit into a small table.
-        here, there = (cookie - low).astype(np.intp), (other - low).astype(np.intp)
-        return _marked(there, span)[here], _marked(here, span)[there]
+        places, other_places = (cookie - low).astype(np.intp), (other - low).astype(np.intp)
+        return _marked(other_places, span)[places], _marked(places, span)[other_places]
     at = np.searchsorted(other, cookie)
     at[at == len(other)] = 0
     known = other[at] == cookie

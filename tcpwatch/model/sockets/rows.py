@@ -14,7 +14,7 @@ from tcpwatch.model.sockets.throughput import Throughput
 
 
 class Mark(enum.IntEnum):
-    """What changed since the previous step; fits a uint8 column."""
+    """The change of a row since the previous step; fits a uint8 column."""
 
     NONE = 0
     NEW = 1

@@ -15,8 +15,8 @@ _MAX_WANTED = 256
 class Since:
     """Remembers when the condition began for the sockets of the last step.
 
-    Of a socket for which it held at the first step the beginning is not known: tcp_info is asked for once, whose ages
-    give a minimum. A condition that ended and came back begins anew.
+    Where the condition held at the first step, its beginning is unknown: tcp_info is requested once for that socket,
+    and its ages give a minimum. A condition that ended and holds again has a new beginning.
     """
 
     def __init__(self, *age_fields: str) -> None:

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 class SendLimit(enum.IntEnum):
-    """What limits the sending of a connection; fits a uint8 column."""
+    """The limit of the sending of a connection; fits a uint8 column."""
 
     UNKNOWN = 0
     APPLICATION = 1

@@ -71,7 +71,7 @@ def test_each_destination_has_ports_of_its_own(socks: list[Sock], expected: dict
 def test_what_connect_may_not_choose() -> None:
     socks = [
         sock("LISTEN", "0.0.0.0:100", role="listener"),
-        client(101, role="server"),  # its listener has gone; the port is held all the same
+        client(101, role="server"),  # its listener is closed; the port is still held
         sock("CLOSED", "10.0.0.1:102"),
         sock("SYN_RCVD", "10.0.0.1:103", A, role="server"),  # holds nothing but its listener's port
         client(104), client(105),
@@ -134,7 +134,7 @@ def test_a_time_wait_is_reusable_once_it_is_a_second_old() -> None:
     rows = make_rows([waits(100, 5.0)])
     no_timestamps_known = {"ip_local_port_range_low": 100, "ip_local_port_range_high": 109, "tcp_tw_reuse": 1}
     found = ephemeral_ports(rows, make_sample(rows, sysctls=no_timestamps_known))
-    assert found is not None and found.destinations[0].reusable == 1, "they are on unless told"
+    assert found is not None and found.destinations[0].reusable == 1, "they are on by default"
     no_reuse_known = {"ip_local_port_range_low": 100, "ip_local_port_range_high": 109}
     found = ephemeral_ports(rows, make_sample(rows, sysctls=no_reuse_known))
     assert found is not None and found.destinations[0].reusable == 0

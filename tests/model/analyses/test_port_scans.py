@@ -1,4 +1,4 @@
-"""Who tries closed ports: told by resets that no socket sent, and by those alone."""
+"""Port scans, found by the resets that no socket sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLE = make_table([sock("LISTEN", "0.0.0.0:22"), sock("ESTAB", "10.0.0.1:22", "
 
 
 class Event(NamedTuple):
-    """One event of the trace; a reset to the scanner unless told."""
+    """One event of the trace; a reset to the scanner by default."""
 
     sport: int
     dst: str = SCANNER
@@ -60,14 +60,14 @@ def step(
     return scans.step(first_poll(make_sample(make_rows([])), sample=sample))
 
 
-def told(*steps: list[Event], seconds: float = 1.0) -> tuple[PortScan, ...]:
-    """What is told after the last of these steps."""
+def scans_after(*steps: list[Event], seconds: float = 1.0) -> tuple[PortScan, ...]:
+    """Return the scans after the last of these steps."""
     scans = PortScanAnalysis()
     return [step(scans, at * seconds, traced(*events), TABLE) for at, events in enumerate(steps)][-1]
 
 
 def test_a_scan() -> None:
-    (scan,) = told(resets(range(100, 130)), resets(range(110, 140)))
+    (scan,) = scans_after(resets(range(100, 130)), resets(range(110, 140)))
     assert scan == PortScan(SCANNER, 40, 60, 10.0, tuple(range(100, 100 + EXAMPLES)), in_namespace=True)
 
 
@@ -83,7 +83,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("events", OTHERS.values(), ids=OTHERS)
 def test_what_is_no_scan(events: list[Event]) -> None:
-    assert told(events) == ()
+    assert scans_after(events) == ()
 
 
 def test_a_kernel_that_gives_no_reason() -> None:
@@ -96,9 +96,9 @@ def test_late_segments_of_connections_that_we_had_are_none() -> None:
     opened = [Event(0, dport=5432, kind=TraceEventKind.STATE, socket=9, old=State.CLOSED, new=State.SYN_SENT)]
     ended = [Event(9, dport=5432, kind=TraceEventKind.STATE, socket=9, old=State.ESTABLISHED, new=State.CLOSED)]
     late = resets(range(40_000, 40_100), dport=5432)
-    assert told(opened, late) == told(ended, late) == told([*ended, *late]) == ()
-    assert [scan.ports for scan in told(late)] == [100]
-    assert told(opened, *[[Event(1)]] * 70, late, seconds=10.0)[0].ports == 100, "long ago"
+    assert scans_after(opened, late) == scans_after(ended, late) == scans_after([*ended, *late]) == ()
+    assert [scan.ports for scan in scans_after(late)] == [100]
+    assert scans_after(opened, *[[Event(1)]] * 70, late, seconds=10.0)[0].ports == 100, "long ago"
 
 
 def test_many_connections_are_remembered_for_ten_minutes() -> None:
@@ -107,31 +107,31 @@ def test_many_connections_are_remembered_for_ten_minutes() -> None:
 
     late = [reset for dport in (80, 443, 5432) for reset in resets(range(dport, dport + 9), dport=dport)]
     begin = [opened(80), opened(443), opened(5432)]
-    assert told(begin, late) == ()
-    assert told(begin, late, seconds=599.9) == ()
-    assert [scan.ports for scan in told(begin, late, seconds=600.0)] == [27]
+    assert scans_after(begin, late) == ()
+    assert scans_after(begin, late, seconds=599.9) == ()
+    assert [scan.ports for scan in scans_after(begin, late, seconds=600.0)] == [27]
     later = [Event(0, dport=80, kind=TraceEventKind.STATE, socket=9, old=State.SYN_SENT, new=State.ESTABLISHED)]
-    assert [scan.ports for scan in told(later, late)] == [27], "neither its beginning nor its end"
-    assert told([opened(80)], [], [opened(80)], resets(range(9), dport=80), seconds=300.0) == (), "used again"
+    assert [scan.ports for scan in scans_after(later, late)] == [27], "neither its beginning nor its end"
+    assert scans_after([opened(80)], [], [opened(80)], resets(range(9), dport=80), seconds=300.0) == (), "used again"
 
 
 def test_two_ports_make_a_scan() -> None:
-    assert [scan.ports for scan in told(resets([1, 2]))] == [2]
-    assert told(resets([1])) == ()
+    assert [scan.ports for scan in scans_after(resets([1, 2]))] == [2]
+    assert scans_after(resets([1])) == ()
 
 
 def test_examples_are_the_lowest_ports() -> None:
-    assert told(resets([9, 5, 7]))[0].examples == (5, 7, 9)
+    assert scans_after(resets([9, 5, 7]))[0].examples == (5, 7, 9)
     both = [*resets([9, 5, 7]), *resets(range(100, 120), dst="192.0.2.10")]
-    assert {scan.source: scan.examples for scan in told(both)} == {
+    assert {scan.source: scan.examples for scan in scans_after(both)} == {
         SCANNER: (5, 7, 9), "192.0.2.10": tuple(range(100, 108)),
     }  # fmt: skip
 
 
 def test_ten_seconds() -> None:
-    assert told(resets([1, 2]), resets([3]), *[[]] * 8) == told(resets([1, 2]), resets([3]))
-    assert told(resets([1, 2]), resets([3, 4]), *[[]] * 9)[0].examples == (3, 4)
-    assert told(resets([1, 2]), *[[]] * 10) == ()
+    assert scans_after(resets([1, 2]), resets([3]), *[[]] * 8) == scans_after(resets([1, 2]), resets([3]))
+    assert scans_after(resets([1, 2]), resets([3, 4]), *[[]] * 9)[0].examples == (3, 4)
+    assert scans_after(resets([1, 2]), *[[]] * 10) == ()
     scans = PortScanAnalysis()
     step(scans, 0.0, traced(*resets([1, 2])), TABLE)
     assert step(scans, 1.0, None, TABLE)[0].ports == 2, "also when the trace stops"
@@ -139,7 +139,7 @@ def test_ten_seconds() -> None:
 
 def test_the_busiest_first_and_not_too_many() -> None:
     events = [Event(port, f"192.0.2.{at}") for at in range(MAX_SCANS + 5) for port in range(2 + at)]
-    found = told(events)
+    found = scans_after(events)
     assert len(found) == MAX_SCANS
     assert [scan.ports for scan in found] == list(range(MAX_SCANS + 6, 6, -1))
 
@@ -169,7 +169,7 @@ def test_whose_resets(src: str, dst: str, here: bool) -> None:
 
 
 def test_ipv4_is_ipv4_however_it_came() -> None:
-    (scan,) = told([*resets([1]), *resets([2], dst=f"::ffff:{SCANNER}", src=f"::ffff:{HERE}")])
+    (scan,) = scans_after([*resets([1]), *resets([2], dst=f"::ffff:{SCANNER}", src=f"::ffff:{HERE}")])
     assert (scan.source, scan.ports) == (SCANNER, 2)
 
 

@@ -70,8 +70,8 @@ def test_how_long_it_was_closed_when_we_came() -> None:
 
 def test_a_window_that_opened_meanwhile_begins_anew() -> None:
     closed, opened = probing("192.0.2.1:443", 1, cookie=2), sock("ESTAB", "10.0.0.1:40000", "192.0.2.1:443", cookie=2)
-    story = follow(sample(0, closed), sample(3, opened), sample(6, closed), sample(8, closed))
-    assert [it.zero_window[0].longest_s if it.zero_window else None for it in story] == [0.0, None, 0.0, 2.0]
+    results = follow(sample(0, closed), sample(3, opened), sample(6, closed), sample(8, closed))
+    assert [it.zero_window[0].longest_s if it.zero_window else None for it in results] == [0.0, None, 0.0, 2.0]
 
 
 def reading(queue: int, cookie: int, process: str = "app", pid: int = 7) -> Sock:
@@ -85,13 +85,13 @@ def unread(path: Stalls) -> list[tuple[str, int, int]]:
 def test_who_does_not_read() -> None:
     high = HIGH_QUEUE
     socks = [reading(high, 1), reading(high + 1, 2), reading(high - 1, 3), reading(2 * high, 4, "other", 8)]
-    quiet, told, after = follow(sample(0, *socks), sample(1, *socks), sample(2, *socks), closed_windows=(1,))
+    quiet, result, after = follow(sample(0, *socks), sample(1, *socks), sample(2, *socks), closed_windows=(1,))
     assert unread(quiet) == [], "much that waits to be read is no closed window yet"
-    assert unread(told) == unread(after) == [("app[7]", 2, 2 * high + 1), ("other[8]", 1, 2 * high)]
+    assert unread(result) == unread(after) == [("app[7]", 2, 2 * high + 1), ("other[8]", 1, 2 * high)]
 
 
 def test_it_is_over_when_it_was_read() -> None:
     high, low = reading(HIGH_QUEUE, 1), reading(5, 1)
-    story = follow(sample(0, high), sample(1, low), sample(2, high), closed_windows=(0,))
-    assert [len(it.unread) for it in story] == [1, 0, 0]
-    assert isinstance(story[0].unread[0], UnreadProcess)
+    results = follow(sample(0, high), sample(1, low), sample(2, high), closed_windows=(0,))
+    assert [len(it.unread) for it in results] == [1, 0, 0]
+    assert isinstance(results[0].unread[0], UnreadProcess)

@@ -31,17 +31,17 @@ def waits(port: int, left_s: float, remote: str = "192.0.2.1:1", **facts: int) -
 def test_who_closed_first_and_when_they_end() -> None:
     socks = [LISTEN, waits(80, 59.9), waits(80, 0.2, "192.0.2.1:2"), waits(40_000, 0.9), waits(40_001, 60.0)]
     (one,) = follow(sample(0, *socks))
-    told = one.time_wait
-    assert (told.count, told.server, told.client, told.by_port) == (4, 2, 2, ((80, 2),))
-    assert {second: many for second, many in enumerate(told.ending_by_second) if many} == {0: 2, 59: 2}
-    assert (told.entered_per_s, told.left_per_s) == (None, None)
+    result = one.time_wait
+    assert (result.count, result.server, result.client, result.by_port) == (4, 2, 2, ((80, 2),))
+    assert {second: many for second, many in enumerate(result.ending_by_second) if many} == {0: 2, 59: 2}
+    assert (result.entered_per_s, result.left_per_s) == (None, None)
 
 
 def test_what_enters_and_what_leaves() -> None:
     first = sample(0, *(waits(40_000 + at, 9.0, cookie=at + 1) for at in range(10)), counters={"TW": 100})
     second = sample(2, *(waits(40_000 + at, 9.0, cookie=at + 1) for at in range(4)), counters={"TW": 120})
-    told = follow(first, second)[1].time_wait
-    assert (told.entered_per_s, told.left_per_s) == (10.0, 13.0)
+    result = follow(first, second)[1].time_wait
+    assert (result.entered_per_s, result.left_per_s) == (10.0, 13.0)
 
 
 def test_the_three_kinds_of_close_wait() -> None:
@@ -77,8 +77,8 @@ def leaks(second: float, *counts: int) -> Sample:
 
 
 def test_how_old_they_are() -> None:
-    story = follow(leaks(0, 2), leaks(59, 3), leaks(60, 3), leaks(130, 3))
-    assert [(one.close_wait[0].old, one.close_wait[0].oldest_s) for one in story] == [
+    results = follow(leaks(0, 2), leaks(59, 3), leaks(60, 3), leaks(130, 3))
+    assert [(one.close_wait[0].old, one.close_wait[0].oldest_s) for one in results] == [
         (0, 0.0), (0, 59.0), (2, 60.0), (3, 130.0),
     ]  # fmt: skip
 
@@ -97,12 +97,12 @@ def test_how_old_they_were_when_we_came() -> None:
 
 def test_what_left_is_told_over_ten_seconds() -> None:
     """The kernel ends TIME_WAITs in lumps: here forty each four seconds, while ten enter each second."""
-    story, there = [], 100
+    samples, count = [], 100
     for second in range(25):
-        there += 10 - 40 * (second % 4 == 3)
-        socks = [waits(40_000 + at, 9.0, cookie=at + 1) for at in range(there)]
-        story.append(sample(second, *socks, counters={"TW": 1000 + 10 * second}))
-    left = [one.time_wait.left_per_s for one in follow(*story)]
+        count += 10 - 40 * (second % 4 == 3)
+        socks = [waits(40_000 + at, 9.0, cookie=at + 1) for at in range(count)]
+        samples.append(sample(second, *socks, counters={"TW": 1000 + 10 * second}))
+    left = [one.time_wait.left_per_s for one in follow(*samples)]
     assert left[0] is None
     assert all(one is not None and 6 <= one <= 14 for one in left[10:]), left
 
@@ -118,13 +118,13 @@ def test_what_left_is_told_over_ten_seconds() -> None:
     ],
 )
 def test_whether_they_become_more_each_minute(counts: list[int], growing: bool) -> None:
-    story = follow(*(leaks(60 * minute, count, 1) for minute, count in enumerate(counts)))
-    assert {one.process: one.growing for one in story[-1].close_wait} == {"app[1]": growing, "app[2]": False}
+    results = follow(*(leaks(60 * minute, count, 1) for minute, count in enumerate(counts)))
+    assert {one.process: one.growing for one in results[-1].close_wait} == {"app[1]": growing, "app[2]": False}
 
 
 def test_it_is_judged_by_the_minute_and_not_by_the_second() -> None:
-    story = follow(*(leaks(second, 1 + second // 60) for second in range(0, 330, 10)))
-    assert [one.close_wait[0].growing for one in story] == [False] * 30 + [True] * 3
+    results = follow(*(leaks(second, 1 + second // 60) for second in range(0, 330, 10)))
+    assert [one.close_wait[0].growing for one in results] == [False] * 30 + [True] * 3
 
 
 def test_half_closed_and_orphaned() -> None:

@@ -28,8 +28,8 @@ def _flow(**given: Any) -> Sock:
 def _sample(at: float, *socks: Sock, info: dict[str, int] | None = None, **overrides: Any) -> Sample:
     """`at` seconds after the first."""
     rows = make_rows(socks, time=NOW + at)
-    told = {} if info is None else {COOKIE: info}
-    return make_sample(rows, monotonic=BEGIN + at, watched_tcp_info=told, **overrides)
+    infos = {} if info is None else {COOKIE: info}
+    return make_sample(rows, monotonic=BEGIN + at, watched_tcp_info=infos, **overrides)
 
 
 def _step(graphs: FlowGraphs, at: float, watched: frozenset[int] = WATCHED, **info: int) -> None:

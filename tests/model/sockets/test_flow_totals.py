@@ -1,4 +1,4 @@
-"""How often flows end, how long they lived and what they carried, held against flows that are known."""
+"""Rates, lifetimes and bytes of flows, compared with known flows."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def _step(counter: FlowTotalsCounter, monotonic: float, lifecycle: LifecycleStep
 
 def test_a_histogram_counts_by_decade_exactly() -> None:
     carried = [0, *DECADES, *(bound - 1 for bound in DECADES[1:]), 10**12]
-    told = counted(ended([1.0] * len(carried), carried)).all.bytes
+    result = counted(ended([1.0] * len(carried), carried)).all.bytes
     truth = [sum(low <= one < high for one in carried) for low, high in _parts()]
-    assert told.histogram == tuple(truth) and len(truth) == len(DECADES) + 1
-    assert told.count == len(carried) == sum(truth)
+    assert result.histogram == tuple(truth) and len(truth) == len(DECADES) + 1
+    assert result.count == len(carried) == sum(truth)
 
 
 def _parts() -> list[tuple[float, float]]:
@@ -63,18 +63,18 @@ def _parts() -> list[tuple[float, float]]:
 
 def test_percentiles_and_extremes_are_within_six_percent() -> None:
     lives_ms = np.geomspace(0.05, 3e6, 999)
-    told = counted(ended(lives_ms.tolist(), [None] * len(lives_ms))).all
-    life = told.lifetime_ms
+    result = counted(ended(lives_ms.tolist(), [None] * len(lives_ms))).all
+    life = result.lifetime_ms
     for figure, truth in ((life.p50, 0.5), (life.p90, 0.9), (life.p99, 0.99), (life.least, 0.0), (life.most, 1.0)):
         assert figure == pytest.approx(np.quantile(lives_ms, truth, method="inverted_cdf"), rel=0.06)
-    assert (told.bytes.count, told.bytes.p50, told.bytes.histogram) == (0, None, ())
-    assert told.exact == 1.0 and told.ended_per_s == pytest.approx(99.9)
+    assert (result.bytes.count, result.bytes.p50, result.bytes.histogram) == (0, None, ())
+    assert result.exact == 1.0 and result.ended_per_s == pytest.approx(99.9)
 
 
 def test_what_began_earlier_perhaps_is_counted_at_its_longest() -> None:
-    told = counted(ended([5.0] * 4, [1] * 4, slack_ms=95.1)).all
-    assert told.exact == 0.0
-    assert told.lifetime_ms.histogram == (0, 0, 0, 4, 0, 0, 0, 0, 0, 0)
+    result = counted(ended([5.0] * 4, [1] * 4, slack_ms=95.1)).all
+    assert result.exact == 0.0
+    assert result.lifetime_ms.histogram == (0, 0, 0, 4, 0, 0, 0, 0, 0, 0)
 
 
 def record(
@@ -88,7 +88,7 @@ def record(
     return made
 
 
-def lived(*ended_records: np.ndarray[Any, Any], opened: Sequence[np.ndarray[Any, Any]] = ()) -> LifecycleStep:
+def lifecycle_step(*ended_records: np.ndarray[Any, Any], opened: Sequence[np.ndarray[Any, Any]] = ()) -> LifecycleStep:
     over = np.concatenate([np.zeros(0, RECORD), *ended_records])
     begun = np.concatenate([np.zeros(0, RECORD), *opened])
     return LifecycleStep(np.ascontiguousarray(begun["row"]), begun["role"].copy(), begun["owner"].copy(), over)
@@ -99,22 +99,24 @@ A_SERVER = "10.0.0.1:443", "192.0.2.7:9000", Role.SERVER
 
 
 def test_a_lifetime_is_the_end_minus_the_beginning() -> None:
-    told = counted(lived(record(*A_SERVER, life_s=2.0), record(*A_SERVER, life_s=1.5, slack_s=(0.5, 0.0)))).all
-    assert [told.lifetime_ms.least, told.lifetime_ms.most] == pytest.approx([2000, 2000], rel=0.06)
-    assert told.exact == 0.5
+    result = counted(
+        lifecycle_step(record(*A_SERVER, life_s=2.0), record(*A_SERVER, life_s=1.5, slack_s=(0.5, 0.0)))
+    ).all
+    assert [result.lifetime_ms.least, result.lifetime_ms.most] == pytest.approx([2000, 2000], rel=0.06)
+    assert result.exact == 0.5
 
 
 @pytest.mark.parametrize(
     ("slack_s", "exact"), [((0.0, 0.0), 1.0), ((0.1, 0.0), 0.0), ((0.0, 0.1), 0.0), ((0.1, 0.1), 0.0)]
 )
 def test_a_lifetime_is_exact_where_both_ends_are(slack_s: tuple[float, float], exact: float) -> None:
-    assert counted(lived(record(*A_SERVER, slack_s=slack_s))).all.exact == exact
+    assert counted(lifecycle_step(record(*A_SERVER, slack_s=slack_s))).all.exact == exact
 
 
 def test_received_and_sent_bytes_are_added() -> None:
     one = record(*A_SERVER)
     one["info_bytes"], one["info"]["tcpi_bytes_received"], one["info"]["tcpi_bytes_sent"] = 1, 700, 300
-    assert counted(lived(one)).all.bytes.most == pytest.approx(1000, rel=0.06)
+    assert counted(lifecycle_step(one)).all.bytes.most == pytest.approx(1000, rel=0.06)
 
 
 def test_each_service_and_each_process_has_figures_of_its_own() -> None:
@@ -127,20 +129,20 @@ def test_each_service_and_each_process_has_figures_of_its_own() -> None:
     over += [record(*A_CLIENT, 100, 10.0), record(*A_CLIENT, 100, 10.0, (0.1, 0.0)), record(*v6, -1, 50.0)]
     opened = [record(*other_port, 100), record(*other_port, 100), record(*other_host, 99), record(*A_SERVER, -1)]
     _step(tally, NOW, NOTHING_HAPPENED)
-    told = _step(tally, NOW + 10, replace(lived(*over, opened=opened), archive=archive))
-    assert (told.window_s, told.all.ended_per_s, told.all.opened_per_s, told.all.name) == (10.0, 0.6, 0.4, "")
-    assert told.all.exact == pytest.approx(5 / 6)
-    assert [(one.name, one.ended_per_s, one.opened_per_s, one.exact) for one in told.by_service] == [
+    result = _step(tally, NOW + 10, replace(lifecycle_step(*over, opened=opened), archive=archive))
+    assert (result.window_s, result.all.ended_per_s, result.all.opened_per_s, result.all.name) == (10.0, 0.6, 0.4, "")
+    assert result.all.exact == pytest.approx(5 / 6)
+    assert [(one.name, one.ended_per_s, one.opened_per_s, one.exact) for one in result.by_service] == [
         (":443", 0.3, 0.1, 1.0),
         ("192.0.2.7:443", 0.2, 0.0, 0.5),
         ("[2001:db8::7]:443", 0.1, 0.0, 1.0),
         ("192.0.2.7:444", 0.0, 0.2, 1.0),
         ("192.0.2.8:443", 0.0, 0.1, 1.0),
     ]
-    assert [(one.name, one.ended_per_s, one.opened_per_s) for one in told.by_process] == [
+    assert [(one.name, one.ended_per_s, one.opened_per_s) for one in result.by_process] == [
         ("web[8]", 0.3, 0.0), ("app[7]", 0.2, 0.2), ("", 0.0, 0.1),
     ]  # fmt: skip
-    spread = [one.lifetime_ms for one in told.by_service]
+    spread = [one.lifetime_ms for one in result.by_service]
     assert [one.count for one in spread] == [3, 2, 1, 0, 0]
     assert [one.least for one in spread[:3]] == [pytest.approx(ms, rel=0.06) for ms in (100, 10_000, 50_000)]
     assert [one.most for one in spread[:3]] == [pytest.approx(ms, rel=0.06) for ms in (1000, 10_100, 50_000)]
@@ -148,20 +150,20 @@ def test_each_service_and_each_process_has_figures_of_its_own() -> None:
 
 def test_the_busiest_twenty_are_shown() -> None:
     over = [record(f"10.0.0.1:{port}", "192.0.2.7:9", Role.SERVER) for port in range(1, 26) for _ in range(port)]
-    told = counted(lived(*over))
-    assert [one.name for one in told.by_service] == [f":{port}" for port in range(25, 5, -1)]
-    assert told.all.lifetime_ms.count == sum(range(26))
+    result = counted(lifecycle_step(*over))
+    assert [one.name for one in result.by_service] == [f":{port}" for port in range(25, 5, -1)]
+    assert result.all.lifetime_ms.count == sum(range(26))
 
 
 def test_only_so_many_services_get_a_name_in_one_step() -> None:
     tally = FlowTotalsCounter()
     _step(tally, NOW, NOTHING_HAPPENED)
     over = [record(f"10.0.0.1:{port}", "192.0.2.7:9", Role.SERVER) for port in range(1, 503)]
-    _step(tally, NOW + 1, lived(*over))
+    _step(tally, NOW + 1, lifecycle_step(*over))
     last_two = [over[-1]] * 3 + [over[-2]] * 2
-    told = _step(tally, NOW + 2, lived(*last_two))
-    assert told.all.lifetime_ms.count == 507
-    assert [(one.name, one.lifetime_ms.count) for one in told.by_service[:3]] == [(":502", 3), (":501", 2), (":1", 1)]
+    result = _step(tally, NOW + 2, lifecycle_step(*last_two))
+    assert result.all.lifetime_ms.count == 507
+    assert [(one.name, one.lifetime_ms.count) for one in result.by_service[:3]] == [(":502", 3), (":501", 2), (":1", 1)]
 
 
 def test_very_many_services_are_forgotten_and_the_total_stays() -> None:
@@ -172,46 +174,46 @@ def test_very_many_services_are_forgotten_and_the_total_stays() -> None:
     table["role"], table["owner"], table["end"] = Role.SERVER, -1, NOW
     for step in range(40):
         table["row"]["idiag_sport"] = 1 + 500 * step + np.arange(500)
-        told = _step(tally, NOW + 1, LifecycleStep(table["row"][:0], table["role"][:0], table["owner"][:0], table))
-        assert len(told.by_service) == 20
-    told = _step(tally, NOW + 2, lived(record(*A_SERVER)))
-    assert [one.name for one in told.by_service] == [":443"]
-    assert told.all.lifetime_ms.count == 20_001
+        result = _step(tally, NOW + 1, LifecycleStep(table["row"][:0], table["role"][:0], table["owner"][:0], table))
+        assert len(result.by_service) == 20
+    result = _step(tally, NOW + 2, lifecycle_step(record(*A_SERVER)))
+    assert [one.name for one in result.by_service] == [":443"]
+    assert result.all.lifetime_ms.count == 20_001
 
 
 @pytest.mark.parametrize(("later_s", "seen"), [(59.9, 1), (64.9, 1), (65.0, 0), (70.0, 0)])
 def test_a_minute_is_remembered_in_slots_of_five_seconds(later_s: float, seen: int) -> None:
     tally = FlowTotalsCounter()
-    _step(tally, 0.0, lived(record(*A_SERVER)))
+    _step(tally, 0.0, lifecycle_step(record(*A_SERVER)))
     for second in (4.9, 5.0, 10.0, 60.0):
-        told = _step(tally, second, NOTHING_HAPPENED)
-        assert told.window_s == second
-        assert told.all.lifetime_ms.count == 1
+        result = _step(tally, second, NOTHING_HAPPENED)
+        assert result.window_s == second
+        assert result.all.lifetime_ms.count == 1
     assert _step(tally, later_s, NOTHING_HAPPENED).all.lifetime_ms.count == seen
 
 
 def test_the_first_step_divides_by_nearly_nothing_and_not_by_zero() -> None:
-    told = _step(FlowTotalsCounter(), NOW, lived(record(*A_SERVER)))
-    assert (told.window_s, told.all.ended_per_s) == (0.001, 1000.0)
+    result = _step(FlowTotalsCounter(), NOW, lifecycle_step(record(*A_SERVER)))
+    assert (result.window_s, result.all.ended_per_s) == (0.001, 1000.0)
 
 
 def test_by_service_and_without_owner() -> None:
-    told = counted(ended([0.0], [7]))
-    (service,) = told.by_service
+    result = counted(ended([0.0], [7]))
+    (service,) = result.by_service
     assert service.name == ":443" and service.lifetime_ms.most == 0.0
-    assert told.by_process == ()
+    assert result.by_process == ()
 
 
 def test_the_last_minute_counts_and_rates_are_of_the_time_that_is_told() -> None:
     tally = FlowTotalsCounter()
     for second in range(200):
         lifecycle = ended([1.0] * 3, [1] * 3) if second < 100 else NOTHING_HAPPENED
-        told = _step(tally, NOW + second, lifecycle)
-        assert 0 < told.window_s <= 65 or second == 0
+        result = _step(tally, NOW + second, lifecycle)
+        assert 0 < result.window_s <= 65 or second == 0
         if second == 99:
-            assert told.all.ended_per_s * told.window_s == pytest.approx(told.all.lifetime_ms.count)
-            assert told.all.ended_per_s == pytest.approx(3.0, rel=0.05)
-    assert (told.all.ended_per_s, told.by_service) == (0.0, ())
+            assert result.all.ended_per_s * result.window_s == pytest.approx(result.all.lifetime_ms.count)
+            assert result.all.ended_per_s == pytest.approx(3.0, rel=0.05)
+    assert (result.all.ended_per_s, result.by_service) == (0.0, ())
 
 
 def test_lifetimes_that_are_not_exact_are_upper_bounds() -> None:

@@ -80,7 +80,7 @@ STORIES = {
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One line of a story."""
+    """One line of a scenario."""
 
     cookie: int
     state: State
@@ -210,9 +210,9 @@ def test_joining_is_what_dictionaries_do(rounds: list[list[Flow]]) -> None:
 
 
 def check_changes(joined: join.Join, before: dict[int, Memory] | None, after: dict[int, Memory]) -> None:
-    gone = {} if before is None else {c: m.state for c, m in before.items() if c not in after}
-    assert dict(zip(joined.ended_cookie.tolist(), joined.ended_state.tolist(), strict=True)) == gone
-    assert dict(zip(joined.closed.cookie.tolist(), joined.closed.state.tolist(), strict=True)) == gone
+    ended = {} if before is None else {c: m.state for c, m in before.items() if c not in after}
+    assert dict(zip(joined.ended_cookie.tolist(), joined.ended_state.tolist(), strict=True)) == ended
+    assert dict(zip(joined.closed.cookie.tolist(), joined.closed.state.tolist(), strict=True)) == ended
     assert (joined.closed.mark == Mark.CLOSED).all()
     cookie = joined.rows.cookie
     assert set(cookie[joined.new].tolist()) == {c for c, m in after.items() if m.mark == Mark.NEW}

@@ -25,9 +25,9 @@ MS = 1000
 S = 1_000_000
 
 
-def over(seconds: float, before: Mapping[str, int], last: Mapping[str, int], told: int = TOLD) -> Throughput:
+def over(seconds: float, before: Mapping[str, int], last: Mapping[str, int], known: int = TOLD) -> Throughput:
     """Of one flow, with cookie 1."""
-    return Throughput(make_infos({1: last}, 1000 + seconds, told), make_infos({1: before}, 1000, told))
+    return Throughput(make_infos({1: last}, 1000 + seconds, known), make_infos({1: before}, 1000, known))
 
 
 def one(values: NDArray[np.float64]) -> float:
@@ -80,8 +80,8 @@ def test_what_an_old_kernel_does_not_tell_is_not_known() -> None:
     fields: dict[str, Any] = dict(uapi.TCP_INFO.fields or {})
     before, last = {"busy_time": 1}, {"busy_time": S, "bytes_acked": 9, "bytes_received": 9, "rtt": 5}
     known = []
-    for told in (fields[f"tcpi_{name}"][1] for name in ("pacing_rate", "bytes_received", "segs_out", "delivered")):
-        it = over(1, before, last, told)
+    for known in (fields[f"tcpi_{name}"][1] for name in ("pacing_rate", "bytes_received", "segs_out", "delivered")):
+        it = over(1, before, last, known)
         figures = (it.rtt_us(ONE), it.tx_bytes_per_s(ONE), it.rx_bytes_per_s(ONE))
         known.append((*(not math.isnan(one(figure)) for figure in figures), it.send_limits(ONE).tolist() != [0]))
     assert known == [(True, False, False, False), (True, True, False, False), (True, True, True, False), (True,) * 4]
@@ -138,9 +138,9 @@ class Plain:
         self.last: tuple[float, Told] = (0.0, {})
         self.before: tuple[float, Told] = (0.0, {})
 
-    def after(self, when: float, told: Told | None) -> None:
-        if told is not None:
-            self.before, self.last = self.last, (when, told)
+    def after(self, when: float, known: Told | None) -> None:
+        if known is not None:
+            self.before, self.last = self.last, (when, known)
 
     def latest(self, name: str, cookie: int) -> float:
         return self.last[1].get(cookie, {}).get(name, math.nan)
@@ -158,9 +158,9 @@ def test_the_same_as_with_dictionaries(samples: list[Told | None], asked: list[i
     """Whichever flows come and go, in samples that may not have asked; whatever rows are drawn."""
     it, plain = Throughput(), Plain()
     cookies = np.array(asked, np.uint64)
-    for second, told in enumerate(samples):
-        it = it.after(None if told is None else make_infos(told, 1000.0 + second))
-        plain.after(1000.0 + second, told)
+    for second, known in enumerate(samples):
+        it = it.after(None if known is None else make_infos(known, 1000.0 + second))
+        plain.after(1000.0 + second, known)
         pairs: tuple[tuple[Callable[[NDArray[np.uint64]], NDArray[np.float64]], Callable[[int], float]], ...] = (
             (it.rx_bytes_per_s, lambda c: plain.per_s("bytes_received", c)),
             (it.tx_bytes_per_s, lambda c: plain.per_s("bytes_acked", c)),
@@ -177,8 +177,8 @@ def test_rows_carry_it_from_sample_to_sample() -> None:
         make_rows([sock("ESTAB", "10.0.0.1:1", cookie=1), sock("ESTAB", "10.0.0.1:2", cookie=2)], time=NOW + at)
         for at in range(4)
     ]
-    told = [{1: {"bytes_acked": 100 * at}, 2: {"bytes_acked": 5}} for at in range(4)]
-    infos = [make_infos(told[0]), make_infos(told[1], 1001.0), None, make_infos(told[3], 1003.0)]
+    known = [{1: {"bytes_acked": 100 * at}, 2: {"bytes_acked": 5}} for at in range(4)]
+    infos = [make_infos(known[0]), make_infos(known[1], 1001.0), None, make_infos(known[3], 1003.0)]
     joined, found = None, []
     for one_rows, one_infos in zip(rows, infos, strict=True):
         sample = make_sample(one_rows, tcp_info_table=one_infos)
