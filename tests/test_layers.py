@@ -1,4 +1,4 @@
-"""The headless commands bring neither the terminal UI nor each other's parts: seen from what they have imported."""
+"""The headless commands import neither the terminal UI nor the modules of other commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LOOK = """
+PROGRAM = """
 import json, sys
 from tcpwatch.cli import commands as cli
 sys.argv = ["tcpwatch", *sys.argv[1:]]
@@ -23,10 +23,10 @@ except SystemExit as end:
 
 
 def imported(args: list[str], home: Path) -> tuple[int, set[str]]:
-    """Exit code, and the modules that were imported in the end."""
+    """Return the exit code and the modules imported at the end."""
     environ = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", LOOK, *args], env=environ, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PROGRAM, *args], env=environ, capture_output=True, text=True, timeout=60, check=True
     )
     code, modules = json.loads(done.stderr.splitlines()[-1])
     return code, set(modules)
@@ -49,7 +49,7 @@ def imported(args: list[str], home: Path) -> tuple[int, set[str]]:
         (["events", "prt:1"], 2, {"tcpwatch.sources.base", "tcpwatch.report.events"}),
     ],
 )
-def test_headless(args: list[str], code: int, absent: set[str], tmp_path: Path) -> None:
+def test_imports_of_headless_commands(args: list[str], code: int, absent: set[str], tmp_path: Path) -> None:
     ended, modules = imported(args, tmp_path)
     assert ended == code
     never = {"textual", "rich", "asyncio", "tcpwatch.app", "tcpwatch.sources.psutil"}

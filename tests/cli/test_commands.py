@@ -1,4 +1,4 @@
-"""The command line over a stand-in for the kernel: what comes out where, and what is refused."""
+"""The command line with a fake monitor: output, exit codes, errors."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tcpwatch.sources.base import SourceError
 from tests.report.views import a_story, small_host
 
 
-class StandIn:
-    """A monitor whose views are given; the last one stays."""
+class FakeMonitor:
+    """A monitor that returns the given views, then the last one again."""
 
     def __init__(self, *views: View) -> None:
         self._views = list(views)
@@ -35,35 +35,35 @@ class StandIn:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
-    """The program in this process, over a stand-in for the kernel."""
+    """Return a function that runs the program in this process, with a fake monitor."""
     for name in [name for name in os.environ if name.startswith("TCPWATCH_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    stand_in(monkeypatch, small_host())
+    fake_monitor(monkeypatch, small_host())
     return lambda *args, **extra: CliRunner().invoke(commands.root, args, **extra)
 
 
 EXTRA: dict[str, bool] = {}
-"""What a monitor was asked for last, besides."""
+"""Further arguments of the last open_monitor call."""
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, *views: View) -> list[Settings]:
+def fake_monitor(monkeypatch: pytest.MonkeyPatch, *views: View) -> list[Settings]:
     seen: list[Settings] = []
     EXTRA.clear()
 
     @contextmanager
-    def monitoring(settings: Settings, watch_queues: bool = False, **extra: bool) -> Iterator[StandIn]:
+    def open_monitor(settings: Settings, watch_queues: bool = False, **extra: bool) -> Iterator[FakeMonitor]:
         seen.append(settings)
         EXTRA.update(extra)
-        yield StandIn(*views)
+        yield FakeMonitor(*views)
 
-    monkeypatch.setattr(polling, "open_monitor", monitoring)
+    monkeypatch.setattr(polling, "open_monitor", open_monitor)
     return seen
 
 
 def failure(result: Result) -> str:
-    """The one line of a failure."""
+    """Return the one line on stderr of a failed command."""
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("tcpwatch: ") and result.stderr.endswith("\n")
     assert result.stderr[:-1].isprintable()
@@ -118,8 +118,8 @@ def test_list_colours(run: Callable[..., Result]) -> None:
     assert "\x1b[36mLISTEN" in run("summary", env={"FORCE_COLOR": "1"}).stdout
 
 
-def test_list_says_what_is_missing(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch, small_host(complete=False))
+def test_list_reports_what_is_missing(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_monitor(monkeypatch, small_host(complete=False))
     result = run("list", "--json")
     assert result.exit_code == 0 and len(result.stdout.splitlines()) == 7
     assert result.stderr == "tcpwatch: incomplete: interrupted dump\n"
@@ -140,10 +140,10 @@ def test_summary(run: Callable[..., Result]) -> None:
 
 def test_summary_over_a_time(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     first, last = {"TW": 5, "CurrEstab": 1, "Gone": 1}, {"TW": 9, "CurrEstab": 5}
-    stand_in(monkeypatch, _later(0, first), _later(1, {"TW": 6}), _later(4, last))
+    fake_monitor(monkeypatch, _later(0, first), _later(1, {"TW": 6}), _later(4, last))
     result = run("summary", "--json", "--for", "0.25", "--interval", "0.1")
     facts = json.loads(result.stdout)
-    assert facts["rates"] == {"TW": 1.0}, "of the first and the last sample, and not of gauges"
+    assert facts["rates"] == {"TW": 1.0}, "from the first and the last sample, without gauges"
     assert facts["counters"] == {"TW": 9, "CurrEstab": 5}
 
 
@@ -160,7 +160,7 @@ def test_check(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> N
     sick = replace(quick, findings=(finding,))
     worse = replace(quick, findings=(replace(finding, severity=Severity.CRITICAL),))
     for views, code, word in (([quick, sick, quick], 1, "warning"), ([sick, worse, sick], 3, "critical")):
-        stand_in(monkeypatch, *views)
+        fake_monitor(monkeypatch, *views)
         result = run("check", "--for", "0.3", "--interval", "0.1")
         assert (result.exit_code, result.stdout) == (code, f"{word} syn-flood host web-1: 9 SYNs/s\n")
         assert result.stderr == ""
@@ -172,9 +172,9 @@ def test_findings_in_the_summary(run: Callable[..., Result], monkeypatch: pytest
     finding = Finding(
         "syn-flood", Severity.CRITICAL, FindingSubject("listener", "*:80"), "bad", evidence, "why", ("do",), "lport:80"
     )
-    stand_in(monkeypatch, replace(small_host(), findings=(finding,)))
-    (told,) = json.loads(run("summary", "--json").stdout)["findings"]
-    assert told == {
+    fake_monitor(monkeypatch, replace(small_host(), findings=(finding,)))
+    (finding_object,) = json.loads(run("summary", "--json").stdout)["findings"]
+    assert finding_object == {
         "rule": "syn-flood",
         "severity": "critical",
         "subject": "listener *:80",
@@ -192,9 +192,9 @@ def test_findings_in_the_summary(run: Callable[..., Result], monkeypatch: pytest
 
 
 def test_settings_reach_the_monitor(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = stand_in(monkeypatch, small_host())
+    seen = fake_monitor(monkeypatch, small_host())
     assert run("--interval", "5", "--source", "psutil", "summary", "--interval", "6", "--budget", "0.5").exit_code == 0
-    assert seen == [Settings(interval_s=6.0, budget=0.5, source="psutil")], "a command's own flags win"
+    assert seen == [Settings(interval_s=6.0, budget=0.5, source="psutil")], "flags after the command win"
 
 
 @pytest.mark.parametrize(
@@ -226,10 +226,10 @@ def test_refusals(args: list[str], said: str, run: Callable[..., Result]) -> Non
 
 @pytest.mark.parametrize("command", ["list", "summary", "check", "events"])
 def test_no_source(command: str, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    def monitoring(settings: Settings, **extra: bool) -> Any:
+    def open_monitor(settings: Settings, **extra: bool) -> Any:
         raise SourceError("sock_diag cannot be used here")
 
-    monkeypatch.setattr(polling, "open_monitor", monitoring)
+    monkeypatch.setattr(polling, "open_monitor", open_monitor)
     assert failure(run(command)) == "sock_diag cannot be used here"
 
 
@@ -244,10 +244,10 @@ def test_no_source(command: str, run: Callable[..., Result], monkeypatch: pytest
     ],
     ids=" ".join,
 )
-def test_who_asks_for_events(
+def test_which_commands_read_events(
     args: list[str], asked: dict[str, bool], run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = stand_in(monkeypatch, small_host())
+    seen = fake_monitor(monkeypatch, small_host())
     run(*args)
     assert asked == EXTRA and seen[0].trace
     run("--no-trace", *args)
@@ -256,15 +256,15 @@ def test_who_asks_for_events(
 
 def test_events(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     views = [replace(view, pace=Pace(0.0, 0.0, 0.1, 0.1)) for view in a_story()]
-    seen = stand_in(monkeypatch, *views)
+    seen = fake_monitor(monkeypatch, *views)
     result = run("events", "--json", "--for", "0.25", "--trace")
     assert result.exit_code == 0 and result.stderr == "tcpwatch: 3 trace events were lost\n"
-    told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [one["new"] for one in told] == ["ESTABLISHED", "FIN_WAIT_1", "CLOSED", None, None]
-    assert seen[0] == Settings(interval_s=0.2), "more often than others"
-    stand_in(monkeypatch, *views)
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["new"] for event in events] == ["ESTABLISHED", "FIN_WAIT_1", "CLOSED", None, None]
+    assert seen[0] == Settings(interval_s=0.2), "more often than other commands"
+    fake_monitor(monkeypatch, *views)
     assert run("events", "--json", "state:fin-wait-1", "--for", "0.25").stdout.count("\n") == 1
-    seen = stand_in(monkeypatch, *views)
+    seen = fake_monitor(monkeypatch, *views)
     assert "ESTABLISHED → FIN_WAIT_1" in run("events", "-i", "0.1", "--for", "0.25", "-state:listen").stdout
     assert seen[0].interval_s == 0.1
 
@@ -282,10 +282,10 @@ def test_the_monitor_gets_its_settings(run: Callable[..., Result], monkeypatch: 
     assert seen == [Settings(interval_s=0.5, theme="nord")]
 
 
-def test_interrupted_while_it_works(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    def monitoring(settings: Settings, **extra: bool) -> Any:
+def test_interrupted_while_polling(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_monitor(settings: Settings, **extra: bool) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(polling, "open_monitor", monitoring)
+    monkeypatch.setattr(polling, "open_monitor", open_monitor)
     result = run("list")
     assert (result.exit_code, result.output) == (130, "")

@@ -1,4 +1,4 @@
-"""Settings: which place wins, and what is said where one cannot be used."""
+"""Settings: precedence, checks, error messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tcpwatch.config.thresholds import Thresholds
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
-    """An environment whose home is empty."""
+    """Return an environment with an empty home directory."""
     return {"HOME": str(tmp_path)}
 
 
@@ -28,7 +28,7 @@ def refusal(flags: dict[str, object] | None, environ: dict[str, str]) -> str:
     with pytest.raises(SettingsError) as caught:
         settings.load(flags, environ)
     line = str(caught.value)
-    assert line.isprintable(), "one line, and nothing that steers a terminal"
+    assert line.isprintable(), "one line without control characters"
     return line
 
 
@@ -44,7 +44,7 @@ def test_readme_shows_the_defaults(tmp_path: Path) -> None:
     assert settings.load({"config": str(path)}, {}) == Settings(theme="textual-light")
 
 
-def test_each_place_wins_over_the_one_before(home: dict[str, str]) -> None:
+def test_flags_override_variables_and_variables_override_the_file(home: dict[str, str]) -> None:
     write(home, 'interval = 2\nbudget = 0.5\ntheme = "nord"\nsource = "psutil"\nexact = true\n')
     assert settings.load({}, home) == Settings(2.0, 0.5, "nord", "psutil", True)
     environ = {**home, "TCPWATCH_INTERVAL": "3", "TCPWATCH_EXACT": "off", "TCPWATCH_SOURCE": "auto"}
@@ -71,18 +71,18 @@ def test_memory_and_trace(home: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "65537", "1.5", "64 MiB", "1e3", "", "nan", "9" * 5000])
-def test_no_memory(text: str, home: dict[str, str]) -> None:
+def test_invalid_memory(text: str, home: dict[str, str]) -> None:
     assert refusal({"memory": text}, home).startswith("--memory must be a whole number of MiB from 1 to 65536, not ")
 
 
-def test_the_file_is_found_where_it_is_asked_for(home: dict[str, str], tmp_path: Path) -> None:
+def test_paths_of_the_file(home: dict[str, str], tmp_path: Path) -> None:
     write(home, "interval = 2")
     (tmp_path / "xdg" / "tcpwatch").mkdir(parents=True)
     (tmp_path / "xdg" / "tcpwatch" / "config.toml").write_text("interval = 3")
     (tmp_path / "variable.toml").write_text("interval = 4")
     (tmp_path / "flag.toml").write_text("interval = 5")
     environ = {**home, "XDG_CONFIG_HOME": "relative"}
-    assert settings.load({}, environ).interval_s == 2, "a relative XDG_CONFIG_HOME is to be ignored"
+    assert settings.load({}, environ).interval_s == 2, "a relative XDG_CONFIG_HOME is ignored"
     environ["XDG_CONFIG_HOME"] = str(tmp_path / "xdg")
     assert settings.load({}, environ).interval_s == 3
     environ["TCPWATCH_CONFIG"] = str(tmp_path / "variable.toml")
@@ -102,7 +102,7 @@ def test_intervals(text: str, home: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "0.0999", "3600.1", "nan", "inf", "-1", "fast", "1s", "true"])
-def test_no_intervals(text: str, home: dict[str, str]) -> None:
+def test_invalid_intervals(text: str, home: dict[str, str]) -> None:
     line = refusal({}, {**home, "TCPWATCH_INTERVAL": text})
     assert line.startswith("TCPWATCH_INTERVAL must be a number of seconds from 0.1 to 3600, not ")
     assert refusal({"interval": text}, home).startswith("--interval must be a number of seconds")
@@ -137,7 +137,7 @@ def test_no_intervals(text: str, home: dict[str, str]) -> None:
         ("# " + "x" * (1 << 20), "larger than 1 MiB"),
     ],
 )
-def test_what_a_file_may_not_say(content: str, said: str, home: dict[str, str]) -> None:
+def test_invalid_files(content: str, said: str, home: dict[str, str]) -> None:
     path = write(home, content)
     line = refusal({}, home)
     assert line.startswith(f"{path}: ")
@@ -166,18 +166,18 @@ def test_switches(word: str, value: bool, home: dict[str, str]) -> None:
     assert settings.load({}, {**home, "TCPWATCH_EXACT": word}).exact is value
 
 
-def test_no_switch(home: dict[str, str]) -> None:
+def test_invalid_switch(home: dict[str, str]) -> None:
     assert refusal({}, {**home, "TCPWATCH_EXACT": "maybe"}) == 'TCPWATCH_EXACT must be true or false, not "maybe"'
 
 
-def test_hostile_names_do_not_steer_the_terminal(home: dict[str, str]) -> None:
+def test_control_characters_are_not_printed(home: dict[str, str]) -> None:
     assert "\\x1b[31m" in refusal({"config": "/nowhere/\x1b[31m"}, home)
     assert "\\x1b[31m" in refusal({}, {**home, "TCPWATCH_SOURCE": "\x1b[31m\n"})
     write(home, '"\\u001b[31m" = 1')
     assert "\\x1b[31m" in refusal({}, home)
 
 
-def test_thresholds_of_the_diagnosis(home: dict[str, str]) -> None:
+def test_thresholds(home: dict[str, str]) -> None:
     write(home, "interval = 2\n[thresholds]\nsyn_queue_share = 0.5\nresets_per_s = 50\n")
     assert settings.load({}, home) == Settings(2.0, thresholds=Thresholds(syn_queue_share=0.5, resets_per_s=50.0))
 
@@ -194,6 +194,6 @@ def test_thresholds_of_the_diagnosis(home: dict[str, str]) -> None:
         ("[thresholds]\nresets_per_s = true", "[thresholds] resets_per_s must be a number from 0.1 to 1e+09, not true"),
     ],
 )
-def test_refused_thresholds(content: str, said: str, home: dict[str, str]) -> None:
+def test_invalid_thresholds(content: str, said: str, home: dict[str, str]) -> None:
     write(home, content)
     assert said in refusal({}, home)

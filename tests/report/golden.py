@@ -1,4 +1,4 @@
-"""Outputs as files that a person can read: `WRITE_GOLDEN=1 pytest tests/report` writes them anew, for review."""
+"""Expected outputs in files; `WRITE_GOLDEN=1 pytest tests/report` rewrites them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FOLDER = Path(__file__).with_name("golden")
 
 
 def check(name: str, output: str) -> None:
-    """Compare with the file of that name."""
+    """Compare the output with the file of this name."""
     file = FOLDER / name
     if os.environ.get("WRITE_GOLDEN"):
         file.parent.mkdir(exist_ok=True)

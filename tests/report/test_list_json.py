@@ -48,7 +48,7 @@ def test_the_promised_keys() -> None:
     assert list(csv_rows(small_host())[0]) == list(rows[0])
 
 
-def test_order_is_life_then_local_then_remote() -> None:
+def test_order_is_state_then_local_then_remote() -> None:
     view = make_view(
         sock("TIME-WAIT", "10.0.0.1:1", "10.0.0.1:1"),
         sock("ESTAB", "10.0.0.2:1", "10.0.0.1:1"),
@@ -84,7 +84,7 @@ def test_nothing_to_list() -> None:
     assert "".join(list_json.as_csv(view, list_json.in_order(view.rows))).startswith("state,local_address,")
 
 
-def test_blocks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     view = small_host()
     whole_json, whole_csv = json_rows(view), csv_rows(view)
     for size in (1, 2, 3):
@@ -93,7 +93,7 @@ def test_blocks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
         assert csv_rows(view) == whole_csv
 
 
-def test_what_psutil_cannot_tell_is_null() -> None:
+def test_columns_that_psutil_lacks_are_null() -> None:
     for row in json_rows(small_host(kind="psutil")):
         unknown = ["recv_queue", "send_queue", "timer", "timer_s", "retransmits", "uid", "user", "inode", "cookie"]
         assert {row[key] for key in unknown} == {None}
@@ -102,7 +102,7 @@ def test_what_psutil_cannot_tell_is_null() -> None:
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\nb\r", "\x1b[31m\x9b", "中文", "\u202e", "},\n{", "%s%d", "\\", "=1+1"])
-def test_any_name_comes_back(name: str) -> None:
+def test_any_name_is_encoded(name: str) -> None:
     view = make_view(sock("ESTAB", "10.0.0.1:1", "10.0.0.2:2", process=name, pid=1), sock("ESTAB", "10.0.0.1:1"))
     output = "".join(list_json.as_json(view, list_json.in_order(view.rows)))
     assert output.replace("\n", "").isprintable()

@@ -1,4 +1,4 @@
-"""`tcpwatch list` for people."""
+"""`tcpwatch list` as text."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def listed(width: int | None = None, *, colour: bool = False, kind: str = "sock_
     return "".join(list_text.as_text(view, list_json.in_order(view.rows), width, True, colour))
 
 
-def test_as_wide_as_it_needs() -> None:
+def test_width_without_a_limit() -> None:
     golden.check("list.txt", listed())
 
 
-def test_in_a_terminal_of_eighty() -> None:
+def test_width_of_80_cells() -> None:
     golden.check("list-80.txt", listed(80))
 
 
@@ -35,7 +35,7 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     assert max(map(cell_width, lines)) <= width
 
 
-def test_colour_changes_nothing_but_colour() -> None:
+def test_colour_does_not_change_the_text() -> None:
     coloured = listed(colour=True)
     assert ESCAPE.sub("", coloured).replace(" ", "") == listed().replace(" ", "")
     lines = coloured.splitlines()
@@ -46,7 +46,7 @@ def test_colour_changes_nothing_but_colour() -> None:
     assert lines[7].startswith("CLOSED "), "which is in no phase"
 
 
-def test_what_psutil_cannot_tell_has_no_column() -> None:
+def test_columns_that_psutil_lacks_are_not_shown() -> None:
     assert listed(kind="psutil").splitlines()[0].split() == ["State", "Local", "Remote", "Process", "Role"]
 
 
@@ -67,7 +67,7 @@ def test_wide_characters_are_aligned() -> None:
     assert cell_width(first) == cell_width(second)
 
 
-def test_control_characters_do_not_pass() -> None:
+def test_control_characters_are_not_printed() -> None:
     view = make_view(sock("ESTAB", "10.0.0.1:1", "10.0.0.2:2", process="\x1b[31m\n", pid=1))
     assert "\\x1b[31m\\x0a[1]" in "".join(list_text.as_text(view, list_json.in_order(view.rows)))
 

@@ -1,4 +1,4 @@
-"""Standard output: failures, encodings, and when there is colour."""
+"""Standard output: errors, encodings, colour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tcpwatch.report.output import Output, OutputClosed, OutputError, abandon, w
 
 
 class Broken(io.RawIOBase):
-    """A file that takes so many bytes and then fails."""
+    """A file that fails after so many bytes."""
 
     def __init__(self, error: int, room: int = 0) -> None:
         self.room, self.error, self.taken = room, error, b""
@@ -32,7 +32,7 @@ def stream(raw: io.RawIOBase, encoding: str = "utf-8") -> io.TextIOWrapper:
 
 
 def settled(broken: io.TextIOWrapper) -> None:
-    """Let go of what could not be written, which its destructor would try once more."""
+    """Discard the buffer, which the destructor would write again."""
     broken.buffer.raw.room = 1 << 30  # type: ignore[attr-defined]
     broken.close()
 
@@ -49,7 +49,7 @@ def test_failures(piece: str) -> None:
     settled(closed)
 
 
-def test_nothing_more_is_made_for_a_closed_pipe() -> None:
+def test_a_closed_pipe_stops_the_producer() -> None:
     closed, made = stream(Broken(errno.EPIPE)), []
 
     def pieces() -> object:

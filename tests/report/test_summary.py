@@ -1,4 +1,4 @@
-"""`tcpwatch summary` as JSON and for people."""
+"""`tcpwatch summary` as JSON and as text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.views import make_view, sock
 
 ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 PART = re.compile(r"\[\s+(\S+),\s+(\d+)\s+\]")
-"""Of a histogram: on one line, it can be read."""
+"""A histogram, which is readable on one line."""
 
 
 def test_json() -> None:
@@ -37,7 +37,7 @@ def test_the_promised_keys() -> None:
     assert facts["rates"] == {} and facts["findings"] == [] and facts["listeners"] == [] and facts["flows"] is None
 
 
-def test_what_is_not_known_is_null() -> None:
+def test_unknown_values_are_null() -> None:
     view = make_view(sock("LISTEN", "[::]:443", send_queue=5), time_wait=Gauge(0, None))
     facts = summary_json.summary(view)
     assert facts["time_wait"] == {"count": 0, "limit": None}
@@ -54,7 +54,7 @@ def test_what_is_not_known_is_null() -> None:
     ]
 
 
-def test_psutil_tells_no_queues() -> None:
+def test_psutil_has_no_queues() -> None:
     facts = summary_json.summary(small_host(kind="psutil", complete=False))
     assert facts["source"] == {"kind": "psutil", "privilege": "user", "complete": False}
     assert facts["listeners"][0]["accept_queue"] == {"depth": None, "limit": None}
@@ -69,14 +69,14 @@ def test_text() -> None:
     golden.check("summary.txt", summary_text.as_text(view, {"ActiveOpens": 2.0, "TW": 0.01, "ListenDrops": 0.0}))
 
 
-def test_how_long_flows_live() -> None:
+def test_lifetimes_of_flows() -> None:
     nothing = replace(small_host(), flow_totals=FlowTotals(60.0, totals(p50_ms=None)))
-    told = summary_json.summary(nothing, {})["flows"]
+    flows = summary_json.summary(nothing, {})["flows"]
     none = [*([bound, 0] for bound in DECADES), [None, 0]]
     figures = dict.fromkeys(("p50", "p90", "p99", "shortest", "longest"))
-    assert told["lifetime_ms"] == {**figures, "histogram": none} and told["opened_per_s"] == 0.0
-    assert list(told["bytes"]) == ["p50", "p90", "p99", "smallest", "largest", "histogram"]
-    assert told["bytes"]["largest"] is None and told["by_service"] == told["by_process"] == []
+    assert flows["lifetime_ms"] == {**figures, "histogram": none} and flows["opened_per_s"] == 0.0
+    assert list(flows["bytes"]) == ["p50", "p90", "p99", "smallest", "largest", "histogram"]
+    assert flows["bytes"]["largest"] is None and flows["by_service"] == flows["by_process"] == []
     words = "flows  opened 0/s  ended 0/s  lifetime p50 –  p90 –  p99 –  shortest –  longest –\n"
     assert words in summary_text.as_text(nothing, {}, 120)
     exact = replace(small_host(), flow_totals=FlowTotals(60.0, totals(exact=1.0)))
@@ -84,27 +84,25 @@ def test_how_long_flows_live() -> None:
     extremes = "shortest 100 µs  longest 4.1 s"
     assert f"{few}\n{' ' * few.index('p50')}{extremes}\n" in summary_text.as_text(exact, {})
     assert f"{few}  {extremes}\n" in summary_text.as_text(exact, {}, 120)
-    assert "flows" not in summary_text.as_text(exact) and summary_json.summary(exact)["flows"] is None, (
-        "of a single look"
-    )
+    assert "flows" not in summary_text.as_text(exact) and summary_json.summary(exact)["flows"] is None, "after one poll"
     assert (
         "flows" not in summary_text.as_text(small_host(), {})
         and summary_json.summary(small_host(), {})["flows"] is None
     )
 
 
-def test_of_what_is_not_known_by_name() -> None:
-    told = summary_json.summary(replace(small_host(), flow_totals=FLOWS), {})["flows"]
-    assert [one["name"] for one in told["by_process"]] == ["nginx[1234]", "[@click=app.quit]x[/][802]", None]
-    assert list(told["by_service"][0]) == ["name", "opened_per_s", "ended_per_s", "lifetime_ms", "bytes", "exact"]
+def test_flows_without_a_name() -> None:
+    flows = summary_json.summary(replace(small_host(), flow_totals=FLOWS), {})["flows"]
+    assert [one["name"] for one in flows["by_process"]] == ["nginx[1234]", "[@click=app.quit]x[/][802]", None]
+    assert list(flows["by_service"][0]) == ["name", "opened_per_s", "ended_per_s", "lifetime_ms", "bytes", "exact"]
 
 
-def test_text_of_one_look_has_no_rates() -> None:
+def test_text_after_one_poll_has_no_rates() -> None:
     assert "per second" not in summary_text.as_text(small_host())
     assert summary_text.as_text(small_host(), {"TW": 0.0}).endswith("Counters, per second\n  none\n")
 
 
-def test_colour_changes_nothing_but_colour() -> None:
+def test_colour_does_not_change_the_text() -> None:
     plain, coloured = summary_text.as_text(small_host(), {}), summary_text.as_text(small_host(), {}, colour=True)
     assert ESCAPE.sub("", coloured) == plain
     assert "\x1b[31m       512 of 511\x1b[0m" in coloured, "a full queue"

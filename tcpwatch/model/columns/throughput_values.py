@@ -38,12 +38,12 @@ def _column(figure: Figure, value: Callable[[Any], Any]) -> ValuesAndKeys:
         return list(map(value, figure(rows.throughput, rows.cookie).tolist()))
 
     def keys(rows: Rows) -> Keys:
-        found = figure(rows.throughput, rows.cookie)
-        if found.dtype.kind == "f":
-            return (np.nan_to_num(found, copy=False, nan=-1),)
-        if found.dtype.kind == "S":  # numbers are sorted faster than text
-            return tuple(found.view(">u8").reshape(-1, found.itemsize // 8).T)
-        return (found,)
+        raw = figure(rows.throughput, rows.cookie)
+        if raw.dtype.kind == "f":
+            return (np.nan_to_num(raw, copy=False, nan=-1),)
+        if raw.dtype.kind == "S":  # numbers are sorted faster than text
+            return tuple(raw.view(">u8").reshape(-1, raw.itemsize // 8).T)
+        return (raw,)
 
     return values, keys
 

@@ -64,11 +64,11 @@ class Addresses:
         """Return a mask over all rows from one test per family."""
         if len(self.v4) == len(self):
             return v4(self.v4)
-        found = np.zeros(len(self), np.bool_)
+        matched = np.zeros(len(self), np.bool_)
         if len(self.v4):
-            found[self.is_v4] = v4(self.v4)
-        found[~self.is_v4] = v6(self.v6)
-        return found
+            matched[self.is_v4] = v4(self.v4)
+        matched[~self.is_v4] = v6(self.v6)
+        return matched
 
     def contain(self, term: AddressPiece) -> Mask:
         """Return which addresses contain the term."""
@@ -85,16 +85,16 @@ def ipv4_contain(values: NDArray[np.uint32], term: AddressPiece) -> Mask:
 
 def ipv6_contain(hextets: NDArray[Any], term: AddressPiece) -> Mask:
     """Return which IPv6 addresses (rows of 8 hextets) contain the term, spelled as by inet_ntop(3)."""
-    found = np.zeros(len(hextets), np.bool_)
+    matched = np.zeros(len(hextets), np.bool_)
     if not _IPV6_TEXT.fullmatch(term.text.replace(".", "")):
-        return found
+        return matched
     fields = np.ascontiguousarray(hextets.T, np.uint16)
     shapes = _SHAPE_OF_ZEROS[_zeros(fields)]
     for shape in np.flatnonzero(np.bincount(shapes, minlength=1)).tolist():
         same = shapes == shape
         alike = fields if same.all() else fields[:, same]
-        found[same] = _match_shape(alike, *divmod(shape, 16), term)
-    return found
+        matched[same] = _match_shape(alike, *divmod(shape, 16), term)
+    return matched
 
 
 def _match_shape(fields: NDArray[np.uint16], start: int, length: int, term: AddressPiece) -> Mask:
@@ -110,15 +110,15 @@ def _match_shape(fields: NDArray[np.uint16], start: int, length: int, term: Addr
 
 def _match_compatible(values: NDArray[np.uint32], term: AddressPiece) -> Mask:
     """Match IPv4-compatible addresses: two colons, then an IPv4 address, `::192.0.2.1`."""
-    found = np.zeros(len(values), np.bool_)
+    matched = np.zeros(len(values), np.bool_)
     if not term.start:
-        found |= ipv4_contain(values, term)
+        matched |= ipv4_contain(values, term)
     for colons in ("::", ":") if not term.start else ("::",):
         if term.text.startswith(colons):
-            found |= ipv4_contain(values, AddressPiece(term.text.removeprefix(colons), True, term.end))
+            matched |= ipv4_contain(values, AddressPiece(term.text.removeprefix(colons), True, term.end))
     if term.text in (":", "::") or (term.start and "::".startswith(term.text)):
-        found |= not term.end
-    return found
+        matched |= not term.end
+    return matched
 
 
 def _zeros(fields: NDArray[np.uint16]) -> NDArray[np.uint8]:
@@ -147,12 +147,12 @@ _SHAPE_OF_ZEROS = np.array([_shape(zeros) for zeros in range(256)], np.uint8)
 def _match_anywhere(fields: Sequence[Field], term: AddressPiece, separator: str, size: int) -> Mask:
     """Match the parts of the term with successive fields, at each position that `start` and `end` allow."""
     parts = term.text.split(separator)
-    found = np.zeros(size, np.bool_)
+    matched = np.zeros(size, np.bool_)
     last = len(fields) - len(parts)
     first = last if term.end else 0
     for position in range(max(first, 0), min(last, 0 if term.start else last) + 1):
-        found |= _match_parts(fields[position:], parts, term, size)
-    return found
+        matched |= _match_parts(fields[position:], parts, term, size)
+    return matched
 
 
 def _match_parts(fields: Sequence[Field], parts: Sequence[str], term: AddressPiece, size: int) -> Mask:

@@ -52,8 +52,8 @@ class Arrangement:
             if index is None:
                 return None
             index += len(self.rows)
-        found = np.flatnonzero(self.order == index)
-        return int(found[0]) if len(found) else None
+        places = np.flatnonzero(self.order == index)
+        return int(places[0]) if len(places) else None
 
     def lines(self, first: int, last: int, columns: Sequence[SocketColumn], exact: bool) -> list[SocketLine]:
         """Return the lines at the places `first` … `last - 1` that exist; `exact` as in SocketColumn.show."""

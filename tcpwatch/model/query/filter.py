@@ -163,19 +163,19 @@ def _state(value: str) -> Test:
 
 def _role(value: str) -> Test:
     wanted = [[role for role in Role if role.word.startswith(name.lower())] for name in _listed(value)]
-    if any(len(found) != 1 for found in wanted):
+    if any(len(matching) != 1 for matching in wanted):
         raise ValueError(f"{value!r} is not a role; type role:client, server, listener or unknown")
-    return terms.roles([found[0] for found in wanted])
+    return terms.roles([matching[0] for matching in wanted])
 
 
 def _ending(value: str) -> Test:
     wanted: set[int] = set()
     for name in map(normalised_name, _listed(value)):
-        found = {int(ending) for ending in Ending if normalised_name(ending.word).startswith(name or "?")}
-        if not found and name != "live":
+        matching = {int(ending) for ending in Ending if normalised_name(ending.word).startswith(name or "?")}
+        if not matching and name != "live":
             words = "closed, reset, refused, unreachable, timed-out, killed or live"
             raise ValueError(f"{name!r} is not an ending; type ending:{words}")
-        wanted |= found or {NOT_ENDED}
+        wanted |= matching or {NOT_ENDED}
     return terms.endings(wanted)
 
 

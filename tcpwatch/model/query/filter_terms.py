@@ -119,12 +119,12 @@ def networks(network: Network, ends: Ends) -> Test:
         return same
 
     def v6(hextets: NDArray[np.uint16]) -> Mask:
-        found = np.full(len(hextets), network.version == 6)
+        matched = np.full(len(hextets), network.version == 6)
         for i, shift in enumerate(range(112, -16, -16)):
             part = mask >> shift & 0xFFFF
             if network.version == 6 and part:
-                found &= (hextets[:, i] & part) == base >> shift & 0xFFFF
-        return found
+                matched &= (hextets[:, i] & part) == base >> shift & 0xFFFF
+        return matched
 
     return lambda rows: any_of(Addresses.of(rows.table, name).match(v4, v6) for name, _ in ends)
 
@@ -169,11 +169,11 @@ def _interface_shows(wanted: str) -> Test:
 
 def _named(values: NDArray[np.uint32], names: Mapping[int, str], wanted: str) -> Mask:
     """Return which numbers have the text in their name; a number without a name is shown as a number."""
-    found = np.isin(values, [number for number, name in names.items() if wanted in name.casefold()])
+    matched = np.isin(values, [number for number, name in names.items() if wanted in name.casefold()])
     if wanted.isascii() and wanted.isdigit():
         nameless = np.unique(values[~np.isin(values, list(names))])
-        found |= np.isin(values, [number for number in nameless.tolist() if wanted in str(number)])
-    return found
+        matched |= np.isin(values, [number for number in nameless.tolist() if wanted in str(number)])
+    return matched
 
 
 def _endpoint_shows(wanted: str, end: tuple[str, str]) -> Test:
@@ -186,12 +186,12 @@ def _endpoint_shows(wanted: str, end: tuple[str, str]) -> Test:
 
     def mask(rows: Rows) -> Mask:
         addresses = Addresses.of(rows.table, address)
-        found = addresses.contain(_bracketed(wanted))
+        matched = addresses.contain(_bracketed(wanted))
         if "[" in wanted or "]" in wanted:
-            found &= ~addresses.is_v4  # only IPv6 addresses have brackets
+            matched &= ~addresses.is_v4  # only IPv6 addresses have brackets
         if numbers is not None:
-            found |= _at_ports(rows, port, numbers)
-        return found | _across(addresses, rows, port, wanted)
+            matched |= _at_ports(rows, port, numbers)
+        return matched | _across(addresses, rows, port, wanted)
 
     return mask
 
@@ -208,9 +208,9 @@ def _across(addresses: Addresses, rows: Rows, port: str, wanted: str) -> Mask:
     bracket = host.endswith("]")
     if not colon or begins is None or (":" in host and not bracket):
         return np.zeros(len(rows), np.bool_)
-    found = addresses.contain(replace(_bracketed(host), end=True))
-    found &= ~addresses.is_v4 if bracket else (addresses.is_v4 | (host == ""))
-    return found & _at_ports(rows, port, begins)
+    matched = addresses.contain(replace(_bracketed(host), end=True))
+    matched &= ~addresses.is_v4 if bracket else (addresses.is_v4 | (host == ""))
+    return matched & _at_ports(rows, port, begins)
 
 
 def _port_texts(wanted: str, start: bool) -> Mask | None:

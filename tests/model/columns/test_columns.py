@@ -61,7 +61,7 @@ def test_exported_keys_and_their_order_are_a_contract() -> None:
     assert [column.key for column in EXPORTED] == CONTRACT
 
 
-def test_keys_are_unique_and_everything_has_a_help() -> None:
+def test_keys_are_unique_and_every_column_has_help() -> None:
     assert len(BY_KEY) == len(COLUMNS)
     assert all(column.help and column.title and column.width > 0 for column in COLUMNS)
     assert IN_TABLE[0].key == "state"
@@ -83,7 +83,7 @@ def test_every_column_works_on_every_row(column: SocketColumn, specs: list[Sock]
 
 
 EXPORTS: dict[str, tuple[object, object]] = {
-    # Of the row of which all is known, and of one of which little is: unknown is None, and not 0.
+    # Values of the rows FULL and BARE: unknown is None, not 0.
     "state": ("ESTABLISHED", "TIME_WAIT"),
     "local_address": ("10.0.0.1", "2001:db8::1"),
     "local_port": (443, 9),
@@ -126,12 +126,12 @@ def test_exported_values(key: str) -> None:
     assert (value(key, FULL), value(key, BARE)) == (full, bare)
 
 
-@pytest.mark.parametrize(("inode", "uid", "told"), [(9, 0, 0), (9, 7, 7), (0, 7, 7), (0, 0, None)])
-def test_uid_0_of_a_socket_that_nobody_holds_is_not_root(inode: int, uid: int, told: int | None) -> None:
-    assert value("uid", sock("ESTAB", "10.0.0.1:1", inode=inode, uid=uid)) == told
+@pytest.mark.parametrize(("inode", "uid", "known"), [(9, 0, 0), (9, 7, 7), (0, 7, 7), (0, 0, None)])
+def test_uid_0_without_a_process_is_unknown(inode: int, uid: int, known: int | None) -> None:
+    assert value("uid", sock("ESTAB", "10.0.0.1:1", inode=inode, uid=uid)) == known
 
 
-def test_mapped_addresses_are_told_as_ipv4() -> None:
+def test_mapped_addresses_are_shown_as_ipv4() -> None:
     assert (value("local_address", MAPPED), value("remote_address", MAPPED)) == ("10.0.0.1", "192.0.2.1")
 
 
@@ -176,7 +176,7 @@ def test_texts(key: str, spec: Sock, text: str, exact: str) -> None:
     assert (shown(key, spec), shown(key, spec, exact=True)) == (text, exact)
 
 
-def test_an_age_that_began_before_us_is_a_least_one_until_the_state_changes() -> None:
+def test_an_age_is_a_minimum_for_flows_older_than_tcpwatch_until_the_state_changes() -> None:
     changed = sock("CLOSE_WAIT", "10.0.0.1:1", begin_seen=False, age_s=60, state_age_s=3)
     assert (shown("age", changed), shown("state_age", changed)) == (">1 m 00 s", "3 s")
 
@@ -198,7 +198,7 @@ def with_timer(seconds: float) -> Sock:
 
 
 def sorted_by(key: str, rows: Rows) -> list[int]:
-    """Cookies in a column's order."""
+    """Return the cookies in the order of a column."""
     return [int(cookie) for cookie in rows.cookie[np.lexsort(BY_KEY[key].sort(rows)[::-1])]]
 
 
@@ -217,20 +217,20 @@ def sorted_by(key: str, rows: Rows) -> list[int]:
         ("state_age", [sock("ESTAB", "10.0.0.1:1", age_s=99, state_age_s=s) for s in (0, 1, 50)]),
     ],
 )
-@pytest.mark.parametrize("turned", [False, True])
-def test_order(key: str, specs: list[Sock], turned: bool) -> None:
-    """Whatever order the rows come in."""
+@pytest.mark.parametrize("reverse", [False, True])
+def test_order(key: str, specs: list[Sock], reverse: bool) -> None:
+    """The result does not depend on the order of the rows."""
     rows = make_rows(specs)
     order = np.arange(len(rows))
-    assert sorted_by(key, rows.take(order[::-1] if turned else order)) == list(range(1, len(specs) + 1))
+    assert sorted_by(key, rows.take(order[::-1] if reverse else order)) == list(range(1, len(specs) + 1))
 
 
 @pytest.mark.parametrize(
     "key", ["rx_bytes_per_s", "tx_bytes_per_s", "rtt_ms", "limited_by", "retransmits_total", "congestion"]
 )
-@pytest.mark.parametrize("turned", [False, True])
-def test_order_of_throughput(key: str, turned: bool) -> None:
-    """What is not known, here of cookie 4, comes before all that is, 0 included."""
+@pytest.mark.parametrize("reverse", [False, True])
+def test_order_of_throughput(key: str, reverse: bool) -> None:
+    """Unknown values (cookie 4) come before all known ones, also before 0."""
     names = ("bytes_received", "bytes_acked", "total_retrans")
     busy = {1: {"rtt": 1}, 2: {"busy_time": 10**6, "rwnd_limited": 10**6, "rtt": 2}, 3: {"busy_time": 10**6, "rtt": 10}}
     last: dict[int, dict[str, Any]] = {cookie: dict.fromkeys(names, 5 * (cookie - 1)) | busy[cookie] for cookie in busy}
@@ -240,7 +240,7 @@ def test_order_of_throughput(key: str, turned: bool) -> None:
     throughput = Throughput(make_infos(last, 1001), make_infos({cookie: {} for cookie in last}))
     rows = replace(make_rows([sock("ESTAB", "10.0.0.1:1")] * 4), throughput=throughput)
     order = np.arange(len(rows))
-    assert sorted_by(key, rows.take(order[::-1] if turned else order)) == [4, 1, 2, 3]
+    assert sorted_by(key, rows.take(order[::-1] if reverse else order)) == [4, 1, 2, 3]
 
 
 def test_marks_differ_without_colour() -> None:
@@ -259,7 +259,7 @@ MAY_GROW = {
     "local": 26, "remote": 26, "recv_queue": 4, "send_queue": 4, "rx_bytes_per_s": 5, "tx_bytes_per_s": 5, "rtt_ms": 5,
     "owner": 14, "user_or_uid": 4, "command": 40,
 }  # fmt: skip
-LEAVING = [
+DROPPED = [
     "congestion", "shutdown", "command", "phase", "interface", "cookie", "inode", "cgroup_id", "closer", "age",
     "user_or_uid", "retransmits_total role", "retransmits", "rx_bytes_per_s tx_bytes_per_s rtt_ms limited_by timers",
     "state_age", "send_queue", "owner", "recv_queue", "local", "state remote",
@@ -272,9 +272,9 @@ def test_the_widths_of_the_table() -> None:
     assert {one.key: one.grow for one in IN_TABLE if one.grow} == MAY_GROW
 
 
-def test_the_order_in_which_columns_leave_a_narrow_screen() -> None:
+def test_the_order_in_which_a_narrow_screen_drops_columns() -> None:
     by_priority: dict[int, list[str]] = {}
     for one in IN_TABLE:
         by_priority.setdefault(one.priority, []).append(one.key)
-    assert [" ".join(by_priority[number]) for number in sorted(by_priority, reverse=True)] == LEAVING
-    assert {one.key for one in IN_TABLE if one.priority == 0} == {"state", "remote"}, "these two always stay"
+    assert [" ".join(by_priority[number]) for number in sorted(by_priority, reverse=True)] == DROPPED
+    assert {one.key for one in IN_TABLE if one.priority == 0} == {"state", "remote"}, "never dropped"
