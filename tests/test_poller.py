@@ -200,7 +200,7 @@ async def test_the_timer_keeps_to_the_pace_that_the_budget_allows(monitor: FakeM
         app.show(make_view(pace=Pace(0.6, 0.525, 1.0, 2.1)))
         await pilot.pause()
         assert app._timer_s == 2.1
-        assert "stretched to 2.1 s" in shot(app)
+        assert "slowed to 2.1 s" in shot(app)
         app.show(make_view(step=2))
         assert app._timer_s == 1.0
 

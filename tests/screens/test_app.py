@@ -125,7 +125,7 @@ async def test_header_says_what_is_missing() -> None:
         source = SourceInfo("psutil", "user", ("no queues", "no timers"))
         app.show(_sampled(make_view(*socks), source=source, completeness=Completeness(interrupted=True)))
         await pilot.pause()
-        for words in ("psutil · user: 2 sockets without owner", "incomplete: interrupted dump", "no queues, no"):
+        for words in ("psutil · not root: 2 owners hidden", "incomplete: interrupted dump", "no queues, no"):
             assert words in _header(app)
 
 

@@ -458,7 +458,7 @@ async def test_the_help_tells_keys_and_columns() -> None:
         told = " ".join(shot(it.app).split())
         for words in (
             "a group",
-            "A group the other way round",
+            "A previous grouping",
             "back to single sockets",
             "Segments repeated per second",
         ):

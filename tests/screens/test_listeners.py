@@ -143,16 +143,16 @@ async def test_a_source_that_tells_no_queues_has_no_figures() -> None:
         await it.press("enter")
         assert it.screen.row is not None
         await it.show(looked_into(view, it.screen.row.fullest.local_port))
-        assert "This source does not tell what waits inside." in shot(it.app)
+        assert "This source cannot list the members of a queue." in shot(it.app)
 
 
 @pytest.mark.parametrize(("opened", "sign"), [(1298.0, ""), (9_000.0, "≥")])
 async def test_what_the_polls_cannot_have_seen(opened: float, sign: str) -> None:
     async with shown(waiting_view(rates={"PassiveOpens": opened})) as it:
         assert f" {sign}47 " in it.line("https")
-        assert ("≥: polls saw 1,297 of 9,000/s" in shot(it.app)) is bool(sign)
+        assert ("accepted ≥: 1,297 of 9,000/s" in shot(it.app)) is bool(sign)
         await it.pilot.resize_terminal(*LARGE)
-        assert ("≥: 9,000/s were opened, the polls saw 1,297/s accepted" in shot(it.app)) is bool(sign)
+        assert ("accept rates are minimums: 9,000/s opened, 1,297/s attributed" in shot(it.app)) is bool(sign)
 
 
 async def test_the_sign_stays_for_some_seconds() -> None:
@@ -316,7 +316,7 @@ async def test_a_filter_that_nothing_passes_or_nobody_understands() -> None:
         it.page.set_filter("port:1")
         await it.press("x", "c", "enter", "o")
         assert "None of 8 listeners match the filter." in shot(it.app)
-        assert "/ changes it, Esc takes it away." in shot(it.app)
+        assert "/ edits the filter, Esc clears it." in shot(it.app)
         it.page.set_filter("state:nonsense")
         await it.press("j")
         assert "no state is spelled" in shot(it.app)
@@ -371,10 +371,10 @@ async def test_members_come_with_the_next_view_and_are_asked_for_as_long() -> No
     async with shown(view) as it:
         await it.press("j", "enter")
         assert it.asked == [key]
-        assert "Comes with the next poll." in shot(it.app)
+        assert "Waiting for the next poll." in shot(it.app)
         await it.show(looked_into(waiting_view(step=3), 443))
         assert "Accept queue: 7, 2 gave up" in shot(it.app)
-        assert "SYN queue: 5, 3 with repeats" in shot(it.app)
+        assert "SYN queue: 5, 3 retried" in shot(it.app)
         await it.press("escape")
         assert isinstance(it.app.screen, MainScreen)
         await until(it.pilot, lambda: it.asked == [key, None])
@@ -409,7 +409,7 @@ async def test_a_listener_that_has_gone() -> None:
     async with shown(looked_into(waiting_view(), 443)) as it:
         await it.press("j", "enter")
         await it.show(make_view(*LISTENERS[1:], step=3))
-        assert "*:https  nobody listens here any more" in it.lines()[1]
+        assert "*:https  this listener has closed" in it.lines()[1]
         assert "203.0.113" not in shot(it.app)
         await it.show(looked_into(waiting_view(step=4), 443))
         assert "203.0.113.1" in shot(it.app)
@@ -418,7 +418,7 @@ async def test_a_listener_that_has_gone() -> None:
 async def test_paused_nothing_comes() -> None:
     async with shown(waiting_view()) as it:
         await it.press("space", "enter")
-        assert "Comes when the pause ends (space)." in shot(it.app)
+        assert "Not updated while paused (space)." in shot(it.app)
 
 
 async def test_only_the_first_are_listed() -> None:

@@ -9,7 +9,7 @@ from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
 from tcpwatch.screens.connections.group_columns import ALL_COLUMNS
 from tcpwatch.screens.shared.arranger import GroupArrangement
 from tcpwatch.screens.shared.table_page import no_match_lines
-from tcpwatch.units import count
+from tcpwatch.units import count, plural
 from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
@@ -97,11 +97,9 @@ def not_opened_reason(group: SocketGroup) -> str:
 
 
 def group_count_text(shown: GroupArrangement) -> str:
-    """`12 groups`, or that only the largest of them are told."""
-    told, there = len(shown.grouped.groups), shown.grouped.count
-    if told < there:
-        return f"{count(told)} largest of {count(there)} groups"
-    return f"{count(there)} group{'s' * (there != 1)}"
+    """Return `12 groups`, or `500 largest of 12,000 groups` if only those are listed."""
+    listed, total = len(shown.grouped.groups), shown.grouped.count
+    return f"{count(listed)} largest of {count(total)} groups" if listed < total else plural(total, "group")
 
 
 def title_line(shown: GroupArrangement, sorting: Sorting[RecordColumn[GroupRow]], colours: Palette) -> Line:
@@ -109,7 +107,7 @@ def title_line(shown: GroupArrangement, sorting: Sorting[RecordColumn[GroupRow]]
     of_all = f"{count(shown.grouped.sockets)} of " if shown.filter.text else ""
     pieces: list[Piece] = [
         (f" by {shown.grouped.by.value}: ", colours.key),
-        (f"{group_count_text(shown)} of {of_all}{count(shown.total)} sockets", colours.strong),
+        (f"{group_count_text(shown)} of {of_all}{plural(shown.total, 'socket')}", colours.strong),
     ]
     if shown.filter.text:
         pieces += [(" · filter ", colours.dim), (printable(shown.filter.text), colours.plain)]

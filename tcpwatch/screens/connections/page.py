@@ -36,7 +36,7 @@ from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.table_page import TablePage
-from tcpwatch.units import count
+from tcpwatch.units import count, plural
 from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Lines
 from tcpwatch.widgets.palette import Palette
@@ -61,9 +61,9 @@ class ConnectionsPage(TablePage):
     DEFAULT_CSS = "ConnectionsPage { height: 1fr; layout: vertical; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "group(1)", "group"),
-        Binding("A", "group(-1)", "group the other way round", show=False),
+        Binding("A", "group(-1)", "previous grouping", show=False),
         Binding("escape", "leave_group", "back to groups"),
-        Binding("escape", "clear_filter", "take the filter away", show=False),
+        Binding("escape", "clear_filter", "clear the filter", show=False),
         Binding("escape", "ungroup", "back to single sockets", show=False),
     ]
 
@@ -247,7 +247,7 @@ class ConnectionsPage(TablePage):
         shown, view = self.table.arrangement, self._view
         if shown is None or view is None:
             return
-        what = f"{count(shown.shown)} sockets"
+        what = plural(shown.shown, "socket")
         if shown.shown > MAX_INLINE_ROWS:
             self.notify(f"writing {what} …", markup=False)
         live = shown.order[shown.order < len(shown.rows)]
@@ -296,8 +296,8 @@ def _of_sockets(table: SocketTable, colours: Palette) -> Line:
     if shown is None:
         return ()
     of_all = f"{count(shown.shown)} of " if shown.filter.text else ""
-    ended = f" · {count(len(shown) - shown.shown)} closed" if len(shown) > shown.shown else ""
-    pieces = [(f" {of_all}{count(shown.total)} sockets", colours.strong)]
+    ended = f" · {count(len(shown) - shown.shown)} closed since last poll" if len(shown) > shown.shown else ""
+    pieces = [(f" {of_all}{plural(shown.total, 'socket')}", colours.strong)]
     if shown.filter.text:
         pieces += [(" · filter ", colours.dim), (printable(shown.filter.text), colours.plain)]
     pieces += [

@@ -86,7 +86,7 @@ def _finding_lines(finding: Finding, width: int, colours: Palette, exact: bool) 
         Section("What to do", [Entry("", line) for line in finding.advice]),
         Section("Evidence", [Entry(_label(name), _told(figure, exact))
                              for name, figure in finding.evidence.items()], 24),
-        Section("The sockets concerned", [Entry("filter", finding.filter or "none")], 6),
+        Section("Affected sockets", [Entry("filter", finding.filter or "none")], 6),
     ]  # fmt: skip
     return [head, *column_lines(told, width, colours), ()]
 

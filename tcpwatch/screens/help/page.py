@@ -21,7 +21,7 @@ from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.reader import Reader
 from tcpwatch.widgets.sections import Entry, Section, column_lines
 
-_MARKS = {Mark.NEW: "appeared since the poll before", Mark.CHANGED: "changed its state", Mark.CLOSED: "has closed"}
+_MARKS = {Mark.NEW: "appeared since the last poll", Mark.CHANGED: "changed state", Mark.CLOSED: "closed"}
 
 
 @runtime_checkable
@@ -104,7 +104,7 @@ def _states() -> list[Section]:
         Section("Spellings", [
             Entry("", "A state may be typed in any case, with -, _ or nothing between the words, as ss spells it, in "
                   "Chinese, or as below."),
-            *(_spelled(state) for state in STATE_ORDER if FACTS[state].spellings),
+            *map(_spelled, STATE_ORDER),
             Entry("", "CLOSED_WAIT1 and CLOSE_WAIT2 are what some documents call the two ends after the first FIN: "
                   "they are accepted with that meaning, FIN_WAIT_1 and CLOSE_WAIT."),
         ], 12),
@@ -113,9 +113,9 @@ def _states() -> list[Section]:
 
 def _state(state: State) -> Entry:
     facts = FACTS[state]
-    return Entry(state.name, f"{facts.zh} · {facts.side} · {facts.meaning}")
+    return Entry(state.name, f"{facts.side} · {facts.meaning}")
 
 
 def _spelled(state: State) -> Entry:
     facts = FACTS[state]
-    return Entry(state.name, ", ".join(dict.fromkeys((facts.kernel, facts.ss, *facts.spellings))))
+    return Entry(state.name, ", ".join(dict.fromkeys((facts.kernel, facts.ss, *facts.spellings, facts.zh))))

@@ -184,9 +184,10 @@ _QUEUES: ListenerColumns = (
                  _peak, lambda row: _share(row.peak), 7, 4, 5, True),
     RecordColumn("syn", "SYN-Q", "Half-open connections, of the limit; a group has one figure for all its sockets",
                  _syn, lambda row: _share(row.fullest.syn_queue), 9, 7, 3, True),
-    RecordColumn("syn_peak", "10 s", "The deepest SYN queue of the last 10 s, where it was deeper than now: a flooded "
-                 "one loses half of its members at once every 7 s or so", _syn_peak, lambda row: _share(row.syn_peak),
-                 5, 2, 10, True),
+    RecordColumn("syn_peak", "peak 10 s", "The deepest SYN queue of the last 10 s, where it was deeper than now: a "
+                 "flooded one loses half of its members at once every 7 s or so", _syn_peak,
+                 lambda row: _share(row.syn_peak),
+                 9, 0, 10, True),
 )  # fmt: skip
 _TRAFFIC: ListenerColumns = (
     RecordColumn("accepted", "acc/s", "Connections that accept() took per second. What came and went between two polls "
@@ -198,7 +199,7 @@ _TRAFFIC: ListenerColumns = (
                  "tcpwatch", _oldest, lambda row: row.fullest.waiting_s, 10, 0, 6, True),
     RecordColumn("gave_up", "Gave up", "Connections in the accept queue whose client has closed already",
                  _gave_up, lambda row: row.fullest.client_closed, 7, 0, 7, True),
-    RecordColumn("repeated", "Repeats", "Half-open connections whose SYN+ACK was repeated", _repeated,
+    RecordColumn("repeated", "Retries", "Half-open connections whose SYN+ACK was retransmitted", _repeated,
                  lambda row: row.fullest.retransmitted, 7, 0, 11, True),
     RecordColumn("cap", "Capped by", "Who sets the limit: net.core.somaxconn or the application's argument of "
                  "listen(); both need a new listen()", _cap, lambda row: row.fullest.accept_limit_source.value, 9, 24,

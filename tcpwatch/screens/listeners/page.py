@@ -225,6 +225,9 @@ def _remarks(view: View, unseen: UnseenAccepts | None, width: int, colours: Pale
     if unseen is not None:
         opened, seen = units.rate(unseen.opened_per_s), units.rate(unseen.seen_per_s)
         room = width - sum(map(len, said)) - 3
-        words = (f"≥: {opened}/s were opened, the polls saw {seen}/s accepted", f"≥: polls saw {seen} of {opened}/s")
+        words = (
+            f"accept rates are minimums: {opened}/s opened, {seen}/s attributed",
+            f"accepted ≥: {seen} of {opened}/s",
+        )
         said += [f" {words}" for words in words if len(words) <= room][:1]
     return ((" ·".join(said), colours.dim),)

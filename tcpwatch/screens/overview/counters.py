@@ -31,7 +31,7 @@ class Counter:
         """`61/s`, `0.02 %`, `–` where the kernel does not tell."""
         rate = view.rates.get(self.kernel_name)
         if self.denominator:
-            # OutSegs leaves out what was only sent again: the whole is both together.
+            # OutSegs does not count retransmissions: the whole is the sum of both.
             return units.share(rate, (rate or 0.0) + view.rates.get(self.denominator, 0.0) or 1.0)
         return units.UNKNOWN if rate is None else f"{units.rate(rate)}/s"
 
@@ -52,7 +52,7 @@ MORE_COUNTERS = (
     Counter("est. reset", "EstabResets"),
     Counter("failed", "AttemptFails"),
     Counter("timeouts", "TCPTimeouts"),
-    Counter("SYN again", "TCPSynRetrans"),
+    Counter("SYN retr.", "TCPSynRetrans"),
     Counter("SYN q full", "TCPReqQFullDrop", limit_passed=True),
     Counter("SYN cookie", "TCPReqQFullDoCookies", limit_passed=True),
     Counter("bad cookie", "SyncookiesFailed"),

@@ -11,7 +11,7 @@ from tcpwatch.model.sockets.flow_totals import TOP as TOLD
 from tcpwatch.screens.overview.counters import grid_columns
 from tcpwatch.units.columns import columns_that_fit
 from tcpwatch.widgets.charts.bars import sparkline
-from tcpwatch.widgets.lines import Line, fit, title_rule
+from tcpwatch.widgets.lines import Line, cells_of, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
 
@@ -21,7 +21,8 @@ USUAL_ROWS, MIN_ROWS = 5, 2
 """Rows of a table where others want the room too: as many are enough, and fewer are not worth having."""
 _INDENT = "   "
 _WORD, _VALUE = 11, 8
-_LIFE = "life p50/90/99 "
+_LABELS = "lifetime p50/90/99 ", "life p50/90/99 "
+"""The first that fits into one line."""
 _NAME, _LONGEST = 26, 47
 """Cells for a name: before a figure is shown that is less worth, and as many as any address needs."""
 _GAP = 6
@@ -42,9 +43,10 @@ def totals_lines(flows: FlowTotals | None, width: int, colours: Palette) -> list
         *_rate("ended", totals.ended_per_s, cells, colours),
     )
     lived = "".join(fit(totals.lifetime_text(name), _VALUE) for name in PERCENTILES)[:-1]
-    life: Line = ((_LIFE, colours.plain), (lived, colours.plain if totals.lifetime_ms.count else colours.dim))
-    if len(_INDENT) + 2 * cells + len(_LIFE) + len(lived) < width:
-        return [(*head, *life)]
+    for label in _LABELS:
+        life: Line = ((label, colours.plain), (lived, colours.plain if totals.lifetime_ms.count else colours.dim))
+        if len(_INDENT) + 2 * cells + cells_of(life) < width:
+            return [(*head, *life)]
     return [head, ((_INDENT, colours.plain), *life)]
 
 
@@ -141,11 +143,11 @@ def totals_help_section() -> Section:
         Entry("", "Flows that opened and ended in the last minute, also those between two polls; the busiest services "
               "and processes first. Figures are within 6 %."),
         Entry("service", "The local port where we are the server, the peer's address and port where we are the client"),
-        Entry("life", "From the first state to the end, without TIME_WAIT. ≤: at most so long, as not every begin and "
-              "end was seen when it happened; the histogram then shows the longest that they may have been."),
-        Entry("<ms·s··h··", "How many lived how long, a cell a decade: less than 1 ms, 10 ms, 100 ms, 1 s, 10 s, "
-              "100 s, 17 min, 2.8 h, 28 h, and longer. ms, s and h stand where these begin, h at 17 min."),
-        Entry("0B··k··M··", "How many received and sent how much, a cell a decade: nothing, less than 10 bytes, 100, "
-              "1,000 (k), 10 k, 100 k, 1 M, 10 M, 100 M, and more"),
-        Entry("▁▂▄█", "▁ none, ▂ at least one, █ the most of this row"),
+        Entry("lifetime", "From the first state to the end, without TIME_WAIT. ≤: upper bound, as not every begin and "
+              "end was seen when it happened; the histogram then shows the upper bounds."),
+        Entry("<ms·s··h··", "Number of flows by lifetime, one cell per decade: less than 1 ms, 10 ms, 100 ms, 1 s, "
+              "10 s, 100 s, 17 min, 2.8 h, 28 h, and longer. ms, s and h stand where these begin, h at 17 min."),
+        Entry("0B··k··M··", "Number of flows by bytes received and sent, one cell per decade: none, less than "
+              "10 bytes, 100, 1,000 (k), 10 k, 100 k, 1 M, 10 M, 100 M, and more"),
+        Entry("▁▂▄█", "▁ no flow, ▂ at least one, █ the maximum of this row"),
     ], 11)  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the trace tells in rates, in one line: segments sent again, resets, and segments dropped with the reason."""
+"""One line with rates of the trace: retransmitted segments, resets, and dropped segments by reason."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _LABEL = "   trace of all namespaces"
 
 
 def trace_line(view: View, width: int, colours: Palette) -> list[Line]:
-    """One line where there is a trace, and room; drop reasons that do not fit are left out, the rarest first."""
+    """Return one line if there is a trace and room; the rarest drop reasons are left out if they do not fit."""
     trace = view.trace
     if not trace.on or width < MIN_WIDTH:
         return []
     pieces: list[Piece] = [(_LABEL, colours.dim)]
     for word, rate in (
-        ("sent again", trace.retransmitted_per_s),
+        ("retransmitted", trace.retransmitted_per_s),
         ("resets sent", trace.resets_sent_per_s),
         ("received", trace.resets_received_per_s),
     ):

@@ -70,28 +70,28 @@ def _timer(one: QueueMember, look: CellContext) -> Line:
 
 
 _WAITS: RecordColumn[QueueMember] = RecordColumn(
-    "age", "Waits", "How long it has waited for accept(); ≥: it waited when tcpwatch came",
+    "age", "Waits", "Time waiting for accept(); ≥: it was waiting when tcpwatch started",
     lambda one, look: _age(one, look, "≥"), lambda one: one.age_s, 9, 2, 0, True)  # fmt: skip
 _AGE: RecordColumn[QueueMember] = RecordColumn(
-    "age", "Age", "Since its SYN came; ~: estimated from the repeats and the timer, as it was there before tcpwatch",
+    "age", "Age", "Time since its SYN arrived; ~: estimated from retries and timer, as it is older than tcpwatch",
     lambda one, look: _age(one, look, "~"), lambda one: one.age_s, 9, 2, 0, True)  # fmt: skip
 _CLIENT: RecordColumn[QueueMember] = RecordColumn(
-    "remote", "Client", "Where it came from", _remote, lambda one: one.remote, 21, 26, 0
+    "remote", "Client", "Address and port of the client", _remote, lambda one: one.remote, 21, 26, 0
 )
 
 ACCEPT_COLUMNS = (
     _WAITS,
     _CLIENT,
-    RecordColumn("unread", "Unread", "Bytes that the client has sent already; its FIN counts as one", _unread,
+    RecordColumn("unread", "Unread", "Bytes received and not read; the client's FIN counts as one", _unread,
                  lambda one: one.unread, 7, 3, 1, True),
-    RecordColumn("gave_up", "", "The client has closed already (CLOSE_WAIT, and no process holds it)",
+    RecordColumn("gave_up", "", "The client has closed already (CLOSE_WAIT without a process)",
                  _gave_up, lambda one: one.client_closed, 7, 0, 2),
 )  # fmt: skip
 SYN_COLUMNS = (
     _AGE,
     _CLIENT,
-    RecordColumn("repeats", "Repeats", "SYN+ACKs that were sent again", _repeats, lambda one: one.retransmits, 7, 0, 1,
+    RecordColumn("repeats", "Retries", "SYN+ACKs retransmitted", _repeats, lambda one: one.retransmits, 7, 0, 1,
                  True),
-    RecordColumn("timer", "Next in", "Time until the SYN+ACK is sent again, or the connection given up", _timer,
+    RecordColumn("timer", "Next in", "Time until the SYN+ACK is retransmitted, or the connection given up", _timer,
                  lambda one: one.timer_s, 8, 0, 2, True),
 )  # fmt: skip

@@ -114,18 +114,18 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         accept, syn = (self._inside.accept_queue, self._inside.syn_queue) if self._inside else (None, None)
         given_up = self.row.fullest.client_closed if self.row else 0
         words = f", {given_up:,} gave up" if given_up else ""
-        self.accept_queue.show(accept, words, self._why_empty("Nothing waits to be accepted."))
+        self.accept_queue.show(accept, words, self._why_empty("The accept queue is empty."))
         repeated = self._inside.half_open.retransmitted if self._inside else 0
-        words = f", {repeated:,} with repeats" if repeated else ""
-        self.syn_queue.show(syn, words, self._why_empty("Nothing is half-open here."))
+        words = f", {repeated:,} retried" if repeated else ""
+        self.syn_queue.show(syn, words, self._why_empty("No half-open connections."))
 
     def _why_empty(self, otherwise: str) -> Sequence[str]:
         """What is said in place of members."""
         if self.row is None:
-            return ("Nobody listens here any more.",)
+            return ("This listener has closed.",)
         if self._inside is None:
-            return ("Comes when the pause ends (space).",) if app_state(self).paused else ("Comes with the next poll.",)
-        return (otherwise,) if self.row.accept_queue_known else ("This source does not tell what waits inside.",)
+            return ("Not updated while paused (space).",) if app_state(self).paused else ("Waiting for the next poll.",)
+        return (otherwise,) if self.row.accept_queue_known else ("This source cannot list the members of a queue.",)
 
     def _show_names(self, exact: bool) -> None:
         self._head.redraw()
@@ -178,7 +178,7 @@ class _Head(Lines):
         """As Lines asks."""
         row = self._of.row
         if row is None:
-            return [((f" {self._of.endpoint}", colours.strong), ("  nobody listens here any more", colours.warning))]
+            return [((f" {self._of.endpoint}", colours.strong), ("  this listener has closed", colours.warning))]
         room = 2 + (8 if self.screen.size.height >= _MEMBERS_FROM else 1)
         meters = head_lines(row, width, room, colours, app_state(self).exact)
         return [self._title(row, width, colours), *meters]

@@ -1,4 +1,4 @@
-"""The first line of every screen: where the data come from, what they cost, what is missing, and how old they are."""
+"""The first line of every screen: source, cost, completeness and age of the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TICK_S = 1.0
 
 
 class HeaderLine(Lines):
-    """Follows the app's view, pause and trouble; the age moves once a second."""
+    """Shows the state of the app; the age is updated once a second."""
 
     DEFAULT_CSS = "HeaderLine { height: 1; overflow: hidden; background: $panel; }"
 
@@ -25,21 +25,21 @@ class HeaderLine(Lines):
         self._hidden_owners = 0
 
     def on_mount(self) -> None:
-        """Begin to follow."""
+        """Watch the app."""
         self._tick = self.set_interval(_TICK_S, self.redraw)
-        self.watch(self.app, "view", self._see)
+        self.watch(self.app, "view", self._view_changed)
         for name in ("paused", "poll_error", "interval_s"):
             self.watch(self.app, name, self.redraw, init=False)
 
-    def _see(self, view: View | None) -> None:
+    def _view_changed(self, view: View | None) -> None:
         if view is not None and view.sample.source.privilege != "root":
             self._hidden_owners = view.hidden_owners
-        # Data that come each second need no clock of their own: it would paint the line twice.
+        # With a View each second the timer would only draw the line twice.
         self._tick.reset()
         self.redraw()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks: the right end stays, then the notices, and the left part takes what is left."""
+        """Return the line: the right end always, then the notices, and the facts in the cells that are left."""
         view = app_state(self).view
         right = self._liveness(view, colours)
         notices = cropped(self._notices(view, colours), width - cells_of(right) - 2)
@@ -51,7 +51,7 @@ class HeaderLine(Lines):
         return [((" ", colours.plain), *left, (" " * gap, colours.plain), *notices, pad, *right, (" ", colours.plain))]
 
     def _liveness(self, view: View | None, colours: Palette) -> Line:
-        """LIVE or PAUSED, and the age of what is on the screen."""
+        """Return LIVE or PAUSED, and the age of the View on screen."""
         age = units.duration(app_state(self).age_s) if view is not None else ""
         if app_state(self).paused:
             return (("‖ PAUSED", colours.warning), (f" {age}", colours.strong))
@@ -60,24 +60,24 @@ class HeaderLine(Lines):
         return (("●", colours.open), (" LIVE", colours.strong), (f" {age}", colours.plain))
 
     def _notices(self, view: View | None, colours: Palette) -> Line:
-        """What a person must know to trust the figures; empty on a good day."""
-        said: list[Piece] = []
+        """Return what limits the figures on screen; empty if nothing does."""
+        notices: list[Piece] = []
         if app_state(self).poll_error:
-            said.append((f"cannot read: {app_state(self).poll_error}", colours.alarm))
+            notices.append((f"cannot read: {app_state(self).poll_error}", colours.alarm))
         if view is not None:
-            said += severity_notice(view, colours)
+            notices += severity_notice(view, colours)
             if not view.sample.completeness.complete:
-                said.append((f"incomplete: {view.sample.completeness.words}", colours.warning))
+                notices.append((f"incomplete: {view.sample.completeness.words}", colours.warning))
             if view.pace.slowed:
-                said.append((f"stretched to {units.duration(view.pace.interval_s)}", colours.warning))
+                notices.append((f"slowed to {units.duration(view.pace.interval_s)} (CPU budget)", colours.warning))
             if view.sample.source.missing:
-                said.append((", ".join(view.sample.source.missing), colours.warning))
+                notices.append((", ".join(view.sample.source.missing), colours.warning))
         gap = ("  ", colours.plain)
-        return tuple(piece for one in said for piece in (one, gap))[:-1]
+        return tuple(piece for notice in notices for piece in (notice, gap))[:-1]
 
 
 def severity_notice(view: View, colours: Palette) -> list[Piece]:
-    """`▲ 2` critical findings, or `△ 1` warning: on every screen, as the Overview is not always in sight."""
+    """Return `▲ 2` for critical findings, or `△ 1` for warnings."""
     top = max((finding.severity for finding in view.findings), default=Severity.INFO)
     if top is Severity.INFO:
         return []
@@ -86,14 +86,14 @@ def severity_notice(view: View, colours: Palette) -> list[Piece]:
 
 
 def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours: Palette) -> Line:
-    """Host, source, privilege, interval, cost: as many as fit in `room` cells, the least important leave first."""
+    """Return host, source, privilege, interval and cost, without the least important if `room` is too small."""
     name: Line = (("tcpwatch", colours.strong),)
     if view is None:
         return cropped(name, room)
     source, pace = view.sample.source, view.pace
-    user = f"user: {hidden:,} socket{'s' * (hidden != 1)} without owner" if hidden else "user"
+    user = f"not root: {units.plural(hidden, 'owner')} hidden" if hidden else "user"
     cost = f"poll {pace.duration_s * 1000:.0f} ms {units.share(pace.core_share)}"
-    ranked = [  # rank, text: a low rank leaves first
+    ranked = [  # rank, text: a low rank is left out first
         (9, view.sample.host),
         (4, source.kind),
         (5, "root" if source.privilege == "root" else user),

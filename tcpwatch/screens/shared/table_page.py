@@ -26,7 +26,7 @@ class TablePage(Page):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "filter"),
-        Binding("escape", "clear_filter", "take the filter away", show=False),
+        Binding("escape", "clear_filter", "clear the filter", show=False),
         Binding("x", "export", "export as CSV", show=False),
         Binding("c", "copy", "copy the row", show=False),
     ]
