@@ -1,4 +1,4 @@
-"""`tcpwatch events`: what is told of each event, once, and what is missing."""
+"""`tcpwatch events`: each event is reported once, and losses are reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-def told(
+def output(
     views: Sequence[View], *, as_json: bool = True, wanted: str = "", exact: bool = False, colour: bool = False
 ) -> str:
     reporter = EventReporter(as_json, Filter.parse(wanted) if wanted else None, exact=exact, colour=colour)
@@ -44,7 +44,7 @@ def told(
 
 
 def objects(*views: View, wanted: str = "") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in told(views, wanted=wanted).splitlines()]
+    return [json.loads(line) for line in output(views, wanted=wanted).splitlines()]
 
 
 def losses(*views: View, trace: bool = True) -> list[str]:
@@ -95,11 +95,11 @@ def test_golden() -> None:
         *a_story(),
         replace(incidents(), archive=replace(incidents().archive, transitions_total=5 + len(INCIDENTS))),
     ]
-    golden.check("events.json", told(views))
-    golden.check("events.txt", told(views, as_json=False))
+    golden.check("events.json", output(views))
+    golden.check("events.txt", output(views, as_json=False))
 
 
-def test_each_is_told_once_and_a_step_in_the_order_of_time() -> None:
+def test_each_event_is_reported_once_and_a_step_is_sorted_by_time() -> None:
     before, after = a_story()
     found = objects(before, before, after, after)
     assert [one["new"] for one in found] == ["ESTABLISHED", "FIN_WAIT_1", "CLOSED", None, None]
@@ -112,7 +112,7 @@ def test_the_promised_keys() -> None:
     assert list(objects(*a_story())[0]) == promised.split()
 
 
-def test_whose_and_how_it_ended() -> None:
+def test_owner_and_ending() -> None:
     *_, over, unseen, unknown = objects(*a_story())
     assert (over["process"], over["pid"], over["ending"]) == ("nginx", 12, "closed by us"), "from the record"
     assert (unseen["local_address"], unseen["ending"], unseen["slack_ms"]) == ("2001:db8::1", "closed by peer", 200.0)
@@ -120,7 +120,7 @@ def test_whose_and_how_it_ended() -> None:
     assert {unknown[key] for key in ("local_address", "remote_port", "process", "ending", "new")} == {None}
 
 
-def test_a_flow_that_left_with_this_step() -> None:
+def test_a_connection_that_vanished_in_this_step() -> None:
     gone = sock("ESTAB", "10.0.0.1:80", "10.0.0.9:1", process="nginx", pid=12, cookie=4)
     other = sock("ESTAB", "10.0.0.1:80", "10.0.0.9:2", process="sshd", pid=13, cookie=3)
     rows = transitions(
@@ -168,7 +168,7 @@ def test_psutil_knows_no_cookies() -> None:
     assert one["cookie"] is None and one["local_address"] == "10.0.0.1"
 
 
-def test_what_was_lost_is_said_once() -> None:
+def test_losses_are_reported_once() -> None:
     before, after = a_story()
     more = replace(after, trace=replace(after.trace, events_lost=4, destroy_events_lost=2_000))
     assert losses(before, after, after) == ["3 trace events were lost"]
@@ -184,7 +184,7 @@ def test_what_was_lost_is_said_once() -> None:
     assert losses(before, incomplete, incomplete, before, incomplete) == ["incomplete: interrupted dump"] * 2
 
 
-def test_no_trace_is_said_where_one_was_wanted() -> None:
+def test_a_missing_trace_is_reported_if_wanted() -> None:
     view = make_view(trace=TraceStats(why_no_trace="needs root"))
     (said,) = losses(view, view)
     assert said.startswith("no trace (needs root): ")
@@ -192,9 +192,9 @@ def test_no_trace_is_said_where_one_was_wanted() -> None:
 
 
 def test_colour_is_for_the_change_alone() -> None:
-    plain, coloured = (told(a_story(), as_json=False, colour=colour) for colour in (False, True))
+    plain, coloured = (output(a_story(), as_json=False, colour=colour) for colour in (False, True))
     assert "\x1b" not in plain and "\x1b[32mSYN_RCVD → ESTABLISHED   \x1b[0m" in coloured
-    assert "10.0.0.1:80" in told(a_story(), as_json=False, exact=True)
+    assert "10.0.0.1:80" in output(a_story(), as_json=False, exact=True)
 
 
 def test_many_at_once() -> None:

@@ -30,7 +30,7 @@ SOCKET = 0xFFFF_8880_0000_0000
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class Flow:
     """One simulated connection."""
 
     cookie: int
@@ -87,64 +87,64 @@ class Life:
 LISTENER = sock("LISTEN", "0.0.0.0:80", cookie=1, inode=5, process="httpd", pid=12)
 
 
-def traced(lives: Sequence[Life], begin: float, end: float) -> TraceEvents:
+def traced(flows: Sequence[Flow], begin: float, end: float) -> TraceEvents:
     """Build the trace events between two times."""
-    events = [one for life in lives for one in _events(life) if begin <= one[0] < end]
+    events = [one for flow in flows for one in _events(flow) if begin <= one[0] < end]
     events.sort(key=lambda one: one[0])
     table = np.zeros(len(events), TRACE_EVENT)
-    for row, (time, kind, life, old, new) in zip(table, events, strict=True):
-        ends = make_table([life.sock(S.ESTABLISHED)])[0]
+    for row, (time, kind, flow, old, new) in zip(table, events, strict=True):
+        ends = make_table([flow.sock(S.ESTABLISHED)])[0]
         row["time"], row["kind"], row["old"], row["new"] = 1000.0 + time, kind, old, new
-        row["socket"], row["family"] = life.address or SOCKET + 64 * life.cookie, uapi.AF_INET
+        row["socket"], row["family"] = flow.address or SOCKET + 64 * flow.cookie, uapi.AF_INET
         row["src"], row["dst"] = ends["idiag_src"], ends["idiag_dst"]
         row["sport"], row["dport"] = 0 if (old, new) == (7, 2) else ends["idiag_sport"], ends["idiag_dport"]
-        row["cookie"] = life.cookie if kind == TraceEventKind.DESTROYED else 0
+        row["cookie"] = flow.cookie if kind == TraceEventKind.DESTROYED else 0
     return TraceEvents(table)
 
 
-def _events(life: Life) -> list[tuple[float, TraceEventKind, Life, int, int]]:
-    events: list[tuple[float, TraceEventKind, Life, int, int]] = []
-    old, states = (S.LISTEN if life.server else S.CLOSED), list(zip(life.states, life.times, strict=False))
+def _events(flow: Flow) -> list[tuple[float, TraceEventKind, Flow, int, int]]:
+    events: list[tuple[float, TraceEventKind, Flow, int, int]] = []
+    old, states = (S.LISTEN if flow.server else S.CLOSED), list(zip(flow.states, flow.times, strict=False))
     for place, (state, time) in enumerate(states):
         if state is S.TIME_WAIT:
             break
         if state is S.SYN_RCVD:  # a request socket: its first trace event comes with the last ACK
             time = states[place + 1][1]
-        events.append((time, TraceEventKind.STATE, life, old, state))
+        events.append((time, TraceEventKind.STATE, flow, old, state))
         old = state
-    if life.path == "a reset":
-        events.append((life.full_end, TraceEventKind.RESET_RECEIVED, life, old, old))
-    events.append((life.full_end, TraceEventKind.STATE, life, old, S.CLOSED))
-    events.append((life.full_end + life.held_s, TraceEventKind.DESTROYED, life, 0, 0))
+    if flow.path == "a reset":
+        events.append((flow.full_end, TraceEventKind.RESET_RECEIVED, flow, old, old))
+    events.append((flow.full_end, TraceEventKind.STATE, flow, old, S.CLOSED))
+    events.append((flow.full_end + flow.held_s, TraceEventKind.DESTROYED, flow, 0, 0))
     return events
 
 
-def destroyed(lives: Sequence[Life], begin: float, end: float) -> DestroyedSockets:
+def destroyed(flows: Sequence[Flow], begin: float, end: float) -> DestroyedSockets:
     """Build the destroy events between two times; they come 2 ms late."""
-    gone = sorted(
-        (life.full_end + life.held_s + 0.002, life.cookie, life)
-        for life in lives
-        if not life.foreign and begin <= life.full_end + life.held_s + 0.002 < end
+    ended = sorted(
+        (flow.full_end + flow.held_s + 0.002, flow.cookie, flow)
+        for flow in flows
+        if not flow.foreign and begin <= flow.full_end + flow.held_s + 0.002 < end
     )
-    table = make_table([life.sock(S.CLOSED) for _, _, life in gone]).copy()
-    infos = np.zeros(len(gone), uapi.TCP_INFO)
+    table = make_table([flow.sock(S.CLOSED) for _, _, flow in ended]).copy()
+    infos = np.zeros(len(ended), uapi.TCP_INFO)
     infos["tcpi_bytes_sent"] = 100
-    fins = np.array([life.path != "a reset" for _, _, life in gone], np.int64)
-    client = np.array([not life.server for _, _, life in gone], np.int64)
+    fins = np.array([flow.path != "a reset" for _, _, flow in ended], np.int64)
+    client = np.array([not flow.server for _, _, flow in ended], np.int64)
     infos["tcpi_bytes_acked"] = 100 + fins + client
     infos["tcpi_bytes_received"] = fins  # the peer's FIN counts too
-    when = 1000.0 + np.array([time for time, *_ in gone], np.float64)
+    when = 1000.0 + np.array([time for time, *_ in ended], np.float64)
     return DestroyedSockets(table, infos, when, uapi.TCP_INFO.itemsize)
 
 
-def sample(lives: Sequence[Life], time: float, before: float, trace: bool = True, events: bool = True) -> Sample:
+def sample(flows: Sequence[Flow], time: float, before: float, trace: bool = True, events: bool = True) -> Sample:
     """Build a poll at this time, with the events since the one before."""
     rows = [LISTENER]
-    rows += [life.sock(state, time) for life in lives if (state := life.state(time)) is not None]
+    rows += [flow.sock(state, time) for flow in flows if (state := flow.state(time)) is not None]
     made = make_sample(make_rows(rows, time=NOW + time))
     return replace(
         made,
         begin_monotonic_s=1000.0 + time,
-        destroyed=destroyed(lives, before, time) if events else None,
-        trace_events=traced(lives, before, time) if trace else None,
+        destroyed=destroyed(flows, before, time) if events else None,
+        trace_events=traced(flows, before, time) if trace else None,
     )

@@ -17,7 +17,7 @@ from tcpwatch.model.lifecycle.history import History, build_history, first_known
 from tcpwatch.model.lifecycle.tracker import Tracker
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.states import Role, State
-from tests.support.flow_world import PATHS, Life, sample
+from tests.support.flow_world import PATHS, Flow, sample
 from tests.support.polls import polls as joined
 from tests.support.views import NOW
 
@@ -41,45 +41,45 @@ HONEST = {
 class Result:
     """The model after some polls."""
 
-    def __init__(self, lives: Sequence[Life], polls: Sequence[float], trace: bool, events: bool = True) -> None:
+    def __init__(self, flows: Sequence[Flow], polls: Sequence[float], trace: bool, events: bool = True) -> None:
         self.opened = self.ended = 0
-        lives = [replace(one, polls=tuple(polls)) for one in lives]
-        self._cookies = {one.cookie: one.cookie_in_the_end for one in lives}
+        flows = [replace(one, polls=tuple(polls)) for one in flows]
+        self._cookies = {one.cookie: one.cookie_in_the_end for one in flows}
         model = Tracker()
-        samples = [sample(lives, polls[0], 0.0, trace, events)]
-        samples += [sample(lives, time, before, trace, events) for before, time in pairwise(polls)]
+        samples = [sample(flows, polls[0], 0.0, trace, events)]
+        samples += [sample(flows, time, before, trace, events) for before, time in pairwise(polls)]
         for poll in joined(*samples):
             lived = model.step(poll)
             self.opened += len(lived.opened)
             self.ended += len(lived.ended)
-        self.past: Archive = model.archive
+        self.archive: Archive = model.archive
         self.rows = poll.rows
         self.foreign = model.foreign_sockets
 
     def history(self, cookie: int) -> History:
         cookie = self._cookies[cookie]
         at = self.rows.find(cookie)
-        transitions = self.past.transitions_of([cookie])[cookie]
+        transitions = self.archive.transitions_of([cookie])[cookie]
         if at is None:
             return build_history(transitions)
         return build_history(transitions, first_known(self.rows, at, 0.0), State(int(self.rows.state[at])))
 
     def closed(self, cookie: int) -> np.void | None:
-        return self.past.last_record(self._cookies[cookie])
+        return self.archive.last_record(self._cookies[cookie])
 
     def ending(self, cookie: int) -> Ending | None:
         closed = self.closed(cookie)
         return None if closed is None else Ending(int(closed["ending"]))
 
 
-def life(path: str, *durations: float, begin: float = 10.2, cookie: int = 1000, held_s: float = 0.0) -> Life:
+def flow(path: str, *durations: float, begin: float = 10.2, cookie: int = 1000, held_s: float = 0.0) -> Flow:
     times = [begin]
     if PATHS[path][-1] is State.TIME_WAIT:
         durations = (*durations[:-1], 30.0)
     for duration in durations:
         times.append(times[-1] + duration)
     assert len(times) == len(PATHS[path]) + 1
-    return Life(cookie, path, tuple(times), held_s)
+    return Flow(cookie, path, tuple(times), held_s)
 
 
 POLLS = [float(second) for second in range(1, 70)]
@@ -89,7 +89,7 @@ QUICK = 0.001
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("pace_s", [QUICK, 2.5])
 def test_the_trace_tells_every_state_and_how_it_ended(path: str, pace_s: float) -> None:
-    one = life(path, *[pace_s] * len(PATHS[path]))
+    one = flow(path, *[pace_s] * len(PATHS[path]))
     result = Result([one], POLLS, trace=True)
     seen = result.history(one.cookie)
     assert [period.state for period in seen.periods] == list(one.states)
@@ -105,7 +105,7 @@ def test_the_trace_tells_every_state_and_how_it_ended(path: str, pace_s: float) 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("pace_s", [QUICK, 0.4, 2.5])
 def test_without_the_trace_nothing_false_is_told(path: str, pace_s: float) -> None:
-    one = life(path, *[pace_s] * len(PATHS[path]))
+    one = flow(path, *[pace_s] * len(PATHS[path]))
     result = Result([one], POLLS, trace=False)
     seen = [period.state for period in result.history(one.cookie).periods]
     assert seen == [state for state in one.states if state in seen]
@@ -118,7 +118,7 @@ def test_without_the_trace_nothing_false_is_told(path: str, pace_s: float) -> No
 
 
 def test_a_dead_socket_that_is_held_is_counted_once() -> None:
-    one = life("a reset", 1.5, 3.0, held_s=40.0)
+    one = flow("a reset", 1.5, 3.0, held_s=40.0)
     for trace in (True, False):
         result = Result([one], POLLS, trace)
         assert (result.opened, result.ended) == (1, 1)
@@ -130,16 +130,16 @@ def test_a_dead_socket_that_is_held_is_counted_once() -> None:
 
 
 def test_a_flow_of_another_namespace_is_not_ours() -> None:
-    paths = [life(path, *[QUICK] * len(PATHS[path]), cookie=1000 + at) for at, path in enumerate(PATHS)]
+    paths = [flow(path, *[QUICK] * len(PATHS[path]), cookie=1000 + at) for at, path in enumerate(PATHS)]
     foreign = [replace(one, foreign=True) for one in paths]
     result = Result(foreign, POLLS, trace=True)
     assert (result.opened, result.ended, result.foreign) == (0, 0, len(paths))
-    assert not result.past.transitions or not len(result.past.transitions[0])
+    assert not result.archive.transitions or not len(result.archive.transitions[0])
 
 
 def test_an_address_is_given_out_again_before_one_knows_whose_it_was() -> None:
-    stranger = replace(life("a reset", 0.1, 0.1, begin=10.5, cookie=2000), foreign=True, address=0xFFFF_8880_1234_0000)
-    ours = replace(life("a client that is left", 0.1, 0.1, 0.5, 0.1, begin=10.8), address=stranger.address)
+    stranger = replace(flow("a reset", 0.1, 0.1, begin=10.5, cookie=2000), foreign=True, address=0xFFFF_8880_1234_0000)
+    ours = replace(flow("a client that is left", 0.1, 0.1, 0.5, 0.1, begin=10.8), address=stranger.address)
     result = Result([stranger, ours], POLLS, trace=True)
     periods = result.history(ours.cookie).periods
     assert [one.state for one in periods] == list(ours.states)
@@ -152,7 +152,7 @@ def test_an_address_is_given_out_again_before_one_knows_whose_it_was() -> None:
 
 @pytest.mark.parametrize("begin", [0.5, 1.0005])
 def test_a_flow_that_opened_around_the_first_poll_has_its_beginning(begin: float) -> None:
-    one = life("a client that is left", 0.0001, 2.0, 0.5, 0.1, begin=begin)
+    one = flow("a client that is left", 0.0001, 2.0, 0.5, 0.1, begin=begin)
     result = Result([one], POLLS, trace=True)
     periods = result.history(one.cookie).periods
     assert [period.state for period in periods] == list(one.states)
@@ -163,9 +163,9 @@ def test_a_flow_that_opened_around_the_first_poll_has_its_beginning(begin: float
 
 
 def test_without_any_event_polls_tell_all_there_is() -> None:
-    lives = [life(path, *[2.5] * len(PATHS[path]), cookie=1000 + at) for at, path in enumerate(PATHS)]
-    result = Result(lives, POLLS, trace=False, events=False)
-    for one in lives:
+    flows = [flow(path, *[2.5] * len(PATHS[path]), cookie=1000 + at) for at, path in enumerate(PATHS)]
+    result = Result(flows, POLLS, trace=False, events=False)
+    for one in flows:
         seen = result.history(one.cookie)
         assert [period.state for period in seen.periods] == list(one.states)
         for period, truth in zip(seen.periods, one.times, strict=False):
@@ -173,12 +173,12 @@ def test_without_any_event_polls_tell_all_there_is() -> None:
             assert period.begin.slack_s == pytest.approx(
                 0.25 if period.state is State.TIME_WAIT else 1.0
             )  # its timer tells
-    assert (result.opened, result.ended) == (len(lives), len(lives))
+    assert (result.opened, result.ended) == (len(flows), len(flows))
 
 
 DURATIONS = st.sampled_from([0.0005, 0.01, 0.3, 0.9, 1.0, 3.7])
-LIVES = st.builds(
-    lambda path, begin, durations, held_s: life(path, *durations[: len(PATHS[path])], begin=begin, held_s=held_s),
+FLOWS = st.builds(
+    lambda path, begin, durations, held_s: flow(path, *durations[: len(PATHS[path])], begin=begin, held_s=held_s),
     st.sampled_from(sorted(PATHS)),
     st.floats(2.0, 20.0),
     st.lists(DURATIONS, min_size=5, max_size=5),
@@ -187,13 +187,13 @@ LIVES = st.builds(
 
 
 @settings(deadline=None, max_examples=25, phases=(Phase.explicit, Phase.reuse, Phase.generate))
-@given(st.lists(LIVES, min_size=1, max_size=6), st.booleans(), st.floats(0.2, 2.0))
-def test_each_flow_is_counted_once_whatever_tells_of_it(drawn: list[Life], trace: bool, pace_s: float) -> None:
-    lives = [replace(one, cookie=1000 + at) for at, one in enumerate(drawn)]
+@given(st.lists(FLOWS, min_size=1, max_size=6), st.booleans(), st.floats(0.2, 2.0))
+def test_each_flow_is_counted_once_whatever_tells_of_it(drawn: list[Flow], trace: bool, pace_s: float) -> None:
+    flows = [replace(one, cookie=1000 + at) for at, one in enumerate(drawn)]
     polls = [1.0 + pace_s * step for step in range(int(75 / pace_s))]
-    result = Result(lives, polls, trace)
-    assert (result.opened, result.ended) == (len(lives), len(lives))
-    for one in lives:
+    result = Result(flows, polls, trace)
+    assert (result.opened, result.ended) == (len(flows), len(flows))
+    for one in flows:
         seen = [period.state for period in result.history(one.cookie).periods]
         assert seen == [state for state in one.states if state in seen]
         if trace:
