@@ -25,9 +25,9 @@ MS = 1000
 S = 1_000_000
 
 
-def over(seconds: float, before: Mapping[str, int], last: Mapping[str, int], known: int = TOLD) -> Throughput:
+def over(seconds: float, before: Mapping[str, int], last: Mapping[str, int], info_bytes: int = TOLD) -> Throughput:
     """Of one flow, with cookie 1."""
-    return Throughput(make_infos({1: last}, 1000 + seconds, known), make_infos({1: before}, 1000, known))
+    return Throughput(make_infos({1: last}, 1000 + seconds, info_bytes), make_infos({1: before}, 1000, info_bytes))
 
 
 def one(values: NDArray[np.float64]) -> float:
@@ -80,8 +80,10 @@ def test_what_an_old_kernel_does_not_tell_is_not_known() -> None:
     fields: dict[str, Any] = dict(uapi.TCP_INFO.fields or {})
     before, last = {"busy_time": 1}, {"busy_time": S, "bytes_acked": 9, "bytes_received": 9, "rtt": 5}
     known = []
-    for known in (fields[f"tcpi_{name}"][1] for name in ("pacing_rate", "bytes_received", "segs_out", "delivered")):
-        it = over(1, before, last, known)
+    for info_bytes in (
+        fields[f"tcpi_{name}"][1] for name in ("pacing_rate", "bytes_received", "segs_out", "delivered")
+    ):
+        it = over(1, before, last, info_bytes)
         figures = (it.rtt_us(ONE), it.tx_bytes_per_s(ONE), it.rx_bytes_per_s(ONE))
         known.append((*(not math.isnan(one(figure)) for figure in figures), it.send_limits(ONE).tolist() != [0]))
     assert known == [(True, False, False, False), (True, True, False, False), (True, True, True, False), (True,) * 4]
