@@ -1,1 +1,1 @@
-"""What Linux says about TCP: one module for each kernel interface, under the kernel's own names."""
+"""Kernel interfaces: one module for each, with the kernel's names."""

@@ -55,7 +55,7 @@ class FakeKernel:
 
 
 class FakeSocket:
-    """As much of a socket as SockDiag uses."""
+    """The part of a socket that SockDiag uses."""
 
     def __init__(self, kernel: FakeKernel) -> None:
         self._kernel = kernel

@@ -66,7 +66,7 @@ class Bad(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Row:
-    """What a row of the socket table has to say."""
+    """Expected content of a row of the socket table."""
 
     body: bytes
     cgroup_id: int
@@ -123,7 +123,7 @@ def attributes(data: bytes) -> Iterator[Attribute]:
 
 
 def real_dump(ext: int = 0) -> bytes:
-    """What this kernel answers now: the socket messages of a TCPDIAG_GETSOCK dump, one after the other."""
+    """Return the current answer of this kernel: the socket messages of a TCPDIAG_GETSOCK dump, one after the other."""
     request = struct.pack("=BBBB48xII", 0, 0, 0, ext, 0xFFF, 0)
     answer = b""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as diag:

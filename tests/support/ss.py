@@ -182,7 +182,7 @@ def _one_round(namespace: lab.Namespace) -> dict[Ends, Picture]:
 
 
 TICK_S = 0.02
-"""Timers are told in ticks of the kernel's clock, of 10 ms where CONFIG_HZ is 100, and each reading is rounded."""
+"""Timers have the resolution of the kernel's clock, 10 ms if CONFIG_HZ is 100, and each reading is rounded."""
 
 
 def _is_quiet(before: np.void, after: np.void, passed_s: tuple[float, float]) -> bool:

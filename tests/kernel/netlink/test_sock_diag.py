@@ -1,4 +1,4 @@
-"""What SockDiag makes of a kernel that interrupts, drops, refuses, keeps silent or talks nonsense."""
+"""SockDiag with a kernel that interrupts, drops, refuses, does not answer or answers nonsense."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def flags(dump: sock_diag.Dump) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("answers", "rows", "told", "sockets"),
+    ("answers", "rows", "expected_flags", "sockets"),
     [
         ([CLEAN], [1, 2, 3], set(), 1),
         ([[netlink.done()]], [], set(), 1),
@@ -62,11 +62,11 @@ def flags(dump: sock_diag.Dump) -> set[str]:
     ],
 )
 def test_trouble_is_tried_once_more_and_told(
-    start: Start, answers: list[Answer], rows: list[int], told: set[str], sockets: int
+    start: Start, answers: list[Answer], rows: list[int], expected_flags: set[str], sockets: int
 ) -> None:
     diag, kernel = start(*answers)
     dump = diag.dump()
-    assert (cookies(dump), flags(dump)) == (rows, told)
+    assert (cookies(dump), flags(dump)) == (rows, expected_flags)
     assert len(kernel.requests) == len(answers)
     assert (kernel.opened, kernel.open_now) == (sockets, 1)
 

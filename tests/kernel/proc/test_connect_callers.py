@@ -14,7 +14,7 @@ from tcpwatch.kernel.proc.connect_callers import ConnectCallers
 
 @pytest.fixture
 def first(monkeypatch: pytest.MonkeyPatch) -> ConnectCallers:
-    """As in the first pid namespace, wherever the test runs: there a number means the same to both."""
+    """Pretend to be in the initial pid namespace, so that thread ids are the same for both sides."""
     monkeypatch.setattr(connect_callers, "_FIRST_PID_NAMESPACE", os.stat("/proc/self/ns/pid").st_ino)
     return ConnectCallers()
 
@@ -31,7 +31,7 @@ def test_a_thread_is_its_process_s(first: ConnectCallers) -> None:
     finally:
         done.set()
         thread.join()
-    assert first.lookup([]).keys() == found.keys()  # what was asked lately is told for a while
+    assert first.lookup([]).keys() == found.keys()  # recent answers are kept for a while
 
 
 def test_one_that_has_gone_is_absent(first: ConnectCallers) -> None:

@@ -122,7 +122,7 @@ def sleeper(*socks: socket.socket, name: str = "sleep") -> Iterator[int]:
 
 @contextmanager
 def python(script: str, *args: object, fds: tuple[int, ...] = ()) -> Iterator[tuple[int, str]]:
-    """A Python that runs `script`, says a line, and lives until the block ends; (pid, line)."""
+    """Run `script` in Python until the block ends; yields its pid and its first line."""
     command = [sys.executable, "-IS", "-c", script + "\nprint(flush=True)\nsys.stdin.read()"]
     with subprocess.Popen(
         [*command, *map(str, args)],
@@ -292,7 +292,7 @@ def tree(tmp_path: Path) -> Tree:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The descriptor numbers that are read, as os.readlink is told."""
+    """The descriptor numbers passed to os.readlink()."""
     numbers: list[str] = []
     readlink = os.readlink
 

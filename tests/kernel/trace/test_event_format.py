@@ -1,4 +1,4 @@
-"""What the kernel says of its events, and texts that it would not write."""
+"""Event formats of the kernel, and invalid texts."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def decoded(data: bytes) -> list[ring.Event]:
 
 
 def wrapped(events: list[ring.Event]) -> list[ring.Event]:
-    """Of times no kernel would tell, the low 64 bits."""
+    """Return the low 64 bits of times that no kernel would write."""
     return [event._replace(time=event.time & (1 << 64) - 1) for event in events]
 
 

@@ -64,12 +64,12 @@ def test_sockstat_is_what_ss_sums_up(namespace: lab.Namespace, peer: lab.Peer) -
 
         def same() -> bool:
             before, said, after = counters.read(PROC_NET), namespace.ss("-s"), counters.read(PROC_NET)
-            told = {word: int(number) for word, number in re.findall(r"(estab|orphaned|timewait) (\d+)", said)}
+            from_ss = {word: int(number) for word, number in re.findall(r"(estab|orphaned|timewait) (\d+)", said)}
             ours = {"estab": "CurrEstab", "orphaned": "TCP_orphan", "timewait": "TCP_tw"}
             assert before["TCP_tw"] == 4  # those of TIME_WAIT, and the orphans of FIN_WAIT_2 (kernel 6.18)
             assert before["TCP6_inuse"] >= 2
             quiet = all(before[name] == after[name] for name in ours.values())
-            return quiet and {word: before[name] for word, name in ours.items()} == told
+            return quiet and {word: before[name] for word, name in ours.items()} == from_ss
 
         lab.wait_until(same, "a quiet moment")
 

@@ -122,9 +122,9 @@ def test_listeners_tell_the_drops_that_ss_tells(namespace: lab.Namespace, peer: 
         for _ in range(3):
             peer.knock(full.getsockname()[1])
         dump = diag.listeners()
-        told = dict(zip(dump.table["idiag_cookie"].tolist(), dump.drops.tolist(), strict=True))
-        assert told == {line.cookie: line.drops for line in ss.lines(namespace) if line.state == "LISTEN"}
-        assert sorted(told.values()) == [0, 3]
+        drops = dict(zip(dump.table["idiag_cookie"].tolist(), dump.drops.tolist(), strict=True))
+        assert drops == {line.cookie: line.drops for line in ss.lines(namespace) if line.state == "LISTEN"}
+        assert sorted(drops.values()) == [0, 3]
 
 
 def test_a_dump_given_up_halfway_is_not_in_the_way_of_the_next(

@@ -28,7 +28,7 @@ from tests.support import netlink, ss
 
 NAMES = [name for name in uapi.FLOW_INFO.names or () if name.startswith("tcpi_")]
 WHOLE = [name for name in NAMES if name not in ("tcpi_wscale", "tcpi_flags")]
-"""Those that info_fields does not take apart."""
+"""Fields that info_fields() does not split."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def figures(infos: TcpInfoDump | None) -> dict[int, dict[str, int]]:
 
 
 def part(info: Mapping[str, int]) -> dict[str, int]:
-    """Of a whole tcp_info the fields that a dump gathers."""
+    """Return the fields of a whole tcp_info that a dump collects."""
     return {name: info[name] for name in (name.removeprefix("tcpi_") for name in WHOLE)}
 
 
@@ -70,7 +70,7 @@ BEFORE = st.lists(st.tuples(st.sampled_from([netlink.SHUTDOWN, netlink.CGROUP_ID
 
 @given(st.lists(st.tuples(PAYLOADS, BEFORE), max_size=8))
 def test_fields_of_every_length_are_those_of_one_socket(sockets: list[tuple[bytes, list[netlink.Attribute]]]) -> None:
-    """What lies past the end is 0, and said not to be told."""
+    """Fields past the end are 0, and has_field() is false."""
     data = b"".join(
         netlink.message(netlink.GETSOCK, netlink.body(cookie=cookie), [*others, (netlink.INFO, payload)])
         for cookie, (payload, others) in enumerate(sockets, 1)
@@ -156,7 +156,7 @@ SS: Mapping[str, tuple[str, Callable[[str], int]]] = {
     "busy_time": (r" busy:(\d+)ms", lambda ms: 1000 * int(ms)),
     "rwnd_limited": (r" rwnd_limited:(\d+)ms", lambda ms: 1000 * int(ms)),
 }
-"""What ss leaves out is 0."""
+"""Fields that ss leaves out are 0."""
 
 
 def told_by_ss(namespace: lab.Namespace) -> dict[int, dict[str, int]]:
@@ -169,7 +169,7 @@ def told_by_ss(namespace: lab.Namespace) -> dict[int, dict[str, int]]:
 
 
 def test_what_ss_says(namespace: lab.Namespace, peer: lab.Peer, diag: SockDiag) -> None:
-    """Of a flow that lost segments, of one that waits for its peer's window, and of one over IPv6."""
+    """A connection that lost segments, one that waits for its peer's window, and one over IPv6."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server((lab.LOCAL[4], 0)))
         connection = peer.open(listener.getsockname()[1], offer=lab.Offer(mss=1200, window_scale=5))

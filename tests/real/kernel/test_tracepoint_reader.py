@@ -1,4 +1,4 @@
-"""Tracepoints on the real kernel: what happened, when, and to whom; what is lost; and that nothing is left behind."""
+"""Tracepoints on the real kernel: events, their times and sockets, lost events, and cleaning up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[3]
 _SO_COOKIE = 57
 _PID = os.getpid()
 HOSTS: dict[int, str] = {
-    # Addresses of this run alone: the trace tells of all network namespaces, and others may test as well.
+    # Addresses of this run alone: the trace has all network namespaces, and other tests may run at the same time.
     socket.AF_INET: f"127.{1 + _PID // 250 % 250}.{1 + _PID % 250}.7",
     socket.AF_INET6: f"fd00:7cb::{_PID & 0xFFFF:x}",
 }
@@ -176,8 +176,8 @@ def test_a_closed_port_answers_with_a_reset_of_no_socket_and_who_called_is_told(
     assert (sent["sport"], sent["dport"], sent["socket"], sent["new"]) == (port, received["sport"], 0, 0)
     assert received["dport"] == port
     if "sock/inet_sk_error_report" not in trace.missing:
-        (told,) = events[events["kind"] == TraceEventKind.ERROR]
-        assert (told["reason"], told["sport"], told["dport"]) == (errno.ECONNREFUSED, received["sport"], port)
+        (error,) = events[events["kind"] == TraceEventKind.ERROR]
+        assert (error["reason"], error["sport"], error["dport"]) == (errno.ECONNREFUSED, received["sport"], port)
     if traced.reset_reasons:
         assert traced.reset_reasons[int(sent["reason"])] == "NO_SOCKET"
     if "skb/kfree_skb" not in trace.missing:
@@ -225,10 +225,10 @@ def test_a_socket_s_address_is_of_one_cookie_at_a_time(trace: TracepointReader) 
         with connected(socket.AF_INET) as pair:
             cookies += [cookie(pair.client), cookie(pair.server)]
     events = ours(trace.take(), socket.AF_INET)
-    told = events[events["kind"] == TraceEventKind.DESTROYED]
-    assert set(cookies) <= set(told["cookie"].tolist())
-    assert len(set(told["socket"].tolist())) < len(told)
-    for socket_ in set(told["socket"].tolist()):
+    destroyed = events[events["kind"] == TraceEventKind.DESTROYED]
+    assert set(cookies) <= set(destroyed["cookie"].tolist())
+    assert len(set(destroyed["socket"].tolist())) < len(destroyed)
+    for socket_ in set(destroyed["socket"].tolist()):
         of_it = events[events["socket"] == socket_]
         begins = np.flatnonzero(of_it["kind"] == TraceEventKind.DESTROYED)[:-1] + 1
         assert set(of_it["old"][begins].tolist()) <= {CLOSE, LISTEN}
@@ -268,18 +268,18 @@ def test_what_is_overwritten_is_counted_exactly(here: lab.Namespace) -> None:
         for it in (small, large):
             narrowed(it, listener.getsockname()[1])
         before, _ = small.take().lost, large.take()  # what others did until now
-        told = lost = expected = 0
+        recorded = lost = expected = 0
         for rounds in range(4):
             for _ in range(300 if rounds < 3 else 2):
                 with socket.create_connection(listener.getsockname()), listener.accept()[0]:
                     pass
             traced = small.take()
-            told, lost = told + len(traced.events), lost + traced.lost
+            recorded, lost = recorded + len(traced.events), lost + traced.lost
             assert traced.lost > 0 or rounds == 3
             complete = large.take()
             expected += len(complete.events)
             assert complete.lost == 0
-            assert told + lost == expected
+            assert recorded + lost == expected
         assert before + lost == small._instance.overrun()
 
 
@@ -461,10 +461,10 @@ def test_where_it_cannot_be_mounted_either(monkeypatch: pytest.MonkeyPatch, code
 
 def rows_of(text: str, **values: object) -> np.void:
     form = parse(text)
-    told = np.zeros(1, form.dtype)
+    payload = np.zeros(1, form.dtype)
     for name, value in values.items():
-        told[name] = value
-    (row,) = decode_events.decode_trace_events(TraceEventKind.RESET_SENT, form, told, np.array([5_000_000_000]))
+        payload[name] = value
+    (row,) = decode_events.decode_trace_events(TraceEventKind.RESET_SENT, form, payload, np.array([5_000_000_000]))
     return row  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""What happens between two samples, on the real kernel: told by the source, and what it costs and leaves behind."""
+"""Events between two samples on the real kernel, their cost, and cleaning up."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_sample_tells_what_was_destroyed_before_its_dump(namespace: lab.Namesp
     with closing(LiveSource(events=True)) as source:
         source.sample()
         expected = set(connection())
-        told = []
+        taken = []
 
         def heard() -> bool:
             sample = source.sample()
@@ -67,11 +67,11 @@ def test_a_sample_tells_what_was_destroyed_before_its_dump(namespace: lab.Namesp
             assert (sample.destroyed.received_monotonic_s <= sample.begin_monotonic_s).all()
             assert sample.begin_monotonic_s <= sample.monotonic
             assert sample.trace_events is None
-            told.extend(sample.destroyed.table["idiag_cookie"].tolist())
-            return expected <= set(told)
+            taken.extend(sample.destroyed.table["idiag_cookie"].tolist())
+            return expected <= set(taken)
 
         lab.wait_until(heard, "both ends")
-        assert len(set(told)) == len(told)
+        assert len(set(taken)) == len(taken)
         assert source.info.why_no_trace == "switched off"
 
 
@@ -108,9 +108,9 @@ def test_it_hears_in_the_namespace_of_whoever_made_it(namespace: lab.Namespace) 
             heard: list[int] = []
 
             def both() -> bool:
-                told = inner.take_destroyed()
-                assert told is not None
-                heard.extend(told.table["idiag_cookie"].tolist())
+                taken = inner.take_destroyed()
+                assert taken is not None
+                heard.extend(taken.table["idiag_cookie"].tolist())
                 return set(theirs) <= set(heard)
 
             lab.wait_until(both, "both ends")
@@ -138,9 +138,9 @@ def test_far_more_than_the_buffer_holds_is_read_in_time(
 
         def all_of_them() -> bool:
             nonlocal heard, lost
-            told = watch.take_destroyed()
-            assert told is not None
-            heard, lost = heard + len(told.table), lost + told.lost
+            taken = watch.take_destroyed()
+            assert taken is not None
+            heard, lost = heard + len(taken.table), lost + taken.lost
             return heard + lost == made
 
         lab.wait_until(all_of_them, "all of them")

@@ -23,10 +23,10 @@ def test_tcp_info_of_all_flows_where_it_is_asked_for(peer: lab.Peer) -> None:
         infos = sample.tcp_info_table
         assert infos
         states = dict(zip(sample.cookie.tolist(), sample.state.tolist(), strict=True))
-        told = [State(states[cookie]).name for cookie in infos.cookie.tolist()]
+        names = [State(states[cookie]).name for cookie in infos.cookie.tolist()]
         silent = {"LISTEN", "SYN_RCVD", "TIME_WAIT", "CLOSED"}  # and an orphan in FIN_WAIT_2, which is no full socket
-        assert set(told) == {it.state for it in crowd} - silent
-        assert told.count("ESTABLISHED") == np.count_nonzero(sample.state == State.ESTABLISHED)
+        assert set(names) == {it.state for it in crowd} - silent
+        assert names.count("ESTABLISHED") == np.count_nonzero(sample.state == State.ESTABLISHED)
         assert (infos.cookie[1:] > infos.cookie[:-1]).all()
         assert np.array_equal(infos.cookie, infos.table["idiag_cookie"])
         for array in (infos.cookie, infos.table, infos.received_monotonic_s):

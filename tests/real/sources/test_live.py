@@ -171,7 +171,7 @@ def test_of_rows_that_came_twice_the_later_one_stays(rows: list[tuple[int, int]]
 
 
 def answers(*rows: bytes) -> list[list[bytes | OSError]]:
-    """What a step asks for: bound sockets, all, listeners."""
+    """The dumps of a step: bound sockets, all sockets, listeners."""
     return [[netlink.done()], [*rows, netlink.done()], [netlink.done()]]
 
 
@@ -199,7 +199,7 @@ def test_a_step_that_fails_says_why_and_the_next_one_succeeds(monkeypatch: pytes
     live = LiveSource()
     with pytest.raises(SourceError, match="refused the dump: Operation not permitted"):
         live.sample()
-    with pytest.raises(SourceError, match="nonsense: a netlink message of"):
+    with pytest.raises(SourceError, match="unexpected answer from sock_diag: a netlink message of"):
         live.sample()
     assert live.sample().cookie.tolist() == [9]
     live.close()
@@ -216,11 +216,11 @@ def test_ends_told_to_a_sample_that_failed_come_with_the_next(monkeypatch: pytes
         socket.create_connection(listener.getsockname()).close()
         accepted, _ = listener.accept()
         accepted.close()
-        told = []
+        taken = []
         with monkeypatch.context() as patched:
 
             def refuse(*_: object, **__: object) -> NoReturn:
-                told.append(it._unused)
+                taken.append(it._unused)
                 raise SockDiagError(errno.EIO, "no")
 
             patched.setattr(it._diag, "dump", refuse)
@@ -228,7 +228,7 @@ def test_ends_told_to_a_sample_that_failed_come_with_the_next(monkeypatch: pytes
             def both_are_told() -> bool:
                 with pytest.raises(SourceError):
                     it.sample()
-                return told[-1] is not None and len(told[-1].table) == 2
+                return taken[-1] is not None and len(taken[-1].table) == 2
 
             lab.wait_until(both_are_told, "two destroy events")
         destroyed = it.sample().destroyed

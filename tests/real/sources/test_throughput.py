@@ -22,7 +22,7 @@ from tcpwatch.sources.live import LiveSource
 from tests import lab
 
 TOLERANCE = 0.05
-"""What may be missed of the truth: the bar."""
+"""Largest share of the true amount that may be missed."""
 
 
 class Traffic:
@@ -113,7 +113,7 @@ def test_rates_are_what_was_moved(monitor: Monitor, address: str) -> None:
                 now = told_at(view)
                 rates = cell(view, client, "tx_bytes_per_s"), cell(view, server, "rx_bytes_per_s")
                 goal = traffic.moved + 1
-                lab.wait_until(lambda goal=goal: traffic.moved >= goal, "what was told of", 30)  # type: ignore[misc]
+                lab.wait_until(lambda goal=goal: traffic.moved >= goal, "the traffic", 30)  # type: ignore[misc]
                 (least_then, most_then), (least_now, most_now) = traffic.moved_at(before), traffic.moved_at(now)
                 least, most = least_now - most_then, most_now - least_then
                 assert most - least < 0.1 * most, "the truth is known to a tenth at most"
@@ -154,7 +154,7 @@ def _unacknowledged(end: socket.socket) -> int:
 
 
 def limit_after(monitor: Monitor, end: socket.socket, least_s: float = 0.3) -> str | None:
-    """What limits this end over a time that is long against the kernel's jiffies."""
+    """Return what limits this end, over a time much longer than the kernel's jiffies."""
     begin = told_at(monitor.step())
     lab.wait_until(lambda: time.monotonic() > begin + least_s, "some time", deadline_s=10)
     view = monitor.step()
