@@ -78,6 +78,8 @@ _MEMORY_BYTES = 4 << 30
 _CALLED = "_functions_called"
 """The name, known to all modules, of the set that collects the functions called."""
 _PYTEST = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
+_TIMEOUT = "--timeout=20"
+"""Seconds for one test of a mutant, which may loop without end."""
 
 _Function = tuple[str, int]
 """A function by its file, relative to the root of the tree, and its first line (that of its first decorator)."""
@@ -514,7 +516,7 @@ def _run_tests(root: Path, tests: list[str]) -> int:
     _use(root)
     _quiet()
     files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
-    return int(pytest.main([*_PYTEST, "--tb=no", *files], plugins=[_Chooser(tests)]))
+    return int(pytest.main([*_PYTEST, _TIMEOUT, "--tb=no", *files], plugins=[_Chooser(tests)]))
 
 
 def _run_warm(root: Path, tests: list[str], plugin: _Warm) -> int:
@@ -522,7 +524,7 @@ def _run_warm(root: Path, tests: list[str], plugin: _Warm) -> int:
 
     _use(root)
     _quiet()
-    return int(pytest.main([*_PYTEST, *tests], plugins=[plugin]))
+    return int(pytest.main([*_PYTEST, _TIMEOUT, *tests], plugins=[plugin]))
 
 
 def _baseline(root: Path, modules: Iterable[str], tests: list[str]) -> Baseline:

@@ -256,6 +256,14 @@ def test_the_trend_is_taken_over_a_minute() -> None:
     assert step(62.0, 130) == pytest.approx(70 / (116 / 60))
 
 
+def test_after_a_pause_what_is_older_than_a_minute_is_forgotten() -> None:
+    analysis, fullest = EphemeralPortAnalysis(), None
+    for second, count in ((0, 0), (30, 20), (95, 33)):
+        fullest = forecast(analysis, second, [client(100 + at) for at in range(count)], high=199).fullest
+    assert fullest is not None
+    assert fullest.runs_out_in_s == pytest.approx(67 / (13 / 65))
+
+
 def test_of_what_was_not_among_the_fullest_nothing_is_known() -> None:
     fifty = [client(100, f"192.0.2.{host}:443") for host in range(1, 51)]
     newcomer = [client(100 + at, "198.51.100.1:443") for at in range(4)]

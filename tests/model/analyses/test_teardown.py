@@ -107,6 +107,20 @@ def test_what_left_is_told_over_ten_seconds() -> None:
     assert all(one is not None and 6 <= one <= 14 for one in left[10:]), left
 
 
+def test_the_ten_seconds_are_the_last_ten() -> None:
+    """The counter of TIME_WAITs that entered is far from any time."""
+    entered = {0: 5000, 4: 5040, 9: 5090, 11: 5090, 14: 5090, 15: 5090, 25: 5100, 26: 5100}
+    left = [one.time_wait.left_per_s for one in follow(*(sample(s, counters={"TW": n}) for s, n in entered.items()))]
+    assert left == [None, 10.0, 10.0, pytest.approx(90 / 11), 5.0, pytest.approx(50 / 11), 1.0, pytest.approx(10 / 11)]
+
+
+def test_what_left_is_never_negative_and_needs_two_times() -> None:
+    more = [waits(40_000 + at, 9.0, cookie=at + 1) for at in range(4)]
+    first, second = sample(0, counters={"TW": 5}), sample(1, *more, counters={"TW": 5})
+    assert [one.time_wait.left_per_s for one in follow(first, second)] == [None, 0.0]
+    assert [one.time_wait.left_per_s for one in follow(first, replace(first, cookie=first.cookie))] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("counts", "growing"),
     [

@@ -43,8 +43,21 @@ SENDING = {
     "busy_time": 4_000_000,
     "rwnd_limited": 4_000_000,
 }
+ROUND_TRIPS = [
+    (999, "0.999 ms", "0.999 ms"), (1_000, "1.00 ms", "1 ms"), (9_994, "9.99 ms", "9.994 ms"),
+    (9_995, "10.0 ms", "9.995 ms"), (10_600, "10.6 ms", "10.6 ms"), (99_949, "99.9 ms", "99.949 ms"),
+    (99_950, "100 ms", "99.95 ms"), (100_400, "100 ms", "100.4 ms"),
+]  # fmt: skip
 THROUGHPUT = Throughput(
-    make_infos({2**64 - 1: {**SENDING, "bytes_received": 5_001}, 7: {"rtt": 45}, 8: {"rtt": 1_250_000}}, 1005),
+    make_infos(
+        {
+            2**64 - 1: {**SENDING, "bytes_received": 5_001},
+            7: {"rtt": 45},
+            8: {"rtt": 1_250_000},
+            **{at: {"rtt": rtt} for at, (rtt, *_) in enumerate(ROUND_TRIPS, 20)},
+        },
+        1005,
+    ),
     make_infos({2**64 - 1: {}}),
 )
 
@@ -164,6 +177,7 @@ def test_shutdown(mask: int | None, word: str | None) -> None:
         ("rtt_ms", replace(FULL, cookie=7), "0.045 ms", "0.045 ms"),
         ("rtt_ms", replace(FULL, cookie=8), "1250 ms", "1250 ms"),
         ("rtt_ms", BARE, "–", "–"),
+        *(("rtt_ms", replace(FULL, cookie=at), *texts) for at, (_, *texts) in enumerate(ROUND_TRIPS, 20)),
         ("limited_by", FULL, "receiver", "receiver"),
         ("limited_by", BARE, "–", "–"),
         ("retransmits_total", FULL, "12", "12"),

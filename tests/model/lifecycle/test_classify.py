@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.lifecycle.classify import EndingEvidence, classify, fin_acknowledged
@@ -40,16 +41,20 @@ def evidence(
         socket[name] = value
     for name, value in (info or {}).items():
         figures[f"tcpi_{name}"] = value
+
+    def number(value: int | None) -> NDArray[np.uint8]:
+        return np.array([value or 0], np.uint8)
+
     return EndingEvidence(
-        np.array([state or 0], np.uint8),
-        np.array([goes_on or 0], np.uint8),
-        np.array([role or 0], np.uint8),
-        np.array([closer or 0], np.uint8),
-        np.array([queued]),
-        np.array([info is not None]),
-        figures,
-        np.array([disconnected]),
-        socket,
+        state=number(state),
+        remaining_state=number(goes_on),
+        role=number(role),
+        closer=number(closer),
+        queued=np.array([queued]),
+        info_known=np.array([info is not None]),
+        info=figures,
+        disconnected=np.array([disconnected]),
+        traced=socket,
     )
 
 

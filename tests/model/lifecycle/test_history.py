@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from tcpwatch.model.lifecycle.archive import RECORD
-from tcpwatch.model.lifecycle.history import Moment, StatePeriod, build_history, first_known_of_record
+from tcpwatch.model.lifecycle.history import (
+    Moment,
+    StatePeriod,
+    begins_with_last_ack,
+    build_history,
+    first_known_of_record,
+)
 from tcpwatch.model.lifecycle.transitions import Origin, Transition, TransitionKind
 from tcpwatch.model.states import State
 
@@ -67,6 +73,10 @@ CASES = {
         "4.1 trace ES>F1 | 4.2 trace F1>F2 | 4.21 trace F2>CL | 5 poll ES>F2",
         "ES 4.1 trace least | F1 4.1 trace | F2 4.2 trace",
         now="F2",
+    ),
+    "an orphan's FIN_WAIT_2 that ends when it is known": Case(
+        "4.1 trace ES>F1 | 4.2 trace F1>F2 | 5 trace F2>CL | 5 poll F2>-",
+        "ES 4.1 trace least | F1 4.1 trace | F2 4.2 trace | end 5 poll",
     ),
     "and turns into TIME_WAIT": Case(
         "4.2 trace F1>F2 | 4.21 trace F2>CL | 5 poll ES>F2 | 9 poll F2>TW",
@@ -138,3 +148,18 @@ def test_a_closed_flow_was_there_before_the_first_thing_that_is_told_of_it() -> 
         True,
         Moment(9.0, Origin.TRACE),
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "origin", "first", "expected"),
+    [
+        (State.SYN_RCVD, Origin.TRACE, True, True),
+        (State.SYN_RCVD, Origin.TRACE, False, False),
+        (State.SYN_RCVD, Origin.POLL, True, False),
+        (State.ESTABLISHED, Origin.TRACE, True, False),
+    ],
+)
+def test_how_long_a_handshake_took_is_unknown_where_the_trace_alone_saw_it(
+    state: State, origin: Origin, first: bool, expected: bool
+) -> None:
+    assert begins_with_last_ack(StatePeriod(state, Moment(1.0, origin), None), first) is expected

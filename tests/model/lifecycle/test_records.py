@@ -77,13 +77,14 @@ class Poll:
     traced: TraceEvents | None = None
     sysctls: Mapping[str, int] | None = None
     callers: Mapping[int, Owner] | None = None
-    begun: float = 0.0
+    begin_monotonic_s: float = 0.0
 
     def sample(self, number: int) -> Sample:
         rows = make_rows(self.socks, time=NOW + number * PACE_S)
+        begin = {"begin_monotonic_s": self.begin_monotonic_s} if self.begin_monotonic_s else {}
         return make_sample(
             rows, destroyed=destroyed(self.events), trace_events=self.traced, sysctls=self.sysctls or {},
-            callers=self.callers or {}, begin_monotonic_s=self.begun,
+            callers=self.callers or {}, **begin,
         )  # fmt: skip
 
 
@@ -235,7 +236,7 @@ TIMES = {
 @pytest.mark.parametrize("name", TIMES)
 def test_when_a_connection_ended_that_no_poll_saw(name: str) -> None:
     at, begun, info, end, slack_s = TIMES[name]
-    record = only(Poll([]), Poll([], begun=begun), Poll([], [event(OPEN, at, **info)]))
+    record = only(Poll([]), Poll([], begin_monotonic_s=begun), Poll([], [event(OPEN, at, **info)]))
     assert (record["end"], record["origin"]) == (end, Origin.EVENT)
     assert record["end_slack"] == pytest.approx(slack_s, nan_ok=True)
     assert (record["begin"], record["begin_slack"]) == (record["end"], pytest.approx(slack_s, nan_ok=True))
@@ -293,7 +294,7 @@ def test_who_holds_a_socket_is_better_known_than_who_called() -> None:
     _, (record,), past = run(
         Poll([]),
         Poll([CALLED]),
-        Poll([], [event(CALLED, 3.0)], traced(CALLED, 21, (3.0, "SYN_SENT", "CLOSED")), callers={21: CALLER}),
+        Poll([], [event(CALLED, 3.0)], traced(CALLED, 21, *CHANGES), callers={21: CALLER}),
     )
     assert past.owner(int(record["owner"])) == CALLED.owner
 

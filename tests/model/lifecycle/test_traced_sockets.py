@@ -281,6 +281,28 @@ def test_two_sockets_with_the_same_ends_are_nobody_s() -> None:
     assert step(TracedSockets(), other_ends, 10.1).events["socket"].tolist() == [ADDRESS] * 2
 
 
+def test_one_connection_among_many_sockets_of_the_trace() -> None:
+    rows = [{**ESTABLISH, "socket": ADDRESS + 64 * port, "sport": port} for port in range(990, 1010)]
+    found = step(TracedSockets(), trace(rows), 10.1)
+    assert [(int(one["sport"]), int(one["cookie"])) for one in found.events] == [(1000, 7)]
+
+
+def test_many_connections_are_found_by_their_ends() -> None:
+    ports = (5000, 1000, 3000, 7000, 2000)
+    flows = np.repeat(FLOW, len(ports))
+    flows["idiag_sport"] = ports
+    rows = [{**ESTABLISH, "socket": ADDRESS + 64 * port, "sport": port} for port in (7000, 1000, 2500, 9000, 3000, 5)]
+    cookies = np.array([int(port) + 1 for port in ports], np.uint64)
+    found = TracedSockets().step(trace(rows), 10.1, lambda them: np.isin(them, cookies), lambda: (flows, cookies))
+    by_port = {int(one["sport"]): int(one["cookie"]) for one in found.events}
+    assert by_port == {7000: 7001, 1000: 1001, 3000: 3001}
+
+
+def test_our_own_sockets_are_not_foreign_however_late_they_are_read() -> None:
+    found = step(TracedSockets(), trace([CONNECT, ESTABLISH, close()]), 10.1 + 2 * MATCH_TIMEOUT_S)
+    assert (found.foreign_sockets, found.unmatched_sockets, len(found.ended)) == (0, 0, 1)
+
+
 def test_a_connection_is_one_socket_s() -> None:
     traced = TracedSockets()
     assert len(step(traced, trace([CONNECT, ESTABLISH]), 10.1).events) == 2

@@ -142,3 +142,19 @@ def test_the_filter_selects_the_connections_of_a_group(addresses: list[str]) -> 
     for grouping in PREFIX_KINDS:
         for one in view.half_open.sources.top[grouping][:2]:
             assert int(Filter.parse(f"state:syn-rcvd {one.term}").mask(view.rows).sum()) == one.count
+
+
+def test_each_listener_has_its_own_sources() -> None:
+    """Two listeners' connections, IPv4 and IPv6 in turns, taken apart."""
+    socks = [sock("LISTEN", f"[::]:{port}", send_queue=4) for port in (80, 81)]
+    for at in range(12):
+        peer = f"[2001:db8::{at:x}]" if at % 3 else f"192.0.2.{at}"
+        local = "[2001:db8::80]" if at % 3 else "10.0.0.1"
+        socks.append(sock("SYN_RCVD", f"{local}:{80 + (at % 4 == 0)}", f"{peer}:{1024 + at}"))
+    found = {key.port: one.sources for key, one in make_view(*socks).half_open_by_listener.items()}
+    assert found[80].count == 9
+    assert {one.prefix for one in found[80].top["/24"]} == {"192.0.2.0/24"}
+    assert [one.count for one in found[80].top["/24"]] == [3]
+    assert {one.prefix for one in found[80].top["address"]} == {
+        "192.0.2.3", "192.0.2.6", "192.0.2.9", *(f"2001:db8::{at:x}" for at in (1, 2, 5, 7, 10, 11)),
+    }  # fmt: skip

@@ -174,6 +174,15 @@ def test_arrivals() -> None:
     assert second[1].syn_arrivals_per_s == (1 + (9 - 4 - 1) + 20 + (8 - 2)) / 2
 
 
+def test_overflows_of_the_accept_queue_are_no_arrivals() -> None:
+    """ListenOverflows counts last ACKs too, so that there may be more of them than drops."""
+    first, second = follow(
+        sample(0, LISTEN, counters={"ListenDrops": 0, "ListenOverflows": 0, "PassiveOpens": 0, "SyncookiesRecv": 0}),
+        sample(2, LISTEN, counters={"ListenDrops": 3, "ListenOverflows": 5, "PassiveOpens": 2, "SyncookiesRecv": 6}),
+    )
+    assert (first[1].syn_arrivals_per_s, second[1].syn_arrivals_per_s) == (None, 0.0)
+
+
 def test_queue_detail() -> None:
     old = replace(HALF, cookie=70, retransmits=2, timer_s=3.0)
     younger = replace(HALF, cookie=71, retransmits=0, timer_s=0.4)

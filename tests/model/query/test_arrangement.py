@@ -136,6 +136,13 @@ def test_order_is_that_of_the_sort_keys(
         assert found.place(cookie) == place
 
 
+@pytest.mark.parametrize("most", [255, 256, 65_535, 65_536, 65_537])
+def test_sorted_places_around_sixteen_bits(most: int) -> None:
+    keys = (np.array([most, 1, 0, most - 1], np.uint32),)
+    assert sort_order(keys, 4, False).tolist() == [2, 1, 3, 0]
+    assert sort_order(keys, 4, True).tolist() == [0, 3, 1, 2]
+
+
 @given(
     st.lists(st.tuples(
         st.integers(0, 2**64 - 1) | st.integers(0, 3), st.floats(allow_nan=False), st.integers(-5, 5), st.booleans(),

@@ -110,6 +110,11 @@ def passing(filter_text: str, rows: Rows = ROWS) -> list[int]:
     ("::1", [3, 5]),
     ("[@click=app.quit]", [4]),
     ('"state:tw"', []),
+    ('":200"', [5]),
+    ('":5000"', [4, 6]),
+    ('"1:100"', []),
+    ('"1:44"', [1, 2]),
+    ('"1]:100"', [5]),
     ("ending:live", [0, 1, 2, 3, 4, 5, 6]),
     ("ending:reset", []),
 ])  # fmt: skip
@@ -234,6 +239,18 @@ def test_ipv6_text(addresses: list[list[int]], data: st.DataObject, start: bool,
     texts = [written(a) for a in addresses]
     term = AddressPiece(data.draw(piece_of(texts[0])), start, end)
     assert ipv6_contain(np.array(addresses, ">u2"), term).tolist() == [found_in(t, term) for t in texts]
+
+
+@pytest.mark.parametrize("start", [False, True])
+@pytest.mark.parametrize("end", [False, True])
+def test_pieces_of_an_ipv4_compatible_address(start: bool, end: bool) -> None:
+    addresses = [[0] * 6 + [0xC000, 0x0201], [0] * 6 + [0x0102, 0x0304]]
+    texts = [written(a) for a in addresses]
+    assert texts == ["::192.0.2.1", "::1.2.3.4"]
+    pieces = [":", "::", ":::", "::1", ":1", "1", "2.1", "::192.0.2.1", ":192.0.2.1", "192.0.2.1", "::2.1", ":4", ".4"]
+    for piece in pieces:
+        term = AddressPiece(piece, start, end)
+        assert ipv6_contain(np.array(addresses, ">u2"), term).tolist() == [found_in(t, term) for t in texts], term
 
 
 @pytest.mark.parametrize("high", range(16))

@@ -50,6 +50,16 @@ def test_names_and_sizes(by: GroupField, expected: dict[str, int]) -> None:
     assert names(by) == expected
 
 
+def test_an_address_like_an_ipv4_mapped_one_is_another_peer() -> None:
+    peers = [
+        "2001:db8::ffff:c000:201", "::ffff:0:c000:201", "1::ffff:c000:201", "0:0:0:1:0:ffff:c000:201", "::c000:201",
+    ]  # fmt: skip
+    socks = [sock("ESTAB", "[2001:db8::1]:80", f"[{peer}]:1") for peer in peers]
+    socks += [sock("ESTAB", "10.0.0.1:80", "192.0.2.1:1"), sock("ESTAB", "10.0.0.1:80", "192.0.2.1:2", mapped=True)]
+    found = group_sockets(make_rows(socks), GroupField.PEER)
+    assert (found.count, found.groups[0].name, found.groups[0].sockets) == (6, "192.0.2.1", 2)
+
+
 @pytest.mark.parametrize("by", GroupField)
 def test_the_filter_selects_the_group(by: GroupField) -> None:
     rows = make_rows(SOCKS)

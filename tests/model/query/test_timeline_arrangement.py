@@ -261,7 +261,25 @@ def test_a_closed_flow_ends_though_nothing_of_it_is_kept() -> None:
     assert (one.live, one.mark, one.line_end_s, one.length_s) == (False, Mark.NONE, NOW - 20, 30)
     told = {10: traced(50, "SYN_RCVD", 49, "ESTAB")}
     half = row(arrange_timelines(view(*CLOSED_FLOWS, changes=told), Filter()), 10)
-    assert [s.end and NOW - s.end.time for s in half.periods] == [49, 20]
+    assert [(s.state, s.end and NOW - s.end.time) for s in half.periods] == [
+        (State.SYN_RCVD, 49), (State.ESTABLISHED, 20),
+    ]  # fmt: skip
+    late = {10: traced(50, "SYN_RCVD", 19, "ESTAB")}  # a state that seems to begin after the end
+    one = row(arrange_timelines(view(*CLOSED_FLOWS, changes=late), Filter()), 10)
+    assert [(s.state, s.end and NOW - s.end.time) for s in one.periods] == [
+        (State.SYN_RCVD, 19), (State.ESTABLISHED, 19),
+    ]  # fmt: skip
+
+
+def test_a_connection_that_we_saw_begin_did_not_begin_earlier() -> None:
+    told = {6: [*polled(60, "ESTAB", 20, "CLOSE_WAIT")]}
+    one = row(arrange_timelines(view(changes=told), Filter()), 6)
+    assert (one.began_earlier, [s.began_earlier for s in one.periods]) == (False, [False, False])
+    only_last = {6: polled(60, "ESTAB", 20, "CLOSE_WAIT")[1:]}
+    one = row(arrange_timelines(view(changes=only_last), Filter()), 6)
+    assert [(s.state, NOW - s.begin.time, s.began_earlier) for s in one.periods] == [
+        (State.ESTABLISHED, 60, False), (State.CLOSE_WAIT, 20, False),
+    ]  # fmt: skip
 
 
 def test_what_closed_since_the_poll_before_is_marked() -> None:
@@ -323,6 +341,32 @@ def test_csv() -> None:
     assert (one["established_s"], one["close_wait_s"], one["time_wait_s"], one["length_s"]) == ("1.0", "1.0", "", "2.0")
     assert (by_cookie[5]["live"], by_cookie[5]["time_wait_s"], by_cookie[5]["end_known"]) == ("True", "10.0", "trace")
     assert (by_cookie[3]["end"], by_cookie[3]["begin_slack_s"], by_cookie[3]["ending"]) == ("", "", "")
+
+
+def test_what_a_line_says_of_one_connection() -> None:
+    told = {12: polled(5.1234567, "ESTAB", 4, "CLOSE_WAIT", 3, None)}
+    chosen = arrange_timelines(view(*CLOSED_FLOWS, changes=told), Filter())
+    one = timeline_record(row(chosen, 12))
+    assert (one["state"], one["ending"], one["live"]) == ("LAST_ACK", "closed by peer", False)
+    assert one["established_s"] == round(one["established_s"], 6) == pytest.approx(1.123457, abs=2e-6)
+    assert (one["begin"], one["end"]) == (pytest.approx(NOW - 5.123457, abs=2e-6), NOW - 3)
+    assert one["begin"] == round(one["begin"], 6)
+    assert one["length_s"] == round(one["length_s"], 6)
+    (known, unknown) = (timeline_record(row(chosen, cookie)) for cookie in (4, 3))
+    assert (known["state"], known["live"], known["begin_slack_s"], known["end"]) == ("SYN_RCVD", True, None, None)
+    assert (unknown["begin_slack_s"], unknown["received_bytes"], unknown["process"]) == (None, None, "nginx[12]")
+    stateless = closed_flow(served("ESTAB", 7, process=None, role="unknown"), 2, 2, Ending.UNKNOWN, state=0)
+    one = timeline_record(row(arrange_timelines(view(stateless), Filter()), 7))
+    assert (one["state"], one["role"], one["pid"], one["ending"]) == (None, None, None, "unknown")
+
+
+def test_a_connection_in_its_first_state_began_between_two_polls() -> None:
+    it = replace(view(), elapsed_s=2.0)
+    one = row(arrange_timelines(it, Filter()), 4)
+    assert (one.begin.slack_s, one.periods[0].begin.slack_s, one.began_earlier) == (2.0, 2.0, False)
+    changed = row(arrange_timelines(it, Filter()), 6)
+    assert math.isnan(changed.periods[0].begin.slack_s)
+    assert changed.began_earlier
 
 
 def test_csv_comes_in_blocks() -> None:

@@ -67,6 +67,10 @@ SCENES = {
         Host({"0.0.0.0:80 0/10": (0, 0)}, COOKIES, 2), VerdictKind.FLOOD, CRITICAL, "",
             "900 SYN cookies/s sent, 0/s returned"
     ),
+    "a flood that cookies hide, beside a slow application": Scene(
+        Host({"0.0.0.0:80 8/10": (9, 9)}, COOKIES, 2), VerdictKind.FLOOD, CRITICAL, "",
+        "900 SYN cookies/s sent, 0/s returned",
+    ),
     "cookies for everybody, and they return": Scene(Host({"0.0.0.0:80 0/10": (0, 0)}, HONEST, 2), VerdictKind.QUIET),
     "behind a full accept queue": Scene(
         Host({"0.0.0.0:80 11/10": (9, 9)}, OVERFLOWS), VerdictKind.SLOW_APPLICATION, CRITICAL, "*:80",

@@ -116,6 +116,13 @@ SYN = {
     "full between two polls, SYNs dropped": (
         Host({"0.0.0.0:80 0/10": (0, 0)}, DROPS, 0), {("syn-queue-full", "web-1"): CRITICAL},
     ),
+    "drops for another reason than the SYN queue": (
+        Host({"0.0.0.0:80 0/10": (10, 0)}, OVERFLOWS, 0), {("syn-queue-full", "*:80"): WARNING},
+    ),
+    "more overflows than drops": (
+        Host({"0.0.0.0:80 0/10": (10, 0)}, {"ListenOverflows": 38.0, "ListenDrops": 30.0}, 0),
+        {("syn-queue-full", "*:80"): WARNING},
+    ),
     "the silent last quarter": (
         Host({"0.0.0.0:80 0/4096": (97, 0)}, {"ListenDrops": 70.0}, 0, {"tcp_max_syn_backlog": 128}),
         {("syn-queue-full", "*:80"): CRITICAL},
@@ -226,3 +233,84 @@ def test_the_filter_selects_the_affected_sockets(end: str) -> None:
             False,
             False,
         ]
+
+
+def test_a_flood_from_one_network_can_be_filtered() -> None:
+    def advice(host: Host) -> str:
+        (flood,) = syn_flood(host.view(), DEFAULT)
+        return " ".join(flood.finding.advice)
+
+    near = Host({"0.0.0.0:80 0/10": (11, 11)})
+    assert "100 % come from 192.0.0.0/16" in advice(near)
+    assert "SYN cookies keep" in advice(near)
+    assert "tcp_syncookies=1" in advice(replace(near, syncookies=0))
+
+
+@pytest.mark.parametrize(("networks", "spread"), [(1, False), (2, False), (3, True)])
+def test_a_flood_from_several_networks(networks: int, spread: bool) -> None:
+    view = Host({"0.0.0.0:80 0/10": (12, 12)}).view()
+    flooding = [
+        sock("SYN_RCVD", "10.0.0.1:80", f"192.{at % networks}.2.9:{at + 1}", retransmits=1, cookie=1000 + at)
+        for at in range(12)
+    ]
+    listener = sock("LISTEN", "0.0.0.0:80", send_queue=10, process="nginx", pid=7, cookie=1)
+    rows = make_rows([listener, *flooding])
+    view = view_of(rows, make_rows([]), 2, sample=make_sample(rows, sysctls=dict(view.sample.sysctls)))
+    (flood,) = syn_flood(view, DEFAULT)
+    assert ("sources are widely spread" in " ".join(flood.finding.advice)) == spread
+    assert flood.finding.evidence["largest_24_share"].value == pytest.approx(1 / networks)
+
+
+@pytest.mark.parametrize(
+    ("syncookies", "rates", "cookies", "dropped", "words"),
+    [
+        (1, HONEST, 900.0, None, "900 SYNs/s answered with cookies"),
+        (1, DROPS, None, 500.0, "500 SYNs/s dropped"),
+        (0, {**DROPS, "ListenDrops": 540.0, "ListenOverflows": 10.0}, None, 530.0, "530 SYNs/s dropped"),
+        (1, {**DROPS, "ListenDrops": 540.0, "ListenOverflows": 10.0}, None, 500.0, "500 SYNs/s dropped"),
+        (0, {"ListenDrops": 540.0}, None, None, "10 of 10 half-open"),
+    ],
+)
+def test_how_many_syns_met_a_full_queue(
+    syncookies: int, rates: dict[str, float], cookies: float | None, dropped: float | None, words: str
+) -> None:
+    (queue,) = syn_queue_full(Host({"0.0.0.0:80 0/10": (10, 4)}, rates, syncookies).view(), DEFAULT)
+    told = {name: figure.value for name, figure in queue.finding.evidence.items()}
+    assert (told["cookies_for_full_queue"], told["dropped_for_full_queue"]) == (cookies, dropped)
+    assert (told["syn_queue"], told["syn_queue_limit"], told["repeated"]) == (10, 10, 4)
+    assert queue.finding.headline.endswith(words)
+    assert ("Set net.ipv4.tcp_syncookies=1" in " ".join(queue.finding.advice)) == (syncookies == 0)
+
+
+@pytest.mark.parametrize(
+    ("rates", "cookies", "dropped", "severity", "words"),
+    [
+        (HONEST, 900.0, 0.0, WARNING, "900 SYNs/s answered with cookies because a SYN queue was full"),
+        (DROPS, 0.0, 500.0, CRITICAL, "500 SYNs/s dropped because a SYN queue was full"),
+    ],
+)
+def test_a_queue_that_was_full_between_two_polls(
+    rates: dict[str, float], cookies: float, dropped: float, severity: Severity, words: str
+) -> None:
+    (one,) = syn_queue_full(Host({"0.0.0.0:80 0/10": (0, 0)}, rates).view(), DEFAULT)
+    told = {name: figure.value for name, figure in one.finding.evidence.items()}
+    assert (told["cookies_for_full_queue"], told["dropped_for_full_queue"]) == (cookies, dropped)
+    assert (one.finding.severity, str(one.finding.subject)) == (severity, "host web-1")
+    assert one.finding.headline.startswith(words)
+
+
+@pytest.mark.parametrize(("peak", "half_open", "full"), [(79, 40, False), (80, 40, True), (80, 39, False)])
+def test_a_queue_that_was_nearly_full_lately(peak: int, half_open: int, full: bool) -> None:
+    view = Host({"0.0.0.0:80 0/100": (half_open, 0)}, COOKIES, syn_peak=peak).view()
+    severities = [one.finding.severity for one in syn_queue_full(view, DEFAULT) if one.finding.subject.name == "*:80"]
+    assert severities == [CRITICAL] * full
+
+
+@pytest.mark.parametrize(
+    ("sent", "returned", "flood"), [(100, 9, True), (100, 10, False), (9, 0, False), (10, 0, True)]
+)
+def test_how_many_cookies_make_a_flood(sent: float, returned: float, flood: bool) -> None:
+    rates = {"TCPReqQFullDoCookies": sent, "SyncookiesSent": sent, "SyncookiesRecv": returned}
+    limits = Thresholds(flood_cookies_per_s=10, flood_cookies_returned=0.1)
+    found = list(syn_flood(Host({"0.0.0.0:80 0/10": (0, 0)}, rates).view(), limits))
+    assert [str(one.finding.subject) for one in found] == ["host web-1"] * flood

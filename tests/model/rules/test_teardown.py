@@ -171,6 +171,20 @@ def test_headline_of_ports() -> None:
     )
 
 
+def test_when_a_port_is_free_again_matters_once_none_is_left() -> None:
+    def headline(used: int, waiting: int) -> str:
+        view = clients(used)
+        assert view.ephemeral_ports is not None
+        (one,) = view.ephemeral_ports.destinations
+        one = replace(one, time_wait=waiting, next_free_s=12.5 if waiting else None)
+        view = replace(view, ephemeral_ports=replace(view.ephemeral_ports, destinations=(one,)))
+        return only(ephemeral_ports.port_exhaustion, view).finding.headline
+
+    assert headline(100, 30) == "100 % of 100 ports used, 0 left, 30 TIME_WAIT, next free in 12 s, app[7]"
+    assert headline(100, 0) == "100 % of 100 ports used, 0 left, app[7]"
+    assert headline(99, 30) == "99 % of 100 ports used, 1 left, 30 TIME_WAIT, app[7]"
+
+
 # The path
 
 
@@ -195,6 +209,14 @@ def lossy(again: float, syns: float, sent: float, seconds: int = 30) -> View:
 )
 def test_retransmissions(again: float, syns: float, sent: float, expected: list[Severity]) -> None:
     assert said(stalls.retransmissions, lossy(again, syns, sent)) == [("host web-1", one) for one in expected]
+
+
+def test_a_window_of_one_second_is_the_last_second() -> None:
+    short = Thresholds(retransmissions_window_s=1)
+    trend = {"RetransSegs": (50.0, 0.0), "TCPSynRetrans": (0.0, 0.0), "TCPOrigDataSent": (1000.0, 1000.0)}
+    assert said(stalls.retransmissions, make_view(rate_trend=RateTrend(1.0, trend)), short) == []
+    assert said(stalls.retransmissions, make_view(rate_trend=RateTrend(1.0, trend))) == [("host web-1", WARNING)]
+    assert said(stalls.retransmissions, make_view(rate_trend=RateTrend(2.0, trend)), short) == [], "at least one slot"
 
 
 def test_more_syns_than_segments_were_retransmitted() -> None:
@@ -225,6 +247,24 @@ def test_the_peer_with_most_retransmissions() -> None:
     finding = only(stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=throughput))).finding
     assert finding.headline.endswith("10 % of 30,000 data segments retransmitted within 30 s, most to 192.0.2.2")
     assert (finding.filter, finding.evidence["worst_peer_retransmitted"].value) == ("raddr:192.0.2.2", 8.0)
+
+
+def test_a_peer_with_few_retransmits_is_still_the_worst() -> None:
+    socks = [sock("ESTAB", "10.0.0.1:1", f"192.0.2.{cookie}:443", cookie=cookie) for cookie in (1, 2)]
+    view = replace(make_view(*socks), rate_trend=lossy(100, 0, 1000).rate_trend)
+    for repeated, worst in (([0, 1], "192.0.2.2"), ([0, 0], None)):
+        figures = np.zeros(2, uapi.FLOW_INFO)
+        cookies, zero = np.array([1, 2], np.uint64), figures.copy()
+        figures["tcpi_total_retrans"] = repeated
+        told = Throughput(
+            TcpInfoTable(cookies, figures, np.full(2, 2.0), uapi.TCP_INFO.itemsize),
+            TcpInfoTable(cookies, zero, np.full(2, 0.0), uapi.TCP_INFO.itemsize),
+        )
+        evidence = only(
+            stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=told))
+        ).finding.evidence
+        assert evidence["worst_peer"].value == worst
+        assert evidence["worst_peer_retransmitted"].value == (0.5 if worst else None)
 
 
 SERVER, SERVER_V6 = Endpoint("192.0.2.1", 443), Endpoint("2001:db8::1", 80)

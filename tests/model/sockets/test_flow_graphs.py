@@ -110,6 +110,18 @@ def test_when_full_two_slots_become_one() -> None:
     assert _known(graph.rtt_us) == [3, 5, 6]
 
 
+def test_a_time_without_a_rate_has_no_weight() -> None:
+    graphs = FlowGraphs(slots=2)
+    _step(graphs, 0.0, bytes_received=0)
+    _step(graphs, 0.5, bytes_received=100)
+    _step(graphs, 0.75)
+    _step(graphs, 1.0, bytes_received=100)
+    _step(graphs, 2.0, bytes_received=500)
+    _step(graphs, 2.5, bytes_received=500)
+    # 200 bytes/s are known of half a second, and 400 of a whole one.
+    assert _known(_of(graphs).rx_bytes_per_s) == [333.333, 0]
+
+
 def test_a_long_absence_halves_as_often_as_needed() -> None:
     graphs = FlowGraphs(slots=4)
     _step(graphs, 0.0, snd_cwnd=1)
