@@ -1,4 +1,4 @@
-"""The terminal UI: one View at a time, drawn by the page on screen."""
+"""The terminal UI: shows one View at a time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KEY_NAMES = {"enter": "Enter", "escape": "Esc", "plus": "+", "minus": "-", "que
 
 
 class ViewReady(Message):
-    """A step was taken."""
+    """The monitor has a new View."""
 
     def __init__(self, view: View) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ViewReady(Message):
 
 
 class StepFailed(Message):
-    """A step could not be taken."""
+    """The monitor could not make a View."""
 
     def __init__(self, outcome: StepUnavailable | StepCrashed) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class StepFailed(Message):
 
 
 class TcpwatchApp(App[None]):
-    """Shows Views. Without a monitor nothing is polled: Views come by `show` or `ViewReady`."""
+    """Shows Views. Without a monitor nothing is polled, and Views are handed to `show`."""
 
     TITLE = "tcpwatch"
     CSS_PATH = "app.tcss"
@@ -69,13 +69,13 @@ class TcpwatchApp(App[None]):
     ]
 
     view: var[View | None] = var(None, init=False, always_update=True)
-    """What is on the screen; a new object each time, so that identity tells them apart."""
+    """The View on the screen."""
     paused: var[bool] = var(False, init=False)
     exact: var[bool] = var(False, init=False)
-    """Numbers as they are, instead of names and rounded ones."""
+    """Show exact numbers, instead of names and rounded numbers."""
     interval_s: var[float] = var(1.0, init=False)
     poll_error: var[str] = var("", init=False)
-    """Why the last step could not be taken; empty when it could."""
+    """Why the last step failed; empty if it did not."""
 
     def __init__(
         self,
@@ -86,29 +86,29 @@ class TcpwatchApp(App[None]):
         exact: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`poller` steps `monitor`; it may have begun. `clock` is the one that samples have in `monotonic`."""
+        """`poller` calls `monitor.step()` and may be running. `clock` is the clock of `Sample.monotonic`."""
         super().__init__()
         self.monitor = monitor
         self.failure: Exception | None = None
-        """The bug that ended the app."""
+        """The unexpected exception that ended the app."""
         self._poller = poller
         self._clock = clock
         self._latest: View | None = None
         self._timer: Timer | None = None
         self._timer_s = 0.0
-        self._stands = False
+        self._is_ready = False
         self.set_reactive(TcpwatchApp.exact, exact)
         if monitor is not None:
             self.set_reactive(TcpwatchApp.interval_s, monitor.interval_s)
-        self.theme = theme or _fitting_theme()
+        self.theme = theme or _default_theme()
 
     def get_default_screen(self) -> Screen[None]:
-        """As Textual asks."""
+        """Return the screen with the tabs."""
         return MainScreen()
 
     def on_mount(self) -> None:
-        """Begin to ask for steps."""
-        if not self.is_headless:  # asked to end, it leaves the terminal, and the kernel, as it found them
+        """Begin polling."""
+        if not self.is_headless:  # leave the terminal and the kernel as they were
             for number in (signal.SIGTERM, signal.SIGHUP):
                 ended = partial(self.exit, return_code=128 + number)
                 asyncio.get_running_loop().add_signal_handler(number, ended)
@@ -117,31 +117,31 @@ class TcpwatchApp(App[None]):
             self._ask_every(self.interval_s)
 
     def on_ready(self) -> None:
-        """The first screen stands."""
-        self._stands = True
+        """The first screen has been drawn."""
+        self._is_ready = True
         if not self.is_headless:
-            # What stands now stays: else each full collection walks over all of Textual, 45 ms in which no key counts.
+            # Else each full garbage collection walks over all of Textual, which blocks keys for 45 ms.
             gc.collect()
             gc.freeze()
         self._leave_after_failure()
 
     def _leave_after_failure(self) -> None:
-        """End after a bug; not before the first screen stands, which would be in the middle of its making."""
-        if self._stands and self.failure is not None:
+        """Exit after a failure, but not before the first screen is complete."""
+        if self._is_ready and self.failure is not None:
             self.exit(return_code=FAILED)
 
     # Views
 
     def _deliver(self, outcome: Outcome) -> None:
-        """Called in the poll thread."""
+        """Post the outcome to the app; called in the poll thread."""
         self.post_message(ViewReady(outcome) if isinstance(outcome, View) else StepFailed(outcome))
 
     def on_view_ready(self, message: ViewReady) -> None:
-        """A View came from the poll thread, or from a test."""
+        """Show a View from the poll thread."""
         self.show(message.view)
 
     def show(self, view: View) -> None:
-        """Draw this View, or keep it for the end of the pause."""
+        """Draw this View, or keep it until the end of the pause."""
         self._latest = view
         self.poll_error = ""
         self._ask_every(max(self.interval_s, view.pace.interval_s if view.pace.slowed else 0))
@@ -149,7 +149,7 @@ class TcpwatchApp(App[None]):
             self.view = view
 
     def on_step_failed(self, message: StepFailed) -> None:
-        """What cannot be read now is said in the header and tried again; a bug ends the app."""
+        """Show why nothing can be read, and try again; exit after an unexpected exception."""
         outcome = message.outcome
         if isinstance(outcome, StepUnavailable):
             self.poll_error = outcome.reason
@@ -159,7 +159,7 @@ class TcpwatchApp(App[None]):
 
     @property
     def age_s(self) -> float:
-        """Age of what is on the screen."""
+        """Age of the View on the screen, in seconds."""
         return max(0.0, self._clock() - self.view.sample.monotonic) if self.view is not None else 0.0
 
     def _ask_every(self, seconds: float) -> None:
@@ -171,26 +171,26 @@ class TcpwatchApp(App[None]):
         self._timer = self.set_interval(seconds, self._tick)
 
     def _tick(self) -> None:
-        """Ask for the next step; or go, where the terminal has gone without a SIGHUP for us."""
+        """Ask for the next step; exit if the terminal was closed without a SIGHUP."""
         if not self.is_headless and sys.__stdin__ is not None and not os.isatty(sys.__stdin__.fileno()):
             self.exit()
         elif self._poller is not None:
             self._poller.ask()
 
-    # What a person does
+    # Keys and clicks
 
     def action_pause(self) -> None:
-        """Keep what is on the screen; polling goes on, so that the history has no gap."""
+        """Keep or release the View on screen; polling continues, so that the history has no gap."""
         self.paused = not self.paused
         if not self.paused and self._latest is not None and self._latest is not self.view:
             self.view = self._latest
 
     def action_toggle_exact(self) -> None:
-        """Names and rounded numbers, or everything as exact numbers."""
+        """Toggle between names and rounded numbers, and exact numbers."""
         self.exact = not self.exact
 
     def action_interval(self, by: int) -> None:
-        """The next longer or shorter interval."""
+        """Select the next longer or shorter interval."""
         if by > 0:
             longer = [s for s in INTERVALS_S if s > self.interval_s]
             self.change_interval(longer[0] if longer else self.interval_s)
@@ -199,28 +199,28 @@ class TcpwatchApp(App[None]):
             self.change_interval(shorter[-1] if shorter else self.interval_s)
 
     def change_interval(self, interval_s: float) -> None:
-        """Poll every `interval_s`, as far as the budget allows."""
+        """Poll every `interval_s` seconds, if the CPU budget allows."""
         self.interval_s = interval_s
         if self.monitor is not None:
             self.monitor.interval_s = interval_s
         self._ask_every(interval_s)
 
     def watch_queue(self, key: ListenerKey | None) -> None:
-        """Ask for what is inside the queues of this address and port from now on, and for the first of it at once."""
+        """Read the members of this listener's queues from now on; None to stop."""
         if self.monitor is not None:
             self.monitor.watched_queue = key
         if self._poller is not None and key is not None:
             self._poller.ask()
 
     def watch_flows(self, cookies: frozenset[int]) -> None:
-        """Ask for the detail of these flows from now on, and for the first one at once."""
+        """Read the detail of these flows from now on."""
         if self.monitor is not None:
             self.monitor.watched = cookies
         if self._poller is not None and cookies:
             self._poller.ask()
 
     def action_help(self) -> None:
-        """Explain the screen that is on top; again: close the help."""
+        """Open or close the help for the screen on top."""
         from tcpwatch.screens.help.page import HelpScreen
 
         if isinstance(self.screen, HelpScreen):
@@ -229,7 +229,7 @@ class TcpwatchApp(App[None]):
             self.push_screen(HelpScreen.of(self.screen))
 
     def on_flow_selected(self, message: FlowSelected) -> None:
-        """Open a flow."""
+        """Open the screen of a flow."""
         from tcpwatch.screens.flow.page import FlowScreen
 
         self.push_screen(FlowScreen(message.cookie))
@@ -237,11 +237,11 @@ class TcpwatchApp(App[None]):
     # Textual's hooks
 
     def get_key_display(self, binding: Binding) -> str:
-        """As keyboards spell the keys."""
+        """Return the key as printed on keyboards."""
         return _KEY_NAMES.get(binding.key) or super().get_key_display(binding).replace("^", "ctrl+")
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """What ctrl+p offers."""
+        """Yield the commands of the palette (ctrl+p)."""
         if isinstance(screen, MainScreen):
             for at, tab in enumerate(TABS):
                 yield SystemCommand(f"Go to {tab.title}", f"Key {at + 1}", partial(screen.action_go, at))
@@ -255,8 +255,8 @@ class TcpwatchApp(App[None]):
         yield SystemCommand("Quit", "Key q", self.action_quit)
 
 
-def _fitting_theme() -> str:
-    """The theme for this terminal, as far as it tells: COLORFGBG ends with its background's number."""
+def _default_theme() -> str:
+    """Return the theme that fits TERM and COLORFGBG, which ends with the number of the background."""
     background = os.environ.get("COLORFGBG", "").rpartition(";")[2]
     if os.environ.get("TERM") in ("linux", "vt100", "vt220"):
         return "ansi-dark"
@@ -264,9 +264,9 @@ def _fitting_theme() -> str:
 
 
 def run(settings: Settings) -> int:
-    """Monitor until somebody quits; returns the exit code, and has said why where it is not 0.
+    """Run the app; return the exit code after printing the reason if it is not 0.
 
-    Raises SourceError where nothing can be read, SettingsError for a theme that there is not.
+    Raises SourceError if nothing can be read, and SettingsError for an unknown theme.
     """
     from tcpwatch.config.settings import SettingsError
     from tcpwatch.monitor import Monitor
@@ -286,17 +286,17 @@ def run(settings: Settings) -> int:
 
 
 def _run(app: TcpwatchApp) -> int:
-    # A parent may have left SIGHUP ignored; then a closed terminal would leave this process behind.
+    # If the parent ignores SIGHUP, so would this process, and it would survive its terminal.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     app.run()
     if app.failure is not None:
-        _tell(app.failure)
+        _report(app.failure)
     return app.return_code or 0
 
 
-def _tell(bug: Exception) -> None:
-    """One line about a bug of ours, or all about it where TCPWATCH_DEBUG is set."""
+def _report(bug: Exception) -> None:
+    """Print one line about an unexpected exception, or the traceback if TCPWATCH_DEBUG is set."""
     if os.environ.get("TCPWATCH_DEBUG"):
         traceback.print_exception(bug)
     what = printable(f"{type(bug).__name__}: {bug}")
-    print(f"tcpwatch: ended by a bug of its own: {what} (TCPWATCH_DEBUG=1 tells more)", file=sys.stderr)
+    print(f"tcpwatch: internal error: {what} (TCPWATCH_DEBUG=1 shows the traceback)", file=sys.stderr)

@@ -241,7 +241,7 @@ def test_a_bug_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(app, "_return_code", FAILED)
     assert _run(app) == FAILED
     said = capsys.readouterr().err
-    assert said.startswith("tcpwatch: ended by a bug of its own: KeyError")
+    assert said.startswith("tcpwatch: internal error: KeyError")
     assert said.count("\n") == 1
     assert "\x1b" not in said
     monkeypatch.setenv("TCPWATCH_DEBUG", "1")

@@ -49,7 +49,7 @@ TABS = (
 
 
 class MainScreen(Screen[None], inherit_bindings=False):
-    """Shows one page at a time and hands it each View."""
+    """Shows one page at a time."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"go({number - 1})", "tab by number", show=False) for number in range(1, 10)),
@@ -73,7 +73,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         yield FooterLine()
 
     def on_mount(self) -> None:
-        """Follow the app."""
+        """Watch the app."""
         self._focus_page()
         self.watch(self.app, "view", self._show)
         self.watch(self.app, "exact", self._show_names)

@@ -1,1 +1,1 @@
-"""Widgets of our own that draw what the model knows."""
+"""Widgets that know nothing of TCP: lines, tables, charts, sections, and the lines of the frame."""

@@ -1,4 +1,4 @@
-"""Blocks: titled parts of a screen that is read, each drawn for whatever width it gets, set in columns."""
+"""Blocks: titled parts of a text screen, drawn for any width and set in columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import GUTTER, Section, balanced_columns, column_lines
 
 _LEAST, _MOST, _COLUMNS = 50, 99, 3
-"""Cells below which a column is not worth having, and beyond which its lines are too long to be read."""
+"""Fewest and most cells of a column, and the most columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +19,20 @@ class Block:
 
     title: str
     draw: Callable[[int, Palette], Sequence[Line]]
-    """The lines below the title, for so many cells."""
+    """Returns the lines below the title for a width in cells."""
     plain: Callable[[], Sequence[str]]
-    """The same as text, to be copied."""
+    """Returns the same as plain text for the clipboard."""
     head: str = ""
-    """Stands at the right end of the title's line."""
+    """Text at the right end of the title line."""
 
     def lines(self, width: int, colours: Palette) -> list[Line]:
-        """Title and all."""
+        """Return the title and the lines below it."""
         head = self.head if len(self.title) + len(self.head) + 8 <= width else ""
         return [title_rule(self.title, width, colours, f" {head}" if head else ""), *self.draw(width, colours)]
 
 
 def block_of(section: Section) -> Block:
-    """A section as a block."""
+    """Return a section as a block."""
     return Block(
         section.title,
         lambda width, colours: column_lines([section], width, colours)[1:],
@@ -41,7 +41,7 @@ def block_of(section: Section) -> Block:
 
 
 def in_columns(blocks: Sequence[Block], width: int, colours: Palette) -> list[Line]:
-    """The blocks in reading order, in as many columns of about equal height as the width allows."""
+    """Return the blocks in reading order, in as many columns of about equal height as the width allows."""
     count = max(1, min(_COLUMNS, width // _LEAST))
     cells = min(_MOST, (width - GUTTER * (count - 1)) // count)
     return balanced_columns([block.lines(cells, colours) for block in blocks], count, cells, colours)

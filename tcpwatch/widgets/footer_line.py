@@ -1,4 +1,4 @@
-"""The last line: the keys that matter here. `q` and `?` are always among them."""
+"""The last line: the keys of the screen. `q` and `?` are always shown."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _GAP = 2
 _ROOM_FOR_ALWAYS = 18
 
 Key = tuple[str, str, str]
-"""The key as it is shown, what it does, and the key's name."""
+"""The key as displayed, its description, and its name."""
 
 
 class FooterLine(Lines):
-    """Shows the bindings that ask to be shown, the focused widget's first. A click does what the key does."""
+    """Shows the bindings with `show`, those of the focused widget first. A click acts like the key."""
 
     DEFAULT_CSS = "FooterLine { height: 1; overflow: hidden; background: $panel; }"
 
@@ -32,7 +32,7 @@ class FooterLine(Lines):
         self._more: Key | None = None
 
     def on_mount(self) -> None:
-        """Follow the focus."""
+        """Watch for changed bindings."""
         self.screen.bindings_updated_signal.subscribe(self, self._changed)
 
     def _changed(self, screen: Screen[object]) -> None:
@@ -49,7 +49,7 @@ class FooterLine(Lines):
         self.redraw()
 
     def _layout(self, width: int) -> list[tuple[int, Key]]:
-        """Where each key stands: from the left as many as fit, and `ctrl+p more` at the right end."""
+        """Return the position of each key: from the left as many as fit, and `ctrl+p more` at the right end."""
         placed, x = [], 1
         end = width - 1
         if self._more and end - _width(self._more) > _ROOM_FOR_ALWAYS:
@@ -63,7 +63,7 @@ class FooterLine(Lines):
         return sorted(placed)
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
+        """Return the lines."""
         pieces: list[Piece] = []
         at = 0
         for x, (key, description, _) in self._layout(width):
@@ -72,7 +72,7 @@ class FooterLine(Lines):
         return [tuple(pieces)]
 
     def on_click(self, event: Click) -> None:
-        """Do what the key under the mouse does."""
+        """Press the key under the mouse."""
         for x, key in self._layout(self.size.width):
             if x <= event.x < x + _width(key):
                 self.app.simulate_key(key[2])

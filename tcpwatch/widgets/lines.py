@@ -1,6 +1,6 @@
-"""Lines: a widget that draws styled lines, and repaints only those that changed.
+"""Lines: a widget that draws styled lines and repaints only those that changed.
 
-A line is a tuple of (text, style) pieces. No text that it is given meets a markup parser.
+A line is a tuple of (text, style) pieces. No text is parsed as markup.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ def cropped(line: Line, width: int) -> Line:
 
 
 def cells_of(line: Iterable[Piece]) -> int:
-    """Width of a line in cells."""
+    """Return the width of a line in cells."""
     return sum(cell_len(text) for text, _ in line)
 
 
 def overlay_style(line: Line, width: int, style: Style) -> Line:
-    """The line in `width` cells with `style` added to every piece, for the line under the cursor."""
+    """Return the line in `width` cells with `style` added to every piece, for the line under the cursor."""
     blanks = " " * max(0, width - cells_of(line))
     return (*((text, piece + style) for text, piece in line), (blanks, style))
 
 
 def title_rule(title: str, width: int, colours: Palette, head: str = "") -> Line:
-    """`── Title ─────── head` in `width` cells."""
+    """Return `── Title ─────── head` in `width` cells."""
     if cell_len(title) > width - 6:
         title = fit(title, max(1, width - 6))
     line = "─" * max(0, width - cell_len(title) - cell_len(head) - 6)
@@ -78,7 +78,7 @@ def title_rule(title: str, width: int, colours: Palette, head: str = "") -> Line
 
 
 class Lines(ScrollView, can_focus=False, inherit_bindings=False):
-    """Draws what `draw` returns; a subclass defines that. Scrolls where there are more lines than height."""
+    """Draws the lines that `draw` returns. Scrolls if there are more lines than its height."""
 
     DEFAULT_CSS = "Lines { overflow-x: hidden; scrollbar-size-vertical: 1; }"
     ALLOW_SELECT: ClassVar[bool] = False
@@ -90,16 +90,16 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
         self._drawn_for: tuple[object, ...] = ()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """All lines, for that many cells and rows; called whenever something may have changed."""
+        """Return all lines for this size; called whenever something may have changed."""
         raise NotImplementedError
 
     def redraw(self) -> None:
-        """Draw anew and repaint the lines that differ; without effect before the widget has a size."""
-        width = self.size.width - self.show_vertical_scrollbar  # which covers the last cell
+        """Draw again and repaint the lines that differ; does nothing before the widget has a size."""
+        width = self.size.width - self.show_vertical_scrollbar  # it covers the last cell
         if not width or not self.is_attached:
             return
         lines = self.draw(width, self.size.height, palette(self.app))
-        # A change of any of these makes every finished strip wrong, whatever the lines say.
+        # If one of these has changed, every finished strip is stale, even where its line is the same.
         drawn_for = (width, self.app.theme, self.app.native_ansi_color, self.rich_style)
         before = self.lines if drawn_for == self._drawn_for else ()
         old = self._strips
@@ -126,17 +126,17 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
             self.refresh_line(y)
 
     def render_line(self, y: int) -> Strip:
-        """As the line API asks."""
+        """Return one line of the widget."""
         at = y + self.scroll_offset.y
         if at < len(self._strips):
             return self._strips[at]
         return Strip.blank(self.size.width, self.rich_style)
 
     def on_resize(self, event: Resize) -> None:
-        """Other widths, other lines."""
+        """Draw for the new size."""
         self.redraw()
 
     def notify_style_update(self) -> None:
-        """Another theme, or NO_COLOR."""
+        """Draw again in other colours."""
         super().notify_style_update()
         self.redraw()

@@ -1,4 +1,4 @@
-"""Reader: lines to be read, scrolled with the keys of a pager."""
+"""Reader: lines that scroll with the keys of a pager."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tcpwatch.widgets.lines import Lines
 
 
 class Reader(Lines, can_focus=True):
-    """Takes the keys of less(1) and vi."""
+    """Scrolls with the keys of less(1) and vi."""
 
     DEFAULT_CSS = "Reader { height: 1fr; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -25,9 +25,9 @@ class Reader(Lines, can_focus=True):
     ]
 
     def action_scroll_by(self, lines: int) -> None:
-        """So many lines down."""
+        """Scroll down by this number of lines."""
         self.scroll_to(y=self.scroll_target_y + lines, animate=False)
 
     def action_half_page(self, times: int) -> None:
-        """Half the height down, so many times."""
+        """Scroll down by this number of half pages."""
         self.action_scroll_by(times * max(1, self.size.height // 2))

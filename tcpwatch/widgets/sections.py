@@ -1,4 +1,4 @@
-"""Sections of labelled facts, wrapped and set in columns, for the screens that are read."""
+"""Sections of labelled facts, wrapped and set in columns."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tcpwatch.widgets.lines import Line, cells_of, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 
 _COLUMN_CELLS = 50
-"""Below this many cells a column is not worth having."""
+"""Fewest cells of a column."""
 GUTTER = 2
 """Cells between two columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A label and its value, which is wrapped; without a label the value takes the whole width."""
+    """A label and its value, which is wrapped; without a label the value has the whole width."""
 
     label: str
     value: str
     style: Style | None = None
     note: str = ""
-    """Shown dim at the right end, where there is room for it."""
+    """Shown dim at the right end if there is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Section:
 
 
 def wrapped(value: str, width: int) -> list[str]:
-    """The value in lines of at most `width` cells, broken between words where that is possible."""
+    """Return the value in lines of at most `width` cells, broken between words where possible."""
     lines, line = [], ""
     for word in value.split():
         joined = f"{line} {word}" if line else word
@@ -54,14 +54,14 @@ def wrapped(value: str, width: int) -> list[str]:
 
 
 def column_lines(sections: Sequence[Section], width: int, colours: Palette) -> list[Line]:
-    """The sections in reading order, in as many columns of about equal height as the width allows."""
+    """Return the sections in reading order, in as many columns of about equal height as the width allows."""
     count = max(1, min(3, width // _COLUMN_CELLS))
     cells = (width - GUTTER * (count - 1)) // count
     return balanced_columns([_section_lines(section, cells, colours) for section in sections], count, cells, colours)
 
 
 def balanced_columns(blocks: Sequence[Sequence[Line]], count: int, cells: int, colours: Palette) -> list[Line]:
-    """Blocks, each of at least one line, unbroken and in order, in up to `count` columns of about equal height."""
+    """Return the blocks, unbroken and in order, in up to `count` columns of about equal height."""
     height = _least_height([len(block) for block in blocks], count)
     columns: list[list[Line]] = [[]]
     for block in blocks:
@@ -72,7 +72,7 @@ def balanced_columns(blocks: Sequence[Sequence[Line]], count: int, cells: int, c
 
 
 def _least_height(heights: Sequence[int], count: int) -> int:
-    """The smallest height of `count` columns that hold blocks of these heights."""
+    """Return the smallest height of `count` columns that hold blocks of these heights."""
     height = max(max(heights, default=0), -(-sum(heights) // count))
     while _columns_needed(heights, height) > count:
         height += 1
@@ -112,7 +112,7 @@ def _entry_lines(entry: Entry, label: int, width: int, colours: Palette) -> Iter
 
 
 def side_by_side(columns: Sequence[Sequence[Line]], cells: int, colours: Palette) -> Iterator[Line]:
-    """Columns of so many cells each, with a gutter between them."""
+    """Yield the lines of columns side by side, each `cells` wide, with a gutter between them."""
     for y in range(max(map(len, columns), default=0)):
         pieces: list[tuple[str, Style]] = []
         for at, column in enumerate(columns):

@@ -1,4 +1,4 @@
-"""The second line: the tabs and their numbers."""
+"""The second line of the main screen: the tabs and their numbers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tcpwatch.widgets.palette import Palette
 
 
 class TabLine(Lines):
-    """Tabs by number; the one on screen is bracketed, bold and coloured. A click goes there."""
+    """Shows the tabs with their numbers; the active one is bracketed, bold and coloured."""
 
     DEFAULT_CSS = "TabLine { height: 1; overflow: hidden; }"
 
     class Picked(Message):
-        """A person clicked on a tab."""
+        """A tab was clicked."""
 
         def __init__(self, at: int) -> None:
             super().__init__()
@@ -29,24 +29,24 @@ class TabLine(Lines):
         self._active = 0
 
     def activate(self, at: int) -> None:
-        """Mark this tab, counted from 0."""
+        """Mark the tab at this index."""
         self._active = at
         self.redraw()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
+        """Return the lines."""
         pieces: list[Piece] = []
         for at, label in enumerate(self._labels()):
             pieces.append((label, colours.cursor + colours.strong if at == self._active else colours.dim))
         return [tuple(pieces)]
 
     def _labels(self) -> list[str]:
-        """One text of fixed width a tab."""
+        """Return the text of each tab; its width does not depend on which one is active."""
         return [f"[{at} {title}]" if at == self._active + 1 else f" {at} {title} "
                 for at, title in enumerate(self._titles, 1)]  # fmt: skip
 
     def on_click(self, event: Click) -> None:
-        """Find the tab under the mouse."""
+        """Report the tab under the mouse."""
         x = event.x
         for at, label in enumerate(self._labels()):
             if 0 <= x < len(label):

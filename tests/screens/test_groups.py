@@ -460,7 +460,7 @@ async def test_the_help_tells_keys_and_columns() -> None:
             "a group",
             "A previous grouping",
             "back to single sockets",
-            "Segments repeated per second",
+            "Segments retransmitted per second",
         ):
             assert words in told, words
 

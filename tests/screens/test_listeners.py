@@ -164,7 +164,7 @@ async def test_the_sign_stays_for_some_seconds() -> None:
 
 async def test_half_open_without_a_listener() -> None:
     async with shown(waiting_view()) as it:
-        assert it.lines()[3] == " 2 half-open connections whose listener has gone"
+        assert it.lines()[3] == " 2 half-open connections whose listener has closed"
         await it.show(make_view(*LISTENERS))
         assert it.lines()[3] == ""
 

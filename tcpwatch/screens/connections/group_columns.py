@@ -1,4 +1,4 @@
-"""The columns of the table of groups: sockets taken together by what they share."""
+"""The columns of the table of groups of sockets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
 
 _FIGURE = 6
-"""Cells for `0.02 %`, so that the bars beside the shares begin in one line."""
+"""Cells for `0.02 %`, so that the bars beside the shares are aligned."""
 _NO_BAR_BELOW = 3
 
 
 def _name(row: GroupRow, look: CellContext) -> Line:
-    """Of a name that is a sentence the beginning tells most, of others both ends."""
+    """Return the name; a group without a filter has a phrase for a name, which is cut at its end."""
     name, value = row.group.name if look.exact else _with_service(row), row.group.value
     if not row.group.filter:
         return ((fit(name, look.width).rstrip(), look.colours.dim),)
@@ -32,7 +32,7 @@ def _name(row: GroupRow, look: CellContext) -> Line:
 
 
 def _with_service(row: GroupRow) -> str:
-    """Ports by their services' names, as the table of sockets has them."""
+    """Return the name with services instead of port numbers, like the table of sockets."""
     value = row.group.value
     if isinstance(value, Endpoint) and value.port is not None:
         return units.endpoint(value.address, units.service(value.port))
@@ -42,7 +42,7 @@ def _with_service(row: GroupRow) -> str:
 
 
 def _of_name(row: GroupRow) -> list[str | int]:
-    """Numbers in it by their size, 9 before 10; states by the order of a connection's life."""
+    """Return the sort key: numbers by their value, states in the order of a connection."""
     value = row.group.value
     if isinstance(value, State):
         return ["", STATE_ORDER.index(value)]
@@ -51,7 +51,7 @@ def _of_name(row: GroupRow) -> list[str | int]:
 
 
 def _share(row: GroupRow, look: CellContext) -> Line:
-    """`62 % ██████▏`: the bar where there is room for it."""
+    """Return `62 % ██████▏`, without the bar if there is no room."""
     figure, length = units.share(row.share).rjust(_FIGURE), look.width - _FIGURE - 1
     if length < _NO_BAR_BELOW:
         return ((figure, look.colours.plain),)
@@ -86,34 +86,34 @@ def _repeated(row: GroupRow, look: CellContext) -> Line:
 GroupColumns = tuple[RecordColumn[GroupRow], ...]
 
 SOCKETS: RecordColumn[GroupRow] = RecordColumn(
-    "sockets", "Sockets", "How many sockets share it", _count(lambda one: one.sockets),
+    "sockets", "Sockets", "Number of sockets in the group", _count(lambda one: one.sockets),
     lambda row: row.group.sockets, 7, 6, 1, True)  # fmt: skip
 ALL_COLUMNS: GroupColumns = (
-    RecordColumn("name", "Group", "What its sockets share", _name, _of_name, 16, 54, 0),
+    RecordColumn("name", "Group", "Value that its sockets share", _name, _of_name, 16, 54, 0),
     SOCKETS,
-    RecordColumn("share", "Share", "Of the sockets that are grouped", _share, lambda row: row.group.sockets, 6, 20, 9),
-    RecordColumn("established", "Estab", "Those of them that are ESTABLISHED", _count(lambda one: one.established),
+    RecordColumn("share", "Share", "Share of all grouped sockets", _share, lambda row: row.group.sockets, 6, 20, 9),
+    RecordColumn("established", "Estab", "Number of them in ESTABLISHED", _count(lambda one: one.established),
                  lambda row: row.group.established, 7, 6, 3, True),
-    RecordColumn("rx_bytes_per_s", "Rx/s", "Bytes received per second by those of which it is known; –: of none yet",
+    RecordColumn("rx_bytes_per_s", "Rx/s", "Bytes received per second, as far as known; –: unknown",
                  _size(lambda one: one.rx_per_s), lambda row: row.group.rx_per_s, 6, 7, 2, True),
-    RecordColumn("tx_bytes_per_s", "Tx/s", "Bytes per second that the peers have acknowledged, likewise",
+    RecordColumn("tx_bytes_per_s", "Tx/s", "Bytes acknowledged by the peers per second, as far as known",
                  _size(lambda one: one.tx_per_s), lambda row: row.group.tx_per_s, 6, 7, 2, True),
-    RecordColumn("retransmits_total", "Retr/s", "Segments repeated per second, likewise", _repeated,
+    RecordColumn("retransmits_total", "Retr/s", "Segments retransmitted per second, as far as known", _repeated,
                  lambda row: row.group.retransmits_per_s, 6, 2, 5, True),
-    RecordColumn("recv_queue", "Unread", "Bytes that the applications have not read (Recv-Q), listeners left out",
+    RecordColumn("recv_queue", "Unread", "Bytes not read by the applications (Recv-Q), without listeners",
                  _size(lambda one: one.recv_queue), lambda row: row.group.recv_queue, 6, 7, 4, True),
-    RecordColumn("send_queue", "Unsent", "Bytes that the peers have not acknowledged (Send-Q), listeners left out",
+    RecordColumn("send_queue", "Unsent", "Bytes not acknowledged by the peers (Send-Q), without listeners",
                  _size(lambda one: one.send_queue), lambda row: row.group.send_queue, 6, 7, 4, True),
 )  # fmt: skip
-"""Those that a socket has too have its column's key, which tells whether a source can tell them."""
+"""A column that sockets have too has the same key, by which a source says whether it supports it."""
 
 
-def columns_for(by: GroupField, untold: Collection[str] = ()) -> GroupColumns:
-    """The columns of such groups; without those `untold` by the source. The same objects each time."""
-    return _columns(by, frozenset(untold))
+def columns_for(by: GroupField, unsupported: Collection[str] = ()) -> GroupColumns:
+    """Return the columns for this grouping without the `unsupported` ones; the same objects each time."""
+    return _columns(by, frozenset(unsupported))
 
 
 @cache
-def _columns(by: GroupField, untold: frozenset[str]) -> GroupColumns:
-    name, *others = (column for column in ALL_COLUMNS if column.key not in untold)
+def _columns(by: GroupField, unsupported: frozenset[str]) -> GroupColumns:
+    name, *others = (column for column in ALL_COLUMNS if column.key not in unsupported)
     return replace(name, title=by.value.capitalize()), *others

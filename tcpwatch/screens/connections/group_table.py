@@ -1,4 +1,4 @@
-"""GroupTable: one row per group of sockets; each kind of grouping keeps the place of its cursor."""
+"""GroupTable: one row per group of sockets; each grouping keeps its own cursor."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tcpwatch.widgets.table.record_table import RecordTable
 
 
 class GroupTable(RecordTable[GroupRow]):
-    """Shows a Grouped; the cursor is on a group."""
+    """Shows SocketGroups; the cursor is on a group."""
 
     def __init__(self) -> None:
         super().__init__(columns_for(GroupField.PROCESS), lambda row: row.identity, sort=SOCKETS.key, reverse=True)
         self._by = GroupField.PROCESS
         self._left: dict[GroupField, Hashable | None] = {}
-        """What the cursor was on when another grouping came."""
+        """The group under the cursor when the grouping was left."""
         self._some_hidden = False
 
     def show_groups(
-        self, grouped: SocketGroups, untold: Collection[str], filtered: bool, empty: Sequence[str] = ()
+        self, grouped: SocketGroups, unsupported: Collection[str], filtered: bool, empty: Sequence[str] = ()
     ) -> None:
-        """Show these; `filtered`: a filter hides sockets, and with them perhaps groups."""
+        """Show these groups; `filtered` if a filter hides sockets, and so perhaps groups."""
         if grouped.by is not self._by:
             self._turn_to(grouped.by)
         self._some_hidden = filtered
-        self.show_columns(columns_for(grouped.by, untold))
+        self.show_columns(columns_for(grouped.by, unsupported))
         self.show(rows_of(grouped), empty)
 
     def _turn_to(self, by: GroupField) -> None:
@@ -36,11 +36,11 @@ class GroupTable(RecordTable[GroupRow]):
         self.scroll_to(y=0, animate=False)
 
     def row_of(self, identity: Hashable) -> GroupRow | None:
-        """The row of this group, where it is shown."""
+        """Return the row of this group; None if it is not shown."""
         place = self._place(identity)
         return None if place is None else self.records[place]
 
-    # As CursorTable asks
+    # CursorTable
 
     def _hides(self, identity: Hashable) -> bool:
         return self._some_hidden

@@ -1,4 +1,4 @@
-"""Groups on the page of connections: the ways to group, the groups that were opened, and what is said of them."""
+"""Groups on the Connections page: the grouping, the groups that were opened, and their title."""
 
 from __future__ import annotations
 
@@ -20,59 +20,59 @@ from tcpwatch.widgets.table.record_columns import RecordColumn
 
 @dataclass(frozen=True, slots=True)
 class OpenedGroup:
-    """A group whose sockets are shown."""
+    """A group that was opened to show its sockets."""
 
     by: GroupField
-    """The groups that it was among."""
+    """The grouping in which it was opened."""
     outer_filter: str
-    """The filter that these passed."""
+    """The filter of the groups."""
     filter: str
-    """The same, with the group's terms."""
+    """The filter of the groups with the terms of this group."""
 
     @classmethod
     def of(cls, row: GroupRow, before: str) -> OpenedGroup:
-        """The group of this row, among groups of what passes that filter; what that ends with is not said twice."""
+        """Return the group of this row below the filter `before`; terms that it ends with are not repeated."""
         terms = row.group.filter
         known = f" {before}".endswith(f" {terms}")
         return cls(row.by, before, before if known else f"{before} {terms}".strip())
 
     def covers(self, filter_text: str) -> bool:
-        """Whether this filter still is the group's, or one that asks for more."""
+        """Return whether this filter is the group's, or a narrower one."""
         return f"{filter_text} ".startswith(f"{self.filter} ")
 
 
 class GroupNavigation:
-    """Where a person is: sockets or groups of them, perhaps inside groups that were opened, each inside another."""
+    """Current position: sockets or groups, perhaps inside groups that were opened one inside the other."""
 
     def __init__(self) -> None:
         self.by: GroupField | None = None
-        """How sockets are grouped; None for single ones."""
+        """The grouping; None for single sockets."""
         self._opened: list[OpenedGroup] = []
 
     def current_group(self, filter_text: str) -> OpenedGroup | None:
-        """The group whose sockets these are."""
+        """Return the group whose sockets this filter shows."""
         last = self._opened[-1] if self._opened else None
         return last if last is not None and last.covers(filter_text) else None
 
     def allows(self, action: str, filter_text: str) -> bool:
-        """Which of its meanings Esc has: it takes back a group that was opened, then a filter, then grouping."""
+        """Return whether Esc does this action: it leaves a group, else clears the filter, else ends grouping."""
         if action == "leave_group":
             return self.current_group(filter_text) is not None
         if action == "clear_filter":
             return bool(filter_text) and self.current_group(filter_text) is None
         return self.by is not None and not filter_text
 
-    def change_grouping(self, step: int, filter_text: str, untold: Collection[str]) -> None:
-        """Group in the next way, or the one before; inside a group, in the next but the one that it is from."""
+    def change_grouping(self, step: int, filter_text: str, unsupported: Collection[str]) -> None:
+        """Select the next or previous grouping, counted from that of the group opened last."""
         inside = self.current_group(filter_text)
         by = inside.by if inside is not None and self.by is None else self.by
-        ways = [None, *(way for way in GroupField if way is not GroupField.CGROUP or "cgroup_id" not in untold)]
+        ways = [None, *(way for way in GroupField if way is not GroupField.CGROUP or "cgroup_id" not in unsupported)]
         self.by = ways[(ways.index(by) + step) % len(ways)]
         if inside is None:
             self._opened.clear()
 
     def enter(self, row: GroupRow, filter_text: str) -> str:
-        """Go into a group; returns the filter of its sockets."""
+        """Open a group, and return the filter of its sockets."""
         if self.current_group(filter_text) is None:
             self._opened.clear()
         self._opened.append(OpenedGroup.of(row, filter_text))
@@ -80,19 +80,19 @@ class GroupNavigation:
         return self._opened[-1].filter
 
     def leave(self) -> str:
-        """Go back to the groups among which it was; returns their filter."""
+        """Leave the group, and return the filter of the groups it is one of."""
         group = self._opened.pop()
         self.by = group.by
         return group.outer_filter
 
     def reset(self) -> None:
-        """Be among the single sockets, inside no group."""
+        """Show single sockets outside any group."""
         self._opened.clear()
         self.by = None
 
 
 def not_opened_reason(group: SocketGroup) -> str:
-    """Why Enter shows no sockets."""
+    """Return why the group cannot be opened."""
     return f"no filter selects the sockets of this group: {group.name}"
 
 
@@ -103,7 +103,7 @@ def group_count_text(shown: GroupArrangement) -> str:
 
 
 def title_line(shown: GroupArrangement, sorting: Sorting[RecordColumn[GroupRow]], colours: Palette) -> Line:
-    """Kind of groups, how many of how many sockets, filter, sort."""
+    """Return the title: grouping, numbers of groups and sockets, filter, order."""
     of_all = f"{count(shown.grouped.sockets)} of " if shown.filter.text else ""
     pieces: list[Piece] = [
         (f" by {shown.grouped.by.value}: ", colours.key),
@@ -116,18 +116,18 @@ def title_line(shown: GroupArrangement, sorting: Sorting[RecordColumn[GroupRow]]
 
 
 def empty_lines(shown: GroupArrangement) -> Sequence[str]:
-    """What is said in place of groups."""
+    """Return the lines shown if there are no groups."""
     if not shown.total:
         return ("No TCP sockets.",)
     return no_match_lines(shown.total, "sockets")
 
 
 def group_help_sections() -> Sequence[Section]:
-    """For the help."""
+    """Return what the help says about this screen."""
     return [
         Section("Groups", [
-            Entry("", "Sockets that pass the filter, taken together by process (of several that hold a socket the "
-                  "lowest pid), peer, service (the peer's address and port), local port, state, or cgroup."),
+            Entry("", "Sockets that match the filter, grouped by process (the lowest pid if several hold a socket), "
+                  "peer, service (the peer's address and port), local port, state, or cgroup."),
             Entry("", "Enter shows the sockets of a group: its terms are added to the filter. Esc goes back."),
             *(Entry(column.title, column.help) for column in ALL_COLUMNS),
         ], 10),

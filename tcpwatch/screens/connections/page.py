@@ -1,4 +1,4 @@
-"""Connections: one row per socket, filtered and sorted; or one row per group of sockets."""
+"""The Connections page: one row per socket or per group of sockets."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ from tcpwatch.widgets.sections import Section
 from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
 
 MAX_INLINE_ROWS = 5_000
-"""Rows that are arranged in the UI's loop, in some milliseconds; more of them are left to a thread."""
+"""Most rows that are arranged in the UI's loop, in a few milliseconds; more are left to a thread."""
 
 
 class RowsArranged(Message):
-    """The thread has an answer."""
+    """The thread has finished a request."""
 
     def __init__(self, answer: ArrangeReply) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class RowsArranged(Message):
 
 
 class ConnectionsPage(TablePage):
-    """Title, table, filter line. While a new arrangement is made, the one before stays on screen."""
+    """Title, table, filter line. The last arrangement stays on screen until the next is complete."""
 
     DEFAULT_CSS = "ConnectionsPage { height: 1fr; layout: vertical; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -74,62 +74,62 @@ class ConnectionsPage(TablePage):
         self.groups = GroupTable()
         self.groups.display = self.groups.can_focus = False
         self.grouping: GroupArrangement | None = None
-        """What the table of groups shows."""
-        self._way = GroupNavigation()
-        """What is wanted; what is on screen follows when it has been computed."""
+        """The groups on screen."""
+        self._navigation = GroupNavigation()
+        """The requested grouping; the screen follows when it has been computed."""
         self._arranger = LatestRequestWorker(
             ArrangeRequest.result, lambda answer: self.post_message(RowsArranged(answer))
         )
         self._asked = self._shown = 0
-        self._gone = 0
-        """Number of the last request before a person went elsewhere: its answer is of no use any more."""
+        self._obsolete = 0
+        """Number of the last request whose answer is no longer wanted."""
 
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
+        """Build the child widgets."""
         yield _Title()
         yield self.table
         yield self.groups
         yield FilterLine()
 
     def on_unmount(self) -> None:
-        """The thread goes with the page."""
+        """End the thread."""
         self._arranger.stop()
 
-    # What is shown
+    # Drawing the View
 
     @property
     def visible_table(self) -> CursorTable[Any]:
-        """As TablePage asks."""
+        """The table on screen, which has the focus."""
         return self.groups if self.groups.display else self.table
 
     @property
-    def _untold(self) -> frozenset[str]:
+    def _unsupported(self) -> frozenset[str]:
         return unsupported_columns(self._view.sample.capabilities) if self._view is not None else frozenset()
 
     def show(self, view: View) -> None:
-        """As Page asks."""
+        """Draw this View."""
         self._view = view
-        unknown = self._untold
+        unknown = self._unsupported
         self.table.show_columns([column for column in IN_TABLE if column.key not in unknown])
         self.refilter()
 
     def show_exact(self, exact: bool) -> None:
-        """As Page asks."""
+        """Draw numbers exact or rounded."""
         self.table.show_exact(exact)
         self.groups.show_exact(exact)
 
     def help_sections(self) -> Sequence[Section]:
-        """For the help."""
+        """Return what the help says about this screen."""
         return group_help_sections() if self.groups.display else ()
 
     def refilter(self) -> None:
-        """As TablePage asks; also for other rows, another order, or other groups."""
+        """Arrange the rows again, for another View, filter, order or grouping."""
         view, table = self._view, self.table
         if view is None:
             return
         self._asked += 1
         request = ArrangeRequest(
-            self._asked, view.rows, view.closed, self.filter, table.column, table.reverse, self._way.by
+            self._asked, view.rows, view.closed, self.filter, table.column, table.reverse, self._navigation.by
         )
         if len(view.rows) + len(view.closed) <= MAX_INLINE_ROWS:
             self._show(request.number, request.result())
@@ -137,27 +137,29 @@ class ConnectionsPage(TablePage):
             self._arranger.submit(request)
 
     def on_rows_arranged(self, message: RowsArranged) -> None:
-        """The thread's answer; a later one may have been shown already, or something else be wanted now."""
+        """Show the thread's answer unless it is out of date."""
         message.stop()
         request, answer = message.answer
         if isinstance(answer, Exception):
             raise answer
-        if request.number > max(self._shown, self._gone):
+        if request.number > max(self._shown, self._obsolete):
             self._show(request.number, answer)
 
     def _show(self, number: int, arranged: ArrangeResult) -> None:
         self._shown = number
         if isinstance(arranged, Arrangement):
             self.table.show(arranged)
-            self._bring(self.table, self.groups)
+            self._show_table(self.table, self.groups)
         else:
             self.grouping = arranged
-            self.groups.show_groups(arranged.grouped, self._untold, bool(arranged.filter.text), empty_lines(arranged))
-            self._bring(self.groups, self.table)
+            self.groups.show_groups(
+                arranged.grouped, self._unsupported, bool(arranged.filter.text), empty_lines(arranged)
+            )
+            self._show_table(self.groups, self.table)
         self._redraw_title()
 
-    def _bring(self, table: CursorTable[Any], other: CursorTable[Any]) -> None:
-        """Have this table on screen, and the keys where the other one had them."""
+    def _show_table(self, table: CursorTable[Any], other: CursorTable[Any]) -> None:
+        """Show this table instead of the other one, and move the focus with it."""
         if table.display:
             return
         had_keys = self.screen.focused is other
@@ -173,8 +175,8 @@ class ConnectionsPage(TablePage):
     # Groups
 
     def _go(self, filter_text: str | None = None) -> None:
-        """Go where the way leads, perhaps with another filter. Till it is computed, what was shown before stays."""
-        self._gone, before = self._asked, self.filter
+        """Follow the navigation, perhaps with another filter; the screen changes when the result is there."""
+        self._obsolete, before = self._asked, self.filter
         if filter_text is not None:
             super().set_filter(filter_text)
         if self.filter == before:  # else there is a message
@@ -182,32 +184,32 @@ class ConnectionsPage(TablePage):
         self.refresh_bindings()
 
     def set_filter(self, filter_text: str) -> None:
-        """Show the single sockets that pass, as somebody asks who is not on this page."""
-        self._way.reset()
+        """Show the single sockets that match this filter; other pages call it."""
+        self._navigation.reset()
         self._go(filter_text)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Esc has one meaning at a time; `a` is a letter like others while one is typed."""
+        """Enable one meaning of Esc at a time, and `a` unless a filter is being typed."""
         if action in ("leave_group", "clear_filter", "ungroup"):
-            return self._way.allows(action, self.filter.text)
+            return self._navigation.allows(action, self.filter.text)
         return super().check_action(action, parameters) and (action != "group" or self.visible_table.has_focus)
 
     def action_group(self, step: int) -> None:
-        """Group in the next way, or the one before."""
-        self._way.change_grouping(step, self.filter.text, self._untold)
+        """Select the next or the previous grouping."""
+        self._navigation.change_grouping(step, self.filter.text, self._unsupported)
         self._go()
 
     def action_leave_group(self) -> None:
-        """Show the groups again among which it was."""
-        self._go(self._way.leave())
+        """Return to the groups."""
+        self._go(self._navigation.leave())
 
     def action_clear_filter(self) -> None:
-        """Show all, grouped as they are."""
+        """Clear the filter, and keep the grouping."""
         self._go("")
 
     def action_ungroup(self) -> None:
         """Show single sockets."""
-        self._way.reset()
+        self._navigation.reset()
         self._go()
 
     def _open_group(self, identity: Hashable) -> None:
@@ -215,14 +217,14 @@ class ConnectionsPage(TablePage):
         if row is None:
             return
         if row.group.filter:
-            self._go(self._way.enter(row, self.filter.text))
+            self._go(self._navigation.enter(row, self.filter.text))
         else:
             self.notify(not_opened_reason(row.group), severity="warning", markup=False)
 
-    # What a person does
+    # Keys and clicks
 
     def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
-        """Another order, perhaps."""
+        """Arrange the rows again if the order changed."""
         message.stop()
         shown = self.table.arrangement
         if message.table is self.table and (
@@ -232,7 +234,7 @@ class ConnectionsPage(TablePage):
         self._redraw_title()
 
     def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
-        """Enter on a row."""
+        """Open the group or the flow."""
         message.stop()
         if message.table is self.groups:
             self._open_group(message.identity)
@@ -240,7 +242,7 @@ class ConnectionsPage(TablePage):
             self.post_message(FlowSelected(message.identity))
 
     def action_export(self) -> None:
-        """Write the live rows, or the groups, that are shown into a file in the current directory."""
+        """Export the live rows or the groups on screen to a file in the current directory."""
         if self.groups.display:
             self._export_groups()
             return
@@ -251,21 +253,21 @@ class ConnectionsPage(TablePage):
         if shown.shown > MAX_INLINE_ROWS:
             self.notify(f"writing {what} …", markup=False)
         live = shown.order[shown.order < len(shown.rows)]
-        self.export(export_name(time.time()), what, sockets_csv(shown.rows, live, self._untold))
+        self.export(export_name(time.time()), what, sockets_csv(shown.rows, live, self._unsupported))
 
     def _export_groups(self) -> None:
         rows = list(self.groups.records)
         if rows and self.grouping is not None:
-            records = (group_record(row, self._untold) for row in rows)
+            records = (group_record(row, self._unsupported) for row in rows)
             self.export(export_name(time.time(), "groups"), group_count_text(self.grouping), records_csv(records))
 
     def action_copy(self) -> None:
-        """Copy the row under the cursor: all columns, exact, with tabs between them."""
+        """Copy all columns of the row under the cursor, exact and separated by tabs."""
         table = self.table
         if self.groups.display:
             if self.groups.record is None:
                 return
-            copied = tab_separated(group_record(self.groups.record, self._untold))
+            copied = tab_separated(group_record(self.groups.record, self._unsupported))
         elif table.arrangement is None or table.cursor_cookie is None:
             return
         else:
@@ -275,12 +277,12 @@ class ConnectionsPage(TablePage):
 
 
 class _Title(Lines, can_focus=False):
-    """Shown of total, filter, sort; or, while a column is chosen, which keys do it."""
+    """Number of rows, filter and order; or the keys for choosing a column."""
 
     DEFAULT_CSS = "_Title { height: 1; overflow: hidden; }"
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
+        """Return the lines."""
         page = self.parent
         if not isinstance(page, ConnectionsPage):
             return [()]
@@ -288,10 +290,10 @@ class _Title(Lines, can_focus=False):
             return [sort_hint_line(page.visible_table.sorting, colours)]
         if page.groups.display and page.grouping is not None:
             return [title_line(page.grouping, page.groups.sorting, colours)]
-        return [_of_sockets(page.table, colours)]
+        return [_sockets_title(page.table, colours)]
 
 
-def _of_sockets(table: SocketTable, colours: Palette) -> Line:
+def _sockets_title(table: SocketTable, colours: Palette) -> Line:
     shown = table.arrangement
     if shown is None:
         return ()

@@ -1,4 +1,4 @@
-"""SocketTable: one row per socket; a million rows scroll as a hundred do, since only what is seen becomes text."""
+"""SocketTable: one row per socket. Only rows in sight become text, so a million scroll as fast as a hundred."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _STATED = ("state", "phase")
 
 
 class SocketTable(CursorTable[SocketColumn]):
-    """Shows an Arrangement; the cursor is on a flow. Whoever gave the Arrangement gives another for another order."""
+    """Shows an Arrangement; the page supplies another one for another order."""
 
     def __init__(self) -> None:
         super().__init__(IN_TABLE, BY_KEY["state"], reverse=False)
         self.arrangement: Arrangement | None = None
-        """What is shown; None before the first."""
+        """The rows on screen; None before the first."""
         self._texts: dict[int, SocketLine] = {}
 
     def show(self, arrangement: Arrangement) -> None:
@@ -37,10 +37,10 @@ class SocketTable(CursorTable[SocketColumn]):
 
     @property
     def cursor_cookie(self) -> int | None:
-        """The flow under the cursor; None where there is no row."""
+        """Cookie of the flow under the cursor; None if there is no row."""
         return self._identity(self._cursor) if self._cursor < self._count else None
 
-    # As CursorTable asks
+    # CursorTable
 
     @property
     def _count(self) -> int:
@@ -84,7 +84,7 @@ class SocketTable(CursorTable[SocketColumn]):
 
 
 def row_pieces(line: SocketLine, columns: Sequence[PlacedColumn[SocketColumn]], colours: Palette) -> list[Piece]:
-    """A row. New ones are bold, of changed ones the state is, and closed ones are dim: more than a sign, no colour."""
+    """Return a row: bold if it is new, with a bold state if that changed, dim if it closed."""
     plain = {Mark.NEW: colours.strong, Mark.CLOSED: colours.dim}.get(line.mark, colours.plain)
     stated = colours.dim if line.mark is Mark.CLOSED else state_style(line.state, colours)
     if line.mark in (Mark.NEW, Mark.CHANGED):
@@ -99,7 +99,7 @@ def row_pieces(line: SocketLine, columns: Sequence[PlacedColumn[SocketColumn]], 
 
 
 def _cell(text: str, without_names: str, placed: PlacedColumn[SocketColumn]) -> str:
-    """The text in the column's width; the shorter one where that helps."""
+    """Return the text in the column's width, or the one without names if that is shorter."""
     too_wide = cell_len(text) > placed.width
     right = placed.column.right
     return fit(min(text, without_names, key=len) if too_wide else text, placed.width, right, middle=not right)

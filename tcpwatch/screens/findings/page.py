@@ -1,4 +1,4 @@
-"""Findings in full: what is wrong, the evidence, why, and what to look at."""
+"""Findings in full: what, why, advice, evidence."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from tcpwatch.widgets.sections import Entry, Section, column_lines
 
 
 class FindingsScreen(Screen[None], inherit_bindings=False):
-    """Opened with `w` on the Overview; lies on top of it and follows the Views."""
+    """Shows all findings of each View; `w` on the Overview opens it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,w", "back", "back")]
 
     def __init__(self, first: Finding | None) -> None:
-        """`first` is the one that was under the cursor; it is told first."""
+        """`first` is the finding to show first."""
         super().__init__()
         self._findings = _Findings(first)
 
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
+        """Build the child widgets."""
         yield HeaderLine()
         yield self._findings
         yield FooterLine()
 
     def on_mount(self) -> None:
-        """Follow the app."""
+        """Watch the app."""
         self._findings.focus()
         self.watch(self.app, "view", self._findings.show)
 
     def action_back(self) -> None:
-        """Close."""
+        """Close the screen."""
         self.dismiss()
 
 
 class _Findings(Reader):
-    """The text."""
+    """The text of the screen."""
 
     def __init__(self, first: Finding | None) -> None:
         super().__init__()
@@ -57,14 +57,14 @@ class _Findings(Reader):
         self._shown: Sequence[Finding] = ()
 
     def show(self, view: View | None) -> None:
-        """Take over what this View says."""
+        """Show the findings of this View."""
         if view is not None:
             chosen = (self._first.rule, self._first.subject) if self._first else None
             self._shown = sorted(view.findings, key=lambda one: (one.rule, one.subject) != chosen)
             self.redraw()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
+        """Return the lines."""
         lines: list[Line] = [title_rule("Findings", width, colours)]
         if not self._shown:
             return [*lines, (), (("   Nothing is wrong any more, as far as the rules can tell.", colours.plain),)]
@@ -80,24 +80,24 @@ def _finding_lines(finding: Finding, width: int, colours: Palette, exact: bool) 
         (rule_title(finding), colours.strong),
         (f"  {finding.subject}", colours.plain),
     )
-    told = [
+    sections = [
         Section("What", [Entry("", finding.headline)]),
         Section("Why", [Entry("", finding.why)]),
         Section("What to do", [Entry("", line) for line in finding.advice]),
-        Section("Evidence", [Entry(_label(name), _told(figure, exact))
+        Section("Evidence", [Entry(_label(name), _figure_text(figure, exact))
                              for name, figure in finding.evidence.items()], 24),
         Section("Affected sockets", [Entry("filter", finding.filter or "none")], 6),
     ]  # fmt: skip
-    return [head, *column_lines(told, width, colours), ()]
+    return [head, *column_lines(sections, width, colours), ()]
 
 
 def _label(name: str) -> str:
-    """`largest_24_share` is that of the largest /24."""
+    """Return `largest_24_share` as `largest /24 share`."""
     words = (f"/{word}" if word.isdigit() else word for word in name.split("_"))
     return " ".join(words).replace("syn ", "SYN ") if not name.startswith("tcp_") else name
 
 
-def _told(figure: Figure, exact: bool) -> str:
+def _figure_text(figure: Figure, exact: bool) -> str:
     value, unit = figure
     if value is None:
         return units.UNKNOWN

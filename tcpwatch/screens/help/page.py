@@ -1,4 +1,4 @@
-"""Help: the keys of the screen it was asked on, the columns, the states and how they are spelled, the filter."""
+"""Help: the keys of a screen, columns, states and their spellings, the filter."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _MARKS = {Mark.NEW: "appeared since the last poll", Mark.CHANGED: "changed state
 
 @runtime_checkable
 class HasHelp(Protocol):
-    """A page, or a screen, that has something to say beside its keys."""
+    """A page or screen with help sections."""
 
     def help_sections(self) -> Sequence[Section]:
-        """What its columns and signs mean."""
+        """Return the meaning of its columns and signs."""
 
 
 class HelpScreen(Screen[None], inherit_bindings=False):
-    """Lies on top of the screen that it explains."""
+    """Explains the screen below it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "back", "back")]
 
@@ -43,33 +43,33 @@ class HelpScreen(Screen[None], inherit_bindings=False):
 
     @classmethod
     def of(cls, screen: Screen[Any]) -> HelpScreen:
-        """Help for this screen, with the keys that it takes at this moment."""
+        """Return the help for this screen, with the keys that are active now."""
         return cls(keys_of(screen), help_sections_of(screen))
 
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
+        """Build the child widgets."""
         yield HeaderLine()
         yield _Help(self._keys, self._about)
         yield FooterLine()
 
     def on_mount(self) -> None:
-        """The keys scroll."""
+        """Focus the text."""
         self.query_one(_Help).focus()
 
     def action_back(self) -> None:
-        """Close."""
+        """Close the screen."""
         self.dismiss()
 
 
 class _Help(Reader):
-    """The text."""
+    """The text of the screen."""
 
     def __init__(self, keys: Sequence[Entry], about: Sequence[Section]) -> None:
         super().__init__()
         self._keys, self._about = keys, about
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
+        """Return the lines."""
         sections = [
             Section("Keys of this screen", self._keys, 18),
             *self._about,
@@ -82,16 +82,16 @@ class _Help(Reader):
 
 
 def help_sections_of(screen: Screen[Any]) -> Sequence[Section]:
-    """What the screen, or the page on it, says of itself."""
+    """Return the help sections of the screen, or of its page."""
     shown = screen.page if isinstance(screen, MainScreen) else screen
     return shown.help_sections() if isinstance(shown, HasHelp) else ()
 
 
 def keys_of(screen: Screen[Any]) -> list[Entry]:
-    """Return every key that the screen takes now; keys of one description share an entry."""
+    """Return every key that is active on the screen; keys with the same description share an entry."""
     keys: dict[str, list[str]] = {}
     for _, binding, enabled, _ in screen.active_bindings.values():
-        # ctrl+q and the like come from Textual, and their description with a capital letter.
+        # system bindings such as ctrl+q come from Textual.
         if enabled and binding.description and not binding.system:
             shown = screen.app.get_key_display(binding)
             keys.setdefault(binding.description, []).append(shown)

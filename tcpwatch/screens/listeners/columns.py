@@ -21,7 +21,7 @@ from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
 
 TREND_SLOTS = 120
 _FIGURE = 11
-"""Cells for `1,024/1,024`, so that bars beside figures end in one line."""
+"""Cells for `1,024/1,024`, so that the bars beside the figures are aligned."""
 _NO_BAR_BELOW = 3
 
 
@@ -129,7 +129,7 @@ def _count(number: int | None, look: CellContext) -> Line:
 
 
 def depth_sparkline(values: Sequence[float], width: int, colours: Palette) -> Piece:
-    """The last two minutes of a queue."""
+    """Return the last two minutes of a queue."""
     style = colours.handshake if any(value > 0 for value in values) else colours.dim
     return sparkline(values, TREND_SLOTS, width, from_zero=True), style
 
@@ -142,7 +142,7 @@ _CAPS = {LimitSource.SOMAXCONN: "somaxconn"}
 
 
 def limit_source_text(cap: LimitSource) -> str:
-    """A cap in the fewest words that say it."""
+    """Return a short text for who sets the limit."""
     return _CAPS.get(cap, cap.value)
 
 
@@ -169,7 +169,7 @@ def _of_address(row: ListenerRow) -> Any:
 ListenerColumns = tuple[RecordColumn[ListenerRow], ...]
 
 ACCEPT_QUEUE: RecordColumn[ListenerRow] = RecordColumn(
-    "accept", "Accept-Q", "Connections that wait for accept(), of the limit; one more than the limit fits in. Of a "
+    "accept", "Accept-Q", "Connections waiting for accept(), and the limit; one more than the limit fits in. For a "
     "group the sum, with the bar and the colour of its fullest socket",
     _accept, lambda row: _share(row.fullest.accept_queue), 9, 7, 1, True)  # fmt: skip
 _OWNER: ListenerColumns = (
@@ -179,10 +179,10 @@ _OWNER: ListenerColumns = (
                  _process, lambda row: row.fullest.process or None, 12, 6, 2),
 )  # fmt: skip
 _QUEUES: ListenerColumns = (
-    RecordColumn("peak", "Peak", "The deepest accept queue since the poll before, where it was deeper than now; of a "
-                 "group its fullest socket, with its limit: one lazy socket among four hides in the sum",
+    RecordColumn("peak", "Peak", "The deepest accept queue since the last poll if it was deeper than now; for a "
+                 "group that of its fullest socket, which the sum may hide",
                  _peak, lambda row: _share(row.peak), 7, 4, 5, True),
-    RecordColumn("syn", "SYN-Q", "Half-open connections, of the limit; a group has one figure for all its sockets",
+    RecordColumn("syn", "SYN-Q", "Half-open connections, and the limit; a group has one figure for all its sockets",
                  _syn, lambda row: _share(row.fullest.syn_queue), 9, 7, 3, True),
     RecordColumn("syn_peak", "peak 10 s", "The deepest SYN queue of the last 10 s, where it was deeper than now: a "
                  "flooded one loses half of its members at once every 7 s or so", _syn_peak,
@@ -190,14 +190,14 @@ _QUEUES: ListenerColumns = (
                  9, 0, 10, True),
 )  # fmt: skip
 _TRAFFIC: ListenerColumns = (
-    RecordColumn("accepted", "acc/s", "Connections that accept() took per second. What came and went between two polls "
-                 "is not counted; ≥: there was such, as the kernel counted more", _accepted,
+    RecordColumn("accepted", "acc/s", "Connections accepted per second. Those that opened and closed between two polls "
+                 "are not counted; ≥: a minimum, as the kernel counted more", _accepted,
                  lambda row: row.fullest.accepted_per_s, 6, 2, 4, True),
-    RecordColumn("drops", "drops/s", "Segments that the listener dropped per second, SYNs and last ACKs among them",
+    RecordColumn("drops", "drops/s", "Segments dropped by the listener per second, such as SYNs and last ACKs",
                  _drops, lambda row: row.drops_per_s, 7, 0, 4, True),
-    RecordColumn("oldest", "Oldest", "How long the first of the accept queue has waited; ≥: it was there before "
-                 "tcpwatch", _oldest, lambda row: row.fullest.waiting_s, 10, 0, 6, True),
-    RecordColumn("gave_up", "Gave up", "Connections in the accept queue whose client has closed already",
+    RecordColumn("oldest", "Oldest", "Waiting time of the first connection in the accept queue; ≥: it is older "
+                 "than tcpwatch", _oldest, lambda row: row.fullest.waiting_s, 10, 0, 6, True),
+    RecordColumn("gave_up", "Gave up", "Connections in the accept queue that the client has closed already",
                  _gave_up, lambda row: row.fullest.client_closed, 7, 0, 7, True),
     RecordColumn("repeated", "Retries", "Half-open connections whose SYN+ACK was retransmitted", _repeated,
                  lambda row: row.fullest.retransmitted, 7, 0, 11, True),
@@ -206,17 +206,17 @@ _TRAFFIC: ListenerColumns = (
                      8),
 )  # fmt: skip
 _HISTORY: ListenerColumns = (
-    RecordColumn("accept_history", "Accept-Q 2 min", "The deepest accept queue, second by second",
+    RecordColumn("accept_history", "Accept-Q 2 min", "The deepest accept queue of each second",
                  lambda row, look: _history(row.accept_history, look), None, 14, 15, 9),
-    RecordColumn("syn_history", "SYN-Q 2 min", "The SYN queue, second by second",
+    RecordColumn("syn_history", "SYN-Q 2 min", "The SYN queue of each second",
                  lambda row, look: () if row.is_member else _history(row.syn_history, look), None, 12, 18, 9),
 )  # fmt: skip
 
 ALL_COLUMNS: ListenerColumns = (*_OWNER, ACCEPT_QUEUE, *_QUEUES, *_TRAFFIC, *_HISTORY)
-"""As narrow as they may be; those that a small screen cannot do without widen before the others get a place."""
+"""All columns at their narrowest; on a small screen the essential ones widen before others get a place."""
 
 WIDE_FROM = 150
-"""Width from which on there is room for all that matters, before anything widens."""
+"""Width from which on all important columns fit before any widens."""
 _ROOMIER = {"address": (20, 17), "process": (16, 10), "accept": (16, 4), "syn": (16, 4)}
 
 
@@ -230,5 +230,5 @@ _WIDE = tuple(map(_wide, ALL_COLUMNS))
 
 
 def columns_for(width: int) -> ListenerColumns:
-    """The columns of a screen of so many cells."""
+    """Return the columns for a screen of this width."""
     return _WIDE if width >= WIDE_FROM else ALL_COLUMNS

@@ -1,4 +1,4 @@
-"""Listeners: one row per listening socket or SO_REUSEPORT group, with both queues against their limits."""
+"""The Listeners page: one row per listening socket or SO_REUSEPORT group, with both queues."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tcpwatch.widgets.table.record_table import RecordTable
 
 
 class ListenersPage(TablePage):
-    """Two lines of title, the table, and the filter line."""
+    """Title, table, filter line."""
 
     DEFAULT_CSS = "ListenersPage { height: 1fr; layout: vertical; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -50,9 +50,9 @@ class ListenersPage(TablePage):
         super().__init__()
         self._view: View | None = None
         self._unfolded: set[Hashable] = set()
-        self._lately = UnseenAcceptsTracker()
+        self._unseen_tracker = UnseenAcceptsTracker()
         self.unseen: UnseenAccepts | None = None
-        """What the polls cannot have seen."""
+        """Accepted connections that polls missed."""
         self._title = _Title(self)
         self.table: RecordTable[ListenerRow] = RecordTable(
             ALL_COLUMNS,
@@ -64,7 +64,7 @@ class ListenersPage(TablePage):
         )
 
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
+        """Build the child widgets."""
         yield self._title
         yield self.table
         yield FilterLine()
@@ -72,29 +72,29 @@ class ListenersPage(TablePage):
     def _mark(self, row: ListenerRow) -> str:
         return " " if not row.is_group else "-" if row.identity in self._unfolded else "+"
 
-    # What is shown
+    # Drawing the View
 
     @property
     def view(self) -> View | None:
-        """What is shown."""
+        """The View on screen."""
         return self._view
 
     @property
     def has_groups(self) -> bool:
-        """There is something to unfold."""
+        """Whether there is a group to unfold."""
         return any(row.is_group for row in self.table.records)
 
     def show(self, view: View) -> None:
-        """As Page asks."""
-        self._view, self.unseen = view, self._lately.update(view)
+        """Draw this View."""
+        self._view, self.unseen = view, self._unseen_tracker.update(view)
         self.refilter()
 
     def refilter(self) -> None:
-        """As TablePage asks. A group is shown when one of its sockets passes."""
+        """Filter the rows. A group is shown if one of its sockets matches."""
         view, had_groups = self._view, self.has_groups
         if view is None:
             return
-        rows = listener_rows(view, least=self.unseen is not None)
+        rows = listener_rows(view, is_lower_bound=self.unseen is not None)
         self._unfolded &= {row.identity for row in rows if row.is_group}
         passing = _passing(view, self.filter)
         shown, hidden = [], set[Hashable]()
@@ -116,29 +116,29 @@ class ListenersPage(TablePage):
 
     @property
     def shown(self) -> list[Listener]:
-        """The sockets of the rows that are shown, from top to bottom."""
+        """The sockets on screen, from top to bottom."""
         return [one for row in self.table.records if not row.is_member for one in row.members]
 
     def on_resize(self, event: Resize) -> None:
-        """Other columns."""
+        """Choose columns for the new width."""
         self.table.show_columns(columns_for(event.size.width))
 
     def show_exact(self, exact: bool) -> None:
-        """As Page asks."""
+        """Draw numbers exact or rounded."""
         self.table.show_exact(exact)
 
     def help_sections(self) -> Sequence[Section]:
-        """For the help."""
+        """Return what the help says about this screen."""
         return [Section("Listeners", [Entry(column.title, column.help) for column in ALL_COLUMNS], 15)]
 
-    # What a person does
+    # Keys and clicks
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Without groups there is nothing to unfold."""
+        """Enable unfolding if there are groups."""
         return super().check_action(action, parameters) if action != "fold" else self.has_groups
 
     def action_fold(self) -> None:
-        """Show the members of the group under the cursor, or hide them again."""
+        """Show or hide the members of the group under the cursor."""
         row = self.table.record
         if row is None:
             return
@@ -150,12 +150,12 @@ class ListenersPage(TablePage):
         self.table.update_children()
 
     def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
-        """The title tells the order."""
+        """Show the order in the title."""
         message.stop()
         self._title.redraw()
 
     def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
-        """Enter: what waits inside."""
+        """Open the queues of the listener."""
         from tcpwatch.screens.queue.page import QueueScreen
 
         message.stop()
@@ -163,27 +163,27 @@ class ListenersPage(TablePage):
             self.app.push_screen(QueueScreen(self.table.record.fullest))
 
     def action_copy(self) -> None:
-        """Copy the row under the cursor: all that the export has, with tabs between; of a group each socket."""
+        """Copy the fields of the export, separated by tabs; a line per socket of a group."""
         row = self.table.record
         if row is not None:
             self.app.copy_to_clipboard("\n".join(tab_separated(listener_record(one)) for one in row.members))
             self.notify("row copied", markup=False)
 
     def action_export(self) -> None:
-        """Write the listeners that are shown, in their order, into a file in the current directory."""
+        """Export the listeners on screen to a file in the current directory."""
         if listeners := self.shown:
             name = export_name(time.time(), "listeners")
             self.export(name, f"{units.count(len(listeners))} listeners", records_csv(map(listener_record, listeners)))
 
 
 def _passing(view: View, filter_: Filter) -> frozenset[int]:
-    """Cookies of the listeners that pass: they are rows like others, in LISTEN."""
+    """Return the cookies of the listeners that match the filter."""
     rows = view.rows.take(np.flatnonzero(view.rows.state == State.LISTEN))
     return frozenset(rows.cookie[filter_.mask(rows)].tolist())
 
 
 class _Title(Lines):
-    """How many, what the host drops, and the order; then what the table cannot say."""
+    """Number of listeners, drops of the host, and the order; then remarks."""
 
     DEFAULT_CSS = "_Title { height: 2; overflow: hidden; }"
 
@@ -192,7 +192,7 @@ class _Title(Lines):
         self._page = page
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
+        """Return the lines."""
         view, sorting = self._page.view, self._page.table.sorting
         if view is None:
             return [((f" {NO_DATA}", colours.plain),), ()]
@@ -217,17 +217,17 @@ class _Title(Lines):
 
 
 def _remarks(view: View, unseen: UnseenAccepts | None, width: int, colours: Palette) -> Line:
-    """What one must know beside the table; empty on a good day."""
-    said = []
+    """Return remarks on the figures of the table; mostly empty."""
+    remarks = []
     if view.half_open_without_listener:
         many = f"connection{'s' * (view.half_open_without_listener != 1)}"
-        said.append(f" {view.half_open_without_listener:,} half-open {many} whose listener has gone")
+        remarks.append(f" {view.half_open_without_listener:,} half-open {many} whose listener has closed")
     if unseen is not None:
         opened, seen = units.rate(unseen.opened_per_s), units.rate(unseen.seen_per_s)
-        room = width - sum(map(len, said)) - 3
+        room = width - sum(map(len, remarks)) - 3
         words = (
             f"accept rates are minimums: {opened}/s opened, {seen}/s attributed",
             f"accepted ≥: {seen} of {opened}/s",
         )
-        said += [f" {words}" for words in words if len(words) <= room][:1]
-    return ((" ·".join(said), colours.dim),)
+        remarks += [f" {words}" for words in words if len(words) <= room][:1]
+    return ((" ·".join(remarks), colours.dim),)

@@ -1,4 +1,4 @@
-"""Rows of the table of listeners: a listener of its own, a SO_REUSEPORT group as one, or one of its members."""
+"""Rows of the table of listeners: a single listener, a SO_REUSEPORT group, or one of its members."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from tcpwatch.model.view import View
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ListenerRow:
-    """One line of the table."""
+    """One row of the table."""
 
     members: tuple[Listener, ...]
-    """The fullest accept queue first; a listener of its own is the only one."""
+    """The listeners, the fullest accept queue first; one if it is no group."""
     trend: QueueTrend
     is_lower_bound: bool = False
-    """The host accepted more than the polls saw, and some of it may have been here."""
+    """Polls missed accepted connections, and some may have been here."""
     is_member: bool = False
-    """A member of a group that is unfolded."""
+    """It is a member of an unfolded group."""
 
     @property
     def fullest(self) -> Listener:
-        """The member with the fullest accept queue; what a group has in common is the same in all."""
+        """The member with the fullest accept queue."""
         return self.members[0]
 
     @property
     def accept_queue_known(self) -> bool:
-        """The source tells what is in the accept queue."""
+        """Whether the source supports accept queues."""
         return self.fullest.accept_queue.depth is not None
 
     @property
     def identity(self) -> Hashable:
-        """The same in every View: the key of a group, else the cookie."""
+        """Identity in every View: the key of a group, else the cookie."""
         return self.fullest.key if self.is_group else self.fullest.cookie
 
     @property
     def is_group(self) -> bool:
-        """A SO_REUSEPORT group of several sockets, as one."""
+        """Whether it is a SO_REUSEPORT group of several sockets."""
         return len(self.members) > 1
 
     @property
     def accept_queue(self) -> Queue:
-        """Of a group the sum."""
+        """The accept queue, for a group the sum of its members."""
         if not self.is_group:
             return self.fullest.accept_queue
         depths = [one.accept_queue.depth for one in self.members]
@@ -55,9 +55,9 @@ class ListenerRow:
 
     @property
     def peak(self) -> Queue | None:
-        """The deepest of a single socket since the step before, of its limit.
+        """The deepest accept queue of a single socket since the last step, with its limit.
 
-        Of a group always: one lazy socket hides in the sum. Else where it was deeper than now.
+        None for a single listener unless it was deeper than now; always there for a group, whose sum hides it.
         """
         deepest = max((_deepest(one) for one in self.members), key=lambda queue: queue.share)
         above = self.is_group or (deepest.depth or 0) > (self.accept_queue.depth or 0)
@@ -65,19 +65,19 @@ class ListenerRow:
 
     @property
     def syn_peak(self) -> Queue | None:
-        """The same of the SYN queue, over the last seconds."""
+        """The deepest SYN queue of the last 10 s; None unless it was deeper than now."""
         now = self.fullest.syn_queue
         return Queue(self.fullest.syn_peak, now.limit) if self.fullest.syn_peak > (now.depth or 0) else None
 
     @property
     def drops_per_s(self) -> float | None:
-        """Of a group the sum."""
+        """Dropped segments per second, for a group the sum of its members."""
         known = [one.drops_per_s for one in self.members if one.drops_per_s is not None]
         return sum(known) if known else None
 
     @property
     def accept_history(self) -> Sequence[float]:
-        """The deepest accept queue of the members, slot by slot."""
+        """The deepest accept queue of the members in each slot."""
         if not self.accept_queue_known:
             return ()
         histories = [self.trend.accept_queue(one.cookie) for one in self.members]
@@ -86,11 +86,11 @@ class ListenerRow:
 
     @property
     def syn_history(self) -> Sequence[float]:
-        """The SYN queue's depth, slot by slot."""
+        """The depth of the SYN queue in each slot."""
         return self.trend.syn_queue(self.fullest.cookie)
 
     def member_rows(self) -> list[ListenerRow]:
-        """Each member as a row."""
+        """Return a row for each member."""
         return [ListenerRow((one,), self.trend, self.is_lower_bound, is_member=True) for one in self.members]
 
 
@@ -104,54 +104,54 @@ def _sum(figures: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(figures) else None
 
 
-def listener_rows(view: View, least: bool) -> list[ListenerRow]:
-    """The rows of a View, groups folded, the fullest accept queue first; `least` as in Row."""
+def listener_rows(view: View, is_lower_bound: bool) -> list[ListenerRow]:
+    """Return the rows of a View, one per group, the fullest accept queue first."""
     groups: dict[Hashable, list[Listener]] = {}
     for one in view.listeners:
         groups.setdefault(one.key, []).append(one)
-    return [ListenerRow(tuple(members), view.queue_trend, least) for members in groups.values()]
+    return [ListenerRow(tuple(members), view.queue_trend, is_lower_bound) for members in groups.values()]
 
 
 def unfolded_members(unfolded: Callable[[], set[Hashable]]) -> Callable[[ListenerRow], Sequence[ListenerRow]]:
-    """For RecordTable: the members of the groups that are unfolded."""
+    """Return the `children` for a RecordTable: the members of unfolded groups."""
     return lambda row: row.member_rows() if row.is_group and row.identity in unfolded() else ()
 
 
 @dataclass(frozen=True, slots=True)
 class UnseenAccepts:
-    """The polls cannot have seen all that was accepted."""
+    """Polls missed some of the accepted connections."""
 
     seen_per_s: float
-    """Accepted by all listeners, as far as the polls saw."""
+    """Accept rate of all listeners as seen by polls."""
     opened_per_s: float
-    """PassiveOpens of the kernel."""
+    """Rate of the kernel counter PassiveOpens."""
 
 
-_CLEARLY = 1.25
-"""So many times what the polls saw, and one more a second: accept queues that fill are no reason for a remark."""
-_LATELY_S = 10.0
+_MISSED_FACTOR = 1.25
+"""PassiveOpens must be higher than the seen rate by this factor: filling accept queues explain less."""
+_KEPT_S = 10.0
 
 
 class UnseenAcceptsTracker:
-    """Keeps it for some seconds, since one poll sees more than another: signs that come and go are noise."""
+    """Keeps the last result for some seconds, so that the remark does not flicker."""
 
     def __init__(self) -> None:
         self._found: UnseenAccepts | None = None
         self._at = 0.0
 
     def update(self, view: View) -> UnseenAccepts | None:
-        """What this View's poll cannot have seen, else what one of the polls lately cannot."""
+        """Return the result for this View, else that of a recent one."""
         now, found = view.sample.monotonic, unseen_accepts(view)
-        if found is not None or not 0 <= now - self._at <= _LATELY_S:
+        if found is not None or not 0 <= now - self._at <= _KEPT_S:
             self._found, self._at = found, now
         return self._found
 
 
 def unseen_accepts(view: View) -> UnseenAccepts | None:
-    """What was opened and what the polls saw accepted; None where that is about the same, or not known."""
+    """Return what polls missed; None if that is little or unknown."""
     by_key = {one.key: one.accepted_per_s for one in view.listeners if one.accepted_per_s is not None}
     opened = view.rates.get("PassiveOpens")
     seen = sum(by_key.values())
-    if opened is None or not by_key or opened <= _CLEARLY * seen + 1:
+    if opened is None or not by_key or opened <= _MISSED_FACTOR * seen + 1:
         return None
     return UnseenAccepts(seen, opened)

@@ -1,4 +1,4 @@
-"""The kernel's counters as rates, each in a place of its own, so that the eye finds it again."""
+"""Kernel counters as rates, each at a fixed place."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _NAMED_FROM, _NAMED_CELLS = 120, 40
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """A counter of the kernel under a word of the field."""
+    """A kernel counter with a short label."""
 
     label: str
     kernel_name: str
-    """The kernel's."""
+    """Name in /proc/net/snmp or /proc/net/netstat."""
     denominator: str = ""
-    """This one is shown as its share of itself and that counter together; without it a rate is shown."""
+    """Show the counter as a share of the sum of both counters; without it as a rate."""
     limit_passed: bool = False
-    """It only moves when a limit was passed."""
+    """It only moves when a limit was exceeded."""
 
     def value(self, view: View) -> str:
-        """`61/s`, `0.02 %`, `–` where the kernel does not tell."""
+        """Return `61/s`, `0.02 %`, or `–` if the kernel has no such counter."""
         rate = view.rates.get(self.kernel_name)
         if self.denominator:
             # OutSegs does not count retransmissions: the whole is the sum of both.
@@ -46,7 +46,7 @@ MAIN_COUNTERS = (
     Counter("cookies", "SyncookiesSent", limit_passed=True),
     Counter("TW full", "TCPTimeWaitOverflow", limit_passed=True),
 )
-"""On every screen, in this order."""
+"""Always shown, in this order."""
 
 MORE_COUNTERS = (
     Counter("est. reset", "EstabResets"),
@@ -62,18 +62,18 @@ MORE_COUNTERS = (
     Counter("zero win.", "TCPZeroWindowDrop"),
     Counter("bad segm.", "InErrs"),
 )
-"""Where there is room."""
+"""Shown if there is room."""
 
 
 def grid_columns(width: int) -> tuple[int, int]:
-    """Columns that fit, and the cells of each."""
+    """Return the number of columns that fit, and the cells of each."""
     room = width - len(_INDENT) - 1
     columns = max(1, min(4, room // (_NAMED_CELLS if width >= _NAMED_FROM else _CELLS)))
     return columns, room // columns
 
 
 def counter_lines(counters: tuple[Counter, ...], view: View, width: int, colours: Palette) -> list[Line]:
-    """The counters in a grid, with the kernel's names where it is wide."""
+    """Return the counters in a grid, with the kernel's names if there is room."""
     columns, cells = grid_columns(width)
     lines: list[Line] = []
     for start in range(0, len(counters), columns):
@@ -88,7 +88,6 @@ def _cell(counter: Counter, view: View, cells: int, named: bool, colours: Palett
     style = colours.dim
     if view.rates.get(counter.kernel_name):
         style = colours.alarm if counter.limit_passed else colours.plain
-    # The kernel's name is what one looks up.
     rest = counter.kernel_name if named else ""
     return (
         (fit(counter.label, _WORD) + " ", style if counter.limit_passed else colours.plain),

@@ -1,4 +1,4 @@
-"""The state histogram: each state's count, bar, change per second and the last two minutes, in the order of life."""
+"""The state histogram: count, bar, change per second and last two minutes of each state."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _TITLES = {Phase.HANDSHAKE: "Handshake", Phase.OPEN: "Open", Phase.TEARDOWN: "Te
 _NAME, _SIDE, _COUNT, _RATE = 12, 15, 11, 9
 _MARGIN = 3
 _NO_SPARK_BELOW, _SIDE_FROM = 50, 110
-"""Widths from which on there is room for a sparkline, and for saying who is in a state."""
+"""Widths from which on there is room for a sparkline, and for the side of a state."""
 
 
 def states_shown(view: View) -> tuple[State, ...]:
-    """All states of a connection's life; CLOSED, which is none, only where there is one."""
+    """Return all states of a connection; CLOSED only if a socket has it."""
     return tuple(s for s in STATE_ORDER if s is not State.CLOSED or view.counts.get(s))
 
 
 def histogram(view: View, cursor: State | None, form: HistogramLayout) -> list[tuple[Line, State | None]]:
-    """The lines, each with the state that it shows; None for the rules between the groups."""
+    """Return the lines, each with the state that it shows; None for titles."""
     lines: list[tuple[Line, State | None]] = []
     most = max(view.counts.values(), default=0)
     for phase, states in groupby(states_shown(view), lambda state: FACTS[state].phase):
@@ -40,7 +40,7 @@ def histogram(view: View, cursor: State | None, form: HistogramLayout) -> list[t
 
 @dataclass(frozen=True, slots=True)
 class HistogramLayout:
-    """How a row is laid out over `width` cells."""
+    """Layout of a row in `width` cells."""
 
     width: int
     colours: Palette
@@ -48,12 +48,12 @@ class HistogramLayout:
 
     @property
     def side_cells(self) -> int:
-        """Cells for who is in a state."""
+        """Cells for the side of a state."""
         return _SIDE + 1 if self.width >= _SIDE_FROM else 0
 
     @property
     def sparkline_cells(self) -> int:
-        """Cells of the sparkline with its gap: two fifths of what is free, at most one for each two seconds."""
+        """Cells of the sparkline and its gap: two fifths of the free cells, at most one per two seconds."""
         free = self.width - _MARGIN - _NAME - 1 - self.side_cells - _COUNT - _RATE - 1
         return 2 + min(TREND_S // 2, max(10, free * 2 // 5)) if self.width >= _NO_SPARK_BELOW else 0
 
@@ -69,7 +69,7 @@ class HistogramLayout:
         return f" now{'/s':>{_RATE}}{spark}"
 
     def row(self, view: View, state: State, most: int, marked: bool) -> Line:
-        """One state."""
+        """Return the line of a state."""
         colours, count, facts = self.colours, view.counts.get(state, 0), FACTS[state]
         colour = phase_style(facts.phase, colours) if count else colours.dim
         change = view.count_rates.get(state)

@@ -1,4 +1,4 @@
-"""A table of listeners with both queues, for the Overview where there is room."""
+"""The table of listeners on the Overview."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIGURE, _RATE = 13, 9
 def listener_lines(
     listeners: tuple[Listener, ...], room: int, width: int, colours: Palette, exact: bool = False
 ) -> list[Line]:
-    """A heading and at most `room` lines in all; says how many listeners are left out."""
+    """Return a heading and rows, at most `room` lines; the last one counts the listeners left out."""
     name, process, length = _widths(width)
     half = length + 1 + _FIGURE
     head = (
@@ -36,7 +36,7 @@ def listener_lines(
 
 
 def _widths(width: int) -> tuple[int, int, int]:
-    """Cells for the address, the process and each of the two bars."""
+    """Return the cells for the address, the process and each of the two bars."""
     name, process = (30, 28) if width >= 120 else (22, 0)
     free = width - len(_INDENT) - 1 - name - process - 3 - 2 * (_FIGURE + 1) - _RATE
     return name, process, max(0, free // 2)

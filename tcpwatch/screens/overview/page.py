@@ -1,4 +1,4 @@
-"""Overview: the whole host on one screen, in the order of a connection's life."""
+"""The Overview page: the whole host on one screen, in the order of a connection's states."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section
 
 _LISTENERS = 5
-"""So many of them come before the tables of flows."""
+"""Listeners that get a line before the tables of flows do."""
 
 
 CursorItem = State | tuple[str, FindingSubject]
@@ -64,7 +64,7 @@ class _Overview(ViewLines[CursorItem]):
             self.refresh_bindings()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks: findings, histogram, limits and first rates always, more of them as far as the height goes."""
+        """Return findings, histogram, limits and main rates, and more of them as far as the height allows."""
         view = self._view
         if view is None:
             return [(), ((f"   {NO_DATA}", colours.dim),)]
@@ -79,7 +79,7 @@ class _Overview(ViewLines[CursorItem]):
         limits = meter_lines(meters_of(view), width, colours, self._exact)
         rates = counter_lines(MAIN_COUNTERS, view, width, colours)
         totals = totals_lines(view.flow_totals, width, colours)
-        # The rules are the first to do without, then the flows' line, so that 80×24 holds the rest.
+        # Titles are left out first, then the line of flows, so that the rest fits into 80×24.
         if len(lines) + len(limits) + len(rates) + len(totals) <= height:
             rates += totals
         free = height - len(lines) - len(limits) - len(rates)
@@ -88,7 +88,7 @@ class _Overview(ViewLines[CursorItem]):
         return [*lines, *self._further(view, width, height - len(lines), colours)]
 
     def _shown_findings(self, height: int) -> Sequence[Finding]:
-        """As many as leave room for the rest; `w` lists them all."""
+        """Return as many findings as leave room for the rest; `w` lists all."""
         findings = self._view.findings if self._view else ()
         return findings[: max(3, height // 4)]
 
@@ -102,11 +102,11 @@ class _Overview(ViewLines[CursorItem]):
         return [*lines, more_line(left_out, colours)] if left_out else lines
 
     def _further(self, view: View, width: int, room: int, colours: Palette) -> list[Line]:
-        """What fills a tall screen: further counters, the trace's rates, listeners, flows by service and process."""
+        """Return what fills a tall screen: more counters, trace rates, listeners, flows by service and process."""
         listeners = view.listeners if width >= MIN_WIDTH else ()
         some, all_of_them = ((2 + count if count else 0) for count in (min(len(listeners), _LISTENERS), len(listeners)))
         least = tables_height(view.flow_totals, width)
-        # Counters that are small where all is well are worth less than who opens connections: the others come first.
+        # Tables of flows are worth more than counters that are mostly 0, so they get their room first.
         promised = some + least if least and some + least <= room else 0
         lines = counter_lines(MORE_COUNTERS, view, width, colours) + trace_line(view, width, colours)
         if room < len(lines) + promised:
@@ -123,7 +123,7 @@ class _Overview(ViewLines[CursorItem]):
         return lines + tables
 
     def _items(self) -> list[CursorItem]:
-        """What the cursor can be on, from above."""
+        """Return the items for the cursor, from top to bottom."""
         if self._view is None:
             return []
         return [*map(_key, self._shown_findings(self.size.height)), *states_shown(self._view)]
@@ -135,7 +135,7 @@ class _Overview(ViewLines[CursorItem]):
         return next((finding for finding in findings if _key(finding) == self._cursor), None)
 
     def action_open(self) -> None:
-        """Show the sockets that are in this state, or those that a finding is about."""
+        """Show the sockets in this state, or those affected by a finding."""
         if isinstance(self._cursor, State):
             if self._view is not None:
                 self.post_message(SocketsRequested(f"state:{self._cursor.name}"))
@@ -145,11 +145,11 @@ class _Overview(ViewLines[CursorItem]):
             self.action_why()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """`w` has a meaning only where something is wrong."""
+        """Enable `w` if there are findings."""
         return bool(self._view and self._view.findings) if action == "why" else True
 
     def action_why(self) -> None:
-        """Explain what is wrong."""
+        """Open the findings in full."""
         from tcpwatch.screens.findings.page import FindingsScreen
 
         self.app.push_screen(FindingsScreen(self._finding))

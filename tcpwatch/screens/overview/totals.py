@@ -1,4 +1,4 @@
-"""How many flows begin and end, how long they live, what they carry: a line for every screen, tables for large ones."""
+"""Totals of flows: how many open and end, their lifetimes and bytes, in a line or in tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tcpwatch import units
-from tcpwatch.model.sockets.flow_totals import DECADES, PERCENTILES, Distribution, FlowTotals, Totals
-from tcpwatch.model.sockets.flow_totals import TOP as TOLD
+from tcpwatch.model.sockets.flow_totals import DECADES, PERCENTILES, TOP, Distribution, FlowTotals, Totals
 from tcpwatch.screens.overview.counters import grid_columns
 from tcpwatch.units.columns import columns_that_fit
 from tcpwatch.widgets.charts.bars import sparkline
@@ -18,22 +17,22 @@ from tcpwatch.widgets.sections import Entry, Section
 MIN_WIDTH = 100
 """Below this width there is no room for the tables."""
 USUAL_ROWS, MIN_ROWS = 5, 2
-"""Rows of a table where others want the room too: as many are enough, and fewer are not worth having."""
+"""Rows of a table: as many are enough while others need the room, and fewer are not worth showing."""
 _INDENT = "   "
 _WORD, _VALUE = 11, 8
 _LABELS = "lifetime p50/90/99 ", "life p50/90/99 "
 """The first that fits into one line."""
 _NAME, _LONGEST = 26, 47
-"""Cells for a name: before a figure is shown that is less worth, and as many as any address needs."""
+"""Fewest cells for a name, and as many as any address needs."""
 _GAP = 6
-"""Columns are set apart by so many cells more at most, where it is very wide."""
+"""Most extra cells between columns on a very wide screen."""
 _PARTS = len(DECADES) + 1
 _HIGHEST = 7
-"""Steps of a sparkline above its lowest."""
+"""Levels of a sparkline above its lowest."""
 
 
 def totals_lines(flows: FlowTotals | None, width: int, colours: Palette) -> list[Line]:
-    """`new flows  61/s  ended  60/s  life p50/90/99 ≤12 ms ≤340 ms ≤1.2 s`, below the counters; where it is known."""
+    """Return `new flows  61/s  ended  60/s  lifetime p50/90/99 ≤12 ms ≤340 ms ≤1.2 s`; empty if unknown."""
     if flows is None:
         return []
     totals, cells = flows.all, grid_columns(width)[1]
@@ -42,12 +41,15 @@ def totals_lines(flows: FlowTotals | None, width: int, colours: Palette) -> list
         *_rate("new flows", totals.opened_per_s, cells, colours),
         *_rate("ended", totals.ended_per_s, cells, colours),
     )
-    lived = "".join(fit(totals.lifetime_text(name), _VALUE) for name in PERCENTILES)[:-1]
+    lifetimes = "".join(fit(totals.lifetime_text(name), _VALUE) for name in PERCENTILES)[:-1]
     for label in _LABELS:
-        life: Line = ((label, colours.plain), (lived, colours.plain if totals.lifetime_ms.count else colours.dim))
-        if len(_INDENT) + 2 * cells + cells_of(life) < width:
-            return [(*head, *life)]
-    return [head, ((_INDENT, colours.plain), *life)]
+        lifetime: Line = (
+            (label, colours.plain),
+            (lifetimes, colours.plain if totals.lifetime_ms.count else colours.dim),
+        )
+        if len(_INDENT) + 2 * cells + cells_of(lifetime) < width:
+            return [(*head, *lifetime)]
+    return [head, ((_INDENT, colours.plain), *lifetime)]
 
 
 def _rate(word: str, per_s: float, cells: int, colours: Palette) -> Line:
@@ -64,7 +66,7 @@ class _Column:
     figure: Callable[[Totals], str]
 
 
-def _life(figure: str) -> Callable[[Totals], str]:
+def _lifetime(figure: str) -> Callable[[Totals], str]:
     return lambda totals: totals.lifetime_text(figure)
 
 
@@ -76,21 +78,21 @@ _COLUMNS = (
     _Column("opened/s", 9, 7, lambda totals: units.rate(totals.opened_per_s)),
     _Column("ended/s", 8, 0, lambda totals: units.rate(totals.ended_per_s)),
     _Column("life <ms·s··h··", 16, 1, lambda totals: decade_sparkline(totals.lifetime_ms)),
-    _Column("shortest", 9, 6, _life("least")),
-    _Column("p50", 8, 2, _life("p50")),
-    _Column("p90", 8, 9, _life("p90")),
-    _Column("p99", 8, 3, _life("p99")),
-    _Column("longest", 8, 4, _life("most")),
+    _Column("shortest", 9, 6, _lifetime("least")),
+    _Column("p50", 8, 2, _lifetime("p50")),
+    _Column("p90", 8, 9, _lifetime("p90")),
+    _Column("p99", 8, 3, _lifetime("p99")),
+    _Column("longest", 8, 4, _lifetime("most")),
     _Column("bytes 0B··k··M··", 17, 5, lambda totals: decade_sparkline(totals.bytes)),
     _Column("p50", 7, 8, _size("p50")),
     _Column("p99", 7, 10, _size("p99")),
     _Column("largest", 8, 11, _size("most")),
 )
-"""The scales in the heads stand above the cells that they name: below 1 ms; from 1 ms, 1 s, 1,000 s on; no byte; ..."""
+"""The scales in the heads are above the cells they name: below 1 ms; from 1 ms, 1 s, 1,000 s; no byte; ..."""
 
 
 def decade_sparkline(spread: Distribution) -> str:
-    """A cell a decade, as high as its share of the fullest; a cell with any flow is higher than one without."""
+    """Return one cell per decade, scaled to the largest; a cell with any flow is higher than an empty one."""
     most = max(spread.histogram, default=0)
     if not most:
         return units.UNKNOWN
@@ -99,13 +101,13 @@ def decade_sparkline(spread: Distribution) -> str:
 
 
 def tables_height(flows: FlowTotals | None, width: int, rows: int = MIN_ROWS) -> int:
-    """Lines that both tables take with so many rows each; 0 where there is nothing to show, or it is too narrow."""
+    """Return the lines of both tables with this number of rows each; 0 if there is nothing to show or no room."""
     tables = sum(map(bool, (flows.by_service, flows.by_process))) if flows is not None else 0
     return tables * (1 + rows) if width >= MIN_WIDTH else 0
 
 
 def tables_lines(flows: FlowTotals, width: int, room: int, colours: Palette) -> list[Line]:
-    """By service and by process, the busiest first, in at most `room` lines."""
+    """Return the tables by service and by process, the busiest first, in at most `room` lines."""
     named = [(title, some) for title, some in (("service", flows.by_service), ("process", flows.by_process)) if some]
     rows = room // max(1, len(named)) - 1
     return [line for title, some in named for line in _table(title, some, rows, width, colours)]
@@ -116,8 +118,8 @@ def _table(title: str, totals: Sequence[Totals], rows: int, width: int, colours:
     name = width - len(_INDENT) - sum(column.cells for column in columns) - 1
     heads = "".join(fit(column.head, column.cells, right=True) for column in columns)
     shown = totals[:rows]
-    # What comes after the first TOLD is not known.
-    count = f" ({len(totals)})" if len(shown) == len(totals) < TOLD else f", top {len(shown)}"
+    # No more than TOP are listed by the model.
+    count = f" ({len(totals)})" if len(shown) == len(totals) < TOP else f", top {len(shown)}"
     head = title_rule(f"Flows by {title}{count}", width, colours, heads)
     return [head, *(_row(one, name, columns, colours) for one in shown)]
 
@@ -138,7 +140,7 @@ def _row(one: Totals, name: int, columns: Sequence[_Column], colours: Palette) -
 
 
 def totals_help_section() -> Section:
-    """For the help."""
+    """Return what the help says about this screen."""
     return Section("Flows", [
         Entry("", "Flows that opened and ended in the last minute, also those between two polls; the busiest services "
               "and processes first. Figures are within 6 %."),

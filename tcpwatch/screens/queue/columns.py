@@ -1,4 +1,4 @@
-"""Members of the two queues of a listener as records of a table."""
+"""Columns of the tables of queue members."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class QueueMember:
     age_s: float
     arrival_seen: bool
     unread: int
-    """Bytes that the client has sent already; its FIN counts as one."""
+    """Bytes received and not read; the client's FIN counts as one."""
     client_closed: bool
     retransmits: int
     timer_s: float | None
-    """What is left of its timer."""
+    """Time until its timer expires."""
 
 
 def queue_members(queue: QueueMembers) -> list[QueueMember]:
-    """One record each, in the same order."""
+    """Return a record for each member, in the same order."""
     rows = queue.rows
     columns = (
         rows.cookie.tolist(),
@@ -61,7 +61,7 @@ def _gave_up(one: QueueMember, look: CellContext) -> Line:
     return (("gave up" if one.client_closed else "", look.colours.warning),)
 
 
-def _repeats(one: QueueMember, look: CellContext) -> Line:
+def _retries(one: QueueMember, look: CellContext) -> Line:
     return ((f"{one.retransmits}", look.colours.plain if one.retransmits else look.colours.dim),)
 
 
@@ -90,7 +90,7 @@ ACCEPT_COLUMNS = (
 SYN_COLUMNS = (
     _AGE,
     _CLIENT,
-    RecordColumn("repeats", "Retries", "SYN+ACKs retransmitted", _repeats, lambda one: one.retransmits, 7, 0, 1,
+    RecordColumn("repeats", "Retries", "SYN+ACKs retransmitted", _retries, lambda one: one.retransmits, 7, 0, 1,
                  True),
     RecordColumn("timer", "Next in", "Time until the SYN+ACK is retransmitted, or the connection given up", _timer,
                  lambda one: one.timer_s, 8, 0, 2, True),

@@ -17,11 +17,11 @@ from tcpwatch.widgets.palette import Palette
 _INDENT = " "
 _LABEL, _FIGURE, _PEAK, _CAP, _SMALL = 18, 11, 11, 13, 8
 _TREND_SHARE = 0.55
-"""The sparkline's share of what the bar and it have together."""
+"""Share of the sparkline in the cells of bar and sparkline."""
 
 
 def head_lines(row: ListenerRow, width: int, room: int, colours: Palette, exact: bool) -> list[Line]:
-    """A line for each queue, and for the sockets of a group as many as there is room for, the fullest first."""
+    """Return a line for each queue and, for a group, as many of its sockets as fit, the fullest first."""
     one, form = row.fullest, _Form(width, colours, exact)
     lines = [
         form.meter(
@@ -38,14 +38,14 @@ def head_lines(row: ListenerRow, width: int, room: int, colours: Palette, exact:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How a line is laid out over `width` cells."""
+    """Layout of a line in `width` cells."""
 
     width: int
     colours: Palette
     exact: bool
 
     def meter(self, label: str, queue: Queue, peak: Queue | None, cap: LimitSource, history: Sequence[float]) -> Line:
-        """Depth of limit, the peak where it was deeper, who sets the limit, the last two minutes."""
+        """Return depth and limit, the peak if it was deeper, who sets the limit, the last two minutes."""
         colours = self.colours
         figure = usage_text(queue.depth, queue.limit, self.exact)
         cells = max(_FIGURE, len(figure))
@@ -65,7 +65,7 @@ class _Form:
         )
 
     def members(self, row: ListenerRow, room: int) -> list[Line]:
-        """The accept queues of a group's sockets."""
+        """Return the accept queues of a group's sockets."""
         fits = len(row.members) if len(row.members) <= room else max(1, room - 1)
         lines = [self._member(one, "  fullest of them" if at == 0 else "") for at, one in enumerate(row.members[:fits])]
         left_out = len(row.members) - fits

@@ -1,4 +1,4 @@
-"""What waits inside: both queues of one listening address and port, oldest first."""
+"""The screen of a listener: the members of both queues, oldest first."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tcpwatch.widgets.table.cursor_table import CursorTable
 SIDE_BY_SIDE_FROM = 120
 """Width from which on the two lists stand side by side."""
 _MEMBERS_FROM = 32
-"""Height from which on the head has more than one socket of a group."""
+"""Height from which on the head shows several sockets of a group."""
 
 
 class QueueScreen(Screen[None], inherit_bindings=False):
-    """Opened with Enter on a listener; follows its address and port, not the socket."""
+    """Shows the queues of one listening address and port, whatever sockets listen on it."""
 
     DEFAULT_CSS = """
     QueueScreen Container { height: 1fr; layout: vertical; }
@@ -56,12 +56,12 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         self.accept_queue = QueuePane("Accept queue", ACCEPT_COLUMNS)
         self.syn_queue = QueuePane("SYN queue", SYN_COLUMNS)
         self.row: ListenerRow | None = None
-        """The listener, or its group; None where there is none any more."""
+        """The listener or its group; None if it has closed."""
         self._inside: QueueDetail | None = None
-        self._lately = UnseenAcceptsTracker()
+        self._unseen_tracker = UnseenAcceptsTracker()
 
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
+        """Build the child widgets."""
         yield HeaderLine()
         yield self._head
         with Container():
@@ -70,18 +70,18 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         yield FooterLine()
 
     def on_mount(self) -> None:
-        """Follow the app."""
+        """Watch the app."""
         self.accept_queue.table.focus()
         self.watch(self.app, "view", self._show, init=False)
         self.watch(self.app, "exact", self._show_names)
 
     def on_screen_resume(self) -> None:
-        """On top, for the first time or again: ask for the members, and catch up."""
+        """Ask for the members, and draw the latest View."""
         app_state(self).watch_queue(self._key)
         self._show(app_state(self).view)
 
     def on_resize(self, event: Resize) -> None:
-        """Side by side, where it is wide."""
+        """Show the lists side by side if there is room."""
         self.set_class(event.size.width >= SIDE_BY_SIDE_FROM, "-wide")
 
     @property
@@ -90,18 +90,18 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         return show_endpoint(self._local, app_state(self).exact)
 
     def help_sections(self) -> Sequence[Section]:
-        """For the help."""
+        """Return what the help says about this screen."""
         return [
             Section(title, [Entry(column.title or "gave up", column.help) for column in columns], 9)
             for title, columns in (("Accept queue", ACCEPT_COLUMNS), ("SYN queue", SYN_COLUMNS))
         ]
 
-    # What is shown
+    # Drawing the View
 
     def _show(self, view: View | None) -> None:
         if view is None or not self.is_current:
             return
-        rows = listener_rows(view, least=self._lately.update(view) is not None)
+        rows = listener_rows(view, is_lower_bound=self._unseen_tracker.update(view) is not None)
         self.row = next((row for row in rows if row.fullest.key == self._key), None)
         if view.queue_detail is not None and view.queue_detail.key == self._key:
             self._inside = view.queue_detail
@@ -120,7 +120,7 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         self.syn_queue.show(syn, words, self._why_empty("No half-open connections."))
 
     def _why_empty(self, otherwise: str) -> Sequence[str]:
-        """What is said in place of members."""
+        """Return the lines shown if there are no members."""
         if self.row is None:
             return ("This listener has closed.",)
         if self._inside is None:
@@ -132,20 +132,20 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         for pane in (self.accept_queue, self.syn_queue):
             pane.table.show_exact(exact)
 
-    # What a person does
+    # Keys and clicks
 
     def action_back(self) -> None:
-        """Close, and ask for the members no longer: not when unmounted, since another may have asked by then."""
+        """Stop asking for the members, and close; not in on_unmount, as another screen may ask by then."""
         app_state(self).watch_queue(None)
         self.dismiss()
 
     def action_other(self) -> None:
-        """The keys go to the other list."""
+        """Focus the other list."""
         here = self.accept_queue.table.has_focus
         (self.syn_queue if here else self.accept_queue).table.focus()
 
     def action_copy(self) -> None:
-        """Copy the row under the cursor: cookie, client and age, with tabs between."""
+        """Copy cookie, client and age of the row under the cursor, separated by tabs."""
         table = self.accept_queue.table if self.accept_queue.table.has_focus else self.syn_queue.table
         one = table.record
         if one is not None:
@@ -153,20 +153,20 @@ class QueueScreen(Screen[None], inherit_bindings=False):
             self.notify("row copied", markup=False)
 
     def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
-        """Enter on a member: its flow."""
+        """Open the flow of a member."""
         message.stop()
         if isinstance(message.identity, int):  # the cookie
             self.post_message(FlowSelected(message.identity))
 
     def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
-        """The heading tells how to choose."""
+        """Show the order in the headings."""
         message.stop()
         for pane in (self.accept_queue, self.syn_queue):
             pane.heading.redraw()
 
 
 class _Head(Lines):
-    """Which listener it is, and its queues against their limits."""
+    """The listener, and its queues with their limits."""
 
     DEFAULT_CSS = "_Head { height: auto; overflow: hidden; }"
 
@@ -175,7 +175,7 @@ class _Head(Lines):
         self._of = screen
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
+        """Return the lines."""
         row = self._of.row
         if row is None:
             return [((f" {self._of.endpoint}", colours.strong), ("  this listener has closed", colours.warning))]

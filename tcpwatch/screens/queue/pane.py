@@ -1,4 +1,4 @@
-"""The members of one queue: a heading with their number, and the list."""
+"""The members of one queue: a heading and a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tcpwatch.widgets.table.record_table import RecordTable
 
 
 class QueuePane(Vertical):
-    """One queue: heading and list."""
+    """The heading and the table."""
 
     DEFAULT_CSS = "QueuePane { height: 1fr; width: 1fr; }"
 
@@ -30,18 +30,18 @@ class QueuePane(Vertical):
         self.heading = _Heading(self)
 
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
+        """Build the child widgets."""
         yield self.heading
         yield self.table
 
     def show(self, queue: QueueMembers | None, words: str, empty: Sequence[str]) -> None:
-        """Show these members; `words` follow their number."""
-        self.heading.tell(queue, words)
+        """Show these members; `words` follow their number in the heading."""
+        self.heading.show_count(queue, words)
         self.table.show(queue_members(queue) if queue else [], empty)
 
 
 class _Heading(Lines):
-    """How many there are."""
+    """The title with the number of members."""
 
     DEFAULT_CSS = "_Heading { height: 1; overflow: hidden; }"
 
@@ -49,8 +49,8 @@ class _Heading(Lines):
         super().__init__()
         self._pane, self._words = pane, ""
 
-    def tell(self, queue: QueueMembers | None, words: str) -> None:
-        """Say this."""
+    def show_count(self, queue: QueueMembers | None, words: str) -> None:
+        """Show the number of members."""
         self._words = ""
         if queue is not None:
             shown = len(queue.rows)
@@ -59,7 +59,7 @@ class _Heading(Lines):
         self.redraw()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
+        """Return the lines."""
         sorting = self._pane.table.sorting
         if sorting.choosing:
             return [sort_hint_line(sorting, colours)]

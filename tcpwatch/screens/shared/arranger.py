@@ -1,4 +1,4 @@
-"""Arranger: filters, sorts and groups in a thread of its own, so that a big table never holds up a key."""
+"""Filters, sorts and groups in a background thread, so that large tables never delay a key."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tcpwatch.model.sockets.rows import Rows
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroupArrangement:
-    """Rows that pass a filter, grouped."""
+    """Groups of the rows that match a filter."""
 
     grouped: SocketGroups
     filter: Filter
     total: int
-    """Rows, whether they pass or not."""
+    """Number of rows, matching or not."""
 
 
 ArrangeResult = Arrangement | GroupArrangement
@@ -31,7 +31,7 @@ ArrangeResult = Arrangement | GroupArrangement
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrangeRequest:
-    """What is to be arranged; later requests have higher numbers."""
+    """Rows and their order; later requests have higher numbers."""
 
     number: int
     rows: Rows
@@ -40,14 +40,14 @@ class ArrangeRequest:
     column: SocketColumn
     reverse: bool
     group_by: GroupField | None = None
-    """Groups are wanted, instead of single sockets in an order."""
+    """Group the sockets by this field instead of sorting them."""
 
     def result(self) -> ArrangeResult:
-        """The answer, computed here and now."""
+        """Compute the result."""
         if self.group_by is None:
             return arrange(self.rows, self.closed, self.filter, self.column, self.reverse)
         passing = self.rows
-        if self.filter.tests:  # else a copy for nothing
+        if self.filter.tests:  # avoids a copy
             passing = self.rows.take(np.flatnonzero(self.filter.mask(self.rows)))
         return GroupArrangement(group_sockets(passing, self.group_by), self.filter, len(self.rows))
 
@@ -59,10 +59,10 @@ A = TypeVar("A")
 
 
 class LatestRequestWorker(Generic[Q, A]):
-    """Answers the latest request; those that came while it was busy with another, save the last, are forgotten."""
+    """Handles the latest request; older ones that arrived while it was busy are dropped."""
 
     def __init__(self, answer: Callable[[Q], A], deliver: Callable[[tuple[Q, A | Exception]], object]) -> None:
-        """Both are called in the thread."""
+        """Both functions are called in the thread."""
         self._answer, self._deliver = answer, deliver
         self._latest: Q | None = None
         self._asked = threading.Event()
@@ -70,16 +70,16 @@ class LatestRequestWorker(Generic[Q, A]):
         self._thread: threading.Thread | None = None
 
     def submit(self, request: Q) -> None:
-        """Arrange this as soon as what is being arranged is done."""
+        """Handle this request after the current one."""
         self._latest = request
         if self._thread is None:
-            # Not one of Textual's workers: their threads keep a process that wants to end.
+            # Not a Textual worker: its thread would keep the process from exiting.
             self._thread = threading.Thread(target=self._run, name="arranger", daemon=True)
             self._thread.start()
         self._asked.set()
 
     def stop(self) -> None:
-        """End the thread; nothing is delivered afterwards but what is being arranged now."""
+        """End the thread after the current request."""
         self._stopped = True
         self._asked.set()
 
@@ -94,7 +94,7 @@ class LatestRequestWorker(Generic[Q, A]):
                 self._deliver((request, self._answered(request)))
 
     def _answered(self, request: Q) -> A | Exception:
-        """A bug here belongs to the UI, which can end the app; a dead thread would only leave an old picture."""
+        """Return the answer or the exception: the UI raises it, while a dead thread would leave an old screen."""
         try:
             return self._answer(request)
         except Exception as error:

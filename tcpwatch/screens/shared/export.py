@@ -1,4 +1,4 @@
-"""Writes what a table shows into a file, in a thread of its own."""
+"""Exports the rows of a table to a file, in a background thread."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class ExportFinished(Message):
     """An export has ended."""
 
     def __init__(self, path: Path, what: str, error: OSError | None) -> None:
-        """`what` was to be written: `12 listeners`."""
+        """`what` describes the content: `12 listeners`."""
         super().__init__()
         self.path, self.what, self.error = path, what, error
 
     @property
     def text(self) -> str:
-        """Where it is, or why it is not."""
+        """Message with the path, or with the error."""
         path = printable(str(self.path))
         if self.error is None:
             return f"{self.what} written to {path}"
@@ -30,12 +30,12 @@ class ExportFinished(Message):
 
 
 def export_name(now: float, what: str = "connections") -> str:
-    """File name for an export at this moment (Unix seconds), in local time."""
+    """Return the file name for an export at this Unix time, in local time."""
     return time.strftime(f"tcpwatch-{what}-%Y%m%d-%H%M%S.csv", time.localtime(now))
 
 
 def write_text(path: Path, blocks: Iterable[str]) -> None:
-    """Write these one after the other. Raises OSError, and then leaves no half a file."""
+    """Write these blocks of text. Raises OSError, and then leaves no incomplete file."""
     unfinished = path.with_name(path.name + ".part")
     with unfinished.open("x", encoding="utf-8", newline="") as file:
         try:
@@ -48,7 +48,7 @@ def write_text(path: Path, blocks: Iterable[str]) -> None:
 
 
 def start_export(path: Path, blocks: Iterable[str], done: Callable[[OSError | None], object]) -> None:
-    """Do it in the background; `done` is called there, with what went wrong."""
+    """Write the file in a thread, which then calls `done` with the error or None."""
 
     def run() -> None:
         try:

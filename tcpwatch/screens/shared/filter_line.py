@@ -1,4 +1,4 @@
-"""FilterLine: the line that `/` opens; it filters while one types, and says what cannot be understood."""
+"""FilterLine: the input that `/` opens; it filters while typing and explains errors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tcpwatch.units.printable import printable
 
 
 class _Input(Input):
-    """Names its Enter for the footer."""
+    """An input whose Enter key is in the footer."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "submit", "keep the filter")]
 
 
 class FilterLine(Vertical):
-    """An input, and below it what is wrong with it. Hidden unless somebody types, or something is wrong."""
+    """An input with an error below it. Hidden unless it has the focus or an error."""
 
     DEFAULT_CSS = """
     FilterLine { height: auto; display: none; background: $panel; }
@@ -39,22 +39,22 @@ class FilterLine(Vertical):
     ]
 
     class Changed(Message):
-        """There is another filter."""
+        """The filter changed."""
 
         def __init__(self, filter_: Filter) -> None:
             super().__init__()
             self.filter = filter_
 
     class Dismissed(Message):
-        """The person is done with the line."""
+        """The line was closed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.filter = Filter()
-        """The last that could be understood."""
+        """The last valid filter."""
 
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
+        """Build the child widgets."""
         with Horizontal():
             yield Static(" / ", classes="filter--slash", markup=False)
             yield _Input(placeholder="state:tw  port:443  addr:10.0.  process:nginx  -text", compact=True)
@@ -65,24 +65,24 @@ class FilterLine(Vertical):
         return self.query_one(Input)
 
     def open(self) -> None:
-        """Show the line, and take the keys."""
+        """Show the line and focus it."""
         self.add_class("-open")
         self._input.focus()
 
     def set_text(self, text: str) -> None:
-        """Put a filter here, ready; one that cannot be understood is shown, with the reason."""
+        """Use this filter; an invalid one is shown with its error."""
         with self.prevent(Input.Changed):
             self._input.value = text
         self._use(Filter.parse)
         self.set_class(self.has_class("-wrong") or self._input.has_focus, "-open")
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filter while somebody types."""
+        """Filter while typing."""
         event.stop()
         self._use(Filter.parse_partial)
 
     def _use(self, parse: Callable[[str], Filter]) -> None:
-        """Filter by the text, or say what is wrong with it and go on with the last one."""
+        """Filter by the text, or show its error and keep the last valid filter."""
         try:
             parsed = parse(self._input.value)
         except ValueError as error:
@@ -95,14 +95,14 @@ class FilterLine(Vertical):
             self.post_message(self.Changed(parsed))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter: back to the table with this filter; not with one that cannot be understood."""
+        """Return to the table with this filter if it is valid."""
         event.stop()
         self._use(Filter.parse)
         if not self.has_class("-wrong"):
             self._leave()
 
     def action_clear(self) -> None:
-        """Go back to the table without a filter."""
+        """Return to the table without a filter."""
         self.set_text("")
         self._leave()
 
@@ -111,5 +111,5 @@ class FilterLine(Vertical):
         self.post_message(self.Dismissed())
 
     def on_descendant_blur(self, event: DescendantBlur) -> None:
-        """The keys went elsewhere: only what is wrong stays in sight."""
+        """Hide the line unless it shows an error."""
         self.set_class(self.has_class("-wrong"), "-open")

@@ -1,4 +1,4 @@
-"""Findings as lines: a sign and a word for the severity, so that colour is not needed, the rule and its numbers."""
+"""Findings as lines: a sign and a word for the severity, the rule and its figures."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tcpwatch.widgets.palette import Palette
 SEVERITY_SIGNS = {Severity.INFO: "·", Severity.WARNING: "△", Severity.CRITICAL: "▲"}
 _WORD = 10
 _WORD_FROM = 60
-"""Below this width the sign alone tells the severity."""
+"""Below this width the severity has only a sign."""
 
 
 def severity_style(severity: Severity, colours: Palette) -> Style:
-    """Red for critical, amber for a warning."""
+    """Return red for critical, amber for a warning."""
     styles = {Severity.CRITICAL: colours.alarm, Severity.WARNING: colours.warning}
     return styles.get(severity, colours.plain)
 
 
 def rule_title(finding: Finding) -> str:
-    """`SYN queue full`, `TIME_WAIT buildup`."""
+    """Return the rule's name as a title: `SYN queue full`, `TIME_WAIT buildup`."""
     words = finding.rule.replace("time-wait", "TIME_WAIT").replace("close-wait", "CLOSE_WAIT").replace("-", " ")
     return " ".join(word.upper() if word in ("syn", "tcp") else word for word in words.split())
 
 
 def finding_line(finding: Finding, width: int, marked: bool, colours: Palette) -> Line:
-    """` ▸ ▲ critical  accept queue full  *:443  513 of 512 waiting …` in `width` cells."""
+    """Return ` ▸ ▲ critical  accept queue full  *:443  513 of 512 waiting …` in `width` cells."""
     style = severity_style(finding.severity, colours)
     word = f"{finding.severity.name.lower():<{_WORD}}" if width >= _WORD_FROM else ""
     head = f"{SEVERITY_SIGNS[finding.severity]} {word}"
@@ -41,5 +41,5 @@ def finding_line(finding: Finding, width: int, marked: bool, colours: Palette) -
 
 
 def more_line(findings: Sequence[Finding], colours: Palette) -> Line:
-    """What is left out."""
-    return ((f"     and {len(findings):,} more; w lists them all", colours.dim),)
+    """Return the line that counts the findings left out."""
+    return ((f"     and {len(findings):,} more; w lists all", colours.dim),)

@@ -1,4 +1,4 @@
-"""Meters: what is used of each limit of the host."""
+"""Meters of the host's limits."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _INDENT = "   "
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """One figure against its limit."""
+    """A labelled figure with its limit."""
 
     label: str
     gauge: Gauge
 
 
 def meters_of(view: View) -> list[Meter]:
-    """The limits that a host runs into, the queues first."""
+    """Return the limits of a host, the queues first."""
     accept, syn = view.fullest_accept_queue, view.fullest_syn_queue
     return [
         Meter(
@@ -42,7 +42,7 @@ def _of(queue: Queue | None) -> Gauge:
 
 
 def meter_lines(meters: list[Meter], width: int, colours: Palette, exact: bool = False) -> list[Line]:
-    """The meters side by side: two in a line, three where it is wide."""
+    """Return the meters side by side: up to three in a line."""
     columns = 3 if width >= 120 else 2 if width >= 72 else 1
     cells = (width - len(_INDENT) - 1) // columns
     lines: list[Line] = []

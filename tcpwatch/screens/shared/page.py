@@ -1,4 +1,4 @@
-"""What the app and its pages say to each other."""
+"""The base class of pages, and the messages between pages and the app."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ NO_DATA = "no data yet"
 
 
 class Page(Widget):
-    """One tab's content. The app hands it each new View while it is on screen, and the last one when it comes there."""
+    """The content of a tab. While it is on screen it gets each new View, and when it appears the last one."""
 
     DEFAULT_CSS = "Page { height: 1fr; }"
 
     def show(self, view: View) -> None:
-        """Draw this View; called in the UI's loop, must be quick."""
+        """Draw this View; called in the UI's loop, so it must be fast."""
         raise NotImplementedError
 
     def show_exact(self, exact: bool) -> None:
-        """`n`: names and rounded numbers, or everything as exact numbers."""
+        """Draw exact numbers, or names and rounded numbers."""
 
 
 class FlowSelected(Message):
-    """A person opened a flow."""
+    """A flow was opened."""
 
     def __init__(self, cookie: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class FlowSelected(Message):
 
 
 class SocketsRequested(Message):
-    """A person asked for the sockets that pass a filter: the app goes to Connections with that filter set."""
+    """A request to show the sockets that match a filter, on the Connections page."""
 
     def __init__(self, filter_text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What screens and widgets may ask the app for; the app is above them and is not imported here."""
+"""The part of the app that screens and widgets use; they must not import the app."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from tcpwatch.model.view import View
 
 
 class AppState(Protocol):
-    """The app as those below it see it. All but `age_s` can be watched."""
+    """Attributes of the app. All but `age_s` are reactive."""
 
     view: View | None
-    """What is on the screen."""
+    """The View on the screen."""
     paused: bool
     exact: bool
-    """Numbers as they are, instead of names and rounded ones."""
+    """Show exact numbers, instead of names and rounded numbers."""
     interval_s: float
-    """What a person asked for."""
+    """The interval that was asked for."""
     poll_error: str
-    """Why the last step could not be taken; empty when it could."""
+    """Why the last step failed; empty if it did not."""
 
     @property
     def age_s(self) -> float:
-        """Age of what is on the screen, in seconds."""
+        """Age of the View on the screen, in seconds."""
 
     def watch_queue(self, key: ListenerKey | None) -> None:
-        """Ask for what is inside the queues of this listening address and port from now on; None: of none."""
+        """Read the members of this listener's queues from now on; None to stop."""
 
     def watch_flows(self, cookies: frozenset[int]) -> None:
-        """Ask for the detail of these flows from now on."""
+        """Read the detail of these flows from now on."""
 
 
 def app_state(node: DOMNode) -> AppState:
-    """The app of this widget or screen."""
+    """Return the app of this widget or screen."""
     return cast(AppState, node.app)

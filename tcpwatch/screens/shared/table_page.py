@@ -33,54 +33,54 @@ class TablePage(Page):
     table: CursorTable[Any]
 
     def refilter(self) -> None:
-        """Show what passes the filter, which is another."""
+        """Apply the filter again."""
         raise NotImplementedError
 
     @property
     def visible_table(self) -> CursorTable[Any]:
-        """The table that is seen, and takes the keys."""
+        """The table on screen, which has the focus."""
         return self.table
 
     @property
     def filter(self) -> Filter:
-        """The filter that a person asked for."""
+        """The current filter."""
         return self.query_one(FilterLine).filter
 
     def set_filter(self, filter_text: str) -> None:
-        """Show what passes this filter; one that cannot be understood is shown with the reason."""
+        """Filter by this text; an invalid filter is shown with its error."""
         self.query_one(FilterLine).set_text(filter_text)
 
     def on_filter_line_changed(self, message: FilterLine.Changed) -> None:
-        """Another filter."""
+        """Apply the new filter."""
         message.stop()
         self.refilter()
         self.refresh_bindings()
 
     def on_filter_line_dismissed(self, message: FilterLine.Dismissed) -> None:
-        """The keys go to the table again."""
+        """Focus the table again."""
         message.stop()
         self.visible_table.focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Esc steps back from a filter, where there is one; `/` is a letter like others while one is typed."""
+        """Enable Esc while there is a filter, and `/` unless a filter is being typed."""
         if action == "clear_filter":
             return bool(self.filter.text)
         return action != "filter" or self.visible_table.has_focus
 
     def action_filter(self) -> None:
-        """Type a filter."""
+        """Open the filter line."""
         self.query_one(FilterLine).open()
 
     def action_clear_filter(self) -> None:
-        """Show all."""
+        """Clear the filter."""
         self.set_filter("")
 
     def export(self, name: str, what: str, blocks: Iterable[str]) -> None:
-        """Write these into a file in the current directory, and say so; `what` they are: `12 listeners`."""
+        """Write a file in the current directory and report it; `what` describes the content: `12 listeners`."""
         path = Path.cwd() / name
         start_export(path, blocks, lambda error: self.post_message(ExportFinished(path, what, error)))
 
     def on_export_finished(self, message: ExportFinished) -> None:
-        """Say where it is, or why it is not."""
+        """Report the path or the error."""
         message.stop()
         self.notify(message.text, severity="error" if message.error else "information", markup=False)

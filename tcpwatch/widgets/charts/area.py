@@ -1,4 +1,4 @@
-"""Area charts made of text: figures over time, several lines high, from 0 on."""
+"""Area charts of text: values over time, several lines high, starting at 0."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tcpwatch.widgets.palette import Palette
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _LABEL = 9
 MIN_HEIGHT = 5
-"""Lines below which a chart says no more than a sparkline."""
+"""Fewest lines that make a chart better than a sparkline."""
 
 
 def area(values: Sequence[float], slots: int, width: int, height: int, most: float) -> list[str]:
-    """The last `slots` values over `width` cells, the newest on the right, blank where nothing is known.
+    """Return the last `slots` values over `width` cells, the newest on the right, blank where unknown.
 
-    `most` reaches the top; anything above nothing shows at least the thinnest line.
+    `most` reaches the top; a value above 0 shows at least the thinnest line.
     """
     eighths = []
     for value in resample(values, slots, width):
@@ -33,7 +33,7 @@ def area(values: Sequence[float], slots: int, width: int, height: int, most: flo
 def area_lines(
     title: str, values: Sequence[float], slots: int, width: int, height: int, style: Style, colours: Palette
 ) -> list[Line]:
-    """A titled chart of `height` lines in all, the largest figure at its top and 0 at its foot."""
+    """Return a titled chart of `height` lines, labelled with the largest value at its top and 0 at its bottom."""
     largest = max((value for value in values[-slots:] if value == value), default=0.0)
     lines: list[Line] = [title_rule(title, width, colours, " last 2 min")]
     drawn = area(values, slots, max(0, width - 3 - _LABEL - 2), height - 1, largest)

@@ -1,4 +1,4 @@
-"""Bars and sparklines made of text: eighth blocks, so that colour is not needed."""
+"""Bars and sparklines of text, in eighths of a cell."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _LEVELS = "▁▂▃▄▅▆▇█"
 _FLATTEST = 0.25
-"""A sparkline's height stands for a quarter of the largest value at least ..."""
+"""The height of a sparkline is at least this share of the largest value ..."""
 _LEAST_RANGE = 4.0
-"""... and for four of anything, so that a flicker between 1 and 2 looks like one."""
+"""... and at least this value, so that a change between 1 and 2 looks small."""
 
 
 def bar(share: float | None, width: int) -> str:
-    """A bar over `width` cells, blanks included; anything above nothing shows at least the thinnest one."""
+    """Return a bar padded to `width` cells; a share above 0 shows at least the thinnest bar."""
     if not share or share <= 0 or width <= 0:
         return " " * max(0, width)
     eighths = min(max(1, round(share * width * 8)), width * 8)
@@ -23,11 +23,11 @@ def bar(share: float | None, width: int) -> str:
 
 
 def sparkline(values: Sequence[float], slots: int, width: int, *, from_zero: bool = False) -> str:
-    """The last `slots` values over `width` cells, the newest on the right; blank where nothing is known.
+    """Return the last `slots` values over `width` cells, the newest on the right; blank where unknown.
 
-    It shows change and not size: the lowest value is drawn lowest, or `from_zero` nothing, for what must not look alike
-    when it is always full and when it is always empty. Where several values share a cell the largest counts, so that a
-    short burst is not lost.
+    The lowest value is drawn lowest, as change matters more than size; with `from_zero` 0 is, so that a queue that is
+    always full does not look like one that is always empty. A cell shows the largest of its values, so that short
+    bursts are seen.
     """
     cells = resample(values, slots, width)
     known = [value for value in cells if value is not None]
@@ -39,7 +39,7 @@ def sparkline(values: Sequence[float], slots: int, width: int, *, from_zero: boo
 
 
 def resample(values: Sequence[float], slots: int, width: int) -> list[float | None]:
-    """The last `slots` values in `width` cells: the largest of each cell's, None where all are NaN or absent."""
+    """Return the largest of the last `slots` values for each of `width` cells; None if all are NaN or absent."""
     recent = list(values[-slots:])
     padded = [math.nan] * (slots - len(recent)) + recent
     cells: list[float | None] = []

@@ -1,4 +1,4 @@
-"""CursorTable: a table with a cursor, where one chooses the column to sort by; what a row is says a subclass."""
+"""CursorTable: a table with a cursor and a column to sort by. Subclasses define the rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tcpwatch.widgets.table.lines import MARK_CELLS, Sorting
 
 
 class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
-    """The cursor is on a thing, not on a place: it stays there while rows move."""
+    """The cursor stays on its row while rows move."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "open"),
@@ -38,14 +38,14 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
     ]
 
     class Opened(Message):
-        """A person opened the row under the cursor; keys typed since may have moved that."""
+        """A row was opened; the cursor may have moved since."""
 
         def __init__(self, table: CursorTable[C], identity: Hashable) -> None:
             super().__init__()
             self.table, self.identity = table, identity
 
     class SortChanged(Message):
-        """A person chose how to sort, or began or ended choosing."""
+        """The order was changed, or choosing it began or ended."""
 
         def __init__(self, table: CursorTable[C]) -> None:
             super().__init__()
@@ -56,44 +56,44 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
         self.column = column
         self.reverse = reverse
         self.choosing_sort = False
-        """Left and right choose the column to sort by."""
+        """Left and right select the column to sort by."""
         self._cursor = 0
         self._held: Hashable | None = None
-        """The row under the cursor; None until somebody moves it: till then it stays at the top."""
+        """Identity of the row under the cursor; None until somebody moves it, and until then it stays at the top."""
         self._hidden: Hashable | None = None
-        """The row that was under the cursor before a filter hid it: there the cursor goes back."""
+        """The row that was under the cursor before a filter hid it: the cursor returns to it."""
 
-    # What a subclass tells
+    # Defined by a subclass
 
     def _identity(self, place: int) -> Hashable:
-        """What stays the same of the row at this place."""
+        """Return the identity of the row at this place; it stays the same while rows move."""
         raise NotImplementedError
 
     def _place(self, identity: Hashable) -> int | None:
-        """Where it is now."""
+        """Return the place of this row; None if it is not shown."""
         raise NotImplementedError
 
     def _hides(self, identity: Hashable) -> bool:
-        """It is not among the rows, but would be without the filter."""
+        """Return whether a filter hides this row."""
         raise NotImplementedError
 
     def _resort(self) -> None:
-        """Follow `column` and `reverse`."""
+        """Sort the rows by `column` and `reverse`."""
 
     @property
     def _sortable(self) -> Sequence[C]:
-        """Columns that one can sort by."""
+        """The columns that rows can be sorted by."""
         return self.columns
 
-    # What is shown
+    # Drawing the View
 
     def show_columns(self, columns: Sequence[C]) -> None:
-        """Choose among these columns, as many as fit; those of the same keys stand for the ones before."""
+        """Show those of these columns that fit; the column to sort by is kept by its key."""
         self.column = next((column for column in columns if column.key == self.column.key), self.column)
         super().show_columns(columns)
 
     def _change(self, change: Callable[[], object]) -> None:
-        """Change the rows. The cursor's stays on its line of the screen, where it is still among them."""
+        """Change the rows. The row under the cursor keeps its line on the screen."""
         line = self._cursor - self.scroll_offset.y
         in_sight = self._held is not None and 0 <= line < self._page
         change()
@@ -103,7 +103,7 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
         self._redraw()
 
     def _set_height(self, height: int) -> None:
-        """So many lines, seen or not. A layout, and all painted anew, is only where the scrollbar comes or goes."""
+        """Set the number of lines; lays out the widget again only if the scrollbar appears or disappears."""
         if (height > self.size.height) is self.show_vertical_scrollbar:
             self.set_reactive(CursorTable.virtual_size, Size(0, height))
             self.vertical_scrollbar.window_virtual_size = height
@@ -111,7 +111,7 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
             self.virtual_size = Size(0, height)
 
     def _place_of_cursor(self) -> int:
-        """Where its row is now; where that has gone, the same place, and the row that is there now."""
+        """Return the place of the cursor's row; if it disappeared the same place, with the row that is there now."""
         for identity in (self._hidden, self._held):
             place = None if identity is None else self._place(identity)
             if place is not None:
@@ -122,7 +122,7 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
         if self._held is not None and self._count:
             remembered = self._hidden is not None and self._hides(self._hidden)
             if not remembered and self._hides(self._held):
-                self._hidden = self._held  # perhaps only while somebody types
+                self._hidden = self._held  # perhaps only while a filter is typed
             self._held = self._identity(place)
         return place
 
@@ -130,11 +130,11 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
 
     @property
     def cursor(self) -> int:
-        """The cursor's place, 0 the topmost."""
+        """Place of the cursor, counted from 0."""
         return self._cursor
 
     def move_to(self, place: int) -> None:
-        """Put the cursor on the row at this place, or the nearest that there is."""
+        """Move the cursor to the row nearest to this place."""
         if not self._count:
             return
         before = self._cursor
@@ -147,34 +147,34 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
             self.refresh_line(self._cursor + HEADER_LINES)
 
     def _scroll(self, top: int) -> None:
-        """Make this place the topmost that is seen; repaints where that changes something."""
+        """Scroll so that this place is the topmost one in sight."""
         self.scroll_to(y=max(0, min(top, self._count - self._page)), animate=False)
 
     def action_move(self, by: int) -> None:
-        """Rows down."""
+        """Move the cursor down by this number of rows."""
         self.move_to(self._cursor + by)
 
     def action_page(self, pages: float) -> None:
-        """Pages down."""
+        """Move the cursor down by this number of pages."""
         self.move_to(self._cursor + int(pages * self._page))
 
     def action_top(self) -> None:
-        """The first row."""
+        """Move the cursor to the first row."""
         self.move_to(0)
 
     def action_bottom(self) -> None:
-        """The last row."""
+        """Move the cursor to the last row."""
         self.move_to(self._count - 1)
 
     def action_open(self) -> None:
-        """Open the row; while choosing a column, end that."""
+        """Open the row, or end choosing a column."""
         if self.choosing_sort:
             self.action_sorted()
         elif self._count:
             self.post_message(self.Opened(self, self._identity(self._cursor)))
 
     def on_click(self, event: Click) -> None:
-        """A click on the header sorts, on a row puts the cursor there, twice opens it."""
+        """Sort by the clicked column, move the cursor to the clicked row, or open a row clicked twice."""
         event.stop()
         if event.y < HEADER_LINES:
             for placed in self._layout.placed:
@@ -191,35 +191,35 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
 
     @property
     def sorting(self) -> Sorting[C]:
-        """How a person wants the rows sorted."""
+        """The order that was chosen."""
         return Sorting(self.column, self.reverse, self.choosing_sort)
 
     def sort_by(self, column: C) -> None:
-        """Sort by this column, numbers from the greatest; by the same again, the other way round."""
+        """Sort by this column, numbers in descending order; by the same column again in reverse order."""
         self.reverse = not self.reverse if column is self.column else column.right
         self.column = column
         self._sort_changed()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Some keys have a meaning only while a column is chosen."""
+        """Enable some keys only while a column is being chosen."""
         return self.choosing_sort if action in ("sort_by", "sorted") else True
 
     def action_sort(self) -> None:
-        """Begin choosing the column to sort by; again: reverse the order."""
+        """Begin choosing the column to sort by, or reverse the order."""
         if self.choosing_sort:
             self.reverse = not self.reverse
         self.choosing_sort = True
         self._sort_changed()
 
     def action_sort_by(self, by: int) -> None:
-        """Sort by the next column, or the one before, of all that there are."""
+        """Sort by the next or the previous column, shown or not."""
         columns = self._sortable
         at = columns.index(self.column) + by if self.column in columns else 0
         if 0 <= at < len(columns):
             self.sort_by(columns[at])
 
     def action_sorted(self) -> None:
-        """End choosing."""
+        """End choosing the column to sort by."""
         self.choosing_sort = False
         self._sort_changed()
 
@@ -238,24 +238,24 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
         return Style(reverse=True) if self.app.no_color else palette(self.app).cursor
 
     def on_resize(self, event: Resize) -> None:
-        """Other columns may fit; a cursor that was in sight stays so."""
+        """Lay out the columns again, and keep the cursor in sight."""
         if self._held is not None:
             self._scroll(max(min(self.scroll_offset.y, self._cursor), self._cursor - self._page + 1))
         self._redraw()
 
     def on_focus(self, event: Focus) -> None:
-        """A band shows where the keys go."""
+        """Draw the cursor as focused."""
         self.refresh_line(self._cursor + HEADER_LINES)
 
     def on_blur(self, event: Blur) -> None:
-        """Whoever goes elsewhere has chosen."""
+        """End choosing the column to sort by."""
         self.refresh_line(self._cursor + HEADER_LINES)
         if self.choosing_sort:
             self.action_sorted()
 
 
 def sort_hint_line(sorting: Sorting[C], colours: Palette) -> Line:
-    """What a title says while a column to sort by is chosen."""
+    """Return the title shown while a column to sort by is being chosen."""
     return (
         (" sort by ", colours.plain), (f"{sorting.column.title} {sorting.arrow}", colours.strong),
         ("   ←→ ", colours.key), ("column  ", colours.plain), ("s ", colours.key), ("reverse  ", colours.plain),

@@ -1,6 +1,6 @@
-"""DrawnTable: rows under a header. Finished lines are kept, and only those that differ are painted anew.
+"""DrawnTable: rows under a header. It caches finished lines, and repaints only those that differ.
 
-Widths and scrolling are its affair; the cursor is CursorTable's, and what a row is, a subclass's of that.
+It lays out columns and scrolls; CursorTable adds the cursor, and subclasses of that define the rows.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tcpwatch.widgets.table.lines import MARK_CELLS, Sorting, header_pieces, wit
 HEADER_LINES = 1
 """Lines above the rows."""
 _ABOVE = -1
-"""The header's place among the finished lines; a row's is its own."""
+"""Key of the header among the finished lines; the key of a row is its place."""
 _KEPT = 512
-"""Finished lines that are kept beside those in sight: who scrolls through a million leaves no more behind."""
+"""Most finished lines that are kept in addition to those in sight."""
 
 
 class _Finished(NamedTuple):
-    """A line as it is painted, and what it was made of."""
+    """A painted line, and the values it was built from."""
 
     line: Line
     over: Style | None
@@ -35,7 +35,7 @@ class _Finished(NamedTuple):
 
 
 class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False):
-    """Draws what is in sight."""
+    """Draws the rows in sight."""
 
     DEFAULT_CSS = """
     DrawnTable {
@@ -49,78 +49,78 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         super().__init__(id=id)
         self.columns = columns
         self.exact = False
-        """Numbers as they are, and no names, or as people like them."""
+        """Show exact numbers without names, instead of rounded numbers and names."""
         self._layout: TableLayout[C] = TableLayout()
         self._finished: dict[int, _Finished] = {}
         self._finished_for: tuple[tuple[PlacedColumn[C], ...], int] = ((), 0)
         self._prepared: tuple[int, int, int] | None = None
-        """Topmost place, rows and width of what is in sight; None where it is to be looked at again."""
+        """Topmost place, rows and width for which the rows in sight were prepared; None if they are stale."""
 
-    # What a subclass tells
+    # Defined by a subclass
 
     @property
     def _count(self) -> int:
-        """Rows."""
+        """Number of rows."""
         raise NotImplementedError
 
     def _prepare(self, first: int, last: int, colours: Palette) -> bool:
-        """Rows `first` … `last - 1` will be drawn; True if that moved the columns, and more is to be prepared."""
+        """Prepare to draw rows `first` … `last - 1`; True if that moved the columns, so that all must be prepared."""
         raise NotImplementedError
 
     def _row(self, place: int, colours: Palette) -> Line:
-        """A row that was prepared: its mark, then a gap and a cell for each column."""
+        """Return the line of a prepared row: its mark, then a gap and a cell for each column."""
         raise NotImplementedError
 
     def _why_empty(self) -> Sequence[str]:
-        """What is said where there are no rows."""
+        """Return the lines shown when there are no rows."""
         raise NotImplementedError
 
     @property
     def sorting(self) -> Sorting[C]:
-        """How a person wants the rows sorted."""
+        """The order that was chosen."""
         raise NotImplementedError
 
     @property
     def _question(self) -> Hashable:
-        """What the rows answer: columns narrow again when this is another, or the one that rows are sorted by."""
+        """What the rows depend on (filter, order): column widths start again when it changes."""
         return None
 
     @property
     def _sorted_by(self) -> C | None:
-        """What the rows are sorted by now; it is worth seeing."""
+        """The column that the rows are sorted by now; it gets a place before others."""
         return self.sorting.column
 
     def _over(self, place: int) -> Style | None:
-        """What lies over the row under the cursor; None for the others."""
+        """Return the style drawn over the row under the cursor; None for other rows."""
         raise NotImplementedError
 
-    # What is shown
+    # Drawing the View
 
     @property
     def _page(self) -> int:
-        """Rows that are seen at once."""
+        """Number of rows in sight."""
         return max(1, self.size.height - HEADER_LINES)
 
     def show_columns(self, columns: Sequence[C]) -> None:
-        """Choose among these columns, as many as fit."""
+        """Show those of these columns that fit."""
         if columns != self.columns:
             self.columns = columns
             self._redraw()
 
     def show_exact(self, exact: bool) -> None:
-        """Numbers as they are, and no names, or as people like them."""
+        """Show exact numbers without names, or rounded numbers and names."""
         if exact != self.exact:
             self.exact = exact
             self._redraw()
 
     def notify_style_update(self) -> None:
-        """Another theme, or NO_COLOR."""
+        """Draw again in other colours."""
         super().notify_style_update()
         self._finished.clear()
         self._prepared = None
 
     def _redraw(self) -> None:
-        """Draw anew what is in sight, and repaint the lines that differ."""
+        """Draw the rows in sight again, and repaint the lines that differ."""
         before, self._finished, self._prepared = self._finished, {}, None
         if not self.size or not self.is_attached:
             return
@@ -140,7 +140,7 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
             self.refresh_line(y + self.scroll_offset.y)
 
     def _make_ready(self) -> bool:
-        """Have columns for what is in sight; True if no finished line has its columns there."""
+        """Lay out columns for the rows in sight; True if that made all finished lines stale."""
         top, width = self.scroll_offset.y, self.scrollable_content_region.width
         if self._prepared == (top, self._page, width):
             return False
@@ -160,9 +160,9 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         return True
 
     def render_line(self, y: int) -> Strip:
-        """As the line API asks; `y` counts from the top of the widget."""
+        """Return one line; `y` counts from the top of the widget."""
         if self._make_ready() and y:
-            self.call_next(self.refresh)  # lines that were painted before this one have their columns elsewhere
+            self.call_next(self.refresh)  # lines painted before this one have other columns
         place = self._place_of_line(y)
         old = self._finished.get(place)
         self._finished[place] = new = self._finish(place, old.line if old is not None else self._line(place), old)
@@ -181,7 +181,7 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         return ((f"   {said[at]}", colours.plain),) if 0 <= at < len(said) else ()
 
     def _finish(self, place: int, line: Line, old: _Finished | None) -> _Finished:
-        """The line with the cursor, where that is there; the old one where it was made of the same."""
+        """Return the painted line, with the cursor if it is there; `old` if nothing differs."""
         over = self._over(place)
         if old is not None and (old.line, old.over) == (line, over):
             return old

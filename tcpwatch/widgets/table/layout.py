@@ -16,7 +16,7 @@ ESSENTIAL = 5
 
 
 class ColumnSpec(Protocol):
-    """What a column of any table tells about itself; see model.columns.Column."""
+    """What every column of a table has; see model.columns.SocketColumn."""
 
     @property
     def key(self) -> str: ...  # noqa: D102
@@ -37,7 +37,7 @@ C = TypeVar("C", bound=ColumnSpec)
 
 @dataclass(frozen=True, slots=True)
 class PlacedColumn(Generic[C]):
-    """A column in a table: from the cell `left` on, `width` cells."""
+    """A column at the cell `left`, `width` cells wide."""
 
     column: C
     left: int
@@ -45,7 +45,7 @@ class PlacedColumn(Generic[C]):
 
 
 class TableLayout(Generic[C]):
-    """Columns laid out for what is in sight: they widen for texts that come, and narrow only with a new question."""
+    """Columns laid out for the rows in sight: they widen for longer texts, and narrow only with a new question."""
 
     def __init__(self) -> None:
         self.placed: tuple[PlacedColumn[C], ...] = ()
@@ -56,14 +56,14 @@ class TableLayout(Generic[C]):
         self._wants: dict[str, int] = {}
 
     def lay_out(self, columns: Sequence[C], room: int, asked: str, question: Hashable) -> None:
-        """Of these columns those that fit into `room` cells; `asked` as in laid_out, and a part of the question."""
+        """Lay out those of these columns that fit into `room` cells; `asked` as in laid_out."""
         if (columns, asked, question) != (self._columns, self._asked, self._question):
             self._wants.clear()
         self._columns, self._room, self._asked, self._question = columns, room, asked, question
         self._lay_out()
 
     def widen(self, longest: Iterable[tuple[C, int]]) -> bool:
-        """Make room for texts of so many cells in these columns; True if that moved the columns."""
+        """Widen columns for their longest texts, given in cells; True if that moved the columns."""
         before = self.placed
         for column, cells in longest:
             want = min(cells - column.width, column.grow)
@@ -72,7 +72,7 @@ class TableLayout(Generic[C]):
         return self.placed != before
 
     def may_widen(self, column: C) -> bool:
-        """Whether a longer text would change anything."""
+        """Return whether a longer text would widen the column."""
         return self._wants.get(column.key, 0) < column.grow
 
     def _lay_out(self) -> None:
@@ -80,10 +80,10 @@ class TableLayout(Generic[C]):
 
 
 def laid_out(columns: Sequence[C], room: int, wants: Mapping[str, int], asked: str = "") -> tuple[PlacedColumn[C], ...]:
-    """The columns that fit into `room` cells, in their order.
+    """Return the columns that fit into `room` cells, in their order.
 
-    `wants` is what a column's texts need beyond its width, by key; `asked` is the key of a column that somebody wants
-    to see, whatever its priority. The most important columns get a place, then what they want; then the others.
+    `wants` has the cells that a column's texts need beyond its width, by key; `asked` is the key of a column to show
+    whatever its priority. Columns up to ESSENTIAL get a place, then what they want; then the others.
     """
 
     def priority(column: C) -> float:
@@ -106,7 +106,7 @@ def laid_out(columns: Sequence[C], room: int, wants: Mapping[str, int], asked: s
 
 
 def _grow(columns: Sequence[ColumnSpec], room: int, widths: dict[str, int], wants: Mapping[str, int]) -> int:
-    """Give columns what they want, as long as they can have all of it, then the least want a part; returns the rest."""
+    """Give columns what they want while there is room, then the rest to the smallest unmet want; return the rest."""
     unmet = {}
     for column in columns:
         want = min(wants.get(column.key, 0), column.grow)

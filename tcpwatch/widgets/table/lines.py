@@ -14,12 +14,12 @@ from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.layout import C, PlacedColumn
 
 MARK_CELLS = 1
-"""Cells left of the columns: the mark's sign. The cursor's stands in the gap before the first column."""
+"""Cells left of the columns, for the mark. The cursor's sign is in the gap before the first column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sorting(Generic[C]):
-    """How the rows are to be sorted, and whether a person is choosing it now."""
+    """How rows are sorted, and whether the column is being chosen now."""
 
     column: C
     reverse: bool
@@ -27,12 +27,12 @@ class Sorting(Generic[C]):
 
     @property
     def arrow(self) -> str:
-        """Which way the values go, down the screen."""
+        """Sign for the direction of the order."""
         return "▼" if self.reverse else "▲"
 
 
 def header_pieces(columns: Sequence[PlacedColumn[C]], sorting: Sorting[C], colours: Palette) -> list[Piece]:
-    """The titles. The arrow stands in the gap before its title, so that it takes no room from it."""
+    """Return the titles; the arrow is in the gap before its title, so that it takes no room."""
     pieces: list[Piece] = []
     at = -MARK_CELLS
     for placed in columns:
@@ -40,7 +40,7 @@ def header_pieces(columns: Sequence[PlacedColumn[C]], sorting: Sorting[C], colou
         arrow = sorting.arrow if is_key else ""
         style = Style(bold=True, reverse=True) if is_key and sorting.choosing else colours.strong
         title, left = placed.column.title, placed.left
-        if placed.column.right:  # an arrow far from its title would belong to the column before
+        if placed.column.right:  # an arrow far from its title would seem to belong to the previous column
             left += max(0, placed.width - cell_len(title))
         pieces += [(" " * (left - at - len(arrow)), colours.plain), (arrow, colours.key)]
         at = placed.left + placed.width
@@ -49,6 +49,6 @@ def header_pieces(columns: Sequence[PlacedColumn[C]], sorting: Sorting[C], colou
 
 
 def with_cursor(row: Sequence[Piece]) -> list[Piece]:
-    """The row with the cursor's sign, in the gap before the first column."""
+    """Return the row with the cursor's sign in the gap before the first column."""
     mark, (gap, style), *cells = row
     return [mark, (f"▸{gap[1:]}", style), *cells]

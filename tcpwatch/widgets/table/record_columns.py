@@ -1,11 +1,11 @@
-"""Columns of a table whose rows are records of any kind, and the lines that they make.
+"""Columns of a table of records, and its lines.
 
 A column is, for instance,
 
-    RecordColumn("name", "Name", "What it is called", lambda one, look: ((one.name, look.colours.plain),),
+    RecordColumn("name", "Name", "Name of the record", lambda one, look: ((one.name, look.colours.plain),),
                  lambda one: one.name, 12, grow=8, priority=0)
 
-where `one` is a record: the table knows nothing else of it.
+where `one` is a record of any type.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class CellContext:
-    """How a cell is to be drawn."""
+    """How a cell is drawn."""
 
     width: int
-    """Its cells. A text may be longer and is cut then; a bar takes what there is."""
+    """Its cells. A longer text is cut; a bar fills them."""
     colours: Palette
     exact: bool
-    """Numbers as they are, instead of names and rounded ones."""
+    """Show exact numbers, instead of names and rounded numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordColumn(Generic[R]):
-    """One column. What `Column` is for sockets, with one record at a time."""
+    """One column of a table of records."""
 
     key: str
     title: str
     help: str
     draw: Callable[[R, CellContext], Line]
-    """The cell's pieces; the table fills them up with blanks, or cuts them."""
+    """Returns the pieces of a cell; the table pads or cuts them."""
     sort: Callable[[R], Any] | None
-    """What the rows are sorted by; None as its answer: not known, which comes last. Without it nobody can sort so."""
+    """Returns the sort key; None is unknown and comes last. Without it rows cannot be sorted by the column."""
     width: int
     """Cells in a table."""
     grow: int = 0
-    """Cells that it may take beyond `width` where there is room."""
+    """Cells that it may have beyond `width` if there is room."""
     priority: int = 9
-    """Columns of a high number leave first when the screen is narrow; 0 stays. See table_layout.ESSENTIAL."""
+    """Columns of a high number are left out first; 0 always stays. See layout.ESSENTIAL."""
     right: bool = False
 
 
 def record_pieces(
     record: R, mark: str, columns: Sequence[PlacedColumn[RecordColumn[R]]], exact: bool, colours: Palette
 ) -> list[Piece]:
-    """A row, with its mark at the left edge."""
+    """Return a row with its mark at the left edge."""
     pieces: list[Piece] = [(mark, colours.strong)]
     at = 0
     for placed in columns:
@@ -69,7 +69,7 @@ def record_pieces(
 
 
 def longest_text(column: RecordColumn[R], records: Iterable[R], exact: bool, colours: Palette) -> int:
-    """Cells of the longest text that these have in a column that may grow."""
+    """Return the cells of the longest text in a column that may grow."""
     look = CellContext(column.width + column.grow, colours, exact)
     return max((cells_of(column.draw(record, look)) for record in records), default=0)
 
@@ -87,7 +87,7 @@ def fit_pieces(line: Line, width: int, right: bool) -> list[Piece]:
 def sorted_records(
     records: Sequence[R], key: Callable[[R], Any] | None, reverse: bool, children: Callable[[R], Sequence[R]]
 ) -> list[R]:
-    """By the key, unknown ones last either way, equal ones in the order they came in; children behind their parent."""
+    """Return records sorted by the key, unknown keys last in both directions; children follow their parent."""
     ordered = records
     if key is not None:
         keys = [(key(record), record) for record in records]

@@ -1,10 +1,10 @@
-"""RecordTable: one row per record of any kind, for some thousands of them; text is made of those that are seen.
+"""RecordTable: one row per record of any type, for some thousands of them; only rows in sight become text.
 
     table = RecordTable(COLUMNS, identity=lambda one: one.cookie, sort="queue", reverse=True)
     table.show(records)
 
-and again each time there are other records. `table.record` is the one under the cursor; `CursorTable.Opened` comes
-with Enter and `CursorTable.SortChanged` with another order, each with the `table` that it came from.
+Call `show` again for other records. `table.record` is the one under the cursor; Enter sends `CursorTable.Opened`, and
+another order sends `CursorTable.SortChanged`, each with its `table`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tcpwatch.widgets.table.record_columns import R, RecordColumn, longest_text,
 
 
 class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
-    """Shows records; the cursor is on one of them, told by its identity."""
+    """Shows records; the cursor follows the identity of its record."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
         mark: Callable[[R], str] = lambda record: " ",
         id: str | None = None,
     ) -> None:
-        """`sort` is the key of the column to sort by at first; `children` are rows that stay behind their record.
+        """`sort` is the key of the column to sort by at first; `children` returns rows that follow their record.
 
-        `mark` is one cell wide, and stands at the left edge.
+        `mark` returns the sign at the left edge, one cell wide.
         """
         super().__init__(columns, next(column for column in columns if column.key == sort), reverse, id=id)
         self._identity_of, self._children, self._mark = identity, children, mark
@@ -46,32 +46,32 @@ class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
 
     @property
     def record(self) -> R | None:
-        """The one under the cursor; None where there is no row."""
+        """The record under the cursor; None if there is no row."""
         return self._records[self._cursor] if self._cursor < len(self._records) else None
 
     @property
     def records(self) -> Sequence[R]:
-        """All rows, from top to bottom."""
+        """All records, from top to bottom."""
         return self._records
 
     def show(self, records: Sequence[R], empty: Sequence[str] = (), filtered: Collection[Hashable] = ()) -> None:
-        """Show these; equal ones stay in this order. `empty` is what is said where there are none.
+        """Show these records; equal ones stay in this order. `empty` has the lines shown if there are none.
 
-        `filtered` are the identities of those that a filter hides: when it goes, the cursor goes back to its own.
+        `filtered` has the identities that a filter hides: the cursor returns to its record when the filter is cleared.
         """
         self._given, self._empty, self._filtered = records, empty, filtered
         self.update_children()
 
     def update_children(self) -> None:
-        """The records are the same, but their children are others."""
+        """Ask for the children of the records again."""
         self._change(self._resort)
 
     def move_to_record(self, identity: Hashable) -> None:
-        """Put the cursor on this record, where it is shown."""
+        """Move the cursor to this record if it is shown."""
         if (place := self._place(identity)) is not None:
             self.move_to(place)
 
-    # As CursorTable asks
+    # CursorTable
 
     @property
     def _count(self) -> int:
