@@ -1,4 +1,4 @@
-"""The flow screen: what it says of a flow, live and after its end."""
+"""The flow screen: the facts of a connection, live and after its end."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
 from tests.support.views import NOW, Sock, make_view, sock
 
 COOKIE = 7
-NAMES = list(info_fields(bytes(TCP_INFO.itemsize)))  # as the kernel layer tells them
+NAMES = list(info_fields(bytes(TCP_INFO.itemsize)))  # as the kernel layer names them
 INFO = {
     **{name: 3 + 977 * at for at, name in enumerate(NAMES)},
     "rtt": 23_456, "min_rtt": 0xFFFF_FFFF, "snd_ssthresh": 0x7FFF_FFFF, "max_pacing_rate": 0xFFFF_FFFF_FFFF_FFFF,
@@ -85,13 +85,13 @@ def _flow(**given: Any) -> Sock:
 def _view(
     *socks: Sock,
     info: dict[str, int] | None = INFO,
-    story: History = POLLED,
+    history: History = POLLED,
     ending: Ending | None = None,
     graph: FlowGraph | None = None,
     no_trace: str = "needs root",
     **given: Any,
 ) -> View:
-    view = make_view(*socks, details={COOKIE: FlowDetail(info, (), story, ending, graph)}, **given)
+    view = make_view(*socks, details={COOKIE: FlowDetail(info, (), history, ending, graph)}, **given)
     source = replace(view.sample.source, why_no_trace=no_trace)
     return replace(view, rows=replace(view.rows, throughput=THROUGHPUT), sample=replace(view.sample, source=source))
 
@@ -118,7 +118,7 @@ async def test_snapshot(size: tuple[int, int]) -> None:
             check_snapshot("flow_end_80x24", shot(app))
 
 
-async def test_all_owners_are_told_and_a_hostile_name_does_nothing() -> None:
+async def test_all_owners_are_shown_and_a_hostile_name_has_no_effect() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         app.show(_view(_flow()))
@@ -149,14 +149,14 @@ async def test_states_with_times_and_durations() -> None:
         await pilot.pause()
         text = _text(app)
         assert "SYN_RCVD: 22:13:00.0, 1 s, polled ±1.0 s ESTABLISHED: 22:13:01.0, 19 s, polled ±1.0 s" in text
-        assert "ESTABLISHED 已建立" in text
-        assert "the other end, first (passive close)" in text
+        assert "state: ESTABLISHED The handshake is done" in text  # no other name of the state beside it
+        assert "the other end first (passive close)" in text
 
 
-async def test_a_flow_that_was_there_before_us_is_at_least_so_old() -> None:
+async def test_a_connection_older_than_the_first_sample_has_a_minimum_age() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
-        app.show(_view(_flow(begin_seen=False, state_age_s=20), story=History()))
+        app.show(_view(_flow(begin_seen=False, state_age_s=20), history=History()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         assert "in this state: at least 20 s known for: at least 20 s" in _text(app)
@@ -166,12 +166,12 @@ async def test_a_flow_that_was_there_before_us_is_at_least_so_old() -> None:
                 (State.ESTABLISHED, moment(20, Origin.POLL)), (State.CLOSE_WAIT, moment(5, Origin.POLL)), least=True
             )
         )
-        app.show(_view(_flow(begin_seen=False, state="CLOSE_WAIT", state_age_s=5), story=changed))
+        app.show(_view(_flow(begin_seen=False, state="CLOSE_WAIT", state_age_s=5), history=changed))
         await pilot.pause()
         assert "ESTABLISHED: 22:13:00.0, at least 15 s, polled CLOSE_WAIT: 22:13:15.0, 5 s" in _text(app)
 
 
-async def test_a_flow_that_closes_keeps_its_last_facts() -> None:
+async def test_a_connection_that_closes_keeps_its_last_facts() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         app.show(_view(_flow()))
@@ -182,12 +182,12 @@ async def test_a_flow_that_closes_keeps_its_last_facts() -> None:
         await pilot.pause()
         text = _text(app)
         assert "closed, was ESTABLISHED" in shot(app)
-        for words in ("Closed 3 s ago", "smoothed: 23.5 ms", "tcp_info as it was 5 s ago", "9 B not acknowledged",
+        for words in ("Closed 3 s ago", "smoothed: 23.5 ms", "Values of 5 s ago", "9 B not acknowledged",
                       "ESTABLISHED: 22:13:01.0, 21 s", "CLOSED: 22:13:22.0, polled ±1.0 s"):  # fmt: skip
             assert words in text
 
 
-async def test_a_flow_that_nobody_tells_of_has_the_state_of_its_row() -> None:
+async def test_a_connection_without_detail_has_the_state_of_its_row() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         app.show(make_view(_flow()))
@@ -202,32 +202,31 @@ TRACE = TraceStats(on=True, drop_reasons={17: "TCP_LISTEN_OVERFLOW"}, reset_reas
 
 
 def _orderly() -> View:
-    """In TIME_WAIT, all of it traced; its tcp_info is the one of its end."""
+    """Return a View of a traced connection in TIME_WAIT with the final tcp_info of its record."""
     flow = _flow(state="TIME_WAIT", role="client", closer="local", process=None, state_age_s=1.25, age_s=63.5)
     record = closed(flow, Ending.BY_US, State.FIN_WAIT_2, {"rtt": 1234})
-    return _view(
-        flow, info=None, story=TRACED, ending=Ending.BY_US, no_trace="", trace=TRACE, graph=wave(), archive=past(record)
-    )  # fmt: skip
+    shown: dict[str, Any] = {"no_trace": "", "trace": TRACE, "graph": wave(), "archive": past(record)}
+    return _view(flow, info=None, history=TRACED, ending=Ending.BY_US, **shown)
 
 
 def _reset() -> View:
-    """Closed before the screen opens."""
+    """Return a View of a connection that was reset before the screen opens."""
     record = closed(_flow(), Ending.RESET_SENT, State.ESTABLISHED, {"rtt": 1234, "bytes_acked": 77}, owner=5)
     known = replace(past(record), owners=[OWNER], owners_from=5)
-    return _view(info=None, story=RESET, ending=Ending.RESET_SENT, no_trace="", trace=TRACE, archive=known)
+    return _view(info=None, history=RESET, ending=Ending.RESET_SENT, no_trace="", trace=TRACE, archive=known)
 
 
 def _by_peer() -> View:
     record = closed(
         _flow(process=None), Ending.BY_PEER, State.LAST_ACK, begin=NOW - 200, begin_slack=NAN, end=NOW - 4.25
     )
-    return _view(info=None, story=BY_PEER, ending=Ending.BY_PEER, archive=past(record))
+    return _view(info=None, history=BY_PEER, ending=Ending.BY_PEER, archive=past(record))
 
 
 def _unreachable() -> View:
     record = closed(_flow(role="client"), Ending.UNREACHABLE, State.SYN_SENT, begin=NOW - 4, end=NOW - 2.5)
     return _view(
-        info=None, story=UNREACHABLE, ending=Ending.UNREACHABLE, no_trace="", trace=TRACE, archive=past(record)
+        info=None, history=UNREACHABLE, ending=Ending.UNREACHABLE, no_trace="", trace=TRACE, archive=past(record)
     )
 
 
@@ -255,14 +254,14 @@ async def test_an_orderly_end_while_in_time_wait() -> None:
         for words in ("TIME_WAIT, closed by us", "its FIN came before the peer's",
                       "SYN_SENT: 22:12:16.500, 2.0 ms, trace",
                       "TIME_WAIT: 22:13:18.750, 1.2 s, trace", "2 retransmissions, 1 segment dropped",
-                      "22:13:16.500 dropped TCP_LISTEN_OVERFLOW", "smoothed: 1.2 ms", "tcp_info as it was 2 s ago",
+                      "22:13:16.500 dropped TCP_LISTEN_OVERFLOW", "smoothed: 1.2 ms", "Values of 2 s ago",
                       "rtt: max 84.0 ms, now 81.0 ms, min 20.0 ms"):  # fmt: skip
             assert words in text
         assert "No trace" not in text
-        assert "these are the last facts" not in text
+        assert "last known values" not in text
 
 
-async def test_a_flow_that_closed_before_the_screen_opened() -> None:
+async def test_a_connection_that_closed_before_the_screen_opened() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         app.show(_reset())
@@ -270,24 +269,24 @@ async def test_a_flow_that_closed_before_the_screen_opened() -> None:
         await pilot.pause()
         text = _text(app)
         for words in ("[2001:db8::1]:443 ← [2001:db8::42]:40123 reset sent", "Reset sent in ESTABLISHED", "nginx[12]",
-                      "SYN_RCVD: –, unknown, trace", "CLOSED: 22:13:18.000, trace", "lived: 28 s",
+                      "SYN_RCVD: –, unknown, trace", "CLOSED: 22:13:18.000, trace", "lifetime: 28 s",
                       "1 reset sent 22:13:18.000 reset sent TCP_ABORT_ON_CLOSE", "Closed 2 s ago", "smoothed: 1.2 ms",
                       "acknowledged: 77 B", "server: the other end opened"):  # fmt: skip
             assert words in text
 
 
-async def test_a_closed_flow_before_its_states_are_told() -> None:
+async def test_a_closed_connection_before_its_detail_comes() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         app.show(make_view(archive=past(closed(_flow(process=None), Ending.UNKNOWN, State.ESTABLISHED))))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
-        assert "They come with the next poll." in shot(app)
+        assert "Expected with the next poll." in shot(app)
         assert "closed, was ESTABLISHED" in shot(app)
         assert "It ended; how is not known." in shot(app)
 
 
-async def test_the_record_of_an_end_that_was_seen_keeps_the_owner() -> None:
+async def test_a_connection_that_closes_on_screen_keeps_its_owner() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         app.show(_view(_flow()))
@@ -302,13 +301,13 @@ async def test_the_record_of_an_end_that_was_seen_keeps_the_owner() -> None:
         assert "smoothed: 23.5 ms" in text  # the record has none
 
 
-async def test_without_a_trace_one_line_says_why() -> None:
+async def test_without_a_trace_a_line_gives_the_reason() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         app.show(_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
-        assert "No trace (needs root): times are exact to a poll." in shot(app)
+        assert "No trace (needs root): times are exact to one poll." in shot(app)
 
 
 @pytest.mark.parametrize("given", [{}, {"theme": "textual-light"}, {"theme": "ansi-dark"}])
@@ -326,7 +325,7 @@ async def test_every_theme_shows_the_same(
         check_snapshot("flow_orderly_160x50", shot(app))
 
 
-async def test_the_ends_of_a_long_title_are_shortened_and_not_the_state() -> None:
+async def test_a_long_title_shortens_the_addresses_but_not_the_state() -> None:
     ends = "[2001:db8:1111:2222:3333:4444:5555:6666]:44321", "[2001:db8:1111:2222:3333:4444:5555:7777]:55432"
     app = make_app()
     async with driven(app, SMALL) as pilot:
@@ -360,7 +359,7 @@ async def test_throughput(throughput: Throughput, words: str) -> None:
         assert words in _text(app)
 
 
-async def test_a_flow_that_is_not_there() -> None:
+async def test_an_unknown_connection() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         app.show(make_view())
@@ -375,55 +374,55 @@ async def test_tcp_info_comes_later_or_never() -> None:
         app.show(make_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
-        assert "comes with the next poll" in _text(app)
+        assert "Expected with the next poll" in _text(app)
         app.show(_view(_flow(), info=None))
         await pilot.pause()
-        assert "the kernel tells none" in _text(app)
+        assert "The kernel has none for this socket" in _text(app)
 
 
-async def test_a_listener_tells_its_accept_queue() -> None:
+async def test_a_listener_shows_its_accept_queue() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         listener = _flow(state="LISTEN", ends=("0.0.0.0:443", "0.0.0.0:0"), recv_queue=513, send_queue=512)
-        app.show(_view(listener, story=History(), graph=wave()))
+        app.show(_view(listener, history=History(), graph=wave()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
-        assert "accept queue: 513 of 512 wait to be accepted" in _text(app)
+        assert "accept queue: 513 of 512 waiting for accept()" in _text(app)
         assert "Accept queue over 1 m 30 s waiting: now 0" in _text(app)
         assert "Congestion window" not in _text(app)
 
 
-def _told(info: dict[str, int], exact: bool = False) -> dict[str, str]:
+def _values(info: dict[str, int], exact: bool = False) -> dict[str, str]:
     return {e.note or e.label: e.value for section in info_sections(info, exact) for e in section.entries}
 
 
-def test_every_field_of_tcp_info_has_a_place() -> None:
+def test_every_field_of_tcp_info_is_in_a_group() -> None:
     assert {name for _, fields in GROUPS for name, _, _ in fields} == set(NAMES)
-    assert set(_told(INFO)) == set(NAMES)
+    assert set(_values(INFO)) == set(NAMES)
 
 
-def test_fields_in_words_and_units() -> None:
-    told = _told(INFO)
-    assert told["rtt"] == "23.5 ms"
-    assert told["min_rtt"] == "–"
-    assert told["snd_ssthresh"] == "none yet"
-    assert told["max_pacing_rate"] == "no limit"
-    assert told["ca_state"] == "loss"
-    assert told["state"] == "ESTABLISHED"
-    assert told["options"] == "timestamps, SACK, ECN"
-    assert (told["snd_wscale"], told["rcv_wscale"]) == ("× 128", "× 512")
-    assert (told["delivery_rate_app_limited"], told["fastopen_client_fail"]) == ("yes", "no cookie")
-    assert told["last_ack_sent"] == "–"  # the kernel has no memory of it, and sends 0
-    assert told["bytes_sent"] == "11.8 MB"
-    assert _told(INFO, exact=True)["bytes_sent"].replace(",", "") == "12345678 B"
-    assert _told(INFO, exact=True)["rtt"] == "23,456 µs"
+def test_fields_as_text_with_units() -> None:
+    values = _values(INFO)
+    assert values["rtt"] == "23.5 ms"
+    assert values["min_rtt"] == "–"
+    assert values["snd_ssthresh"] == "none yet"
+    assert values["max_pacing_rate"] == "unlimited"
+    assert values["ca_state"] == "loss"
+    assert values["state"] == "ESTABLISHED"
+    assert values["options"] == "timestamps, SACK, ECN"
+    assert (values["snd_wscale"], values["rcv_wscale"]) == ("× 128", "× 512")
+    assert (values["delivery_rate_app_limited"], values["fastopen_client_fail"]) == ("yes", "no cookie")
+    assert values["last_ack_sent"] == "–"  # the kernel does not keep it, and sends 0
+    assert values["bytes_sent"] == "11.8 MB"
+    assert _values(INFO, exact=True)["bytes_sent"].replace(",", "") == "12345678 B"
+    assert _values(INFO, exact=True)["rtt"] == "23,456 µs"
 
 
-def test_a_field_that_was_not_sent_is_a_dash_and_a_new_one_has_its_own_name() -> None:
-    told = _told({"rtt": 0, "tomorrow": 5})
-    assert told["rtt"] == "0 µs"
-    assert told["rto"] == "–"
-    assert told["tomorrow"] == "5"
+def test_a_missing_field_is_a_dash_and_a_new_field_has_the_kernels_name() -> None:
+    values = _values({"rtt": 0, "tomorrow": 5})
+    assert values["rtt"] == "0 µs"
+    assert values["rto"] == "–"
+    assert values["tomorrow"] == "5"
 
 
 @pytest.mark.parametrize("key", ["j", "down"])
@@ -471,7 +470,7 @@ async def test_exact_numbers() -> None:
 async def test_no_line_is_wider_than_the_screen(width: int) -> None:
     app = make_app()
     async with driven(app, (width, 24)) as pilot:
-        app.show(_view(_flow(command="/usr/bin/日本語" * 30), story=TRACED, graph=wave(), ending=Ending.BY_US))
+        app.show(_view(_flow(command="/usr/bin/日本語" * 30), history=TRACED, graph=wave(), ending=Ending.BY_US))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         reader = app.screen.focused

@@ -1,4 +1,4 @@
-"""The parts of the flow screen by themselves: strip, moments, states, incidents, graphs and blocks."""
+"""The parts of the flow screen: strip, moments, states, incidents, graphs and blocks."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ def _texts(lines: list[Line]) -> list[str]:
 @given(
     st.lists(st.floats(0, 1e6) | st.just(0.0), min_size=1, max_size=12), st.integers(0, 300), st.integers(1, 3)
 )  # fmt: skip
-def test_cells_sum_to_the_width_and_everything_is_seen(durations: list[float], width: int, least: int) -> None:
+def test_cells_sum_to_the_width_and_every_duration_is_visible(durations: list[float], width: int, least: int) -> None:
     cells = distribute_cells(durations, width, least)
     assert len(cells) == len(durations)
     assert sum(cells) == width
     assert min(cells) >= min(least, width // len(durations))
-    for one, its in zip(durations, cells, strict=True):
-        for other, others in zip(durations, cells, strict=True):
-            assert one <= other or its >= others - 1  # rounding may give one cell to either of two that are close
+    for long, long_cells in zip(durations, cells, strict=True):
+        for short, short_cells in zip(durations, cells, strict=True):
+            assert long <= short or long_cells >= short_cells - 1  # rounding may give a cell to the shorter one
 
 
-def test_what_is_long_keeps_its_proportion() -> None:
+def test_long_durations_keep_their_proportion() -> None:
     assert distribute_cells([0.002, 300, 0.1, 100], 84, 2) == [2, 60, 2, 20]
     assert distribute_cells([5, 5], 10) == [5, 5]
     assert distribute_cells([0, 0, 0], 7) == [3, 2, 2]
@@ -76,8 +76,8 @@ def test_order_is_kept_and_the_strip_fills_the_width(durations: list[float], wid
     begins = [sum(durations[:at]) for at in range(len(durations) + 1)]
     states = STATE_ORDER[: len(durations)]
     marks = [moment(sum(durations) - begin) for begin in begins]
-    stretches = chapters(*zip(states, marks[:-1], strict=True), end=marks[-1])
-    strip, times = strip_lines(stretches, NOW, width, palette(make_app()))
+    periods = chapters(*zip(states, marks[:-1], strict=True), end=marks[-1])
+    strip, times = strip_lines(periods, NOW, width, palette(make_app()))
     text = "".join(piece for piece, _ in strip)
     assert [letter for letter in text if letter in STATE_LETTERS.values()] == [STATE_LETTERS[state] for state in states]
     assert cells_of(strip) == width - 2
@@ -85,7 +85,7 @@ def test_order_is_kept_and_the_strip_fills_the_width(durations: list[float], wid
 
 
 @pytest.mark.parametrize(
-    ("story", "lines"),
+    ("history", "lines"),
     [
         (POLLED, ["   ┊R┊E━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━▸",
                   "   22:13:00.0         20 s       now 22:13:20.0"]),
@@ -98,11 +98,11 @@ def test_order_is_kept_and_the_strip_fills_the_width(durations: list[float], wid
     ],
     ids=["polled", "traced", "reset", "by peer"],
 )  # fmt: skip
-def test_edges_tell_how_they_are_known(story: History, lines: list[str], colours: Palette) -> None:
-    assert _texts(strip_lines(story.periods, NOW, 49, colours)) == lines
+def test_edges_show_how_a_moment_is_known(history: History, lines: list[str], colours: Palette) -> None:
+    assert _texts(strip_lines(history.periods, NOW, 49, colours)) == lines
 
 
-def test_no_strip_of_nothing(colours: Palette) -> None:
+def test_no_strip_without_periods_or_room(colours: Palette) -> None:
     assert strip_lines((), NOW, 80, colours) == []
     assert strip_lines(TRACED.periods, NOW, 8, colours) == []
 
@@ -115,19 +115,19 @@ def test_each_state_has_a_letter_and_a_fill_of_one_cell() -> None:
 # Moments -----------------------------------------------------------------------------------------
 
 
-def test_clocks_are_cut() -> None:
+def test_clock_times_are_truncated() -> None:
     assert clock(NOW + 0.999) == "22:13:20.9"
     assert clock(NOW + 0.9999, fine=True) == "22:13:20.999"
     assert clock(NOW + 0.042, fine=True) == "22:13:20.042"  # 0.0419999 as a float
 
 
 @pytest.mark.parametrize(
-    ("one", "first", "words"),
+    ("period", "first", "text"),
     [
-        (StatePeriod(State.SYN_RCVD, moment(5), moment(4.9)), True, "not told"),
+        (StatePeriod(State.SYN_RCVD, moment(5), moment(4.9)), True, "unknown"),
         (StatePeriod(State.SYN_RCVD, moment(5), moment(4.9)), False, "100 ms"),  # after SYN_SENT: both ends at once
         (StatePeriod(State.SYN_RCVD, moment(5, Origin.POLL), moment(4.9)), True, "0.1 s"),
-        (StatePeriod(State.ESTABLISHED, moment(5), moment(5), began_earlier=True), True, "not told"),
+        (StatePeriod(State.ESTABLISHED, moment(5), moment(5), began_earlier=True), True, "unknown"),
         (StatePeriod(State.ESTABLISHED, moment(5), None, began_earlier=True), True, "at least 5 s"),
         (StatePeriod(State.ESTABLISHED, moment(5, Origin.POLL, NAN), moment(3)), True, "at least 2 s"),
         (StatePeriod(State.ESTABLISHED, moment(5), moment(3, Origin.POLL, NAN)), True, "at most 2 s"),
@@ -136,8 +136,8 @@ def test_clocks_are_cut() -> None:
         (StatePeriod(State.ESTABLISHED, moment(-5), None), True, "0 s"),
     ],
 )  # fmt: skip
-def test_how_long_a_state_lasted(one: StatePeriod, first: bool, words: str) -> None:
-    assert duration_text(one, NOW, first) == words
+def test_how_long_a_state_lasted(period: StatePeriod, first: bool, text: str) -> None:
+    assert duration_text(period, NOW, first) == text
 
 
 def test_how_a_moment_is_known() -> None:
@@ -161,20 +161,19 @@ def test_states_in_a_narrow_column_and_in_a_narrower_one(colours: Palette) -> No
 
 
 @pytest.mark.parametrize("width", [30, 48, 50, 60, 80, 99])
-@pytest.mark.parametrize("story", [POLLED, TRACED, RESET, BY_PEER], ids=["polled", "traced", "reset", "by peer"])
-def test_no_line_is_too_wide(story: History, width: int, colours: Palette) -> None:
-    told = FlowGraph(NOW, 1.0, *[tuple(float(10**9 * at) for at in range(99))] * 6)
+@pytest.mark.parametrize("history", [POLLED, TRACED, RESET, BY_PEER], ids=["polled", "traced", "reset", "by peer"])
+def test_no_line_is_too_wide(history: History, width: int, colours: Palette) -> None:
+    graphs = FlowGraph(NOW, 1.0, *[tuple(float(10**9 * at) for at in range(99))] * 6)
     for block in (
-        states_block(story, NOW, "needs root"),
-        *incident_blocks(replace(story, incidents=INCIDENTS), TraceStats(drop_reasons={17: "A_LONG_REASON_" * 4})),
-        *graph_blocks(told, State.ESTABLISHED, live=True, exact=True),
+        states_block(history, NOW, "needs root"),
+        *incident_blocks(replace(history, incidents=INCIDENTS), TraceStats(drop_reasons={17: "A_LONG_REASON_" * 4})),
+        *graph_blocks(graphs, State.ESTABLISHED, live=True, exact=True),
     ):
         assert max(cells_of(line) for line in block.lines(width, colours)) <= width
 
 
-def test_incidents_are_counted_and_the_last_ones_told(colours: Palette) -> None:
-    story = History((), INCIDENTS * 3)
-    (block,) = incident_blocks(story, TraceStats())
+def test_incidents_are_counted_and_the_last_ones_listed(colours: Palette) -> None:
+    (block,) = incident_blocks(History((), INCIDENTS * 3), TraceStats())
     lines = _texts(block.lines(80, colours))
     assert lines[1] == "   6 retransmissions, 3 segments dropped"
     assert lines[2] == "   The last 6 of 9:"
@@ -187,22 +186,22 @@ def test_incidents_are_counted_and_the_last_ones_told(colours: Palette) -> None:
 # Graphs ------------------------------------------------------------------------------------------
 
 
-def test_a_graph_tells_nothing_zero_and_little_apart() -> None:
+def test_a_graph_distinguishes_unknown_zero_and_small_values() -> None:
     assert graph([NAN, 0, 0.1, 50, 100], 6, 2) == ["     █", "  ▁▁██"]
     assert graph([NAN, 0.0], 2, 1) == [" ▁"]
     assert graph([1, 3, 2, 0], 2, 1) == ["█▅"]  # two values a cell: the larger one
 
 
-def test_only_what_is_known_is_drawn() -> None:
+def test_only_known_values_are_drawn() -> None:
     unknown = (NAN, NAN)
-    told = FlowGraph(NOW, 2.0, unknown, (0.0, 2048.0), unknown, (10.0, 10.0), unknown, (5.0, NAN))
-    blocks = graph_blocks(told, State.ESTABLISHED, live=True)
+    graphs = FlowGraph(NOW, 2.0, unknown, (0.0, 2048.0), unknown, (10.0, 10.0), unknown, (5.0, NAN))
+    blocks = graph_blocks(graphs, State.ESTABLISHED, live=True)
     assert [(block.title, block.head, list(block.plain())) for block in blocks] == [
         ("Throughput", "over 4 s", ["tx: max 2,048 B/s, now 2,048 B/s, min 0 B/s"]),
         ("Congestion window", "over 4 s", ["window: now 10"]),
         ("Queues", "over 4 s", ["send: max 5 B, now –, min 5 B"]),
     ]
-    ended = graph_blocks(told, State.ESTABLISHED, live=False)
+    ended = graph_blocks(graphs, State.ESTABLISHED, live=False)
     assert list(ended[-1].plain()) == ["send: last 5 B"]
     assert graph_blocks(FlowGraph(NOW, 1.0), State.ESTABLISHED, live=True) == []
 
@@ -223,6 +222,6 @@ def test_blocks_stay_whole_and_in_order(heights: list[int], width: int) -> None:
         return Block(f"b{at}", lambda width, colours: [((f"b{at}", colours.plain),)] * height, lambda: ())
 
     lines = in_columns([block(*one) for one in enumerate(heights)], width, colours)
-    told = [text for line in lines for text, _ in line]
-    assert [sum(text == f"b{at}" for text in told) for at in range(len(heights))] == [h + 1 for h in heights]
+    texts = [text for line in lines for text, _ in line]
+    assert [sum(text == f"b{at}" for text in texts) for at in range(len(heights))] == [h + 1 for h in heights]
     assert all(cells_of(line) <= width for line in lines)

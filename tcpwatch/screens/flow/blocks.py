@@ -1,4 +1,4 @@
-"""What the flow screen says of a flow, as blocks of facts."""
+"""flow_blocks: the facts of one connection as titled blocks."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from tcpwatch.widgets.sections import Entry, Section
 
 _ROLES = {
     Role.UNKNOWN: units.UNKNOWN,
-    Role.CLIENT: "client: this host opened the connection",
+    Role.CLIENT: "client: this end opened the connection",
     Role.SERVER: "server: the other end opened the connection",
     Role.LISTENER: "listener: waits for connections",
 }
 _CLOSERS = {
     Closer.UNKNOWN: units.UNKNOWN,
-    Closer.LOCAL: "this end, first (active close)",
-    Closer.PEER: "the other end, first (passive close)",
-    Closer.BOTH: "both ends at once",
+    Closer.LOCAL: "this end first (active close)",
+    Closer.PEER: "the other end first (passive close)",
+    Closer.BOTH: "both ends at the same time",
 }
 _ORDERLY = (Ending.BY_US, Ending.BY_PEER, Ending.AT_ONCE, Ending.ORDERLY)
 
 
 def headline(facts: FlowFacts, width: int | None = None) -> str:
-    """One line: both ends, who called whom, and the state or how it ended; a listener has one end.
+    """Return one line: local and remote address, an arrow from client to server, and the state or how it ended.
 
-    Where that is wider than `width` the middle of the addresses is left out.
+    Addresses that do not fit in `width` cells are cut in the middle.
     """
     role = Role(int(facts.row.role[0]))
     arrow = {Role.CLIENT: "→", Role.SERVER: "←"}.get(role, "·")
     ends = [facts.cell("local", True)]
     if facts.row.table["idiag_dport"][0]:
         ends.append(facts.cell("remote", True))
-    state = _state_words(facts)
+    state = _state_text(facts)
     if width is not None:
         room = max(8, (width - len(state) - 2 - 3 * (len(ends) - 1)) // len(ends))
         spare = sum(max(0, room - len(end)) for end in ends)
@@ -53,16 +53,16 @@ def headline(facts: FlowFacts, width: int | None = None) -> str:
     return f"{f' {arrow} '.join(ends)}  {state}"
 
 
-def _state_words(facts: FlowFacts) -> str:
-    """`ESTABLISHED`, `TIME_WAIT, closed by us`, `closed by us`, `closed, was ESTABLISHED`."""
-    how = facts.ending.word if facts.ending else ""
+def _state_text(facts: FlowFacts) -> str:
+    """Return `ESTABLISHED`, `TIME_WAIT, closed by us`, `closed by us`, or `closed, was ESTABLISHED`."""
+    ending = facts.ending.word if facts.ending else ""
     if facts.ended_at is None:
-        return f"{facts.state.name}, {how}" if how else facts.state.name
-    return how or f"closed, was {facts.state.name}"
+        return f"{facts.state.name}, {ending}" if ending else facts.state.name
+    return ending or f"closed, was {facts.state.name}"
 
 
 def flow_blocks(facts: FlowFacts, now: float, colours: Palette, exact: bool = False) -> list[Block]:
-    """Everything, in the order in which one asks for it; `now` is the time of the last sample."""
+    """Return all blocks, the most important first; `now` is the time of the last sample."""
     graph, live = facts.graph, facts.ended_at is None
     return [
         block_of(Section("Connection", list(_connection(facts, now, colours, exact)))),
@@ -77,28 +77,27 @@ def flow_blocks(facts: FlowFacts, now: float, colours: Palette, exact: bool = Fa
 
 
 def _connection(facts: FlowFacts, now: float, colours: Palette, exact: bool) -> Iterator[Entry]:
-    state = facts.state
-    about = state.facts
+    state, description = facts.state, facts.state.facts
     if facts.ending is not None:
         orderly = facts.ending in _ORDERLY
         yield Entry("", sentence(facts.ending, facts.last_full_state), colours.strong if orderly else colours.warning)
     if facts.ended_at is not None:
-        ago = f"Closed {units.duration(now - facts.ended_at)} ago; these are the last facts."
-        yield Entry("", ago, colours.dim if facts.ending else colours.warning)
+        closed = f"Closed {units.duration(now - facts.ended_at)} ago; last known values:"
+        yield Entry("", closed, colours.dim if facts.ending else colours.warning)
     yield Entry("local", facts.cell("local", exact))
     yield Entry("remote", facts.cell("remote", exact))
     yield Entry("role", _ROLES[Role(int(facts.row.role[0]))])
-    yield Entry("state", f"{state.name}  {about.zh}", phase_style(about.phase, colours), f"kernel {about.kernel}")
+    yield Entry("state", state.name, phase_style(description.phase, colours), f"kernel {description.kernel}")
     if facts.ended_at is None:
-        yield Entry("", about.meaning)
-        if about.step:
-            yield Entry("step", f"{about.step} of the {about.phase.value}")
+        yield Entry("", description.meaning)
+        if description.step:
+            yield Entry("step", f"{description.step} of the {description.phase.value}")
         yield Entry("in this state", facts.cell("state_age").replace(">", "at least "))
         yield Entry("known for", facts.cell("age").replace(">", "at least "))
     elif facts.history.periods:
         first, last = facts.history.periods[0], facts.history.periods[-1]
-        least = "at least " if began_earlier(first) else ""
-        yield Entry("lived", least + elapsed_text(first.begin, last.end, facts.ended_at))
+        at_least = "at least " if began_earlier(first) else ""
+        yield Entry("lifetime", at_least + elapsed_text(first.begin, last.end, facts.ended_at))
     if facts.ending is None:
         yield Entry("closed by", _CLOSERS[Closer(int(facts.row.closer[0]))])
 
@@ -109,11 +108,11 @@ def _owner(facts: FlowFacts) -> Iterator[Entry]:
         yield Entry("process", WHY_UNKNOWN[code])
     else:
         for process in facts.row.owners[code].processes:
-            yield from _process(process, "was held by" if facts.state is State.TIME_WAIT else "process")
+            yield from _process(process, "last held by" if facts.state is State.TIME_WAIT else "process")
     if facts.cell("uid") == units.UNKNOWN:
-        yield Entry("socket's user", units.UNKNOWN)
+        yield Entry("socket user", units.UNKNOWN)
     else:
-        yield Entry("socket's user", f"{facts.cell('user_or_uid')} ({facts.cell('uid')})")
+        yield Entry("socket user", f"{facts.cell('user_or_uid')} ({facts.cell('uid')})")
 
 
 def _process(process: Process, label: str) -> Iterator[Entry]:
@@ -129,7 +128,7 @@ def _queues(facts: FlowFacts, colours: Palette, exact: bool) -> Iterator[Entry]:
         yield Entry("queues", units.UNKNOWN)
     elif facts.state is State.LISTEN:
         full = receive > send
-        yield Entry("accept queue", f"{receive:,} of {send:,} wait to be accepted", colours.alarm if full else None)
+        yield Entry("accept queue", f"{receive:,} of {send:,} waiting for accept()", colours.alarm if full else None)
     else:
         yield Entry("receive queue", f"{units.byte_size(receive, exact)} not read by the application")
         yield Entry("send queue", f"{units.byte_size(send, exact)} not acknowledged by the peer")
@@ -139,10 +138,10 @@ def _queues(facts: FlowFacts, colours: Palette, exact: bool) -> Iterator[Entry]:
 
 
 def _throughput(facts: FlowFacts, exact: bool) -> str:
-    """`rx 98 kB/s, tx 1.21 MB/s, limited by receiver`, between the last two times that all were asked."""
+    """Return `rx 98 kB/s, tx 1.21 MB/s, limited by receiver`, between the last two polls with tcp_info."""
     if facts.value("rx_bytes_per_s") is None:
         return units.UNKNOWN
-    received, sent = (units.byte_rate(facts.number(f"{way}_bytes_per_s"), exact) for way in ("rx", "tx"))
+    received, sent = (units.byte_rate(facts.number(f"{direction}_bytes_per_s"), exact) for direction in ("rx", "tx"))
     limit = facts.value("limited_by")
     return f"rx {received}, tx {sent}" + (f", limited by {limit}" if limit else "")
 
@@ -160,11 +159,10 @@ def _socket(facts: FlowFacts, exact: bool) -> Iterator[Entry]:
 
 def _info(facts: FlowFacts, now: float, exact: bool) -> list[Section]:
     if facts.tcp_info is None:
-        why = "the kernel tells none for this socket" if facts.detail_polled else "comes with the next poll"
-        return [Section("tcp_info", [Entry("", f"tcp_info: {why}.")])]
+        why = "The kernel has none for this socket." if facts.detail_polled else "Expected with the next poll."
+        return [Section("tcp_info", [Entry("", why)])]
     sections = info_sections(facts.tcp_info, exact)
     if facts.tcp_info_time is not None and now > facts.tcp_info_time:
         age = units.duration(now - facts.tcp_info_time)
-        old = Entry("", f"tcp_info as it was {age} ago; the kernel tells no more.")
-        sections.insert(0, Section("tcp_info", [old]))
+        sections.insert(0, Section("tcp_info", [Entry("", f"Values of {age} ago; newer ones are not available.")]))
     return sections

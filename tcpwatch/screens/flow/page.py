@@ -1,4 +1,4 @@
-"""One flow: all that is known of it, live, and the last facts when it has closed."""
+"""FlowScreen: everything known of one connection, live, and its last values after it has closed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tcpwatch.widgets.reader import Reader
 
 
 class FlowScreen(Screen[None], inherit_bindings=False):
-    """Opened with Enter on a connection."""
+    """Opened with Enter on a connection in any table."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back"),
@@ -36,7 +36,7 @@ class FlowScreen(Screen[None], inherit_bindings=False):
         self._cookie = cookie
 
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
+        """Yield the parts of the screen, from top to bottom."""
         yield HeaderLine()
         yield self._title
         yield self._strip
@@ -44,7 +44,7 @@ class FlowScreen(Screen[None], inherit_bindings=False):
         yield FooterLine()
 
     def on_mount(self) -> None:
-        """Ask for the flow's detail, and follow."""
+        """Request the detail of the connection and follow the app's View."""
         app_state(self).watch_flows(frozenset([self._cookie]))
         self._flow.focus()
         self.watch(self.app, "view", self._show)
@@ -57,21 +57,21 @@ class FlowScreen(Screen[None], inherit_bindings=False):
         self._strip.show(facts.history.periods if facts else (), self._flow.now)
 
     def on_unmount(self) -> None:
-        """Ask for it no longer."""
+        """Stop requesting the detail."""
         app_state(self).watch_flows(frozenset())
 
     def action_back(self) -> None:
-        """Close."""
+        """Close the screen."""
         self.dismiss()
 
     def action_copy(self) -> None:
-        """Everything on this screen, as plain text."""
+        """Copy everything on this screen as plain text."""
         self.app.copy_to_clipboard(self._flow.as_text())
-        self.notify("Copied, where the terminal allows it.", markup=False, timeout=2)
+        self.notify("Copied, if the terminal allows it.", markup=False, timeout=2)
 
 
 class _Title(Lines):
-    """Which flow it is; stays when the facts are scrolled."""
+    """The line with addresses and state; it does not scroll."""
 
     DEFAULT_CSS = "_Title { height: 1; overflow: hidden; }"
 
@@ -80,18 +80,18 @@ class _Title(Lines):
         self._facts: FlowFacts | None = None
 
     def show(self, facts: FlowFacts | None) -> None:
-        """Draw what these are about."""
+        """Draw the headline of these facts."""
         self._facts = facts
         self.redraw()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
+        """Return the headline."""
         title = fit(headline(self._facts, width - 2), width - 2) if self._facts else ""
         return [((f" {title}", colours.strong),)]
 
 
 class _Flow(Reader):
-    """The facts of one flow."""
+    """The blocks of facts."""
 
     def __init__(self, cookie: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _Flow(Reader):
         """Unix seconds of the last sample."""
 
     def show(self, view: View | None) -> None:
-        """Take over what this View knows of the flow."""
+        """Update the facts from this View."""
         if view is None:
             return
         self.now = view.sample.time
@@ -109,13 +109,13 @@ class _Flow(Reader):
         self.redraw()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
+        """Return the blocks in columns."""
         if self.facts is None:
-            return [(), (("   This flow is not in the kernel's table any more.", colours.plain),)]
+            return [(), (("   This connection is not in the kernel's table any more.", colours.plain),)]
         return in_columns(flow_blocks(self.facts, self.now, colours, app_state(self).exact), width, colours)
 
     def as_text(self) -> str:
-        """All facts in one column of plain text."""
+        """Return all facts in one column of plain text."""
         if self.facts is None:
             return ""
         lines = [headline(self.facts)]

@@ -1,4 +1,4 @@
-"""What happened to a flow, as lines: its states with times and how these are known, and its incidents."""
+"""states_block and incident_blocks: the states of a connection with times and their origin, and its incidents."""
 
 from __future__ import annotations
 
@@ -22,103 +22,109 @@ from tcpwatch.widgets.sections import wrapped
 _INDENT = "   "
 _NAME, _CLOCK = 13, 12
 _NAN = float("nan")
-_LATEST = 6
-"""Incidents that are listed."""
+_LISTED = 6
+"""Number of incidents that are listed."""
 
 
-class _Told(NamedTuple):
+class _StateLine(NamedTuple):
     state: State
     clock: str
     duration: str
-    known: str
+    origin: str
 
 
-_UNKNOWN = "Nothing tells its states: no poll saw it, or they are forgotten."
+_UNKNOWN = "Its states are unknown: no poll saw it, or they are no longer kept."
 
 
 @dataclass(frozen=True, slots=True)
 class _States:
-    story: History
+    history: History
     now: float
     no_trace: str
-    """Why there is none; empty where there is one."""
-    asked: bool
+    """Why there is no trace; empty if there is one."""
+    has_detail: bool
 
     @property
-    def told(self) -> Iterator[_Told]:
-        for at, one in enumerate(self.story.periods):
-            duration = duration_text(one, self.now, at == 0)
-            begin = units.UNKNOWN if duration == UNKNOWN_DURATION else moment_clock(one.begin)
-            slack_s = _NAN if one.began_earlier else one.begin.slack_s  # then it says nothing of the beginning
-            yield _Told(one.state, begin, duration, origin_text(replace(one.begin, slack_s=slack_s)))
-        end = self.story.periods[-1].end if self.story.periods else None
+    def state_lines(self) -> Iterator[_StateLine]:
+        for at, period in enumerate(self.history.periods):
+            duration = duration_text(period, self.now, at == 0)
+            begin = units.UNKNOWN if duration == UNKNOWN_DURATION else moment_clock(period.begin)
+            # If it began earlier, the slack is that of the first sample.
+            slack_s = _NAN if period.began_earlier else period.begin.slack_s
+            yield _StateLine(period.state, begin, duration, origin_text(replace(period.begin, slack_s=slack_s)))
+        end = self.history.periods[-1].end if self.history.periods else None
         if end is not None:
-            yield _Told(State.CLOSED, moment_clock(end), "", origin_text(end))
+            yield _StateLine(State.CLOSED, moment_clock(end), "", origin_text(end))
 
     @property
-    def why(self) -> str:
-        return f"No trace ({self.no_trace}): times are exact to a poll." if self.no_trace else ""
+    def why_no_trace(self) -> str:
+        return f"No trace ({self.no_trace}): times are exact to one poll." if self.no_trace else ""
 
     def draw(self, width: int, colours: Palette) -> Sequence[Line]:
-        told = list(self.told)
-        if not _fits(told, width):
-            told = [_shorter(one) for one in told]
-        cells, over = max((len(one.duration) for one in told), default=0), width if _fits(told, width) else 0
-        lines = [line for one in told for line in _state_lines(one, cells, over, colours)]
-        if not told:
-            silent = _UNKNOWN if self.asked else "They come with the next poll."
-            lines += [((_INDENT + words, colours.dim),) for words in wrapped(silent, width - 4)]
-        lines += [((_INDENT + words, colours.dim),) for words in wrapped(self.why, width - 4) if words]
-        return lines
+        entries = list(self.state_lines)
+        if not _fits(entries, width):
+            entries = [_shortened(entry) for entry in entries]
+        cells = max((len(entry.duration) for entry in entries), default=0)
+        one_line_width = width if _fits(entries, width) else 0
+        lines = [line for entry in entries for line in _drawn(entry, cells, one_line_width, colours)]
+        missing = "" if entries else _UNKNOWN if self.has_detail else "Expected with the next poll."
+        texts = [text for note in (missing, self.why_no_trace) if note for text in wrapped(note, width - 4)]
+        return [*lines, *(((_INDENT + text, colours.dim),) for text in texts)]
 
     def plain(self) -> Sequence[str]:
-        lines = [f"{one.state.name}: {', '.join(filter(None, one[1:]))}" for one in self.told]
-        return [*lines, self.why] if self.why else lines
+        lines = [f"{entry.state.name}: {', '.join(filter(None, entry[1:]))}" for entry in self.state_lines]
+        return [*lines, self.why_no_trace] if self.why_no_trace else lines
 
 
-def _fits(told: Sequence[_Told], width: int) -> bool:
-    rest = max((len(one.duration) for one in told), default=0) + max((len(one.known) for one in told), default=0)
-    return len(_INDENT) + _NAME + 1 + _CLOCK + 2 + rest + 3 <= width
+def _fits(entries: Sequence[_StateLine], width: int) -> bool:
+    """Return whether each entry fits on one line."""
+    cells = max((len(entry.duration) for entry in entries), default=0)
+    cells += max((len(entry.origin) for entry in entries), default=0)
+    return len(_INDENT) + _NAME + 1 + _CLOCK + 2 + cells + 3 <= width
 
 
-def _shorter(one: _Told) -> _Told:
-    """For a narrow column."""
-    duration = one.duration.replace("at least", "≥").replace("at most", "≤")
-    known = one.known.replace("polled ", "").replace("destroy event", "event")
-    return one._replace(duration=duration, known=known)
+def _shortened(entry: _StateLine) -> _StateLine:
+    """Return the entry with abbreviations, for a narrow column."""
+    duration = entry.duration.replace("at least", "≥").replace("at most", "≤")
+    origin = entry.origin.replace("polled ", "").replace("destroy event", "event")
+    return entry._replace(duration=duration, origin=origin)
 
 
-def _state_lines(one: _Told, cells: int, width: int, colours: Palette) -> Iterator[Line]:
-    """One line over `width` cells, or two short ones where that is 0."""
-    style = state_style(one.state, colours) if one.duration else colours.strong
-    name = (_INDENT, colours.plain), (f"{STATE_LETTERS[one.state]} {one.state.name:<{_NAME - 2}} ", style)
-    duration = (f"{one.duration:>{cells}}", colours.dim if one.duration == UNKNOWN_DURATION else colours.plain)
+def _drawn(entry: _StateLine, cells: int, width: int, colours: Palette) -> Iterator[Line]:
+    """Yield one line of `width` cells, or two short lines if `width` is 0."""
+    style = state_style(entry.state, colours) if entry.duration else colours.strong
+    name = (_INDENT, colours.plain), (f"{STATE_LETTERS[entry.state]} {entry.state.name:<{_NAME - 2}} ", style)
+    unknown = entry.duration == UNKNOWN_DURATION
+    duration = (f"{entry.duration:>{cells}}", colours.dim if unknown else colours.plain)
     if width:
-        line: Line = (*name, (f"{one.clock:<{_CLOCK}}  ", colours.plain), duration)
-        gap = width - 1 - cells_of(line) - len(one.known)
-        yield (*line, (" " * gap + one.known, colours.dim))
+        line: Line = (*name, (f"{entry.clock:<{_CLOCK}}  ", colours.plain), duration)
+        gap = width - 1 - cells_of(line) - len(entry.origin)
+        yield (*line, (" " * gap + entry.origin, colours.dim))
     else:
         yield (*name, duration)
-        yield ((f"{_INDENT}  {one.clock} {one.known}", colours.dim),)
+        yield ((f"{_INDENT}  {entry.clock} {entry.origin}", colours.dim),)
 
 
-def states_block(story: History, now: float, no_trace: str, asked: bool = True) -> Block:
-    """Each state, when it began, how long it lasted, and how that is known; `asked`: since it is watched, in a poll."""
-    states = _States(story, now, no_trace, asked)
+def states_block(history: History, now: float, no_trace: str, has_detail: bool = True) -> Block:
+    """Return each state with its beginning, its duration and the origin of these times.
+
+    `has_detail`: a poll has already requested the detail of the connection.
+    """
+    states = _States(history, now, no_trace, has_detail)
     return Block("States", states.draw, states.plain)
 
 
 # Incidents ---------------------------------------------------------------------------------------
 
-_WORDS = {
-    TransitionKind.RETRANSMITTED: ("retransmitted", "retransmissions"),
-    TransitionKind.RESET_SENT: ("reset sent", "resets sent"),
-    TransitionKind.RESET_RECEIVED: ("reset received", "resets received"),
-    TransitionKind.DROPPED: ("dropped", "segments dropped"),
-    TransitionKind.ERROR: ("error told", "errors told"),
+_TEXTS = {
+    TransitionKind.RETRANSMITTED: ("retransmitted", "retransmission", "retransmissions"),
+    TransitionKind.RESET_SENT: ("reset sent", "reset sent", "resets sent"),
+    TransitionKind.RESET_RECEIVED: ("reset received", "reset received", "resets received"),
+    TransitionKind.DROPPED: ("dropped", "segment dropped", "segments dropped"),
+    TransitionKind.ERROR: ("socket error", "socket error", "socket errors"),
 }
-_ONE = {TransitionKind.RETRANSMITTED: "retransmission", TransitionKind.DROPPED: "segment dropped"}
-_WHAT = max(len(each) for each, _ in _WORDS.values())
+"""Kind of incident → its text in the list, and as a counted noun in singular and plural."""
+_KIND = max(len(text) for text, _, _ in _TEXTS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,52 +135,50 @@ class _Incidents:
     @property
     def counts(self) -> str:
         """`3 retransmissions, 1 reset received`."""
-        counted = Counter(one.kind for one in self.incidents)
-        return ", ".join(
-            f"{units.count(counted[what])} {several if counted[what] > 1 else _ONE.get(what, single)}"
-            for what, (single, several) in _WORDS.items()
-            if counted[what]
-        )
+        counted = Counter(incident.kind for incident in self.incidents)
+        return ", ".join(units.plural(counted[kind], *nouns) for kind, (_, *nouns) in _TEXTS.items() if counted[kind])
 
     @property
-    def latest(self) -> list[tuple[str, TransitionKind, str]]:
-        """Clock, what and why of the last ones."""
+    def listed(self) -> list[tuple[str, TransitionKind, str]]:
+        """Clock time, kind and reason of the last incidents."""
         return [
-            (clock(one.time, one.origin is not Origin.POLL), one.kind, self._why(one))
-            for one in self.incidents[-_LATEST:]
+            (clock(incident.time, incident.origin is not Origin.POLL), incident.kind, self._reason(incident))
+            for incident in self.incidents[-_LISTED:]
         ]
 
-    def _why(self, one: Transition) -> str:
-        """The kernel's name of the reason, or its number."""
-        return self.trace.reasons(one.kind).get(one.reason, f"reason {one.reason}") if one.reason else ""
+    def _reason(self, incident: Transition) -> str:
+        """Return the kernel's name of the reason, or its number."""
+        reason = incident.reason
+        return self.trace.reasons(incident.kind).get(reason, f"reason {reason}") if reason else ""
 
     @property
-    def left_out(self) -> str:
-        more = len(self.incidents) - _LATEST
-        return f"The last {_LATEST} of {units.count(len(self.incidents))}:" if more > 0 else ""
+    def list_title(self) -> str:
+        """`The last 6 of 9:`; empty if all are listed."""
+        total = len(self.incidents)
+        return f"The last {_LISTED} of {units.count(total)}:" if total > _LISTED else ""
 
     def draw(self, width: int, colours: Palette) -> Sequence[Line]:
-        lines: list[Line] = [((_INDENT + words, colours.plain),) for words in wrapped(self.counts, width - 4)]
-        if self.left_out:
-            lines.append(((_INDENT + fit(self.left_out, width - 4), colours.dim),))
-        for when, what, why in self.latest:
-            head = f"{_INDENT}{when:<{_CLOCK}}  "
-            word = fit(_WORDS[what][0], max(1, min(_WHAT, width - len(head) - 1)))
-            line: Line = ((head, colours.dim), (word, colours.warning))
-            if cells_of(line) + 2 + len(why) < width:
-                lines.append((*line, (f"  {why}" if why else "", colours.plain)))
+        lines: list[Line] = [((_INDENT + text, colours.plain),) for text in wrapped(self.counts, width - 4)]
+        if self.list_title:
+            lines.append(((_INDENT + fit(self.list_title, width - 4), colours.dim),))
+        for time, kind, reason in self.listed:
+            head = f"{_INDENT}{time:<{_CLOCK}}  "
+            text = fit(_TEXTS[kind][0], max(1, min(_KIND, width - len(head) - 1)))
+            line: Line = ((head, colours.dim), (text, colours.warning))
+            if cells_of(line) + 2 + len(reason) < width:
+                lines.append((*line, (f"  {reason}" if reason else "", colours.plain)))
             else:
-                lines += [line, ((fit("     " + why, max(1, width - 1)), colours.plain),)]
+                lines += [line, ((fit("     " + reason, max(1, width - 1)), colours.plain),)]
         return lines
 
     def plain(self) -> Sequence[str]:
-        told = [" ".join(filter(None, (when, _WORDS[what][0], why))) for when, what, why in self.latest]
-        return [self.counts, *filter(None, [self.left_out]), *told]
+        listed = [" ".join(filter(None, (time, _TEXTS[kind][0], reason))) for time, kind, reason in self.listed]
+        return [self.counts, *filter(None, [self.list_title]), *listed]
 
 
-def incident_blocks(story: History, trace: TraceStats) -> list[Block]:
-    """Retransmissions, resets and drops; nothing where there were none."""
-    if not story.incidents:
+def incident_blocks(history: History, trace: TraceStats) -> list[Block]:
+    """Return a block of retransmissions, resets, drops and errors; no block if there were none."""
+    if not history.incidents:
         return []
-    incidents = _Incidents(story.incidents, trace)
+    incidents = _Incidents(history.incidents, trace)
     return [Block("Incidents", incidents.draw, incidents.plain)]

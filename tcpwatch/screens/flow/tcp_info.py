@@ -1,4 +1,4 @@
-"""tcp_info in words: every field that the kernel sent, with its unit, grouped as one reads it.
+"""info_sections: tcp_info as text: every field that the kernel sent, with its unit, in groups.
 
 Source: include/uapi/linux/tcp.h and net/ipv4/tcp.c (tcp_get_info) of Linux 6.18.
 """
@@ -34,7 +34,7 @@ def _ms(value: int, exact: bool) -> str:
 
 
 def _rate(value: int, exact: bool) -> str:
-    return "no limit" if value == _NO_RATE else units.byte_rate(value, exact)
+    return "unlimited" if value == _NO_RATE else units.byte_rate(value, exact)
 
 
 def _count(value: int, exact: bool) -> str:
@@ -71,15 +71,15 @@ def _shift(value: int, exact: bool) -> str:
     return f"× {1 << value:,}"
 
 
-def _yes(value: int, exact: bool) -> str:
+def _yes_no(value: int, exact: bool) -> str:
     return "yes" if value else "no"
 
 
-def _never_told(value: int, exact: bool) -> str:
+def _unavailable(value: int, exact: bool) -> str:
     return units.UNKNOWN
 
 
-_FASTOPEN_FAILED = ("no failure", "no cookie", "data not acknowledged", "SYN repeated")
+_FASTOPEN_FAILED = ("no failure", "no cookie", "data not acknowledged", "SYN retransmitted")
 
 
 def _fastopen(value: int, exact: bool) -> str:
@@ -89,66 +89,66 @@ def _fastopen(value: int, exact: bool) -> str:
 GROUPS: tuple[tuple[str, tuple[tuple[str, str, FormatField], ...]], ...] = (
     ("Round trip", (
         ("rtt", "smoothed", _us), ("rttvar", "variation", _us), ("min_rtt", "smallest", _min_rtt),
-        ("rcv_rtt", "receiver's", _us), ("rto", "retransmit in", _us), ("ato", "delayed ACK", _us),
+        ("rcv_rtt", "receiver's", _us), ("rto", "timeout (RTO)", _us), ("ato", "delayed ACK", _us),
     )),
     ("Congestion", (
         ("ca_state", "state", _ca_state), ("snd_cwnd", "window", _segments),
-        ("snd_ssthresh", "slow start to", _threshold),
+        ("snd_ssthresh", "ssthresh", _threshold),
         ("unacked", "unacknowledged", _segments), ("sacked", "SACKed", _segments), ("lost", "lost", _segments),
-        ("retrans", "repeated now", _segments), ("fackets", "forward ACKed", _segments),
+        ("retrans", "retransmitted", _segments), ("fackets", "forward ACKed", _segments),
         ("reordering", "reordering", _segments), ("reord_seen", "reordered", _count),
         ("delivered", "delivered", _segments), ("delivered_ce", "with ECN mark", _segments),
     )),
     ("Rates", (
         ("delivery_rate", "delivery", _rate), ("pacing_rate", "pacing", _rate),
-        ("max_pacing_rate", "pacing limit", _rate), ("delivery_rate_app_limited", "app-limited", _yes),
+        ("max_pacing_rate", "pacing limit", _rate), ("delivery_rate_app_limited", "app-limited", _yes_no),
     )),
-    ("What limits it", (
-        ("busy_time", "busy sending", _us), ("rwnd_limited", "by peer window", _us),
-        ("sndbuf_limited", "by send buffer", _us),
+    ("Sending time", (
+        ("busy_time", "busy sending", _us), ("rwnd_limited", "window-limited", _us),
+        ("sndbuf_limited", "buffer-limited", _us),
     )),
-    ("Repeats", (
+    ("Retransmissions", (
         ("retransmits", "timeouts now", _count), ("backoff", "backoff", _count), ("probes", "window probes", _count),
-        ("total_retrans", "repeated in all", _segments), ("bytes_retrans", "repeated", units.byte_size),
-        ("dsack_dups", "needless (DSACK)", _count), ("rehash", "new paths tried", _count),
-        ("total_rto", "timeouts", _count), ("total_rto_recoveries", "recoveries", _count),
-        ("total_rto_time", "time in them", _ms),
+        ("total_retrans", "total", _segments), ("bytes_retrans", "bytes", units.byte_size),
+        ("dsack_dups", "spurious (DSACK)", _count), ("rehash", "path rehashes", _count),
+        ("total_rto", "timeouts", _count), ("total_rto_recoveries", "RTO recoveries", _count),
+        ("total_rto_time", "recovery time", _ms),
     )),
     ("Sent", (
         ("bytes_sent", "sent", units.byte_size), ("bytes_acked", "acknowledged", units.byte_size),
         ("segs_out", "segments", _count), ("data_segs_out", "with data", _count),
         ("notsent_bytes", "not sent yet", units.byte_size), ("snd_wnd", "peer's window", units.byte_size),
         ("snd_mss", "segment size", units.byte_size), ("last_data_sent", "last data", _ms),
-        ("last_ack_sent", "last ACK", _never_told),  # "not remembered, sorry"
+        ("last_ack_sent", "last ACK", _unavailable),  # the kernel does not keep it, and always sends 0
     )),
     ("Received", (
         ("bytes_received", "received", units.byte_size), ("segs_in", "segments", _count),
         ("data_segs_in", "with data", _count), ("rcv_ooopack", "out of order", _count),
-        ("rcv_wnd", "our window", units.byte_size), ("rcv_space", "buffer tuned to", units.byte_size),
+        ("rcv_wnd", "own window", units.byte_size), ("rcv_space", "buffer tuned to", units.byte_size),
         ("rcv_ssthresh", "window limit", units.byte_size), ("rcv_mss", "segment size", units.byte_size),
         ("last_data_recv", "last data", _ms), ("last_ack_recv", "last ACK", _ms),
     )),
-    ("Agreed", (
+    ("Negotiated", (
         ("state", "state", _state), ("options", "options", _options), ("fastopen_client_fail", "fast open", _fastopen),
         ("snd_wscale", "send scale", _shift), ("rcv_wscale", "receive scale", _shift),
-        ("pmtu", "path MTU", units.byte_size), ("advmss", "MSS told", units.byte_size),
+        ("pmtu", "path MTU", units.byte_size), ("advmss", "MSS advertised", units.byte_size),
     )),
 )  # fmt: skip
-"""Title, and (the kernel's name without tcpi_, label, how to show it)."""
+"""Title of each group, and its fields: the kernel's name without tcpi_, the label, and its format."""
 
 _AGO = frozenset({"last_data_sent", "last_data_recv", "last_ack_recv"})
 _KNOWN = frozenset(name for _, fields in GROUPS for name, _, _ in fields)
 
 
 def info_sections(info: Mapping[str, int], exact: bool = False) -> list[Section]:
-    """All groups; a field that was not sent is `–`, one that is not known here stands under its own name."""
+    """Return all groups; a field that was not sent is `–`, and a new one is shown with the kernel's name."""
     sections = [
         Section(title, [_entry(info, name, label, show, exact) for name, label, show in fields], 16)
         for title, fields in GROUPS
     ]
-    strange = sorted(set(info) - _KNOWN)
-    if strange:
-        sections.append(Section("Further", [Entry(name, f"{info[name]:,}") for name in strange], 16))
+    unnamed = sorted(set(info) - _KNOWN)
+    if unnamed:
+        sections.append(Section("Other", [Entry(name, f"{info[name]:,}") for name in unnamed], 16))
     return sections
 
 
