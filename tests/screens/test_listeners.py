@@ -150,7 +150,7 @@ async def test_a_source_that_tells_no_queues_has_no_figures() -> None:
 async def test_what_the_polls_cannot_have_seen(opened: float, sign: str) -> None:
     async with shown(waiting_view(rates={"PassiveOpens": opened})) as it:
         assert f" {sign}47 " in it.line("https")
-        assert ("accepted ≥: 1,297 of 9,000/s" in shot(it.app)) is bool(sign)
+        assert ("accept ≥: 1,297 of 9,000/s" in shot(it.app)) is bool(sign)
         await it.pilot.resize_terminal(*LARGE)
         assert ("accept rates are minimums: 9,000/s opened, 1,297/s attributed" in shot(it.app)) is bool(sign)
 

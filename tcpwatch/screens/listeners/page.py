@@ -227,7 +227,7 @@ def _remarks(view: View, unseen: UnseenAccepts | None, width: int, colours: Pale
         room = width - sum(map(len, remarks)) - 3
         words = (
             f"accept rates are minimums: {opened}/s opened, {seen}/s attributed",
-            f"accepted ≥: {seen} of {opened}/s",
+            f"accept ≥: {seen} of {opened}/s",
         )
         remarks += [f" {words}" for words in words if len(words) <= room][:1]
     return ((" ·".join(remarks), colours.dim),)
