@@ -1,4 +1,4 @@
-"""Half-open: what it draws, at both sizes, its listeners one by one, and the cursor on the sources."""
+"""The Half-open screen: its lines at both sizes, one listener at a time, and the cursor on the sources."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rising(rates: dict[str, float]) -> RateTrend:
 
 
 def flooded(**overrides: Any) -> View:
-    """nginx is flooded, sshd has three calls on their way, the third listener none."""
+    """Return a View: nginx is flooded, sshd has three half-open connections, the third listener none."""
     repeats = [0 if at % 9 == 0 else 1 + at % 5 for at in range(257)]
     socks = [
         sock("LISTEN", "0.0.0.0:443", process="nginx", pid=1234, send_queue=256),
@@ -65,15 +65,15 @@ def flooded(**overrides: Any) -> View:
 
 
 def calls(addresses: Sequence[str], **facts: Any) -> list[Sock]:
-    """Half-open connections to port 80 from these addresses."""
+    """Return half-open connections to port 80 from these addresses."""
     return [
-        sock("SYN_RCVD", "[2001:db8::80]:80" if "[" in one else "10.0.0.1:80", f"{one}:{1024 + at}", **facts)
-        for at, one in enumerate(addresses)
+        sock("SYN_RCVD", "[2001:db8::80]:80" if "[" in address else "10.0.0.1:80", f"{address}:{1024 + at}", **facts)
+        for at, address in enumerate(addresses)
     ]
 
 
 async def shown(app: TcpwatchApp, pilot: Pilot[None], view: View) -> str:
-    """The screen with this View."""
+    """Return the screen with this View."""
     app.show(view)
     await pilot.press("4")
     return shot(app)
@@ -131,7 +131,7 @@ async def test_the_smallest_screens_break_nothing(size: tuple[int, int]) -> None
         assert app.is_running
 
 
-async def test_all_of_it_fits_80x24() -> None:
+async def test_everything_fits_80x24() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
@@ -140,7 +140,7 @@ async def test_all_of_it_fits_80x24() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120, 160])
-async def test_other_figures_move_no_line(width: int) -> None:
+async def test_lines_keep_their_places_with_other_figures(width: int) -> None:
     quiet = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=9))
     few = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=9), *calls(["192.0.2.1"]))
     app = make_app()
@@ -155,7 +155,7 @@ async def test_other_figures_move_no_line(width: int) -> None:
 
 @pytest.mark.parametrize("name", VERDICTS)
 @pytest.mark.parametrize("width", [72, 80, 120, 160])
-def test_a_verdict_keeps_to_its_lines(name: str, width: int) -> None:
+def test_every_verdict_has_the_same_height(name: str, width: int) -> None:
     view = VERDICTS[name].host.view()
     view = replace(view, syn_arrivals_per_s=123_456.0, rates={rate: 1000 * value for rate, value in view.rates.items()})
     heights = {
@@ -166,15 +166,15 @@ def test_a_verdict_keeps_to_its_lines(name: str, width: int) -> None:
 
 
 def keys_of(view: View) -> list[ListenerKey | None]:
-    return [None, *(one.key for one in view.listeners)]
+    return [None, *(listener.key for listener in view.listeners)]
 
 
-async def test_nothing_is_half_open() -> None:
+async def test_no_half_open_connections() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         screen = await shown(app, pilot, make_view())
         assert "· quiet: no half-open connections" in screen
-        assert "No listener here." in screen
+        assert "No listener." in screen
 
 
 async def test_before_the_first_view() -> None:
@@ -184,7 +184,7 @@ async def test_before_the_first_view() -> None:
         assert "no data yet" in shot(app)
 
 
-async def test_what_psutil_does_not_tell_is_a_dash() -> None:
+async def test_values_that_psutil_lacks_are_dashes() -> None:
     rows = make_rows([sock("LISTEN", "0.0.0.0:70"), sock("LISTEN", "0.0.0.0:80"), *calls(["192.0.2.1"], age_s=12.0)])
     sample = make_sample(rows, source=SourceInfo("psutil", "user"))
     app = make_app()
@@ -192,7 +192,7 @@ async def test_what_psutil_does_not_tell_is_a_dash() -> None:
         screen = await shown(app, pilot, view_of(rows, make_rows([]), sample=sample))
         assert "· unknown: 1 half-open connection" in screen
         assert "SYN queue *:80                  1/–" in screen
-        assert "not told" in next(line for line in screen.splitlines() if "SYN+ACK repeated" in line)
+        assert "unknown" in next(line for line in screen.splitlines() if "SYN+ACK retransmits" in line)
         never = next(line for line in screen.splitlines() if "never" in line)
         assert never.split()[-2:] == ["never", "–"]
 
@@ -210,7 +210,7 @@ async def test_estimated_ages_have_a_sign() -> None:
         assert "~" not in await shown(app, pilot, make_view(both[0]))
 
 
-async def test_a_hostile_name_is_shown_as_it_is_spelled() -> None:
+async def test_a_hostile_name_is_shown_unchanged() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         socks = [sock("LISTEN", "0.0.0.0:80", process=HOSTILE, pid=1, send_queue=9), *calls(["192.0.2.1"])]
@@ -279,7 +279,7 @@ async def test_a_redraw_takes_few_milliseconds() -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
-    """Ports that the app was asked to look into."""
+    """The ports of the queues that the app was asked to watch."""
     ports: list[int | None] = []
     monkeypatch.setattr(TcpwatchApp, "watch_queue", lambda self, key: ports.append(key.port if key else None))
     return ports
@@ -304,7 +304,7 @@ async def test_stepping_through_the_listeners(asked: list[int | None]) -> None:
         assert asked == [22, 443, None, 443, None]
 
 
-async def test_esc_goes_back_to_the_tab_before_where_all_listeners_are_shown() -> None:
+async def test_esc_shows_all_listeners_then_the_previous_tab() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
@@ -314,29 +314,29 @@ async def test_esc_goes_back_to_the_tab_before_where_all_listeners_are_shown() -
         assert app.screen.page.id == "overview"  # type: ignore[attr-defined]
 
 
-def focused(view: View, port: int, found: HalfOpenSummary) -> View:
-    key = next(one.key for one in view.listeners if one.local_port == port)
+def focused(view: View, port: int, half_open: HalfOpenSummary) -> View:
+    key = next(listener.key for listener in view.listeners if listener.local_port == port)
     nobody = QueueMembers(view.rows, np.empty(0), np.empty(0, np.bool_), 0)
-    return replace(view, queue_detail=QueueDetail(key, nobody, nobody, found))
+    return replace(view, queue_detail=QueueDetail(key, nobody, nobody, half_open))
 
 
-async def test_what_is_inside_is_asked_for_until_it_comes(asked: list[int | None]) -> None:
+async def test_queue_detail_is_requested_until_it_comes(asked: list[int | None]) -> None:
     view = flooded()
-    found = make_view(*calls(["192.0.2.1", "192.0.2.2"], age_s=0.5)).half_open
+    half_open = make_view(*calls(["192.0.2.1", "192.0.2.2"], age_s=0.5)).half_open
     app = make_app()
     async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view)
         await pilot.press("l")
         assert "0–1 s" in shot(app)
         assert next(line for line in lines_of(app) if "0–1 s" in line).split()[2] == "–"
-        app.show(focused(view, 443, found))
-        app.show(focused(view, 22, found))
+        app.show(focused(view, 443, half_open))
+        app.show(focused(view, 22, half_open))
         await pilot.pause()
         assert asked == [22, 22]
         assert "192.0.2.2" in shot(app)
 
 
-async def test_leaving_the_page_looks_away_and_coming_back_looks_again(asked: list[int | None]) -> None:
+async def test_queue_detail_is_requested_only_while_the_page_is_shown(asked: list[int | None]) -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
@@ -349,7 +349,7 @@ async def test_leaving_the_page_looks_away_and_coming_back_looks_again(asked: li
         assert "*:22  sshd[700]" in shot(app)
 
 
-async def test_a_listener_that_goes_while_it_is_looked_into(asked: list[int | None]) -> None:
+async def test_a_listener_that_closes_while_it_is_shown(asked: list[int | None]) -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
@@ -357,12 +357,12 @@ async def test_a_listener_that_goes_while_it_is_looked_into(asked: list[int | No
         screen = await shown(app, pilot, make_view(sock("LISTEN", "0.0.0.0:80", send_queue=9)))
         assert "*:22  sshd[700]: – half-open" in screen
         assert "listener closed: no listener" in screen
-        assert asked == [22]  # not once more: there is nothing to look into
+        assert asked == [22]  # not requested again: the listener is closed
         await pilot.press("l")
         assert "All listeners" in shot(app)
 
 
-async def test_two_families_with_one_name_are_told_apart() -> None:
+async def test_two_families_with_the_same_port_are_distinguished() -> None:
     socks = [
         sock("LISTEN", "0.0.0.0:80", send_queue=9), sock("LISTEN", "[::]:80", send_queue=9, v6only=True),
         *calls(["192.0.2.1", "[2001:db8::1]"]),
@@ -377,7 +377,7 @@ async def test_two_families_with_one_name_are_told_apart() -> None:
         assert [title.split()[1] for title in titles] == ["[::]:80:", "*:80:"]
 
 
-async def test_help_tells_the_keys() -> None:
+async def test_the_help_lists_the_keys() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         await shown(app, pilot, flooded())
@@ -425,7 +425,7 @@ async def test_keys_move_the_cursor(keys: str, prefix: str) -> None:
         ("L right enter", "state:syn-rcvd raddr:198.19.0.0/24 lport:443"),
     ],
 )
-async def test_enter_asks_for_the_sockets_from_the_source(keys: str, filter_text: str) -> None:
+async def test_enter_shows_the_sockets_of_the_source(keys: str, filter_text: str) -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
@@ -434,7 +434,7 @@ async def test_enter_asks_for_the_sockets_from_the_source(keys: str, filter_text
         assert app.screen.query_one(ConnectionsPage).table.arrangement.shown > 0  # type: ignore[union-attr]
 
 
-async def test_enter_where_there_is_no_source() -> None:
+async def test_enter_without_a_source() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         await shown(app, pilot, make_view())
@@ -477,6 +477,21 @@ async def test_a_click_moves_the_cursor_and_a_second_one_opens(size: tuple[int, 
         assert cursor(app) == "198.19.1.0/24"
         await pilot.click(offset=place)
         assert filter_of(app) == "state:syn-rcvd raddr:198.19.1.0/24"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "words"),
+    [
+        (["192.0.2.1"] * 9, "1 source (11 %)"),
+        ([f"192.0.2.{at}" for at in range(3)], "source spread: narrow"),
+        ([f"192.0.2.{at}" for at in range(9)], "source spread: medium"),
+        ([f"192.0.2.{at}" for at in range(32)], "source spread: wide"),
+    ],
+)
+async def test_the_spread_of_the_sources_in_words(addresses: list[str], words: str) -> None:
+    app = make_app()
+    async with driven(app, SMALL) as pilot:
+        assert words in await shown(app, pilot, make_view(*calls(addresses)))
 
 
 async def test_a_click_elsewhere_does_nothing() -> None:

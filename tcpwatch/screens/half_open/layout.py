@@ -1,4 +1,4 @@
-"""Where the blocks of the half-open screen stand: below one another, in two columns, or in three."""
+"""HalfOpenLayout: the blocks of the half-open screen in one, two or three columns."""
 
 from __future__ import annotations
 
@@ -22,48 +22,49 @@ from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import GUTTER, side_by_side
 
 TWO_COLUMNS_FROM, THREE_COLUMNS_FROM = 72, 120
-"""Widths from which on blocks stand in two columns, and in three."""
-_FEWEST_SOURCES, _MOST_QUEUES, _HIGHEST_CHART = 4, 8, 16
+"""Smallest widths with two and with three columns."""
+_MIN_SOURCES, _MAX_QUEUES, _MAX_CHART_HEIGHT = 4, 8, 16
 _TALL = 40
 
 
 @dataclass(frozen=True, slots=True)
 class HalfOpenScope:
-    """Whose half-open connections are shown: all listeners', or those of one."""
+    """The half-open connections that are shown: those of all listeners, or of one."""
 
     view: View
     key: ListenerKey | None = None
     name: str = ""
-    """The listener's; it stays when the listener has gone."""
+    """Of the listener; kept after it has closed."""
 
     @property
     def listener(self) -> Listener | None:
-        """The listener; None where it is all of them, or it has gone."""
-        return next((one for one in group_listeners(self.view) if one.key == self.key), None) if self.key else None
+        """The listener; None for all listeners, or if it has closed."""
+        listeners = group_listeners(self.view) if self.key else ()
+        return next((listener for listener in listeners if listener.key == self.key), None)
 
     @property
     def half_open(self) -> HalfOpenSummary | None:
-        """What there is to draw; None where the View does not have it (yet)."""
+        """The summary to draw; None if the View does not have it yet."""
         return half_open_of(self.view, self.key)
 
     @property
     def sources(self) -> SynSources | None:
-        """As `found`."""
+        """The sources; None if the View does not have them yet."""
         return self.half_open.sources if self.half_open else None
 
     @property
     def choices(self) -> list[ListenerKey | None]:
-        """What `l` steps through: all, then by port each with half-open connections or a nearly full queue, and it."""
-        crowded = self.view.half_open_by_listener
-        some = [
-            it.key for it in group_listeners(self.view) if it.syn_queue.depth or it.key in crowded or it.key == self.key
-        ]
-        return [None, *sorted(some)]
+        """The steps of the key `l`: all listeners, then those with half-open connections, and the present one."""
+        busy = self.view.half_open_by_listener
+        return [None, *sorted(
+            listener.key for listener in group_listeners(self.view)
+            if listener.syn_queue.depth or listener.key in busy or listener.key == self.key
+        )]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class HalfOpenLayout:
-    """For a screen of this size."""
+    """The screen for this width and height."""
 
     width: int
     height: int
@@ -72,100 +73,106 @@ class HalfOpenLayout:
 
     @property
     def column_count(self) -> int:
-        """Columns."""
+        """Number of columns."""
         return 3 if self.width >= THREE_COLUMNS_FROM else 2 if self.width >= TWO_COLUMNS_FROM else 1
 
     @property
     def column_width(self) -> int:
-        """Of each column."""
+        """Cells of each column."""
         return (self.width - GUTTER * (self.column_count - 1)) // self.column_count
 
-    def upper_lines(self, it: HalfOpenScope) -> list[Line]:
-        """All but sources and charts; so many lines whatever the figures are."""
-        said = half_open_verdict(it.view, it.key)
+    def upper_lines(self, scope: HalfOpenScope) -> list[Line]:
+        """Return all lines above the sources; their number does not depend on the figures."""
+        verdict = half_open_verdict(scope.view, scope.key)
         return [
-            self._title(it),
-            *blocks.verdict_lines(said, it.key is None, self.width, self.colours),
-            *self._queues(it),
-            *self._shapes(it),
+            self._title(scope),
+            *blocks.verdict_lines(verdict, scope.key is None, self.width, self.colours),
+            *self._queues(scope),
+            *self._shapes(scope),
         ]
 
-    def _title(self, it: HalfOpenScope) -> Line:
-        """Whose half-open connections, how many, and which of the listeners that have such."""
-        if it.key is None:
-            count = units.count(it.view.half_open.count, self.exact)
+    def _title(self, scope: HalfOpenScope) -> Line:
+        """Return the title: which listener, how many connections, and its position among the steps of `l`."""
+        if scope.key is None:
+            count = units.count(scope.view.half_open.count, self.exact)
             return title_rule(f"All listeners: {count} half-open", self.width, self.colours)
-        one, steps = it.listener, it.choices
-        at = f" {steps.index(it.key)} of {len(steps) - 1}" if one else " gone"
-        depth = units.count(one.syn_queue.depth if one else None, self.exact)
-        title = f"{it.name}: {depth} half-open"
-        rates = " rates: the whole host's ─"  # three columns have a title for them
-        fits = self.column_count < 3 and cell_len(title) + len(rates) + len(at) + 8 <= self.width
-        return title_rule(title, self.width, self.colours, f"{rates * fits}{at}")
+        listener, steps = scope.listener, scope.choices
+        position = f" {steps.index(scope.key)} of {len(steps) - 1}" if listener else " closed"
+        depth = units.count(listener.syn_queue.depth if listener else None, self.exact)
+        title = f"{scope.name}: {depth} half-open"
+        rates = " rates: whole host ─"  # with three columns, the title of the rates says so
+        fits = self.column_count < 3 and cell_len(title) + len(rates) + len(position) + 8 <= self.width
+        return title_rule(title, self.width, self.colours, f"{rates * fits}{position}")
 
-    def _queues(self, it: HalfOpenScope) -> list[Line]:
-        """The SYN queue of the listener, or the fullest of all; more of them on a tall and wide screen."""
+    def _queues(self, scope: HalfOpenScope) -> list[Line]:
+        """Return the SYN queue of the listener, or the fullest one; several on a tall and wide screen."""
         tall = self.height >= _TALL and self.column_count == 3
-        some: list[Listener | None] = [it.listener] if it.key else [*_fullest(it.view, _MOST_QUEUES if tall else 1)]
-        return [blocks.queue_line(one, it.view, self.width, self.colours, self.exact) for one in some or [None]]
+        shown: list[Listener | None] = (
+            [scope.listener] if scope.key else [*_fullest(scope.view, _MAX_QUEUES if tall else 1)]
+        )
+        return [blocks.queue_line(queue, scope.view, self.width, self.colours, self.exact) for queue in shown or [None]]
 
-    def _shapes(self, it: HalfOpenScope) -> list[Line]:
-        """Rates, ages and repeats."""
-        ages = blocks.age_lines(it.half_open, self.column_width, self.colours, self.exact)
-        ladder = blocks.ladder_lines(it.half_open, it.view, self.column_width, self.colours, self.exact)
-        rates = blocks.rate_lines(it.view, self.column_width, self.colours, further=self.column_count == 3)
+    def _shapes(self, scope: HalfOpenScope) -> list[Line]:
+        """Return rates, ages and retransmits."""
+        ages = blocks.age_lines(scope.half_open, self.column_width, self.colours, self.exact)
+        retransmits = blocks.retransmit_lines(scope.half_open, scope.view, self.column_width, self.colours, self.exact)
+        rates = blocks.rate_lines(scope.view, self.column_width, self.colours, full_queues=self.column_count == 3)
         if self.column_count == 1:
-            return [*rates, *ages, *ladder]
+            return [*rates, *ages, *retransmits]
         if self.column_count == 2:
             half = len(rates) // 2
-            return [*self._beside(rates[:half], rates[half:]), *self._beside(ages, ladder)]
+            return [*self._beside(rates[:half], rates[half:]), *self._beside(ages, retransmits)]
         return self._beside(
             ages,
-            ladder,
-            [title_rule("SYNs and cookies", self.column_width, self.colours, " of the whole host"), *rates],
+            retransmits,
+            [title_rule("SYNs and cookies", self.column_width, self.colours, " whole host"), *rates],
         )
 
     def _beside(self, *blocks_: list[Line]) -> list[Line]:
         return list(side_by_side(blocks_, self.column_width, self.colours))
 
-    def places(self, it: HalfOpenScope, above: int) -> list[list[SourcePlace | None]]:
-        """The sources that are shown, column by column, below so many lines."""
-        return [source_lists.source_places(it.sources, column, self._rows(above)) for column in self._columns(it)]
+    def places(self, scope: HalfOpenScope, above: int) -> list[list[SourcePlace | None]]:
+        """Return the sources that are shown, by column; `above`: number of lines above them."""
+        return [source_lists.source_places(scope.sources, column, self._rows(above)) for column in self._columns(scope)]
 
     def spots(self, columns: list[list[SourcePlace | None]]) -> list[list[tuple[int, SourcePlace | None]]]:
         """Return the sources of each line below the first title, with the cells where they begin."""
-        if self.column_count == 1:  # one below the other, each with its title
+        if self.column_count == 1:  # one below another, each with a title
             return [[(0, place)] for column in columns for place in (*column, None)]
         step = self.column_width + GUTTER
         rows = zip(*columns, strict=True)
         return [[(at * step, place) for at, place in enumerate(row)] for row in rows]
 
-    def source_lines(self, it: HalfOpenScope, above: int, cursor: SourcePlace) -> list[Line]:
-        """The sources, below so many lines."""
+    def source_lines(self, scope: HalfOpenScope, above: int, cursor: SourcePlace) -> list[Line]:
+        """Return the lines of the sources; `above`: number of lines above them."""
         drawn = [
             source_lists.source_column_lines(
-                it.sources, column, self._rows(above), self.column_width, cursor, self.colours, self.exact
+                scope.sources, column, self._rows(above), self.column_width, cursor, self.colours, self.exact
             )
-            for column in self._columns(it)
+            for column in self._columns(scope)
         ]
         return self._beside(*drawn) if self.column_count > 1 else [line for block in drawn for line in block]
 
-    def _columns(self, it: HalfOpenScope) -> list[source_lists.SourceColumn]:
-        return source_lists.source_columns(it.sources, max(self.column_count, 2))
+    def _columns(self, scope: HalfOpenScope) -> list[source_lists.SourceColumn]:
+        return source_lists.source_columns(scope.sources, max(self.column_count, 2))
 
     def _rows(self, above: int) -> int:
-        return max(_FEWEST_SOURCES, min(TOP, self.height - above - 1))
+        return max(_MIN_SOURCES, min(TOP, self.height - above - 1))
 
-    def chart_lines(self, it: HalfOpenScope, room: int) -> list[Line]:
-        """What fills the rest of a tall screen."""
+    def chart_lines(self, scope: HalfOpenScope, room: int) -> list[Line]:
+        """Return charts for the rest of a tall screen."""
         if room < MIN_HEIGHT or self.column_count == 1:
             return []
         cells = (self.width - GUTTER) // 2
-        charts = blocks.chart_lines(it.listener, it.view, cells, min(room, _HIGHEST_CHART), self.colours)
+        charts = blocks.chart_lines(scope.listener, scope.view, cells, min(room, _MAX_CHART_HEIGHT), self.colours)
         return list(side_by_side(charts, cells, self.colours))
 
 
-def _fullest(view: View, most: int) -> list[Listener]:
-    """Those with the fullest SYN queues, or the deepest where no limits are known; by port: they keep their lines."""
-    full = sorted(group_listeners(view), key=lambda one: (one.syn_queue.share, one.syn_queue.depth or 0), reverse=True)
-    return sorted(full[:most], key=lambda one: one.key)
+def _fullest(view: View, limit: int) -> list[Listener]:
+    """Return the listeners with the fullest or the deepest SYN queues, sorted by port to keep their lines."""
+
+    def fullness(listener: Listener) -> tuple[float, int]:
+        return listener.syn_queue.share, listener.syn_queue.depth or 0
+
+    fullest = sorted(group_listeners(view), key=fullness, reverse=True)[:limit]
+    return sorted(fullest, key=lambda listener: listener.key)

@@ -1,4 +1,4 @@
-"""Lists of sources: by address and by network, side by side, with a cursor."""
+"""Lists of the largest sources, by address and by network."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from tcpwatch.widgets.lines import Line, fit, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
 
 SourcePlace = tuple[PrefixKind, int]
-"""A source by its grouping and rank: what the cursor is on."""
+"""The grouping and the rank of a source: an item for the cursor."""
 
 _MARK, _COUNT, _SHARE = 3, 7, 7
 _NAME, _NAME6 = 16, 24
-"""Cells for an IPv4 prefix, and for a usual IPv6 one."""
-_LONGEST = 43
+"""Cells for an IPv4 prefix, and for a typical IPv6 prefix."""
+_MAX_NAME = 43
 """Cells for any prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceColumn:
-    """Groupings below one another, with a title above them."""
+    """Groupings one below another, with a title above them."""
 
     title: str
     groupings: tuple[PrefixKind, ...]
     heads: tuple[str, ...] = ()
-    """What its title line ends with: the first that fits."""
+    """Texts for the end of its title line; the first one that fits is shown."""
 
     def head(self, width: int) -> str:
-        """What fits beside the title, with its blank."""
+        """Return the first text that fits, after a blank."""
         return next((f" {head}" for head in self.heads if head and len(self.title) + len(head) + 8 <= width), "")
 
 
@@ -40,54 +40,58 @@ _NETWORKS: Mapping[tuple[bool, bool], tuple[tuple[PrefixKind, ...], tuple[Prefix
     (False, True): (("/64",), ("/48",)),
     (True, True): (("/24", "/64"), ("/16", "/48")),
 }
-"""Whether there is IPv4, and IPv6 → the narrower networks and the wider ones."""
+"""(IPv4 present, IPv6 present) → kinds of the smaller and of the larger networks."""
 
 
-def source_columns(found: SynSources | None, count: int) -> list[SourceColumn]:
-    """The groupings that there are, in two columns or three: IPv4's networks unless there is IPv6 alone."""
-    six = bool(found and found.top["/64"])
-    four = bool(found and found.top["/24"]) or not six
-    narrow, wide = _NETWORKS[four, six]
-    addresses = SourceColumn("Addresses", ("address",), _of_addresses(found))
-    entropy = (f"address {_entropy(found)}", _entropy(found))
+def source_columns(sources: SynSources | None, count: int) -> list[SourceColumn]:
+    """Return the groupings in two or three columns; IPv4 networks unless all addresses are IPv6."""
+    has_v6 = bool(sources and sources.top["/64"])
+    has_v4 = bool(sources and sources.top["/24"]) or not has_v6
+    small, large = _NETWORKS[has_v4, has_v6]
+    addresses = SourceColumn("Addresses", ("address",), _address_heads(sources))
+    spread = _spread_heads(sources)
     if count == 2:
-        return [addresses, SourceColumn("Networks", narrow + wide, entropy)]
-    named = (f"Networks {' and '.join(groupings)}" for groupings in (narrow, wide))
-    return [addresses, SourceColumn(next(named), narrow, entropy), SourceColumn(next(named), wide)]
+        return [addresses, SourceColumn("Networks", small + large, spread)]
+    titles = [f"Networks {' and '.join(kinds)}" for kinds in (small, large)]
+    return [addresses, SourceColumn(titles[0], small, spread), SourceColumn(titles[1], large)]
 
 
-def _of_addresses(found: SynSources | None) -> tuple[str, ...]:
-    if found is None or not found.count:
+def _address_heads(sources: SynSources | None) -> tuple[str, ...]:
+    if sources is None or not sources.count:
         return ()
-    distinct = f"{units.count(found.distinct)} distinct"
-    return (
-        f"{distinct}, {units.share(found.distinct_share)} of connections",
-        f"{distinct}, {units.share(found.distinct_share)}",
-        distinct,
-    )
+    distinct, share = units.plural(sources.distinct, "source"), units.share(sources.distinct_share)
+    return f"{distinct} ({share} of half-open)", f"{distinct} ({share})", distinct
 
 
-def _entropy(found: SynSources | None) -> str:
-    return f"entropy {found.entropy:.1f} bits" if found and found.count else ""
+_NARROW_BITS, _WIDE_BITS = 2.0, 5.0
+"""Entropies of 4 and of 32 addresses with equal shares."""
+
+
+def _spread_heads(sources: SynSources | None) -> tuple[str, ...]:
+    if sources is None or not sources.count:
+        return ()
+    bits = sources.entropy
+    spread = f"source spread: {'narrow' if bits < _NARROW_BITS else 'wide' if bits >= _WIDE_BITS else 'medium'}"
+    return f"{spread} ({bits:.1f} bits)", spread
 
 
 def rows_per_prefix_kind(rows: int, groupings: int) -> list[int]:
-    """How many of the rows each grouping of a column has."""
+    """Return the number of rows of each grouping in a column."""
     each, rest = divmod(rows, groupings)
     return [min(TOP, each + (at < rest)) for at in range(groupings)]
 
 
-def source_places(found: SynSources | None, column: SourceColumn, rows: int) -> list[SourcePlace | None]:
-    """What each row of a column shows; None where it is empty."""
+def source_places(sources: SynSources | None, column: SourceColumn, rows: int) -> list[SourcePlace | None]:
+    """Return the source in each row of a column; None if the row is empty."""
     shown: list[SourcePlace | None] = []
     for grouping, room in zip(column.groupings, rows_per_prefix_kind(rows, len(column.groupings)), strict=True):
-        there = min(room, len(found.top[grouping])) if found else 0
-        shown += [(grouping, rank) for rank in range(there)] + [None] * (room - there)
+        listed = min(room, len(sources.top[grouping])) if sources else 0
+        shown += [(grouping, rank) for rank in range(listed)] + [None] * (room - listed)
     return shown + [None] * (rows - len(shown))
 
 
 def source_column_lines(
-    found: SynSources | None,
+    sources: SynSources | None,
     column: SourceColumn,
     rows: int,
     width: int,
@@ -95,13 +99,14 @@ def source_column_lines(
     colours: Palette,
     exact: bool,
 ) -> list[Line]:
-    """The column's title and so many rows, in `width` cells."""
+    """Return the title of the column and `rows` rows, in `width` cells."""
     lines = [title_rule(column.title, width, colours, column.head(width))]
-    shown = [found.top[place[0]][place[1]] if found and place else None for place in source_places(found, column, rows)]
+    places = source_places(sources, column, rows)
+    shown = [sources.top[place[0]][place[1]] if sources and place else None for place in places]
     longest = max((len(source.prefix) for source in shown if source), default=0)
     if any(source and ":" in source.prefix for source in shown):
         longest = max(longest, _NAME6)
-    for place, source in zip(source_places(found, column, rows), shown, strict=True):
+    for place, source in zip(places, shown, strict=True):
         if source is None:
             lines.append(())
             continue
@@ -113,9 +118,9 @@ def source_column_lines(
 
 def _row(source: SynSource, longest: int, width: int, marked: bool, colours: Palette, exact: bool) -> Line:
     figure = units.count(source.count, exact)
-    count = max(_COUNT, len(figure))  # exact millions take room from the bar
+    count = max(_COUNT, len(figure))  # millions as exact numbers make the bar shorter
     free = max(0, width - _MARK - 1 - count - _SHARE - 1)
-    name = min(free, _LONGEST, max(_NAME, longest))
+    name = min(free, _MAX_NAME, max(_NAME, longest))
     return (
         (" ▸ " if marked else "   ", colours.strong),
         (fit(source.prefix, name, middle=True) + " ", colours.plain),
@@ -126,5 +131,5 @@ def _row(source: SynSource, longest: int, width: int, marked: bool, colours: Pal
 
 
 def _share(share: float) -> str:
-    """In percent; one of a million is not `0.00 %`."""
+    """Return the share in percent; never `0.00 %`."""
     return "<.01 %" if share < 0.00005 else units.share(share)
