@@ -1,4 +1,4 @@
-"""Teardown: what it draws, at both sizes, and the cursor on its tables."""
+"""The Teardown screen: its lines at both sizes, and the cursor on its tables."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ API, DATABASE = "192.0.2.1:443", "10.0.0.7:5432"
 
 
 def calls(ports: Sequence[int], remote: str = API, local: str = "10.0.0.1", **facts: Any) -> list[Sock]:
-    """Connections that we opened."""
+    """Return connections that this host opened."""
     given = {"role": "client", "process": "app", "pid": 12, **facts}
     return [sock("ESTAB", f"{local}:{port}", remote, **given) for port in ports]
 
 
 def waits(ports: Sequence[int], remote: str = API, local: str = "10.0.0.1", left_s: float = 0.0) -> list[Sock]:
-    """TIME_WAITs that we opened; they end one second after the other, or all at once."""
+    """Return TIME_WAITs that this host opened; one ends each second, or all at once."""
     return [
         sock("TIME_WAIT", f"{local}:{port}", remote, role="client", timer="timewait", timer_s=left_s or at % 60 + 0.5)
         for at, port in enumerate(ports)
@@ -45,7 +45,7 @@ def waits(ports: Sequence[int], remote: str = API, local: str = "10.0.0.1", left
 
 
 def served(count: int, port: int = 80) -> list[Sock]:
-    """TIME_WAITs at a listener's port."""
+    """Return TIME_WAITs on the port of a listener."""
     return [
         sock("TIME_WAIT", f"10.0.0.1:{port}", f"198.51.100.{at % 200}:{2000 + at}", role="server", timer="timewait",
              timer_s=1.0 + at % 7)
@@ -54,7 +54,7 @@ def served(count: int, port: int = 80) -> list[Sock]:
 
 
 def left_open(count: int, process: str = "leaky", pid: int = 77, unread: int = 0, age_s: float = 90.0) -> list[Sock]:
-    """CLOSE_WAITs of a process."""
+    """Return CLOSE_WAITs of a process."""
     return [
         sock("CLOSE_WAIT", f"10.0.0.1:{8000 + pid}", f"203.0.113.{at}:{pid}", process=process, pid=pid,
              recv_queue=unread, age_s=age_s, role="server")
@@ -63,7 +63,7 @@ def left_open(count: int, process: str = "leaky", pid: int = 77, unread: int = 0
 
 
 def view_with(*socks: Sock, knobs: dict[str, int] | None = None, **overrides: Any) -> View:
-    """A View with a range of a hundred ephemeral ports, and descriptor limits."""
+    """Return a View with a hundred ephemeral ports and with descriptor limits."""
     rows = make_rows(socks)
     sysctls = KNOBS if knobs is None else knobs
     sample = make_sample(
@@ -74,7 +74,7 @@ def view_with(*socks: Sock, knobs: dict[str, int] | None = None, **overrides: An
 
 
 def ending(**overrides: Any) -> View:
-    """A host where every kind of end can be seen."""
+    """Return a View with a row in every table."""
     socks = [
         sock("LISTEN", "0.0.0.0:80", process="nginx", pid=1234, send_queue=511),
         *calls(range(32_768, 32_818)), *waits(range(32_818, 32_850)),
@@ -111,7 +111,7 @@ def ending(**overrides: Any) -> View:
 
 
 async def shown(app: TcpwatchApp, pilot: Pilot[None], view: View) -> str:
-    """The screen with this View."""
+    """Return the screen with this View."""
     app.show(view)
     await pilot.press("5")
     return shot(app)
@@ -171,16 +171,16 @@ async def test_an_empty_host() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         screen = await shown(app, pilot, make_view())
-        assert "ip_local_port_range is not known here." in screen
+        assert "ip_local_port_range is unknown." in screen
         assert "None: every process closes what its peers have closed." in screen
-        assert "Nothing: peers answer and take what they are sent." in screen
+        assert "None: peers answer and accept data." in screen
         assert "entered –/s · left –/s" in screen
-        assert cursor(app) == "with", "what stands for no socket is still there, with zeros"
+        assert cursor(app) == "has", "the rows of closing sockets are shown with zeros"
         await pilot.press("j", "k", "right", "G", "enter")
         assert rows_shown(app) == 0
 
 
-async def test_what_psutil_does_not_tell_is_unknown_and_not_0() -> None:
+async def test_values_that_psutil_lacks_are_unknown_and_not_0() -> None:
     socks = [*calls([32_768]), *waits([32_769]), *left_open(3), *(sock("FIN_WAIT_2", "10.0.0.1:80", "10.0.0.2:9"),)]
     numbered = [replace(one, cookie=at) for at, one in enumerate(socks, 1)]
     rows = make_rows(numbered)
@@ -188,10 +188,10 @@ async def test_what_psutil_does_not_tell_is_unknown_and_not_0() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         screen = await shown(app, pilot, make_view(*numbered, sample=sample, orphans=Gauge(None, None)))
-        assert "when they end is not told by this source" in screen
-        assert "Not told by this source." in screen
+        assert "ends in  unknown with this source" in screen
+        assert "Unknown with this source." in screen
         assert line_with(app, "leaky[77]").split()[1:4] == ["–", "–", "–"]
-        assert line_with(app, "without owner").split() == ["without", "owner", *"–––––"]
+        assert line_with(app, "no process").split() == ["no", "process", *"–––––"]
         assert line_with(app, API).split()[-2:] == ["–", "–"]
         assert "not accepted" not in screen
 
@@ -202,11 +202,11 @@ async def test_an_exhausted_destination() -> None:
     async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view)
         (row,) = (line for line in lines_of(app) if line.startswith(f" ▸ {API}"))
-        assert row.split()[2:] == ["█████", "100", "%", "0", "30", "0", "0.5", "s", "now"]
+        assert row.split()[2:] == ["████", "100", "%", "0", "30", "0", "0.5", "s", "now"]
         assert "99 of 99 ports, most by app[12]" in lines_of(app)[-1]
 
 
-async def test_a_port_that_is_due() -> None:
+async def test_a_port_whose_timer_has_expired() -> None:
     app = make_app()
     view = view_with(
         *waits(range(32_768, 32_770), left_s=4.0), sock("TIME_WAIT", "10.0.0.1:32770", API, role="client"),
@@ -217,7 +217,7 @@ async def test_a_port_that_is_due() -> None:
         assert line_with(app, f"▸ {API}").split()[-2:] == ["due", "–"]
 
 
-async def test_programs_that_bind_before_they_connect() -> None:
+async def test_programs_that_bind_before_connect() -> None:
     every = [sock for at in range(60) for sock in calls([32_769 + at], f"192.0.2.{at}:80")]
     view = view_with(
         *(replace(one, cookie=at) for at, one in enumerate(every, 1)),
@@ -225,17 +225,17 @@ async def test_programs_that_bind_before_they_connect() -> None:
     )
     assert view.ephemeral_ports is not None
     view = replace(view, ephemeral_ports=replace(view.ephemeral_ports, other_parity_share=0.9))
-    for size, words in ((SMALL, "△ bind() before connect()"), (LARGE, "△ programs bind() before connect(): a port")):
+    for size, words in ((SMALL, "△ bind() before connect()"), (LARGE, "△ programs bind() before connect(): each port")):
         app = make_app()
         async with driven(app, size) as pilot:
             assert words in await shown(app, pilot, view)
 
 
-async def test_time_waits_that_the_kernel_refuses() -> None:
+async def test_connections_closed_without_time_wait() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         view = ending(time_wait=Gauge(162, 160), rates={"TCPTimeWaitOverflow": 12.0})
-        assert "162/160 ▲ 12/s closed without" in await shown(app, pilot, view)
+        assert "162/160 ▲ 12/s without TIME_WAIT" in await shown(app, pilot, view)
 
 
 async def test_when_time_waits_end() -> None:
@@ -248,7 +248,7 @@ async def test_when_time_waits_end() -> None:
         assert lines_of(app)[4].index("60 s") == len("   ends in ") + 60
 
 
-async def test_sockets_of_processes_that_are_not_seen() -> None:
+async def test_sockets_of_unknown_owners() -> None:
     hidden = [
         sock("CLOSE_WAIT", "10.0.0.1:80", f"10.0.0.2:{at}", inode=7, owner_code=UNKNOWN_PERMISSION) for at in range(4)
     ]
@@ -272,19 +272,22 @@ async def test_exact_numbers() -> None:
         assert "1,234,567/2,00" in shot(app)
 
 
-async def test_a_hostile_name_is_shown_as_it_is_spelled() -> None:
+async def test_a_hostile_name_is_shown_unchanged() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
-        assert f"{HOSTILE}[78]" in await shown(app, pilot, ending())
+        await shown(app, pilot, ending())
+        await pilot.press("right", "j")
+        assert "[@click=ap…t]x[/][78]" in line_with(app, "▸")
+        assert f"{HOSTILE}[78]" in lines_of(app)[-1]
 
 
-async def test_help_tells_keys_and_words() -> None:
+async def test_the_help_lists_keys_and_terms() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         await shown(app, pilot, ending())
         await pilot.press("question_mark")
         screen = shot(app)
-        for words in ("next table", "── Teardown", "server's side"):
+        for words in ("next table", "── Teardown", "server side"):
             assert words in screen
         assert all(word in "".join(lines_of(app)) for word, _ in GLOSSARY)
 
@@ -344,7 +347,7 @@ TO_API = "raddr:192.0.2.1 rport:443 laddr:10.0.0.1"
         (LARGE, "G", "pid:1234", 1),
     ],
 )
-async def test_enter_asks_for_the_sockets_of_the_row(
+async def test_enter_shows_the_sockets_of_the_row(
     size: tuple[int, int], keys: str, filter_text: str, count: int
 ) -> None:
     app = make_app()
@@ -365,7 +368,7 @@ async def test_the_cursor_stays_on_its_destination_while_ranks_change() -> None:
         await shown(app, pilot, view(5, 3))
         assert cursor(app) == API
         await shown(app, pilot, view(3, 5))
-        assert cursor(app) == DATABASE, "until somebody moves it the cursor is on the first row"
+        assert cursor(app) == DATABASE, "until it is moved, the cursor is on the first row"
         await pilot.press("j")
         assert cursor(app) == API
         await shown(app, pilot, view(5, 3))
@@ -373,10 +376,10 @@ async def test_the_cursor_stays_on_its_destination_while_ranks_change() -> None:
         await shown(app, pilot, view(0, 3))
         assert cursor(app) == DATABASE
         await shown(app, pilot, view(0, 0))
-        assert cursor(app) == "with", "no destination is left: the first row that there is"
+        assert cursor(app) == "has", "without destinations it is on the first row of another table"
 
 
-async def test_a_long_table_moves_with_the_cursor() -> None:
+async def test_a_long_table_scrolls_with_the_cursor() -> None:
     socks = [s for at in range(9) for s in calls(range(32_768, 32_790 - at), f"192.0.2.{at}:443")]
     app = make_app()
     async with driven(app, SMALL) as pilot:

@@ -1,6 +1,6 @@
-"""Where the blocks of the teardown screen stand: below one another, with the short ones in pairs, or in two columns.
+"""TeardownLayout: the blocks of the teardown screen in one column, with short tables in pairs, or in two columns.
 
-How many rows each has depends on the size of the screen alone, so that nothing moves while figures change.
+The number of rows of each table depends only on the size of the screen, so that nothing moves while figures change.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import GUTTER
 
 PAIRS_FROM, TWO_COLUMNS_FROM = 72, 120
-"""Widths from which on short tables stand in pairs, and everything in two columns."""
+"""Smallest widths with short tables in pairs, and with two columns."""
 _TALL = 30
-"""Height from which on what is stuck has room, where there is one column."""
+"""Smallest height with the table of stalled sockets in one column."""
 _CHARTS_FROM = 40
-_LEAST = 21
-_MOST_BARS = 8
+_MIN_HEIGHT = 21
+_MAX_BARS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TeardownTables:
-    """What is drawn: a View, and its tables."""
+    """A View and its tables."""
 
     view: View
     tables: Mapping[str, InlineTable[Any]]
 
     @classmethod
     def of(cls, view: View) -> TeardownTables:
-        """All tables of this View."""
+        """Build all tables of this View."""
         tables = (
             time_wait_destinations_table(view), time_wait_ports_table(view), ephemeral_ports_table(view),
                 close_wait_table(view), half_closed_table(view),
@@ -61,13 +61,13 @@ class TeardownTables:
         return cls(view, {table.name: table for table in tables})
 
     def detail(self, place: RowPlace | None, exact: bool) -> str:
-        """All about the row at this place."""
+        """Return the detail of the row; empty if it does not exist any more."""
         table = self.tables[place[0]] if place else None
         record = table.record(place) if table and place else None
         return table.detail(record, exact) if table and record is not None else ""
 
     def filter(self, place: RowPlace) -> str:
-        """What selects the sockets of the row at this place; empty where it has gone."""
+        """Return the filter of the row's sockets; empty if the row does not exist any more."""
         table = self.tables[place[0]]
         record = table.record(place)
         return table.filter(record) if record is not None else ""
@@ -75,7 +75,7 @@ class TeardownTables:
 
 @dataclass(frozen=True, slots=True)
 class TeardownLayout:
-    """For a screen of this size."""
+    """The screen for this width and height."""
 
     width: int
     height: int
@@ -104,33 +104,33 @@ class TeardownLayout:
             *((STUCK,) if self.height >= _TALL else ()),
         )
 
-    def draw(self, it: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
-        """Everything, and a line about what the cursor is on."""
-        body = self._columns(it, cursor) if self.width >= TWO_COLUMNS_FROM else self._pairs(it, cursor)
-        detail = f"   {it.detail(cursor, self.exact)}"
+    def draw(self, tables: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
+        """Return all blocks, and a line with the detail of the row under the cursor."""
+        body = self._columns(tables, cursor) if self.width >= TWO_COLUMNS_FROM else self._pairs(tables, cursor)
+        detail = f"   {tables.detail(cursor, self.exact)}"
         return stacked(body, InlineBlock.of(((fit(detail, max(0, self.width - 1)), self.colours.plain),)))
 
-    def _pairs(self, it: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
-        height, tall, pairs = max(self.height, _LEAST), self.height >= _TALL, self.width >= PAIRS_FROM
-        bars = min(_MOST_BARS, 1 + (height - _LEAST) // 6)
-        # Titles, the line of the range, the last steps, and the line below them all.
+    def _pairs(self, tables: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
+        height, tall, pairs = max(self.height, _MIN_HEIGHT), self.height >= _TALL, self.width >= PAIRS_FROM
+        bars = min(_MAX_BARS, 1 + (height - _MIN_HEIGHT) // 6)
+        # Titles, the line of the port range, the table of closing sockets, and the detail line.
         free = height - BLOCK_HEIGHT - bars - 8 - tall
         short = max(2, free // 5 if tall else free // 4)
         ports = free - short * (3 if tall else 2)
         cells = (self.width - GUTTER) // 2 if pairs else self.width
-        left, right = (self._table(it, name, short, cells, cursor) for name in (TIME_WAIT_PORTS, HALF_CLOSED))
+        left, right = (self._table(tables, name, short, cells, cursor) for name in (TIME_WAIT_PORTS, HALF_CLOSED))
         return stacked(
-            self._time_wait(it, self.width, bars),
-            self._ports(it, ports, cursor),
-            self._table(it, CLOSE_WAIT, short, self.width, cursor),
+            self._time_wait(tables, self.width, bars),
+            self._ports(tables, ports, cursor),
+            self._table(tables, CLOSE_WAIT, short, self.width, cursor),
             beside(left, right, cells, self.colours) if pairs else stacked(left, right),
-            self._table(it, FINAL_STATES_TABLE, 2, self.width, cursor),
-            *([self._table(it, STUCK, short, self.width, cursor)] if tall else ()),
+            self._table(tables, FINAL_STATES_TABLE, 2, self.width, cursor),
+            *([self._table(tables, STUCK, short, self.width, cursor)] if tall else ()),
         )
 
-    def _columns(self, it: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
-        height, cells = max(self.height, _LEAST), (self.width - GUTTER) // 2
-        bars = min(_MOST_BARS, 1 + (height - _LEAST) // 5)
+    def _columns(self, tables: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
+        height, cells = max(self.height, _MIN_HEIGHT), (self.width - GUTTER) // 2
+        bars = min(_MAX_BARS, 1 + (height - _MIN_HEIGHT) // 5)
         rows = BLOCK_HEIGHT + bars - 2
         charts = height // 8 if height >= _CHARTS_FROM else 0
         free = height - BLOCK_HEIGHT - bars - charts - 3
@@ -138,38 +138,38 @@ class TeardownLayout:
         below = free - ports
 
         def table(name: str, rows: int) -> InlineBlock:
-            return self._table(it, name, rows, cells, cursor)
+            return self._table(tables, name, rows, cells, cursor)
 
         return stacked(
             beside(
-                self._time_wait(it, cells, bars),
+                self._time_wait(tables, cells, bars),
                 stacked(table(TIME_WAIT_DESTINATIONS, rows - rows // 2), table(TIME_WAIT_PORTS, rows // 2)),
                 cells,
                 self.colours,
             ),
-            self._ports(it, ports, cursor),
+            self._ports(tables, ports, cursor),
             beside(
                 stacked(table(CLOSE_WAIT, below - 4), table(FINAL_STATES_TABLE, 2)),
                 stacked(table(HALF_CLOSED, (below - 2) // 2), table(STUCK, below - 2 - (below - 2) // 2)),
                 cells,
                 self.colours,
             ),
-            *([self._charts(it, cells, charts)] if charts else ()),
+            *([self._charts(tables, cells, charts)] if charts else ()),
         )
 
-    def _charts(self, it: TeardownTables, cells: int, height: int) -> InlineBlock:
-        left, right = (InlineBlock.of(*lines) for lines in chart_lines(it.view, cells, height, self.colours))
+    def _charts(self, tables: TeardownTables, cells: int, height: int) -> InlineBlock:
+        left, right = (InlineBlock.of(*lines) for lines in chart_lines(tables.view, cells, height, self.colours))
         return beside(left, right, cells, self.colours)
 
-    def _time_wait(self, it: TeardownTables, width: int, bars: int) -> InlineBlock:
-        return InlineBlock.of(*time_wait_lines(it.view, width, bars, self.colours, self.exact))
+    def _time_wait(self, tables: TeardownTables, width: int, bars: int) -> InlineBlock:
+        return InlineBlock.of(*time_wait_lines(tables.view, width, bars, self.colours, self.exact))
 
-    def _ports(self, it: TeardownTables, rows: int, cursor: RowPlace | None) -> InlineBlock:
-        reuse = it.view.sample.sysctls.get("tcp_tw_reuse")
-        line: Line = range_line(it.view.ephemeral_ports, reuse, self.width, self.colours)
-        return self._table(it, EPHEMERAL_PORTS, rows, self.width, cursor, line)
+    def _ports(self, tables: TeardownTables, rows: int, cursor: RowPlace | None) -> InlineBlock:
+        reuse = tables.view.sample.sysctls.get("tcp_tw_reuse")
+        line: Line = range_line(tables.view.ephemeral_ports, reuse, self.width, self.colours)
+        return self._table(tables, EPHEMERAL_PORTS, rows, self.width, cursor, line)
 
     def _table(
-        self, it: TeardownTables, name: str, rows: int, width: int, cursor: RowPlace | None, *below: Line
+        self, tables: TeardownTables, name: str, rows: int, width: int, cursor: RowPlace | None, *below: Line
     ) -> InlineBlock:
-        return table_block(it.tables[name], rows, width, cursor, self.colours, self.exact, *below)
+        return table_block(tables.tables[name], rows, width, cursor, self.colours, self.exact, *below)

@@ -1,4 +1,4 @@
-"""The tables of what does not end: CLOSE_WAIT and FIN_WAIT_2 by process, the last steps, and what is stuck."""
+"""Tables of CLOSE_WAIT and FIN_WAIT_2 sockets by process, and of closing sockets."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from tcpwatch.widgets.lines import Piece
 
 CLOSE_WAIT, HALF_CLOSED, FINAL_STATES_TABLE = "close_wait", "half_closed", "last"
 """Names of the tables."""
-_UNTOLD = "Not told by this source."
+_LONG_TITLES_FROM = 88
+"""Smallest width of the table with long column titles."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnownedRow:
-    """Sockets of one state that are nobody's, as far as is seen."""
+    """Sockets of one state without a known process."""
 
     kind: str
     name: str
@@ -34,149 +35,154 @@ class UnownedRow:
     detail: str
 
 
-def _others(
-    view: View, state: State, known: Sequence[ProcessCloseWaits] | Sequence[ProcessHalfClosed], waiting: int
+def _unowned_rows(
+    view: View, state: State, processes: Sequence[ProcessCloseWaits] | Sequence[ProcessHalfClosed], unaccepted: int
 ) -> list[UnownedRow]:
-    """Those that are not accepted yet, and those whose owner is not seen."""
-    told = view.sample.capabilities.inodes
-    waiting = waiting if told else 0
-    name = state.name.lower().replace("_", "-")
-    found = []
-    if waiting:
-        why = "no process has accepted them: they wait in an accept queue"
-        found.append(UnownedRow("not accepted", f"{units.count(waiting)} not accepted", f"state:{name} inode:0", why))
-    of_nobody = view.teardown.orphaned.get(state, 0) if told else 0
-    unseen = view.counts.get(state, 0) - sum(one.count for one in known) - waiting - of_nobody
-    if unseen > 0:
-        pids = ",".join(str(one.owner.processes[0].pid) for one in known)
-        terms = [f"state:{name}", "-inode:0" if told else "", f"-pid:{pids}" if pids else ""]
-        found.append(
-            UnownedRow(
-                "unknown owner",
-                f"{units.count(unseen)} of unknown owner",
-                " ".join(filter(None, terms)),
-                _why(view, state),
-            )
+    """Return a row for sockets that no process has accepted, and a row for those whose owner is unknown."""
+    has_inodes = view.sample.capabilities.inodes
+    unaccepted = unaccepted if has_inodes else 0
+    state_filter = f"state:{_filter_name(state)}"
+    rows = []
+    if unaccepted:
+        why = "waiting in an accept queue; no process has accepted them"
+        rows.append(
+            UnownedRow("not accepted", f"{units.count(unaccepted)} not accepted", f"{state_filter} inode:0", why)
         )
-    return found
+    orphans = view.teardown.orphaned.get(state, 0) if has_inodes else 0
+    unknown = view.counts.get(state, 0) - sum(process.count for process in processes) - unaccepted - orphans
+    if unknown > 0:
+        pids = ",".join(str(_pid(process)) for process in processes)
+        terms = [state_filter, "-inode:0" if has_inodes else "", f"-pid:{pids}" if pids else ""]
+        name = f"{units.count(unknown)} of unknown owner"
+        rows.append(UnownedRow("unknown owner", name, " ".join(filter(None, terms)), _why_unknown(view, state)))
+    return rows
 
 
-def _why(view: View, state: State) -> str:
-    """The commonest reason why the owner of such a socket is not known."""
+def _filter_name(state: State) -> str:
+    return state.name.lower().replace("_", "-")
+
+
+def _why_unknown(view: View, state: State) -> str:
+    """Return the most frequent reason why the owner of such a socket is unknown."""
     codes = view.rows.owner[(view.rows.state == state) & (view.rows.owner < UNKNOWN_NO_PROCESS)]
-    return WHY_UNKNOWN[-int(np.bincount(-codes).argmax())].removeprefix("unknown: ") if len(codes) else "not told"
+    return WHY_UNKNOWN[-int(np.bincount(-codes).argmax())].removeprefix("unknown: ") if len(codes) else "unknown"
 
 
 # CLOSE_WAIT --------------------------------------------------------------------------------------
 
 
 def close_wait_table(view: View) -> InlineTable[ProcessCloseWaits | UnownedRow]:
-    """One row a process, most first; then those that are no process's."""
-    found, told = view.teardown.close_wait, view.sample.capabilities.queues
-    near = view.thresholds.close_wait_descriptors_share
+    """Return a row per process, the largest count first; then the rows without a known process."""
+    processes, has_queues = view.teardown.close_wait, view.sample.capabilities.queues
+    warning_share = view.thresholds.close_wait_descriptors_share
 
     def kind(
         count: Callable[[ProcessCloseWaits], int],
     ) -> Callable[[ProcessCloseWaits | UnownedRow, InlineCellContext], Piece]:
-        return lambda one, look: count_piece(count(one) if isinstance(one, ProcessCloseWaits) and told else None, look)
+        return lambda row, cell: count_piece(
+            count(row) if isinstance(row, ProcessCloseWaits) and has_queues else None, cell
+        )
 
-    columns: Sequence[InlineColumn[ProcessCloseWaits | UnownedRow]] = (
-        InlineColumn("", 0, lambda one, look: text_piece(_name(one), look), right=False, named=True),
-        InlineColumn("EOF read", 8, kind(lambda one: one.eof_seen), priority=1),
-        InlineColumn("EOF unread", 10, kind(lambda one: one.eof_pending), priority=2),
-        InlineColumn("data unread", 11, kind(lambda one: one.data_pending), priority=3),
-        InlineColumn("oldest", 9, lambda one, look: text_piece(_oldest(one), look), priority=5),
-        InlineColumn("of fds", 6, lambda one, look: _of_descriptors(one, near, look), priority=4),
-        InlineColumn("", 1, lambda one, look: ("▲" * _grows(one), look.colours.warning)),
-    )
+    def columns(width: int) -> Sequence[InlineColumn[ProcessCloseWaits | UnownedRow]]:
+        wide = width >= _LONG_TITLES_FROM
+        return (
+            InlineColumn("", 0, lambda row, cell: text_piece(_name(row), cell), right=False, named=True),
+            InlineColumn("EOF seen", 8, kind(lambda row: row.eof_seen), priority=1),
+            InlineColumn("EOF pending", 11, kind(lambda row: row.eof_pending), priority=2),
+            InlineColumn("data pending", 12, kind(lambda row: row.data_pending), priority=3),
+            InlineColumn("oldest", 9, lambda row, cell: text_piece(_oldest(row), cell), priority=5),
+            InlineColumn("% of fd limit" if wide else "fd limit", 13 if wide else 8,
+                         lambda row, cell: _descriptors_share(row, warning_share, cell), priority=4),
+            InlineColumn("", 1, lambda row, cell: ("▲" * _is_growing(row), cell.colours.warning)),
+        )  # fmt: skip
+
     return InlineTable(
         CLOSE_WAIT,
         f"CLOSE_WAIT: {units.count(view.counts[State.CLOSE_WAIT])}",
-        [*found, *_others(view, State.CLOSE_WAIT, found, view.teardown.close_wait_unaccepted)],
-        lambda width: columns,
+        [*processes, *_unowned_rows(view, State.CLOSE_WAIT, processes, view.teardown.close_wait_unaccepted)],
+        columns,
         identity=_pid,
-        filter=lambda one: one.filter if isinstance(one, UnownedRow) else f"state:close-wait pid:{_pid(one)}",
-        detail=lambda one, exact: _close_wait_detail(one, told, exact),
+        filter=lambda row: row.filter if isinstance(row, UnownedRow) else f"state:close-wait pid:{_pid(row)}",
+        detail=lambda row, exact: _close_wait_detail(row, has_queues, exact),
         empty="None: every process closes what its peers have closed.",
     )
 
 
-def _name(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:
-    return one.name if isinstance(one, UnownedRow) else one.process
+def _name(row: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:
+    return row.name if isinstance(row, UnownedRow) else row.process
 
 
-def _pid(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> int | str:
-    return one.kind if isinstance(one, UnownedRow) else one.owner.processes[0].pid
+def _pid(row: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> int | str:
+    return row.kind if isinstance(row, UnownedRow) else row.owner.processes[0].pid
 
 
-def _oldest(one: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:
-    return units.UNKNOWN if isinstance(one, UnownedRow) else units.duration(one.oldest_s)
+def _oldest(row: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:
+    return units.UNKNOWN if isinstance(row, UnownedRow) else units.duration(row.oldest_s)
 
 
-def _grows(one: ProcessCloseWaits | UnownedRow) -> bool:
-    return isinstance(one, ProcessCloseWaits) and one.growing
+def _is_growing(row: ProcessCloseWaits | UnownedRow) -> bool:
+    return isinstance(row, ProcessCloseWaits) and row.growing
 
 
-def _of_descriptors(one: ProcessCloseWaits | UnownedRow, near: float, look: InlineCellContext) -> Piece:
-    if isinstance(one, UnownedRow) or not one.limit:
-        return text_piece(units.UNKNOWN, look)
-    return text_piece(units.share(one.share), look, look.colours.warning if one.share >= near else None)
+def _descriptors_share(row: ProcessCloseWaits | UnownedRow, warning_share: float, cell: InlineCellContext) -> Piece:
+    if isinstance(row, UnownedRow) or not row.limit:
+        return text_piece(units.UNKNOWN, cell)
+    return text_piece(units.share(row.share), cell, cell.colours.warning if row.share >= warning_share else None)
 
 
-def _close_wait_detail(one: ProcessCloseWaits | UnownedRow, told: bool, exact: bool) -> str:
-    if isinstance(one, UnownedRow):
-        return f"{one.name}: {one.detail}"
-    of = f" of {units.count(one.limit, exact)} descriptors" if one.limit else ""
-    growing = ", growing for five minutes" if one.growing else ""
-    kinds = (
-        {"never closed": one.eof_seen, "EOF not read": one.eof_pending, "data unread": one.data_pending} if told else {}
-    )
-    most = max(kinds, key=lambda words: kinds[words], default="")
-    return f"{one.process}: {units.count(one.count, exact)}{of}{growing}{f', {most}' if most else ''}"
+def _close_wait_detail(row: ProcessCloseWaits | UnownedRow, has_queues: bool, exact: bool) -> str:
+    if isinstance(row, UnownedRow):
+        return f"{row.name}: {row.detail}"
+    limit = f" of {units.count(row.limit, exact)} descriptors" if row.limit else ""
+    growing = ", growing for five minutes" if row.growing else ""
+    kinds = {"EOF seen but not closed": row.eof_seen, "EOF pending": row.eof_pending, "data pending": row.data_pending}
+    largest = f", mostly {max(kinds, key=lambda kind: kinds[kind])}" if has_queues else ""
+    return f"{row.process}: {units.count(row.count, exact)}{limit}{growing}{largest}"
 
 
 # FIN_WAIT_2 --------------------------------------------------------------------------------------
 
 
 def half_closed_table(view: View) -> InlineTable[ProcessHalfClosed | UnownedRow]:
-    """One row a process that has shut its side down, and keeps the socket."""
-    found, told = view.teardown.half_closed, view.sample.capabilities.inodes
+    """Return a row per process that has shut down its side and still holds the socket."""
+    processes, has_inodes = view.teardown.half_closed, view.sample.capabilities.inodes
     columns: Sequence[InlineColumn[ProcessHalfClosed | UnownedRow]] = (
-        InlineColumn("", 0, lambda one, look: text_piece(_name(one), look), right=False, named=True),
+        InlineColumn("", 0, lambda row, cell: text_piece(_name(row), cell), right=False, named=True),
         InlineColumn(
-            "", 7, lambda one, look: count_piece(one.count if isinstance(one, ProcessHalfClosed) else None, look)
+            "", 7, lambda row, cell: count_piece(row.count if isinstance(row, ProcessHalfClosed) else None, cell)
         ),
-        InlineColumn("oldest", 9, lambda one, look: text_piece(_oldest(one), look, _old(one, look))),
+        InlineColumn("oldest", 9, lambda row, cell: text_piece(_oldest(row), cell, _age_style(row, cell))),
     )
     return InlineTable(
         HALF_CLOSED,
-        "FIN_WAIT_2 held",
-        [*found, *_others(view, State.FIN_WAIT_2, found, 0)] if told else (),
+        "FIN_WAIT_2 (process still holds socket)",
+        [*processes, *_unowned_rows(view, State.FIN_WAIT_2, processes, 0)] if has_inodes else (),
         lambda width: columns,
         identity=_pid,
-        filter=lambda one: one.filter if isinstance(one, UnownedRow) else f"state:fin-wait-2 pid:{_pid(one)}",
-        detail=lambda one, exact: _half_closed_detail(one, view.thresholds.half_closed_age_s, exact),
-        empty="None." if told else _UNTOLD,
+        filter=lambda row: row.filter if isinstance(row, UnownedRow) else f"state:fin-wait-2 pid:{_pid(row)}",
+        detail=lambda row, exact: _half_closed_detail(row, view.thresholds.half_closed_age_s, exact),
+        empty="None." if has_inodes else "Unknown with this source.",
+        short_title="FIN_WAIT_2 (with process)",
     )
 
 
-def _old(one: ProcessHalfClosed | UnownedRow, look: InlineCellContext) -> Style | None:
-    return look.colours.warning if isinstance(one, ProcessHalfClosed) and one.old else None
+def _age_style(row: ProcessHalfClosed | UnownedRow, cell: InlineCellContext) -> Style | None:
+    return cell.colours.warning if isinstance(row, ProcessHalfClosed) and row.old else None
 
 
-def _half_closed_detail(one: ProcessHalfClosed | UnownedRow, old_s: float, exact: bool) -> str:
-    if isinstance(one, UnownedRow):
-        return f"{one.name}: {one.detail}"
-    old = f", {units.count(one.old, exact)} for more than {units.duration(old_s)}" if one.old else ""
-    return f"{one.process}: {units.count(one.count, exact)} shut down and not closed{old}"
+def _half_closed_detail(row: ProcessHalfClosed | UnownedRow, old_s: float, exact: bool) -> str:
+    if isinstance(row, UnownedRow):
+        return f"{row.name}: {row.detail}"
+    old = f", {units.count(row.old, exact)} for more than {units.duration(old_s)}" if row.old else ""
+    return f"{row.process}: {units.count(row.count, exact)} shut down but not closed{old}"
 
 
-# The last steps ----------------------------------------------------------------------------------
+# Closing sockets ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class FinalStatesRow:
-    """The sockets on their last steps, with an owner or without."""
+    """Sockets in a closing state, with a process or without."""
 
     name: str
     counts: Mapping[State, int]
@@ -185,38 +191,41 @@ class FinalStatesRow:
 
 
 def final_states_table(view: View) -> InlineTable[FinalStatesRow]:
-    """FIN_WAIT_1, FIN_WAIT_2, LAST_ACK and CLOSING, with an owner and without, and the orphans."""
-    told, orphans = view.sample.capabilities.inodes, view.orphans
-    states = "state:" + ",".join(state.name.lower().replace("_", "-") for state in CLOSING_STATES)
-    held = FinalStatesRow("with owner", view.teardown.owned, f"{states} -inode:0", "a process holds them still")
-    alone = FinalStatesRow(
-        "without owner", view.teardown.orphaned, f"{states} inode:0", "closed, or the process has gone"
+    """Return FIN_WAIT_1, FIN_WAIT_2, LAST_ACK and CLOSING with and without a process, and the orphans."""
+    has_inodes, orphans = view.sample.capabilities.inodes, view.orphans
+    states = "state:" + ",".join(map(_filter_name, CLOSING_STATES))
+    owned = FinalStatesRow("has process", view.teardown.owned, f"{states} -inode:0", "a process still holds the socket")
+    unowned = FinalStatesRow(
+        "no process", view.teardown.orphaned, f"{states} inode:0", "the process has closed the socket or has ended"
     )
 
-    def count(rank: int, state: State) -> InlineColumn[FinalStatesRow]:
+    def column(priority: int, state: State) -> InlineColumn[FinalStatesRow]:
         return InlineColumn(
-            state.name, 10, lambda one, look: count_piece(one.counts[state] if told else None, look), priority=rank
+            state.name,
+            10,
+            lambda row, cell: count_piece(row.counts[state] if has_inodes else None, cell),
+            priority=priority,
         )
 
-    def limit(one: FinalStatesRow, look: InlineCellContext) -> Piece:
-        if one is held:
-            return "", look.colours.plain
+    def limit(row: FinalStatesRow, cell: InlineCellContext) -> Piece:
+        if row is owned:
+            return "", cell.colours.plain
         near = (orphans.share or 0) > view.thresholds.orphans_share
-        style = look.colours.warning if near else limit_style(orphans.value, orphans.limit, look.colours)
-        return usage_text(orphans.value, orphans.limit, look.exact), style if orphans.value else look.colours.dim
+        style = cell.colours.warning if near else limit_style(orphans.value, orphans.limit, cell.colours)
+        return usage_text(orphans.value, orphans.limit, cell.exact), style if orphans.value else cell.colours.dim
 
     columns: Sequence[InlineColumn[FinalStatesRow]] = (
-        InlineColumn("", 0, lambda one, look: text_piece(one.name, look), right=False),
-        *(count(rank, state) for rank, state in enumerate(CLOSING_STATES)),
+        InlineColumn("", 0, lambda row, cell: text_piece(row.name, cell), right=False),
+        *(column(at, state) for at, state in enumerate(CLOSING_STATES)),
         InlineColumn("orphans/limit", 15, limit, priority=9),
     )
     return InlineTable(
         FINAL_STATES_TABLE,
-        "Last steps",
-        (held, alone),
+        "Closing",
+        (owned, unowned),
         lambda width: columns,
-        identity=lambda one: one.name,
-        filter=lambda one: one.filter if told else states,
-        detail=lambda one, exact: f"{one.name}: {one.detail}",
+        identity=lambda row: row.name,
+        filter=lambda row: row.filter if has_inodes else states,
+        detail=lambda row, exact: f"{row.name}: {row.detail}",
         empty="",
     )

@@ -1,4 +1,4 @@
-"""Teardown: how connections end, and what keeps them from it: TIME_WAIT, ephemeral ports, CLOSE_WAIT, orphans."""
+"""TeardownPage: connections that are closing or fail to close: TIME_WAIT, ephemeral ports, CLOSE_WAIT, orphans."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tcpwatch.widgets.sections import Entry, Section
 
 
 class TeardownPage(DrawnPage):
-    """The page."""
+    """The tab Teardown."""
 
     def __init__(self) -> None:
         super().__init__(_Teardown())
 
     def help_sections(self) -> Sequence[Section]:
         """Return what the help says about this page."""
-        return [Section("Teardown", [Entry(word, meaning) for word, meaning in GLOSSARY], 15)]
+        return [Section("Teardown", [Entry(term, meaning) for term, meaning in GLOSSARY], 15)]
 
 
 class _Teardown(ViewLines[RowPlace]):
-    """The lines, and the cursor on the rows of all tables. It is on the first row until somebody moves it."""
+    """The lines of the page, and the cursor on the rows of all tables; on the first row until it is moved."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right", "table(1)", "next table"),
@@ -39,35 +39,35 @@ class _Teardown(ViewLines[RowPlace]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._subject: TeardownTables | None = None
+        self._content: TeardownTables | None = None
         self._rank = 0
-        """Rank of the cursor's row in its table: the cursor stays there when the row disappears."""
+        """Rank of the cursor's row in its table; the cursor stays at this rank when the row disappears."""
         self._layout: TeardownLayout | None = None
 
     # What is shown
 
     def show(self, view: View) -> None:
         """Draw this View."""
-        self._subject = TeardownTables.of(view)
+        self._content = TeardownTables.of(view)
         self.redraw()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks: tables of fixed height, whatever is in them."""
-        if self._subject is None:
+        """Return all lines; the height of a table does not depend on its rows."""
+        if self._content is None:
             return [(), ((f"   {NO_DATA}", colours.dim),)]
         self._layout = TeardownLayout(width, height, colours, self._exact)
         self._follow()
-        block = self._layout.draw(self._subject, self.cursor)
+        block = self._layout.draw(self._content, self.cursor)
         self._spots = block.spots
         return block.lines
 
     # The cursor
 
     def _tables(self) -> list[list[RowPlace]]:
-        """The rows of each table on screen that has some, also those that its window does not show."""
-        if self._subject is None or self._layout is None:
+        """Return the rows of each table that is not empty, including rows that are scrolled out of view."""
+        if self._content is None or self._layout is None:
             return []
-        places = (self._subject.tables[name].places for name in self._layout.table_names)
+        places = (self._content.tables[name].places for name in self._layout.table_names)
         return [rows for rows in places if rows]
 
     @property
@@ -77,7 +77,7 @@ class _Teardown(ViewLines[RowPlace]):
         return self._cursor or (tables[0][0] if tables else None)
 
     def _follow(self) -> None:
-        """Keep the cursor on its row; where that has gone, at its rank in the same table, or on the first row."""
+        """Keep the cursor on its row; if that has disappeared, at its rank in the same table, or on the first row."""
         if self._cursor is None:
             return
         rows = next((rows for rows in self._tables() if rows[0][0] == self._cursor[0]), [])
@@ -90,13 +90,13 @@ class _Teardown(ViewLines[RowPlace]):
         return [place for rows in self._tables() for place in rows]
 
     def action_table(self, by: int) -> None:
-        """To the first row of the next table that has some."""
+        """Move the cursor to the first row of the next table that is not empty."""
         tables = self._tables()
         at = next((at for at, rows in enumerate(tables) if self.cursor in rows), None)
         if at is not None:
             self._go_to(tables[(at + by) % len(tables)][0])
 
     def action_open(self) -> None:
-        """Show the sockets that the row stands for."""
-        if self._subject is not None and self.cursor is not None:
-            self.post_message(SocketsRequested(self._subject.filter(self.cursor)))
+        """Show the sockets of the row."""
+        if self._content is not None and self.cursor is not None:
+            self.post_message(SocketsRequested(self._content.filter(self.cursor)))

@@ -1,4 +1,4 @@
-"""The table of what is stuck on the path: connect()s without answer, and windows that are closed."""
+"""stuck_table: connections that cannot send: unanswered connect() calls and zero windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STUCK = "stuck"
 
 @dataclass(frozen=True, slots=True)
 class StuckRow:
-    """Sockets that are stuck in one way, toward one peer or in one process."""
+    """Sockets that stall for one reason, with one peer or in one process."""
 
     kind: str
     peer_or_process: str
@@ -29,41 +29,45 @@ class StuckRow:
 
 
 def stuck_table(view: View) -> InlineTable[StuckRow]:
-    """What gets no answer, then what is not taken, then what is not read."""
-    path = view.stalls
+    """Return unanswered connect() calls, then zero windows of peers, then processes that do not read."""
+    stalls = view.stalls
     columns: Sequence[InlineColumn[StuckRow]] = (
-        InlineColumn("", 15, lambda one, look: text_piece(one.kind, look), right=False),
-        InlineColumn("", 0, lambda one, look: text_piece(one.peer_or_process, look), right=False, named=True),
-        InlineColumn("sockets", 7, lambda one, look: count_piece(one.count, look), priority=1),
-        InlineColumn("how long", 10, lambda one, look: text_piece(one.duration_text, look), priority=2),
-        InlineColumn("bytes", 9, lambda one, look: text_piece(units.size(one.bytes, look.exact), look), priority=3),
+        InlineColumn("", 15, lambda row, cell: text_piece(row.kind, cell), right=False),
+        InlineColumn("", 0, lambda row, cell: text_piece(row.peer_or_process, cell), right=False, named=True),
+        InlineColumn("sockets", 7, lambda row, cell: count_piece(row.count, cell), priority=1),
+        InlineColumn("duration", 9, lambda row, cell: text_piece(row.duration_text, cell), priority=2),
+        InlineColumn(
+            "queued", 11, lambda row, cell: text_piece(units.byte_size(row.bytes, cell.exact), cell), priority=3
+        ),
     )
     return InlineTable(
         STUCK,
-        "Stuck on the path",
-        [*map(_stuck, path.unanswered), *map(_closed, path.zero_window), *map(_unread, path.unread)],
+        "Stalled sending",
+        [*map(_unanswered, stalls.unanswered), *map(_zero_window, stalls.zero_window), *map(_unread, stalls.unread)],
         lambda width: columns,
-        identity=lambda one: (one.kind, one.peer_or_process),
-        filter=lambda one: one.filter,
-        detail=lambda one, exact: f"{one.peer_or_process}: {one.detail}",
-        empty="Nothing: peers answer and take what they are sent.",
+        identity=lambda row: (row.kind, row.peer_or_process),
+        filter=lambda row: row.filter,
+        detail=lambda row, exact: f"{row.peer_or_process}: {row.detail}",
+        empty="None: peers answer and accept data.",
     )
 
 
-def _stuck(one: UnansweredConnects) -> StuckRow:
-    times = f"{one.retransmits} repeat{'s' * (one.retransmits != 1)}"
-    where = f"state:syn-sent {one.remote.remote_filter}"
-    detail = "connect() gets no answer; the peer, or the path to it, is dead"
-    return StuckRow("no answer", str(one.remote), one.count, times, None, where, detail)
+def _unanswered(connects: UnansweredConnects) -> StuckRow:
+    retries = units.plural(connects.retransmits, "retry", "retries")
+    filter_text = f"state:syn-sent {connects.remote.remote_filter}"
+    detail = "connect() gets no answer; the peer or the path to it is down"
+    return StuckRow("no answer", str(connects.remote), connects.count, retries, None, filter_text, detail)
 
 
-def _closed(one: ZeroWindowPeer) -> StuckRow:
-    detail = "the peer's window is closed; it does not read what it was sent"
-    name, where = str(one.remote), one.remote.remote_filter
-    return StuckRow("window closed", name, one.count, units.duration(one.longest_s), one.unsent, where, detail)
+def _zero_window(peer: ZeroWindowPeer) -> StuckRow:
+    detail = "blocked by the peer's zero window; the peer does not read the data"
+    longest = units.duration(peer.longest_s)
+    return StuckRow(
+        "zero window", str(peer.remote), peer.count, longest, peer.unsent, peer.remote.remote_filter, detail
+    )
 
 
-def _unread(one: UnreadProcess) -> StuckRow:
-    detail = "this process does not read; our window to its peers is closed"
-    pid = one.owner.processes[0].pid
-    return StuckRow("does not read", one.process, one.count, units.UNKNOWN, one.unread_bytes, f"pid:{pid}", detail)
+def _unread(owner: UnreadProcess) -> StuckRow:
+    detail = "this process does not read; its peers are blocked by a zero window"
+    filter_text = f"pid:{owner.owner.processes[0].pid}"
+    return StuckRow("not reading", owner.process, owner.count, units.UNKNOWN, owner.unread_bytes, filter_text, detail)

@@ -1,35 +1,36 @@
-"""Tables inside a page of lines: each has a title that heads its columns, and a window of rows of fixed height.
+"""InlineTable: a small table in a page of lines, with its title and column titles on one line and a fixed height.
 
-What is longer than its window moves with the cursor, so that nothing below it ever moves.
+A table with more rows than its height scrolls with the cursor, so that nothing below it moves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Generic, TypeVar
 
 from rich.cells import cell_len
 
 from tcpwatch.units.columns import columns_that_fit
-from tcpwatch.widgets.lines import Line, Piece, cells_of, fit, overlay_style
+from tcpwatch.widgets.lines import Line, Piece, fit, overlay_style
 from tcpwatch.widgets.palette import Palette
-from tcpwatch.widgets.sections import GUTTER
+from tcpwatch.widgets.sections import GUTTER, side_by_side
 
 R = TypeVar("R")
 _MARK = 3
 _NARROWEST, _NARROWEST_NAME = 4, 14
-"""Cells that the column that takes what the others leave has at least, as long as there are others to do without."""
+"""Smallest widths of the flexible column, unless no other column can be left out."""
 
 RowPlace = tuple[str, Hashable]
-"""A row by its table and what it stands for: what the cursor is on."""
+"""The name of the table and the identity of the row: an item for the cursor."""
 RowSpots = tuple[tuple[int, RowPlace], ...]
-"""Which rows a line shows, each with the cell where it begins."""
+"""The rows that a line shows, each with the cell where it begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class InlineCellContext:
-    """How a cell is drawn."""
+    """Palette, number format and width of a cell."""
 
     colours: Palette
     exact: bool
@@ -38,48 +39,52 @@ class InlineCellContext:
 
 @dataclass(frozen=True, slots=True)
 class InlineColumn(Generic[R]):
-    """One column; figures stand on the right, and names on the left."""
+    """A column of an InlineTable."""
 
     title: str
     width: int
-    """0 for the one column of a table that takes what the others leave."""
+    """0 for the one flexible column, which takes the remaining cells."""
     show: Callable[[R, InlineCellContext], Piece]
     right: bool = True
+    """Whether the text is aligned to the right."""
     named: bool = False
-    """An address or a process: of one that is too long the middle is left out."""
+    """Whether it is an address or a process: if too long, it is cut in the middle."""
     priority: int = 0
-    """Columns of a high number are left out first where it is narrow; one of 0 never is."""
+    """In a narrow table, columns with a high number are left out first; 0 is never left out."""
 
-    def piece(self, record: R, look: InlineCellContext) -> Piece:
-        """In exactly so many cells."""
-        shown, style = self.show(record, look)
-        return fit(shown, look.width, right=self.right, middle=self.named), style
+    def piece(self, record: R, cell: InlineCellContext) -> Piece:
+        """Return the text in exactly `cell.width` cells, and its style."""
+        shown, style = self.show(record, cell)
+        return fit(shown, cell.width, right=self.right, middle=self.named), style
 
 
 @dataclass(frozen=True, slots=True)
 class InlineTable(Generic[R]):
-    """The rows, and what stands behind them."""
+    """A table of records, one per row."""
 
     name: str
     title: str
     records: Sequence[R]
     columns: Callable[[int], Sequence[InlineColumn[R]]]
-    """For a table of so many cells."""
+    """Table width in cells → its columns."""
     identity: Callable[[R], Hashable]
     filter: Callable[[R], str]
-    """Selects the sockets that a row stands for."""
+    """Record → filter of its sockets."""
     detail: Callable[[R, bool], str]
-    """All that there is to say of a row; exactly, or not."""
+    """(record, exact) → text with the details of a row."""
     empty: str
+    """Shown if there are no records."""
+    short_title: str = ""
+    """Shown if the title does not fit; if empty, the title is cut."""
 
     @property
     def places(self) -> list[RowPlace]:
-        """What the cursor can be on."""
+        """All rows, as items for the cursor."""
         return [(self.name, self.identity(record)) for record in self.records]
 
     def record(self, place: RowPlace) -> R | None:
-        """The one at this place."""
-        return next((one for one in self.records if (self.name, self.identity(one)) == place), None)
+        """Return the record at this place; None if it does not exist any more."""
+        return next((record for record in self.records if (self.name, self.identity(record)) == place), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,42 +96,39 @@ class InlineBlock:
 
     @classmethod
     def of(cls, *lines: Line) -> InlineBlock:
-        """Lines without rows."""
+        """Build a block of lines without rows."""
         return cls(lines, [()] * len(lines))
 
 
 def stacked(*blocks: InlineBlock) -> InlineBlock:
-    """One below the other."""
-    return InlineBlock([line for one in blocks for line in one.lines], [spots for one in blocks for spots in one.spots])
+    """Return the blocks one below another."""
+    lines = [line for block in blocks for line in block.lines]
+    return InlineBlock(lines, [spots for block in blocks for spots in block.spots])
 
 
 def beside(left: InlineBlock, right: InlineBlock, cells: int, colours: Palette) -> InlineBlock:
-    """Two in columns of so many cells, with a gutter between them."""
-    lines, spots = [], []
-    for y in range(max(len(left.lines), len(right.lines))):
-        line, other = (one.lines[y] if y < len(one.lines) else () for one in (left, right))
-        blanks = " " * (cells + GUTTER - cells_of(line))
-        lines.append((*line, (blanks, colours.plain), *other))
-        there = right.spots[y] if y < len(right.spots) else ()
-        moved = tuple((x + cells + GUTTER, place) for x, place in there)
-        spots.append((*(left.spots[y] if y < len(left.spots) else ()), *moved))
-    return InlineBlock(lines, spots)
+    """Return two blocks in columns of `cells` cells, with a gutter between them."""
+    spots = [
+        (*left_spots, *((x + cells + GUTTER, place) for x, place in right_spots))
+        for left_spots, right_spots in zip_longest(left.spots, right.spots, fillvalue=())
+    ]
+    return InlineBlock(list(side_by_side((left.lines, right.lines), cells, colours)), spots)
 
 
 def table_block(
     table: InlineTable[Any], rows: int, width: int, cursor: RowPlace | None, colours: Palette, exact: bool, *below: Line
 ) -> InlineBlock:
-    """The title, the lines that belong `below` it, and so many rows, the one with the cursor among them."""
+    """Return the title, the lines that belong `below` it, and `rows` rows, including the one with the cursor."""
     columns = _sized(table.columns(width), width)
     places = table.places
     rank = places.index(cursor) if cursor in places else 0
     first = max(0, rank - rows + 1)
     shown = list(zip(places, table.records, strict=True))[first : first + rows]
-    lines = [_title(table.title, columns, width, colours), *below]
+    lines = [_title(table, columns, width, colours), *below]
     spots: list[RowSpots] = [()] * len(lines)
     for at, (place, record) in enumerate(shown):
-        above, more = at == 0 and first > 0, at == rows - 1 and len(places) > first + rows
-        mark = ("▸" if place == cursor else " ") + ("↑" if above else "↓" if more else " ")
+        more_above, more_below = at == 0 and first > 0, at == rows - 1 and len(places) > first + rows
+        mark = ("▸" if place == cursor else " ") + ("↑" if more_above else "↓" if more_below else " ")
         line = _row(record, mark, columns, colours, exact)
         lines.append(overlay_style(line, width, colours.cursor) if place == cursor else line)
         spots.append(((0, place),))
@@ -138,7 +140,7 @@ def table_block(
 
 
 def _sized(columns: Sequence[InlineColumn[R]], width: int) -> list[tuple[InlineColumn[R], int]]:
-    """Return the columns that fit, each with its cells; a blank stands before all but the first."""
+    """Return the columns that fit, each with its width in cells; all but the first have a blank before them."""
 
     def least(column: InlineColumn[R]) -> int:
         return (column.width or (_NARROWEST_NAME if column.named else _NARROWEST)) + 1
@@ -148,13 +150,15 @@ def _sized(columns: Sequence[InlineColumn[R]], width: int) -> list[tuple[InlineC
     return [(column, column.width or max(0, rest)) for column in shown]
 
 
-def _title(title: str, columns: Sequence[tuple[InlineColumn[R], int]], width: int, colours: Palette) -> Line:
-    """`── Title ─────   head   head`: heads stand above their columns."""
+def _title(
+    table: InlineTable[Any], columns: Sequence[tuple[InlineColumn[R], int]], width: int, colours: Palette
+) -> Line:
+    """Return `── Title ─────   head   head`, with the title of each column above it."""
     first = next((at for at, (column, _) in enumerate(columns) if column.title), len(columns))
     heads = "".join(" " + fit(column.title, cells, right=column.right) for column, cells in columns[first:])
-    # Blanks of the first head give way to the line that the title draws.
-    heads = heads.lstrip()
+    heads = heads.lstrip()  # the rule of the title replaces the blanks
     left = width - cell_len(heads) - 1 - bool(heads)
+    title = table.title if cell_len(table.title) <= left - 6 else table.short_title or table.title
     title = fit(title, max(1, left - 6)) if cell_len(title) > left - 6 else title
     dashes = "─" * max(0, left - cell_len(title) - 5)
     return ((" ── ", colours.dim), (title, colours.strong), (f" {dashes}{' ' * bool(heads)}{heads} ", colours.dim))
