@@ -112,7 +112,7 @@ FACTS: dict[State, StateFacts] = {
     ),
     S.SYN_RCVD: StateFacts(
         "SYN_RECV", "SYN-RECV", "同步已接收", P.HANDSHAKE, 2, "server",
-        "SYN+ACK sent; waits for the last ACK. Half-open: this is the SYN queue (半连接队列).",
+        "SYN+ACK sent; waits for the last ACK. Half-open: this is the SYN queue.",
         ("SYN_REVD", "SYNC_RCVD", "NEW_SYN_RECV"),
     ),
     S.ESTABLISHED: StateFacts(
@@ -130,7 +130,7 @@ FACTS: dict[State, StateFacts] = {
     ),
     S.FIN_WAIT_2: StateFacts(
         "FIN_WAIT2", "FIN-WAIT-2", "终止等待2", P.TEARDOWN, 2, "active closer",
-        "Our FIN is acknowledged; half-closed (半关闭): the peer may still send.",
+        "Our FIN is acknowledged; half-closed: the peer may still send.",
     ),
     S.LAST_ACK: StateFacts(
         "LAST_ACK", "LAST-ACK", "最后确认", P.TEARDOWN, 3, "passive closer",

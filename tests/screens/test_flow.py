@@ -141,6 +141,16 @@ async def test_why_there_is_no_owner(code: int) -> None:
         assert WHY_UNKNOWN[code] in _text(app)
 
 
+async def test_the_owner_of_a_closed_connection_that_is_no_longer_kept_is_unknown() -> None:
+    app = make_app()
+    async with driven(app, LARGE) as pilot:
+        app.show(_view(info=None, archive=past(closed(_flow(), Ending.GIVEN_UP, State.SYN_SENT, owner=5))))
+        app.push_screen(FlowScreen(COOKIE))
+        await pilot.pause()
+        assert "Owner process: unknown socket user" in _text(app)
+        assert "[2001:db8::42]:40123 closed before connecting" in _text(app)
+
+
 async def test_states_with_times_and_durations() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:

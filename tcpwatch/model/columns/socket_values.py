@@ -16,7 +16,7 @@ from tcpwatch import units
 from tcpwatch.arrays.address_words import address_halves, ipv4_numbers
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc import owner_finder
-from tcpwatch.model.sockets.rows import Rows
+from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import FACTS, STATE_ORDER, State
 
 Values = list[Any]
@@ -177,6 +177,11 @@ _SHORT_UNKNOWN = {
 }
 
 
+def why_unknown(code: int, is_closed: bool) -> str:
+    """Return the reason for this code; the owner of a closed connection is never looked up later."""
+    return "unknown" if is_closed and code == owner_finder.UNKNOWN_NOT_LOOKED else WHY_UNKNOWN[code]
+
+
 def owner_cells(rows: Rows) -> Values:
     """Return the owners as text, or a sign for why there is no owner."""
     return [owner_text(rows.owners[code]) if code >= 0 else _SHORT_UNKNOWN[code] for code in rows.owner.tolist()]
@@ -190,7 +195,8 @@ def owner_text(owner: owner_finder.Owner) -> str:
 
 def unknown_reasons(rows: Rows) -> Values:
     """Return the reasons for unknown owners; None for known ones."""
-    return [None if code >= 0 else WHY_UNKNOWN[code] for code in rows.owner.tolist()]
+    marks = zip(rows.owner.tolist(), (rows.mark == Mark.CLOSED).tolist(), strict=True)
+    return [None if code >= 0 else why_unknown(code, is_closed) for code, is_closed in marks]
 
 
 def uids(rows: Rows) -> Values:

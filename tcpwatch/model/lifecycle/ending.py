@@ -36,8 +36,13 @@ class Ending(enum.IntEnum):
 
     @property
     def word(self) -> str:
-        """For a table and JSON: `closed by us`, `reset sent`."""
+        """Return the name for columns, filters and JSON: `closed by us`, `reset sent`."""
         return _WORDS[self]
+
+    @property
+    def text(self) -> str:
+        """Return the name for screens with more room."""
+        return "closed before connecting" if self is Ending.GIVEN_UP else self.word
 
 
 NOT_ENDED = 255

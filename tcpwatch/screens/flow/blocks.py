@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tcpwatch import units
 from tcpwatch.kernel.proc.owner_finder import Process
-from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
+from tcpwatch.model.columns.socket_values import why_unknown
 from tcpwatch.model.lifecycle.ending import Ending, sentence
 from tcpwatch.model.states import Closer, Role, State
 from tcpwatch.screens.flow.facts import FlowFacts
@@ -55,7 +55,7 @@ def headline(facts: FlowFacts, width: int | None = None) -> str:
 
 def _state_text(facts: FlowFacts) -> str:
     """Return `ESTABLISHED`, `TIME_WAIT, closed by us`, `closed by us`, or `closed, was ESTABLISHED`."""
-    ending = facts.ending.word if facts.ending else ""
+    ending = facts.ending.text if facts.ending else ""
     if facts.ended_at is None:
         return f"{facts.state.name}, {ending}" if ending else facts.state.name
     return ending or f"closed, was {facts.state.name}"
@@ -105,7 +105,7 @@ def _connection(facts: FlowFacts, now: float, colours: Palette, exact: bool) -> 
 def _owner(facts: FlowFacts) -> Iterator[Entry]:
     code = int(facts.row.owner[0])
     if code < 0:
-        yield Entry("process", WHY_UNKNOWN[code])
+        yield Entry("process", why_unknown(code, facts.ended_at is not None))
     else:
         for process in facts.row.owners[code].processes:
             yield from _process(process, "last held by" if facts.state is State.TIME_WAIT else "process")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tcpwatch import units
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
 from tcpwatch.model.columns.columns import BY_KEY
 from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorded_owners
 from tcpwatch.model.lifecycle.ending import Ending
@@ -28,7 +27,7 @@ class FlowFacts:
     """The last known facts of one connection."""
 
     row: Rows
-    """Has one row."""
+    """Its last known row."""
     tcp_info: Mapping[str, int] | None = None
     tcp_info_time: float | None = None
     """Unix seconds of `tcp_info`."""
@@ -111,9 +110,9 @@ def _last_row(
         return row, float(record["end"])
     if facts is not None and facts.ended_at is not None:
         return facts.row, facts.ended_at
-    found = np.flatnonzero(view.closed.cookie == np.uint64(cookie))
-    if len(found):
-        return view.closed.take(slice(found[0], found[0] + 1)), view.sample.time
+    closed = np.flatnonzero(view.closed.cookie == np.uint64(cookie))
+    if len(closed):
+        return view.closed.take(slice(closed[0], closed[0] + 1)), view.sample.time
     return (facts.row, view.sample.time) if facts else (None, None)
 
 
@@ -121,8 +120,7 @@ def _row_of(record: np.void, view: View) -> Rows:
     """Return the record as a row whose ages count back from its end."""
     row = rows_from_records(view.archive, view.rows, np.array([record]))
     state = int(record["state"]) or int(record["row"]["idiag_state"]) or State.CLOSED
-    owner = row.owner if row.owner[0] >= 0 else np.minimum([record["owner"]], np.int32(UNKNOWN_NO_PROCESS))
-    return replace(row, time=float(record["end"]), state=np.array([state], np.uint8), owner=owner)
+    return replace(row, time=float(record["end"]), state=np.array([state], np.uint8))
 
 
 def _with_record(facts: FlowFacts, record: np.void) -> FlowFacts:

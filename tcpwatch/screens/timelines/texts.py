@@ -149,7 +149,7 @@ def _period(row: Timeline, period: StatePeriod, axis: TimeAxis, at: float, colou
     if period.end is not None:
         yield f" · until {_moment_text(period.end)}", colours.dim
     if row.ending is not None:
-        yield f" · {row.ending.word}", colours.plain
+        yield f" · {row.ending.text}", colours.plain
 
 
 def _ended(row: Timeline, at: float, colours: Palette) -> Iterator[Piece]:
@@ -159,7 +159,7 @@ def _ended(row: Timeline, at: float, colours: Palette) -> Iterator[Piece]:
         return
     last = row.periods[-1].state if row.periods else row.state
     ago = _duration_text(max(0.0, at - end.time), end)
-    yield f"ended {ago} {'ago' if at >= row.now else 'before'}: {row.ending.word}", colours.plain
+    yield f"ended {ago} {'ago' if at >= row.now else 'before'}: {row.ending.text}", colours.plain
     yield f" · {origin_text(end)}", colours.dim
     yield f" · lifetime {length_text(row)}", colours.dim
     yield f" · {sentence(row.ending, last if last is not State.TIME_WAIT else None)}", colours.dim

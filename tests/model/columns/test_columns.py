@@ -203,6 +203,12 @@ def test_an_unknown_owner_has_a_reason(code: int) -> None:
     assert value("pid", spec) is None
 
 
+def test_the_owner_of_a_closed_socket_is_not_looked_up_later() -> None:
+    spec = sock("ESTAB", "10.0.0.1:1", owner_code=owner_finder.UNKNOWN_NOT_LOOKED)
+    assert value("owner_unknown", spec) == "not looked up yet"
+    assert value("owner_unknown", replace(spec, mark=Mark.CLOSED)) == "unknown"
+
+
 def held_by(name: str, pid: int) -> Sock:
     return sock("ESTAB", "10.0.0.1:1", process=name, pid=pid)
 
