@@ -1,9 +1,8 @@
-"""What all tests share: the way into network namespaces, the lab's fixtures, one profile for Hypothesis."""
+"""Settings for all tests: the way into network namespaces, one profile for Hypothesis, garbage collection."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests import lab
 
-_NEED_NO_KERNEL = tuple(Path(__file__).parent / name for name in ("report", "screens"))
+_REAL = Path(__file__).parent / "real"
 
 # The machine may be a slow one with other work: only what is computed counts, not how long it took. Without a
 # database and without chance a run is the same everywhere, and leaves nothing in the tree.
@@ -27,33 +26,27 @@ settings.load_profile("tcpwatch")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Move an ordinary user's process into a user namespace, before a test module imports numpy.
+    """Move an ordinary user's process into a user namespace, if the run may include tests of tests/real.
 
-    numpy starts threads on import, and a process with threads cannot move. The tests that draw and write need no
-    kernel; a run of theirs alone stays where it is. If it cannot be done, `lab.require` says so in each test.
+    It has to be done before a test module imports numpy: that starts threads, and a process with threads cannot move.
+    If it cannot be done, `lab.require` says so in each test.
     """
     paths = [Path(config.invocation_params.dir, arg.partition("::")[0]).resolve() for arg in config.args]
-    if not all(any(path.is_relative_to(folder) for folder in _NEED_NO_KERNEL) for path in paths):
-        lab.enter_user_namespace()
+    if _is_quick(config) or not any(_REAL.is_relative_to(path) or path.is_relative_to(_REAL) for path in paths):
+        return
+    lab.enter_user_namespace()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import none of tests/real where all of it would be deselected."""
+    return True if collection_path == _REAL and _is_quick(config) else None
+
+
+def _is_quick(config: pytest.Config) -> bool:
+    return str(config.option.markexpr) == "not real"
 
 
 def pytest_collection_finish() -> None:
     """Leave modules out of garbage collection: a walk over all of Textual's and numpy's objects takes 50 ms."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[lab.Namespace]:
-    """A network namespace in which the module's tests live."""
-    lab.require(lab.namespaces, lab.ipv6, lab.program("ss"), lab.program("ip"))
-    with lab.Namespace() as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def peer(namespace: lab.Namespace) -> Iterator[lab.Peer]:
-    """The scripted hosts at the other end of that namespace."""
-    lab.require(lab.tun)
-    with lab.Peer(namespace) as it:
-        yield it

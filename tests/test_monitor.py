@@ -207,8 +207,8 @@ def test_the_interval_may_be_changed_meanwhile() -> None:
 
 def test_a_long_night_takes_no_more_memory() -> None:
     """Flows that come and go each step: the memory for history stays within its setting."""
-    churn = [sock("ESTAB", "10.0.0.1:80", f"192.0.2.1:{4000 + at}", cookie=10 + at) for at in range(60)]
-    night = (sample(60.0 * minute, *churn[minute % 2 :: 2]) for minute in range(1500))
+    churn = [sock("ESTAB", "10.0.0.1:80", f"192.0.2.1:{4000 + at}", cookie=10 + at) for at in range(600)]
+    night = (sample(600.0 * step, *churn[step % 2 :: 2]) for step in range(150))
     source = FakeSource()
     monitor = Monitor(source, memory_mib=1)
     sizes = set()
@@ -218,12 +218,12 @@ def test_a_long_night_takes_no_more_memory() -> None:
         sizes.add(monitor._state_counter._history.nbytes)
     assert len(sizes) == 1
     assert sizes.pop() < 2**20
-    assert view.archive.transitions_total == 1499 * 60
+    assert view.archive.transitions_total == 149 * 600
     kept = (*view.archive.transitions, *view.archive.records)
     assert 2**19 < sum(chunk.nbytes for chunk in kept) <= 2**20
     assert sum(map(len, view.archive.transitions)) < view.archive.transitions_total
-    assert (view.opened, view.ended, len(view.rows)) == (30, 30, 30)
-    assert np.array_equal(view.rows.first_seen, np.full(30, view.sample.time))
+    assert (view.opened, view.ended, len(view.rows)) == (300, 300, 300)
+    assert np.array_equal(view.rows.first_seen, np.full(300, view.sample.time))
 
 
 def test_closing_closes_the_source() -> None:

@@ -7,13 +7,12 @@ events for people, and with the option `fields`, for the address of the socket, 
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.lab.machine.tracefs import tracefs_root
 from tests.lab.observe import STATES
 
-_PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _EVENTS = (
     "sock/inet_sock_set_state",
     "tcp/tcp_destroy_sock",
@@ -48,9 +47,7 @@ class TraceText:
     """Inside the `with` block the kernel takes notes; of all network namespaces together."""
 
     def __enter__(self) -> Self:
-        place = _place()
-        assert place, "ask requirements.tracefs first"
-        self._instance = place / "instances" / f"lab-{os.getpid()}"
+        self._instance = tracefs_root() / "instances" / f"lab-{os.getpid()}"
         self._instance.mkdir()
         try:
             self._set("trace_clock", "mono")
@@ -92,10 +89,6 @@ class TraceText:
             return []
         found = filter(None, map(_LINE.match, text.splitlines()))
         return [(float(it["time"]), it["event"], dict(_PAIR.findall(it["rest"]))) for it in found]
-
-
-def _place() -> Path | None:
-    return next((place for place in _PLACES if (place / "instances").is_dir()), None)
 
 
 def _told(time: float, event: str, words: dict[str, str], socket: int) -> Told:

@@ -21,11 +21,11 @@ from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections import page as connections
-from tcpwatch.screens.connections.page import ConnectionsPage, RowsArranged
+from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.shared.page import FlowSelected
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.infos import make_infos
-from tests.support.shots import check_snapshot, painted_lines, shot
+from tests.support.shots import check_snapshot, painted_lines, recorded_calls, shot
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
 
@@ -361,7 +361,8 @@ def many_rows(number: int) -> Rows:
     return Rows(**{**{name: getattr(rows, name) for name in Rows.__slots__}, "table": table, "cookie": cookie})
 
 
-async def test_a_big_table_is_arranged_in_a_thread_and_the_latest_request_wins() -> None:
+async def test_a_big_table_is_arranged_in_a_thread_and_the_latest_request_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = recorded_calls(ConnectionsPage, "on_rows_arranged", monkeypatch)
     async with opened() as page:
         rows = many_rows(50_000)
         page.page.show(view_of(rows, make_rows([]), listeners=()))
@@ -370,10 +371,10 @@ async def test_a_big_table_is_arranged_in_a_thread_and_the_latest_request_wins()
             page.page.set_filter(f"rport:{port}")
         await until(page.pilot, lambda: "filter rport:29" in page.title())
         assert page.title() == "1 of 50,000 sockets · filter rport:29 · sort State ▲"
-        answers = page.pilot.handled[RowsArranged]
         page.page.refilter()
+        asked = page.page._asked
         await page.show(*SOCKS, step=2)  # a small table, at once; the late answer does not replace it
-        await until(page.pilot, lambda: page.pilot.handled[RowsArranged] == answers + 1)
+        await until(page.pilot, lambda: answers[-1][0].answer[0].number == asked)
         assert page.title() == "0 of 8 sockets · filter rport:29 · sort State ▲"
 
 

@@ -44,7 +44,7 @@ from tests.support.flow_cases import (
     wave,
 )
 from tests.support.infos import make_infos
-from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
 from tests.support.views import NOW, Sock, make_view, sock
 
 COOKIE = 7
@@ -110,12 +110,12 @@ async def test_snapshot(size: tuple[int, int]) -> None:
         app.show(_view(_flow(), graph=wave()))
         app.post_message(FlowSelected(COOKIE))
         await pilot.pause()
-        check_snapshot(f"flow_{size[0]}x{size[1]}", shot(app))
+        check_snapshot(f"flow_{size[0]}x{size[1]}", page_shot(app))
         if size == SMALL:
             await pilot.press("pagedown")
-            check_snapshot("flow_graphs_80x24", shot(app))
+            check_snapshot("flow_graphs_80x24", page_shot(app))
             await pilot.press("G")
-            check_snapshot("flow_end_80x24", shot(app))
+            check_snapshot("flow_end_80x24", page_shot(app))
 
 
 async def test_all_owners_are_shown_and_a_hostile_name_has_no_effect() -> None:
@@ -251,7 +251,7 @@ async def test_snapshot_of_an_end(name: str, size: tuple[int, int]) -> None:
         app.show(ENDS[name]())
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
-        check_snapshot(f"flow_{name}_{size[0]}x{size[1]}", shot(app))
+        check_snapshot(f"flow_{name}_{size[0]}x{size[1]}", page_shot(app))
 
 
 async def test_an_orderly_end_while_in_time_wait() -> None:
@@ -332,7 +332,7 @@ async def test_every_theme_shows_the_same(
         app.show(_orderly())
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
-        check_snapshot("flow_orderly_160x50", shot(app))
+        check_snapshot("flow_orderly_160x50", page_shot(app))
 
 
 async def test_a_long_title_shortens_the_addresses_but_not_the_state() -> None:

@@ -20,13 +20,13 @@ from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
-from tcpwatch.screens.connections.page import ConnectionsPage, RowsArranged
+from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.flow.page import FlowScreen
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.shared.page import SocketsRequested
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.infos import make_infos
-from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, painted_lines, recorded_calls, shot
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -131,13 +131,13 @@ async def test_looks(size: tuple[int, int]) -> None:
     name = f"{size[0]}x{size[1]}"
     async with shown(some_view(), size) as it:
         await it.press("j")
-        check_snapshot(f"groups_process_{name}", shot(it.app))
+        check_snapshot(f"groups_process_{name}", page_shot(it.app))
         await it.press("a", "a")
-        check_snapshot(f"groups_service_{name}", shot(it.app))
+        check_snapshot(f"groups_service_{name}", page_shot(it.app))
         await it.press("n")
-        check_snapshot(f"groups_service_exact_{name}", shot(it.app))
+        check_snapshot(f"groups_service_exact_{name}", page_shot(it.app))
         await it.press("slash", *"state:est", "enter", "a", "a")
-        check_snapshot(f"groups_state_{name}", shot(it.app))
+        check_snapshot(f"groups_state_{name}", page_shot(it.app))
 
 
 WAYS = {
@@ -538,7 +538,7 @@ async def test_the_picture_before_stays_until_the_answer_is_there(monkeypatch: p
 
 async def test_no_answer_of_another_grouping_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(monkeypatch)
-    titles = []
+    titles, answers = [], recorded_calls(ConnectionsPage, "on_rows_arranged", monkeypatch)
     async with shown(many_view(), keys="") as it:
         await until(it.pilot, lambda: it.title().startswith("60,000 sockets"))
         await it.press("a")
@@ -546,16 +546,16 @@ async def test_no_answer_of_another_grouping_is_shown(monkeypatch: pytest.Monkey
         await it.press("a", "a", "a")
         held.let()
         await until(it.pilot, lambda: held.begun == [GroupField.PROCESS, GroupField.LOCAL_PORT])
-        await until(it.pilot, lambda: it.pilot.handled[RowsArranged] == 2)
+        await until(it.pilot, lambda: len(answers) == 2)
         titles.append(it.title())
         await it.press("escape")  # single sockets again
         held.let()
-        await until(it.pilot, lambda: it.pilot.handled[RowsArranged] == 4)  # the table's too
+        await until(it.pilot, lambda: len(answers) == 4)  # the table's too
         titles.append(it.title())
         await it.press("a")
         await until(it.pilot, lambda: len(held.begun) == 3)
         await it.show(some_view(step=2))  # few, at once
         held.let()
-        await until(it.pilot, lambda: it.pilot.handled[RowsArranged] == 5)
+        await until(it.pilot, lambda: len(answers) == 5)
         titles.append(it.title())
     assert titles == ["60,000 sockets · sort State ▲"] * 2 + ["by process: 3 groups of 22 sockets · sort Sockets ▼"]

@@ -29,7 +29,7 @@ from tcpwatch.widgets.palette import palette
 from tests.model.rules.test_half_open_verdict import SCENES as VERDICTS
 from tests.support.busy import HOSTILE
 from tests.support.driving import driven
-from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
 from tests.support.views import NOW, Sock, make_rows, make_sample, make_view, sock, view_of
 
 RATES = {
@@ -90,7 +90,8 @@ def lines_of(app: TcpwatchApp) -> list[str]:
 async def test_snapshot(size: tuple[int, int]) -> None:
     app = make_app()
     async with driven(app, size) as pilot:
-        check_snapshot(f"half_open_{size[0]}x{size[1]}", await shown(app, pilot, flooded()))
+        await shown(app, pilot, flooded())
+        check_snapshot(f"half_open_{size[0]}x{size[1]}", page_shot(app))
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -99,7 +100,7 @@ async def test_snapshot_of_one_listener(size: tuple[int, int]) -> None:
     async with driven(app, size) as pilot:
         await shown(app, pilot, flooded())
         await pilot.press("L")
-        check_snapshot(f"half_open_one_{size[0]}x{size[1]}", shot(app))
+        check_snapshot(f"half_open_one_{size[0]}x{size[1]}", page_shot(app))
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -109,7 +110,8 @@ async def test_snapshot_of_both_families(size: tuple[int, int]) -> None:
     view = make_view(sock("LISTEN", "[::]:80", send_queue=400), *calls(four), *calls(six))
     app = make_app()
     async with driven(app, size) as pilot:
-        check_snapshot(f"half_open_v6_{size[0]}x{size[1]}", await shown(app, pilot, view))
+        await shown(app, pilot, view)
+        check_snapshot(f"half_open_v6_{size[0]}x{size[1]}", page_shot(app))
 
 
 @pytest.mark.parametrize("width", [50, 60, 71, 72, 80, 100, 119, 120, 140, 160, 200, 300])

@@ -21,7 +21,7 @@ from tcpwatch.screens.listeners.page import ListenersPage
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.queue.page import QueueScreen
 from tests.support.driving import DrivenPilot, driven, until
-from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, painted_lines, shot
 from tests.support.views import make_rows, make_sample, make_view, sock
 from tests.support.waiting import LISTENERS, looked_into, members, somaxconn, waiting_view
 
@@ -102,9 +102,9 @@ async def shown(view: View | None = None, size: tuple[int, int] = SMALL) -> Asyn
 async def test_looks(size: tuple[int, int]) -> None:
     async with shown(somaxconn(waiting_view(), 3), size) as it:
         await it.press("o", "j")
-        check_snapshot(f"listeners_{size[0]}x{size[1]}", shot(it.app))
+        check_snapshot(f"listeners_{size[0]}x{size[1]}", page_shot(it.app))
         await it.press("n", "o")
-        check_snapshot(f"listeners_exact_{size[0]}x{size[1]}", shot(it.app))
+        check_snapshot(f"listeners_exact_{size[0]}x{size[1]}", page_shot(it.app))
 
 
 async def test_small_things_still_show_the_queue() -> None:
@@ -355,14 +355,14 @@ async def test_inside_looks(size: tuple[int, int]) -> None:
     view = looked_into(waiting_view(), 443)
     async with shown(view, size) as it:
         await it.press("j", "enter")
-        check_snapshot(f"listeners_inside_{size[0]}x{size[1]}", shot(it.app))
+        check_snapshot(f"listeners_inside_{size[0]}x{size[1]}", page_shot(it.app))
 
 
 @SIZES
 async def test_inside_a_group_looks(size: tuple[int, int]) -> None:
     async with shown(looked_into(waiting_view(), 9000), size) as it:
         await it.press("enter")
-        check_snapshot(f"listeners_inside_group_{size[0]}x{size[1]}", shot(it.app))
+        check_snapshot(f"listeners_inside_group_{size[0]}x{size[1]}", page_shot(it.app))
 
 
 async def test_members_come_with_the_next_view_and_are_asked_for_as_long() -> None:

@@ -20,7 +20,7 @@ from tcpwatch.screens.overview.totals import decade_sparkline
 from tcpwatch.widgets.charts.bars import bar, resample, sparkline
 from tests.support.busy import HOSTILE, busy_view, sick_view
 from tests.support.driving import driven
-from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
 from tests.support.totals import FLOWS, totals
 from tests.support.views import make_view, sock
 
@@ -31,7 +31,7 @@ async def test_snapshot(size: tuple[int, int]) -> None:
     async with driven(app, size) as pilot:
         app.show(busy_view())
         await pilot.pause()
-        check_snapshot(f"overview_{size[0]}x{size[1]}", shot(app))
+        check_snapshot(f"overview_{size[0]}x{size[1]}", page_shot(app))
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -40,9 +40,9 @@ async def test_snapshot_of_findings(size: tuple[int, int]) -> None:
     async with driven(app, size) as pilot:
         app.show(sick_view())
         await pilot.pause()
-        check_snapshot(f"overview_findings_{size[0]}x{size[1]}", shot(app))
+        check_snapshot(f"overview_findings_{size[0]}x{size[1]}", page_shot(app))
         await pilot.press("g", "w")
-        check_snapshot(f"findings_{size[0]}x{size[1]}", shot(app))
+        check_snapshot(f"findings_{size[0]}x{size[1]}", page_shot(app))
         await pilot.press("escape")
         assert "Handshake" in shot(app)
 
@@ -57,7 +57,7 @@ async def test_snapshot_of_flows(size: tuple[int, int]) -> None:
     async with driven(app, size) as pilot:
         app.show(busy_view(flow_totals=FLOWS, trace=TRACE))
         await pilot.pause()
-        check_snapshot(f"overview_flows_{size[0]}x{size[1]}", shot(app))
+        check_snapshot(f"overview_flows_{size[0]}x{size[1]}", page_shot(app))
 
 
 async def test_flows_leave_before_anything_else_does() -> None:
@@ -89,7 +89,7 @@ async def test_no_flow_is_no_table() -> None:
         await pilot.pause()
         assert "── Flows by" not in shot(app)
         line = next(line for line in shot(app).splitlines() if "new flows" in line)
-        assert line.split() == "new flows 0/s ended 0/s life p50/90/99 – – –".split()
+        assert line.split() == "new flows 0/s ended 0/s lifetime p50/90/99 – – –".split()
 
 
 async def test_flows_come_before_counters_that_are_not_always_shown() -> None:
@@ -191,7 +191,7 @@ async def test_what_is_too_much_is_listed_elsewhere() -> None:
         many = [replace(view.findings[0], rule=f"rule-{at}") for at in range(12)]
         app.show(replace(view, findings=tuple(many)))
         await pilot.pause()
-        assert "and 7 more; w lists them all" in shot(app)
+        assert "and 7 more; w lists all" in shot(app)
         await pilot.press("w", "G")
         assert "rule 11" in "\n".join(text for line in app.screen.focused.lines for text, _ in line)  # type: ignore[union-attr]
 

@@ -21,7 +21,7 @@ from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.teardown.glossary import GLOSSARY
 from tests.support.busy import HOSTILE
 from tests.support.driving import driven
-from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, shot
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock
 
 KNOBS = {
@@ -121,7 +121,8 @@ async def shown(app: TcpwatchApp, pilot: Pilot[None], view: View) -> str:
 async def test_snapshot(size: tuple[int, int]) -> None:
     app = make_app()
     async with driven(app, size) as pilot:
-        check_snapshot(f"teardown_{size[0]}x{size[1]}", await shown(app, pilot, ending()))
+        await shown(app, pilot, ending())
+        check_snapshot(f"teardown_{size[0]}x{size[1]}", page_shot(app))
 
 
 def lines_of(app: TcpwatchApp) -> list[str]:

@@ -27,7 +27,7 @@ from tcpwatch.screens.timelines import table as timeline_table
 from tcpwatch.screens.timelines.page import TimelinesPage
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.lifetimes import living
-from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, painted_lines, shot
+from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, painted_lines, shot
 from tests.support.views import NOW, make_view, sock
 
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -110,9 +110,9 @@ BEGUN = [3, 15, 7, 14, 12, 6, 5, 2, 13, 11, 4]
 @SIZES
 async def test_looks(size: tuple[int, int]) -> None:
     async with shown(living(), size) as it:
-        check_snapshot(f"timelines_{size[0]}x{size[1]}", shot(it.app))
+        check_snapshot(f"timelines_{size[0]}x{size[1]}", page_shot(it.app))
         await it.press(*"jjjj", *["left"] * 14, "less_than_sign", "n")
-        check_snapshot(f"timelines_held_exact_{size[0]}x{size[1]}", shot(it.app))
+        check_snapshot(f"timelines_held_exact_{size[0]}x{size[1]}", page_shot(it.app))
 
 
 @pytest.mark.parametrize("width", range(40, 240, 13))

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.lab.machine.tracefs import tracefs_root
 from tests.lab.machine.user_namespace import enter_user_namespace
 
 Probe = Callable[[], str]
@@ -56,13 +57,14 @@ def tun() -> str:
 
 
 def tracefs() -> str:
-    """Tracepoints can be used: tracefs is mounted, and open to this user, who has to be root for it."""
-    places = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
-    if any(os.access(f"{place}/instances", os.W_OK | os.X_OK) for place in places):
+    """Tracepoints can be used: the kernel has tracefs, and it is open to this user, who has to be root for it."""
+    try:
+        root = tracefs_root()
+    except OSError as error:
+        return f"tracefs: {error.strerror}" + ", needs root" * (error.errno == errno.EPERM)
+    if os.access(root / "instances", os.W_OK | os.X_OK):
         return ""
-    if any(os.path.ismount(place) for place in places):
-        return "tracefs is not open to this user, needs root"
-    return "tracefs is not mounted (mount -t tracefs nodev /sys/kernel/tracing)"
+    return "tracefs is not open to this user, needs root"
 
 
 def ipv6() -> str:

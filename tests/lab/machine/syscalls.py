@@ -10,6 +10,11 @@ import struct
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
+# asm-generic/unistd.h: the same on all architectures but alpha; linux/mount.h
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_CLOEXEC, _CMD_CREATE = 1, 6
+_NOSUID_NODEV_NOEXEC = 0x2 | 0x4 | 0x8
+
 # linux/sockios.h, linux/if.h
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
@@ -30,6 +35,27 @@ def setns(fd: int) -> None:
     if _libc.setns(ctypes.c_int(fd), ctypes.c_int(CLONE_NEWNET)):
         number = ctypes.get_errno()
         raise OSError(number, f"setns: {os.strerror(number)}")
+
+
+def mount_detached(kind: str) -> int:
+    """Mount a file system of this kind where nobody sees it; return a descriptor of its top folder.
+
+    fsopen(2), fsconfig(2), fsmount(2). It is unmounted when the descriptor is closed.
+    """
+    context = _syscall(_FSOPEN, ctypes.c_char_p(kind.encode()), _CLOEXEC)
+    try:
+        _syscall(_FSCONFIG, context, _CMD_CREATE, None, None, 0)
+        return _syscall(_FSMOUNT, context, _CLOEXEC, _NOSUID_NODEV_NOEXEC)
+    finally:
+        os.close(context)
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
 
 
 def bring_up(device: str) -> None:

@@ -190,7 +190,8 @@ FLOWS = st.builds(
 @given(st.lists(FLOWS, min_size=1, max_size=6), st.booleans(), st.floats(0.2, 2.0))
 def test_each_flow_is_counted_once_whatever_tells_of_it(drawn: list[Flow], trace: bool, pace_s: float) -> None:
     flows = [replace(one, cookie=1000 + at) for at, one in enumerate(drawn)]
-    polls = [1.0 + pace_s * step for step in range(int(75 / pace_s))]
+    end = max(one.times[-1] + one.held_s for one in flows)
+    polls = [1.0 + pace_s * step for step in range(int(end / pace_s) + 5)]
     result = Result(flows, polls, trace)
     assert (result.opened, result.ended) == (len(flows), len(flows))
     for one in flows:
