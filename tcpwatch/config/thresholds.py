@@ -29,7 +29,7 @@ class Thresholds:
     time_wait_share: float = 0.8
     """Share of tcp_max_tw_buckets, for a time-wait-buildup warning. [H]"""
     ports_share: float = 0.5
-    """Share of ports in use to one destination, for a port-exhaustion warning: connect() first tries half of them."""
+    """Share of ports in use to one destination, for a warning: connect() tries half of the ports first."""
     ports_critical_share: float = 0.8
     """The same, for a critical finding while the share grows. [H]"""
     ports_exhausted_share: float = 0.95

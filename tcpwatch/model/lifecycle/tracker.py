@@ -154,7 +154,7 @@ class Tracker:
         self._records.add(records)
         self._transitions.add(_event_transitions(records))
         self._transitions.add(_trace_transitions(traced.events, sample))
-        self._remember(joined, records, events.cookie)
+        self._remember(joined, records, counted, events.cookie)
         self._ended += int(np.count_nonzero(counted))
         return self._totals(changes, records if counted.all() else take_rows(records, np.flatnonzero(counted)))
 
@@ -245,11 +245,14 @@ class Tracker:
                 aligned = events.take(find_sorted(events.cookie, records["cookie"]))
                 self._records.add(updated_records(records, aligned, sockets, reasons))
 
-    def _remember(self, joined: Join, records: NDArray[np.void], destroyed: NDArray[np.uint64]) -> None:
+    def _remember(
+        self, joined: Join, records: NDArray[np.void], counted: NDArray[np.bool_], destroyed: NDArray[np.uint64]
+    ) -> None:
         """Keep the cookies that later steps need; the records of `destroyed` come first."""
-        polled = records[len(destroyed) :]
-        full = polled["cookie"][polled["state"] != State.TIME_WAIT]
-        self._awaited = np.concatenate((self._awaited, full))[-AWAITED:]
+        # A half-open connection that vanished may have opened and ended: its late event is then counted.
+        awaited = counted & (records["state"] != State.TIME_WAIT)
+        awaited[: len(destroyed)] = False
+        self._awaited = np.concatenate((self._awaited, records["cookie"][awaited]))[-AWAITED:]
         small = is_in_sorted(joined.rows.cookie, destroyed)
         if len(joined.ended_cookie) or small.any():
             left = self._recorded[~is_in_sorted(joined.ended_cookie, self._recorded)]
