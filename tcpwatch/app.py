@@ -19,6 +19,7 @@ from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
 from textual.theme import BUILTIN_THEMES
+from typing_extensions import override
 
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.view import View
@@ -102,8 +103,8 @@ class TcpwatchApp(App[None]):
             self.set_reactive(TcpwatchApp.interval_s, monitor.interval_s)
         self.theme = theme or _default_theme()
 
+    @override
     def get_default_screen(self) -> Screen[None]:
-        """Return the screen with the tabs."""
         return MainScreen()
 
     def on_mount(self) -> None:

@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Input
+from typing_extensions import override
 
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.header_line import HeaderLine
@@ -63,8 +64,8 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self._at = 0
         self._before: list[int] = []
 
+    @override
     def compose(self) -> ComposeResult:
-        """Build the header, the tabs, the first page and the footer."""
         yield HeaderLine()
         yield TabLine([tab.title for tab in TABS])
         first = TABS[0].make()

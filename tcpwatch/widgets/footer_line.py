@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from textual.binding import Binding
 from textual.events import Click
 from textual.screen import Screen
+from typing_extensions import override
 
 from tcpwatch.widgets.lines import Line, Lines, Piece
 from tcpwatch.widgets.palette import Palette
@@ -62,8 +63,8 @@ class FooterLine(Lines):
             x += _width(key) + _GAP
         return sorted(placed)
 
+    @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """Return the lines."""
         pieces: list[Piece] = []
         at = 0
         for x, (key, description, _) in self._layout(width):

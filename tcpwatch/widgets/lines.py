@@ -15,6 +15,7 @@ from textual.events import Resize
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from typing_extensions import override
 
 from tcpwatch.widgets.palette import Palette, palette
 
@@ -125,8 +126,8 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
         for y in changed:
             self.refresh_line(y)
 
+    @override
     def render_line(self, y: int) -> Strip:
-        """Return one line of the widget."""
         at = y + self.scroll_offset.y
         if at < len(self._strips):
             return self._strips[at]
@@ -136,7 +137,7 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
         """Draw for the new size."""
         self.redraw()
 
+    @override
     def notify_style_update(self) -> None:
-        """Draw again in other colours."""
         super().notify_style_update()
         self.redraw()

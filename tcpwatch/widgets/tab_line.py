@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from textual.events import Click
 from textual.message import Message
+from typing_extensions import override
 
 from tcpwatch.widgets.lines import Line, Lines, Piece
 from tcpwatch.widgets.palette import Palette
@@ -33,8 +34,8 @@ class TabLine(Lines):
         self._active = at
         self.redraw()
 
+    @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """Return the lines."""
         pieces: list[Piece] = []
         for at, label in enumerate(self._labels()):
             pieces.append((label, colours.cursor + colours.strong if at == self._active else colours.dim))

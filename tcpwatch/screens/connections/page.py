@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.message import Message
+from typing_extensions import override
 
 from tcpwatch.exporters.csv_writer import records_csv, sockets_csv
 from tcpwatch.exporters.records import group_record, tab_separated
@@ -84,8 +85,8 @@ class ConnectionsPage(TablePage):
         self._obsolete = 0
         """Number of the last request whose answer is no longer wanted."""
 
+    @override
     def compose(self) -> ComposeResult:
-        """Build the child widgets."""
         yield _Title()
         yield self.table
         yield self.groups
@@ -98,28 +99,28 @@ class ConnectionsPage(TablePage):
     # Drawing the View
 
     @property
+    @override
     def visible_table(self) -> CursorTable[Any]:
-        """The table on screen, which has the focus."""
         return self.groups if self.groups.display else self.table
 
     @property
     def _unsupported(self) -> frozenset[str]:
         return unsupported_columns(self._view.sample.capabilities) if self._view is not None else frozenset()
 
+    @override
     def show(self, view: View) -> None:
-        """Draw this View."""
         self._view = view
         unknown = self._unsupported
         self.table.show_columns([column for column in IN_TABLE if column.key not in unknown])
         self.refilter()
 
+    @override
     def show_exact(self, exact: bool) -> None:
-        """Draw numbers exact or rounded."""
         self.table.show_exact(exact)
         self.groups.show_exact(exact)
 
+    @override
     def help_sections(self) -> Sequence[Section]:
-        """Return what the help says about this screen."""
         return group_help_sections() if self.groups.display else ()
 
     def refilter(self) -> None:
@@ -281,8 +282,8 @@ class _Title(Lines, can_focus=False):
 
     DEFAULT_CSS = "_Title { height: 1; overflow: hidden; }"
 
+    @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """Return the lines."""
         page = self.parent
         if not isinstance(page, ConnectionsPage):
             return [()]

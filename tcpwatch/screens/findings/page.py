@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from typing_extensions import override
 
 from tcpwatch import units
 from tcpwatch.model.finding import Figure, Finding
@@ -32,8 +33,8 @@ class FindingsScreen(Screen[None], inherit_bindings=False):
         super().__init__()
         self._findings = _Findings(first)
 
+    @override
     def compose(self) -> ComposeResult:
-        """Build the child widgets."""
         yield HeaderLine()
         yield self._findings
         yield FooterLine()
@@ -63,8 +64,8 @@ class _Findings(Reader):
             self._shown = sorted(view.findings, key=lambda one: (one.rule, one.subject) != chosen)
             self.redraw()
 
+    @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """Return the lines."""
         lines: list[Line] = [title_rule("Findings", width, colours)]
         if not self._shown:
             return [*lines, (), (("   Nothing is wrong any more, as far as the rules can tell.", colours.plain),)]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from typing_extensions import override
 
 from tcpwatch.model.columns.columns import IN_TABLE, MARK_SIGNS
 from tcpwatch.model.query.filter import HELP
@@ -46,8 +47,8 @@ class HelpScreen(Screen[None], inherit_bindings=False):
         """Return the help for this screen, with the keys that are active now."""
         return cls(keys_of(screen), help_sections_of(screen))
 
+    @override
     def compose(self) -> ComposeResult:
-        """Build the child widgets."""
         yield HeaderLine()
         yield _Help(self._keys, self._about)
         yield FooterLine()
@@ -68,8 +69,8 @@ class _Help(Reader):
         super().__init__()
         self._keys, self._about = keys, about
 
+    @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """Return the lines."""
         sections = [
             Section("Keys of this screen", self._keys, 18),
             *self._about,

@@ -10,6 +10,7 @@ import numpy as np
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.events import Resize
+from typing_extensions import override
 
 from tcpwatch import units
 from tcpwatch.exporters.csv_writer import records_csv
@@ -63,8 +64,8 @@ class ListenersPage(TablePage):
             mark=self._mark,
         )
 
+    @override
     def compose(self) -> ComposeResult:
-        """Build the child widgets."""
         yield self._title
         yield self.table
         yield FilterLine()
@@ -84,8 +85,8 @@ class ListenersPage(TablePage):
         """Whether there is a group to unfold."""
         return any(row.is_group for row in self.table.records)
 
+    @override
     def show(self, view: View) -> None:
-        """Draw this View."""
         self._view, self.unseen = view, self._unseen_tracker.update(view)
         self.refilter()
 
@@ -123,12 +124,12 @@ class ListenersPage(TablePage):
         """Choose columns for the new width."""
         self.table.show_columns(columns_for(event.size.width))
 
+    @override
     def show_exact(self, exact: bool) -> None:
-        """Draw numbers exact or rounded."""
         self.table.show_exact(exact)
 
+    @override
     def help_sections(self) -> Sequence[Section]:
-        """Return what the help says about this screen."""
         return [Section("Listeners", [Entry(column.title, column.help) for column in ALL_COLUMNS], 15)]
 
     # Keys and clicks
@@ -191,8 +192,8 @@ class _Title(Lines):
         super().__init__()
         self._page = page
 
+    @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """Return the lines."""
         view, sorting = self._page.view, self._page.table.sorting
         if view is None:
             return [((f" {NO_DATA}", colours.plain),), ()]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
+from typing_extensions import override
 
 from tcpwatch.model.finding import Finding, FindingSubject
 from tcpwatch.model.states import State
@@ -37,8 +38,8 @@ class OverviewPage(DrawnPage):
     def __init__(self) -> None:
         super().__init__(_Overview())
 
+    @override
     def help_sections(self) -> Sequence[Section]:
-        """Return what the help says about this page."""
         return [totals_help_section()]
 
 
@@ -52,8 +53,8 @@ class _Overview(ViewLines[CursorItem]):
         self._view: View | None = None
         self._cursor = State.ESTABLISHED
 
+    @override
     def show(self, view: View) -> None:
-        """Draw this View."""
         had = bool(self._view and self._view.findings)
         self._view = view
         if self._cursor not in self._items():
@@ -122,8 +123,8 @@ class _Overview(ViewLines[CursorItem]):
             lines += listener_lines(listeners, room - 1, width, colours, self._exact)
         return lines + tables
 
+    @override
     def _items(self) -> list[CursorItem]:
-        """Return the items for the cursor, from top to bottom."""
         if self._view is None:
             return []
         return [*map(_key, self._shown_findings(self.size.height)), *states_shown(self._view)]

@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.events import Resize
 from textual.screen import Screen
+from typing_extensions import override
 
 from tcpwatch import units
 from tcpwatch.model.columns.socket_values import show_endpoint
@@ -60,8 +61,8 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         self._inside: QueueDetail | None = None
         self._unseen_tracker = UnseenAcceptsTracker()
 
+    @override
     def compose(self) -> ComposeResult:
-        """Build the child widgets."""
         yield HeaderLine()
         yield self._head
         with Container():
@@ -174,8 +175,8 @@ class _Head(Lines):
         super().__init__()
         self._of = screen
 
+    @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """Return the lines."""
         row = self._of.row
         if row is None:
             return [((f" {self._of.endpoint}", colours.strong), ("  this listener has closed", colours.warning))]

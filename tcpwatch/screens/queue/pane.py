@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from typing_extensions import override
 
 from tcpwatch.model.listeners.queue_detail import QueueMembers
 from tcpwatch.screens.queue.columns import QueueMember, queue_members
@@ -29,8 +30,8 @@ class QueuePane(Vertical):
         )
         self.heading = _Heading(self)
 
+    @override
     def compose(self) -> ComposeResult:
-        """Build the child widgets."""
         yield self.heading
         yield self.table
 
@@ -58,8 +59,8 @@ class _Heading(Lines):
             self._words = f": {queue.total:,}{words}{first}"
         self.redraw()
 
+    @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """Return the lines."""
         sorting = self._pane.table.sorting
         if sorting.choosing:
             return [sort_hint_line(sorting, colours)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Generic
 
 from textual.app import ComposeResult
+from typing_extensions import override
 
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.page import Page
@@ -36,14 +37,14 @@ class DrawnPage(Page):
         # Made here and not in `compose`: a View may come before the children are mounted, or when the app is ending.
         self.content = content
 
+    @override
     def compose(self) -> ComposeResult:
-        """Return the content."""
         yield self.content
 
+    @override
     def show(self, view: View) -> None:
-        """Draw this View."""
         self.content.show(view)
 
+    @override
     def show_exact(self, exact: bool) -> None:
-        """Draw numbers exact or rounded."""
         self.content.show_exact(exact)

@@ -11,6 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.events import DescendantBlur
 from textual.message import Message
 from textual.widgets import Input, Static
+from typing_extensions import override
 
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.units.printable import printable
@@ -53,8 +54,8 @@ class FilterLine(Vertical):
         self.filter = Filter()
         """The last valid filter."""
 
+    @override
     def compose(self) -> ComposeResult:
-        """Build the child widgets."""
         with Horizontal():
             yield Static(" / ", classes="filter--slash", markup=False)
             yield _Input(placeholder="state:tw  port:443  addr:10.0.  process:nginx  -text", compact=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.message import Message
 from textual.widget import Widget
 
 from tcpwatch.model.view import View
+from tcpwatch.widgets.sections import Section
 
 NO_DATA = "no data yet"
 
@@ -21,6 +24,10 @@ class Page(Widget):
 
     def show_exact(self, exact: bool) -> None:
         """Draw exact numbers, or names and rounded numbers."""
+
+    def help_sections(self) -> Sequence[Section]:
+        """Return what the help says about this page."""
+        return ()
 
 
 class FlowSelected(Message):

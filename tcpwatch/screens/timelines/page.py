@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from textual.app import ComposeResult
 from textual.message import Message
+from typing_extensions import override
 
 from tcpwatch import units
 from tcpwatch.exporters.csv_writer import timelines_csv
@@ -75,8 +76,8 @@ class TimelinesPage(TablePage):
         )
         self._asked = self._shown = 0
 
+    @override
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
         yield self._title
         yield self.table
         yield self._moment
@@ -88,17 +89,17 @@ class TimelinesPage(TablePage):
 
     # What is shown
 
+    @override
     def show(self, view: View) -> None:
-        """As Page asks."""
         self._view = view
         self.refilter()
 
+    @override
     def show_exact(self, exact: bool) -> None:
-        """As Page asks."""
         self.table.show_exact(exact)
 
+    @override
     def help_sections(self) -> Sequence[Section]:
-        """For the help."""
         return help_sections()
 
     def refilter(self) -> None:
@@ -173,8 +174,8 @@ class _Title(Lines):
         super().__init__()
         self._page = page
 
+    @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
         table = self._page.table
         arrangement = table.arrangement
         if arrangement is None:
@@ -196,8 +197,8 @@ class _Moment(Lines):
         super().__init__()
         self._page = page
 
+    @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """As Lines asks."""
         table = self._page.table
         if table.arrangement is None:
             return [()]

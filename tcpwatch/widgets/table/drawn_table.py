@@ -12,6 +12,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from typing_extensions import override
 
 from tcpwatch.widgets.lines import Line
 from tcpwatch.widgets.palette import Palette, palette
@@ -113,8 +114,8 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
             self.exact = exact
             self._redraw()
 
+    @override
     def notify_style_update(self) -> None:
-        """Draw again in other colours."""
         super().notify_style_update()
         self._finished.clear()
         self._prepared = None
