@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.opaque_rows import opaque
-from tcpwatch.kernel.netlink import uapi
+from tcpwatch.arrays.opaque_rows import make_read_only, opaque
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.tcp_info import TcpInfoDump
 from tcpwatch.kernel.proc.owner_finder import Owner
@@ -34,7 +33,7 @@ CapabilityName = Literal["queues", "timers", "inodes", "cookies", "attributes", 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Which facts about a socket the source can read. A fact that it cannot read is 0 in the table."""
+    """The facts about a socket that the source can read. A fact that it cannot read is 0 in the table."""
 
     queues: bool = True
     """Receive queue and send queue; of a listener, the accept queue and its limit."""
@@ -55,7 +54,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """Whether the table has all sockets of the kernel."""
+    """How complete the table of sockets is."""
 
     interrupted: bool = False
     """The kernel reported that its table changed during the dump, twice in succession."""
@@ -73,7 +72,7 @@ class Completeness:
 
     @property
     def words(self) -> str:
-        """What is missing, in words; empty if complete."""
+        """Return what is missing, in words; empty if complete."""
         missing = ["interrupted dump"] * self.interrupted + ["answers lost"] * self.answers_lost
         return ", ".join([*missing, *self.reasons])
 
@@ -92,9 +91,28 @@ class TcpInfoTable:
     """Bytes of struct tcp_info that this kernel sends."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """One poll. The arrays have one row per socket, sorted by cookie without duplicates, and are read-only."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SortedSockets:
+    """Rows of a dump, sorted by cookie without duplicates, and contiguous copies of some columns; all read-only."""
+
+    table: NDArray[np.void]
+    """uapi.SOCKET"""
+    cookie: NDArray[np.uint64]
+    state: NDArray[np.uint8]
+    """The kernel's numbers, as in states.State; always one of the eleven states."""
+    inode: NDArray[np.uint32]
+    local_port: NDArray[np.uint16]
+    family: NDArray[np.uint8]
+    interface: NDArray[np.uint32]
+
+    def columns(self) -> dict[str, Any]:
+        """Return name → array of these columns."""
+        return {column.name: getattr(self, column.name) for column in fields(SortedSockets)}
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Sample(SortedSockets):
+    """One poll: the sockets, and facts about the host."""
 
     time: float
     """Unix seconds at the end of the dump."""
@@ -103,16 +121,6 @@ class Sample:
     host: str
     source: SourceInfo
     completeness: Completeness
-    table: NDArray[np.void]
-    """uapi.SOCKET"""
-    cookie: NDArray[np.uint64]
-    """Contiguous copy of `idiag_cookie`."""
-    state: NDArray[np.uint8]
-    """The kernel's numbers, as in states.State; always one of the eleven states."""
-    inode: NDArray[np.uint32]
-    local_port: NDArray[np.uint16]
-    family: NDArray[np.uint8]
-    """Contiguous copies of columns."""
     owner: NDArray[np.int32]
     """Index into `owners`, or a negative UNKNOWN_* code of kernel.proc.owner_finder."""
     owners: Sequence[Owner]
@@ -153,20 +161,6 @@ _CANONICAL[_NEW_SYN_RECV] = 3  # the same half-open connection
 _CANONICAL[_BOUND_INACTIVE] = 7  # CLOSED: bound to a port, nothing else
 
 
-class SortedSockets(NamedTuple):
-    """Rows of a dump in the order of a Sample, with contiguous copies of the columns that every poll reads."""
-
-    table: NDArray[np.void]
-    """uapi.SOCKET, sorted by cookie without duplicates, read-only."""
-    cookie: NDArray[np.uint64]
-    state: NDArray[np.uint8]
-    """One of the eleven states."""
-    inode: NDArray[np.uint32]
-    local_port: NDArray[np.uint16]
-    family: NDArray[np.uint8]
-    interface: NDArray[np.uint32]
-
-
 _BLOCK = 16_384
 """Rows that are moved, and their columns copied, while they are in the processor's cache."""
 
@@ -189,8 +183,8 @@ def sort_by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.v
         rows = (memory(len(order)) if memory else np.empty(len(order), table.dtype))[: len(order)]
     size = len(cookie)
     ordered = SortedSockets(
-        rows,
-        cookie,
+        table=rows,
+        cookie=cookie,
         state=np.empty(size, np.uint8),
         inode=np.empty(size, np.uint32),
         local_port=np.empty(size, np.uint16),
@@ -207,8 +201,7 @@ def sort_by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.v
         ordered.local_port[part] = block["idiag_sport"]
         ordered.family[part] = block["idiag_family"]
         ordered.interface[part] = block["idiag_if"]
-    for array in ordered:
-        array.flags.writeable = False
+    make_read_only(*ordered.columns().values())
     return ordered
 
 
@@ -223,8 +216,7 @@ def sort_tcp_info(dump: TcpInfoDump, memory: Callable[[int], NDArray[np.void]] |
     figures = (memory(len(flows)) if memory else np.empty(len(flows), dump.table.dtype))[: len(flows)]
     np.take(opaque(dump.table), flows, out=opaque(figures), mode="clip")
     infos = TcpInfoTable(cookie, figures, dump.received_monotonic_s[flows], dump.info_bytes)
-    for array in (infos.cookie, infos.table, infos.received_monotonic_s):
-        array.flags.writeable = False
+    make_read_only(infos.cookie, infos.table, infos.received_monotonic_s)
     return infos
 
 
@@ -239,8 +231,3 @@ def _ascending(cookie: NDArray[np.uint64]) -> NDArray[np.intp]:
         digit = (above >> np.uint64(shift)).astype(np.uint16)
         order = order[np.argsort(digit[order], kind="stable")]
     return order
-
-
-def empty_table() -> NDArray[np.void]:
-    """Return a table without rows."""
-    return np.empty(0, uapi.SOCKET)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.opaque_rows import make_read_only
+
 CHUNK = 4_096
 """Rows of a chunk; small logs have smaller chunks."""
 
@@ -51,6 +53,5 @@ class AppendLog:
     def chunks(self) -> tuple[NDArray[np.void], ...]:
         """Read-only views of the rows that are kept, oldest chunk first."""
         views = [chunk[: self._used if at == len(self._chunks) - 1 else None] for at, chunk in enumerate(self._chunks)]
-        for view in views:
-            view.flags.writeable = False
+        make_read_only(*views)
         return tuple(views)

@@ -14,6 +14,12 @@ def opaque(rows: NDArray[Any]) -> NDArray[np.void]:
     return rows.view(f"V{rows.dtype.itemsize}")
 
 
+def make_read_only(*arrays: NDArray[Any]) -> None:
+    """Make these arrays read-only."""
+    for array in arrays:
+        array.flags.writeable = False
+
+
 def concat_rows(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Concatenate arrays of one dtype."""
     if len(parts) == 1:

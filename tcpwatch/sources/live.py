@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.arrays.array_pool import ArrayPool
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.kernel.name_cache import NameCache
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
@@ -22,7 +23,7 @@ from tcpwatch.kernel.proc.connect_callers import ConnectCallers
 from tcpwatch.kernel.proc.limits import DescriptorLimits
 from tcpwatch.kernel.proc.owner_finder import Owner, OwnerFinder
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
-from tcpwatch.sample import Completeness, Sample, SourceInfo, empty_table, sort_by_cookie, sort_tcp_info
+from tcpwatch.sample import Completeness, Sample, SortedSockets, SourceInfo, sort_by_cookie, sort_tcp_info
 from tcpwatch.sources.accept_queue_watch import AcceptQueueWatch
 from tcpwatch.sources.base import Source, SourceError, privilege, try_read_counters
 from tcpwatch.sources.event_watch import EventWatch
@@ -131,7 +132,7 @@ class LiveSource:
         drops = dict(zip(listeners.table["idiag_cookie"].tolist(), listeners.drops.tolist(), strict=True))
         now, monotonic = time.time(), time.monotonic()
         ordered = sort_by_cookie(dump.table, self._tables.take)
-        table, cookie, inode = ordered.table, ordered.cookie, ordered.inode
+        inode = ordered.inode
         budget_s = max(self._owners_least_s, OWNER_SEARCH_SHARE * (monotonic - begin))
         held = np.flatnonzero(inode)  # a flood's half-open sockets have no inode
         owner = np.full(len(inode), owner_finder.UNKNOWN_NO_PROCESS, np.int32)
@@ -150,12 +151,7 @@ class LiveSource:
                 dump.retried or listeners.retried,
                 reasons,
             ),
-            table=table,
-            cookie=cookie,
-            state=ordered.state,
-            inode=inode,
-            local_port=ordered.local_port,
-            family=ordered.family,
+            **ordered.columns(),
             owner=owner,
             owners=self._owners.owners,
             drops=drops,
@@ -164,9 +160,9 @@ class LiveSource:
             sysctls=sysctl.read(),
             reserved_ports=sysctl.reserved_ports(),
             descriptor_limits=self._limits.lookup(_holders(ordered.state, owner, self._owners.owners)),
-            users=self._names.users(table["idiag_uid"][held]),
+            users=self._names.users(ordered.table["idiag_uid"][held]),
             interfaces=self._names.interfaces(ordered.interface),
-            watched_tcp_info=self._tcp_info(table, cookie, watched),
+            watched_tcp_info=self._tcp_info(ordered, watched),
             tcp_info_table=sort_tcp_info(dump.infos, self._info_tables.take) if dump.infos else None,
             destroyed=destroyed,
             trace_events=traced,
@@ -194,15 +190,11 @@ class LiveSource:
             self._info_turns.took(time.monotonic() - begin, len(dump.infos.table), len(dump.table))
         return dump
 
-    def _tcp_info(
-        self, table: NDArray[np.void], cookie: NDArray[np.uint64], watched: Iterable[int]
-    ) -> dict[int, dict[str, int]]:
-        found = {}
-        for wanted in watched:
-            at = int(np.searchsorted(cookie, np.uint64(wanted)))
-            if at < len(cookie) and int(cookie[at]) == wanted and (info := self._diag.tcp_info(table[at])):
-                found[wanted] = info
-        return found
+    def _tcp_info(self, sockets: SortedSockets, watched: Iterable[int]) -> dict[int, dict[str, int]]:
+        cookies = np.array(list(watched), np.uint64)
+        places = zip(cookies.tolist(), find_sorted(sockets.cookie, cookies).tolist(), strict=True)
+        infos = {cookie: self._diag.tcp_info(sockets.table[at]) for cookie, at in places if at != NOT_FOUND}
+        return {cookie: info for cookie, info in infos.items() if info}
 
     def close(self) -> None:
         """End the threads and close the sockets."""
@@ -221,7 +213,7 @@ def _threads(traced: TraceEvents) -> list[int]:
     return [int(pid) for pid in np.unique(events["pid"][calls]) if pid > 0]
 
 
-_LIMITS_ASKED = 64
+_LIMITS_READ = 64
 """Largest number of processes whose limit is read."""
 
 
@@ -229,7 +221,7 @@ def _holders(state: NDArray[np.uint8], owner: NDArray[np.int32], owners: Sequenc
     """Return the pids of the processes that hold most sockets in CLOSE_WAIT."""
     codes = owner[(state == _CLOSE_WAIT) & (owner >= 0)]
     counts = np.bincount(codes, minlength=1)
-    most = np.argsort(-counts, kind="stable")[:_LIMITS_ASKED].tolist()
+    most = np.argsort(-counts, kind="stable")[:_LIMITS_READ].tolist()
     return [owners[code].processes[0].pid for code in most if counts[code]]
 
 
@@ -244,7 +236,7 @@ class _BoundSockets:
 
     def __init__(self, diag: SockDiag) -> None:
         self._diag = diag
-        self._table = empty_table()
+        self._table = np.empty(0, uapi.SOCKET)
         self._due = 0.0
 
     def table(self) -> NDArray[np.void]:

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import time
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc import owner_finder, sysctl
-from tcpwatch.kernel.proc.owner_finder import Owner, Process
-from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, read_process, read_process_stat
+from tcpwatch.kernel.proc.owner_finder import Owner
+from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, read_process, read_process_stat
 from tcpwatch.sample import Capabilities, Completeness, Sample, SourceInfo, sort_by_cookie
 from tcpwatch.sources.base import SourceError, privilege, try_read_counters
 from tcpwatch.units.printable import printable
@@ -27,10 +28,7 @@ _STATES = {
     psutil.CONN_CLOSE_WAIT: 8, psutil.CONN_LAST_ACK: 9, psutil.CONN_LISTEN: 10, psutil.CONN_CLOSING: 11,
 }  # fmt: skip
 
-
-PSUTIL_CAPABILITIES = Capabilities(
-    queues=False, timers=False, inodes=False, cookies=False, attributes=False, tcp_info=False
-)
+PSUTIL_CAPABILITIES = Capabilities(*[False] * len(fields(Capabilities)))
 
 
 class PsutilSource:
@@ -62,12 +60,7 @@ class PsutilSource:
             host=printable(socket.gethostname()),
             source=self.info,
             completeness=Completeness(reasons=reasons),
-            table=ordered.table,
-            cookie=ordered.cookie,
-            state=ordered.state,
-            inode=ordered.inode,
-            local_port=ordered.local_port,
-            family=ordered.family,
+            **ordered.columns(),
             owner=self._owner_codes([pids[c] for c in ordered.cookie.tolist()]),
             owners=self._known,
             drops={},

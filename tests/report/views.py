@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION, Owner, Process
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION, Owner
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.trace_stats import TraceStats

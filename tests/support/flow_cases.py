@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.proc.owner_finder import Owner, Process
+from tcpwatch.kernel.proc.owner_finder import Owner
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import History, Moment, StatePeriod

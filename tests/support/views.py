@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tcpwatch.config.thresholds import DEFAULT
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner, Process
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.analyses.ephemeral_ports import ephemeral_ports
 from tcpwatch.model.analyses.stalls import StallAnalysis
 from tcpwatch.model.analyses.teardown import AgeThresholds, TeardownAnalysis
@@ -242,6 +243,7 @@ def make_sample(rows: Rows, **overrides: Any) -> Sample:
         "inode": np.ascontiguousarray(rows.table["idiag_inode"]),
         "local_port": rows.table["idiag_sport"].astype(np.uint16),
         "family": np.ascontiguousarray(rows.table["idiag_family"]),
+        "interface": np.ascontiguousarray(rows.table["idiag_if"]),
         "owner": rows.owner,
         "owners": rows.owners,
         "drops": {},

@@ -86,7 +86,7 @@ def decode_sockets(
         raise MessageError(f"a netlink message of type {types[strange][0]} inside a socket dump")
     rest, done = offsets, 0
     while len(rest):
-        alike, rest, layout = _same_layout(words, rest)
+        alike, rest, layout = same_layout(words, rest)
         part = slice(done, done + len(alike))
         _copy(words, alike, layout, table[part])
         if drops is not None:
@@ -101,7 +101,7 @@ AttributeSpans = dict[int, tuple[int, int]]
 """Attribute type → (word offset of its header from the message's, payload bytes)."""
 
 
-def _same_layout(words: Words, offsets: Offsets) -> tuple[Offsets, Offsets, AttributeSpans]:
+def same_layout(words: Words, offsets: Offsets) -> tuple[Offsets, Offsets, AttributeSpans]:
     """Split messages into those with the length and the attribute headers of the first one, and the rest."""
     layout = attribute_spans(words, int(offsets[0]))
     same = np.ones(len(offsets), bool)

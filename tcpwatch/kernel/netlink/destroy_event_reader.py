@@ -8,19 +8,17 @@ of 380 bytes on Linux 6.18. Each costs one recv_into() in Python; the messages a
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import time
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.arrays.backlog import Backlog
-from tcpwatch.arrays.opaque_rows import opaque
+from tcpwatch.arrays.opaque_rows import make_read_only, opaque
 from tcpwatch.kernel.netlink import decode_sockets, uapi
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
-from tcpwatch.kernel.netlink.sock_diag import SockDiagError
+from tcpwatch.kernel.netlink.sock_diag import SockDiagError, unusable
 
 BUFFER = 16 * 1024 * 1024
 """Requested size in bytes; the kernel allows twice as many for its overhead (sock_setsockopt)."""
@@ -83,8 +81,7 @@ class DestroyEventReader:
         """Return the events read since the last call, and how many were lost. Raises MessageError."""
         self._decode()
         (table, infos, when), dropped = self._backlog.take()
-        for column in (table, infos, when):
-            column.flags.writeable = False
+        make_read_only(table, infos, when)
         return DestroyedSockets(table, infos, when, self._info_bytes, self._newly_dropped() + dropped)
 
     def close(self) -> None:
@@ -120,14 +117,17 @@ class DestroyEventReader:
             size, at = int(sizes[strange[0]]), int(offsets[strange[0]])
             raise decode_sockets.MessageError(f"a destroy event of {size} bytes with {words[at]} as its length")
         table, infos = np.empty(len(sizes), uapi.SOCKET), np.zeros(len(sizes), uapi.TCP_INFO)
-        for which, layout in _alike(words, offsets):
+        rest = offsets
+        while len(rest):
+            alike, rest, layout = decode_sockets.same_layout(words, rest)
+            which = alike // (_PLACE >> 2)
             rows = np.empty(len(which), uapi.SOCKET)
-            decode_sockets.decode_sockets(words, offsets[which], rows)
+            decode_sockets.decode_sockets(words, alike, rows)
             opaque(table)[which] = opaque(rows)
             place, info_bytes = layout.get(uapi.INET_DIAG_INFO, (0, 0))
             if info_bytes:
                 self._info_bytes = min(self._info_bytes, info_bytes)
-                _copy_info(words, offsets[which] + place + 1, self._info_bytes, infos, which)
+                _copy_info(words, alike + place + 1, self._info_bytes, infos, which)
         self._backlog.add(table, infos, np.repeat(times, counts))
 
     def _newly_dropped(self) -> int:
@@ -138,20 +138,6 @@ class DestroyEventReader:
         memory = self._socket.getsockopt(socket.SOL_SOCKET, uapi.SO_MEMINFO, 4 * (uapi.SK_MEMINFO_DROPS + 1))
         before, self._dropped = self._dropped, int(np.frombuffer(memory, np.uint32)[uapi.SK_MEMINFO_DROPS])
         return (self._dropped - before) & 0xFFFFFFFF
-
-
-def _alike(
-    words: decode_sockets.Words, offsets: decode_sockets.Offsets
-) -> Iterator[tuple[NDArray[np.intp], decode_sockets.AttributeSpans]]:
-    """Yield groups of messages with equal length and attribute headers, and their layout; usually one group."""
-    left = np.arange(len(offsets))
-    while len(left):
-        layout = decode_sockets.attribute_spans(words, int(offsets[left[0]]))
-        places = np.array([0, *(place for place, _ in layout.values())])
-        headers = words[offsets[left, None] + places]
-        same = (headers == headers[0]).all(axis=1)
-        yield left[same], layout
-        left = left[~same]
 
 
 def _copy_info(
@@ -188,5 +174,4 @@ def _enlarge(sock: socket.socket) -> None:
 
 
 def _unusable(error: OSError) -> SockDiagError:
-    code = error.errno or errno.EIO
-    return SockDiagError(code, f"destroy events are not available: {os.strerror(code)}")
+    return unusable(error, "destroy events are not available")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.opaque_rows import make_read_only
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DestroyedSockets:
@@ -36,6 +38,5 @@ class DestroyedSockets:
         table = np.concatenate((earlier.table, self.table))
         infos = np.concatenate((earlier.infos, self.infos))
         when = np.concatenate((earlier.received_monotonic_s, self.received_monotonic_s))
-        for column in (table, infos, when):
-            column.flags.writeable = False
+        make_read_only(table, infos, when)
         return DestroyedSockets(table, infos, when, self.info_bytes, earlier.lost + self.lost)

@@ -234,7 +234,7 @@ class SockDiag:
         try:
             self._socket.sendto(header.tobytes() + request.tobytes(), (0, 0))
         except OSError as error:
-            raise _unusable(error) from error
+            raise unusable(error) from error
 
     def _receive(self, at: int) -> int:
         """Receive one datagram into the buffer at byte `at`; return its length."""
@@ -246,7 +246,7 @@ class SockDiag:
             if error.errno == errno.EAGAIN:
                 text = f"no answer from sock_diag for {_SILENCE_S} s during a dump"
                 raise SockDiagError(errno.ETIMEDOUT, text) from error
-            raise _unusable(error) from error
+            raise unusable(error) from error
 
     def _reopen(self) -> None:
         """Replace the socket, to discard the rest of an unfinished dump."""
@@ -266,11 +266,12 @@ def _open() -> socket.socket:
     try:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_SOCK_DIAG)
     except OSError as error:
-        raise _unusable(error) from error
+        raise unusable(error) from error
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _SILENCE_S, 0))
     return sock
 
 
-def _unusable(error: OSError) -> SockDiagError:
+def unusable(error: OSError, problem: str = "sock_diag cannot be used here") -> SockDiagError:
+    """Return an error whose text is the problem and the reason."""
     code = error.errno or errno.EIO
-    return SockDiagError(code, f"sock_diag cannot be used here: {os.strerror(code)}")
+    return SockDiagError(code, f"{problem}: {os.strerror(code)}")

@@ -13,6 +13,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.group_by import run_starts
 from tcpwatch.arrays.lookup import is_in_sorted
 
 Inodes = NDArray[np.uint32]
@@ -105,9 +106,7 @@ class Descriptors:
 def unique_sorted(values: Inodes) -> Inodes:
     """Return the distinct values, ascending (np.unique hashes first, which is four times slower here)."""
     ascending: Inodes = np.sort(values)
-    different = np.ones(len(values), np.bool_)
-    different[1:] = ascending[1:] != ascending[:-1]
-    return ascending[different]
+    return ascending[run_starts(ascending)]
 
 
 def _listed(directory: int) -> Generator[Inodes, None, NDArray[np.int32]]:

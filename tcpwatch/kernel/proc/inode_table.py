@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.group_by import run_starts
 from tcpwatch.kernel.proc.descriptors import Inodes
 
 HolderGroups = NDArray[np.int32]
@@ -55,24 +56,15 @@ class InodeTable:
         return groups
 
 
-def _sorted_pairs(
-    holdings: Sequence[Inodes],
-) -> tuple[Inodes, NDArray[np.intp], NDArray[np.intp]]:
+def _sorted_pairs(holdings: Sequence[Inodes]) -> tuple[Inodes, NDArray[np.intp], NDArray[np.intp]]:
     """Return all distinct pairs as (inodes, holders), sorted, and where each inode begins."""
     keys = [(inodes.astype(np.uint64) << _HOLDER_BITS) | np.uint64(holder) for holder, inodes in enumerate(holdings)]
     pairs = np.sort(np.concatenate(keys)) if keys else np.empty(0, np.uint64)
     pairs = pairs[np.searchsorted(pairs, np.uint64(1) << _HOLDER_BITS) :]  # from inode 1 on
-    pairs = pairs[_begins(pairs)]  # one process may have several descriptors of a socket
+    pairs = pairs[run_starts(pairs)]  # one process may have several descriptors of a socket
     inodes = (pairs >> _HOLDER_BITS).astype(np.uint32)
     holders = (pairs & _HOLDER_MASK).astype(np.intp)
-    return inodes, holders, np.flatnonzero(_begins(inodes))
-
-
-def _begins(values: NDArray[np.uint64] | Inodes) -> NDArray[np.bool_]:
-    """Return a mask of where runs of equal values begin."""
-    begins = np.ones(len(values), np.bool_)
-    begins[1:] = values[1:] != values[:-1]
-    return begins
+    return inodes, holders, run_starts(inodes)
 
 
 def _grouped(
@@ -94,7 +86,5 @@ def _grouped(
     _, example, number = np.unique(sums, return_index=True, return_inverse=True)
     groups[several] = lone + number
     begin, length = first[several[example]], count[several[example]]
-    members = [
-        tuple(holders[at : at + size].tolist()) for at, size in zip(begin.tolist(), length.tolist(), strict=True)
-    ]
-    return groups, members
+    spans = zip(begin.tolist(), length.tolist(), strict=True)
+    return groups, [tuple(holders[at : at + size].tolist()) for at, size in spans]

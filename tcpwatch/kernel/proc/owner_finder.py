@@ -21,17 +21,6 @@ from tcpwatch.kernel.proc.inode_table import HolderGroups, InodeTable
 from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, read_process_stat
 from tcpwatch.kernel.proc.process_table import Holder, ProcessTable
 
-__all__ = [
-    "UNKNOWN_ELSEWHERE",
-    "UNKNOWN_NOT_LOOKED",
-    "UNKNOWN_NO_PROCESS",
-    "UNKNOWN_PERMISSION",
-    "UNKNOWN_PROC",
-    "Owner",
-    "OwnerFinder",
-    "Process",
-]
-
 UNKNOWN_NO_PROCESS = -1
 """Inode 0, only in the kernel: half-open, in the accept queue, orphaned or in TIME_WAIT."""
 UNKNOWN_NOT_LOOKED = -2

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tcpwatch.model.columns import socket_values as cells
+from tcpwatch.model.columns import socket_values as values
 from tcpwatch.model.columns import throughput_values
 from tcpwatch.model.columns.socket_values import Keys, Values
 from tcpwatch.model.sockets.rows import Mark, Rows
@@ -46,17 +46,17 @@ class SocketColumn:
     """Capability that the source needs; None: every source has the values."""
 
 
-_RQUEUE, _WQUEUE = cells.field("idiag_rqueue"), cells.field("idiag_wqueue")
-_SPORT, _DPORT = cells.field("idiag_sport"), cells.field("idiag_dport")
-_RETRANS, _INODE = cells.field("idiag_retrans"), cells.field("idiag_inode")
-_UID = cells.uids, cells.field("idiag_uid")[1]
-_SRC, _DST = cells.addresses("idiag_src"), cells.addresses("idiag_dst")
-_LOCAL = cells.address_keys("idiag_src", "idiag_sport")
-_REMOTE = cells.address_keys("idiag_dst", "idiag_dport")
-_CGROUP = cells.field("cgroup_id")
-_IF = cells.field("idiag_if")
-_BY_OWNER = cells.owner_keys(lambda owner: (cells.owner_name(owner), cells.owner_pid(owner)))
-_TIMER_NAME = cells.timer_names, cells.field("idiag_timer")[1]
+_RQUEUE, _WQUEUE = values.field("idiag_rqueue"), values.field("idiag_wqueue")
+_SPORT, _DPORT = values.field("idiag_sport"), values.field("idiag_dport")
+_RETRANS, _INODE = values.field("idiag_retrans"), values.field("idiag_inode")
+_UID = values.uids, values.field("idiag_uid")[1]
+_SRC, _DST = values.addresses("idiag_src"), values.addresses("idiag_dst")
+_LOCAL = values.address_keys("idiag_src", "idiag_sport")
+_REMOTE = values.address_keys("idiag_dst", "idiag_dport")
+_CGROUP = values.field("cgroup_id")
+_IF = values.field("idiag_if")
+_BY_OWNER = values.owner_keys(lambda owner: (values.owner_name(owner), values.owner_pid(owner)))
+_TIMER_NAME = values.timer_names, values.field("idiag_timer")[1]
 _RX, _TX = throughput_values.figures(Throughput.rx_bytes_per_s), throughput_values.figures(Throughput.tx_bytes_per_s)
 _RTT = throughput_values.figures(Throughput.rtt_us, per=1000, digits=3)
 _SEND_LIMIT = throughput_values.words(Throughput.send_limits, [limit.word for limit in SendLimit].__getitem__)
@@ -66,104 +66,106 @@ _CONGESTION = throughput_values.words(
 
 _THROUGHPUT: tuple[SocketColumn, ...] = (
     SocketColumn("rx_bytes_per_s", "Rx/s", "Bytes received per second, between the last two polls of tcp_info",
-      *_RX, cells.show_size, width=6, grow=5, priority=6, right=True, needs="tcp_info"),
+      *_RX, values.show_size, width=6, grow=5, priority=6, right=True, needs="tcp_info"),
     SocketColumn("tx_bytes_per_s", "Tx/s", "Bytes acknowledged by the peer per second, between the same polls",
-      *_TX, cells.show_size, width=6, grow=5, priority=6, right=True, needs="tcp_info"),
+      *_TX, values.show_size, width=6, grow=5, priority=6, right=True, needs="tcp_info"),
     SocketColumn("rtt_ms", "RTT", "Round-trip time, smoothed by the kernel",
       *_RTT, throughput_values.show_ms, width=8, grow=5, priority=6, right=True, needs="tcp_info"),
     SocketColumn("limited_by", "Limit",
       "What limits sending: application, receiver (zero window), send buffer or network",
-      *_SEND_LIMIT, cells.plain, width=11, priority=6, needs="tcp_info"),
+      *_SEND_LIMIT, values.plain, width=11, priority=6, needs="tcp_info"),
     SocketColumn("retransmits_total", "Retrans", "Segments retransmitted since the connection began",
       *throughput_values.counts(Throughput.retransmits), throughput_values.show_count, width=7, priority=8,
       right=True, needs="tcp_info"),
     SocketColumn("congestion", "Congestion", "Congestion control algorithm: cubic, bbr, ...",
-      *_CONGESTION, cells.plain, width=10, priority=19, needs="tcp_info"),
+      *_CONGESTION, values.plain, width=10, priority=19, needs="tcp_info"),
 )  # fmt: skip
 """Columns from tcp_info; the last ones in JSON and CSV, as they were added later."""
 
 COLUMNS: tuple[SocketColumn, ...] = (
     SocketColumn("state", "State", "TCP state, RFC 9293's name",
-      cells.states, cells.state_keys, cells.plain, width=11, priority=0),
+      values.states, values.state_keys, values.plain, width=11, priority=0),
     SocketColumn("local", "Local", "Local address and port; * is any",
-      cells.endpoints("idiag_src", "idiag_sport"), _LOCAL, cells.show_endpoint, width=21, grow=26, priority=1,
+      values.endpoints("idiag_src", "idiag_sport"), _LOCAL, values.show_endpoint, width=21, grow=26, priority=1,
       exported=False),
     SocketColumn("remote", "Remote", "Remote address and port",
-      cells.endpoints("idiag_dst", "idiag_dport"), _REMOTE, cells.show_endpoint, width=21, grow=26, priority=0,
+      values.endpoints("idiag_dst", "idiag_dport"), _REMOTE, values.show_endpoint, width=21, grow=26, priority=0,
       exported=False),
     SocketColumn("local_address", "Local address", "Local address; IPv4-mapped IPv6 is shown as IPv4",
-      _SRC, _LOCAL, cells.plain, width=15, in_table=False),
+      _SRC, _LOCAL, values.plain, width=15, in_table=False),
     SocketColumn("local_port", "Local port", "Local port",
-      *_SPORT, cells.plain, width=5, in_table=False),
+      *_SPORT, values.plain, width=5, in_table=False),
     SocketColumn("remote_address", "Remote address", "Remote address",
-      _DST, _REMOTE, cells.plain, width=15, in_table=False),
+      _DST, _REMOTE, values.plain, width=15, in_table=False),
     SocketColumn("remote_port", "Remote port", "Remote port; 0 without a peer",
-      *_DPORT, cells.plain, width=5, in_table=False),
+      *_DPORT, values.plain, width=5, in_table=False),
     SocketColumn("recv_queue", "Recv-Q",
       "Bytes not yet read by the application (a pending FIN counts 1); LISTEN: connections waiting for accept()",
-      *_RQUEUE, cells.show_size, width=6, grow=4, priority=2, right=True, needs="queues"),
+      *_RQUEUE, values.show_size, width=6, grow=4, priority=2, right=True, needs="queues"),
     SocketColumn("send_queue", "Send-Q", "Bytes not yet acknowledged by the peer; LISTEN: limit of the accept queue",
-      *_WQUEUE, cells.show_size, width=6, grow=4, priority=4, right=True, needs="queues"),
+      *_WQUEUE, values.show_size, width=6, grow=4, priority=4, right=True, needs="queues"),
     *_THROUGHPUT,
     SocketColumn("owner", "Process",
       "Process that holds the socket, with pid; +n: and n more; ?: not visible (Enter shows why)",
-      cells.owner_cells, _BY_OWNER, cells.plain, width=10, grow=14, priority=3, exported=False),
+      values.owner_cells, _BY_OWNER, values.plain, width=10, grow=14, priority=3, exported=False),
     SocketColumn("timers", "Timer", "Running timer, and the time left",
-      cells.timers, cells.timer_keys, cells.show_timer, width=18, priority=6, exported=False, needs="timers"),
+      values.timers, values.timer_keys, values.show_timer, width=18, priority=6, exported=False, needs="timers"),
     SocketColumn("timer", "Timer", "Running timer: on (retransmission), keepalive, timewait, persist (zero window)",
-      *_TIMER_NAME, cells.plain, width=9, in_table=False, needs="timers"),
+      *_TIMER_NAME, values.plain, width=9, in_table=False, needs="timers"),
     SocketColumn("timer_s", "Timer left", "Seconds until the timer expires",
-      cells.timer_seconds, cells.timer_keys, cells.show_seconds, width=8, in_table=False, needs="timers"),
+      values.timer_seconds, values.timer_keys, values.show_seconds, width=8, in_table=False, needs="timers"),
     SocketColumn("retransmits", "Retr", "Retransmits in a row without an answer; SYN_RCVD: SYN+ACK retransmits",
-      *_RETRANS, cells.plain, width=4, priority=7, right=True, needs="timers"),
+      *_RETRANS, values.plain, width=4, priority=7, right=True, needs="timers"),
     SocketColumn("role", "Role", "client or server; server if the local port has a listener",
-      cells.from_enum("role", [r.word if r else None for r in Role]), cells.hot("role"), cells.plain, width=8,
+      values.from_enum("role", [r.word if r else None for r in Role]), values.hot("role"), values.plain, width=8,
       priority=8),
     SocketColumn("state_age", "In state", "Time in this state since tcpwatch first saw it; >: at least",
-      cells.age_cells("since"), cells.age_keys("since"), cells.show_age, width=10, priority=5, right=True,
+      values.age_cells("since"), values.age_keys("since"), values.show_age, width=10, priority=5, right=True,
       exported=False),
     SocketColumn("age", "Age",
       "Time since tcpwatch first saw the flow; >: at least, as the flow is older than tcpwatch",
-      cells.age_cells("first_seen"), cells.age_keys("first_seen"), cells.show_age, width=10, priority=10, right=True,
+      values.age_cells("first_seen"), values.age_keys("first_seen"), values.show_age, width=10, priority=10, right=True,
       exported=False),
     SocketColumn("uid", "Uid", "User id of the socket's owner",
-      *_UID, cells.plain, width=6, in_table=False, needs="inodes"),
+      *_UID, values.plain, width=6, in_table=False, needs="inodes"),
     SocketColumn("user", "User", "User name of the socket's owner",
-      cells.users, _UID[1], cells.plain, width=8, in_table=False, needs="inodes"),
+      values.users, _UID[1], values.plain, width=8, in_table=False, needs="inodes"),
     SocketColumn("user_or_uid", "User", "User of the socket (n: user id)",
-      cells.user_cells, _UID[1], cells.show_user, width=8, grow=4, exported=False, needs="inodes"),
+      values.user_cells, _UID[1], values.show_user, width=8, grow=4, exported=False, needs="inodes"),
     SocketColumn("closer", "Closed by", "Who sent the first FIN: local, peer or both",
-      cells.from_enum("closer", [c.word if c else None for c in Closer]), cells.hot("closer"), cells.plain, width=9,
+      values.from_enum("closer", [c.word if c else None for c in Closer]), values.hot("closer"), values.plain, width=9,
       priority=11),
     SocketColumn("phase", "Phase", "Phase of the connection: handshake, open or teardown",
-      cells.phases, cells.state_keys, cells.plain, width=9, priority=16),
+      values.phases, values.state_keys, values.plain, width=9, priority=16),
     SocketColumn("pid", "Pid", "Process id; the lowest if several processes hold the socket",
-      cells.owner_values(cells.owner_pid), cells.owner_keys(cells.owner_pid), cells.plain, width=7, in_table=False),
+      values.owner_values(values.owner_pid), values.owner_keys(values.owner_pid), values.plain, width=7,
+      in_table=False),
     SocketColumn("process", "Process", "Name of that process",
-      cells.owner_values(cells.owner_name), cells.owner_keys(cells.owner_name), cells.plain, width=15, in_table=False),
+      values.owner_values(values.owner_name), values.owner_keys(values.owner_name), values.plain, width=15,
+      in_table=False),
     SocketColumn("pids", "Pids", "All processes that hold the socket",
-      cells.owner_values(lambda o: [p.pid for p in o.processes]), cells.owner_keys(cells.owner_pid), cells.plain,
+      values.owner_values(lambda o: [p.pid for p in o.processes]), values.owner_keys(values.owner_pid), values.plain,
       width=7, in_table=False),
     SocketColumn("command", "Command", "Command line of the process",
-      cells.owner_values(cells.owner_command), cells.owner_keys(cells.owner_command), cells.plain, width=20, grow=40,
-      priority=17),
+      values.owner_values(values.owner_command), values.owner_keys(values.owner_command), values.plain, width=20,
+      grow=40, priority=17),
     SocketColumn("owner_unknown", "Owner unknown", "Why no process is shown",
-      cells.unknown_reasons, cells.hot("owner"), cells.plain, width=20, in_table=False),
+      values.unknown_reasons, values.hot("owner"), values.plain, width=20, in_table=False),
     SocketColumn("inode", "Inode", "Inode of the socket; 0: no process holds it",
-      *_INODE, cells.plain, width=10, priority=13, right=True, needs="inodes"),
+      *_INODE, values.plain, width=10, priority=13, right=True, needs="inodes"),
     SocketColumn("cookie", "Cookie", "The kernel's id of the socket, which never changes",
-      lambda rows: rows.cookie.tolist(), cells.hot("cookie"), cells.plain, width=10, priority=14, right=True,
+      lambda rows: rows.cookie.tolist(), values.hot("cookie"), values.plain, width=10, priority=14, right=True,
       needs="cookies"),
     SocketColumn("interface", "If", "Interface that the socket is bound to",
-      cells.interfaces, _IF[1], cells.plain, width=8, priority=15, needs="attributes"),
+      values.interfaces, _IF[1], values.plain, width=8, priority=15, needs="attributes"),
     SocketColumn("cgroup_id", "Cgroup", "Id (inode) of the control group",
-      cells.cgroups, _CGROUP[1], cells.plain, width=8, priority=12, right=True, needs="attributes"),
+      values.cgroups, _CGROUP[1], values.plain, width=8, priority=12, right=True, needs="attributes"),
     SocketColumn("shutdown", "Shutdown", "Direction shut down: receive, send or both",
-      cells.shutdowns, cells.field("shutdown")[1], cells.plain, width=8, priority=18, needs="attributes"),
+      values.shutdowns, values.field("shutdown")[1], values.plain, width=8, priority=18, needs="attributes"),
     SocketColumn("age_s", "Age", "Seconds since tcpwatch first saw the flow",
-      cells.ages("first_seen"), cells.age_keys("first_seen"), cells.show_seconds, width=9, in_table=False),
+      values.ages("first_seen"), values.age_keys("first_seen"), values.show_seconds, width=9, in_table=False),
     SocketColumn("state_age_s", "In state", "Seconds in this state since tcpwatch first saw it",
-      cells.ages("since"), cells.age_keys("since"), cells.show_seconds, width=9, in_table=False),
+      values.ages("since"), values.age_keys("since"), values.show_seconds, width=9, in_table=False),
 )  # fmt: skip
 
 BY_KEY: dict[str, SocketColumn] = {column.key: column for column in COLUMNS}

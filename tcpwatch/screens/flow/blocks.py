@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from tcpwatch import units
-from tcpwatch.kernel.proc.owner_finder import Process
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.columns.socket_values import why_unknown
 from tcpwatch.model.lifecycle.ending import Ending, sentence
 from tcpwatch.model.states import Closer, Role, State

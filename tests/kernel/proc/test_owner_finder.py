@@ -26,8 +26,8 @@ from tcpwatch.kernel.proc.owner_finder import (
     UNKNOWN_PROC,
     Owner,
     OwnerFinder,
-    Process,
 )
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.kernel.proc.process_table import LONGEST_INTERVAL
 
 AMPLE = 30.0

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner, Process
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.ending import Ending

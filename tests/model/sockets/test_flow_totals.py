@@ -11,7 +11,8 @@ import pytest
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
-from tcpwatch.kernel.proc.owner_finder import Owner, Process
+from tcpwatch.kernel.proc.owner_finder import Owner
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.tracker import NOTHING_HAPPENED, LifecycleStep
 from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, FlowTotalsCounter

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner, Process
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.sockets.owner_registry import OwnerRegistry
 

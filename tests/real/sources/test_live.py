@@ -162,9 +162,9 @@ def test_of_rows_that_came_twice_the_later_one_stays(rows: list[tuple[int, int]]
         row["idiag_cookie"], row["idiag_state"] = cookie, state
     kernel_only = {12: State.SYN_RCVD, 13: State.CLOSED}
     expected = {cookie: kernel_only.get(state, state) for cookie, state in rows}
-    found, cookies, states, *_ = sort_by_cookie(table)
-    assert list(zip(cookies.tolist(), states.tolist(), strict=True)) == sorted(expected.items())
-    assert np.array_equal(found["idiag_cookie"], cookies)
+    ordered = sort_by_cookie(table)
+    assert list(zip(ordered.cookie.tolist(), ordered.state.tolist(), strict=True)) == sorted(expected.items())
+    assert np.array_equal(ordered.table["idiag_cookie"], ordered.cookie)
 
 
 # Troubles -----------------------------------------------------------------------------------------
