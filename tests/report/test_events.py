@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,15 +24,7 @@ from tests.report import golden
 from tests.report.views import a_story, closed, small_host, transitions
 from tests.support.views import NOW, make_view, sock
 
-
-@pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Times of the text are local."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("utc")
 
 
 def output(

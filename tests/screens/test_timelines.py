@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,15 +33,10 @@ SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 
 
 @pytest.fixture(autouse=True)
-def _same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The names of services and the time zone differ between machines."""
+def _same_services(utc: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the names of services, which differ between machines."""
     names = {443: "https", 5432: "postgresql"}
     monkeypatch.setattr(units, "service", lambda port: names.get(port, str(port)))
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 class Shown:

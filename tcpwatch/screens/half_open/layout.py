@@ -88,7 +88,7 @@ class HalfOpenLayout:
             self._title(scope),
             *blocks.verdict_lines(verdict, scope.key is None, self.width, self.colours),
             *self._queues(scope),
-            *self._shapes(scope),
+            *self._distributions(scope),
         ]
 
     def _title(self, scope: HalfOpenScope) -> Line:
@@ -112,7 +112,7 @@ class HalfOpenLayout:
         )
         return [blocks.queue_line(queue, scope.view, self.width, self.colours, self.exact) for queue in shown or [None]]
 
-    def _shapes(self, scope: HalfOpenScope) -> list[Line]:
+    def _distributions(self, scope: HalfOpenScope) -> list[Line]:
         """Return rates, ages and retransmits."""
         ages = blocks.age_lines(scope.half_open, self.column_width, self.colours, self.exact)
         retransmits = blocks.retransmit_lines(scope.half_open, scope.view, self.column_width, self.colours, self.exact)

@@ -27,7 +27,7 @@ from tcpwatch.screens.teardown.ports import (
     time_wait_destinations_table,
     time_wait_ports_table,
 )
-from tcpwatch.screens.teardown.stuck import STUCK, stuck_table
+from tcpwatch.screens.teardown.stalls import STALLED, stalled_table
 from tcpwatch.screens.teardown.table import InlineBlock, InlineTable, RowPlace, beside, stacked, table_block
 from tcpwatch.screens.teardown.time_wait import BLOCK_HEIGHT, chart_lines, time_wait_lines
 from tcpwatch.widgets.lines import Line, fit
@@ -56,7 +56,7 @@ class TeardownTables:
         tables = (
             time_wait_destinations_table(view), time_wait_ports_table(view), ephemeral_ports_table(view),
                 close_wait_table(view), half_closed_table(view),
-            final_states_table(view), stuck_table(view),
+            final_states_table(view), stalled_table(view),
         )  # fmt: skip
         return cls(view, {table.name: table for table in tables})
 
@@ -93,7 +93,7 @@ class TeardownLayout:
                 CLOSE_WAIT,
                 FINAL_STATES_TABLE,
                 HALF_CLOSED,
-                STUCK,
+                STALLED,
             )
         return (
             EPHEMERAL_PORTS,
@@ -101,7 +101,7 @@ class TeardownLayout:
             TIME_WAIT_PORTS,
             HALF_CLOSED,
             FINAL_STATES_TABLE,
-            *((STUCK,) if self.height >= _TALL else ()),
+            *((STALLED,) if self.height >= _TALL else ()),
         )
 
     def draw(self, tables: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
@@ -125,7 +125,7 @@ class TeardownLayout:
             self._table(tables, CLOSE_WAIT, short, self.width, cursor),
             beside(left, right, cells, self.colours) if pairs else stacked(left, right),
             self._table(tables, FINAL_STATES_TABLE, 2, self.width, cursor),
-            *([self._table(tables, STUCK, short, self.width, cursor)] if tall else ()),
+            *([self._table(tables, STALLED, short, self.width, cursor)] if tall else ()),
         )
 
     def _columns(self, tables: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
@@ -150,7 +150,7 @@ class TeardownLayout:
             self._ports(tables, ports, cursor),
             beside(
                 stacked(table(CLOSE_WAIT, below - 4), table(FINAL_STATES_TABLE, 2)),
-                stacked(table(HALF_CLOSED, (below - 2) // 2), table(STUCK, below - 2 - (below - 2) // 2)),
+                stacked(table(HALF_CLOSED, (below - 2) // 2), table(STALLED, below - 2 - (below - 2) // 2)),
                 cells,
                 self.colours,
             ),

@@ -1,4 +1,4 @@
-"""stuck_table: connections that cannot send: unanswered connect() calls and zero windows."""
+"""stalled_table: connections that cannot send: unanswered connect() calls and zero windows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tcpwatch.model.view import View
 from tcpwatch.screens.teardown.ports import count_piece, text_piece
 from tcpwatch.screens.teardown.table import InlineColumn, InlineTable
 
-STUCK = "stuck"
+STALLED = "stalled"
 """Name of the table."""
 
 
 @dataclass(frozen=True, slots=True)
-class StuckRow:
+class StalledRow:
     """Sockets that stall for one reason, with one peer or in one process."""
 
     kind: str
@@ -28,10 +28,10 @@ class StuckRow:
     detail: str
 
 
-def stuck_table(view: View) -> InlineTable[StuckRow]:
+def stalled_table(view: View) -> InlineTable[StalledRow]:
     """Return unanswered connect() calls, then zero windows of peers, then processes that do not read."""
     stalls = view.stalls
-    columns: Sequence[InlineColumn[StuckRow]] = (
+    columns: Sequence[InlineColumn[StalledRow]] = (
         InlineColumn("", 15, lambda row, cell: text_piece(row.kind, cell), right=False),
         InlineColumn("", 0, lambda row, cell: text_piece(row.peer_or_process, cell), right=False, named=True),
         InlineColumn("sockets", 7, lambda row, cell: count_piece(row.count, cell), priority=1),
@@ -41,7 +41,7 @@ def stuck_table(view: View) -> InlineTable[StuckRow]:
         ),
     )
     return InlineTable(
-        STUCK,
+        STALLED,
         "Stalled sending",
         [*map(_unanswered, stalls.unanswered), *map(_zero_window, stalls.zero_window), *map(_unread, stalls.unread)],
         lambda width: columns,
@@ -52,22 +52,22 @@ def stuck_table(view: View) -> InlineTable[StuckRow]:
     )
 
 
-def _unanswered(connects: UnansweredConnects) -> StuckRow:
+def _unanswered(connects: UnansweredConnects) -> StalledRow:
     retries = units.plural(connects.retransmits, "retry", "retries")
     filter_text = f"state:syn-sent {connects.remote.remote_filter}"
     detail = "connect() gets no answer; the peer or the path to it is down"
-    return StuckRow("no answer", str(connects.remote), connects.count, retries, None, filter_text, detail)
+    return StalledRow("no answer", str(connects.remote), connects.count, retries, None, filter_text, detail)
 
 
-def _zero_window(peer: ZeroWindowPeer) -> StuckRow:
+def _zero_window(peer: ZeroWindowPeer) -> StalledRow:
     detail = "blocked by the peer's zero window; the peer does not read the data"
     longest = units.duration(peer.longest_s)
-    return StuckRow(
+    return StalledRow(
         "zero window", str(peer.remote), peer.count, longest, peer.unsent, peer.remote.remote_filter, detail
     )
 
 
-def _unread(owner: UnreadProcess) -> StuckRow:
+def _unread(owner: UnreadProcess) -> StalledRow:
     detail = "this process does not read; its peers are blocked by a zero window"
     filter_text = f"pid:{owner.owner.processes[0].pid}"
-    return StuckRow("not reading", owner.process, owner.count, units.UNKNOWN, owner.unread_bytes, filter_text, detail)
+    return StalledRow("not reading", owner.process, owner.count, units.UNKNOWN, owner.unread_bytes, filter_text, detail)
