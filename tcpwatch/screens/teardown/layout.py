@@ -39,8 +39,11 @@ PAIRS_FROM, TWO_COLUMNS_FROM = 72, 120
 _TALL = 30
 """Smallest height with the table of stalled sockets in one column."""
 _CHARTS_FROM = 40
-_MIN_HEIGHT = 21
-_MAX_BARS = 8
+_MIN_HEIGHT, _MAX_BARS = 21, 8
+_ONE_COLUMN_ORDER = (EPHEMERAL_PORTS, CLOSE_WAIT, TIME_WAIT_PORTS, HALF_CLOSED, FINAL_STATES_TABLE)
+_TWO_COLUMNS_ORDER = (
+    TIME_WAIT_DESTINATIONS, TIME_WAIT_PORTS, EPHEMERAL_PORTS, CLOSE_WAIT, FINAL_STATES_TABLE, HALF_CLOSED, STALLED,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,8 +58,7 @@ class TeardownTables:
         """Build all tables of this View."""
         tables = (
             time_wait_destinations_table(view), time_wait_ports_table(view), ephemeral_ports_table(view),
-                close_wait_table(view), half_closed_table(view),
-            final_states_table(view), stalled_table(view),
+            close_wait_table(view), half_closed_table(view), final_states_table(view), stalled_table(view),
         )  # fmt: skip
         return cls(view, {table.name: table for table in tables})
 
@@ -86,23 +88,8 @@ class TeardownLayout:
     def table_names(self) -> Sequence[str]:
         """The tables that are shown, in reading order."""
         if self.width >= TWO_COLUMNS_FROM:
-            return (
-                TIME_WAIT_DESTINATIONS,
-                TIME_WAIT_PORTS,
-                EPHEMERAL_PORTS,
-                CLOSE_WAIT,
-                FINAL_STATES_TABLE,
-                HALF_CLOSED,
-                STALLED,
-            )
-        return (
-            EPHEMERAL_PORTS,
-            CLOSE_WAIT,
-            TIME_WAIT_PORTS,
-            HALF_CLOSED,
-            FINAL_STATES_TABLE,
-            *((STALLED,) if self.height >= _TALL else ()),
-        )
+            return _TWO_COLUMNS_ORDER
+        return (*_ONE_COLUMN_ORDER, STALLED) if self.height >= _TALL else _ONE_COLUMN_ORDER
 
     def draw(self, tables: TeardownTables, cursor: RowPlace | None) -> InlineBlock:
         """Return all blocks, and a line with the detail of the row under the cursor."""

@@ -200,12 +200,10 @@ def final_states_table(view: View) -> InlineTable[FinalStatesRow]:
     )
 
     def column(priority: int, state: State) -> InlineColumn[FinalStatesRow]:
-        return InlineColumn(
-            state.name,
-            10,
-            lambda row, cell: count_piece(row.counts[state] if has_inodes else None, cell),
-            priority=priority,
-        )
+        def show(row: FinalStatesRow, cell: InlineCellContext) -> Piece:
+            return count_piece(row.counts[state] if has_inodes else None, cell)
+
+        return InlineColumn(state.name, 10, show, priority=priority)
 
     def limit(row: FinalStatesRow, cell: InlineCellContext) -> Piece:
         if row is owned:

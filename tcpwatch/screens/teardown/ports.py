@@ -75,19 +75,16 @@ def _ports_columns(view: View, width: int, has_v6: bool) -> Sequence[InlineColum
     ]  # fmt: skip
     if not wide:
         return columns
-    process: InlineColumn[Destination] = InlineColumn(
-        "process",
-        20,
-        lambda row, cell: text_piece(row.process or units.UNKNOWN, cell),
-        right=False,
-        named=True,
-        priority=5,
-    )
-    local_address: InlineColumn[Destination] = InlineColumn(
-        "from", local, lambda row, cell: text_piece(row.local_address, cell), right=False, named=True, priority=6
-    )
-    used: InlineColumn[Destination] = InlineColumn("used", 7, lambda row, cell: count_piece(row.used, cell), priority=7)
-    return [columns[0], local_address, columns[1], used, *columns[2:], process]
+    return [
+        columns[0],
+        InlineColumn("from", local, lambda row, cell: text_piece(row.local_address, cell), right=False, named=True,
+                     priority=6),
+        columns[1],
+        InlineColumn("used", 7, lambda row, cell: count_piece(row.used, cell), priority=7),
+        *columns[2:],
+        InlineColumn("process", 20, lambda row, cell: text_piece(row.process or units.UNKNOWN, cell), right=False,
+                     named=True, priority=5),
+    ]  # fmt: skip
 
 
 def _level_style(view: View) -> Callable[[Destination, InlineCellContext], Style]:
