@@ -192,12 +192,9 @@ class TcpwatchApp(App[None]):
 
     def action_interval(self, by: int) -> None:
         """Select the next longer or shorter interval."""
-        if by > 0:
-            longer = [s for s in INTERVALS_S if s > self.interval_s]
-            self.change_interval(longer[0] if longer else self.interval_s)
-        else:
-            shorter = [s for s in INTERVALS_S if s < self.interval_s]
-            self.change_interval(shorter[-1] if shorter else self.interval_s)
+        others = [s for s in INTERVALS_S if (s > self.interval_s if by > 0 else s < self.interval_s)]
+        if others:
+            self.change_interval(others[0 if by > 0 else -1])
 
     def change_interval(self, interval_s: float) -> None:
         """Poll every `interval_s` seconds, if the CPU budget allows."""

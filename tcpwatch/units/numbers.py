@@ -40,6 +40,11 @@ def rate(per_second: float | None, signed: bool = False) -> str:
     return f"+{digits}" if signed and per_second > 0 else digits
 
 
+def per_second(rate_: float | None) -> str:
+    """Return a rate with its unit: `61/s`."""
+    return UNKNOWN if rate_ is None else f"{rate(rate_)}/s"
+
+
 def share(part: float | None, whole: float | None = 1.0) -> str:
     """Return a share in percent: `62 %`, `1.2 %`, `0.02 %`."""
     if part is None or not whole:

@@ -373,7 +373,7 @@ async def test_members_come_with_the_next_view_and_are_asked_for_as_long() -> No
         assert it.asked == [key]
         assert "Waiting for the next poll." in shot(it.app)
         await it.show(looked_into(waiting_view(step=3), 443))
-        assert "Accept queue: 7, 2 gave up" in shot(it.app)
+        assert "Accept queue: 7, 2 closed by the client" in shot(it.app)
         assert "SYN queue: 5, 3 retried" in shot(it.app)
         await it.press("escape")
         assert isinstance(it.app.screen, MainScreen)
@@ -388,7 +388,7 @@ async def test_oldest_first_and_what_is_told_of_each() -> None:
         assert it.line("203.0.113.0:4000").split() == ["▸", "≥30", "s", "203.0.113.0:4000", "0"]
         assert it.line("203.0.113.6:4006").split()[:3] == ["24", "s", "203.0.113.6:4006"]
         assert "1034" in it.line("203.0.113.2:4002")
-        assert "gave up" in it.line("203.0.113.2:4002")
+        assert "client closed" in it.line("203.0.113.2:4002")
         assert "~" in it.line("198.51.100.0:5000")
         assert "~" not in it.line("198.51.100.4:5004")
 
@@ -476,7 +476,7 @@ async def test_help_explains_the_columns() -> None:
         await it.press("question_mark")
         assert "SO_REUSEPORT" in shot(it.app)
         await it.press("escape", "enter", "question_mark")
-        assert "gave up" in shot(it.app)
+        assert "client closed" in shot(it.app)
 
 
 async def test_the_next_one_opened_is_asked_for_although_the_last_one_is_still_closing() -> None:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import cache
 
-from rich.cells import cell_len
-
 from tcpwatch import units
 from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
 from tcpwatch.model.sockets.endpoint import Endpoint
@@ -16,7 +14,7 @@ from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.screens.shared.state_marks import state_style
 from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
-from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
+from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn, without_commas
 
 _FIGURE = 6
 """Cells for `0.02 %`, so that the bars beside the shares are aligned."""
@@ -61,9 +59,7 @@ def _share(row: GroupRow, look: CellContext) -> Line:
 def _count(number: Callable[[SocketGroup], int]) -> Callable[[GroupRow, CellContext], Line]:
     def draw(row: GroupRow, look: CellContext) -> Line:
         value = number(row.group)
-        shown = units.count(value, look.exact)
-        if cell_len(shown) > look.width:
-            shown = shown.replace(",", "")
+        shown = without_commas(units.count(value, look.exact), look.width)
         return ((shown, look.colours.plain if value else look.colours.dim),)
 
     return draw
@@ -86,24 +82,24 @@ def _repeated(row: GroupRow, look: CellContext) -> Line:
 GroupColumns = tuple[RecordColumn[GroupRow], ...]
 
 SOCKETS: RecordColumn[GroupRow] = RecordColumn(
-    "sockets", "Sockets", "Number of sockets in the group", _count(lambda one: one.sockets),
+    "sockets", "Sockets", "Number of sockets in the group", _count(lambda group: group.sockets),
     lambda row: row.group.sockets, 7, 6, 1, True)  # fmt: skip
 ALL_COLUMNS: GroupColumns = (
     RecordColumn("name", "Group", "Value that its sockets share", _name, _of_name, 16, 54, 0),
     SOCKETS,
     RecordColumn("share", "Share", "Share of all grouped sockets", _share, lambda row: row.group.sockets, 6, 20, 9),
-    RecordColumn("established", "Estab", "Number of them in ESTABLISHED", _count(lambda one: one.established),
+    RecordColumn("established", "Estab", "Number of them in ESTABLISHED", _count(lambda group: group.established),
                  lambda row: row.group.established, 7, 6, 3, True),
     RecordColumn("rx_bytes_per_s", "Rx/s", "Bytes received per second, as far as known; –: unknown",
-                 _size(lambda one: one.rx_per_s), lambda row: row.group.rx_per_s, 6, 7, 2, True),
+                 _size(lambda group: group.rx_per_s), lambda row: row.group.rx_per_s, 6, 7, 2, True),
     RecordColumn("tx_bytes_per_s", "Tx/s", "Bytes acknowledged by the peers per second, as far as known",
-                 _size(lambda one: one.tx_per_s), lambda row: row.group.tx_per_s, 6, 7, 2, True),
+                 _size(lambda group: group.tx_per_s), lambda row: row.group.tx_per_s, 6, 7, 2, True),
     RecordColumn("retransmits_total", "Retr/s", "Segments retransmitted per second, as far as known", _repeated,
                  lambda row: row.group.retransmits_per_s, 6, 2, 5, True),
     RecordColumn("recv_queue", "Unread", "Bytes not read by the applications (Recv-Q), without listeners",
-                 _size(lambda one: one.recv_queue), lambda row: row.group.recv_queue, 6, 7, 4, True),
+                 _size(lambda group: group.recv_queue), lambda row: row.group.recv_queue, 6, 7, 4, True),
     RecordColumn("send_queue", "Unsent", "Bytes not acknowledged by the peers (Send-Q), without listeners",
-                 _size(lambda one: one.send_queue), lambda row: row.group.send_queue, 6, 7, 4, True),
+                 _size(lambda group: group.send_queue), lambda row: row.group.send_queue, 6, 7, 4, True),
 )  # fmt: skip
 """A column that sockets have too has the same key, by which a source says whether it supports it."""
 

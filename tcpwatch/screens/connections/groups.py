@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
 from tcpwatch.screens.connections.group_columns import ALL_COLUMNS
 from tcpwatch.screens.shared.arranger import GroupArrangement
-from tcpwatch.screens.shared.table_page import no_match_lines
+from tcpwatch.screens.shared.table_page import filter_pieces, no_match_lines, sort_pieces
 from tcpwatch.units import count, plural
-from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
@@ -109,10 +108,7 @@ def title_line(shown: GroupArrangement, sorting: Sorting[RecordColumn[GroupRow]]
         (f" by {shown.grouped.by.value}: ", colours.key),
         (f"{group_count_text(shown)} of {of_all}{plural(shown.total, 'socket')}", colours.strong),
     ]
-    if shown.filter.text:
-        pieces += [(" · filter ", colours.dim), (printable(shown.filter.text), colours.plain)]
-    pieces += [(" · sort ", colours.dim), (f"{sorting.column.title} {sorting.arrow}", colours.plain)]
-    return tuple(pieces)
+    return (*pieces, *filter_pieces(shown.filter, colours), *sort_pieces(sorting, colours))
 
 
 def empty_lines(shown: GroupArrangement) -> Sequence[str]:

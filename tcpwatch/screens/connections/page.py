@@ -36,9 +36,8 @@ from tcpwatch.screens.shared.arranger import (
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import FlowSelected
-from tcpwatch.screens.shared.table_page import TablePage
+from tcpwatch.screens.shared.table_page import TablePage, filter_pieces, sort_pieces
 from tcpwatch.units import count, plural
-from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Line, Lines
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section
@@ -116,7 +115,7 @@ class ConnectionsPage(TablePage):
 
     @override
     def show_exact(self, exact: bool) -> None:
-        self.table.show_exact(exact)
+        super().show_exact(exact)
         self.groups.show_exact(exact)
 
     @override
@@ -273,8 +272,7 @@ class ConnectionsPage(TablePage):
             return
         else:
             copied = "\t".join(table.arrangement.lines(table.cursor, table.cursor + 1, IN_TABLE, exact=True)[0].cells)
-        self.app.copy_to_clipboard(copied)
-        self.notify("row copied", markup=False)
+        self.copy(copied)
 
 
 class _Title(Lines, can_focus=False):
@@ -300,12 +298,9 @@ def _sockets_title(table: SocketTable, colours: Palette) -> Line:
         return ()
     of_all = f"{count(shown.shown)} of " if shown.filter.text else ""
     ended = f" · {count(len(shown) - shown.shown)} closed since last poll" if len(shown) > shown.shown else ""
-    pieces = [(f" {of_all}{plural(shown.total, 'socket')}", colours.strong)]
-    if shown.filter.text:
-        pieces += [(" · filter ", colours.dim), (printable(shown.filter.text), colours.plain)]
-    pieces += [
-        (" · sort ", colours.dim),
-        (f"{table.column.title} {table.sorting.arrow}", colours.plain),
+    return (
+        (f" {of_all}{plural(shown.total, 'socket')}", colours.strong),
+        *filter_pieces(shown.filter, colours),
+        *sort_pieces(table.sorting, colours),
         (ended, colours.dim),
-    ]
-    return tuple(pieces)
+    )

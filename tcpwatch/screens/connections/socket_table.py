@@ -70,7 +70,7 @@ class SocketTable(CursorTable[SocketColumn]):
         columns = [placed.column for placed in self._layout.placed]
         texts = self.arrangement.lines(first, last, columns, self.exact)
         self._texts = dict(enumerate(texts, first))
-        longest = (max(cell_len(one.cells[i]) for one in texts) for i in range(len(columns)))
+        longest = (max(cell_len(line.cells[i]) for line in texts) for i in range(len(columns)))
         return self._layout.widen(zip(columns, longest, strict=True))
 
     def _row(self, place: int, colours: Palette) -> Line:

@@ -61,14 +61,14 @@ class _Findings(Reader):
         """Show the findings of this View."""
         if view is not None:
             chosen = (self._first.rule, self._first.subject) if self._first else None
-            self._shown = sorted(view.findings, key=lambda one: (one.rule, one.subject) != chosen)
+            self._shown = sorted(view.findings, key=lambda finding: (finding.rule, finding.subject) != chosen)
             self.redraw()
 
     @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         lines: list[Line] = [title_rule("Findings", width, colours)]
         if not self._shown:
-            return [*lines, (), (("   Nothing is wrong any more, as far as the rules can tell.", colours.plain),)]
+            return [*lines, (), (("   No findings any more.", colours.plain),)]
         for finding in self._shown:
             lines += _finding_lines(finding, width, colours, app_state(self).exact)
         return lines
@@ -106,11 +106,6 @@ def _figure_text(figure: Figure, exact: bool) -> str:
         return value
     if unit == "s":
         return units.duration(value)
-    number = (
-        units.share(value)
-        if unit == "share"
-        else units.rate(value)
-        if isinstance(value, float)
-        else units.count(value, exact)
-    )
-    return number if unit == "share" else f"{number} {unit}".rstrip()
+    if unit == "share":
+        return units.share(value)
+    return f"{units.rate(value) if isinstance(value, float) else units.count(value, exact)} {unit}".rstrip()

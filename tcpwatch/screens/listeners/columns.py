@@ -17,7 +17,7 @@ from tcpwatch.widgets.charts.meter import limit_style, meter, usage_text
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.layout import ESSENTIAL
-from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn
+from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn, without_commas
 
 TREND_SLOTS = 120
 _FIGURE = 11
@@ -26,10 +26,10 @@ _NO_BAR_BELOW = 3
 
 
 def _address(row: ListenerRow, look: CellContext) -> Line:
-    one = row.fullest
+    fullest = row.fullest
     if row.is_member:
-        return ((f"  inode {one.inode}" if one.inode else f"  cookie {one.cookie}", look.colours.plain),)
-    value = one.local_address, one.local_port
+        return ((f"  inode {fullest.inode}" if fullest.inode else f"  cookie {fullest.cookie}", look.colours.plain),)
+    value = fullest.local_address, fullest.local_port
     group = f" ×{len(row.members)}" if row.is_group else ""
     shown = show_endpoint(value, look.exact) + group
     if cell_len(shown) > look.width:
@@ -38,15 +38,13 @@ def _address(row: ListenerRow, look: CellContext) -> Line:
 
 
 def _process(row: ListenerRow, look: CellContext) -> Line:
-    others = len({one.process for one in row.members}) - 1
+    others = len({member.process for member in row.members}) - 1
     return ((f"{row.fullest.process or '?'}{f' +{others}' if others else ''}", look.colours.plain),)
 
 
 def _queue(queue: Queue, fullest: Queue, look: CellContext) -> Line:
     """Return `███     513/512`: the figure of `queue`, the bar and the colour of `fullest`; a bar only if it fits."""
-    figure = usage_text(queue.depth, queue.limit, look.exact)
-    if cell_len(figure) > look.width:
-        figure = figure.replace(",", "")
+    figure = without_commas(usage_text(queue.depth, queue.limit, look.exact), look.width)
     cells = max(_FIGURE, cell_len(figure))
     length = look.width - cells - 1
     bar, _ = meter(fullest.depth, fullest.limit, length, 0, look.colours, look.exact)
@@ -63,12 +61,11 @@ def _peak(row: ListenerRow, look: CellContext) -> Line:
         return _depth(row.peak, look)
     if row.peak is None:
         return ()
-    figure = usage_text(row.peak.depth, row.peak.limit, look.exact)
+    depth, limit = row.peak.depth, row.peak.limit
+    figure = usage_text(depth, limit, look.exact)
     if cell_len(figure) > look.width:
         return _depth(row.peak, look)
-    return (
-        (figure, limit_style(row.peak.depth, row.peak.limit, look.colours) if row.peak.depth else look.colours.dim),
-    )
+    return ((figure, limit_style(depth, limit, look.colours) if depth else look.colours.dim),)
 
 
 def _syn_peak(row: ListenerRow, look: CellContext) -> Line:
@@ -78,9 +75,8 @@ def _syn_peak(row: ListenerRow, look: CellContext) -> Line:
 def _depth(queue: Queue | None, look: CellContext) -> Line:
     if queue is None:
         return ()
-    figure = units.count(queue.depth, look.exact)
-    shown = figure if cell_len(figure) <= look.width else figure.replace(",", "")
-    return ((shown, limit_style(queue.depth, queue.limit, look.colours)),)
+    figure = without_commas(units.count(queue.depth, look.exact), look.width)
+    return ((figure, limit_style(queue.depth, queue.limit, look.colours)),)
 
 
 def _syn(row: ListenerRow, look: CellContext) -> Line:
@@ -106,18 +102,16 @@ def _moves(per_s: float | None) -> bool:
 
 
 def _oldest(row: ListenerRow, look: CellContext) -> Line:
-    one = row.fullest
-    if row.is_member or (row.accept_queue_known and one.waiting_s is None):
+    fullest = row.fullest
+    if row.is_member or (row.accept_queue_known and fullest.waiting_s is None):
         return ()
-    least = "≥" if one.waiting_is_minimum else ""
-    return (
-        (least + units.duration(one.waiting_s), look.colours.plain if row.accept_queue_known else look.colours.dim),
-    )
+    text = ("≥" if fullest.waiting_is_minimum else "") + units.duration(fullest.waiting_s)
+    return ((text, look.colours.plain if row.accept_queue_known else look.colours.dim),)
 
 
-def _gave_up(row: ListenerRow, look: CellContext) -> Line:
-    given_up = row.fullest.client_closed if row.accept_queue_known else None
-    return () if row.is_member else _count(given_up, look)
+def _closed(row: ListenerRow, look: CellContext) -> Line:
+    closed = row.fullest.client_closed if row.accept_queue_known else None
+    return () if row.is_member else _count(closed, look)
 
 
 def _repeated(row: ListenerRow, look: CellContext) -> Line:
@@ -147,14 +141,9 @@ def limit_source_text(cap: LimitSource) -> str:
 
 
 def _cap(row: ListenerRow, look: CellContext) -> Line:
-    one = row.fullest
-    syn = "" if one.syn_limit_source is one.accept_limit_source else f", SYN {limit_source_text(one.syn_limit_source)}"
-    return (
-        (
-            limit_source_text(one.accept_limit_source) + syn,
-            look.colours.plain if one.accept_limit_source is not LimitSource.UNKNOWN else look.colours.dim,
-        ),
-    )
+    cap, syn_cap = row.fullest.accept_limit_source, row.fullest.syn_limit_source
+    text = limit_source_text(cap) + ("" if syn_cap is cap else f", SYN {limit_source_text(syn_cap)}")
+    return ((text, look.colours.dim if cap is LimitSource.UNKNOWN else look.colours.plain),)
 
 
 def _share(queue: Queue | None) -> float | None:
@@ -197,8 +186,8 @@ _TRAFFIC: ListenerColumns = (
                  _drops, lambda row: row.drops_per_s, 7, 0, 4, True),
     RecordColumn("oldest", "Oldest", "Waiting time of the first connection in the accept queue; ≥: it is older "
                  "than tcpwatch", _oldest, lambda row: row.fullest.waiting_s, 10, 0, 6, True),
-    RecordColumn("gave_up", "Gave up", "Connections in the accept queue that the client has closed already",
-                 _gave_up, lambda row: row.fullest.client_closed, 7, 0, 7, True),
+    RecordColumn("gave_up", "Closed", "Connections in the accept queue that the client has closed already",
+                 _closed, lambda row: row.fullest.client_closed, 7, 0, 7, True),
     RecordColumn("repeated", "Retries", "Half-open connections whose SYN+ACK was retransmitted", _repeated,
                  lambda row: row.fullest.retransmitted, 7, 0, 11, True),
     RecordColumn("cap", "Capped by", "Who sets the limit: net.core.somaxconn or the application's argument of "

@@ -30,8 +30,7 @@ from tcpwatch.screens.listeners.rows import (
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import NO_DATA
-from tcpwatch.screens.shared.table_page import TablePage, no_match_lines
-from tcpwatch.units.printable import printable
+from tcpwatch.screens.shared.table_page import TablePage, filter_pieces, no_match_lines, sort_pieces
 from tcpwatch.widgets.lines import Line, Lines, Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
@@ -100,7 +99,7 @@ class ListenersPage(TablePage):
         passing = _passing(view, self.filter)
         shown, hidden = [], set[Hashable]()
         for row in rows:
-            cookies = {one.cookie for one in row.members}
+            cookies = {listener.cookie for listener in row.members}
             if passing.isdisjoint(cookies):
                 hidden |= {row.identity, *cookies}
             else:
@@ -118,15 +117,11 @@ class ListenersPage(TablePage):
     @property
     def shown(self) -> list[Listener]:
         """The sockets on screen, from top to bottom."""
-        return [one for row in self.table.records if not row.is_member for one in row.members]
+        return [listener for row in self.table.records if not row.is_member for listener in row.members]
 
     def on_resize(self, event: Resize) -> None:
         """Choose columns for the new width."""
         self.table.show_columns(columns_for(event.size.width))
-
-    @override
-    def show_exact(self, exact: bool) -> None:
-        self.table.show_exact(exact)
 
     @override
     def help_sections(self) -> Sequence[Section]:
@@ -167,14 +162,13 @@ class ListenersPage(TablePage):
         """Copy the fields of the export, separated by tabs; a line per socket of a group."""
         row = self.table.record
         if row is not None:
-            self.app.copy_to_clipboard("\n".join(tab_separated(listener_record(one)) for one in row.members))
-            self.notify("row copied", markup=False)
+            self.copy("\n".join(tab_separated(listener_record(listener)) for listener in row.members))
 
     def action_export(self) -> None:
         """Export the listeners on screen to a file in the current directory."""
         if listeners := self.shown:
             name = export_name(time.time(), "listeners")
-            self.export(name, f"{units.count(len(listeners))} listeners", records_csv(map(listener_record, listeners)))
+            self.export(name, units.plural(len(listeners), "listener"), records_csv(map(listener_record, listeners)))
 
 
 def _passing(view: View, filter_: Filter) -> frozenset[int]:
@@ -201,28 +195,24 @@ class _Title(Lines):
         return [first, _remarks(view, self._page.unseen, width, colours)]
 
     def _facts(self, view: View, colours: Palette) -> Line:
-        sorting = self._page.table.sorting
         groups = sum(row.is_group for row in self._page.table.records)
-        count, filter_text = len(view.listeners), self._page.filter.text
-        of_all = f"{len(self._page.shown):,} of " if filter_text else ""
-        of_groups = f", {groups:,} group{'s' * (groups != 1)}" if groups else ""
-        pieces: list[Piece] = [(f" {of_all}{count:,} listener{'s' * (count != 1)}{of_groups}", colours.strong)]
-        if filter_text:
-            pieces += [(" · filter ", colours.dim), (printable(filter_text), colours.plain)]
+        count, filter_ = len(view.listeners), self._page.filter
+        of_all = f"{len(self._page.shown):,} of " if filter_.text else ""
+        of_groups = f", {units.plural(groups, 'group')}" if groups else ""
+        pieces: list[Piece] = [(f" {of_all}{units.plural(count, 'listener')}{of_groups}", colours.strong)]
+        pieces += filter_pieces(filter_, colours)
         for word, name in (("overflows", "ListenOverflows"), ("drops", "ListenDrops")):
             rate = view.rates.get(name)
-            figure = units.UNKNOWN if rate is None else f"{units.rate(rate)}/s"
-            pieces += [(f" · {word} ", colours.dim), (figure, colours.alarm if rate else colours.plain)]
-        pieces += [(" · sort ", colours.dim), (f"{sorting.column.title} {sorting.arrow}", colours.plain)]
-        return tuple(pieces)
+            pieces += [(f" · {word} ", colours.dim), (units.per_second(rate), colours.alarm if rate else colours.plain)]
+        return (*pieces, *sort_pieces(self._page.table.sorting, colours))
 
 
 def _remarks(view: View, unseen: UnseenAccepts | None, width: int, colours: Palette) -> Line:
     """Return remarks on the figures of the table; mostly empty."""
     remarks = []
     if view.half_open_without_listener:
-        many = f"connection{'s' * (view.half_open_without_listener != 1)}"
-        remarks.append(f" {view.half_open_without_listener:,} half-open {many} whose listener has closed")
+        orphaned = units.plural(view.half_open_without_listener, "half-open connection")
+        remarks.append(f" {orphaned} whose listener has closed")
     if unseen is not None:
         opened, seen = units.rate(unseen.opened_per_s), units.rate(unseen.seen_per_s)
         room = width - sum(map(len, remarks)) - 3

@@ -49,8 +49,8 @@ class ListenerRow:
         """The accept queue, for a group the sum of its members."""
         if not self.is_group:
             return self.fullest.accept_queue
-        depths = [one.accept_queue.depth for one in self.members]
-        limits = [one.accept_queue.limit for one in self.members]
+        depths = [listener.accept_queue.depth for listener in self.members]
+        limits = [listener.accept_queue.limit for listener in self.members]
         return Queue(_sum(depths), _sum(limits))
 
     @property
@@ -59,7 +59,7 @@ class ListenerRow:
 
         None for a single listener unless it was deeper than now; always there for a group, whose sum hides it.
         """
-        deepest = max((_deepest(one) for one in self.members), key=lambda queue: queue.share)
+        deepest = max((_deepest(listener) for listener in self.members), key=lambda queue: queue.share)
         above = self.is_group or (deepest.depth or 0) > (self.accept_queue.depth or 0)
         return deepest if above and self.accept_queue_known else None
 
@@ -72,7 +72,7 @@ class ListenerRow:
     @property
     def drops_per_s(self) -> float | None:
         """Dropped segments per second, for a group the sum of its members."""
-        known = [one.drops_per_s for one in self.members if one.drops_per_s is not None]
+        known = [listener.drops_per_s for listener in self.members if listener.drops_per_s is not None]
         return sum(known) if known else None
 
     @property
@@ -80,7 +80,7 @@ class ListenerRow:
         """The deepest accept queue of the members in each slot."""
         if not self.accept_queue_known:
             return ()
-        histories = [self.trend.accept_queue(one.cookie) for one in self.members]
+        histories = [self.trend.accept_queue(listener.cookie) for listener in self.members]
         slots = zip(*(history for history in histories if history), strict=True)
         return [max((depth for depth in slot if depth == depth), default=math.nan) for slot in slots]
 
@@ -91,12 +91,12 @@ class ListenerRow:
 
     def member_rows(self) -> list[ListenerRow]:
         """Return a row for each member."""
-        return [ListenerRow((one,), self.trend, self.is_lower_bound, is_member=True) for one in self.members]
+        return [ListenerRow((listener,), self.trend, self.is_lower_bound, is_member=True) for listener in self.members]
 
 
-def _deepest(one: Listener) -> Queue:
-    now = one.accept_queue
-    return now if one.accept_peak is None else Queue(max(one.accept_peak, now.depth or 0), now.limit)
+def _deepest(listener: Listener) -> Queue:
+    now = listener.accept_queue
+    return now if listener.accept_peak is None else Queue(max(listener.accept_peak, now.depth or 0), now.limit)
 
 
 def _sum(figures: Sequence[int | None]) -> int | None:
@@ -107,8 +107,8 @@ def _sum(figures: Sequence[int | None]) -> int | None:
 def listener_rows(view: View, is_lower_bound: bool) -> list[ListenerRow]:
     """Return the rows of a View, one per group, the fullest accept queue first."""
     groups: dict[Hashable, list[Listener]] = {}
-    for one in view.listeners:
-        groups.setdefault(one.key, []).append(one)
+    for listener in view.listeners:
+        groups.setdefault(listener.key, []).append(listener)
     return [ListenerRow(tuple(members), view.queue_trend, is_lower_bound) for members in groups.values()]
 
 
@@ -140,7 +140,7 @@ class UnseenAcceptsTracker:
         self._at = 0.0
 
     def update(self, view: View) -> UnseenAccepts | None:
-        """Return the result for this View, else that of a recent one."""
+        """Return the result for this View, else a recent one."""
         now, found = view.sample.monotonic, unseen_accepts(view)
         if found is not None or not 0 <= now - self._at <= _KEPT_S:
             self._found, self._at = found, now
@@ -149,7 +149,9 @@ class UnseenAcceptsTracker:
 
 def unseen_accepts(view: View) -> UnseenAccepts | None:
     """Return what polls missed; None if that is little or unknown."""
-    by_key = {one.key: one.accepted_per_s for one in view.listeners if one.accepted_per_s is not None}
+    by_key = {
+        listener.key: listener.accepted_per_s for listener in view.listeners if listener.accepted_per_s is not None
+    }
     opened = view.rates.get("PassiveOpens")
     seen = sum(by_key.values())
     if opened is None or not by_key or opened <= _MISSED_FACTOR * seen + 1:

@@ -33,7 +33,7 @@ class Counter:
         if self.denominator:
             # OutSegs does not count retransmissions: the whole is the sum of both.
             return units.share(rate, (rate or 0.0) + view.rates.get(self.denominator, 0.0) or 1.0)
-        return units.UNKNOWN if rate is None else f"{units.rate(rate)}/s"
+        return units.per_second(rate)
 
 
 MAIN_COUNTERS = (
@@ -56,7 +56,7 @@ MORE_COUNTERS = (
     Counter("SYN q full", "TCPReqQFullDrop", limit_passed=True),
     Counter("SYN cookie", "TCPReqQFullDoCookies", limit_passed=True),
     Counter("bad cookie", "SyncookiesFailed"),
-    Counter("gave up", "TCPAbortOnTimeout"),
+    Counter("timed out", "TCPAbortOnTimeout"),
     Counter("no memory", "TCPAbortOnMemory", limit_passed=True),
     Counter("backlog", "TCPBacklogDrop", limit_passed=True),
     Counter("zero win.", "TCPZeroWindowDrop"),

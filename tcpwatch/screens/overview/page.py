@@ -58,8 +58,7 @@ class _Overview(ViewLines[CursorItem]):
         had = bool(self._view and self._view.findings)
         self._view = view
         if self._cursor not in self._items():
-            gone = isinstance(self._cursor, State)
-            self._cursor = states_shown(view)[-1] if gone else self._items()[0]
+            self._cursor = states_shown(view)[-1] if isinstance(self._cursor, State) else self._items()[0]
         self.redraw()
         if had != bool(view.findings):
             self.refresh_bindings()

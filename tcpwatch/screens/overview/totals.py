@@ -121,7 +121,7 @@ def _table(title: str, totals: Sequence[Totals], rows: int, width: int, colours:
     # No more than TOP are listed by the model.
     count = f" ({len(totals)})" if len(shown) == len(totals) < TOP else f", top {len(shown)}"
     head = title_rule(f"Flows by {title}{count}", width, colours, heads)
-    return [head, *(_row(one, name, columns, colours) for one in shown)]
+    return [head, *(_row(total, name, columns, colours) for total in shown)]
 
 
 def _columns(width: int) -> list[_Column]:
@@ -133,9 +133,9 @@ def _columns(width: int) -> list[_Column]:
     return [replace(column, cells=column.cells + gap) for column in kept]
 
 
-def _row(one: Totals, name: int, columns: Sequence[_Column], colours: Palette) -> Line:
-    figures = "".join(fit(column.figure(one), column.cells, right=True) for column in columns)
-    named = fit(one.name or units.UNKNOWN, name, middle=True)
+def _row(total: Totals, name: int, columns: Sequence[_Column], colours: Palette) -> Line:
+    figures = "".join(fit(column.figure(total), column.cells, right=True) for column in columns)
+    named = fit(total.name or units.UNKNOWN, name, middle=True)
     return (_INDENT + named, colours.plain), (figures, colours.plain)
 
 

@@ -23,7 +23,7 @@ def trace_line(view: View, width: int, colours: Palette) -> list[Line]:
         ("received", trace.resets_received_per_s),
     ):
         pieces += [(f"  {word} ", colours.plain), (f"{units.rate(rate)}/s", colours.plain if rate else colours.dim)]
-    dropped = sorted(trace.drops_per_s.items(), key=lambda one: (-one[1], one[0]))
+    dropped = sorted(trace.drops_per_s.items(), key=lambda item: (-item[1], item[0]))
     pieces.append(("  dropped ", colours.plain))
     if not dropped:
         pieces.append(("0/s", colours.dim))

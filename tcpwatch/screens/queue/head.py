@@ -22,16 +22,16 @@ _TREND_SHARE = 0.55
 
 def head_lines(row: ListenerRow, width: int, room: int, colours: Palette, exact: bool) -> list[Line]:
     """Return a line for each queue and, for a group, as many of its sockets as fit, the fullest first."""
-    one, form = row.fullest, _Form(width, colours, exact)
+    form = _Form(width, colours, exact)
     lines = [
         form.meter(
             "accept queue",
             row.accept_queue,
             None if row.is_group else row.peak,
-            one.accept_limit_source,
+            row.fullest.accept_limit_source,
             row.accept_history,
         ),
-        form.meter("SYN queue", one.syn_queue, row.syn_peak, one.syn_limit_source, row.syn_history),
+        form.meter("SYN queue", row.fullest.syn_queue, row.syn_peak, row.fullest.syn_limit_source, row.syn_history),
     ]
     return lines + form.members(row, max(1, room - len(lines))) if row.is_group else lines
 
@@ -67,18 +67,19 @@ class _Form:
     def members(self, row: ListenerRow, room: int) -> list[Line]:
         """Return the accept queues of a group's sockets."""
         fits = len(row.members) if len(row.members) <= room else max(1, room - 1)
-        lines = [self._member(one, "  fullest of them" if at == 0 else "") for at, one in enumerate(row.members[:fits])]
+        labels = ["  fullest of them", *[""] * fits]
+        lines = [self._member(member, label) for member, label in zip(row.members[:fits], labels, strict=False)]
         left_out = len(row.members) - fits
         if left_out and room > 1:
             lines.append(((f"{_INDENT}{'':{_LABEL}}and {left_out:,} less full", self.colours.dim),))
         return lines
 
-    def _member(self, one: Listener, label: str) -> Line:
-        colours, queue, peak = self.colours, one.accept_queue, one.accept_peak or 0
+    def _member(self, member: Listener, label: str) -> Line:
+        colours, queue, peak = self.colours, member.accept_queue, member.accept_peak or 0
         cells = max(_FIGURE, len(usage_text(queue.depth, queue.limit, self.exact)))
         return (
             (_INDENT + fit(label, _LABEL), colours.dim),
             *meter(queue.depth, queue.limit, _SMALL, cells, colours, self.exact, right=True),
-            (f"  {one.process or '?'} · inode {one.inode or units.UNKNOWN}", colours.plain),
+            (f"  {member.process or '?'} · inode {member.inode or units.UNKNOWN}", colours.plain),
             (f" · peak {units.count(peak, self.exact)}" if peak > (queue.depth or 0) else "", colours.plain),
         )

@@ -93,7 +93,7 @@ class QueueScreen(Screen[None], inherit_bindings=False):
     def help_sections(self) -> Sequence[Section]:
         """Return what the help says about this screen."""
         return [
-            Section(title, [Entry(column.title or "gave up", column.help) for column in columns], 9)
+            Section(title, [Entry(column.title or "client closed", column.help) for column in columns], 13)
             for title, columns in (("Accept queue", ACCEPT_COLUMNS), ("SYN queue", SYN_COLUMNS))
         ]
 
@@ -113,8 +113,8 @@ class QueueScreen(Screen[None], inherit_bindings=False):
 
     def _show_members(self) -> None:
         accept, syn = (self._inside.accept_queue, self._inside.syn_queue) if self._inside else (None, None)
-        given_up = self.row.fullest.client_closed if self.row else 0
-        words = f", {given_up:,} gave up" if given_up else ""
+        closed = self.row.fullest.client_closed if self.row else 0
+        words = f", {closed:,} closed by the client" if closed else ""
         self.accept_queue.show(accept, words, self._why_empty("The accept queue is empty."))
         repeated = self._inside.half_open.retransmitted if self._inside else 0
         words = f", {repeated:,} retried" if repeated else ""
@@ -148,9 +148,9 @@ class QueueScreen(Screen[None], inherit_bindings=False):
     def action_copy(self) -> None:
         """Copy cookie, client and age of the row under the cursor, separated by tabs."""
         table = self.accept_queue.table if self.accept_queue.table.has_focus else self.syn_queue.table
-        one = table.record
-        if one is not None:
-            self.app.copy_to_clipboard(f"{one.cookie}\t{show_endpoint(one.remote, True)}\t{one.age_s:.3f}")
+        member = table.record
+        if member is not None:
+            self.app.copy_to_clipboard(f"{member.cookie}\t{show_endpoint(member.remote, True)}\t{member.age_s:.3f}")
             self.notify("row copied", markup=False)
 
     def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
@@ -185,19 +185,15 @@ class _Head(Lines):
         return [self._title(row, width, colours), *meters]
 
     def _title(self, row: ListenerRow, width: int, colours: Palette) -> Line:
-        one = row.fullest
+        fullest = row.fullest
         sockets = f" · {len(row.members)} sockets" if row.is_group else ""
         why = " (SO_REUSEPORT)" if sockets and width >= SIDE_BY_SIDE_FROM else ""
-        least = "≥" if row.is_lower_bound and one.accepted_per_s is not None else ""
+        least = "≥" if row.is_lower_bound and fullest.accepted_per_s is not None else ""
         pieces: list[Piece] = [
             (f" {self._of.endpoint}  ", colours.strong),
-            (f"{one.process or '?'}{sockets}{why}", colours.plain),
-            (f" · accepted {least}{_per_s(one.accepted_per_s)}", colours.plain),
+            (f"{fullest.process or '?'}{sockets}{why}", colours.plain),
+            (f" · accepted {least}{units.per_second(fullest.accepted_per_s)}", colours.plain),
             (" · drops ", colours.plain),
-            (_per_s(row.drops_per_s), colours.alarm if row.drops_per_s else colours.plain),
+            (units.per_second(row.drops_per_s), colours.alarm if row.drops_per_s else colours.plain),
         ]
         return tuple(pieces)
-
-
-def _per_s(rate: float | None) -> str:
-    return units.UNKNOWN if rate is None else f"{units.rate(rate)}/s"

@@ -26,7 +26,7 @@ class QueuePane(Vertical):
         super().__init__()
         self.title = title
         self.table: RecordTable[QueueMember] = RecordTable(
-            columns, identity=lambda one: one.cookie, sort="age", reverse=True
+            columns, identity=lambda member: member.cookie, sort="age", reverse=True
         )
         self.heading = _Heading(self)
 

@@ -1,1 +1,1 @@
-"""What several screens share: header, filter line, marks of states, export."""
+"""Parts of several screens: header, filter line, marks of states, export."""

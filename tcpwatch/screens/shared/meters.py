@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.view import Gauge, View
 from tcpwatch.widgets.charts.meter import meter
@@ -14,26 +12,20 @@ _FIGURE = 15
 _INDENT = "   "
 
 
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """A labelled figure with its limit."""
-
-    label: str
-    gauge: Gauge
+Meter = tuple[str, Gauge]
+"""A label, and a figure with its limit."""
 
 
 def meters_of(view: View) -> list[Meter]:
     """Return the limits of a host, the queues first."""
     accept, syn = view.fullest_accept_queue, view.fullest_syn_queue
     return [
-        Meter(
-            f"accept :{accept.local_port}" if accept else "accept queue", _of(accept.accept_queue if accept else None)
-        ),
-        Meter(f"SYN :{syn.local_port}" if syn else "SYN queue", _of(syn.syn_queue if syn else None)),
-        Meter("TIME_WAIT", view.time_wait),
-        Meter("ports", view.port_usage),
-        Meter("orphans", view.orphans),
-        Meter("memory pages", view.memory_pages),
+        (f"accept :{accept.local_port}" if accept else "accept queue", _of(accept.accept_queue if accept else None)),
+        (f"SYN :{syn.local_port}" if syn else "SYN queue", _of(syn.syn_queue if syn else None)),
+        ("TIME_WAIT", view.time_wait),
+        ("ports", view.port_usage),
+        ("orphans", view.orphans),
+        ("memory pages", view.memory_pages),
     ]
 
 
@@ -48,17 +40,16 @@ def meter_lines(meters: list[Meter], width: int, colours: Palette, exact: bool =
     lines: list[Line] = []
     for start in range(0, len(meters), columns):
         pieces: list[Piece] = [(_INDENT, colours.plain)]
-        for entry in meters[start : start + columns]:
-            pieces += _meter(entry, cells, colours, exact)
+        for label, gauge in meters[start : start + columns]:
+            pieces += _meter(label, gauge, cells, colours, exact)
         lines.append(tuple(pieces))
     return lines
 
 
-def _meter(entry: Meter, cells: int, colours: Palette, exact: bool) -> Line:
-    label = max(14, min(24, cells // 3))
-    value, limit = entry.gauge.value, entry.gauge.limit
+def _meter(label: str, gauge: Gauge, cells: int, colours: Palette, exact: bool) -> Line:
+    label_cells = max(14, min(24, cells // 3))
     return (
-        (fit(entry.label, label) + " ", colours.dim if not value else colours.plain),
-        *meter(value, limit, cells - label - 2 - _FIGURE - 1, _FIGURE, colours, exact),
+        (fit(label, label_cells) + " ", colours.plain if gauge.value else colours.dim),
+        *meter(gauge.value, gauge.limit, cells - label_cells - 2 - _FIGURE - 1, _FIGURE, colours, exact),
         (" ", colours.plain),
     )

@@ -7,18 +7,34 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
+from typing_extensions import override
 
 from tcpwatch import units
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.screens.shared.export import ExportFinished, start_export
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import Page
+from tcpwatch.units.printable import printable
+from tcpwatch.widgets.lines import Piece
+from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.cursor_table import CursorTable
+from tcpwatch.widgets.table.layout import C
+from tcpwatch.widgets.table.lines import Sorting
 
 
 def no_match_lines(total: int, noun: str) -> tuple[str, str]:
     """Return what is shown in place of rows when a filter hides them all."""
     return f"None of {units.count(total)} {noun} match the filter.", "/ edits the filter, Esc clears it."
+
+
+def filter_pieces(filter_: Filter, colours: Palette) -> list[Piece]:
+    """Return ` · filter state:tw` for a title; nothing without a filter."""
+    return [(" · filter ", colours.dim), (printable(filter_.text), colours.plain)] if filter_.text else []
+
+
+def sort_pieces(sorting: Sorting[C], colours: Palette) -> list[Piece]:
+    """Return ` · sort State ▲` for a title."""
+    return [(" · sort ", colours.dim), (f"{sorting.column.title} {sorting.arrow}", colours.plain)]
 
 
 class TablePage(Page):
@@ -35,6 +51,10 @@ class TablePage(Page):
     def refilter(self) -> None:
         """Apply the filter again."""
         raise NotImplementedError
+
+    @override
+    def show_exact(self, exact: bool) -> None:
+        self.table.show_exact(exact)
 
     @property
     def visible_table(self) -> CursorTable[Any]:
@@ -74,6 +94,11 @@ class TablePage(Page):
     def action_clear_filter(self) -> None:
         """Clear the filter."""
         self.set_filter("")
+
+    def copy(self, text: str) -> None:
+        """Copy a row to the clipboard."""
+        self.app.copy_to_clipboard(text)
+        self.notify("row copied", markup=False)
 
     def export(self, name: str, what: str, blocks: Iterable[str]) -> None:
         """Write a file in the current directory and report it; `what` describes the content: `12 listeners`."""

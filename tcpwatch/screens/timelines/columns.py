@@ -11,7 +11,7 @@ from tcpwatch import units
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.states import Role
-from tcpwatch.screens.shared.moments import clock, is_exact
+from tcpwatch.screens.shared.moments import is_exact, moment_clock
 from tcpwatch.screens.shared.state_marks import STATE_LETTERS, state_style
 from tcpwatch.screens.timelines.cells import ENDINGS, ending_style
 from tcpwatch.widgets.lines import Line
@@ -68,12 +68,12 @@ def length_text(row: Timeline) -> str:
 
 
 def _begin(row: Timeline, look: CellContext) -> Line:
-    begin = clock(row.begin.time, is_exact(row.begin))
+    begin = moment_clock(row.begin)
     return ((f"<{begin}" if row.began_earlier else begin, look.colours.plain),)
 
 
 def _end(row: Timeline, look: CellContext) -> Line:
-    return ((clock(row.end.time, is_exact(row.end)), look.colours.plain),) if row.end is not None else ()
+    return ((moment_clock(row.end), look.colours.plain),) if row.end is not None else ()
 
 
 def _bytes(row: Timeline, look: CellContext) -> Line:

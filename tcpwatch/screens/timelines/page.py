@@ -29,7 +29,7 @@ from tcpwatch.widgets.sections import Section
 from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
 
 MAX_INLINE_FLOWS = 20_000
-"""Up to so many flows are filtered and sorted in the UI's loop, in a few milliseconds; more of them in a thread."""
+"""Most flows that are arranged in the UI's loop, in a few milliseconds; more are left to a thread."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +61,7 @@ class TimelinesReady(Message):
 
 
 class TimelinesPage(TablePage):
-    """Two lines of title, the table, what the cursor is on, and the filter line."""
+    """Two title lines, the table, the line about the cursor, and the filter line."""
 
     DEFAULT_CSS = "TimelinesPage { height: 1fr; layout: vertical; }"
 
@@ -95,15 +95,11 @@ class TimelinesPage(TablePage):
         self.refilter()
 
     @override
-    def show_exact(self, exact: bool) -> None:
-        self.table.show_exact(exact)
-
-    @override
     def help_sections(self) -> Sequence[Section]:
         return help_sections()
 
     def refilter(self) -> None:
-        """Filter and sort the flows of the last View anew; until that is done, the previous rows stay."""
+        """Filter and sort the flows of the last View again; until that is done, the previous rows stay."""
         if self._view is None:
             return
         self._asked += 1
@@ -114,7 +110,7 @@ class TimelinesPage(TablePage):
             self._arranger.submit(request)
 
     def on_timelines_ready(self, message: TimelinesReady) -> None:
-        """Show the thread's answer, unless a later one is shown already."""
+        """Show the thread's answer, unless it is out of date."""
         message.stop()
         request, answer = message.answer
         if isinstance(answer, Exception):
@@ -135,7 +131,7 @@ class TimelinesPage(TablePage):
     # Keys
 
     def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
-        """Sort anew where the order is another."""
+        """Sort again if the order changed."""
         message.stop()
         shown, table = self.table.arrangement, self.table
         if shown is None or (shown.by, shown.reverse) != (table.by, table.reverse):
@@ -151,15 +147,14 @@ class TimelinesPage(TablePage):
     def action_copy(self) -> None:
         """Copy the row under the cursor, with the columns of the export, tab separated."""
         if self.table.flow is not None:
-            self.app.copy_to_clipboard(tab_separated(timeline_record(self.table.flow)))
-            self.notify("row copied", markup=False)
+            self.copy(tab_separated(timeline_record(self.table.flow)))
 
     def action_export(self) -> None:
         """Write the shown flows in their order to a CSV file in the current directory."""
         arrangement = self.table.arrangement
         if not arrangement:
             return
-        what = f"{units.count(len(arrangement))} flow{'s' * (len(arrangement) != 1)}"
+        what = units.plural(len(arrangement), "flow")
         if len(arrangement) > MAX_INLINE_FLOWS:
             self.notify(f"writing {what} …", markup=False)
         self.export(export_name(time.time(), "timelines"), what, timelines_csv(arrangement))

@@ -12,8 +12,9 @@ from tcpwatch.model.query.timeline import Timeline
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.model.view import View
-from tcpwatch.screens.shared.moments import clock, is_exact, origin_text
+from tcpwatch.screens.shared.moments import clock, is_exact, moment_clock, origin_text
 from tcpwatch.screens.shared.state_marks import STATE_FILLS, STATE_LETTERS, state_style
+from tcpwatch.screens.shared.table_page import filter_pieces, sort_pieces
 from tcpwatch.screens.timelines.axis import TimeAxis, TimeWindow
 from tcpwatch.screens.timelines.cells import MARKS
 from tcpwatch.screens.timelines.columns import HELP_COLUMNS, TimelineColumn, length_text
@@ -29,13 +30,10 @@ def title_line(arrangement: TimelineArrangement, sorting: Sorting[TimelineColumn
     total = arrangement.total_live + arrangement.total_closed
     of_all = f"{units.count(len(arrangement))} of " if arrangement.filter.text else ""
     pieces: list[Piece] = [
-        (f" {of_all}{units.count(total)} flow{'s' * (total != 1)}", colours.strong),
+        (f" {of_all}{units.plural(total, 'flow')}", colours.strong),
         (f": {units.count(arrangement.live)} live, {units.count(arrangement.closed)} closed", colours.plain),
     ]
-    if arrangement.filter.text:
-        pieces += [(" · filter ", colours.dim), (printable(arrangement.filter.text), colours.plain)]
-    pieces += [(" · sort ", colours.dim), (f"{sorting.column.title} {sorting.arrow}", colours.plain)]
-    return tuple(pieces)
+    return (*pieces, *filter_pieces(arrangement.filter, colours), *sort_pieces(sorting, colours))
 
 
 def coverage_line(view: View, window: TimeWindow, width: int, colours: Palette) -> Line:
@@ -57,9 +55,9 @@ def _coverage(view: View) -> Iterator[tuple[str, bool]]:
     """Yield texts about lost and missing data, each with whether it is a warning."""
     trace, archive = view.trace, view.archive
     if trace.events_lost:
-        yield f"{units.count(trace.events_lost)} trace event{'s' * (trace.events_lost != 1)} lost", True
+        yield f"{units.plural(trace.events_lost, 'trace event')} lost", True
     if trace.destroy_events_lost:
-        yield f"{units.count(trace.destroy_events_lost)} end{'s' * (trace.destroy_events_lost != 1)} lost", True
+        yield f"{units.plural(trace.destroy_events_lost, 'end')} lost", True
     if trace.on:
         yield "times from the trace", False
     else:
@@ -69,8 +67,7 @@ def _coverage(view: View) -> Iterator[tuple[str, bool]]:
     if archive.records_total > kept:
         yield f"keeps {units.count(kept)} of {units.count(archive.records_total)} closed", False
     if trace.unmatched_sockets:
-        many = f"{units.count(trace.unmatched_sockets)} traced socket{'s' * (trace.unmatched_sockets != 1)}"
-        yield f"{many} not matched to this namespace", False
+        yield f"{units.plural(trace.unmatched_sockets, 'traced socket')} not matched to this namespace", False
 
 
 def window_text(seconds: float) -> str:
@@ -173,7 +170,7 @@ def _incidents(row: Timeline, axis: TimeAxis, cell: int, colours: Palette) -> It
 
 
 def _moment_text(moment: Moment) -> str:
-    return f"{clock(moment.time, is_exact(moment))} ({origin_text(moment)})"
+    return f"{moment_clock(moment)} ({origin_text(moment)})"
 
 
 def _duration_text(seconds: float, *moments: Moment) -> str:

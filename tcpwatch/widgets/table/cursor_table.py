@@ -33,8 +33,8 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
         Binding("pagedown", "page(1.0)", "page down", show=False),
         Binding("ctrl+u", "page(-0.5)", "half a page up", show=False),
         Binding("ctrl+d", "page(0.5)", "half a page down", show=False),
-        Binding("home,g", "top", "first row", show=False),
-        Binding("end,G", "bottom", "last row", show=False),
+        Binding("home,g", "move(-1_000_000_000)", "first row", show=False),
+        Binding("end,G", "move(1_000_000_000)", "last row", show=False),
     ]
 
     class Opened(Message):
@@ -151,20 +151,12 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
         self.scroll_to(y=max(0, min(top, self._count - self._page)), animate=False)
 
     def action_move(self, by: int) -> None:
-        """Move the cursor down by this number of rows."""
+        """Move the cursor down by this number of rows, or to the first or last one."""
         self.move_to(self._cursor + by)
 
     def action_page(self, pages: float) -> None:
         """Move the cursor down by this number of pages."""
         self.move_to(self._cursor + int(pages * self._page))
-
-    def action_top(self) -> None:
-        """Move the cursor to the first row."""
-        self.move_to(0)
-
-    def action_bottom(self) -> None:
-        """Move the cursor to the last row."""
-        self.move_to(self._count - 1)
 
     def action_open(self) -> None:
         """Open the row, or end choosing a column."""

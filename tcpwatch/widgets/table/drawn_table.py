@@ -83,7 +83,7 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
 
     @property
     def _question(self) -> Hashable:
-        """What the rows depend on (filter, order): column widths start again when it changes."""
+        """The filter and the order of the rows: column widths start again when they change."""
         return None
 
     @property
@@ -178,8 +178,8 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
             return tuple(header_pieces(self._layout.placed, self.sorting, colours))
         if place < self._count:
             return self._row(place, colours)
-        said, at = () if self._count else self._why_empty(), place - 1
-        return ((f"   {said[at]}", colours.plain),) if 0 <= at < len(said) else ()
+        reasons, at = () if self._count else self._why_empty(), place - 1
+        return ((f"   {reasons[at]}", colours.plain),) if 0 <= at < len(reasons) else ()
 
     def _finish(self, place: int, line: Line, old: _Finished | None) -> _Finished:
         """Return the painted line, with the cursor if it is there; `old` if nothing differs."""

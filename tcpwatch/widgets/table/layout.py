@@ -16,7 +16,7 @@ ESSENTIAL = 5
 
 
 class ColumnSpec(Protocol):
-    """What every column of a table has; see model.columns.SocketColumn."""
+    """The attributes of every column; see model.columns.SocketColumn."""
 
     @property
     def key(self) -> str: ...  # noqa: D102

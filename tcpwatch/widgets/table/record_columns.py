@@ -2,10 +2,10 @@
 
 A column is, for instance,
 
-    RecordColumn("name", "Name", "Name of the record", lambda one, look: ((one.name, look.colours.plain),),
-                 lambda one: one.name, 12, grow=8, priority=0)
+    RecordColumn("name", "Name", "Name of the record", lambda record, look: ((record.name, look.colours.plain),),
+                 lambda record: record.name, 12, grow=8, priority=0)
 
-where `one` is a record of any type.
+where `record` is a record of any type.
 """
 
 from __future__ import annotations
@@ -72,6 +72,11 @@ def longest_text(column: RecordColumn[R], records: Iterable[R], exact: bool, col
     """Return the cells of the longest text in a column that may grow."""
     look = CellContext(column.width + column.grow, colours, exact)
     return max((cells_of(column.draw(record, look)) for record in records), default=0)
+
+
+def without_commas(figure: str, width: int) -> str:
+    """Return the figure, without its commas if it is too wide with them."""
+    return figure if len(figure) <= width else figure.replace(",", "")
 
 
 def fit_pieces(line: Line, width: int, right: bool) -> list[Piece]:

@@ -1,6 +1,6 @@
 """RecordTable: one row per record of any type, for some thousands of them; only rows in sight become text.
 
-    table = RecordTable(COLUMNS, identity=lambda one: one.cookie, sort="queue", reverse=True)
+    table = RecordTable(COLUMNS, identity=lambda record: record.cookie, sort="queue", reverse=True)
     table.show(records)
 
 Call `show` again for other records. `table.record` is the one under the cursor; Enter sends `CursorTable.Opened`, and
