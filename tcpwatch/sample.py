@@ -171,17 +171,9 @@ def sort_by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.v
     A socket that moved while the kernel walked its table can occur twice: the later row is kept. `memory` returns a
     table of at least the requested number of rows to sort into; without it, new memory is allocated.
     """
-    cookie = np.ascontiguousarray(table["idiag_cookie"])
-    if bool((cookie[1:] > cookie[:-1]).all()):
-        # The kernel assigns cookies while it walks its table, so that a table of old sockets is already sorted.
-        order, rows = None, table
-    else:
-        order = _ascending(cookie)
-        cookie = cookie[order]
-        last = np.append(cookie[1:] != cookie[:-1], True)
-        order, cookie = order[last], cookie[last]
-        rows = (memory(len(order)) if memory else np.empty(len(order), table.dtype))[: len(order)]
+    cookie, order = _sorted(np.ascontiguousarray(table["idiag_cookie"]))
     size = len(cookie)
+    rows = table if order is None else (memory(size) if memory else np.empty(size, table.dtype))[:size]
     ordered = SortedSockets(
         table=rows,
         cookie=cookie,
@@ -208,16 +200,26 @@ def sort_by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.v
 def sort_tcp_info(dump: TcpInfoDump, memory: Callable[[int], NDArray[np.void]] | None = None) -> TcpInfoTable:
     """Sort the tcp_info of a dump by cookie, without listeners and duplicates; `memory` as for sort_by_cookie()."""
     flows = np.flatnonzero(dump.table["tcpi_state"] != _LISTEN)
-    cookie = dump.table["idiag_cookie"][flows]
-    if not bool((cookie[1:] > cookie[:-1]).all()):
-        order = _ascending(cookie)
-        order = order[np.append(np.diff(cookie[order]) != 0, True)]
-        cookie, flows = cookie[order], flows[order]
+    cookie, order = _sorted(dump.table["idiag_cookie"][flows])
+    flows = flows if order is None else flows[order]
     figures = (memory(len(flows)) if memory else np.empty(len(flows), dump.table.dtype))[: len(flows)]
     np.take(opaque(dump.table), flows, out=opaque(figures), mode="clip")
     infos = TcpInfoTable(cookie, figures, dump.received_monotonic_s[flows], dump.info_bytes)
     make_read_only(infos.cookie, infos.table, infos.received_monotonic_s)
     return infos
+
+
+def _sorted(cookie: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp] | None]:
+    """Return the distinct cookies in ascending order and where each was last; None if the cookies are sorted already.
+
+    The kernel assigns cookies while it walks its table, so that a table of old sockets is sorted.
+    """
+    if bool((cookie[1:] > cookie[:-1]).all()):
+        return cookie, None
+    order = _ascending(cookie)
+    cookie = cookie[order]
+    last = np.append(cookie[1:] != cookie[:-1], True)
+    return cookie[last], order[last]
 
 
 def _ascending(cookie: NDArray[np.uint64]) -> NDArray[np.intp]:

@@ -26,12 +26,12 @@ def numbers_with(piece: str, size: int, base: int, start: bool = False, end: boo
     hits = np.zeros(size, np.bool_)
     right_of_it = 0
     while (length := right_of_it + len(piece)) == 1 or base ** (length - 1) < size:
-        here = numbers // base**right_of_it % base ** len(piece) == wanted
+        matches = numbers // base**right_of_it % base ** len(piece) == wanted
         if length > 1:  # 0 has one digit, and every number has at least one
-            here &= numbers >= base ** (length - 1)
+            matches &= numbers >= base ** (length - 1)
         if start:
-            here &= numbers < base**length
-        hits |= here
+            matches &= numbers < base**length
+        hits |= matches
         right_of_it += 1
         if end:
             break

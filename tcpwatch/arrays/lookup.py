@@ -22,8 +22,8 @@ def find_sorted(column: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.intp]:
 
 def is_in_sorted(column: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which of `wanted` are in the ascending `column` (np.isin would sort both again)."""
-    found: NDArray[np.bool_] = find_sorted(column, wanted) != NOT_FOUND
-    return found
+    mask: NDArray[np.bool_] = find_sorted(column, wanted) != NOT_FOUND
+    return mask
 
 
 def ascending(*columns: NDArray[np.uint64]) -> NDArray[np.uint64]:

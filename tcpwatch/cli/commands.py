@@ -25,7 +25,6 @@ from tcpwatch.units.printable import printable
 
 if TYPE_CHECKING:
     from tcpwatch.model.query.filter import Filter
-    from tcpwatch.model.view import View
 
 FAILED, INTERRUPTED = 2, 130
 DURATION_S = (0.1, 86_400.0)
@@ -138,7 +137,8 @@ def list_sockets(
 
     with _expected_failures(), polling.open_monitor(loaded) as monitor:
         view = monitor.step()
-    _report_incomplete(view)
+    if not view.sample.completeness.complete:
+        print_error(f"incomplete: {view.sample.completeness.words}")
     order = list_json.in_order(view.rows, filter_.mask(view.rows) if filter_ else None)
     if as_json or as_csv:
         output.write_data(list_json.as_json(view, order) if as_json else list_json.as_csv(view, order))
@@ -211,10 +211,10 @@ def print_events(
     reporter = events.EventReporter(as_json, filter_, trace=loaded.trace, exact=loaded.exact, colour=output.colour)
     with _expected_failures(), polling.open_monitor(loaded, events=True, continuous=True) as monitor:
         for view in polling.views(monitor, seconds):
-            news = reporter.step(view)
-            for loss in news.losses:
+            lines, losses = reporter.step(view)
+            for loss in losses:
                 print_error(loss)
-            write(news.lines)
+            write(lines)
 
 
 def _settings(inherited: dict[str, Any], flags: dict[str, Any], defaults: Settings = settings.DEFAULTS) -> Settings:
@@ -255,12 +255,6 @@ def _expected_failures() -> Iterator[None]:
         yield
     except SourceError as error:
         raise CommandError(str(error)) from error
-
-
-def _report_incomplete(view: View) -> None:
-    """Print on stderr what is missing in a listing."""
-    if not view.sample.completeness.complete:
-        print_error(f"incomplete: {view.sample.completeness.words}")
 
 
 def main() -> NoReturn:

@@ -46,7 +46,7 @@ DEFAULTS = Settings()
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """How one key of the configuration file is described and checked."""
+    """The description and the check of one key of the configuration file."""
 
     field: str
     """Field of Settings."""
@@ -55,7 +55,7 @@ class Key:
     expected: str
     """Completes "must be ..."."""
     accepts: Callable[[Any], bool]
-    """Whether a value, typed as in TOML, is valid."""
+    """Return whether a value, typed as in TOML, is valid."""
     from_text: Callable[[str], Any] = str
     """Convert the text of a flag or variable to the type in TOML. Raises ValueError."""
 

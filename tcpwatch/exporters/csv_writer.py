@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.exporters.records import timeline_record
-from tcpwatch.model.columns.columns import EXPORTED
+from tcpwatch.model.columns.columns import EXPORTED, exported_values
 from tcpwatch.model.query.timeline import timelines_at
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.sockets.rows import Rows
@@ -53,12 +53,8 @@ def timelines_csv(chosen: TimelineArrangement) -> Iterator[str]:
 
 def _socket_lines(rows: Rows, order: NDArray[np.intp], unsupported: Collection[str]) -> Iterator[tuple[Any, ...]]:
     for first in range(0, len(order), BLOCK):
-        block = rows.take(order[first : first + BLOCK])
-        columns = [
-            [None] * len(block) if column.key in unsupported else map(_field, column.values(block))
-            for column in EXPORTED
-        ]
-        yield from zip(*columns, strict=True)
+        columns = exported_values(rows.take(order[first : first + BLOCK]), unsupported)
+        yield from zip(*(map(_field, column) for column in columns), strict=True)
 
 
 def _field(value: Any) -> Any:

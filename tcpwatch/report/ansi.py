@@ -5,16 +5,13 @@ from __future__ import annotations
 import unicodedata
 
 from tcpwatch import units
-from tcpwatch.model.states import Phase
+from tcpwatch.model.states import FACTS, Phase, State
 
 RESET = "\x1b[0m"
 BOLD, DIM = "1", "2"
-PHASE_COLOURS: dict[str | None, str] = {
-    Phase.HANDSHAKE.value: "36",  # cyan
-    Phase.OPEN.value: "32",  # green
-    Phase.TEARDOWN.value: "33",  # yellow
-}
-"""Phase → SGR code."""
+_PHASE_COLOURS = {Phase.HANDSHAKE: "36", Phase.OPEN: "32", Phase.TEARDOWN: "33"}  # cyan, green, yellow
+STATE_COLOURS: dict[int, str | None] = {state: _PHASE_COLOURS.get(FACTS[state].phase) for state in State}
+"""State → SGR code."""
 FULL_COLOUR = "31"
 """SGR code of a full queue."""
 
@@ -26,9 +23,7 @@ def coloured(words: str, code: str | None, colour: bool) -> str:
 
 def cell_width(words: str) -> int:
     """Return the width of `words` in cells: 2 per wide East Asian character, 0 per combining character."""
-    if words.isascii():
-        return len(words)
-    return sum(_cells_of(character) for character in words)
+    return len(words) if words.isascii() else sum(map(_cells_of, words))
 
 
 def _cells_of(character: str) -> int:

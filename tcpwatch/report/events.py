@@ -6,8 +6,7 @@ The keys and values of its JSON are a public contract. The events of one step ar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,24 +17,14 @@ from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin, TransitionKind
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.states import FACTS, State
+from tcpwatch.model.states import State
 from tcpwatch.model.view import View
-from tcpwatch.report.ansi import PHASE_COLOURS, coloured
+from tcpwatch.report.ansi import STATE_COLOURS, coloured
 from tcpwatch.report.new_transitions import NewTransitions, new_transitions
 
 BLOCK = 5_000
-"""How many events are formatted at once."""
+"""Number of events that are formatted at once."""
 _ENDPOINT, _CHANGE, _ORIGIN, _OWNER = 21, 25, 5, 15  # widths in cells
-
-
-@dataclass(frozen=True, slots=True)
-class EventLines:
-    """The output of one step."""
-
-    lines: Iterator[str]
-    """In blocks of many lines."""
-    losses: Sequence[str]
-    """Messages for people about events that are missing, one line each."""
 
 
 class EventReporter:
@@ -59,12 +48,12 @@ class EventReporter:
         self._reported = self._events_lost = self._destroy_events_lost = 0
         self._missing = ""
 
-    def step(self, view: View) -> EventLines:
-        """Return the new events; call this with each View, in order."""
-        found = new_transitions(view, self._reported, self._wanted)
-        losses = [*self._notices(view), *self._losses(view, found.missed)]
+    def step(self, view: View) -> tuple[Iterator[str], list[str]]:
+        """Return the new events, in blocks of lines, and messages about missing ones; call this with each View."""
+        new = new_transitions(view, self._reported, self._wanted)
+        losses = [*self._notices(view), *self._losses(view, new.missed)]
         self._reported = view.archive.transitions_total
-        return EventLines(self._lines(view, found), losses)
+        return self._lines(view, new), losses
 
     def _notices(self, view: View) -> Iterator[str]:
         if self._trace and not view.trace.on:
@@ -86,10 +75,10 @@ class EventReporter:
         if missed:
             yield f"{missed:,} more events came at once than fit into memory; see --memory"
 
-    def _lines(self, view: View, found: NewTransitions) -> Iterator[str]:
+    def _lines(self, view: View, new: NewTransitions) -> Iterator[str]:
         hidden = unsupported_columns(view.sample.capabilities)
-        for begin in range(0, len(found), BLOCK):
-            facts = [_fact(row, view.trace) for row in found.rows(begin, begin + BLOCK)]
+        for begin in range(0, len(new), BLOCK):
+            facts = [_fact(row, view.trace) for row in new.rows(begin, begin + BLOCK)]
             if self._as_json:
                 yield "".join([f"{json.dumps(_shown(fact, hidden))}\n" for fact in facts])
             else:
@@ -99,7 +88,7 @@ class EventReporter:
         moment = datetime.fromtimestamp(fact["unix_s"]).strftime("%H:%M:%S.%f")[:-3]
         endpoints = [_endpoint(fact, side, self._exact).ljust(_ENDPOINT) for side in ("local", "remote")]
         state = fact["new"] or fact["old"]
-        code = PHASE_COLOURS.get(FACTS[State[state]].phase.value) if state else None
+        code = STATE_COLOURS[State[state]] if state else None
         change = coloured(_change(fact).ljust(_CHANGE), code, self._colour)
         owner = f"{fact['process']}[{fact['pid']}]" if fact["process"] is not None else units.UNKNOWN
         owner_and_ending = [owner] if fact["ending"] is None else [owner.ljust(_OWNER), fact["ending"]]
@@ -145,9 +134,9 @@ def _endpoint(fact: Mapping[str, Any], side: str, exact: bool) -> str:
 
 
 def _change(fact: Mapping[str, Any]) -> str:
-    """Return `SYN_RCVD → ESTABLISHED`, `TIME_WAIT → gone`, or `ESTABLISHED reset sent (TCP_ABORT_ON_CLOSE)`."""
+    """Return `SYN_RCVD → ESTABLISHED`, `TIME_WAIT → freed`, or `ESTABLISHED reset sent (TCP_ABORT_ON_CLOSE)`."""
     if fact["what"] == "state":
-        return f"{fact['old'] or units.UNKNOWN} → {fact['new'] or 'gone'}"
+        return f"{fact['old'] or units.UNKNOWN} → {fact['new'] or 'freed'}"
     words = [fact["new"] or fact["old"], fact["what"].replace("_", " ")]
     words += [f"({fact['reason']})"] * (fact["reason"] is not None)
     return " ".join(filter(None, words))

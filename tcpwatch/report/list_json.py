@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.exporters.csv_writer import sockets_csv
-from tcpwatch.model.columns.columns import BY_KEY, EXPORTED, SocketColumn, unsupported_columns
+from tcpwatch.model.columns.columns import BY_KEY, EXPORTED, exported_values, unsupported_columns
 from tcpwatch.model.query.arrangement import sort_order
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.view import View
@@ -44,12 +44,8 @@ def as_json(view: View, order: NDArray[np.intp]) -> Iterator[str]:
     unknown = unsupported_columns(view.sample.capabilities)
     line = "{" + ", ".join(f"{json.dumps(column.key)}: %s" for column in EXPORTED) + "}\n"
     for block in blocks(view.rows, order):
-        texts = [_json_texts(_values(column, block, unknown)) for column in EXPORTED]
+        texts = map(_json_texts, exported_values(block, unknown))
         yield "".join([line % row for row in zip(*texts, strict=True)])
-
-
-def _values(column: SocketColumn, rows: Rows, unknown: frozenset[str]) -> list[Any]:
-    return [None] * len(rows) if column.key in unknown else column.values(rows)
 
 
 def _json_texts(values: list[Any]) -> list[str]:

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from tcpwatch.model.columns.columns import BY_KEY, SocketColumn, unsupported_columns
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import FACTS, State
 from tcpwatch.model.view import View
-from tcpwatch.report.ansi import BOLD, PHASE_COLOURS, cell_width, coloured, fitted
+from tcpwatch.report.ansi import BOLD, STATE_COLOURS, cell_width, coloured, fitted
 from tcpwatch.report.list_json import blocks
 from tcpwatch.units.columns import columns_that_fit
 
@@ -50,10 +49,11 @@ def fit_columns(natural: Widths, room: int | None) -> Widths:
     if room is None:
         return natural
     least = [(column, min(width, column.width)) for column, width in natural]
-    fitting = columns_that_fit(least, room + len(GAP), lambda one: one[1] + len(GAP), lambda one: one[0].priority + 1)
+    gap = len(GAP)
+    fitting = columns_that_fit(least, room + gap, lambda pair: pair[1] + gap, lambda pair: pair[0].priority + 1)
     least = fitting or least[:1]
     spare, wanted, given = room - _total(least), dict(natural), dict(least)
-    for column, _ in sorted(least, key=lambda one: one[0].priority):
+    for column, _ in sorted(least, key=lambda pair: pair[0].priority):
         more = max(0, min(spare, wanted[column] - given[column]))
         given[column] += more
         spare -= more
@@ -74,13 +74,10 @@ def _lines(rows: Rows, layout: Widths, exact: bool, colour: bool) -> str:
     texts = [_texts(column, rows, exact) for column, _ in layout]
     lines = [_line(row, layout) for row in zip(*texts, strict=True)]
     if colour:
-        codes = [_STATE_COLOURS[state] for state in rows.state.tolist()]
+        codes = [STATE_COLOURS[state] for state in rows.state.tolist()]
         end = layout[0][1]  # the state comes first
         lines = [coloured(line[:end], code, True) + line[end:] for line, code in zip(lines, codes, strict=True)]
     return "\n".join(lines) + "\n"
-
-
-_STATE_COLOURS = {int(state): PHASE_COLOURS.get(FACTS[state].phase.value) for state in State}
 
 
 def _line(texts: tuple[str, ...] | list[str], layout: Widths) -> str:

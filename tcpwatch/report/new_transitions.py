@@ -17,7 +17,7 @@ from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorde
 from tcpwatch.model.lifecycle.ending import NOT_ENDED
 from tcpwatch.model.lifecycle.transitions import TRANSITION, TransitionKind
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.sockets.rows import Rows
+from tcpwatch.model.sockets.rows import COLUMNS, Rows
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 
@@ -54,7 +54,7 @@ class NewTransitions:
         flows = self.flows.take(distinct)
         unknown = (flows.table["idiag_family"] == 0).tolist()
         columns = [BY_KEY[key].values(flows) for key in _COLUMNS]
-        shown = [(None,) * len(columns) if none else row for none, *row in zip(unknown, *columns, strict=True)]
+        shown = [(None,) * len(row) if blank else row for blank, *row in zip(unknown, *columns, strict=True)]
         fields = [transitions[name].tolist() for name in _FIELDS]
         for *facts, ending, at in zip(*fields, self.ending[begin:end].tolist(), place.tolist(), strict=True):
             yield (*facts, ending if ending != NOT_ENDED else None, *shown[at])
@@ -133,7 +133,5 @@ def _joined(parts: Sequence[Rows]) -> Rows:
         code[part.owner >= 0] = len(owners) + np.searchsorted(named, code[part.owner >= 0])
         owners += [part.owners[at] for at in named.tolist()]
         codes.append(code)
-    first = parts[0]
-    names = ("table", "cookie", "state", "first_seen", "since", "begin_seen", "role", "closer", "mark")
-    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    return replace(first, owner=np.concatenate(codes), owners=owners, **columns)
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+    return replace(parts[0], **{**columns, "owner": np.concatenate(codes), "owners": owners})

@@ -9,10 +9,10 @@ from tcpwatch.model.columns.socket_values import owner_text
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.sockets.flow_totals import PERCENTILES
-from tcpwatch.model.states import FACTS, STATE_ORDER
+from tcpwatch.model.states import STATE_ORDER
 from tcpwatch.model.view import View
 from tcpwatch.report import check
-from tcpwatch.report.ansi import BOLD, FULL_COLOUR, PHASE_COLOURS, bar, coloured, fitted
+from tcpwatch.report.ansi import BOLD, FULL_COLOUR, STATE_COLOURS, bar, coloured, fitted
 from tcpwatch.report.summary_json import rfc3339
 
 WIDTH = 80
@@ -60,7 +60,7 @@ def _states(view: View, room: int, exact: bool, colour: bool) -> list[str]:
     cells = max(0, room - 2 - _NAME - _NUMBER - 2)
     lines = [coloured("Sockets".ljust(_NAME + 2) + units.count(len(view.rows), exact).rjust(_NUMBER), BOLD, colour)]
     for state in STATE_ORDER:
-        count, code = view.counts.get(state, 0), PHASE_COLOURS.get(FACTS[state].phase.value)
+        count, code = view.counts.get(state, 0), STATE_COLOURS[state]
         name = coloured(state.name.ljust(_NAME), code, colour)
         drawn = coloured(bar(count / most, cells), code, colour)
         lines.append(f"  {name}{units.count(count, exact).rjust(_NUMBER)}  {drawn}")

@@ -1,4 +1,4 @@
-"""Which columns fit into a width."""
+"""Choose the columns that fit into a width."""
 
 from __future__ import annotations
 

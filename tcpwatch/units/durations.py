@@ -37,6 +37,6 @@ def short_duration(ms: float | None) -> str:
     """Return a duration in at most six characters, as exact as percentiles are: `45 µs`, `1.2 ms`, `340 ms`, `12 s`."""
     if ms is None:
         return UNKNOWN
-    unit, length = next((one for one in _UNITS if ms < 999.5 * one[1]), _UNITS[-1])
+    unit, length = next(((unit, length) for unit, length in _UNITS if ms < 999.5 * length), _UNITS[-1])
     value = ms / length
     return f"{value:.0f} {unit}" if value >= 9.95 or unit == "µs" else f"{value:.1f} {unit}"

@@ -21,7 +21,7 @@ def plural(number: float | None, noun: str, nouns: str | None = None) -> str:
 
 
 def scaled(number: float, base: int, prefixes: str) -> str:
-    """Return `number`, at least `base`, with the largest prefix that leaves 1 of it: three digits, `1.23 M`, `98 k`."""
+    """Return `number`, at least `base`, in three digits with a prefix such that it is 1 or more: `1.23 M`, `98 k`."""
     value, power = number / base, 0
     while abs(value) >= base - 0.5 and power < len(prefixes) - 1:
         value, power = value / base, power + 1

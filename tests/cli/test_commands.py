@@ -20,7 +20,7 @@ from tcpwatch.model.finding import Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.view import Pace, View
 from tcpwatch.report import polling
 from tcpwatch.sources.base import SourceError
-from tests.report.views import a_story, small_host
+from tests.report.views import small_host, two_views
 
 
 class FakeMonitor:
@@ -198,7 +198,7 @@ def test_settings_reach_the_monitor(run: Callable[..., Result], monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["--frobnicate"], "No such option"),
         (["frobnicate"], "No such command 'frobnicate'"),
@@ -220,8 +220,8 @@ def test_settings_reach_the_monitor(run: Callable[..., Result], monkeypatch: pyt
         ([], "the monitor needs a terminal"),
     ],
 )
-def test_refusals(args: list[str], said: str, run: Callable[..., Result]) -> None:
-    assert said in failure(run(*args))
+def test_refusals(args: list[str], message: str, run: Callable[..., Result]) -> None:
+    assert message in failure(run(*args))
 
 
 @pytest.mark.parametrize("command", ["list", "summary", "check", "events"])
@@ -255,7 +255,7 @@ def test_which_commands_read_events(
 
 
 def test_events(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    views = [replace(view, pace=Pace(0.0, 0.0, 0.1, 0.1)) for view in a_story()]
+    views = [replace(view, pace=Pace(0.0, 0.0, 0.1, 0.1)) for view in two_views()]
     seen = fake_monitor(monkeypatch, *views)
     result = run("events", "--json", "--for", "0.25", "--trace")
     assert result.exit_code == 0 and result.stderr == "tcpwatch: 3 trace events were lost\n"

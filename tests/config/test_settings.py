@@ -109,7 +109,7 @@ def test_invalid_intervals(text: str, home: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ('interval = "1"', 'interval must be a number of seconds from 0.1 to 3600, not "1"'),
         ("interval = true", "interval must be a number of seconds from 0.1 to 3600, not true"),
@@ -137,11 +137,11 @@ def test_invalid_intervals(text: str, home: dict[str, str]) -> None:
         ("# " + "x" * (1 << 20), "larger than 1 MiB"),
     ],
 )
-def test_invalid_files(content: str, said: str, home: dict[str, str]) -> None:
+def test_invalid_files(content: str, message: str, home: dict[str, str]) -> None:
     path = write(home, content)
     line = refusal({}, home)
     assert line.startswith(f"{path}: ")
-    assert said in line
+    assert message in line
 
 
 def test_files_that_cannot_be_read(home: dict[str, str], tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_thresholds(home: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("thresholds = 3", "thresholds must be a table, not 3"),
         (
@@ -194,6 +194,6 @@ def test_thresholds(home: dict[str, str]) -> None:
         ("[thresholds]\nresets_per_s = true", "[thresholds] resets_per_s must be a number from 0.1 to 1e+09, not true"),
     ],
 )
-def test_invalid_thresholds(content: str, said: str, home: dict[str, str]) -> None:
+def test_invalid_thresholds(content: str, message: str, home: dict[str, str]) -> None:
     write(home, content)
-    assert said in refusal({}, home)
+    assert message in refusal({}, home)

@@ -24,8 +24,8 @@ PART = re.compile(r"\[\s+(\S+),\s+(\d+)\s+\]")
 def test_json() -> None:
     line = summary_json.as_json(summary_json.summary(replace(small_host(), flow_totals=FLOWS), {"ActiveOpens": 2 / 3}))
     assert line.count("\n") == 1
-    told = json.dumps(json.loads(line), indent=2)
-    golden.check("summary.json", PART.sub(r"[\1, \2]", told) + "\n")
+    text = json.dumps(json.loads(line), indent=2)
+    golden.check("summary.json", PART.sub(r"[\1, \2]", text) + "\n")
 
 
 def test_the_promised_keys() -> None:
@@ -93,7 +93,7 @@ def test_lifetimes_of_flows() -> None:
 
 def test_flows_without_a_name() -> None:
     flows = summary_json.summary(replace(small_host(), flow_totals=FLOWS), {})["flows"]
-    assert [one["name"] for one in flows["by_process"]] == ["nginx[1234]", "[@click=app.quit]x[/][802]", None]
+    assert [process["name"] for process in flows["by_process"]] == ["nginx[1234]", "[@click=app.quit]x[/][802]", None]
     assert list(flows["by_service"][0]) == ["name", "opened_per_s", "ended_per_s", "lifetime_ms", "bytes", "exact"]
 
 

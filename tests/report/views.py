@@ -36,9 +36,9 @@ def small_host(*, kind: str = "sock_diag", complete: bool = True) -> View:
              role="listener"),
         sock("CLOSED", "127.0.0.1:9999", "0.0.0.0:0"),
     )  # fmt: skip
-    one = replace(view.listeners[0], syn_queue=Queue(1, 511), drops=38)
+    listener = replace(view.listeners[0], syn_queue=Queue(1, 511), drops=38)
     if kind == "psutil":
-        one = replace(one, accept_queue=UNKNOWN_QUEUE, syn_queue=Queue(1, None))
+        listener = replace(listener, accept_queue=UNKNOWN_QUEUE, syn_queue=Queue(1, None))
     source = (
         SourceInfo("psutil", "user", missing=("no queues",)) if kind == "psutil" else SourceInfo("sock_diag", "root")
     )
@@ -47,14 +47,14 @@ def small_host(*, kind: str = "sock_diag", complete: bool = True) -> View:
     sample = replace(view.sample, source=source, completeness=completeness, counters=counters)
     if kind == "psutil":
         sample = replace(sample, capabilities=PSUTIL_CAPABILITIES)
-    return replace(view, sample=sample, listeners=(one,))
+    return replace(view, sample=sample, listeners=(listener,))
 
 
 WORKER = Owner((Process(12, "nginx", "nginx: worker process", 33, "www-data", NOW - 3600),))
 
 
 def transitions(*rows: dict[str, Any]) -> Any:
-    """Rows of TRANSITION: changes of state known by the trace, unless told."""
+    """Rows of TRANSITION: changes of state reported by the trace by default."""
     made = np.zeros(len(rows), TRANSITION)
     for row, facts in zip(made, rows, strict=True):
         for name, value in {"kind": TransitionKind.STATE, "origin": Origin.TRACE, **facts}.items():
@@ -62,19 +62,19 @@ def transitions(*rows: dict[str, Any]) -> Any:
     return made
 
 
-def closed(one: Sock, ending: Ending, owner: int = UNKNOWN_NO_PROCESS) -> Any:
-    """A record of CLOSED of this socket."""
+def closed(flow: Sock, ending: Ending, owner: int = UNKNOWN_NO_PROCESS) -> Any:
+    """Return the record of this connection."""
     record = np.zeros(1, RECORD)
-    rows = make_rows([one])
+    rows = make_rows([flow])
     record["cookie"], record["row"], record["state"] = rows.cookie, rows.table, rows.state
     record["ending"], record["owner"] = ending, owner
     return record
 
 
-def a_story() -> tuple[View, View]:
-    """Two Views: a connection that we closed, another that no poll saw, and the end of one of which nobody knows more.
+def two_views() -> tuple[View, View]:
+    """Return two Views: a connection closed by this end, one that no poll saw, and the end of an unknown one.
 
-    The first is in TIME_WAIT when we look, so that its record alone tells whose it was.
+    The first is in TIME_WAIT, so that only its record has the owner.
     """
     live = sock("TIME-WAIT", "10.0.0.1:80", "10.0.0.8:50000", cookie=5)
     unseen = sock("LAST-ACK", "[2001:db8::1]:80", "[2001:db8::2]:4000", cookie=7)
@@ -91,5 +91,5 @@ def a_story() -> tuple[View, View]:
     known: dict[str, Any] = {"owners": [WORKER], "owners_from": 3, "records": records}
     trace = TraceStats(on=True, reset_reasons={11: "TCP_ABORT_ON_CLOSE"}, drop_reasons={2: "TCP_LISTEN_OVERFLOW"})
     before = make_view(live, archive=Archive(transitions=(first,), transitions_total=2, **known), trace=trace)
-    past = Archive(transitions=(first, second), transitions_total=5, **known)
-    return before, make_view(live, step=2, archive=past, trace=replace(trace, events_lost=3, events_lost_in_step=3))
+    archive = Archive(transitions=(first, second), transitions_total=5, **known)
+    return before, make_view(live, step=2, archive=archive, trace=replace(trace, events_lost=3, events_lost_in_step=3))

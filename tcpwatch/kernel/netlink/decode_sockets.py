@@ -35,28 +35,28 @@ def message_offsets(words: Words, begin: int, end: int, sequence: int) -> Offset
 
     `sequence` is the sequence number of most of them. If the distance between its occurrences always equals the length
     in the message header, the occurrences are the headers. Raises MessageError if a length is shorter than a header or
-    leads past `end`.
+    leads beyond `end`.
     """
-    found = np.flatnonzero(words[begin + 2 : end] == sequence) + begin
-    if len(found) and found[0] == begin:
-        steps = (words[found] + 3) >> 2
-        after = found + steps
-        if steps.min() >= _HEADER_WORDS and after[-1] == end and bool((after[:-1] == found[1:]).all()):
-            return found
+    offsets = np.flatnonzero(words[begin + 2 : end] == sequence) + begin
+    if len(offsets) and offsets[0] == begin:
+        steps = (words[offsets] + 3) >> 2
+        after = offsets + steps
+        if steps.min() >= _HEADER_WORDS and after[-1] == end and bool((after[:-1] == offsets[1:]).all()):
+            return offsets
     return _followed(words, begin, end)
 
 
 def _followed(words: Words, begin: int, end: int) -> Offsets:
     """Return message_offsets() by following the lengths one by one, 0.1 µs per message."""
     lengths = words[begin:end].tolist()
-    size, at, found = end - begin, 0, []
+    size, at, offsets = end - begin, 0, []
     while at < size:
-        found.append(at)
+        offsets.append(at)
         step = (lengths[at] + 3) >> 2
         if step < _HEADER_WORDS or at + step > size:
             raise MessageError(f"a netlink message of {lengths[at]} bytes where {4 * (size - at)} are left")
         at += step
-    return np.array(found, np.intp) + begin
+    return np.array(offsets, np.intp) + begin
 
 
 def type_and_flags(words: Words, at: int) -> tuple[int, int]:

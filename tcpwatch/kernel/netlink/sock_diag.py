@@ -33,9 +33,6 @@ _ENDS = (uapi.NLMSG_DONE, uapi.NLMSG_ERROR)
 _DONE_SIZE = uapi.NLMSG_HDRLEN + 4
 """NLMSG_DONE has an errno (netlink_dump_done in net/netlink/af_netlink.c)."""
 _NO_DROPS = np.empty(0, np.uint32)
-_SOCKID_NAMES = (
-    "idiag_sport", "idiag_dport", "idiag_src", "idiag_dst", "idiag_if", "idiag_cookie",
-)  # fmt: skip
 
 
 class SockDiagError(OSError):
@@ -115,7 +112,7 @@ class SockDiag:
         request["sdiag_protocol"] = uapi.IPPROTO_TCP
         request["idiag_ext"] = 1 << (uapi.INET_DIAG_INFO - 1)
         request["idiag_states"] = uapi.TCPF_ALL
-        for name in _SOCKID_NAMES:
+        for name, *_ in uapi.SOCKID:
             request[name] = row[name]
         self._send(uapi.SOCK_DIAG_BY_FAMILY, 0, request)
         words = self._answer()

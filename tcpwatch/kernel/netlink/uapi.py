@@ -43,17 +43,16 @@ TCP_CA_NAME_MAX = 16
 TIMER_NAMES = ("", "on", "keepalive", "timewait", "persist", "unknown")
 """`idiag_timer` as ss(8) spells it; 0 is no timer."""
 
+
+def _fields(kind: str, names: str, prefix: str = "") -> list[tuple[str, str]]:
+    return [(prefix + name, kind) for name in names.split()]
+
+
 NLMSGHDR = np.dtype(
-    [
-        ("nlmsg_len", "=u4"),
-        ("nlmsg_type", "=u2"),
-        ("nlmsg_flags", "=u2"),
-        ("nlmsg_seq", "=u4"),
-        ("nlmsg_pid", "=u4"),
-    ]
+    [("nlmsg_len", "=u4"), ("nlmsg_type", "=u2"), ("nlmsg_flags", "=u2"), ("nlmsg_seq", "=u4"), ("nlmsg_pid", "=u4")]
 )
 
-_SOCKID = [
+SOCKID = [
     ("idiag_sport", ">u2"),
     ("idiag_dport", ">u2"),
     ("idiag_src", "u1", 16),
@@ -66,40 +65,22 @@ _SOCKID = [
 
 INET_DIAG_MSG = np.dtype(
     [
-        ("idiag_family", "u1"),
-        ("idiag_state", "u1"),
-        ("idiag_timer", "u1"),
-        ("idiag_retrans", "u1"),
-        *_SOCKID,
-        ("idiag_expires", "=u4"),
-        ("idiag_rqueue", "=u4"),
-        ("idiag_wqueue", "=u4"),
-        ("idiag_uid", "=u4"),
-        ("idiag_inode", "=u4"),
+        *_fields("u1", "idiag_family idiag_state idiag_timer idiag_retrans"),
+        *SOCKID,
+        *_fields("=u4", "idiag_expires idiag_rqueue idiag_wqueue idiag_uid idiag_inode"),
     ]
 )
 
 INET_DIAG_REQ = np.dtype(  # struct inet_diag_req, for TCPDIAG_GETSOCK
     [
-        ("idiag_family", "u1"),
-        ("idiag_src_len", "u1"),
-        ("idiag_dst_len", "u1"),
-        ("idiag_ext", "u1"),
-        *_SOCKID,
-        ("idiag_states", "=u4"),
-        ("idiag_dbs", "=u4"),
+        *_fields("u1", "idiag_family idiag_src_len idiag_dst_len idiag_ext"),
+        *SOCKID,
+        *_fields("=u4", "idiag_states idiag_dbs"),
     ]
 )
 
 INET_DIAG_REQ_V2 = np.dtype(  # struct inet_diag_req_v2, for SOCK_DIAG_BY_FAMILY
-    [
-        ("sdiag_family", "u1"),
-        ("sdiag_protocol", "u1"),
-        ("idiag_ext", "u1"),
-        ("pad", "u1"),
-        ("idiag_states", "=u4"),
-        *_SOCKID,
-    ]
+    [*_fields("u1", "sdiag_family sdiag_protocol idiag_ext pad"), ("idiag_states", "=u4"), *SOCKID]
 )
 
 SOCKET = np.dtype(
@@ -117,37 +98,31 @@ cgroup is not taken for cgroup 0, and whether SKV6ONLY was 1, which is sent of I
 """
 HAS_CGROUP_ID, HAS_SHUTDOWN, IS_V6ONLY = 1, 2, 4
 
+_BYTES = "state ca_state retransmits probes backoff options wscale flags"
 _U4 = """rto ato snd_mss rcv_mss unacked sacked lost retrans fackets last_data_sent last_ack_sent last_data_recv
 last_ack_recv pmtu rcv_ssthresh rtt rttvar snd_ssthresh snd_cwnd advmss reordering rcv_rtt rcv_space total_retrans"""
-_U4_SEGS = "segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out"
-_U4_TAIL = "dsack_dups reord_seen rcv_ooopack snd_wnd rcv_wnd rehash"
 
 TCP_INFO = np.dtype(
     [
-        *[(f"tcpi_{n}", "u1") for n in ["state", "ca_state", "retransmits", "probes", "backoff", "options"]],
-        ("tcpi_wscale", "u1"),  # snd_wscale in the low nibble, rcv_wscale in the high one
-        ("tcpi_flags", "u1"),  # delivery_rate_app_limited: bit 0; fastopen_client_fail: bits 1-2
-        *[(f"tcpi_{n}", "=u4") for n in _U4.split()],
-        *[(f"tcpi_{n}", "=u8") for n in ["pacing_rate", "max_pacing_rate", "bytes_acked", "bytes_received"]],
-        *[(f"tcpi_{n}", "=u4") for n in _U4_SEGS.split()],
-        *[(f"tcpi_{n}", "=u8") for n in ["delivery_rate", "busy_time", "rwnd_limited", "sndbuf_limited"]],
-        ("tcpi_delivered", "=u4"),
-        ("tcpi_delivered_ce", "=u4"),
-        ("tcpi_bytes_sent", "=u8"),
-        ("tcpi_bytes_retrans", "=u8"),
-        *[(f"tcpi_{n}", "=u4") for n in _U4_TAIL.split()],
-        ("tcpi_total_rto", "=u2"),
-        ("tcpi_total_rto_recoveries", "=u2"),
+        *_fields("u1", _BYTES, "tcpi_"),
+        *_fields("=u4", _U4, "tcpi_"),
+        *_fields("=u8", "pacing_rate max_pacing_rate bytes_acked bytes_received", "tcpi_"),
+        *_fields("=u4", "segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out", "tcpi_"),
+        *_fields("=u8", "delivery_rate busy_time rwnd_limited sndbuf_limited", "tcpi_"),
+        *_fields("=u4", "delivered delivered_ce", "tcpi_"),
+        *_fields("=u8", "bytes_sent bytes_retrans", "tcpi_"),
+        *_fields("=u4", "dsack_dups reord_seen rcv_ooopack snd_wnd rcv_wnd rehash", "tcpi_"),
+        *_fields("=u2", "total_rto total_rto_recoveries", "tcpi_"),
         ("tcpi_total_rto_time", "=u4"),
     ]
 )
-"""struct tcp_info. Older kernels send fewer bytes: fields past the end are unknown, and not 0.
+"""struct tcp_info. Older kernels send fewer bytes: the fields beyond are unknown, and not 0.
 
 Units: rto, ato, rtt, rttvar, rcv_rtt, min_rtt, busy_time, rwnd_limited, sndbuf_limited in µs; last_* and total_rto_time
-in ms; rates in bytes/s; cwnd and the counts in segments.
+in ms; rates in bytes/s; cwnd and the counts in segments. wscale is snd_wscale in the low nibble and rcv_wscale in the
+high one; flags is delivery_rate_app_limited in bit 0 and fastopen_client_fail in bits 1 and 2.
 """
 
-_BYTES = "state ca_state retransmits probes backoff options wscale flags"
 _FLOW = f"bytes_acked bytes_received busy_time rwnd_limited sndbuf_limited {_BYTES} rtt total_retrans"
 
 FLOW_INFO = np.dtype(

@@ -21,13 +21,13 @@ def is_gauge(name: str) -> bool:
 
 def read(proc_net: Path) -> dict[str, int]:
     """Read all counters from /proc/net or /proc/PID/net. Raises OSError if a file cannot be read."""
-    found = _paired((proc_net / "snmp").read_text(), "Tcp:")
-    found |= _paired((proc_net / "netstat").read_text(), "TcpExt:")
-    found |= _alternating((proc_net / "sockstat").read_text(), "TCP:")
+    values = _paired((proc_net / "snmp").read_text(), "Tcp:")
+    values |= _paired((proc_net / "netstat").read_text(), "TcpExt:")
+    values |= _alternating((proc_net / "sockstat").read_text(), "TCP:")
     sockstat6 = proc_net / "sockstat6"
     if sockstat6.exists():  # absent if IPv6 is disabled
-        found |= _alternating(sockstat6.read_text(), "TCP6:")
-    return found
+        values |= _alternating(sockstat6.read_text(), "TCP6:")
+    return values
 
 
 def _paired(text: str, head: str) -> dict[str, int]:

@@ -12,6 +12,13 @@ _IPV4 = (
     "tcp_max_tw_buckets", "tcp_syncookies", "tcp_max_syn_backlog", "tcp_synack_retries", "tcp_tw_reuse",
     "tcp_fin_timeout", "tcp_abort_on_overflow", "tcp_max_orphans", "tcp_timestamps",
 )  # fmt: skip
+_FILES = {
+    **{f"ipv4/{name}": (name,) for name in _IPV4},
+    "core/somaxconn": ("somaxconn",),
+    "ipv4/ip_local_port_range": ("ip_local_port_range_low", "ip_local_port_range_high"),
+    "ipv4/tcp_mem": ("tcp_mem_low", "tcp_mem_pressure", "tcp_mem_high"),
+}
+"""File → the names of its values."""
 
 
 def read(proc_sys_net: Path = Path("/proc/sys/net")) -> dict[str, int]:
@@ -20,14 +27,14 @@ def read(proc_sys_net: Path = Path("/proc/sys/net")) -> dict[str, int]:
     A sysctl with several values has one entry for each: `ip_local_port_range_low`, `_high`; `tcp_mem_low`, `_pressure`,
     `_high` (pages).
     """
-    found: dict[str, int] = {}
-    ipv4 = proc_sys_net / "ipv4"
-    for name in _IPV4:
-        _add(found, ipv4 / name, (name,))
-    _add(found, proc_sys_net / "core" / "somaxconn", ("somaxconn",))
-    _add(found, ipv4 / "ip_local_port_range", ("ip_local_port_range_low", "ip_local_port_range_high"))
-    _add(found, ipv4 / "tcp_mem", ("tcp_mem_low", "tcp_mem_pressure", "tcp_mem_high"))
-    return found
+    values: dict[str, int] = {}
+    for file, names in _FILES.items():
+        try:
+            words = (proc_sys_net / file).read_text().split()
+        except OSError:
+            continue  # not in this namespace or kernel: absent
+        values.update(zip(names, map(int, words), strict=False))
+    return values
 
 
 def reserved_ports(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[tuple[int, int], ...]:
@@ -38,11 +45,3 @@ def reserved_ports(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[tuple[in
         return ()
     ranges = (word.partition("-") for word in words.split(",") if word)
     return tuple((int(first), int(last or first)) for first, _, last in ranges)
-
-
-def _add(found: dict[str, int], path: Path, names: tuple[str, ...]) -> None:
-    try:
-        figures = path.read_text().split()
-    except OSError:
-        return  # not in this namespace or kernel: absent
-    found.update(zip(names, map(int, figures), strict=False))

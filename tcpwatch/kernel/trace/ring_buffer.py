@@ -72,16 +72,16 @@ class _Walk:
         self._words = words
         some = at < end
         self._at, self._end, self._now = at[some], end[some], now[some]
-        self._found: list[tuple[NDArray[np.int64], NDArray[np.intp], NDArray[Any]]] = []
+        self._events: list[tuple[NDArray[np.int64], NDArray[np.intp], NDArray[Any]]] = []
 
     def events(self, missed: bool) -> PageEvents:
         """Walk to the end of all pages."""
         while len(self._at):
             self._step()
-        if not self._found:
+        if not self._events:
             none = np.empty(0, np.int64)
             return PageEvents(none, none, none, missed)
-        time, at, size = (np.concatenate(column) for column in zip(*self._found, strict=True))
+        time, at, size = (np.concatenate(column) for column in zip(*self._events, strict=True))
         order = np.argsort(at)
         return PageEvents(time[order], at[order], size[order].astype(np.intp), missed)
 
@@ -125,8 +125,8 @@ class _Walk:
         """Advance each page by one entry and record its events; `is_event` None: all of them are events."""
         self._now = self._now + delta
         self._at = at + size
-        found = (self._now, at, size)
-        self._found.append(found if is_event is None else (self._now[is_event], at[is_event], size[is_event]))
+        events = (self._now, at, size)
+        self._events.append(events if is_event is None else (self._now[is_event], at[is_event], size[is_event]))
         left = self._end - self._at
         least = int(left.min(initial=1))
         if least < 0:

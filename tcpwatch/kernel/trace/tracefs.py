@@ -172,10 +172,10 @@ class TraceInstance:
         return sum(self._stat(name, "overrun") for name in self.processors())
 
     def _stat(self, processor: str, name: str) -> int:
-        found = re.search(rf"^{name}: (\d+)$", self.read(f"per_cpu/{processor}/stats"), re.MULTILINE)
-        if not found:
+        match = re.search(rf"^{name}: (\d+)$", self.read(f"per_cpu/{processor}/stats"), re.MULTILINE)
+        if not match:
             raise TraceError(errno.EPROTO, f"tracefs: no {name} in the statistics of {processor}")
-        return int(found[1])
+        return int(match[1])
 
     def close(self) -> None:
         """Stop recording and remove the directory. Its other files have to be closed. Closing twice is harmless."""

@@ -6,7 +6,7 @@ contract (README, "Headless").
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -180,3 +180,8 @@ MARK_SIGNS = {Mark.NONE: " ", Mark.NEW: "+", Mark.CHANGED: "~", Mark.CLOSED: "×
 def unsupported_columns(capabilities: Capabilities) -> frozenset[str]:
     """Return the keys of the columns that a source with these capabilities cannot fill."""
     return frozenset(column.key for column in COLUMNS if not capabilities.supports(column.needs))
+
+
+def exported_values(rows: Rows, unsupported: Collection[str]) -> list[list[Any]]:
+    """Return the values of each exported column; None for `unsupported` ones."""
+    return [[None] * len(rows) if column.key in unsupported else column.values(rows) for column in EXPORTED]

@@ -58,7 +58,7 @@ class Rows:
 
     def take(self, where: NDArray[np.intp] | slice) -> Rows:
         """Return the rows at these indices, in that order."""
-        picked = {name: getattr(self, name)[where] for name in _COLUMNS}
+        picked = {name: getattr(self, name)[where] for name in COLUMNS}
         return replace(self, **picked, ending=None if self.ending is None else self.ending[where])
 
     def find(self, cookie: int) -> int | None:
@@ -67,6 +67,7 @@ class Rows:
         return at if at < len(self) and int(self.cookie[at]) == cookie else None
 
 
-_COLUMNS = (
+COLUMNS = (
     "table", "cookie", "state", "first_seen", "since", "begin_seen", "role", "closer", "mark", "owner",
 )  # fmt: skip
+"""Names of the columns that every Rows has."""
