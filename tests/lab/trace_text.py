@@ -1,7 +1,7 @@
-"""What the kernel says of every socket, by the text of its own trace: an oracle that shares nothing with tcpwatch.
+"""The text of the kernel's own trace: an oracle for the states of sockets that shares no code with tcpwatch.
 
-An instance of tracefs of the test's own. Its text is read without being used up, and twice: as the kernel prints the
-events for people, and with the option `fields`, for the address of the socket, which most of them do not print.
+It uses a tracefs instance of its own. The text is read twice: as the kernel prints the events for people, and with the
+option `fields`, which adds the address of the socket. Reading the file `trace` does not consume events.
 """
 
 import os
@@ -29,8 +29,8 @@ _KERNEL_NAMES = {"SYN_RECV": "SYN_RCVD", "FIN_WAIT1": "FIN_WAIT_1", "FIN_WAIT2":
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One event."""
+class TraceEvent:
+    """One trace event."""
 
     time: float  # seconds of CLOCK_MONOTONIC
     event: str  # inet_sock_set_state, tcp_destroy_sock, ...
@@ -44,7 +44,7 @@ class Told:
 
 
 class TraceText:
-    """Inside the `with` block the kernel takes notes; of all network namespaces together."""
+    """Record trace events of all network namespaces inside the `with` block."""
 
     def __enter__(self) -> Self:
         self._instance = tracefs_root() / "instances" / f"lab-{os.getpid()}"
@@ -67,17 +67,17 @@ class TraceText:
     ) -> None:
         self._instance.rmdir()
 
-    def read(self) -> list[Told]:
-        """All that was told, in the order of time, for the last time.
+    def read(self) -> list[TraceEvent]:
+        """Stop the trace; return all its events, ordered by time.
 
-        Nothing if the kernel has overwritten some of it: others may be busy, and their events come here too.
+        The list is empty if the kernel has overwritten some of them: events of other namespaces fill the buffer, too.
         """
         self._set("tracing_on", "0")
         self._set("options/fields", "1")
         fields = self._lines()
         self._set("options/fields", "0")
         both = zip(self._lines(), fields, strict=True)
-        return [_told(*text, int(field[2].get("skaddr", "0"), 16)) for text, field in both]
+        return [_trace_event(*text, int(field[2].get("skaddr", "0"), 16)) for text, field in both]
 
     def _set(self, name: str, value: str) -> None:
         (self._instance / name).write_text(value)
@@ -91,12 +91,12 @@ class TraceText:
         return [(float(it["time"]), it["event"], dict(_PAIR.findall(it["rest"]))) for it in found]
 
 
-def _told(time: float, event: str, words: dict[str, str], socket: int) -> Told:
+def _trace_event(time: float, event: str, words: dict[str, str], socket: int) -> TraceEvent:
     if event == "tcp_send_reset":
         local, remote = words["src"], words["dest"]
     else:
         local, remote = words["sport"], words["dport"]
-    return Told(
+    return TraceEvent(
         time=time,
         event=event,
         socket=socket,

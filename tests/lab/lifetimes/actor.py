@@ -1,4 +1,4 @@
-"""One life's stage: the ends of its connection, and what a play may want to do with them."""
+"""The stage of one scenario: the ends of its connection and the actions a play needs."""
 
 import ctypes
 import itertools
@@ -27,13 +27,13 @@ NO_OPTIONS: Mapping[str, int] = MappingProxyType({})
 
 
 class Actor(Stage):
-    """One life's stage, with the ends of its connection and what a play may want to do with them."""
+    """The stage of one scenario."""
 
     def __init__(self, namespace: Namespace, peer: Peer, family: Family) -> None:
         super().__init__(peer, family)
         self.namespace = namespace
         self.host = next(_hosts[family])
-        """The peer's address: of this life alone."""
+        """The peer's address, used by this scenario only."""
         self._kernel: socket.socket | None = None
         self._connection: Connection | None = None
         self.earlier: list[Connection] = []
@@ -52,25 +52,25 @@ class Actor(Stage):
 
     @property
     def ends(self) -> tuple[Endpoint, Endpoint] | None:
-        """Local and remote, once there are any."""
+        """The local and the remote end, once there is a connection."""
         return (self._connection.local, self._connection.remote) if self._connection else None
 
     # Handshakes -----------------------------------------------------------------------------
 
     def knock(self, listener: socket.socket | None = None, data: bytes = b"") -> None:
-        """A client has got its SYN+ACK; its SYN may have carried data."""
+        """Let a client send its SYN, perhaps with data, and receive the SYN+ACK."""
         port = local_end(listener or self.listen()).port
         remote = Endpoint(self.host, next(_ports))
         self._connection = self._note(self.peer.half_open(port, family=self.family, remote=remote, data=data))
 
     def knock_again(self) -> None:
-        """The same client, from the same port."""
+        """Let the same client send a SYN again, from the same port."""
         old = self.connection
         self.earlier.append(old)
         self._connection = self._note(self.peer.half_open(old.local.port, family=self.family, remote=old.remote))
 
     def knock_mapped(self) -> None:
-        """An IPv4 client knocks at an IPv6 socket (RFC 4038, section 4.2)."""
+        """Let an IPv4 client send its SYN to an IPv6 socket (RFC 4038, section 4.2)."""
         listener = self._keep(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
         self.listener = listener
         self.host = next(_hosts[4])
@@ -78,14 +78,14 @@ class Actor(Stage):
         self._connection = self._note(self.peer.half_open(local_end(listener).port, family=4, remote=remote))
 
     def take(self) -> None:
-        """The application accepts it."""
+        """Let the application accept the connection."""
         assert self.listener
         self._kernel = self._keep(self.listener.accept()[0])
 
     def call(
         self, policy: Policy = Policy.SILENT, *, bound: bool = False, options: Mapping[str, int] = NO_OPTIONS
     ) -> None:
-        """The application calls a host of the peer: from a port of the kernel's choice, or one of its own."""
+        """Let the application connect to a host of the peer; `bound` chooses the local port before."""
         kernel = self._keep(socket.socket(_AF[self.family], socket.SOCK_STREAM))
         self._kernel = kernel
         for name, value in options.items():
@@ -95,7 +95,7 @@ class Actor(Stage):
         self.call_again(policy)
 
     def call_again(self, policy: Policy) -> None:
-        """With the same socket, to another port."""
+        """Connect the same socket to another port."""
         remote = next(_ports)
         self.peer.listen(remote, policy)
         self.kernel.setblocking(False)
@@ -107,48 +107,48 @@ class Actor(Stage):
         self._connection = self._note(found)
 
     def answer(self) -> None:
-        """The host answers the call."""
+        """Let the host answer the SYN."""
         self.connection.answer(Policy.ACCEPT)
         self.connection.wait_for(lambda it: it.established, "the last ACK of the handshake")
 
     def unreachable(self, why: Unreachable) -> None:
-        """A router on the way, or a firewall, or the host answers the last segment by an ICMP error."""
+        """Answer the last segment with an ICMP error, as a router, a firewall or the host does."""
         self.peer.unreachable(self.connection, why)
 
     # Teardown -------------------------------------------------------------------------------
 
     def close_unanswered(self, acknowledging: bool = False) -> None:
-        """The application closes; the peer does not acknowledge the FIN, or (acknowledging) all but the FIN."""
+        """Close the application's end; the peer acknowledges nothing, or (`acknowledging`) everything but the FIN."""
         self.connection.acknowledge(acknowledging, fin=False)
         self.kernel.close()
         self.connection.wait_for(lambda it: it.fin_received, "the kernel's FIN")
 
     def shut_unanswered(self, acknowledging: bool = False) -> None:
-        """As close_unanswered, by shutdown(): the socket still has its owner."""
+        """Like close_unanswered, but by shutdown(): the socket still has its owner."""
         self.connection.acknowledge(acknowledging, fin=False)
         self.kernel.shutdown(socket.SHUT_WR)
         self.connection.wait_for(lambda it: it.fin_received, "the kernel's FIN")
 
     def leave(self) -> None:
-        """The listener closes."""
+        """Close the listener."""
         assert self.listener
         self.listener.close()
 
     def kill(self) -> None:
-        """Somebody else destroys the socket."""
+        """Destroy the socket from outside (SOCK_DESTROY)."""
         destroy(self.family, self.connection.local, self.connection.remote)
 
     def disconnect(self) -> None:
-        """connect(2) with AF_UNSPEC, which the socket module does not know."""
+        """Call connect(2) with AF_UNSPEC, which the socket module does not offer."""
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.connect(self.kernel.fileno(), _NOWHERE, len(_NOWHERE)):
             raise OSError(ctypes.get_errno(), "connect(AF_UNSPEC)")
 
     def set(self, name: str, value: int) -> None:
-        """Set an option of tcp(7) of the application's socket."""
+        """Set an option of tcp(7) on the application's socket."""
         self.kernel.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def abort(self) -> None:
-        """close() with SO_LINGER 0: socket(7)."""
+        """Close with SO_LINGER 0 (socket(7))."""
         self.kernel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.kernel.close()

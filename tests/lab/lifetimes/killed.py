@@ -1,17 +1,17 @@
-"""Lives that somebody ends from outside, by SOCK_DESTROY (ss -K), in each state."""
+"""Scenarios that SOCK_DESTROY (ss -K) ends, in each state."""
 
 from collections.abc import Iterator
 
 from tests.lab.lifetimes.actor import Actor
-from tests.lab.lifetimes.lifetimes import GONE, after_open, life
+from tests.lab.lifetimes.lifetimes import NO_SOCKET, after_open, scenario
 from tests.lab.lifetimes.orderly import cross
 from tests.lab.lifetimes.places import close_wait, closing, fin_wait_1, fin_wait_1_orphan, fin_wait_2, last_ack, small
 
 
 def kill(it: Actor) -> Iterator[str]:
-    """The kernel resets it; it is freed when the application closes it."""
+    """The kernel resets the socket, and frees it when the application closes it."""
     it.kill()
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
@@ -52,7 +52,7 @@ def _kill_close_wait(it: Actor) -> Iterator[str]:
 
 @after_open("killed in LAST_ACK", "CLOSE_WAIT LAST_ACK", "KILLED", less="BY_PEER")
 def _kill_last_ack(it: Actor) -> Iterator[str]:
-    """Without a reset: as if the last ACK had come."""
+    """No reset is sent, as if the last ACK had arrived."""
     yield from last_ack(it)
     yield from kill(it)
 
@@ -72,7 +72,7 @@ def _kill_time_wait(it: Actor) -> Iterator[str]:
     yield from kill(it)
 
 
-@life("crossed, then killed", "SYN_SENT SYN_RCVD", "KILLED")
+@scenario("crossed, then killed", "SYN_SENT SYN_RCVD", "KILLED")
 def _kill_crossed(it: Actor) -> Iterator[str]:
     yield from cross(it)
     yield from kill(it)

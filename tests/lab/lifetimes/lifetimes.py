@@ -1,8 +1,8 @@
-"""Whole lives of connections, as data: how each is played, through which states it goes, and how it ends.
+"""Scenarios of whole connections as data: the play, the states the socket goes through, and the ending.
 
-A play is a generator that yields the state which its socket is to be in next (GONE: the kernel has it no more). Who
-plays waits for it, looks, and lets the play go on: so many lives are played at the same time, and slow ones cost
-nothing. Between two yields nothing waits for one of the kernel's timers.
+A play is a generator that yields the state its socket should be in next (NO_SOCKET: the kernel no longer has it). The
+player waits for that state, looks, and resumes the play. So many scenarios are played at the same time, and slow ones
+cost nothing. Between two yields nothing waits for one of the kernel's timers.
 """
 
 import time
@@ -17,11 +17,11 @@ from tests.lab.observe import Row, rows
 from tests.lab.wire.packets import Endpoint, Family
 from tests.lab.wire.peer import Peer
 
-GONE = ""
+NO_SOCKET = ""
 _PAUSE_S = 0.01
-_MOST_S = 12.0  # that one state may be waited for
+_MOST_S = 12.0  # the longest wait for one state
 
-# Less than the truth, but nothing false: how an ending may look to one who does not see all of the life.
+# Less than the truth, but nothing false: how an ending may look to an observer that does not see the whole connection.
 _LESS = {
     "BY_US": "BY_US ORDERLY UNKNOWN",
     "BY_PEER": "BY_PEER ORDERLY UNKNOWN",
@@ -44,28 +44,28 @@ Play = Callable[[Actor], Iterator[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    """What happens to one connection, and what is to be told of it."""
+class Scenario:
+    """What happens to one connection, and what tcpwatch should report about it."""
 
     name: str
     play: Play
     family: Family
     states: tuple[str, ...]
-    """The whole truth."""
+    """All states in order."""
     endings: tuple[str, ...]
-    """The Ending, as one knows it who sees all; if there are more, each is right; none: it lives."""
+    """Endings that are right for an observer that sees everything; empty: the connection does not end."""
     less: frozenset[str]
-    """Endings that are no lie for one who does not see all."""
+    """Endings that are right for an observer that does not see everything."""
     full: bool = True
-    """It had a full socket: of others neither the trace nor destroy events tell."""
+    """It had a full socket: neither the trace nor destroy events report other sockets."""
     freed: bool = True
-    """The full socket is freed at the end: before that no destroy event tells of it."""
+    """The full socket is freed at the end: there is no destroy event before that."""
 
 
-LIVES: dict[str, Life] = {}
+SCENARIOS: dict[str, Scenario] = {}
 
 
-def life(
+def scenario(
     name: str,
     states: str,
     endings: str,
@@ -76,21 +76,24 @@ def life(
     full: bool = True,
     freed: bool = True,
 ) -> Callable[[Play], Play]:
-    """Put a play into LIVES; all but its name are words: `less` what else would be honest, `without` what would not."""
+    """Add a play to SCENARIOS. States and endings are words separated by spaces.
+
+    `less` adds endings that are right for an observer that does not see everything, `without` removes some.
+    """
 
     def register(play: Play) -> Play:
-        assert name not in LIVES, name
+        assert name not in SCENARIOS, name
         right = tuple(endings.split())
         honest = {word for each in right for word in _LESS[each].split()} | set(less.split())
         honest -= set(without.split())
-        LIVES[name] = Life(name, play, family, tuple(states.split()), right, frozenset(honest), full, freed)
+        SCENARIOS[name] = Scenario(name, play, family, tuple(states.split()), right, frozenset(honest), full, freed)
         return play
 
     return register
 
 
 def serve(it: Actor) -> Iterator[str]:
-    """A client comes and is accepted."""
+    """A client connects and is accepted."""
     it.knock()
     yield "SYN_RCVD"
     it.connection.complete()
@@ -99,7 +102,7 @@ def serve(it: Actor) -> Iterator[str]:
 
 
 def call(it: Actor) -> Iterator[str]:
-    """The application is the client."""
+    """The application connects."""
     it.call()
     yield "SYN_SENT"
     it.answer()
@@ -107,7 +110,7 @@ def call(it: Actor) -> Iterator[str]:
 
 
 def after_open(name: str, states: str, endings: str, *, less: str = "") -> Callable[[Play], Play]:
-    """Two lives: the play goes on from ESTABLISHED, once a server's (IPv4) and once a client's (IPv6)."""
+    """Add two scenarios: the play starts in ESTABLISHED, once as a server (IPv4) and once as a client (IPv6)."""
 
     def register(play: Play) -> Play:
         def served(it: Actor) -> Iterator[str]:
@@ -118,8 +121,8 @@ def after_open(name: str, states: str, endings: str, *, less: str = "") -> Calla
             yield from call(it)
             yield from play(it)
 
-        life(f"{name}, server", f"SYN_RCVD ESTABLISHED {states}", endings, family=4, less=less)(served)
-        life(f"{name}, client", f"SYN_SENT ESTABLISHED {states}", endings, family=6, less=less)(called)
+        scenario(f"{name}, server", f"SYN_RCVD ESTABLISHED {states}", endings, family=4, less=less)(served)
+        scenario(f"{name}, client", f"SYN_SENT ESTABLISHED {states}", endings, family=6, less=less)(called)
         return play
 
     return register
@@ -129,7 +132,7 @@ def after_open(name: str, states: str, endings: str, *, less: str = "") -> Calla
 
 
 class Mark(NamedTuple):
-    """Between these two times (time.monotonic()) it came into the state, or was GONE."""
+    """The socket entered the state (NO_SOCKET: it was removed) between these two times of time.monotonic()."""
 
     state: str
     earliest: float
@@ -138,19 +141,19 @@ class Mark(NamedTuple):
 
 @dataclass(slots=True)
 class Played:
-    """A life that is being played, or has been."""
+    """A scenario that is being played, or has been."""
 
-    life: Life
+    scenario: Scenario
     actor: Actor
     steps: Iterator[str]
     awaited: str | None = None
-    """None: the play is over."""
+    """The state the play waits for; None: the play is over."""
     since: float = 0.0
     marks: list[Mark] = field(default_factory=list)
     sights: list[str] = field(default_factory=list)
-    """States that it was in while somebody looked."""
-    state: str = GONE
-    """That it is in at the end."""
+    """States the socket was in both before and after a look."""
+    state: str = NO_SOCKET
+    """The state at the end."""
 
     def go_on(self) -> None:
         self.since = time.monotonic()
@@ -160,27 +163,27 @@ class Played:
         return self.present(seen) == self.awaited
 
     def present(self, seen: Seen) -> str:
-        """The state of its socket."""
+        """Return the state of the socket."""
         row = seen.get(self.actor.ends) if self.actor.ends else None
-        return row.state if row else GONE
+        return row.state if row else NO_SOCKET
 
     def mark(self) -> None:
-        """What it waited for has come."""
+        """Note when the awaited state was reached."""
         if self.awaited is not None and [it.state for it in self.marks[-1:]] != [self.awaited]:
             self.marks.append(Mark(self.awaited, self.since, time.monotonic()))
 
 
 @contextmanager
 def played(
-    namespace: Namespace, peer: Peer, lives: Iterable[Life], look: Callable[[], object] | None = None
+    namespace: Namespace, peer: Peer, scenarios: Iterable[Scenario], look: Callable[[], object] | None = None
 ) -> Iterator[list[Played]]:
-    """Play them all at the same time; `look` is called whenever some are in a state that they have yielded.
+    """Play all scenarios at the same time; `look` is called whenever some have reached the state they yielded.
 
-    In the `with` block each is as its play has left it; after it nothing is left of them.
+    In the `with` block each socket is as its play has left it; afterwards all of them are removed.
     """
     with ExitStack() as stack:
         cast = []
-        for each in lives:
+        for each in scenarios:
             actor = Actor(namespace, peer, each.family)
             stack.callback(actor.clear)
             cast.append(Played(each, actor, each.play(actor)))
@@ -210,7 +213,7 @@ def _play_on(waiting: list[Played], look: Callable[[], object] | None) -> None:
 
 
 def _seen() -> Seen:
-    # Not sock_diag: it gives each socket that it shows a cookie, which a socket that nobody saw does not have.
+    # Not sock_diag: it gives a cookie to each socket it shows, and unobserved sockets must stay without one.
     return {(row.local, row.remote): row for family in (4, 6) for row in rows(family)}
 
 
@@ -224,4 +227,4 @@ def _complain(waiting: list[Played]) -> None:
     now = time.monotonic()
     for it in waiting:
         if now - it.since > _MOST_S:
-            raise TimeoutError(f"{it.life.name}: waited {_MOST_S} s in vain for {it.awaited or 'the end'}")
+            raise TimeoutError(f"{it.scenario.name}: no {it.awaited or 'end'} within {_MOST_S} s")

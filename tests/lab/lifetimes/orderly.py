@@ -1,10 +1,10 @@
-"""Lives that end in order: a FIN from both sides (RFC 9293, section 3.6)."""
+"""Scenarios with an orderly end: a FIN from both sides (RFC 9293, section 3.6)."""
 
 import socket
 from collections.abc import Iterator, Mapping
 
 from tests.lab.lifetimes.actor import NO_OPTIONS, Actor
-from tests.lab.lifetimes.lifetimes import GONE, after_open, call, life, serve
+from tests.lab.lifetimes.lifetimes import NO_SOCKET, after_open, call, scenario, serve
 from tests.lab.wire.connection import Policy
 
 BY_US = "FIN_WAIT_1 FIN_WAIT_2 TIME_WAIT"
@@ -12,7 +12,7 @@ BY_US = "FIN_WAIT_1 FIN_WAIT_2 TIME_WAIT"
 
 @after_open("closed by us", BY_US, "BY_US")
 def by_us(it: Actor) -> Iterator[str]:
-    """In four segments; FIN_WAIT_2 is an orphan's, a small socket."""
+    """Four segments; in FIN_WAIT_2 the socket is an orphan, and small."""
     it.close_unanswered()
     yield "FIN_WAIT_1"
     it.connection.acknowledge()
@@ -31,7 +31,7 @@ def _three_segments(it: Actor) -> Iterator[str]:
 
 
 @after_open("half-closed by us", BY_US, "BY_US")
-def _half_closedby_us(it: Actor) -> Iterator[str]:
+def _half_closed_by_us(it: Actor) -> Iterator[str]:
     it.shut_unanswered()
     yield "FIN_WAIT_1"
     it.connection.acknowledge()
@@ -46,7 +46,7 @@ def _half_closedby_us(it: Actor) -> Iterator[str]:
 
 @after_open("closed by us, a full orphan", BY_US, "BY_US")
 def _full_orphan(it: Actor) -> Iterator[str]:
-    """An orphan that is to wait longer than 60 s in FIN_WAIT_2 stays a full socket at first."""
+    """An orphan that may wait longer than 60 s in FIN_WAIT_2 stays a full socket at first."""
     it.set("TCP_LINGER2", 70)
     it.close_unanswered()
     yield "FIN_WAIT_1"
@@ -58,13 +58,13 @@ def _full_orphan(it: Actor) -> Iterator[str]:
 
 @after_open("closed by us, the orphan is left alone", "FIN_WAIT_1 FIN_WAIT_2", "UNKNOWN BY_US")
 def _orphan(it: Actor) -> Iterator[str]:
-    """tcp_fin_timeout ends a small socket in FIN_WAIT_2: without a word to the peer or to the trace."""
+    """tcp_fin_timeout ends a small socket in FIN_WAIT_2; neither the peer nor the trace notices."""
     it.set("TCP_LINGER2", 1)
     it.close_unanswered()
     yield "FIN_WAIT_1"
     it.connection.acknowledge()
     yield "FIN_WAIT_2"
-    yield GONE
+    yield NO_SOCKET
 
 
 @after_open("closed by us, the orphan is reset", "FIN_WAIT_1 FIN_WAIT_2", "UNKNOWN BY_US")
@@ -74,10 +74,10 @@ def _orphan_reset(it: Actor) -> Iterator[str]:
     it.connection.acknowledge()
     yield "FIN_WAIT_2"
     it.connection.rst()
-    yield GONE
+    yield NO_SOCKET
 
 
-@after_open("closed by us, the orphan lives on", "FIN_WAIT_1 FIN_WAIT_2", "UNKNOWN BY_US")
+@after_open("closed by us, the orphan stays", "FIN_WAIT_1 FIN_WAIT_2", "UNKNOWN BY_US")
 def _orphan_alive(it: Actor) -> Iterator[str]:
     it.close_unanswered()
     yield "FIN_WAIT_1"
@@ -87,15 +87,15 @@ def _orphan_alive(it: Actor) -> Iterator[str]:
 
 @after_open("TIME_WAIT is reset", BY_US, "BY_US")
 def _assassinated(it: Actor) -> Iterator[str]:
-    """RFC 1337; tcp_rfc1337=0 lets it happen."""
+    """RFC 1337; tcp_rfc1337=0 allows it."""
     yield from by_us(it)
     it.connection.rst()
-    yield GONE
+    yield NO_SOCKET
 
 
-@life("TIME_WAIT is left for a new SYN", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US")
+@scenario("TIME_WAIT is left for a new SYN", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US")
 def _recycled(it: Actor) -> Iterator[str]:
-    """From the same port: another connection, of another cookie."""
+    """The same port is used again: another connection with another cookie."""
     yield from serve(it)
     yield from by_us(it)
     it.knock_again()
@@ -109,7 +109,7 @@ def _by_peer(it: Actor) -> Iterator[str]:
     it.close_unanswered()
     yield "LAST_ACK"
     it.connection.acknowledge()
-    yield GONE
+    yield NO_SOCKET
 
 
 @after_open("half-closed by the peer", "CLOSE_WAIT LAST_ACK", "BY_PEER")
@@ -122,7 +122,7 @@ def _half_closed_by_peer(it: Actor) -> Iterator[str]:
     it.shut_unanswered()
     yield "LAST_ACK"
     it.connection.acknowledge()
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
@@ -147,7 +147,7 @@ def _at_once_held(it: Actor) -> Iterator[str]:
     it.kernel.close()
 
 
-@life("the last ACK has a FIN", "SYN_RCVD ESTABLISHED CLOSE_WAIT LAST_ACK", "BY_PEER")
+@scenario("the last ACK has a FIN", "SYN_RCVD ESTABLISHED CLOSE_WAIT LAST_ACK", "BY_PEER")
 def _ack_with_fin(it: Actor) -> Iterator[str]:
     it.knock()
     yield "SYN_RCVD"
@@ -157,30 +157,32 @@ def _ack_with_fin(it: Actor) -> Iterator[str]:
     it.close_unanswered()
     yield "LAST_ACK"
     it.connection.acknowledge()
-    yield GONE
+    yield NO_SOCKET
 
 
-@life("opened at once", f"SYN_SENT SYN_RCVD ESTABLISHED {BY_US}", "BY_US")
+@scenario("opened at once", f"SYN_SENT SYN_RCVD ESTABLISHED {BY_US}", "BY_US")
 def _opened_at_once(it: Actor) -> Iterator[str]:
     yield from open_at_once(it)
     yield from by_us(it)
 
 
-@life("opened at once, closed by the peer", "SYN_SENT SYN_RCVD ESTABLISHED CLOSE_WAIT LAST_ACK", "BY_PEER", family=6)
+@scenario(
+    "opened at once, closed by the peer", "SYN_SENT SYN_RCVD ESTABLISHED CLOSE_WAIT LAST_ACK", "BY_PEER", family=6
+)
 def _opened_at_once_by_peer(it: Actor) -> Iterator[str]:
     yield from open_at_once(it)
     yield from _by_peer(it)
 
 
 def open_at_once(it: Actor) -> Iterator[str]:
-    """Both call (RFC 9293, section 3.5, figure 7)."""
+    """Simultaneous open (RFC 9293, section 3.5, figure 7)."""
     yield from cross(it)
     it.connection.complete()
     yield "ESTABLISHED"
 
 
 def cross(it: Actor, options: Mapping[str, int] = NO_OPTIONS) -> Iterator[str]:
-    """Both call, and the peer does not acknowledge our SYN+ACK."""
+    """Simultaneous open; the peer does not acknowledge our SYN+ACK."""
     it.call(options=options)
     yield "SYN_SENT"
     it.connection.answer(Policy.SIMULTANEOUS_HALF_OPEN)
@@ -188,7 +190,7 @@ def cross(it: Actor, options: Mapping[str, int] = NO_OPTIONS) -> Iterator[str]:
     yield "SYN_RCVD"
 
 
-@life("closed by us in SYN_RCVD", f"SYN_SENT SYN_RCVD {BY_US}", "BY_US")
+@scenario("closed by us in SYN_RCVD", f"SYN_SENT SYN_RCVD {BY_US}", "BY_US")
 def _closed_half_open(it: Actor) -> Iterator[str]:
     """The arrow from SYN_RCVD to FIN_WAIT_1: only a simultaneous open has a socket to close there."""
     yield from cross(it)
@@ -200,9 +202,9 @@ def _closed_half_open(it: Actor) -> Iterator[str]:
     yield "TIME_WAIT"
 
 
-@life("a deferred accept", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US")
+@scenario("a deferred accept", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US")
 def _deferred(it: Actor) -> Iterator[str]:
-    """TCP_DEFER_ACCEPT: SYN_RCVD till the first data."""
+    """TCP_DEFER_ACCEPT: SYN_RCVD until the first data arrives."""
     listener = it.listen()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
     it.knock(listener)
@@ -216,8 +218,8 @@ def _deferred(it: Actor) -> Iterator[str]:
 
 
 def serve_fast(it: Actor) -> Iterator[str]:
-    """TCP Fast Open: the application may accept it, and has its first data, before the last ACK of the handshake."""
-    it.namespace.sysctl("net.ipv4.tcp_fastopen", 0x202)  # servers may, and ask for no cookie
+    """TCP Fast Open: the application accepts and reads the first data before the last ACK of the handshake."""
+    it.namespace.sysctl("net.ipv4.tcp_fastopen", 0x202)  # servers may use it, without a cookie
     listener = it.listen()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
     it.knock(listener, data=b"first")
@@ -226,7 +228,7 @@ def serve_fast(it: Actor) -> Iterator[str]:
     yield "SYN_RCVD"
 
 
-@life("a fast open", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US")
+@scenario("a fast open", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US")
 def _fast(it: Actor) -> Iterator[str]:
     yield from serve_fast(it)
     it.connection.complete()
@@ -234,22 +236,22 @@ def _fast(it: Actor) -> Iterator[str]:
     yield from by_us(it)
 
 
-@life("a fast open, closed before the last ACK", f"SYN_RCVD {BY_US}", "BY_US", family=6)
+@scenario("a fast open, closed before the last ACK", f"SYN_RCVD {BY_US}", "BY_US", family=6)
 def _fast_closed(it: Actor) -> Iterator[str]:
     yield from serve_fast(it)
     yield from by_us(it)
 
 
-@life("a fast open, reset by the peer", "SYN_RCVD", "RESET_RECEIVED")
+@scenario("a fast open, reset by the peer", "SYN_RCVD", "RESET_RECEIVED")
 def _fast_reset(it: Actor) -> Iterator[str]:
     yield from serve_fast(it)
     it.connection.rst()
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
 def serve_mapped(it: Actor) -> Iterator[str]:
-    """An IPv4 client of an IPv6 socket."""
+    """An IPv4 client connects to an IPv6 socket."""
     it.knock_mapped()
     yield "SYN_RCVD"
     it.connection.complete()
@@ -257,30 +259,30 @@ def serve_mapped(it: Actor) -> Iterator[str]:
     yield "ESTABLISHED"
 
 
-@life("v4-mapped", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US", family=6)
+@scenario("v4-mapped", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US", family=6)
 def _mapped(it: Actor) -> Iterator[str]:
     yield from serve_mapped(it)
     yield from by_us(it)
 
 
-@life("v4-mapped, closed by the peer", "SYN_RCVD ESTABLISHED CLOSE_WAIT LAST_ACK", "BY_PEER", family=6)
+@scenario("v4-mapped, closed by the peer", "SYN_RCVD ESTABLISHED CLOSE_WAIT LAST_ACK", "BY_PEER", family=6)
 def _mapped_by_peer(it: Actor) -> Iterator[str]:
     yield from serve_mapped(it)
     yield from _by_peer(it)
 
 
-@life("closed by us, server of IPv6", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US", family=6)
+@scenario("closed by us, server of IPv6", f"SYN_RCVD ESTABLISHED {BY_US}", "BY_US", family=6)
 def _server_6(it: Actor) -> Iterator[str]:
     yield from serve(it)
     yield from by_us(it)
 
 
-@life("closed by the peer, client of IPv4", "SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK", "BY_PEER")
+@scenario("closed by the peer, client of IPv4", "SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK", "BY_PEER")
 def _client_4(it: Actor) -> Iterator[str]:
     yield from call(it)
     yield from _by_peer(it)
 
 
-@life("it goes on", "SYN_RCVD ESTABLISHED", "")
+@scenario("it goes on", "SYN_RCVD ESTABLISHED", "")
 def _goes_on(it: Actor) -> Iterator[str]:
     yield from serve(it)

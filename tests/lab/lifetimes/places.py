@@ -1,4 +1,4 @@
-"""Where lives stand before something ends them: each in one state after ESTABLISHED."""
+"""Plays that lead a connection from ESTABLISHED to one later state, where something else then ends it."""
 
 from collections.abc import Iterator
 

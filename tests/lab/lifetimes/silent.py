@@ -1,17 +1,17 @@
-"""Lives that silence ends: time-outs in each state; and calls that come to nothing."""
+"""Scenarios that a timeout ends, in each state, and connection attempts that fail."""
 
 import errno
 import socket
 from collections.abc import Iterator
 
 from tests.lab.lifetimes.actor import Actor
-from tests.lab.lifetimes.lifetimes import GONE, after_open, life
+from tests.lab.lifetimes.lifetimes import NO_SOCKET, after_open, scenario
 from tests.lab.lifetimes.orderly import by_us, cross
 from tests.lab.lifetimes.places import close_wait, closing_orphan, fin_wait_1, fin_wait_2, last_ack_orphan
 from tests.lab.wire.connection import Policy
 
 PATIENCE_MS = 1000
-"""Long enough for the looks on the way."""
+"""Long enough for all looks before the end."""
 
 
 def _hurry(it: Actor) -> None:
@@ -19,7 +19,7 @@ def _hurry(it: Actor) -> None:
 
 
 def _keep_alive(it: Actor) -> None:
-    """One probe, after a second; one second later it is over, with a reset."""
+    """Send one probe after a second; another second later the kernel resets the connection."""
     it.kernel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"):
         it.set(name, 1)
@@ -29,7 +29,7 @@ def _keep_alive(it: Actor) -> None:
 def _keepalive(it: Actor) -> Iterator[str]:
     it.connection.acknowledge(False)
     _keep_alive(it)
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
@@ -38,7 +38,7 @@ def _keepalive_fin_wait_2(it: Actor) -> Iterator[str]:
     yield from fin_wait_2(it)
     it.connection.acknowledge(False)
     _keep_alive(it)
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
@@ -47,7 +47,7 @@ def _data(it: Actor) -> Iterator[str]:
     _hurry(it)
     it.connection.acknowledge(False)
     it.kernel.sendall(b"data")
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
@@ -57,7 +57,7 @@ def _probes(it: Actor) -> Iterator[str]:
     it.connection.window(0)
     it.connection.acknowledge(False)
     it.kernel.sendall(b"data")
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
@@ -67,7 +67,7 @@ def _data_close_wait(it: Actor) -> Iterator[str]:
     _hurry(it)
     it.connection.acknowledge(False)
     it.kernel.sendall(b"data")
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
@@ -75,7 +75,7 @@ def _data_close_wait(it: Actor) -> Iterator[str]:
 def _fin_wait_1(it: Actor) -> Iterator[str]:
     _hurry(it)
     yield from fin_wait_1(it)
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
@@ -84,117 +84,117 @@ def _fin_wait_1_orphan(it: Actor) -> Iterator[str]:
     _hurry(it)
     it.close_unanswered()
     yield "FIN_WAIT_1"
-    yield GONE
+    yield NO_SOCKET
 
 
 @after_open("no last ACK", "CLOSE_WAIT LAST_ACK", "TIMED_OUT")
 def _last_ack(it: Actor) -> Iterator[str]:
     _hurry(it)
     yield from last_ack_orphan(it)
-    yield GONE
+    yield NO_SOCKET
 
 
 @after_open("no last ACK after both closed", "FIN_WAIT_1 CLOSING", "TIMED_OUT")
 def _closing(it: Actor) -> Iterator[str]:
     _hurry(it)
     yield from closing_orphan(it)
-    yield GONE
+    yield NO_SOCKET
 
 
 # The handshake ----------------------------------------------------------------------------------
 
 
-@life("no answer to the SYN", "SYN_SENT", "TIMED_OUT")
+@scenario("no answer to the SYN", "SYN_SENT", "TIMED_OUT")
 def _syn(it: Actor) -> Iterator[str]:
     it.call(options={"TCP_SYNCNT": 1})
     yield "SYN_SENT"
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
-@life("no answer to the SYN in time", "SYN_SENT", "TIMED_OUT", family=6)
+@scenario("no answer to the SYN in time", "SYN_SENT", "TIMED_OUT", family=6)
 def _syn_user_timeout(it: Actor) -> Iterator[str]:
     it.call(options={"TCP_USER_TIMEOUT": PATIENCE_MS})
     yield "SYN_SENT"
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
-@life("crossed, then no answer", "SYN_SENT SYN_RCVD", "TIMED_OUT")
+@scenario("crossed, then no answer", "SYN_SENT SYN_RCVD", "TIMED_OUT")
 def _crossed(it: Actor) -> Iterator[str]:
     yield from cross(it, {"TCP_SYNCNT": 1})
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
-@life("no answer to the SYN+ACK", "SYN_RCVD", "TIMED_OUT UNKNOWN", full=False)
+@scenario("no answer to the SYN+ACK", "SYN_RCVD", "TIMED_OUT UNKNOWN", full=False)
 def _syn_ack(it: Actor) -> Iterator[str]:
     listener = it.listen()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
     it.knock(listener)
     yield "SYN_RCVD"
-    yield GONE
+    yield NO_SOCKET
 
 
-@life("refused", "SYN_SENT", "REFUSED")
+@scenario("refused", "SYN_SENT", "REFUSED")
 def _refused(it: Actor) -> Iterator[str]:
     it.call()
     yield "SYN_SENT"
     it.connection.answer(Policy.REFUSE)
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
-@life("refused at once, bound", "SYN_SENT", "REFUSED", family=6)
+@scenario("refused at once, bound", "SYN_SENT", "REFUSED", family=6)
 def _refused_bound(it: Actor) -> Iterator[str]:
     it.call(Policy.REFUSE, bound=True)
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
-@life("given up", "SYN_SENT", "GIVEN_UP")
+@scenario("given up", "SYN_SENT", "GIVEN_UP")
 def _given_up(it: Actor) -> Iterator[str]:
     it.call()
     yield "SYN_SENT"
     it.kernel.close()
-    yield GONE
+    yield NO_SOCKET
 
 
-@life("given up at once", "SYN_SENT", "GIVEN_UP", family=6)
+@scenario("given up at once", "SYN_SENT", "GIVEN_UP", family=6)
 def _aborted(it: Actor) -> Iterator[str]:
-    """SO_LINGER 0 sends nothing here."""
+    """In SYN_SENT, SO_LINGER 0 sends nothing."""
     it.call()
     yield "SYN_SENT"
     it.abort()
-    yield GONE
+    yield NO_SOCKET
 
 
-@life("disconnected in SYN_SENT", "SYN_SENT", "GIVEN_UP")
+@scenario("disconnected in SYN_SENT", "SYN_SENT", "GIVEN_UP")
 def _disconnected(it: Actor) -> Iterator[str]:
     it.call()
     yield "SYN_SENT"
     it.disconnect()
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
-@life("killed in SYN_SENT", "SYN_SENT", "KILLED", less="GIVEN_UP", without="RESET_SENT RESET")
+@scenario("killed in SYN_SENT", "SYN_SENT", "KILLED", less="GIVEN_UP", without="RESET_SENT RESET")
 def _killed(it: Actor) -> Iterator[str]:
     """No reset is sent."""
     it.call()
     yield "SYN_SENT"
     it.kill()
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
-@life("refused, then called again", "SYN_SENT SYN_SENT ESTABLISHED FIN_WAIT_1 FIN_WAIT_2 TIME_WAIT", "BY_US")
+@scenario("refused, then called again", "SYN_SENT SYN_SENT ESTABLISHED FIN_WAIT_1 FIN_WAIT_2 TIME_WAIT", "BY_US")
 def _called_again(it: Actor) -> Iterator[str]:
-    """With the same socket: one cookie, two lives."""
+    """The same socket connects twice: one cookie, two connections."""
     it.call(Policy.SILENT)
     yield "SYN_SENT"
     it.connection.answer(Policy.REFUSE)
-    yield GONE
+    yield NO_SOCKET
     assert it.kernel.connect_ex((it.host, it.connection.remote.port)) == errno.ECONNREFUSED
     it.call_again(Policy.SILENT)
     yield "SYN_SENT"
@@ -203,18 +203,18 @@ def _called_again(it: Actor) -> Iterator[str]:
     yield from by_us(it)
 
 
-@life("disconnected, then called again", "SYN_SENT ESTABLISHED SYN_SENT ESTABLISHED", "RESET_RECEIVED", family=6)
+@scenario("disconnected, then called again", "SYN_SENT ESTABLISHED SYN_SENT ESTABLISHED", "RESET_RECEIVED", family=6)
 def _reconnected(it: Actor) -> Iterator[str]:
     it.call()
     yield "SYN_SENT"
     it.answer()
     yield "ESTABLISHED"
     it.disconnect()
-    yield GONE
+    yield NO_SOCKET
     it.call_again(Policy.SILENT)
     yield "SYN_SENT"
     it.answer()
     yield "ESTABLISHED"
     it.connection.rst()
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()

@@ -1,9 +1,9 @@
-"""Lives that a reset ends, in each state: received, or sent."""
+"""Scenarios that a reset ends, received or sent, in each state."""
 
 from collections.abc import Iterator
 
 from tests.lab.lifetimes.actor import Actor
-from tests.lab.lifetimes.lifetimes import GONE, after_open, life
+from tests.lab.lifetimes.lifetimes import NO_SOCKET, after_open, scenario
 from tests.lab.lifetimes.orderly import cross
 from tests.lab.lifetimes.places import (
     close_wait,
@@ -21,9 +21,9 @@ from tests.lab.lifetimes.places import (
 
 
 def _reset(it: Actor) -> Iterator[str]:
-    """The socket has gone before its application closes it."""
+    """The kernel removes the socket before the application closes it."""
     it.connection.rst()
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
@@ -68,7 +68,7 @@ def _reset_closing(it: Actor) -> Iterator[str]:
     yield from _reset(it)
 
 
-@life("reset by the peer, a bound client", "SYN_SENT ESTABLISHED", "RESET_RECEIVED")
+@scenario("reset by the peer, a bound client", "SYN_SENT ESTABLISHED", "RESET_RECEIVED")
 def _reset_bound(it: Actor) -> Iterator[str]:
     """A socket that was bound to a port keeps it, and is shown as CLOSED, until its application closes it."""
     it.call(bound=True)
@@ -78,7 +78,7 @@ def _reset_bound(it: Actor) -> Iterator[str]:
     yield from _reset(it)
 
 
-@life("crossed, then reset by the peer", "SYN_SENT SYN_RCVD", "RESET_RECEIVED")
+@scenario("crossed, then reset by the peer", "SYN_SENT SYN_RCVD", "RESET_RECEIVED")
 def _reset_crossed(it: Actor) -> Iterator[str]:
     yield from cross(it)
     yield from _reset(it)
@@ -89,7 +89,7 @@ def _reset_crossed(it: Actor) -> Iterator[str]:
 
 def _abort(it: Actor) -> Iterator[str]:
     it.abort()
-    yield GONE
+    yield NO_SOCKET
 
 
 @after_open("aborted", "", "RESET_SENT")
@@ -118,7 +118,7 @@ def _abort_close_wait(it: Actor) -> Iterator[str]:
 
 @after_open("aborted in LAST_ACK", "CLOSE_WAIT LAST_ACK", "BY_PEER UNKNOWN", less="RESET RESET_SENT")
 def _abort_last_ack(it: Actor) -> Iterator[str]:
-    """Nothing is sent: tcp_need_reset says no; and nothing tells it from the last ACK."""
+    """No reset is sent (tcp_need_reset): this cannot be distinguished from the last ACK."""
     yield from last_ack(it)
     yield from _abort(it)
 
@@ -135,7 +135,7 @@ def _unread(it: Actor) -> Iterator[str]:
     """RFC 2525, section 2.17: TCP_ABORT_ON_CLOSE."""
     it.connection.send(b"unread")
     it.kernel.close()
-    yield GONE
+    yield NO_SOCKET
 
 
 @after_open("closed with data unread in CLOSE_WAIT", "CLOSE_WAIT", "RESET_SENT")
@@ -143,22 +143,22 @@ def _unread_close_wait(it: Actor) -> Iterator[str]:
     it.connection.send(b"unread")
     yield from close_wait(it)
     it.kernel.close()
-    yield GONE
+    yield NO_SOCKET
 
 
 @after_open("data came after close", "FIN_WAIT_1", "RESET_SENT")
 def _data_after_close(it: Actor) -> Iterator[str]:
-    """TCP_ABORT_ON_DATA, of which the trace says at first that a reset was received."""
+    """TCP_ABORT_ON_DATA: the trace reports a received reset at first."""
     yield from fin_wait_1_orphan(it)
     it.connection.send(b"late")
-    yield GONE
+    yield NO_SOCKET
 
 
 @after_open("data came to a small orphan", "FIN_WAIT_1 FIN_WAIT_2", "RESET_SENT BY_US")
 def _data_to_orphan(it: Actor) -> Iterator[str]:
     yield from small(it)
     it.connection.send(b"late")
-    yield GONE
+    yield NO_SOCKET
 
 
 @after_open("no patience for the peer's FIN", "FIN_WAIT_1 FIN_WAIT_2", "RESET_SENT")
@@ -167,14 +167,14 @@ def _no_linger(it: Actor) -> Iterator[str]:
     yield from fin_wait_2(it)
     it.set("TCP_LINGER2", -1)
     it.kernel.close()
-    yield GONE
+    yield NO_SOCKET
 
 
 @after_open("disconnected", "", "RESET_SENT")
 def _disconnected(it: Actor) -> Iterator[str]:
-    """connect() to nowhere: connect(2); the socket lives on."""
+    """connect() with AF_UNSPEC (connect(2)); the application still holds the socket."""
     it.disconnect()
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
@@ -182,11 +182,11 @@ def _disconnected(it: Actor) -> Iterator[str]:
 def _disconnected_close_wait(it: Actor) -> Iterator[str]:
     yield from close_wait(it)
     it.disconnect()
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
-@life("crossed, then aborted", "SYN_SENT SYN_RCVD", "RESET_SENT", less="GIVEN_UP")
+@scenario("crossed, then aborted", "SYN_SENT SYN_RCVD", "RESET_SENT", less="GIVEN_UP")
 def _abort_crossed(it: Actor) -> Iterator[str]:
     yield from cross(it)
     yield from _abort(it)

@@ -1,77 +1,77 @@
-"""Lives that an ICMP error ends, or does not: a firewall that rejects, a host that is not there."""
+"""Scenarios with ICMP errors, fatal or not: a firewall that rejects, a host that does not exist."""
 
 import errno
 from collections.abc import Iterator
 
 from tests.lab.lifetimes.actor import Actor
-from tests.lab.lifetimes.lifetimes import GONE, after_open, life
+from tests.lab.lifetimes.lifetimes import NO_SOCKET, after_open, scenario
 from tests.lab.lifetimes.orderly import by_us, cross
 from tests.lab.lifetimes.silent import PATIENCE_MS
 from tests.lab.wire.connection import Policy
 from tests.lab.wire.icmp import Unreachable
 
 
-def call_in_vain(it: Actor, why: Unreachable, code: int) -> Iterator[str]:
-    """The application learns why; with that the kernel sets the socket back."""
+def call_fails(it: Actor, why: Unreachable, code: int) -> Iterator[str]:
+    """The application reads the error; then the kernel resets the socket to its initial state."""
     it.call()
     yield "SYN_SENT"
     it.unreachable(why)
-    yield GONE
+    yield NO_SOCKET
     assert it.kernel.connect_ex((it.host, it.connection.remote.port)) == code
 
 
-@life("port unreachable", "SYN_SENT", "UNREACHABLE")
+@scenario("port unreachable", "SYN_SENT", "UNREACHABLE")
 def _port(it: Actor) -> Iterator[str]:
     """The application closes at once."""
     it.call()
     yield "SYN_SENT"
     it.unreachable(Unreachable.PORT)
     it.kernel.close()
-    yield GONE
+    yield NO_SOCKET
 
 
-@life("prohibited", "SYN_SENT", "UNREACHABLE", family=6)
+@scenario("prohibited", "SYN_SENT", "UNREACHABLE", family=6)
 def _prohibited(it: Actor) -> Iterator[str]:
-    yield from call_in_vain(it, Unreachable.PROHIBITED, errno.EACCES)
+    yield from call_fails(it, Unreachable.PROHIBITED, errno.EACCES)
     it.kernel.close()
 
 
-@life("host unreachable", "SYN_SENT", "UNREACHABLE")
+@scenario("host unreachable", "SYN_SENT", "UNREACHABLE")
 def _host(it: Actor) -> Iterator[str]:
-    yield from call_in_vain(it, Unreachable.HOST, errno.EHOSTUNREACH)
+    yield from call_fails(it, Unreachable.HOST, errno.EHOSTUNREACH)
     it.kernel.close()
 
 
-@life("host unreachable after the second SYN", "SYN_SENT", "UNREACHABLE", family=6)
+@scenario("host unreachable after the second SYN", "SYN_SENT", "UNREACHABLE", family=6)
 def _host_late(it: Actor) -> Iterator[str]:
     it.call()
     yield "SYN_SENT"
     it.connection.unreachable = Unreachable.HOST
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
-@life("crossed, then host unreachable", "SYN_SENT SYN_RCVD", "UNREACHABLE")
+@scenario("crossed, then host unreachable", "SYN_SENT SYN_RCVD", "UNREACHABLE")
 def _crossed(it: Actor) -> Iterator[str]:
     yield from cross(it, {})
     it.unreachable(Unreachable.HOST)
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()
 
 
-@life("half-open, then host unreachable", "SYN_RCVD", "UNKNOWN", full=False)
+@scenario("half-open, then host unreachable", "SYN_RCVD", "UNKNOWN", full=False)
 def _half_open(it: Actor) -> Iterator[str]:
     """The kernel drops the request socket."""
     it.knock()
     yield "SYN_RCVD"
     it.unreachable(Unreachable.HOST)
-    yield GONE
+    yield NO_SOCKET
 
 
-@life("unreachable, then called again", "SYN_SENT SYN_SENT ESTABLISHED FIN_WAIT_1 FIN_WAIT_2 TIME_WAIT", "BY_US")
+@scenario("unreachable, then called again", "SYN_SENT SYN_SENT ESTABLISHED FIN_WAIT_1 FIN_WAIT_2 TIME_WAIT", "BY_US")
 def _called_again(it: Actor) -> Iterator[str]:
-    """With the same socket: one cookie, two lives."""
-    yield from call_in_vain(it, Unreachable.HOST, errno.EHOSTUNREACH)
+    """The same socket connects twice: one cookie, two connections."""
+    yield from call_fails(it, Unreachable.HOST, errno.EHOSTUNREACH)
     it.call_again(Policy.SILENT)
     yield "SYN_SENT"
     it.answer()
@@ -86,5 +86,5 @@ def _data(it: Actor) -> Iterator[str]:
     it.connection.acknowledge(False)
     it.kernel.sendall(b"data")
     it.unreachable(Unreachable.HOST)
-    yield GONE
+    yield NO_SOCKET
     it.kernel.close()

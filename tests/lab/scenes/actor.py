@@ -1,7 +1,7 @@
-"""The players of a scene: processes of their own, which share no interpreter lock with the program under test.
+"""The players of a scene: separate processes, which share no interpreter lock with the program under test.
 
-Each is `python -m tests.lab.scene_ROLE SCENE FAMILY NAME FD...` and calls itself NAME. It says "ready" when its part
-can begin, and ends when its standard input does: it does not outlive whoever started it, whatever happens there.
+Each is `python -m tests.lab.scenes.ROLE SCENE FAMILY NAME FD...` and takes the process name NAME. It prints "ready"
+when its part can begin, and ends when its standard input is closed: it never outlives the process that started it.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from tests.lab.wire.packets import Family
 
 _PROJECT = Path(__file__).parents[3]
 _READY = "ready\n"
-CUE = 0  # the file descriptor that becomes readable when the part is over
+CUE = 0  # this file descriptor becomes readable when the part is over
 
 
 @contextlib.contextmanager
 def start(role: str, scene: Scene, family: Family, *fds: int, name: str = "") -> Iterator[None]:
-    """Let a process play a role in the thread's namespace for the length of the `with` block.
+    """Let a process play a role in the thread's namespace until the end of the `with` block.
 
-    What it could not do to the end is an error: a traceback on its standard error, RuntimeError here.
+    If it fails, it writes a traceback to its standard error, and RuntimeError is raised here.
     """
     with subprocess.Popen(
         [sys.executable, "-m", f"tests.lab.scenes.{role}", scene.name, str(family), name or role, *map(str, fds)],
@@ -75,7 +75,7 @@ class Part:
 
 
 def part() -> Part:
-    """Take the arguments, and the name, by which monitors know the process from then on."""
+    """Read the arguments and set the process name, by which monitors know the process from then on."""
     scene, family, name, *fds = sys.argv[1:]
     Path("/proc/self/comm").write_text(name)
     return Part(read(FOLDER / f"{scene}.toml"), 6 if family == "6" else 4, name, tuple(map(int, fds)))
@@ -86,5 +86,5 @@ def say_ready() -> None:
 
 
 def is_over(wait_s: float) -> bool:
-    """Wait so long at most; whether the part has been ended."""
+    """Wait at most `wait_s`; return whether the part is over."""
     return bool(select.select([CUE], [], [], max(wait_s, 0))[0])

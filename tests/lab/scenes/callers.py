@@ -17,12 +17,12 @@ from tests.lab.wire.peer import REMOTE
 
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _REQUEST = b"a few bytes"
-_MUCH = bytes(200_000)  # more than a host takes that does not read
+_MUCH = bytes(200_000)  # more than a host that does not read can receive
 
 
 @dataclass(slots=True)
 class Call:
-    """A socket, and what it is for."""
+    """A connection attempt of one caller."""
 
     number: int  # of the caller
     caller: Caller
@@ -30,7 +30,7 @@ class Call:
 
 
 class Callers:
-    """One loop: connects when it is time, and does with each connection what the caller's manner says."""
+    """One loop that connects at the due times and treats each connection as the caller's manner says."""
 
     def __init__(self, family: Family, counts: Tally) -> None:
         self._family = family
@@ -42,7 +42,7 @@ class Callers:
         self._kept: list[socket.socket] = []
 
     def expect(self, number: int, caller: Caller) -> None:
-        """Let a caller begin."""
+        """Start a caller."""
         self._connect(number, caller, time.monotonic())
 
     def run(self) -> None:

@@ -1,7 +1,6 @@
 """The honest clients of a scene, behind the TUN device.
 
-The path is as long as each client's round trip says: its ACK of a SYN+ACK comes so much later. Everything after the
-handshake is answered at once.
+Each client's ACK of a SYN+ACK is delayed by its round trip time. Everything after the handshake is answered at once.
 """
 
 import itertools
@@ -18,11 +17,11 @@ from tests.lab.wire.packets import Endpoint, Family, Flag, Segment
 from tests.lab.wire.peer import LOCAL
 
 _HOSTS: dict[Family, str] = {4: "198.18.1.{}", 6: "fd00:198:18::1:{}"}
-_HOST_COUNT = 100  # each costs a neighbour entry in IPv6, of which there may be 1024
+_HOST_COUNT = 100  # each needs a neighbour entry in IPv6, and the limit is 1024
 _FIRST_PORT = 10_000
 _SYN_REPEATS_S = (1.0, 3.0)  # after the first SYN (RFC 6298, section 2)
 _REQUEST = b"a few bytes"
-_SEGMENT = 1460  # bytes: one that fills the kernel's window sends no less
+_SEGMENT = 1460  # bytes: a client that fills the kernel's window sends at least this much
 
 Ends = tuple[Endpoint, Endpoint]
 
@@ -37,7 +36,7 @@ class Guest:
     left: bool = False
 
     @property
-    def gone(self) -> bool:
+    def finished(self) -> bool:
         it = self.connection
         return it.reset or (it.fin_received and it.all_acknowledged and (self.left or not self.kind.follows))
 
@@ -53,14 +52,14 @@ class Crowd:
         self._numbers = itertools.count()
         self._present: dict[Ends, Guest] = {}
         self._arrived: Counter[Clients] = Counter()
-        self._carried: Counter[Clients] = Counter()  # segments with data or FIN, those that get lost as well
+        self._carried: Counter[Clients] = Counter()  # segments with data or FIN, including lost ones
 
     def expect(self, kind: Clients) -> None:
-        """Let clients of a kind arrive from now on, without end or until there are enough."""
+        """Let clients of a kind arrive from now on, without end or until `most` have arrived."""
         self._arrive(kind, time.monotonic())
 
     def hear(self, segment: Segment) -> bool:
-        """Take what the kernel sends to one of them; one who has gone does not answer. Whether it was for one."""
+        """Process a segment to one of the clients; return whether it was for one that is still there."""
         ends = segment.source, segment.destination
         guest = self._present.get(ends)
         if guest is None:
@@ -70,7 +69,7 @@ class Crowd:
         elif not self._is_lost(guest.kind, segment):
             guest.connection.receive(segment)
             self._go_on(guest)
-        if guest.gone:
+        if guest.finished:
             del self._present[ends]
         return True
 
@@ -87,9 +86,9 @@ class Crowd:
         return self._carried[kind] % kind.loses_every == 0
 
     def _go_on(self, guest: Guest) -> None:
-        """What follows at once from what the kernel has sent."""
+        """Respond at once to what the kernel has sent."""
         connection, kind = guest.connection, guest.kind
-        # The rest of a window that is nearly closed goes when nothing else is on its way (RFC 9293, 3.8.6.2.1).
+        # What is left of a nearly closed window is used when nothing else is in flight (RFC 9293, 3.8.6.2.1).
         if kind.fills and connection.room >= (1 if connection.all_acknowledged else _SEGMENT):
             connection.send(bytes(connection.room))
         if kind.follows and connection.fin_received and not guest.left:

@@ -1,18 +1,18 @@
-"""What the kernel says of a scene, by the names that its conditions use.
+"""Figures from the kernel, by the names that the conditions of scenes use.
 
     accept_queue PORT        connections that wait for accept(), in the fullest queue of the port
     full_accept_queues PORT  listeners of the port whose accept queue is above its limit
     WORD PORT                sockets with the local port: half-open, in teardown, unread; see COUNTED
-    WORD to PORT             those with the remote port
-    WORD                     all of them
+    WORD to PORT             sockets with the remote port
+    WORD                     all such sockets
     NAME                     a counter's increase since the scene began
-    NAME / NAME              one of them by the other
-    NAME per_s               a counter's pace since the scene began
+    NAME / NAME              the ratio of two increases
+    NAME per_s               a counter's rate since the scene began
     sockstat NAME            a figure of the line TCP: of /proc/net/sockstat
-    connected to PORT        connect()s of the scene's callers that were done
-    no_port to PORT          those that failed with EADDRNOTAVAIL
+    connected to PORT        successful connect()s of the scene's callers
+    no_port to PORT          connect()s that failed with EADDRNOTAVAIL
 
-Counters are the kernel's: `SyncookiesSent` is what nstat writes as TcpExtSyncookiesSent.
+Counters have the kernel's names: `SyncookiesSent` is TcpExtSyncookiesSent of nstat.
 """
 
 import time
@@ -32,7 +32,7 @@ _OPEN = "ESTABLISHED"
 
 
 class Figures:
-    """The lab's own eyes: sock_diag, asked for few states, and /proc/net. For the main thread."""
+    """Figures read from sock_diag, for few states, and from /proc/net; for the main thread."""
 
     def __init__(self, namespace: Namespace, family: Family, callers: tuple[Caller, ...], counts: Tally) -> None:
         self._namespace = namespace
@@ -86,7 +86,7 @@ _LISTENERS: dict[str, Callable[[list[Row]], int]] = {
 
 
 class Kind(NamedTuple):
-    """Which sockets a word counts."""
+    """The sockets that a word counts."""
 
     states: str
     counted: Callable[[Row], bool] = lambda row: True

@@ -1,4 +1,4 @@
-"""The hosts of a scene that are called, behind the TUN device: ports of one address."""
+"""The hosts of a scene that accept connections, behind the TUN device: ports of one address."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ _ANSWER = b"a few bytes"
 
 @dataclass(slots=True)
 class Call:
-    """One connection that a process of the host has made, or wants to make."""
+    """One connection, or connection attempt, of a process of the host."""
 
     connection: Connection
     host: Host
@@ -21,7 +21,7 @@ class Call:
     closed: bool = False
 
     def go_on(self) -> None:
-        """What follows at once from what the kernel has sent."""
+        """Respond at once to what the kernel has sent."""
         it, manner = self.connection, self.host.manner
         if manner == "reads nothing":
             return
@@ -40,7 +40,7 @@ class Call:
 
 
 class Hosts:
-    """All of them; a port of nobody refuses."""
+    """All hosts; a port without a host refuses connections."""
 
     def __init__(self, device: Device, timetable: Timetable, hosts: tuple[Host, ...]) -> None:
         self._device = device
@@ -49,7 +49,7 @@ class Hosts:
         self._calls: dict[tuple[Endpoint, Endpoint], Call] = {}
 
     def hear(self, segment: Segment) -> None:
-        """Take what the kernel sends to one of them."""
+        """Process a segment to one of the hosts."""
         ends = segment.source, segment.destination
         if segment.flags & Flag.SYN:
             self._receive_syn(segment)

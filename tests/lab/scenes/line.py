@@ -1,4 +1,4 @@
-"""What those behind the TUN device of a scene share: the line, and a timetable."""
+"""The TUN device of a scene and a timetable, for the players behind the device."""
 
 import heapq
 import itertools
@@ -11,35 +11,35 @@ from tests.lab.waiting import DEADLINE_S
 from tests.lab.wire.packets import Segment, parse
 from tests.lab.wire.tun import MTU
 
-Deed = Callable[[], None]
+Action = Callable[[], None]
 
 
 class Timetable:
-    """Deeds in the order of their times."""
+    """Actions in the order of their times."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Deed]] = []
-        self._numbers = itertools.count()  # two of the same time: the first comes first
+        self._heap: list[tuple[float, int, Action]] = []
+        self._numbers = itertools.count()  # keeps the order of actions with the same time
 
-    def add(self, time_s: float, deed: Deed) -> None:
-        heapq.heappush(self._heap, (time_s, next(self._numbers), deed))
+    def add(self, time_s: float, action: Action) -> None:
+        heapq.heappush(self._heap, (time_s, next(self._numbers), action))
 
-    def after(self, seconds: float, deed: Deed) -> None:
-        self.add(time.monotonic() + seconds, deed)
+    def after(self, seconds: float, action: Action) -> None:
+        self.add(time.monotonic() + seconds, action)
 
     def do_what_is_due(self) -> None:
         while self._heap and self._heap[0][0] <= time.monotonic():
-            _, _, deed = heapq.heappop(self._heap)
-            deed()
+            _, _, action = heapq.heappop(self._heap)
+            action()
 
     @property
     def pause_s(self) -> float | None:
-        """Until the next deed; None if there is none."""
+        """Seconds until the next action; None if there is none."""
         return max(self._heap[0][0] - time.monotonic(), 0.0) if self._heap else None
 
 
 class Device:
-    """The line of all who are behind it; there is one thread, so it needs no lock."""
+    """The TUN device, used by one thread, so it needs no lock."""
 
     changed: AbstractContextManager[object] = nullcontext()
 
@@ -53,7 +53,7 @@ class Device:
         raise RuntimeError(f"the thread that would wait for {what} is the one that reads")
 
     def read(self) -> Segment | None:
-        """The next segment of the kernel; None if there is none now, or no TCP."""
+        """Return the next segment from the kernel; None if there is none now, or if it is not TCP."""
         try:
             return parse(os.read(self.fd, MTU))
         except BlockingIOError:

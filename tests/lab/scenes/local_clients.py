@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from tests.lab.scenes import actor
 from tests.lab.scenes.parts import LocalClients
 
-_SOURCES = 8  # addresses that they come from: the host has 28,232 ephemeral ports for each of them
+_SOURCES = 8  # source addresses: the host has 28,232 ephemeral ports for each of them
 _AT_ONCE = 20
-_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: the port is chosen by connect(), which knows the other end
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: connect() chooses the port, as it knows the remote end
 _REQUEST = b"a few bytes"
 
 
 def visit(port: int, number: int) -> None:
-    """As many clients as there are at once: all connect, all ask, all read, all close."""
+    """Let _AT_ONCE clients connect, ask, read the answer and close together."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(_connect(port, number + index)) for index in range(_AT_ONCE)]
         for client in sockets:
@@ -34,7 +34,7 @@ def _connect(port: int, number: int) -> socket.socket:
 
 
 def play(kind: LocalClients) -> None:
-    """Until the part is over; who is late does not hurry to catch up."""
+    """Let clients visit until the part is over; delays are not made up for."""
     pause_s = _AT_ONCE / kind.per_s
     due = time.monotonic()
     number = 0

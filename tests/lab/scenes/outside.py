@@ -1,4 +1,4 @@
-"""`python -m tests.lab.scenes.outside SCENE FAMILY NAME FD`: all who are behind the TUN device of a scene."""
+"""`python -m tests.lab.scenes.outside SCENE FAMILY NAME FD`: all players behind the TUN device of a scene."""
 
 import select
 
@@ -9,7 +9,7 @@ from tests.lab.scenes.line import Device, Timetable
 
 
 def play(device: Device, timetable: Timetable, crowd: Crowd, hosts: Hosts) -> None:
-    """Until the part is over."""
+    """Run until the part is over."""
     while True:
         readable, _, _ = select.select([device.fd, actor.CUE], [], [], timetable.pause_s)
         if actor.CUE in readable:

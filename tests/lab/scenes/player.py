@@ -1,4 +1,4 @@
-"""Makes a scene stand, in a namespace of its own, for as long as a test looks at it."""
+"""Play a scene in a namespace of its own for the duration of a test."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -16,13 +16,13 @@ from tests.lab.wire.packets import Endpoint, Family
 from tests.lab.wire.peer import LOCAL, make_device
 
 LONGEST_S = 30
-"""A flood ends after that, whoever still looks."""
+"""A flood ends after this time in any case."""
 STANDS_WITHIN_S = 10.0
-"""The slowest needs three on an idle machine."""
+"""The slowest scene needs three seconds on an idle machine."""
 
 
 class Playing:
-    """A scene that goes on in the background; the main thread lives in its namespace."""
+    """A scene that runs in the background; the main thread is in its namespace."""
 
     def __init__(self, scene: Scene, namespace: Namespace, family: Family, counts: Tally) -> None:
         self.scene = scene
@@ -31,26 +31,26 @@ class Playing:
         self.figures = Figures(namespace, family, scene.callers, counts)
 
     def wait_until_it_stands(self, deadline_s: float = STANDS_WITHIN_S) -> None:
-        """TimeoutError, with the figures, if the situation does not come about."""
+        """Wait for the situation; TimeoutError, with the figures, if it does not come about."""
         try:
             wait_until(lambda: not self._broken(self.scene.stands), "the scene", deadline_s)
         except TimeoutError as error:
             raise TimeoutError(f"{self.scene.name} does not stand: {self._broken(self.scene.stands)}") from error
 
     def check_that_it_remains(self) -> None:
-        """AssertionError, with the figures, if something is true that the scene excludes."""
+        """Raise AssertionError, with the figures, if a condition of the situation no longer holds."""
         broken = self._broken(self.scene.remains)
         assert not broken, f"{self.scene.name} is not what it was: {broken}"
 
     def _broken(self, conditions: Iterable[Condition]) -> list[str]:
-        """Those that do not hold now, in words."""
+        """Return the conditions that do not hold now, as text."""
         looks = ((condition, self.figures[condition.figure]) for condition in conditions)
         return [f"{condition}, but is {value:g}" for condition, value in looks if not condition.holds(value)]
 
 
 @contextmanager
 def play(scene: Scene, family: Family) -> Iterator[Playing]:
-    """Enter a fresh namespace and start all who have a part in the scene."""
+    """Enter a fresh namespace and start all players of the scene."""
     with ExitStack() as stack:
         namespace = stack.enter_context(Namespace())
         for name, value in scene.sysctls.items():

@@ -63,17 +63,17 @@ class Expected:
 class Scene:
     """One file."""
 
-    name: str  # of the file, without its end
+    name: str  # of the file, without its suffix
     title: str
     about: str
     families: tuple[Family, ...]
-    stands: tuple[Condition, ...]  # all at once: the situation is there
-    remains: tuple[Condition, ...]  # true from then on, at every look
-    topic: Literal["queues", "connections"] = "queues"  # connections: ports, teardown, loss, windows, the dead
-    silent: bool  # nothing is to be found
-    steps: int | None = None  # so many polls at most until all is found, or of silence; None: as few as usual
+    stands: tuple[Condition, ...]  # when all hold at once, the situation has been reached
+    remains: tuple[Condition, ...]  # true from then on, at every step
+    topic: Literal["queues", "connections"] = "queues"  # connections: ports, teardown, loss, windows, dead hosts
+    silent: bool  # no finding is expected
+    steps: int | None = None  # the most polls until all findings are there, or polls without a finding; None: default
     sysctls: dict[str, int | str] = field(default_factory=dict)
-    told: dict[str, int] = field(default_factory=dict)  # sysctls that this namespace has not, for the diagnosis
+    overrides: dict[str, int] = field(default_factory=dict)  # sysctls that this namespace lacks, given to the diagnosis
     thresholds: dict[str, float] = field(default_factory=dict)  # of the diagnosis, where a test cannot wait so long
     applications: tuple[Application, ...]
     clients: tuple[Clients, ...]
@@ -89,7 +89,7 @@ class Scene:
 
 
 def read(path: Path) -> Scene:
-    """Take a file apart; a word that means nothing here is an error."""
+    """Read the file of a scene; an unknown key is an error."""
     raw: dict[str, Any] = tomllib.loads(path.read_text())
     made: dict[str, Any] = {
         "families": tuple(raw.pop("families")),
@@ -113,6 +113,6 @@ def _clients(rtt_ms: tuple[float, float] = (1, 5), **rest: Any) -> Clients:
 
 
 def about(topic: str) -> tuple[tuple[Scene, Family], ...]:
-    """Every scene of a topic with each of its families, for `pytest.mark.parametrize`."""
+    """Return every scene of a topic with each of its families, for `pytest.mark.parametrize`."""
     scenes = [scene for scene in map(read, sorted(FOLDER.glob("*.toml"))) if scene.topic == topic]
     return tuple((scene, family) for scene in scenes for family in scene.families)

@@ -15,12 +15,12 @@ from tests.lab.wire.peer import LOCAL
 
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ANY: dict[Family, str] = {4: "0.0.0.0", 6: "::"}
-_JITTER = 0.3  # of the pause between two accepts: otherwise a poll and it may see each other in one phase for ever
-_SIP, _SIP_EVERY_S = 30_000, 0.4  # bytes that a slow reader reads, and how often
+_JITTER = 0.3  # of the pause between two accepts: otherwise every poll might meet the same phase
+_SIP, _SIP_EVERY_S = 30_000, 0.4  # bytes per read of a slow reader, and the interval
 
 
 def open_listeners(application: Application, family: Family) -> list[socket.socket]:
-    """The sockets of an application, the lazy ones first."""
+    """Return the listening sockets of an application, the lazy ones first."""
     host = (_ANY if application.address == "any" else LOCAL)[family]
     opened = []
     for _ in range(application.sockets):
@@ -38,7 +38,7 @@ def open_listeners(application: Application, family: Family) -> list[socket.sock
 
 
 class Server:
-    """One loop: accepts as it is told, and does with each client what the application's manner says."""
+    """One loop that accepts connections and treats each client as the application's manner says."""
 
     def __init__(self, seed: str, family: Family) -> None:
         self._family = family
@@ -46,10 +46,10 @@ class Server:
         self._selector.register(actor.CUE, selectors.EVENT_READ)
         self._random = random.Random(seed)
         self._timetable = Timetable()
-        self._kept: list[socket.socket] = []  # nothing more is done with them
+        self._kept: list[socket.socket] = []  # nothing is done with them
 
     def open(self, application: Application) -> None:
-        """Listen, and attend to all listeners but the lazy ones."""
+        """Listen, and accept from all listeners except the lazy ones."""
         if application.descriptors is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (application.descriptors,) * 2)
         for number, listener in enumerate(open_listeners(application, self._family)):

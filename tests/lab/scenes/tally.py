@@ -1,4 +1,4 @@
-"""What callers of a scene have met with: no counter of the kernel tells of a connect() that found no port."""
+"""Results of the callers of a scene: the kernel has no counter for a connect() that found no free port."""
 
 import mmap
 import os
@@ -16,7 +16,7 @@ _PARTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts in memory that processes share, one of each kind for each caller, by its number in the scene."""
+    """Counts in shared memory: one of each result for each caller, by the caller's number in the scene."""
 
     fd: int
     memory: mmap.mmap
@@ -35,7 +35,7 @@ class Tally:
 
 @contextmanager
 def tally(fd: int | None = None) -> Iterator[Tally]:
-    """A new one, or that of a file descriptor."""
+    """Make new counts, or open those of a file descriptor."""
     size = _FORM.size * len(MET) * _PARTS
     if fd is None:
         fd = os.memfd_create("tally")

@@ -1,6 +1,6 @@
-"""What the diagnosis makes of a scene, step by step, held against what the scene's file says.
+"""Compare the findings of each step with those that the file of a scene expects.
 
-The lab's only module that knows the program under test.
+This is the only module of the lab that imports the program under test.
 """
 
 import random
@@ -25,11 +25,11 @@ from tests.lab.wire.packets import Family
 
 STEPS_TO_FIND = 3
 STEPS_OF_SILENCE = 5
-JITTER_S = 0.2  # a poll once a second would see what has a period of a second always in the same phase
+JITTER_S = 0.2  # polls at exactly one second would always meet the same phase of what has that period
 
 
 def watch(it: Playing) -> None:
-    """Poll about once a second until all is found that is expected; fail at once at anything else."""
+    """Poll about once a second until all expected findings are there; fail at once at any other finding."""
     scene = it.scene
     thresholds = Thresholds(**scene.thresholds)
     steps = scene.steps or (STEPS_OF_SILENCE if scene.silent else STEPS_TO_FIND)
@@ -40,25 +40,28 @@ def watch(it: Playing) -> None:
             if step:
                 wait_about_a_second(chance)
             before, view, after = moment(it), monitor.step(), moment(it)
-            if before == after:  # a quiet one: else nobody can say which of the two the poll saw
+            if before == after:  # nothing changed meanwhile: otherwise it is unknown which of the two the poll saw
                 meters = ports_on_meters(view)
                 by_hand = Counter(destination for destination, _ in before[1])
                 assert meters == by_hand, f"step {step + 1}: {meters - by_hand}, {by_hand - meters}"
             found = findings(view, it.family)
             it.check_that_it_remains()
-            assert all(is_foretold(one, expected) for one in found), f"step {step + 1}: {found}"
+            assert all(is_expected(one, expected) for one in found), f"step {step + 1}: {found}"
             if expected and found == expected:
                 return
         assert found == expected
 
 
 def moment(it: Playing) -> tuple[int, set[tuple[str, str]]]:
-    """Connections that were opened till now, as one may come and go between two looks, and what ss shows."""
+    """Return how many connections have been opened so far, and what ss shows.
+
+    The count reveals connections that were opened and closed between two calls.
+    """
     return it.namespace.counters()["ActiveOpens"], ports_in_ss(it)
 
 
 def ports_in_ss(it: Playing) -> set[tuple[str, str]]:
-    """Destination and ephemeral port of each connection that ss shows and that takes such a port."""
+    """Return destination and ephemeral port of each connection that uses one, as ss shows them."""
     low, high = map(int, it.namespace.sysctl("net.ipv4.ip_local_port_range").split())
     lines = [line.split()[:5] for line in it.namespace.ss("-tanHO").splitlines()]
     ends = [(state, *local.rsplit(":", 1), remote) for state, _, _, local, remote in lines]
@@ -71,7 +74,7 @@ def ports_in_ss(it: Playing) -> set[tuple[str, str]]:
 
 
 def ports_on_meters(view: View) -> Counter[str]:
-    """How many there are toward each destination, as the meters have it."""
+    """Return the number of used ports for each destination, as the meters show them."""
     assert view.ephemeral_ports is not None
     meters = view.ephemeral_ports.destinations
     return Counter({f"{one.remote} from {one.local_address}": one.used + one.reusable for one in meters})
@@ -82,13 +85,16 @@ def wait_about_a_second(chance: random.Random) -> None:
 
 
 def source(it: Playing) -> Source:
-    """The live one, which says besides what the scene wants told."""
+    """Return the live source, with the sysctls that the scene overrides."""
     live = open_source("sock_diag")
-    return Told(live, it) if it.scene.told else live
+    return ScenarioSource(live, it) if it.scene.overrides else live
 
 
-class Told:
-    """A source in a namespace that lacks some sysctls, of which orphans are counted for all namespaces together."""
+class ScenarioSource:
+    """A source that adds sysctls which the namespace lacks, and counts the orphans of this namespace alone.
+
+    The kernel counts orphans of all namespaces together.
+    """
 
     def __init__(self, live: Source, it: Playing) -> None:
         self.info = live.info
@@ -98,19 +104,19 @@ class Told:
     def sample(self, watched: Iterable[int] = ()) -> Sample:
         sample, it = self._live.sample(watched), self._it
         own = {"TCP_orphan": round(it.figures["orphans"])}
-        return replace(sample, sysctls={**sample.sysctls, **it.scene.told}, counters={**sample.counters, **own})
+        return replace(sample, sysctls={**sample.sysctls, **it.scene.overrides}, counters={**sample.counters, **own})
 
     def close(self) -> None:
         self._live.close()
 
 
-def is_foretold(one: Expected, expected: Counter[Expected]) -> bool:
-    """It is expected, or its warning: what makes it critical may need a step more to be sure of."""
+def is_expected(one: Expected, expected: Counter[Expected]) -> bool:
+    """Return whether the finding is expected, or is a warning that may become an expected critical one later."""
     return one in expected or replace(one, severity="critical") in expected
 
 
 def findings(view: View, family: Family) -> Counter[Expected]:
-    """What was found, as the files write it."""
+    """Return the findings in the form that the files of scenes use."""
     return Counter(
         Expected(rule=one.rule, severity=one.severity.name.lower(), subject=written(one.subject, family))
         for one in view.findings
@@ -118,7 +124,7 @@ def findings(view: View, family: Family) -> Counter[Expected]:
 
 
 def written(subject: FindingSubject, family: Family) -> str:
-    """Without what a file cannot know: pids, and the inodes by which members of a SO_REUSEPORT group are told apart."""
+    """Return the subject without what a file cannot know: pids, and inodes of the members of a SO_REUSEPORT group."""
     if subject.kind == "host":
         return "host"
     if subject.kind == "process":

@@ -1,4 +1,4 @@
-"""DestroyEvents: real sockets that are freed, and bytes that no kernel would send."""
+"""DestroyEventReader: real sockets that are freed, and bytes that no kernel would send."""
 
 from __future__ import annotations
 

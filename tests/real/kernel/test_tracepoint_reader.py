@@ -328,11 +328,13 @@ def stopped(pid: int) -> bool:
 
 
 def child(code: str) -> subprocess.Popen[str]:
-    """Another process that traces, and says so; then does what `code` says."""
-    begin = (
-        "from tcpwatch.kernel.trace.tracepoint_reader import Tracepoints\nit = Tracepoints()\nprint('up', flush=True)\n"
-    )
-    lines = begin + code
+    """Start another process that opens a TracepointReader, prints "up", and then runs `code`."""
+    lines = f"""
+from tcpwatch.kernel.trace.tracepoint_reader import TracepointReader
+it = TracepointReader()
+print('up', flush=True)
+{code}
+"""
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         [sys.executable, "-c", lines], env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=pipe, stdout=pipe, text=True
