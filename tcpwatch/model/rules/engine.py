@@ -9,6 +9,8 @@ from tcpwatch.model.finding import Candidate, Finding, FindingSubject, Severity
 from tcpwatch.model.rules.registry import Rule, all_rules
 from tcpwatch.model.view import View
 
+RULES = all_rules()
+"""Imported with this module and not later: Ctrl-C inside an import can end the process without exit code 130."""
 STEPS_IN, STEPS_OUT = 2, 5
 """A finding appears when its condition was true for STEPS_IN steps, and leaves when it was false for STEPS_OUT."""
 
@@ -59,7 +61,7 @@ class RuleEngine:
     """Turns the candidates of each step into findings."""
 
     def __init__(self, rules: Sequence[Rule] | None = None) -> None:
-        self._rules = all_rules() if rules is None else rules
+        self._rules = RULES if rules is None else rules
         self._rank = {rule.name: rule.rank for rule in self._rules}
         self._cases: dict[tuple[str, FindingSubject], _Case] = {}
 
