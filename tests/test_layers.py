@@ -38,7 +38,7 @@ def imported(args: list[str], home: Path) -> tuple[int, set[str]]:
         (["--version"], 0, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.sources.base"}),
         (["--help"], 0, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.sources.base"}),
         ([], 2, {"numpy", "psutil", "tcpwatch.model", "tcpwatch.sources.base"}),
-        (["list", "--source", "nonsense"], 2, {"numpy", "tcpwatch.sources.base"}),
+        (["list", "--source", "unknown"], 2, {"numpy", "tcpwatch.sources.base"}),
         (["list"], 0, {"tcpwatch.report.summary_text", "tcpwatch.report.summary_json"}),
         (["list", "--json"], 0, {"tcpwatch.report.summary_text", "tcpwatch.report.summary_json"}),
         (["list", "--csv", "port:1"], 0, {"tcpwatch.report.summary_text", "tcpwatch.report.summary_json"}),

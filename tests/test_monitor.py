@@ -59,7 +59,7 @@ CLOSED = dataclasses.replace(OPENED, state=State.CLOSE_WAIT)
 HALF = sock("SYN_RCVD", "10.0.0.1:80", "192.0.2.1:4001", cookie=3)
 
 
-def test_the_first_step_has_no_past() -> None:
+def test_the_first_step_has_no_rates() -> None:
     (view,) = steps(sample(5, LISTEN, OPENED, counters={"InSegs": 7}))
     assert (view.step, view.elapsed_s, view.opened, view.ended) == (1, None, 0, 0)
     assert (view.count_rates, view.rates, len(view.closed)) == ({}, {}, 0)
@@ -99,7 +99,7 @@ def test_rates_of_counters() -> None:
     assert view.rates == {"InSegs": 15.0}
 
 
-def test_gauges_are_held_against_their_knobs() -> None:
+def test_gauges_have_their_limits() -> None:
     counters = {"TCP_orphan": 3, "TCP_mem": 40}
     sysctls = {
         "tcp_max_tw_buckets": 100, "tcp_max_orphans": 8, "tcp_mem_high": 80,
@@ -119,7 +119,7 @@ def test_drops_become_rates() -> None:
     assert [(one.drops, one.drops_per_s) for one in view.listeners] == [(10, 3.0)]
 
 
-def test_the_trend_tells_the_last_minutes() -> None:
+def test_the_trend_has_the_last_minutes() -> None:
     views = steps(sample(100, LISTEN), sample(101, LISTEN, OPENED), sample(103, LISTEN))
     assert views[0].state_trend.counts[State.LISTEN] == (1.0,)
     trend = views[-1].state_trend
@@ -130,7 +130,7 @@ def test_the_trend_tells_the_last_minutes() -> None:
     assert len(many[-1].state_trend.counts[State.LISTEN]) == TREND_S
 
 
-def test_details_of_those_that_are_watched() -> None:
+def test_details_of_watched_connections() -> None:
     info = {2: {"rtt": 1500}}
     source = FakeSource(sample(5, OPENED), sample(6, CLOSED, watched_tcp_info=info), sample(7), sample(8))
     monitor = Monitor(source)
@@ -154,7 +154,7 @@ def test_details_of_those_that_are_watched() -> None:
     assert source.watched == [frozenset(), {2, 77}, {2, 77}, frozenset()]
 
 
-def test_a_half_open_connection_is_told_of_when_it_is_one_no_more() -> None:
+def test_a_half_open_connection_that_completed_is_reported() -> None:
     """A flood's half-open connections would push all others out of what is remembered."""
     open_ = sock("ESTAB", "10.0.0.1:80", "10.0.0.2:4000", cookie=3)
     monitor = Monitor(FakeSource(sample(5), sample(6, HALF), sample(7, open_)))
@@ -205,7 +205,7 @@ def test_the_interval_may_be_changed_meanwhile() -> None:
 # Bounds -------------------------------------------------------------------------------------------
 
 
-def test_a_long_night_takes_no_more_memory() -> None:
+def test_memory_does_not_grow_over_a_night() -> None:
     """Flows that come and go each step: the memory for history stays within its setting."""
     churn = [sock("ESTAB", "10.0.0.1:80", f"192.0.2.1:{4000 + at}", cookie=10 + at) for at in range(600)]
     night = (sample(600.0 * step, *churn[step % 2 :: 2]) for step in range(150))
@@ -232,7 +232,7 @@ def test_closing_closes_the_source() -> None:
     assert source.closed
 
 
-def test_what_a_source_does_not_tell_is_not_zero() -> None:
+def test_unsupported_facts_are_not_zero() -> None:
     listener, half_open = sock("LISTEN", "0.0.0.0:80"), sock("SYN_RCVD", "10.0.0.1:80", "10.0.0.2:4000")
     psutil = SourceInfo("psutil", "user")
     (view,) = steps(sample(0, listener, half_open, source=psutil))

@@ -76,7 +76,7 @@ def test_the_first_step_begins_before_anybody_is_attached(monitor: FakeMonitor, 
     assert _attached(poller).get(timeout=PATIENCE_S) is view
 
 
-def test_a_step_for_each_asking(monitor: FakeMonitor, poller: Poller) -> None:
+def test_a_step_for_each_request(monitor: FakeMonitor, poller: Poller) -> None:
     got = _attached(poller)
     poller.start()
     for view in (make_view(step=1), make_view(step=2), make_view(step=3)):
@@ -87,7 +87,7 @@ def test_a_step_for_each_asking(monitor: FakeMonitor, poller: Poller) -> None:
         poller.ask()
 
 
-def test_askings_during_a_step_collapse_into_one(monitor: FakeMonitor, poller: Poller) -> None:
+def test_requests_during_a_step_collapse_into_one(monitor: FakeMonitor, poller: Poller) -> None:
     got = _attached(poller)
     poller.start()
     monitor.wait_for_step()
@@ -123,7 +123,7 @@ def test_what_cannot_be_read_now_is_tried_again(
     assert got.get(timeout=PATIENCE_S) is view
 
 
-def test_a_bug_ends_the_thread_and_is_told(monitor: FakeMonitor, poller: Poller) -> None:
+def test_a_bug_ends_the_thread_and_is_reported(monitor: FakeMonitor, poller: Poller) -> None:
     got, error = _attached(poller), ZeroDivisionError("oh")
     poller.start()
     monitor.outcomes.put(error)
@@ -205,7 +205,7 @@ async def test_the_timer_keeps_to_the_pace_that_the_budget_allows(monitor: FakeM
         assert app._timer_s == 1.0
 
 
-async def test_another_interval_is_told_to_the_monitor(monitor: FakeMonitor, poller: Poller) -> None:
+async def test_another_interval_is_set_in_the_monitor(monitor: FakeMonitor, poller: Poller) -> None:
     app = make_app(monitor=monitor, poller=poller)
     async with driven(app, SMALL) as pilot:
         await pilot.press("plus")
@@ -233,17 +233,17 @@ def test_the_app_starts_no_thread_of_its_own() -> None:
     assert threading.active_count() == before
 
 
-def test_a_bug_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("TCPWATCH_DEBUG", raising=False)
     app = TcpwatchApp()
     app.failure = KeyError("what\x1b[2J")
     monkeypatch.setattr(app, "run", lambda: None)
     monkeypatch.setattr(app, "_return_code", FAILED)
     assert _run(app) == FAILED
-    said = capsys.readouterr().err
-    assert said.startswith("tcpwatch: internal error: KeyError")
-    assert said.count("\n") == 1
-    assert "\x1b" not in said
+    line = capsys.readouterr().err
+    assert line.startswith("tcpwatch: internal error: KeyError")
+    assert line.count("\n") == 1
+    assert "\x1b" not in line
     monkeypatch.setenv("TCPWATCH_DEBUG", "1")
     _run(app)
     assert "what" in capsys.readouterr().err.splitlines()[0]

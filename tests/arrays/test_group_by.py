@@ -14,7 +14,7 @@ NUMBERS = st.one_of(st.integers(0, 3), st.integers(0, 2**64 - 1), st.integers(0,
 
 
 @given(st.lists(NUMBERS, max_size=60))
-def test_it_counts_as_a_dictionary_does(numbers: list[int]) -> None:
+def test_same_groups_as_a_dictionary(numbers: list[int]) -> None:
     array = np.array(numbers, np.uint64)
     groups = group_by(array)
     assert dict(zip(array[groups.first].tolist(), groups.size.tolist(), strict=True)) == Counter(numbers)

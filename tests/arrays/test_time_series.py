@@ -77,11 +77,11 @@ def test_any_pace_gives_the_last_value_of_each_slot(pauses: list[float], seconds
     times = np.cumsum(pauses).tolist()
     slots: dict[int, dict[int, float]] = {1: {}, 10: {}, 60: {}}
     for number, time in enumerate(times):
-        for slot_s, found in slots.items():
-            found[int(time // slot_s)] = number
+        for slot_s, kept in slots.items():
+            kept[int(time // slot_s)] = number
     series = series_of(dict(zip(times, map(float, range(len(times))), strict=True)))
     slot_s = int(series.window(seconds)[0])
-    found = slots[slot_s]
-    newest, oldest = max(found), min(found)
+    kept = slots[slot_s]
+    newest, oldest = max(kept), min(kept)
     begin = max(oldest, newest - round(seconds / slot_s) + 1)
-    assert values(series, seconds) == [found.get(slot) for slot in range(begin, newest + 1)]
+    assert values(series, seconds) == [kept.get(slot) for slot in range(begin, newest + 1)]

@@ -35,10 +35,10 @@ from tests.support.flow_cases import (
     RESET,
     TRACED,
     UNREACHABLE,
-    chapters,
+    archive_of,
     closed,
     moment,
-    past,
+    state_periods,
     wave,
 )
 from tests.support.infos import make_infos
@@ -136,7 +136,7 @@ async def test_why_there_is_no_owner(code: int) -> None:
 async def test_the_owner_of_a_closed_connection_that_is_no_longer_kept_is_unknown() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
-        app.show(_view(info=None, archive=past(closed(_flow(), Ending.GIVEN_UP, State.SYN_SENT, owner=5))))
+        app.show(_view(info=None, archive=archive_of(closed(_flow(), Ending.GIVEN_UP, State.SYN_SENT, owner=5))))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         assert "Owner process: unknown socket user" in _text(app)
@@ -164,7 +164,7 @@ async def test_a_connection_older_than_the_first_sample_has_a_minimum_age() -> N
         assert "in this state: at least 20 s known for: at least 20 s" in _text(app)
         assert "ESTABLISHED: 22:13:00.0, at least 20 s, polled" in _text(app)
         changed = History(
-            chapters(
+            state_periods(
                 (State.ESTABLISHED, moment(20, Origin.POLL)), (State.CLOSE_WAIT, moment(5, Origin.POLL)), least=True
             )
         )
@@ -207,14 +207,14 @@ def _orderly() -> View:
     """Return a View of a traced connection in TIME_WAIT with the final tcp_info of its record."""
     flow = _flow(state="TIME_WAIT", role="client", closer="local", process=None, state_age_s=1.25, age_s=63.5)
     record = closed(flow, Ending.BY_US, State.FIN_WAIT_2, {"rtt": 1234})
-    shown: dict[str, Any] = {"no_trace": "", "trace": TRACE, "graph": wave(), "archive": past(record)}
+    shown: dict[str, Any] = {"no_trace": "", "trace": TRACE, "graph": wave(), "archive": archive_of(record)}
     return _view(flow, info=None, history=TRACED, ending=Ending.BY_US, **shown)
 
 
 def _reset() -> View:
     """Return a View of a connection that was reset before the screen opens."""
     record = closed(_flow(), Ending.RESET_SENT, State.ESTABLISHED, {"rtt": 1234, "bytes_acked": 77}, owner=5)
-    known = replace(past(record), owners=[OWNER], owners_from=5)
+    known = replace(archive_of(record), owners=[OWNER], owners_from=5)
     return _view(info=None, history=RESET, ending=Ending.RESET_SENT, no_trace="", trace=TRACE, archive=known)
 
 
@@ -222,13 +222,13 @@ def _by_peer() -> View:
     record = closed(
         _flow(process=None), Ending.BY_PEER, State.LAST_ACK, begin=NOW - 200, begin_slack=NAN, end=NOW - 4.25
     )
-    return _view(info=None, history=BY_PEER, ending=Ending.BY_PEER, archive=past(record))
+    return _view(info=None, history=BY_PEER, ending=Ending.BY_PEER, archive=archive_of(record))
 
 
 def _unreachable() -> View:
     record = closed(_flow(role="client"), Ending.UNREACHABLE, State.SYN_SENT, begin=NOW - 4, end=NOW - 2.5)
     return _view(
-        info=None, history=UNREACHABLE, ending=Ending.UNREACHABLE, no_trace="", trace=TRACE, archive=past(record)
+        info=None, history=UNREACHABLE, ending=Ending.UNREACHABLE, no_trace="", trace=TRACE, archive=archive_of(record)
     )
 
 
@@ -280,7 +280,7 @@ async def test_a_connection_that_closed_before_the_screen_opened() -> None:
 async def test_a_closed_connection_before_its_detail_comes() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
-        app.show(make_view(archive=past(closed(_flow(process=None), Ending.UNKNOWN, State.ESTABLISHED))))
+        app.show(make_view(archive=archive_of(closed(_flow(process=None), Ending.UNKNOWN, State.ESTABLISHED))))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         assert "Expected with the next poll." in shot(app)
@@ -295,7 +295,7 @@ async def test_a_connection_that_closes_on_screen_keeps_its_owner() -> None:
         app.push_screen(FlowScreen(COOKIE))
         await pilot.pause()
         record = closed(_flow(process=None, owner_code=UNKNOWN_NO_PROCESS), Ending.TIMED_OUT, State.ESTABLISHED)
-        app.show(_view(step=3, info=None, ending=Ending.TIMED_OUT, archive=past(record)))
+        app.show(_view(step=3, info=None, ending=Ending.TIMED_OUT, archive=archive_of(record)))
         await pilot.pause()
         text = _text(app)
         assert "worker[13]" in text

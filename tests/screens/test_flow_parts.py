@@ -22,7 +22,7 @@ from tcpwatch.screens.shared.state_marks import STATE_FILLS, STATE_LETTERS
 from tcpwatch.widgets.blocks import Block, in_columns
 from tcpwatch.widgets.lines import Line, cells_of
 from tcpwatch.widgets.palette import Palette, palette
-from tests.support.flow_cases import BY_PEER, INCIDENTS, NAN, POLLED, RESET, TRACED, chapters, moment, wave
+from tests.support.flow_cases import BY_PEER, INCIDENTS, NAN, POLLED, RESET, TRACED, moment, state_periods, wave
 from tests.support.shots import make_app
 from tests.support.views import NOW
 
@@ -67,7 +67,7 @@ def test_order_is_kept_and_the_strip_fills_the_width(durations: list[float], wid
     begins = [sum(durations[:at]) for at in range(len(durations) + 1)]
     states = STATE_ORDER[: len(durations)]
     marks = [moment(sum(durations) - begin) for begin in begins]
-    periods = chapters(*zip(states, marks[:-1], strict=True), end=marks[-1])
+    periods = state_periods(*zip(states, marks[:-1], strict=True), end=marks[-1])
     strip, times = strip_lines(periods, NOW, width, palette(make_app()))
     text = "".join(piece for piece, _ in strip)
     assert [letter for letter in text if letter in STATE_LETTERS.values()] == [STATE_LETTERS[state] for state in states]

@@ -1,1 +1,1 @@
-"""What several tests share: made-up samples and views, byte-exact fakes of the kernel."""
+"""Shared by several tests: made-up samples and views, byte-exact fakes of the kernel."""

@@ -38,7 +38,7 @@ def decoded(data: bytes, drops: bool = True) -> tuple[list[netlink.Row], bool]:
 
 
 def check(data: bytes) -> None:
-    """The same rows as the reference's in whatever order, or MessageError where it finds nonsense."""
+    """The same rows as the reference's in whatever order, or MessageError for invalid bytes."""
     data += netlink.padding(data)
     try:
         rows, interrupted = netlink.decode(data)

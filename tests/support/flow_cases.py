@@ -29,7 +29,9 @@ def moment(before_s: float, origin: Origin = Origin.TRACE, slack_s: float | None
     return Moment(NOW - before_s, origin, (1.0 if origin is Origin.POLL else 0.0) if slack_s is None else slack_s)
 
 
-def chapters(*begins: tuple[State, Moment], end: Moment | None = None, least: bool = False) -> tuple[StatePeriod, ...]:
+def state_periods(
+    *begins: tuple[State, Moment], end: Moment | None = None, least: bool = False
+) -> tuple[StatePeriod, ...]:
     """Periods that follow each other; `least`: the first began before the first sample."""
     ends = [*(begin for _, begin in begins[1:]), end]
     return tuple(
@@ -39,7 +41,7 @@ def chapters(*begins: tuple[State, Moment], end: Moment | None = None, least: bo
 
 
 POLLED = History(
-    chapters((State.SYN_RCVD, moment(20, Origin.POLL)), (State.ESTABLISHED, moment(19, Origin.POLL))),
+    state_periods((State.SYN_RCVD, moment(20, Origin.POLL)), (State.ESTABLISHED, moment(19, Origin.POLL))),
 )
 """Open; seen by two polls."""
 
@@ -49,7 +51,7 @@ INCIDENTS = (
     Transition(NOW - 3.5, State.ESTABLISHED, None, Origin.TRACE, kind=TransitionKind.DROPPED, reason=17),
 )
 TRACED = History(
-    chapters(
+    state_periods(
         (State.SYN_SENT, moment(63.5)),
         (State.ESTABLISHED, moment(63.498)),
         (State.FIN_WAIT_1, moment(1.5)),
@@ -61,7 +63,7 @@ TRACED = History(
 """Closed by this end, in TIME_WAIT; in the trace."""
 
 RESET = History(
-    chapters(
+    state_periods(
         (State.SYN_RCVD, moment(30.000_012)), (State.ESTABLISHED, moment(30.0)), end=moment(2.0),
     ),
     (Transition(NOW - 2.0, State.ESTABLISHED, None, Origin.TRACE, kind=TransitionKind.RESET_SENT, reason=2),),
@@ -69,7 +71,7 @@ RESET = History(
 """Accepted, and reset by this end; in the trace."""
 
 UNREACHABLE = History(
-    chapters((State.SYN_SENT, moment(4.0)), end=moment(2.5)),
+    state_periods((State.SYN_SENT, moment(4.0)), end=moment(2.5)),
     (
         Transition(NOW - 3.0, State.SYN_SENT, State.SYN_SENT, Origin.TRACE, kind=TransitionKind.RETRANSMITTED),
         Transition(NOW - 2.5, None, None, Origin.TRACE, kind=TransitionKind.ERROR, reason=errno.EHOSTUNREACH),
@@ -78,7 +80,7 @@ UNREACHABLE = History(
 """An ICMP error answered the second SYN; in the trace."""
 
 BY_PEER = History(
-    chapters(
+    state_periods(
         (State.ESTABLISHED, moment(200, Origin.POLL, NAN)),
         (State.CLOSE_WAIT, moment(12, Origin.POLL)),
         (State.LAST_ACK, moment(5, Origin.POLL)),
@@ -128,12 +130,23 @@ def closed(
     return record
 
 
-def past(*records: NDArray[np.void], owners: tuple[Owner, ...] = ()) -> Archive:
+def archive_of(*records: NDArray[np.void], owners: tuple[Owner, ...] = ()) -> Archive:
     """Build an Archive of these records, oldest first."""
     return Archive(records=records, owners=owners)
 
 
 OWNER = Owner((Process(12, "nginx", "/usr/sbin/nginx", 33, "www-data", NOW - 3600),))
 __all__ = [
-    "BY_PEER", "INCIDENTS", "NAN", "OWNER", "POLLED", "RESET", "TRACED", "chapters", "closed", "moment", "past", "wave",
+    "BY_PEER",
+    "INCIDENTS",
+    "NAN",
+    "OWNER",
+    "POLLED",
+    "RESET",
+    "TRACED",
+    "archive_of",
+    "closed",
+    "moment",
+    "state_periods",
+    "wave",
 ]  # fmt: skip

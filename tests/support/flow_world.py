@@ -38,7 +38,7 @@ class Flow:
     times: tuple[float, ...]
     """When each state began, and when the last one ended."""
     held_s: float = 0.0
-    """How long the application keeps the socket after TCP closed it."""
+    """Time for which the application keeps the socket after TCP closed it."""
     foreign: bool = False
     """It is in another namespace: only the trace reports it."""
     address: int = 0
@@ -89,8 +89,8 @@ LISTENER = sock("LISTEN", "0.0.0.0:80", cookie=1, inode=5, process="httpd", pid=
 
 def traced(flows: Sequence[Flow], begin: float, end: float) -> TraceEvents:
     """Build the trace events between two times."""
-    events = [one for flow in flows for one in _events(flow) if begin <= one[0] < end]
-    events.sort(key=lambda one: one[0])
+    events = [event for flow in flows for event in _events(flow) if begin <= event[0] < end]
+    events.sort(key=lambda event: event[0])
     table = np.zeros(len(events), TRACE_EVENT)
     for row, (time, kind, flow, old, new) in zip(table, events, strict=True):
         ends = make_table([flow.sock(S.ESTABLISHED)])[0]

@@ -31,7 +31,7 @@ def message(
     pid: int = 0,
 ) -> bytes:
     """One message, padded to 4 bytes as netlink does."""
-    payload = body + b"".join(attribute(*one) for one in attributes)
+    payload = body + b"".join(attribute(*pair) for pair in attributes)
     return HEADER.pack(HEADER.size + len(payload), kind, flags, sequence, 0) + payload + padding(payload)
 
 
@@ -100,9 +100,9 @@ def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def row(payload: bytes) -> Row:
-    found = dict(attributes(payload[BODY.size :]))  # of two of a kind the last one counts, as in nla_parse
-    cgroup, shutdown, memory = found.get(CGROUP_ID, b""), found.get(SHUTDOWN, b""), found.get(SKMEMINFO, b"")
-    v6only = found.get(SKV6ONLY, b"")
+    attrs = dict(attributes(payload[BODY.size :]))  # of two of a kind the last one counts, as in nla_parse
+    cgroup, shutdown, memory = attrs.get(CGROUP_ID, b""), attrs.get(SHUTDOWN, b""), attrs.get(SKMEMINFO, b"")
+    v6only = attrs.get(SKV6ONLY, b"")
     return Row(
         payload[: BODY.size],
         struct.unpack_from("=Q", cgroup)[0] if len(cgroup) >= 8 else 0,

@@ -64,13 +64,13 @@ def incident(before_s: float, kind: TransitionKind) -> list[Change]:
 
 
 def _changes(states: Sequence[Any], origin: Origin, slack_s: float) -> list[Change]:
-    found: list[Change] = []
+    changes: list[Change] = []
     old: State | None = None
     for before_s, name in zip(states[::2], states[1::2], strict=True):
         new = State.parse(name) if name is not None else None
-        found.append((NOW - before_s, old, new, origin, slack_s, TransitionKind.STATE))
+        changes.append((NOW - before_s, old, new, origin, slack_s, TransitionKind.STATE))
         old = new
-    return found
+    return changes
 
 
 def make_archive(*flows: ClosedFlow, changes: Mapping[int, Sequence[Change]] | None = None, chunks: int = 1) -> Archive:

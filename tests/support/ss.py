@@ -107,9 +107,9 @@ def _endpoint(text: str) -> tuple[lab.Endpoint, str | None]:
 def _timer(text: str) -> Timer:
     """`(name,left,retransmits)`, where left is `119min`, `1min5sec`, `59sec`, `2.034ms` (s.ms), `180ms` or empty."""
     name, left, retransmits = text.strip("()").split(",")
-    found = re.fullmatch(r"(?:(\d+)min)?(?:(\d+)(?:sec|\.))?(?:(\d+)ms)?", left)
-    assert found, text
-    minutes, seconds, ms = (int(number or 0) for number in found.groups())
+    match = re.fullmatch(r"(?:(\d+)min)?(?:(\d+)(?:sec|\.))?(?:(\d+)ms)?", left)
+    assert match, text
+    minutes, seconds, ms = (int(number or 0) for number in match.groups())
     unit_ms = 60_000 if minutes > 9 else 1000 if minutes or seconds > 9 else 1
     least_ms = 60_000 * minutes + 1000 * seconds + ms
     return Timer(name, least_ms, least_ms + unit_ms - 1, int(retransmits))
@@ -172,13 +172,13 @@ def _one_round(namespace: lab.Namespace) -> dict[Ends, Picture]:
         view = monitor.step()
     rows, passed_s = view.rows, (then - between, view.sample.monotonic - begin)
     values = {column.key: column.values(rows) for column in COLUMNS}
-    found = {}
+    pictures = {}
     for at, after in enumerate(rows.table):
         ends = row_ends(after)
         if ends in before and ends in seen and _is_quiet(before[ends], after, passed_s):
             cells = {key: column[at] for key, column in values.items()}
-            found[ends] = Picture(before[ends], seen[ends], after, cells)
-    return found
+            pictures[ends] = Picture(before[ends], seen[ends], after, cells)
+    return pictures
 
 
 TICK_S = 0.02

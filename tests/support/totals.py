@@ -1,4 +1,4 @@
-"""How flows live on the host of the snapshots and golden outputs."""
+"""Flow totals of the host of the snapshots and golden outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tcpwatch.model.sockets.flow_totals import DECADES, Distribution, FlowTotals
 
 
 def totals(name: str = "", per_s: float = 60.0, p50_ms: float | None = 12.0, exact: float = 0.83) -> Totals:
-    """Half of the flows live `p50_ms` at most, one in ten 28 times as long, one in a hundred 100 times."""
+    """Half of the flows last `p50_ms` at most, one in ten 28 times as long, one in a hundred 100 times."""
     if p50_ms is None:
         return Totals(name, 0.0, 0.0, Distribution(), Distribution())
     p90_ms, p99_ms, least, most = (factor * p50_ms for factor in (28, 100, 1 / 120, 340))

@@ -134,7 +134,7 @@ def make_rows(socks: Sequence[Sock], *, time: float = NOW, first_cookie: int = 1
     """Rows of these sockets, sorted by cookie, each cookie once."""
     numbered = sorted(
         ((s.cookie if s.cookie is not None else first_cookie + at, s) for at, s in enumerate(socks)),
-        key=lambda one: one[0],
+        key=lambda pair: pair[0],
     )
     cookies, sorted_socks = [cookie for cookie, _ in numbered], [s for _, s in numbered]
     assert len(set(cookies)) == len(cookies), "a cookie came twice"

@@ -58,17 +58,17 @@ def waiting_view(*more: Sock, step: int = 2, **overrides: Any) -> View:
     socks = [*LISTENERS, *members(), *more]
     sample = make_sample(make_rows(socks, time=NOW + step - 1), sysctls={"somaxconn": 4096})
     view = make_view(*socks, step=step, **{"rates": RATES, "queue_trend": trend(), "sample": sample, **overrides})
-    return view if "listeners" in overrides else replace(view, listeners=tuple(map(_lived, view.listeners)))
+    return view if "listeners" in overrides else replace(view, listeners=tuple(map(_with_rates, view.listeners)))
 
 
-def _lived(one: Listener) -> Listener:
-    known: dict[str, Any] = {"accepted_per_s": 0.0, "drops_per_s": 0.0, **_PER_S.get(one.cookie, {})}
-    return replace(one, **known)
+def _with_rates(listener: Listener) -> Listener:
+    known: dict[str, Any] = {"accepted_per_s": 0.0, "drops_per_s": 0.0, **_PER_S.get(listener.cookie, {})}
+    return replace(listener, **known)
 
 
 def looked_into(view: View, port: int) -> View:
-    """The same with what is inside the queues of this port."""
-    key = next(one.key for one in view.listeners if one.local_port == port)
+    """Return the View with the detail of the queues of this port."""
+    key = next(listener.key for listener in view.listeners if listener.local_port == port)
     traffic = QueueAnalysis(0.8).step(first_poll(view.sample, view.rows)).facts
     row = traffic.waiting.row
     waits = replace(traffic.waiting, since=view.rows.first_seen[row], arrival_seen=view.rows.begin_seen[row])
@@ -84,13 +84,13 @@ def trend() -> QueueTrend:
     values[0, :, 1] = 200 + 200 * np.sin(at / 5)
     values[5, 60:, 0] = 5
     values[:, :20] = math.nan
-    return QueueTrend(1.0, {one.cookie or 0: place for place, one in enumerate(LISTENERS)}, values)
+    return QueueTrend(1.0, {listener.cookie or 0: place for place, listener in enumerate(LISTENERS)}, values)
 
 
 def somaxconn(view: View, cookie: int) -> View:
-    """The same with this listener's limit set by the host."""
+    """Return the View with the limit of this listener set by the host."""
     listeners = (
-        replace(one, accept_limit_source=LimitSource.SOMAXCONN) if one.cookie == cookie else one
-        for one in view.listeners
+        replace(listener, accept_limit_source=LimitSource.SOMAXCONN) if listener.cookie == cookie else listener
+        for listener in view.listeners
     )
     return replace(view, listeners=tuple(listeners))

@@ -33,7 +33,7 @@ ANY_TEXT = st.text(st.characters(codec=None) | st.characters(categories=["Cs", "
         ("", ""),
     ],
 )
-def test_what_is_shown(text: str, shown: str) -> None:
+def test_escapes(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 

@@ -140,14 +140,14 @@ def test_duration(seconds: float | None, shown: str) -> None:
 
 
 @given(st.floats(0, 1e9), st.floats(0, 1e9))
-def test_a_longer_duration_is_never_shown_shorter(one: float, other: float) -> None:
+def test_a_longer_duration_is_never_shown_shorter(first: float, second: float) -> None:
     seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
     def read(shown: str) -> float:
         words = shown.split()
         return sum(float(number) * seconds[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
 
-    short, long = sorted((one, other))
+    short, long = sorted((first, second))
     assert read(units.duration(short)) <= read(units.duration(long))
 
 

@@ -34,8 +34,8 @@ def test_mixed_messages_are_decoded_as_the_reference_does(data: bytes) -> None:
 
 
 @given(SOCKETS, st.integers(1, 40))
-def test_runs_of_equal_length(one: bytes, count: int) -> None:
-    check(one * count)
+def test_runs_of_equal_length(message: bytes, count: int) -> None:
+    check(message * count)
 
 
 def test_equal_lengths_may_hide_different_attributes() -> None:
@@ -47,16 +47,16 @@ def test_equal_lengths_may_hide_different_attributes() -> None:
     check(data)
 
 
-def test_of_two_attributes_of_a_kind_the_last_one_counts_in_each_message() -> None:
+def test_the_last_of_two_equal_attributes_counts_in_each_message() -> None:
     """Their headers stand at other places in the second message, whose bytes look like the first one's."""
     twice = [(netlink.SHUTDOWN, b"\1"), (netlink.SHUTDOWN, b"\2")]
     disguised = [(15, b"...." + netlink.attribute(*twice[1]))]
-    pair = [netlink.message(netlink.BY_FAMILY, netlink.body(), one) for one in (twice, disguised)]
+    pair = [netlink.message(netlink.BY_FAMILY, netlink.body(), attributes) for attributes in (twice, disguised)]
     assert len(pair[0]) == len(pair[1])
     check(b"".join(pair))
 
 
-def test_drops_are_told_where_they_are_wanted() -> None:
+def test_drops_are_decoded_on_request() -> None:
     memory = struct.pack("=9I", *range(100, 109))
     data = netlink.message(netlink.GETSOCK, netlink.body(state=10), [(netlink.SKMEMINFO, memory)])
     assert [row.drops for row in decoded(data)[0]] == [108]
@@ -95,5 +95,5 @@ def test_a_message_that_is_too_short_for_a_socket(length: int) -> None:
     assert run_guarded([short]).returncode == 0
 
 
-def test_the_guard_bites() -> None:
+def test_the_guard_detects_a_read_outside() -> None:
     assert run_guarded([bytes(88)], beyond=1).returncode == -signal.SIGSEGV

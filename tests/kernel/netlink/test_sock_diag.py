@@ -1,4 +1,4 @@
-"""SockDiag with a kernel that interrupts, drops, refuses, does not answer or answers nonsense."""
+"""SockDiag with a kernel that interrupts, drops, refuses, does not answer or sends invalid messages."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def flags(dump: sock_diag.Dump) -> set[str]:
         ([[LOST], INTERRUPTED], [1, 9], {"interrupted", "retried"}, 2),
     ],
 )
-def test_trouble_is_tried_once_more_and_told(
+def test_an_incomplete_dump_is_repeated_once_and_reported(
     start: Start, answers: list[Answer], rows: list[int], expected_flags: set[str], sockets: int
 ) -> None:
     diag, kernel = start(*answers)
@@ -97,18 +97,18 @@ def test_the_real_socket_does_not_wait_for_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    "nonsense",
+    "message",
     [b"\3\0\0\0" + bytes(12), b"\xff" * 64, row(1)[:-8], netlink.message(99, netlink.body()), netlink.message(18, b"")],
 )
-def test_nonsense_is_an_error_and_the_next_dump_a_new_one(start: Start, nonsense: bytes) -> None:
-    diag, kernel = start([row(1) + nonsense, row(2), netlink.done()], CLEAN)
+def test_an_invalid_message_is_an_error_and_the_next_dump_a_new_one(start: Start, message: bytes) -> None:
+    diag, kernel = start([row(1) + message, row(2), netlink.done()], CLEAN)
     with pytest.raises(decode_sockets.MessageError):
         diag.dump()
     assert cookies(diag.dump()) == [1, 2, 3]
     assert kernel.open_now == 1
 
 
-def test_stale_answers_are_passed_over(start: Start) -> None:
+def test_stale_answers_are_skipped(start: Start) -> None:
     stale = [row(66, sequence=4), row(67, sequence=4) + netlink.done(sequence=4), netlink.error(1, sequence=4)]
     diag, _ = start([*stale, *CLEAN])
     dump = diag.dump()
@@ -125,7 +125,7 @@ def test_a_dump_of_many_datagrams(start: Start) -> None:
     assert np.array_equal(np.sort(diag.dump().table["idiag_cookie"]), numbers)
 
 
-def test_what_one_dump_brought_stays_while_others_are_made(start: Start) -> None:
+def test_the_table_of_a_dump_is_not_changed_by_later_dumps(start: Start) -> None:
     answers = [[row(number), netlink.done()] for number in range(100, 110)]
     diag, _ = start(*answers)
     dumps = [diag.dump() for _ in answers]
@@ -146,7 +146,7 @@ STALE = netlink.message(netlink.BY_FAMILY, netlink.body(), [(netlink.INFO, bytes
 SOCKET = np.zeros(1, uapi.SOCKET)[0]
 
 
-def test_tcp_info_is_that_of_the_question(start: Start) -> None:
+def test_tcp_info_is_that_of_the_requested_socket(start: Start) -> None:
     diag, _ = start([STALE, netlink.error(errno.ENOENT, sequence=4), INFO])
     info = diag.tcp_info(SOCKET)
     assert info
@@ -157,7 +157,7 @@ def test_tcp_info_is_that_of_the_question(start: Start) -> None:
     "answer",
     [netlink.error(errno.ENOENT), netlink.error(errno.ESTALE), netlink.message(netlink.BY_FAMILY, netlink.body())],
 )
-def test_a_socket_that_has_gone_has_no_tcp_info(start: Start, answer: bytes) -> None:
+def test_a_socket_that_does_not_exist_any_more_has_no_tcp_info(start: Start, answer: bytes) -> None:
     diag, _ = start([answer])
     assert diag.tcp_info(SOCKET) is None
 
@@ -170,9 +170,9 @@ def test_an_answer_about_one_socket_may_be_lost(start: Start, failure: OSError, 
     assert caught.value.errno == code
 
 
-@pytest.mark.parametrize("nonsense", [b"", b"\xff" * 40, INFO + INFO, INFO[:40]])
-def test_nonsense_about_one_socket_is_an_error(start: Start, nonsense: bytes) -> None:
-    diag, _ = start([nonsense])
+@pytest.mark.parametrize("message", [b"", b"\xff" * 40, INFO + INFO, INFO[:40]])
+def test_an_invalid_answer_about_one_socket_is_an_error(start: Start, message: bytes) -> None:
+    diag, _ = start([message])
     with pytest.raises(decode_sockets.MessageError):
         diag.tcp_info(SOCKET)
 

@@ -19,22 +19,22 @@ def first(monkeypatch: pytest.MonkeyPatch) -> ConnectCallers:
     return ConnectCallers()
 
 
-def test_a_thread_is_its_process_s(first: ConnectCallers) -> None:
+def test_a_thread_has_its_process_as_owner(first: ConnectCallers) -> None:
     done = threading.Event()
     thread = threading.Thread(target=done.wait, args=(10,))
     thread.start()
     try:
         assert thread.native_id is not None
-        found = first.lookup([thread.native_id, os.getpid()])
-        assert {owner.processes[0].pid for owner in found.values()} == {os.getpid()}
-        assert found.keys() == {thread.native_id, os.getpid()}
+        owners = first.lookup([thread.native_id, os.getpid()])
+        assert {owner.processes[0].pid for owner in owners.values()} == {os.getpid()}
+        assert owners.keys() == {thread.native_id, os.getpid()}
     finally:
         done.set()
         thread.join()
-    assert first.lookup([]).keys() == found.keys()  # recent answers are kept for a while
+    assert first.lookup([]).keys() == owners.keys()  # recent answers are kept for a while
 
 
-def test_one_that_has_gone_is_absent(first: ConnectCallers) -> None:
+def test_an_ended_thread_is_absent(first: ConnectCallers) -> None:
     beyond = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
     assert first.lookup([beyond]) == {}
 

@@ -21,8 +21,8 @@ def test_same_as_a_dict(holdings: list[list[int]], others: list[int]) -> None:
     table = InodeTable([np.array(held, np.uint32) for held in holdings])
     asked = [*expected, *others, 0]
     groups = table.groups_of(np.array(asked, np.uint32)).tolist()
-    found = [table.members[group] if group >= 0 else None for group in groups]
-    assert found == [expected.get(inode) for inode in asked]
+    members = [table.members[group] if group >= 0 else None for group in groups]
+    assert members == [expected.get(inode) for inode in asked]
 
 
 def test_equal_sets_of_holders_are_one_group() -> None:

@@ -25,14 +25,14 @@ def test_our_own() -> None:
         ("", None),
     ],
 )
-def test_what_the_file_says(content: str, limit: int | None, tmp_path: Path) -> None:
+def test_limit_from_the_file(content: str, limit: int | None, tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "limits").write_text(content)
     assert descriptor_limit(7, str(tmp_path)) == limit
     assert DescriptorLimits(str(tmp_path)).lookup([7, 8]) == ({} if limit is None else {7: limit})
 
 
-def test_it_is_read_anew_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_is_read_again_after_some_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "7").mkdir()
     file, now = tmp_path / "7" / "limits", 100.0
     monkeypatch.setattr(limits, "monotonic", lambda: now)

@@ -1,4 +1,4 @@
-"""Who holds which socket: with real processes, and with /proc trees made up for the purpose."""
+"""Find the processes that hold sockets: with real processes, and with /proc trees made up for the purpose."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_process_that_comes_later_shares_it(view: Tree, sock: socket.socket) -
         assert holders(finder, inode_of(sock)) == sorted([os.getpid(), pid])
 
 
-def test_passed_on_to_a_process_that_was_there_and_given_up(view: Tree) -> None:
+def test_a_socket_passed_to_an_existing_process(view: Tree) -> None:
     script = (
         "import sys, socket\n"
         "print('ready', flush=True)\n"
@@ -240,7 +240,7 @@ def test_hostile_names_are_spelled(view: Tree, sock: socket.socket) -> None:
         assert process.name == r"[@q]\x1b[31m\x0a\xff"
 
 
-def test_a_tiny_budget_gets_there_too(view: Tree) -> None:
+def test_a_tiny_budget_is_enough_after_several_calls(view: Tree) -> None:
     with ExitStack() as stack:
         socks = [stack.enter_context(socket.socket()) for _ in range(8)]
         pids = [stack.enter_context(sleeper(sock)) for sock in socks]
@@ -249,8 +249,8 @@ def test_a_tiny_budget_gets_there_too(view: Tree) -> None:
         inodes = array(*map(inode_of, socks))
         for _ in range(3 * len(pids) + 3):
             codes = finder.find(inodes, 0.0)
-        found = [[p.pid for p in finder.owners[code].processes] for code in codes.tolist()]
-        assert found == [[pid] for pid in pids]
+        pids_found = [[p.pid for p in finder.owners[code].processes] for code in codes.tolist()]
+        assert pids_found == [[pid] for pid in pids]
 
 
 def can_be_nobody() -> bool:
@@ -338,7 +338,7 @@ def test_a_file_that_became_a_socket_is_found(tree: Tree) -> None:
     assert finder.find(array(200, 300), AMPLE).tolist() == [0, 0]
 
 
-def test_where_new_sockets_were_found_is_looked_first(tree: Tree, reads: list[str]) -> None:
+def test_processes_with_new_sockets_are_searched_first(tree: Tree, reads: list[str]) -> None:
     tree.add(7, 100)
     tree.add(8, *[0] * 50, start=2)
     finder = OwnerFinder(str(tree.path))
@@ -351,7 +351,7 @@ def test_where_new_sockets_were_found_is_looked_first(tree: Tree, reads: list[st
     assert reads == ["2"]
 
 
-def test_what_nobody_holds_is_searched_once(tree: Tree, reads: list[str]) -> None:
+def test_a_socket_without_holder_is_searched_once(tree: Tree, reads: list[str]) -> None:
     tree.add(7, 100, 0, 0)
     finder = OwnerFinder(str(tree.path))
     assert finder.find(array(100, 999), AMPLE).tolist() == [0, UNKNOWN_ELSEWHERE]
@@ -362,7 +362,7 @@ def test_what_nobody_holds_is_searched_once(tree: Tree, reads: list[str]) -> Non
     until(lambda: holders(finder, 999) == [7], calls=LONGEST_INTERVAL + 1)
 
 
-def test_not_looked_is_said_until_everything_was_read(tree: Tree) -> None:
+def test_not_looked_up_is_reported_until_everything_was_read(tree: Tree) -> None:
     for pid in range(10, 20):
         tree.add(pid, 100 + pid)
     finder = OwnerFinder(str(tree.path))

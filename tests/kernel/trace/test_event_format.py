@@ -15,7 +15,7 @@ from tcpwatch.kernel.trace.tracefs import TraceError
 from tests.support import tracepoint_texts as texts
 
 
-def test_fields_stand_where_the_text_says() -> None:
+def test_fields_have_the_described_offsets() -> None:
     form = event_format.parse(texts.SET_STATE)
     assert form.id == 2287
     fields = dict(form.dtype.fields or {})
@@ -87,7 +87,7 @@ def test_the_page_header() -> None:
         "ID: 1\n\tfield:(*);\toffset:0;\tsize:4;\n",
     ],
 )
-def test_nonsense_is_refused(text: str) -> None:
+def test_invalid_input_is_refused(text: str) -> None:
     with pytest.raises(TraceError, match="tracefs describes"):
         event_format.parse(text)
 

@@ -61,7 +61,7 @@ def wrapped(events: list[ring.Event]) -> list[ring.Event]:
 
 
 def check(data: bytes) -> None:
-    """The same events as the reference's in the same order, or TraceError where it finds nonsense."""
+    """The same events as the reference's in the same order, or TraceError for invalid bytes."""
     try:
         events = ring.read(data)
     except ring.Bad:
@@ -72,7 +72,7 @@ def check(data: bytes) -> None:
 
 
 @given(st.lists(PAGES, min_size=1, max_size=6))
-def test_it_finds_what_the_reference_finds(pages: list[bytes]) -> None:
+def test_same_events_as_the_reference(pages: list[bytes]) -> None:
     data = b"".join(pages)
     assert decoded(data) == ring.read(data)
     assert decode(data).missed == any(page[11] & 0x80 for page in pages)
@@ -99,7 +99,7 @@ def test_no_bytes_lead_out_of_a_page(pages: list[bytes]) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        ring.word(2, 1) + bytes(4),  # leads past what was committed
+        ring.word(2, 1) + bytes(4),  # leads beyond the committed bytes
         ring.short(b"abcd") + ring.word(0, 1),  # its length is missing
         ring.word(30, 1),
         ring.word(31, 1),
@@ -109,13 +109,13 @@ def test_no_bytes_lead_out_of_a_page(pages: list[bytes]) -> None:
         ring.word(29, 1) + struct.pack("<I", 0xFFFFFFFF),
     ],
 )
-def test_nonsense_is_refused(data: bytes) -> None:
+def test_invalid_input_is_refused(data: bytes) -> None:
     for pages in ([ring.page(data)], [ring.page(data), ring.page(ring.short(b"next"))]):
         with pytest.raises(TraceError, match="the trace has"):
             decode(b"".join(pages))
 
 
-def test_a_page_that_says_it_has_more_than_it_can_have_is_refused() -> None:
+def test_a_page_with_an_impossible_length_is_refused() -> None:
     with pytest.raises(TraceError, match="bytes of events"):
         decode(struct.pack("<QQ", 0, ring.PAGE - 15) + bytes(ring.PAGE - 16))
     with pytest.raises(TraceError, match="without room"):
@@ -132,18 +132,18 @@ def test_times_add_up() -> None:
         ring.time_stamp(9 << 30),
         ring.long(b"four" * 40, 3),
     ]
-    found = decode(ring.page(b"".join(data), begin=1000))
+    events = decode(ring.page(b"".join(data), begin=1000))
     ns = 1000 + 5 + (1 << 40)
-    assert found.time.tolist() == [1005, ns + 7, ns + 7 + 2 + 1, (9 << 30) + 3]
-    assert found.size.tolist() == [1, 1, 1, 40]
+    assert events.time.tolist() == [1005, ns + 7, ns + 7 + 2 + 1, (9 << 30) + 3]
+    assert events.size.tolist() == [1, 1, 1, 40]
 
 
 def test_a_32_bit_kernel_s_page() -> None:
     header = PageHeader(timestamp=0, commit=8, commit_size=4, data=12)
     data = ring.short(b"one_", 5) + ring.short(b"twotwo__", 6)
     page = (struct.pack("<QI", 100, len(data)) + data).ljust(ring.PAGE, b"\0")
-    found = ring_buffer.decode_pages(np.frombuffer(page, np.uint32).reshape(1, -1), header)
-    assert (found.time.tolist(), (4 * found.at).tolist()) == ([105, 111], [16, 24])
+    events = ring_buffer.decode_pages(np.frombuffer(page, np.uint32).reshape(1, -1), header)
+    assert (events.time.tolist(), (4 * events.at).tolist()) == ([105, 111], [16, 24])
 
 
 def test_other_byte_orders_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

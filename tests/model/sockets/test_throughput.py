@@ -17,7 +17,7 @@ from tcpwatch.kernel.netlink.tcp_info import TcpInfoDump
 from tcpwatch.model.sockets import join
 from tcpwatch.model.sockets.throughput import SendLimit, Throughput
 from tcpwatch.sample import TcpInfoTable, sort_tcp_info
-from tests.support.infos import TOLD, make_infos
+from tests.support.infos import INFO_BYTES, make_infos
 from tests.support.views import NOW, make_rows, make_sample, sock
 
 COOKIES = np.arange(1, 9, dtype=np.uint64)
@@ -25,7 +25,9 @@ MS = 1000
 S = 1_000_000
 
 
-def over(seconds: float, before: Mapping[str, int], last: Mapping[str, int], info_bytes: int = TOLD) -> Throughput:
+def over(
+    seconds: float, before: Mapping[str, int], last: Mapping[str, int], info_bytes: int = INFO_BYTES
+) -> Throughput:
     """Of one flow, with cookie 1."""
     return Throughput(make_infos({1: last}, 1000 + seconds, info_bytes), make_infos({1: before}, 1000, info_bytes))
 

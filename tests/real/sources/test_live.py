@@ -156,7 +156,7 @@ ROWS = st.lists(st.tuples(st.sampled_from([1, 2, 3, 2**64 - 1]), st.integers(1, 
 
 
 @given(ROWS)
-def test_of_rows_that_came_twice_the_later_one_stays(rows: list[tuple[int, int]]) -> None:
+def test_the_later_of_two_equal_rows_is_kept(rows: list[tuple[int, int]]) -> None:
     table = np.zeros(len(rows), uapi.SOCKET)
     for row, (cookie, state) in zip(table, rows, strict=True):
         row["idiag_cookie"], row["idiag_state"] = cookie, state
@@ -180,7 +180,7 @@ INTERRUPTED = netlink.message(netlink.GETSOCK, netlink.body(cookie=9), flags=net
 LOST = OSError(errno.ENOBUFS, "No buffer space available")
 
 
-def test_what_is_not_complete_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_dumps_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted: list[bytes | OSError] = [INTERRUPTED, netlink.done()]
     empty = [netlink.done()]
     FakeKernel(empty, interrupted, interrupted, empty, [ROW, LOST], [LOST], empty).install(monkeypatch)
