@@ -1,8 +1,8 @@
-"""`python benchmarks/flood.py`: the program in a pseudo-terminal while a SYN flood comes in.
+"""`python -m benchmarks.flood`: the program in a pseudo-terminal during a SYN flood.
 
-Listener and flood are in a network namespace of their own; the flood's sender takes one of the processors. A table in
-Markdown goes to stdout, progress to stderr. Exit code 0 whatever the verdicts are, 2 with one line on stderr where
-something needed is missing.
+Listener and flood are in a network namespace of their own; the sender of the flood takes one processor. A Markdown
+table goes to stdout, progress to stderr. The exit code is 0 whatever the verdicts are, and 2, with one line on stderr,
+if something needed is missing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests import lab
 
 _PORT, _BACKLOG = 443, 4096
 _BEFORE_S = 5.0
-"""The program polls so long before the flood: what it needs by itself is not counted as growth."""
+"""The program polls for this time before the flood, so that memory it needs anyway is not counted as growth."""
 _SCRIPT = (b"4", b"1", b"j", b"k", b"3", b"1", b"k", b"j", b"2")
 """Each changes the tab or the cursor's line on the Overview, which no poll moves."""
 _PAUSES_S = 0.12, 0.40
@@ -39,7 +39,7 @@ _COST = re.compile(r"poll +[\d,]+ ms +([\d.]+) %")
 
 @dataclass(slots=True)
 class Run:
-    """What was seen during one flood."""
+    """The figures of one flood."""
 
     typed: list[float] = field(default_factory=list)
     memory_kb: list[int] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Run:
 
 
 def observe(replay: Replay) -> tuple[str, int]:
-    """The tab, and on the Overview the cursor's line."""
+    """Return the tab and, on the Overview, the cursor's line."""
     text = replay.text()
     tab = _TAB.search(text[1])
     cursor = next((at for at, line in enumerate(text) if "▸" in line[:4]), -1)
@@ -56,13 +56,13 @@ def observe(replay: Replay) -> tuple[str, int]:
 
 
 def resident_kb(pid: int) -> int:
-    """VmRSS of a process."""
+    """Return VmRSS of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
-def live_through(terminal: Terminal, seconds: float) -> Run:
-    """Type keys for so long, and watch what the program takes."""
+def type_and_measure(terminal: Terminal, seconds: float) -> Run:
+    """Type keys for `seconds` and measure processor time and memory of the program."""
     run, generator, pid = Run(), random.Random(1), terminal.process.pid
     begin, spent = time.monotonic(), processor_s(pid)
     while time.monotonic() - begin < seconds:
@@ -74,7 +74,7 @@ def live_through(terminal: Terminal, seconds: float) -> Run:
 
 
 def latencies(terminal: Terminal, typed: list[float]) -> Latencies:
-    """When each key's effect was seen."""
+    """Return the time from each key to its effect on the screen."""
     replay, found = Replay(terminal), []
     for at, following in zip(typed, [*typed[1:], typed[-1] + 1], strict=True):
         replay.feed(at)
@@ -86,25 +86,25 @@ def latencies(terminal: Terminal, typed: list[float]) -> Latencies:
 
 
 def on_screen(terminal: Terminal) -> list[str]:
-    """What stands on the screen now."""
+    """Return the lines on the screen now."""
     replay = Replay(terminal)
     replay.feed()
     return replay.text()
 
 
 def flood_lines(namespace: lab.Namespace, given: argparse.Namespace, columns: int, rows: int) -> list[Line]:
-    """One flood, at one size of the terminal."""
+    """Measure one flood at one size of the terminal."""
     progress(f"{number(given.rate)} SYNs/s for {given.seconds} s at {columns}×{rows}")
     flood = lab.Flood(namespace, f"flood{columns}")
     target = lab.Endpoint(lab.LOCAL[4], _PORT)
     with Terminal(PROGRAM, columns, rows) as terminal:
         wait_for(terminal, keys.is_overview, 20)
-        for key in (b"4", b"3", b"2", b"1"):  # each page is made when somebody goes there first
+        for key in (b"4", b"3", b"2", b"1"):  # each page is made when it is first opened
             terminal.press(key)
             time.sleep(0.5)
         time.sleep(_BEFORE_S)
         process = flood.start(target, given.rate * given.seconds, rate=given.rate, addresses=given.addresses)
-        run = live_through(terminal, given.seconds)
+        run = type_and_measure(terminal, given.seconds)
         report = lab.finish(process)
         time.sleep(1)
         polling = _COST.search(on_screen(terminal)[0])
@@ -119,17 +119,17 @@ def flood_lines(namespace: lab.Namespace, given: argparse.Namespace, columns: in
         Line("key → screen, p95", at, found.p95, 50, "{:.0f} ms", keys_note),
         Line("polling, share of a core", at, share, 25, "{:.1f} %", whole),
         Line(
-            "memory, last third against first", at, growth, 1.05, note=f"{run.memory_kb[-1] / 1024:.0f} MB in the end"
+            "memory, last third against first", at, growth, 1.05, note=f"{run.memory_kb[-1] / 1024:.0f} MB at the end"
         ),
     ]
 
 
 def arguments() -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description="The program while a SYN flood comes in.")
+    parser = argparse.ArgumentParser(description="The program during a SYN flood.")
     parser.add_argument("--rate", type=int, default=100_000, metavar="N", help="SYNs a second")
-    parser.add_argument("--seconds", type=int, default=30, metavar="S", help="how long")
-    parser.add_argument("--addresses", type=int, default=60_000, metavar="A", help="spoofed sources")
+    parser.add_argument("--seconds", type=int, default=30, metavar="S", help="duration")
+    parser.add_argument("--addresses", type=int, default=60_000, metavar="A", help="number of spoofed sources")
     return parser.parse_args()
 
 
@@ -151,7 +151,7 @@ def main() -> int:
                     report.add(*flood_lines(namespace, given, *size))
     except TimeoutError as error:
         progress(str(error))
-        print("flood.py: the program did not show what it should; its screen stands above", file=sys.stderr)
+        print("flood.py: the program did not show the expected screen; see its screen above", file=sys.stderr)
         return 2
     finally:
         print(report.markdown())

@@ -1,7 +1,7 @@
-"""`python benchmarks/poll.py`: what a poll costs, against the kernel's own part and other tools, measured side by side.
+"""`python -m benchmarks.poll`: the cost of a poll beside the kernel's own part and other tools.
 
-It makes its sockets itself, in a network namespace of its own. A table in Markdown goes to stdout, progress to stderr.
-Exit code 0 whatever the verdicts are, 2 with one line on stderr where something needed is missing.
+It makes its own sockets in a network namespace of its own. A Markdown table goes to stdout, progress to stderr. The
+exit code is 0 whatever the verdicts are, and 2, with one line on stderr, if something needed is missing.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from benchmarks.support.timing import Rounds, Work, interleave, progress
 from tcpwatch.kernel.netlink.sock_diag import SockDiag
 
 SLOW_TOOLS_UP_TO = 20_000
-"""pyroute2 and psutil take seconds for more."""
+"""With more sockets, pyroute2 and psutil take seconds."""
 GROWTH = 100
-"""The growth of cost is measured from a hundredth of the half-open connections."""
+"""Growth of cost is measured from 1/100 of the half-open connections to all of them."""
 DISCARD, DUMP, STEP, SS = "receive and discard", "dump + decode", "Monitor.step()", "ss -tanH"
 INFOS = "dump + decode, with tcp_info"
 
 
 def poll_rounds(population: Established | HalfOpen, runs: int, more: dict[str, Work] | None = None) -> Rounds:
-    """The unit, ours and ss, of the sockets that are there."""
+    """Measure the unit, tcpwatch and ss with the sockets that exist."""
     diag, step = SockDiag(), works.Step()
     try:
         mine: dict[str, Work] = {DISCARD: works.Discard(), DUMP: lambda: _dump(diag), STEP: step, SS: works.ss_all}
@@ -48,7 +48,7 @@ def _dump(diag: SockDiag, infos: bool = False) -> None:
 
 
 def poll_lines(rounds: Rounds, at: str, step_bar: float = 1.6) -> list[Line]:
-    """Their ratios against the bars."""
+    """Return the ratios and their bars."""
 
     def line(name: str, unit: str, bar: float | None) -> Line:
         times = f"{rounds.ms(name):.1f} ms : {rounds.ms(unit):.1f} ms"
@@ -65,7 +65,7 @@ def poll_lines(rounds: Rounds, at: str, step_bar: float = 1.6) -> list[Line]:
 
 
 def slow_tools(population: Established, sockets: int, runs: int) -> list[Line]:
-    """Against pyroute2 and psutil, with few sockets."""
+    """Compare with pyroute2 and psutil, with few sockets."""
     there = population.grow(min(sockets, SLOW_TOOLS_UP_TO))
     progress(f"{there:,} established, with pyroute2 and psutil")
     tools: dict[str, Work] = {"pyroute2": works.pyroute2_all, "psutil": works.psutil_all}
@@ -81,7 +81,7 @@ def slow_tools(population: Established, sockets: int, runs: int) -> list[Line]:
 
 
 def attribution(population: Established, at: str, runs: int) -> list[Line]:
-    """Owners: the first time against ss -p, and what they add to the steps that follow."""
+    """Measure the first attribution against ss -p, and what attribution adds to the following steps."""
     first = FirstAttribution()
     rounds = interleave({"first": first, "ss": works.ss_processes}, runs, population.settle, warm_up=False)
     then = following(max(40, 4 * runs))
@@ -101,15 +101,15 @@ def attribution(population: Established, at: str, runs: int) -> list[Line]:
 
 
 def memory_lines(at: str, bar: float | None) -> list[Line]:
-    """Of a Monitor in a process of its own."""
+    """Measure the memory of a Monitor in a process of its own."""
     progress("memory")
     memory = measure_memory(8)
     peak = f"peak {memory.peak / memory.sockets:.0f} B; {memory.steady / 1e6:.0f} MB in all"
-    return [Line("memory of Monitor, a socket", at, memory.steady / memory.sockets, bar, "{:.0f} B", peak)]
+    return [Line("memory of Monitor per socket", at, memory.steady / memory.sockets, bar, "{:.0f} B", peak)]
 
 
 def established(sockets: int, runs: int) -> list[Line]:
-    """All lines about established connections."""
+    """Return all lines about established connections."""
     with own_place(), Established() as population:
         lines = slow_tools(population, sockets, runs)
         there = population.grow(sockets)
@@ -121,7 +121,7 @@ def established(sockets: int, runs: int) -> list[Line]:
 
 
 def half_open(sockets: int, runs: int) -> list[Line]:
-    """All lines about half-open connections."""
+    """Return all lines about half-open connections."""
     with own_place() as namespace, HalfOpen(namespace, sockets) as population:
         few = population.grow(max(1, sockets // GROWTH))
         progress(f"{few:,} half-open")
@@ -135,7 +135,7 @@ def half_open(sockets: int, runs: int) -> list[Line]:
 
 
 def mixed(sockets: int, runs: int) -> list[Line]:
-    """Messages of several lengths in turn: the dump of an ordinary host, which no bar is about."""
+    """Measure a dump with messages of several lengths, as on an ordinary host; it has no bars."""
     with own_place() as namespace, HalfOpen(namespace, sockets) as flood, Established() as others:
         at = f"{number(others.grow(sockets))} established and {number(flood.grow(sockets))} half-open"
         progress(at)
@@ -143,7 +143,7 @@ def mixed(sockets: int, runs: int) -> list[Line]:
 
 
 def ending(sockets: int, runs: int) -> list[Line]:
-    """TIME_WAITs of clients and half-open connections, which are grouped by destination and by source in each step."""
+    """Measure a step that groups TIME_WAITs of clients by destination and half-open connections by source."""
     with own_place() as namespace, HalfOpen(namespace, sockets) as flood:
         half = flood.grow(sockets)
         waiting = leave_time_waits(namespace, sockets)
@@ -154,17 +154,17 @@ def ending(sockets: int, runs: int) -> list[Line]:
             rounds = interleave({DISCARD: works.Discard(), STEP: step}, runs, lambda seconds: None)
         finally:
             step.close()
-        left = f"{number(count('time-wait'))} TIME_WAIT left in the end"
+        left = f"{number(count('time-wait'))} TIME_WAIT left at the end"
         note = f"{rounds.ms(STEP):.0f} : {rounds.ms(DISCARD):.0f} ms, {left}"
         return [Line(f"{STEP}, against {DISCARD}", at, rounds.ratio(STEP, DISCARD), 2.0, note=note)]
 
 
 def growth_lines(small: Rounds, few: int, large: Rounds, many: int) -> list[Line]:
-    """Cost of one socket among many, against one among few."""
+    """Compare the cost per socket among many sockets with that among few."""
     lines = []
     for name, bar in ((DISCARD, None), (DUMP, 1.3), (STEP, 1.3)):
         one, other = 1e3 * small.ms(name) / few, 1e3 * large.ms(name) / many
-        note = f"{one:.2f} µs → {other:.2f} µs a socket"
+        note = f"{one:.2f} µs → {other:.2f} µs per socket"
         at = f"{number(few)} → {number(many)} half-open"
         lines.append(Line(f"growth of cost, {name}", at, other / one, bar, note=note))
     return lines
@@ -172,11 +172,13 @@ def growth_lines(small: Rounds, few: int, large: Rounds, many: int) -> list[Line
 
 def arguments() -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(description="What a poll costs, against the kernel's part and other tools.")
-    parser.add_argument("--established", type=int, default=200_000, metavar="N", help="sockets; 0: leave them out")
-    parser.add_argument("--half-open", type=int, default=1_000_000, metavar="N", help="sockets; 0: leave them out")
-    parser.add_argument("--time-wait", type=int, default=500_000, metavar="N", help="and as many half-open; 0: none")
-    parser.add_argument("--runs", type=int, default=5, metavar="R", help="rounds, of which the median counts")
+    parser = argparse.ArgumentParser(description="The cost of a poll, beside the kernel's part and other tools.")
+    parser.add_argument("--established", type=int, default=200_000, metavar="N", help="sockets; 0: none")
+    parser.add_argument("--half-open", type=int, default=1_000_000, metavar="N", help="sockets; 0: none")
+    parser.add_argument(
+        "--time-wait", type=int, default=500_000, metavar="N", help="sockets, and as many half-open ones; 0: none"
+    )
+    parser.add_argument("--runs", type=int, default=5, metavar="R", help="number of rounds; the median counts")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
-"""`python benchmarks/ui.py`: the program in a pseudo-terminal: start, keys while it polls, idle cost, hang-up.
+"""`python -m benchmarks.ui`: the program in a pseudo-terminal: start, keys during polls, idle cost, hang-up.
 
-It makes its sockets itself, in a network namespace of its own. A table in Markdown goes to stdout, progress to stderr.
-Exit code 0 whatever the verdicts are, 2 with one line on stderr where something needed is missing.
+It makes its own sockets in a network namespace of its own. A Markdown table goes to stdout, progress to stderr. The
+exit code is 0 whatever the verdicts are, and 2, with one line on stderr, if something needed is missing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOTHING = (sys.executable, "-c", "print('ready')")
 SIZES = ((80, 24), (160, 50))
 FEW = 100
 START_WITHIN_S = 10.0
-GONE_WITHIN_S = 2.0
+END_WITHIN_S = 2.0
 IDLE_S = 20.0
 OPENINGS = 5
 
@@ -38,18 +38,18 @@ Seen = Callable[[list[str]], bool]
 
 
 def real_rows(established: int) -> Seen:
-    """The Overview is there and its count of established connections is right."""
+    """Return a test for the Overview with the right count of established connections."""
     count = re.compile(rf"ESTAB\w*\b.*\b{number(established)}\b")
     return lambda text: any(count.search(line) for line in text)
 
 
 def ready(text: list[str]) -> bool:
-    """What the other programs show."""
+    """Return whether the screen of one of the other programs is complete."""
     return any("ready" in line for line in text)
 
 
 def start_s(command: tuple[str, ...], seen: Seen) -> float:
-    """Seconds from the start to that screen."""
+    """Return the seconds from the start of the command to the expected screen."""
     with Terminal(command, *SIZES[0]) as terminal:
         wait_for(terminal, seen, START_WITHIN_S)
     shown = Replay(terminal).first(seen)
@@ -58,17 +58,17 @@ def start_s(command: tuple[str, ...], seen: Seen) -> float:
 
 
 def start_lines(there: int, runs: int) -> list[Line]:
-    """Start → first real rows, next to an empty Textual app and to nothing."""
+    """Measure start → first rows, beside an empty Textual app and a Python that prints one word."""
     programs: Mapping[str, tuple[tuple[str, ...], Seen]] = {
         "tcpwatch": (PROGRAM, real_rows(there)),
         "an empty Textual app": (EMPTY_APP, ready),
-        "Python that prints a word": (NOTHING, ready),
+        "Python that prints one word": (NOTHING, ready),
     }
     times: dict[str, list[float]] = {name: [] for name in programs}
     for run in range(runs + 1):
         for name, program in programs.items():
             duration_s = start_s(*program)
-            if run:  # the first one warms up
+            if run:  # the first start warms up the caches
                 times[name].append(duration_s)
         progress(f"  start {run}: " + ", ".join(f"{name} {t[-1]:.2f} s" for name, t in times.items() if t))
     at, note = f"{there} established", f"median of {runs}"
@@ -81,7 +81,7 @@ def start_lines(there: int, runs: int) -> list[Line]:
 
 
 def idle_lines(there: int) -> list[Line]:
-    """Share of one processor that the monitor takes while nobody touches it."""
+    """Measure the share of one processor that the program takes without input."""
     lines = []
     for columns, rows in SIZES:
         progress(f"idle at {columns}×{rows}")
@@ -99,27 +99,27 @@ def idle_lines(there: int) -> list[Line]:
 
 
 def processor_s(pid: int) -> float:
-    """utime + stime of a process, in seconds."""
+    """Return utime + stime of a process, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def hang_up_line(at: str) -> Line:
-    """Close the terminal and count what is left of the session."""
+    """Close the terminal and count the processes left in its session."""
     with Terminal(PROGRAM, *SIZES[0]) as terminal:
         wait_for(terminal, keys.is_overview, START_WITHIN_S)
         time.sleep(3)
         session, begin = terminal.process.pid, time.monotonic()
         terminal.hang_up()
-        while (left := members(session)) and time.monotonic() - begin < GONE_WITHIN_S:
-            terminal.process.poll()  # a zombie is nobody's fault but ours
+        while (left := members(session)) and time.monotonic() - begin < END_WITHIN_S:
+            terminal.process.poll()  # reap it: a zombie would count as left
             time.sleep(0.01)
-        note = f"gone after {time.monotonic() - begin:.2f} s" if not left else f"left: {left}"
-    return Line(f"processes left {GONE_WITHIN_S:.0f} s after a hang-up", at, len(left), 0, "{:.0f}", note)
+        note = f"ended after {time.monotonic() - begin:.2f} s" if not left else f"left: {left}"
+    return Line(f"processes left {END_WITHIN_S:.0f} s after a hang-up", at, len(left), 0, "{:.0f}", note)
 
 
 def members(session: int) -> list[int]:
-    """Processes of a session."""
+    """Return the processes of a session."""
     found = []
     for entry in os.listdir("/proc"):
         try:
@@ -131,7 +131,7 @@ def members(session: int) -> list[int]:
 
 
 def key_lines(population: Established | HalfOpen, at: str, count: int, budget: str) -> list[Line]:
-    """Key → changed screen; and whether a poll that takes long holds up the end."""
+    """Measure key → changed screen, and whether a long poll delays the end of the program."""
     lines = []
     for columns, rows in SIZES:
         progress(f"{count} keys at {columns}×{rows}, {at}")
@@ -145,7 +145,7 @@ def key_lines(population: Established | HalfOpen, at: str, count: int, budget: s
 
 
 def open_line(population: HalfOpen, at: str) -> Line:
-    """Key 4 → the Half-open screen, made and drawn for the first time."""
+    """Measure key 4 → Half-open screen, which is made and drawn for the first time."""
     population.settle(30)
     times = []
     for _ in range(OPENINGS):
@@ -164,7 +164,7 @@ def open_line(population: HalfOpen, at: str) -> Line:
 
 
 def is_half_open(text: list[str]) -> bool:
-    """The Half-open screen is there, with sources."""
+    """Return whether the Half-open screen is shown, with sources."""
     return any("[4 Half-open]" in line for line in text) and any("198.19." in line for line in text)
 
 
@@ -177,16 +177,16 @@ def _positive(text: str) -> int:
 def arguments() -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description="The program in a pseudo-terminal.")
-    parser.add_argument("--established", type=int, default=200_000, metavar="N", help="sockets; 0: leave them out")
-    parser.add_argument("--half-open", type=int, default=1_000_000, metavar="N", help="sockets; 0: leave them out")
-    parser.add_argument("--runs", type=_positive, default=5, metavar="R", help="starts, of which the median counts")
-    parser.add_argument("--keys", type=_positive, default=204, metavar="K", help="keys to type in each place")
-    parser.add_argument("--budget", default="0.25", metavar="SHARE", help="of a core, for polling while keys are typed")
+    parser.add_argument("--established", type=int, default=200_000, metavar="N", help="sockets; 0: none")
+    parser.add_argument("--half-open", type=int, default=1_000_000, metavar="N", help="sockets; 0: none")
+    parser.add_argument("--runs", type=_positive, default=5, metavar="R", help="number of starts; the median counts")
+    parser.add_argument("--keys", type=_positive, default=204, metavar="K", help="keys to type in each run")
+    parser.add_argument("--budget", default="0.25", metavar="SHARE", help="polling budget as a share of a core")
     return parser.parse_args()
 
 
 def measure(given: argparse.Namespace, report: Report) -> None:
-    """All of it, line by line."""
+    """Measure everything and add it to the report, line by line."""
     with own_place(), Established() as population:
         there = population.grow(FEW)
         report.add(*start_lines(there, given.runs), *idle_lines(there), hang_up_line(f"{there} established"))
@@ -214,7 +214,7 @@ def main() -> int:
         measure(given, report)
     except TimeoutError as error:
         progress(str(error))
-        print("ui.py: the program did not show what it should; its screen stands above", file=sys.stderr)
+        print("ui.py: the program did not show the expected screen; see its screen above", file=sys.stderr)
         return 2
     finally:
         print(report.markdown())

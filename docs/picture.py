@@ -1,4 +1,4 @@
-"""Draws the README's picture anew: real traffic in a network namespace of its own, watched for two minutes.
+"""Draw the README's picture: real traffic in a network namespace of its own, watched for two minutes.
 
 sudo .venv/bin/python -m docs.picture docs/overview.svg
 """
@@ -33,7 +33,7 @@ def serve(listener: socket.socket) -> None:
 
 
 def visit(port: int, pause_s: float) -> None:
-    """Short connections, one after the other."""
+    """Make short connections, one after the other."""
     while True:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(b"hi")
@@ -43,14 +43,14 @@ def visit(port: int, pause_s: float) -> None:
 
 
 def crowd(flood: lab.Flood) -> None:
-    """SYNs that come in waves at a listener that does not accept."""
+    """Send SYNs in waves to a listener that does not accept."""
     for wave in range(WATCHED_S * 2):
         flood.send(lab.Endpoint.of("198.18.0.1", 443), 2 + wave % 40 // 4, addresses=50)
         time.sleep(0.5)
 
 
 async def watch(path: Path) -> None:
-    """Run the program without a terminal, and save what it shows at the end."""
+    """Run the program without a terminal, and save its screen at the end."""
     monitor = Monitor(open_source(watch_queues=True, ask_infos=True, events=True, trace=True))
     poller = Poller(monitor)
     poller.start()
@@ -60,7 +60,7 @@ async def watch(path: Path) -> None:
         await pilot.press("j")
         picture = app.export_screenshot(title="tcpwatch")
     poller.stop()
-    # Fonts from elsewhere are not loaded inside a page's picture: the reader's own monospace will do.
+    # A picture in a page loads no fonts from elsewhere: use the reader's own monospace font.
     path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL))
 
 

@@ -1,4 +1,4 @@
-"""Short connections at a steady rate, on loopback, by other processes: `with callers(rate, seconds) as made:`."""
+"""Short connections over loopback at a steady rate, made by other processes: `with callers(rate, seconds) as made:`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from multiprocessing.process import BaseProcess
 PORT = 8080
 SERVERS, CLIENTS = 1, 2
 ADDRESSES = tuple(f"127.0.0.{last}" for last in range(1, 51))
-"""So many, as each allows for one connection per ephemeral port and minute."""
+"""Each address allows for one connection per ephemeral port and minute."""
 _BURST_S = 0.01
 
 
 @dataclass(slots=True)
 class Made:
-    """What the clients did."""
+    """The connections made by the clients."""
 
     count: int = 0
     """Connections; each is two flows here, a client's and a server's."""
@@ -29,7 +29,7 @@ class Made:
     _pipes: tuple[Connection, ...] = ()
 
     def wait(self) -> None:
-        """Until all is done."""
+        """Wait until all clients have finished."""
         for pipe in self._pipes:
             count, seconds = pipe.recv()
             self.count += count
@@ -37,7 +37,7 @@ class Made:
 
     @property
     def going_on(self) -> bool:
-        """Somebody still calls."""
+        """Whether some client is still connecting."""
         return not all(pipe.poll() for pipe in self._pipes)
 
     @property
@@ -48,7 +48,7 @@ class Made:
 
 @contextmanager
 def callers(rate: float, seconds: float) -> Iterator[Made]:
-    """Servers that close first, and clients that call them; all in the network namespace of who asks."""
+    """Start servers that close first, and clients that connect to them, in the caller's network namespace."""
     context = multiprocessing.get_context("fork")
     processes: list[BaseProcess] = [context.Process(target=_serve, daemon=True) for _ in range(SERVERS)]
     pipes = []

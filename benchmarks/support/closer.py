@@ -1,6 +1,6 @@
-"""`python -m benchmarks.support.closer ADDRESS SOCKETS`: leave so many TIME_WAITs, each of a client that closed first.
+"""`python -m benchmarks.support.closer ADDRESS SOCKETS`: leave SOCKETS sockets in TIME_WAIT; the clients closed first.
 
-ADDRESS is the first of as many as are needed, of loopback's network: each takes PORTS connections.
+ADDRESS is the first of the loopback addresses used: each takes PORTS connections.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 from ipaddress import IPv4Address
 
 PORTS = 15_000
-"""Connections to one address, of the 64,512 ports that the benchmark's range has: from half of them on connect() has to
-search, and takes a hundred times as long."""
+"""Connections to one address. The benchmark's range has 64,512 ports; when half of them are used, connect() has to
+search and takes a hundred times as long."""
 _PORT = 8000
 
 

@@ -1,16 +1,17 @@
-"""A Textual app that does nothing: what no Textual program can start faster than."""
+"""A Textual app that does nothing: no Textual program can start faster."""
 
 from __future__ import annotations
 
 from textual.app import App, ComposeResult
 from textual.widgets import Static
+from typing_extensions import override
 
 
 class EmptyApp(App[None]):
-    """One word."""
+    """Shows one word."""
 
+    @override
     def compose(self) -> ComposeResult:
-        """As Textual asks."""
         yield Static("ready")
 
 

@@ -1,7 +1,7 @@
 """`python -m benchmarks.support.holder ADDRESS SOCKETS`: hold established connections over loopback until stdin ends.
 
-Both ends are here, so SOCKETS is twice the connections. One more socket listens. "ready" on stdout says that all are
-there. Whatever ends the benchmark closes its end of the pipe, so that no holder outlives it.
+Both ends are in this process, so SOCKETS is twice the number of connections. One more socket listens. It prints "ready"
+when all are open. The pipe is closed however the benchmark ends, so no holder outlives it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import socket
 import sys
 
 _SPARE = 64
-"""Descriptors for other things than connections."""
+"""Descriptors kept free for other uses."""
 
 
 def most_sockets() -> int:
-    """How many sockets one process may hold here."""
+    """Return how many sockets one process may hold."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _SPARE
 
 
 def main() -> None:
-    """Open, tell, wait."""
+    """Open the connections, print "ready", and wait for the end of stdin."""
     address, count = sys.argv[1], int(sys.argv[2])
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

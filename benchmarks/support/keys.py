@@ -1,4 +1,4 @@
-"""Key → changed screen, while the program polls."""
+"""The time from a key to the changed screen, while the program polls."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from benchmarks.support.terminal import Replay, Terminal, wait_for
 _DOWN, _UP, _PAGE_DOWN, _PAGE_UP = b"j", b"k", b"\x1b[6~", b"\x1b[5~"
 _OVERVIEW, _CONNECTIONS = b"1", b"2"
 _PAUSES_S = 0.12, 0.40
-"""Shortest and longest time between two keys: every phase of the poll is met."""
+"""Shortest and longest time between two keys: they meet every phase of the poll."""
 _ENDPOINT = re.compile(r"\d+\.\d+\.\d+\.\d+:\d+")
 _CURSOR, _MARGIN = "▸", 4
-"""The sign in the cursor's line, and in how many of its first cells it may stand."""
+"""The sign in the cursor's line, and the number of first cells that may contain it."""
 _LEAST_ROWS = 5
 
 Seen = tuple[bool, int, tuple[str, ...]]
-"""Whether the Overview is on the screen; the cursor's line; the ends of the connection in it. Nothing that a poll
-changes, as long as the connections stay."""
+"""Whether the Overview is shown; the cursor's line; the ends of the connection in that line. No poll changes these
+while the connections stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Latencies:
 
 
 def script(keys: int) -> Iterator[bytes]:
-    """Keys each of which changes what is seen: single lines, pages, and now and then the other tab."""
+    """Yield keys that each change the screen: by a line, by a page, and now and then to the other tab."""
     block = [_DOWN, _DOWN, _UP, _DOWN, _PAGE_DOWN, _UP, _DOWN, _PAGE_DOWN, _DOWN, _PAGE_UP, _OVERVIEW, _CONNECTIONS]
     for number in range(keys):
         yield block[number % len(block)]
@@ -67,7 +67,7 @@ def is_table(text: list[str]) -> bool:
 
 
 def observe(replay: Replay) -> Seen:
-    """What the keys change."""
+    """Return what the keys change."""
     text = replay.text()
     if is_overview(text):
         return True, -1, ()
@@ -91,7 +91,7 @@ def type_keys(terminal: Terminal, keys: int) -> list[float]:
 
 
 def latencies(terminal: Terminal, typed: list[float]) -> Latencies:
-    """Find out, from what the terminal got, when each key's effect was seen."""
+    """Return the time from each key to its effect, from what the terminal received."""
     replay = Replay(terminal)
     found: list[float] = []
     for at, following in zip(typed, [*typed[1:], float("inf")], strict=True):

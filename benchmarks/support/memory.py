@@ -1,6 +1,6 @@
-"""`python -m benchmarks.support.memory STEPS`: what a Monitor takes, as JSON.
+"""`python -m benchmarks.support.memory STEPS`: print the memory that a Monitor takes, as JSON.
 
-A process of its own, so that nothing else counts.
+It runs in a process of its own, so that nothing else counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tcpwatch.sources.live import LiveSource
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes beyond what the process had before it opened the source."""
+    """Bytes in addition to those before the source was opened."""
 
     sockets: int
     steady: int
@@ -29,7 +29,7 @@ class Memory:
 
 
 def measure(steps: int) -> Memory:
-    """Of the sockets in the current namespace, in a fresh process."""
+    """Measure with the sockets of the current namespace, in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.support.memory", str(steps)]
     done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
     return Memory(**json.loads(done.stdout))

@@ -1,4 +1,4 @@
-"""What a benchmark needs of the machine, asked before anything is made."""
+"""Requirements of the benchmarks, checked before any socket is made."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 from tests import lab
 
 _ESTABLISHED_BYTES = 6_000
-"""Kernel memory of one socket with its file, inode and dentry, and its holder's share; roughly."""
+"""Approximate kernel memory of one socket with its file, inode and dentry, and its share of the holder process."""
 _HALF_OPEN_BYTES = 1_500
-"""Kernel memory of one request socket, and ours for its row; roughly."""
+"""Approximate kernel memory of one request socket, and the monitor's memory for its row."""
 
 
 def missing(established: int, half_open: int, modules: tuple[str, ...], programs: tuple[str, ...]) -> str:
-    """What the machine lacks, in one line; "" if it lacks nothing."""
+    """Return what the machine lacks, in one line; "" if it lacks nothing."""
     probes = [lab.namespaces, *(lab.program(name) for name in programs)]
     if half_open:
         probes.append(lab.tun)
@@ -34,6 +34,6 @@ def _memory(needed: int) -> str:
 
 
 def machine() -> str:
-    """Kernel version, processors and their load, for the head of a report."""
+    """Return kernel version, number of processors and load, for the title of a report."""
     load = os.getloadavg()[0]
     return f"Linux {os.uname().release}, {os.cpu_count()} CPUs, load average at the start {load:.1f}"

@@ -1,4 +1,4 @@
-"""Attribution, as LiveSource does it: step by step within its budget, with the time of OwnerFinder.find() alone."""
+"""Attribution as in LiveSource, step by step within its budget; only OwnerFinder.find() is timed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tcpwatch.sources.live import LiveSource
 
 
 class _TimedFinder(OwnerFinder):
-    """Notes what each find() costs."""
+    """Records the cost of each find()."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,16 +38,16 @@ def _timed() -> tuple[LiveSource, list[Cost]]:
 
 @dataclass(slots=True)
 class FirstAttribution:
-    """From nothing until no owner is left to be looked for; as a work it costs the sum of the find() calls."""
+    """Attribution until no owner is left to look for; its cost is the sum of the find() calls."""
 
     steps: list[int] = field(default_factory=list)
     totals_s: list[float] = field(default_factory=list)
-    """Dumps included, one right after the other."""
+    """Total times, dumps included."""
     found: int = 0
     """Sockets with a known owner at the end."""
 
     def __call__(self) -> Cost:
-        """Once."""
+        """Run it once."""
         begin = time.perf_counter()
         source, costs = _timed()
         while (owner := source.sample().owner == UNKNOWN_NOT_LOOKED).any():
@@ -61,7 +61,7 @@ class FirstAttribution:
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """What find() adds to steps once every owner is known: its time against that of the rest of the step."""
+    """The time of find() relative to the rest of the step, once every owner is known."""
 
     mean: float
     worst: float
@@ -69,7 +69,7 @@ class Following:
 
 
 def following(steps: int) -> Following:
-    """Measure that over so many steps: now and then one looks into processes again, which a median would hide."""
+    """Measure over `steps` steps. A few of them look into processes again, which a median would hide."""
     source, costs = _timed()
     monitor = Monitor(source)
     while (monitor.step().sample.owner == UNKNOWN_NOT_LOOKED).any():

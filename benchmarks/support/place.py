@@ -1,4 +1,4 @@
-"""Where the sockets are made: a network namespace with a hash table of its own, among processes of our own."""
+"""The place of the sockets: a network namespace with its own hash table, and a PID namespace."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
 
 
 def run_alone() -> int | None:
-    """Run this program again in a PID namespace and give its exit code; None where it is in one, or cannot be.
+    """Run this program again in a PID namespace and return its exit code; None if it is in one, or cannot be.
 
-    There /proc shows the benchmark's processes and no others, whose descriptors attribution and `ss -p` would have to
-    read, and whatever ends the benchmark, the kernel ends all its processes with it.
+    There /proc shows the benchmark's processes only: attribution and `ss -p` would have to read the descriptors of
+    others. However the benchmark ends, the kernel ends all its processes with it.
     """
     if os.environ.get(_ALONE) or subprocess.run([*_UNSHARE, "true"], stderr=subprocess.DEVNULL, check=False).returncode:
         return None
@@ -31,15 +31,15 @@ def run_alone() -> int | None:
 
 @contextmanager
 def own_place() -> Iterator[lab.Namespace]:
-    """Enter a fresh namespace whose hash table holds its own sockets only, and is as large as the machine's.
+    """Enter a fresh namespace whose hash table holds only its own sockets, and is as large as the machine's.
 
-    Namespaces share one table unless told otherwise, and a dump walks past the sockets of all of them: 200,000
-    elsewhere cost 17 ms. Its size is told to the namespace around it (kernel 6.1, ip-sysctl:
-    tcp_child_ehash_entries); older kernels share.
+    By default namespaces share one table, and a dump walks past the sockets of all of them: 200,000 elsewhere cost
+    17 ms. The size is set in the surrounding namespace (kernel 6.1, ip-sysctl: tcp_child_ehash_entries); older kernels
+    share the table.
     """
     with lab.Namespace() as around:
         with suppress(FileNotFoundError):
-            size = abs(int(around.sysctl("net.ipv4.tcp_ehash_entries")))  # negative: another's table of that size
+            size = abs(int(around.sysctl("net.ipv4.tcp_ehash_entries")))  # negative: the shared table has that size
             around.sysctl("net.ipv4.tcp_child_ehash_entries", size)
         with lab.Namespace() as inside:
             yield inside

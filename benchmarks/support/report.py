@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One measured thing, with the bar it is held against, if any. Less is better."""
+    """One measured value, with its bar, if it has one. Less is better."""
 
     what: str
     at: str
@@ -24,24 +24,24 @@ class Line:
         return "met" if self.measured <= self.bar else "NOT met"
 
     def cells(self) -> tuple[str, ...]:
-        """As the table shows it."""
+        """Return the cells of the table's row."""
         bar = "–" if self.bar is None else "≤ " + self.form.format(self.bar)
         return self.what, self.at, bar, self.form.format(self.measured), self.verdict, self.note
 
 
 @dataclass(slots=True)
 class Report:
-    """Lines in the order in which they were measured."""
+    """Lines in the order of measurement."""
 
     title: str
     lines: list[Line] = field(default_factory=list)
 
     def add(self, *lines: Line) -> None:
-        """Append."""
+        """Append lines."""
         self.lines.extend(lines)
 
     def markdown(self) -> str:
-        """One table below its title."""
+        """Return the title and the table."""
         head = ("what", "at", "bar", "measured", "verdict", "")
         rows = [head, *(line.cells() for line in self.lines)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -55,5 +55,5 @@ def _row(cells: tuple[str, ...], widths: list[int]) -> str:
 
 
 def number(value: int) -> str:
-    """1000000 → 1,000,000."""
+    """Format 1000000 as 1,000,000."""
     return f"{value:,}"

@@ -1,9 +1,9 @@
-"""The sockets that are measured: established over loopback in many processes, half-open by a flood.
+"""The measured sockets: established over loopback in many processes, and half-open ones made by a flood.
 
-All are in the lab.Namespace that the caller has entered. `grow` brings them to a number, `count` says what is there.
-They are dumped again and again while they grow: the kernel numbers sockets (their cookies) when they are first dumped,
-in the order of its walk. Dumped once only, they would come sorted ever after, as on no host where connections come and
-go, and spare a monitor its sorting.
+All are in the lab.Namespace that the caller has entered. `grow` brings them to a number, `count` counts them. They are
+dumped again and again while they grow: the kernel gives sockets their cookies at the first dump, in the order of its
+walk. With a single dump they would always be sorted by cookie, unlike on a real host, and a monitor would have nothing
+to sort.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _PORT = 443
 _TOP_UPS = 5
 _BATCHES = 40
 _MARGIN_S = 1.0
-"""Repeats are over so much later than they should be."""
+"""Retransmits end at most this much later than expected."""
 _AGES_S = (1, 3, 7, 15, 31, 63, *range(127, 3_600, 120))
-"""Ages at which a half-open connection has its SYN+ACK repeated: each timeout is twice the one before, 120 s at most
-(TCP_TIMEOUT_INIT, TCP_RTO_MAX)."""
+"""Ages at which the SYN+ACK of a half-open connection is retransmitted: each timeout is twice the one before, 120 s at
+most (TCP_TIMEOUT_INIT, TCP_RTO_MAX)."""
 _SOCK_DESTROY = 21
 _TOGETHER = 500
 
 
 def count(state: str) -> int:
-    """Sockets in a state as ss(8) sees them in the current namespace."""
+    """Return the number of sockets in a state, as ss(8) sees them in the current namespace."""
     command = ["ss", "-H", "-t", "-a", "-n", "state", state]
     found = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -68,23 +68,23 @@ class Established:
 
     @property
     def processes(self) -> int:
-        """How many processes hold the sockets."""
+        """Number of processes that hold the sockets."""
         return len(self._holders)
 
     def grow(self, sockets: int) -> int:
-        """Have so many sockets; returns how many are established."""
+        """Open sockets up to this number; return how many are established."""
         while self._sockets < sockets:
             size = min(_PER_PROCESS, most_sockets(), sockets - self._sockets) & ~1 or 2
             holder = self._start(size)
             self._sockets += size
             assert holder.stdout is not None
             if holder.stdout.readline() != "ready\n":
-                raise RuntimeError("a process could not open its sockets; what it wrote stands above")
+                raise RuntimeError("a process could not open its sockets; see its output above")
             self._dump()
         return count("established")
 
     def settle(self, duration_s: float) -> None:
-        """Nothing happens to idle connections that would have to be waited for."""
+        """Return at once: nothing happens to idle connections."""
 
     def _start(self, sockets: int) -> subprocess.Popen[str]:
         number = len(self._holders)
@@ -99,7 +99,7 @@ class HalfOpen:
     """Half-open connections of one listener, made by SYNs from hosts that do not exist."""
 
     def __init__(self, namespace: lab.Namespace, most: int) -> None:
-        backlog = 2 * most + 1_000  # a SYN queue that is more than half full is thinned out by the kernel
+        backlog = 2 * most + 1_000  # the kernel thins out a SYN queue that is more than half full
         namespace.sysctl("net.core.somaxconn", backlog)
         namespace.sysctl("net.ipv4.tcp_max_syn_backlog", 2 * backlog)
         namespace.sysctl("net.ipv4.tcp_syncookies", 0)
@@ -119,7 +119,7 @@ class HalfOpen:
         destroy_half_open()
 
     def grow(self, sockets: int) -> int:
-        """Have so many half-open connections; returns how many there are."""
+        """Make half-open connections up to this number; return how many there are."""
         begin = time.monotonic()
         there = count("syn-recv")
         for _ in range(_TOP_UPS):
@@ -137,10 +137,10 @@ class HalfOpen:
             self._dump()
 
     def settle(self, duration_s: float) -> None:
-        """Wait until the kernel repeats no SYN+ACK for `duration_s`.
+        """Wait until the kernel will retransmit no SYN+ACK for `duration_s`.
 
-        They were all born within some seconds, so their repeats come in bursts which would hit one measure and spare
-        the next. Bursts leave gaps of at most 110 s, longer durations are cut down to 60 s.
+        All connections began within some seconds, so their retransmits come in bursts, which would disturb one
+        measurement and not the next. Gaps between bursts are at most 110 s; longer durations are cut down to 60 s.
         """
         duration_s = min(duration_s, 60.0)
         while ends := [end for begin, end in self._bursts() if begin < time.monotonic() + duration_s]:
@@ -153,10 +153,10 @@ class HalfOpen:
 
 
 def leave_time_waits(namespace: lab.Namespace, sockets: int) -> int:
-    """Have so many TIME_WAITs of clients, for a minute; returns how many there are."""
+    """Make sockets of clients in TIME_WAIT, which stay for a minute; return how many there are."""
     namespace.sysctl("net.ipv4.tcp_max_tw_buckets", 2 * sockets + 1_000)
     namespace.sysctl("net.ipv4.ip_local_port_range", "1024 65535")
-    namespace.sysctl("net.ipv4.tcp_tw_reuse", 0)  # 2, the usual value, would use those over loopback again
+    namespace.sysctl("net.ipv4.tcp_tw_reuse", 0)  # 2, the default, would reuse them over loopback
     each = -(-sockets // _CLOSERS)
     commands = [
         [sys.executable, "-m", "benchmarks.support.closer", f"127.{8 + number}.0.1", str(each)]
@@ -165,10 +165,10 @@ def leave_time_waits(namespace: lab.Namespace, sockets: int) -> int:
     closers = [subprocess.Popen(command, cwd=PROJECT) for command in commands]
     dump = Discard()
     while any(closer.poll() is None for closer in closers):
-        dump()  # so that their cookies are given out as on a host that is watched
+        dump()  # so that they get their cookies as on a monitored host
         time.sleep(0.5)
     if any(closer.returncode for closer in closers):
-        raise RuntimeError("a process could not leave its TIME_WAITs; what it wrote stands above")
+        raise RuntimeError("a process could not make its TIME_WAIT sockets; see its output above")
     return count("time-wait")
 
 
@@ -176,10 +176,10 @@ _CLOSERS = 2
 
 
 def destroy_half_open() -> None:
-    """Have the kernel forget the half-open connections at once: they would outlive their listener by minutes.
+    """Destroy the half-open connections, which would outlive their listener by minutes.
 
-    All namespaces share one hash table, so that they would slow down whatever is measured next. Where the kernel has no
-    CONFIG_INET_DIAG_DESTROY nothing happens.
+    Where namespaces share one hash table, they would slow down the next measurement. Without CONFIG_INET_DIAG_DESTROY
+    in the kernel nothing happens.
     """
     diag = SockDiag()
     try:

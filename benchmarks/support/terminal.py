@@ -1,6 +1,6 @@
-"""A program in a pseudo-terminal: a thread notes what it writes and when; what that looks like is found out afterwards.
+"""A program in a pseudo-terminal: a thread records its output with the times; the screen is emulated afterwards.
 
-The emulator is slow, so it never runs while something is timed: each chunk has the time at which it came.
+The emulator is slow, so it never runs while something is timed: each chunk of output has its time of arrival.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UNKNOWN_TO_PYTE = re.compile(r"\x1b\[[<=>][0-9;]*[A-Za-z]")
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes that one read brought, and time.perf_counter() right after it."""
+    """Bytes of one read, and time.perf_counter() right after it."""
 
     time_s: float
     data: bytes
@@ -76,7 +76,7 @@ class Terminal:
             self.process.wait()
 
     def press(self, key: bytes) -> float:
-        """Type a key; returns time.perf_counter() of the moment."""
+        """Type a key; return time.perf_counter() of that moment."""
         now = time.perf_counter()
         os.write(self._master, key)
         return now
@@ -113,7 +113,7 @@ class Replay:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def frames(self, until_s: float = float("inf")) -> Iterator[float]:
-        """Feed what is new and came before `until_s`; after each chunk its time."""
+        """Feed new chunks that arrived before `until_s`; yield the time of each after feeding it."""
         while self._next < len(self._chunks) and self._chunks[self._next].time_s < until_s:
             chunk = self._chunks[self._next]
             self._next += 1
@@ -121,25 +121,25 @@ class Replay:
             yield chunk.time_s
 
     def feed(self, until_s: float = float("inf")) -> None:
-        """The same at once."""
+        """Feed new chunks that arrived before `until_s`."""
         for _ in self.frames(until_s):
             pass
 
     def text(self) -> list[str]:
-        """The screen's lines."""
+        """Return the lines of the screen."""
         return list(self._screen.display)
 
     def first(self, seen: Callable[[list[str]], bool]) -> float | None:
-        """When the screen was first as `seen` wants it; None if it never was."""
+        """Return the time when `seen` first held for the screen; None if it never did."""
         return next((moment for moment in self.frames() if seen(self.text())), None)
 
 
 def wait_for(terminal: Terminal, seen: Callable[[list[str]], bool], deadline_s: float) -> Replay:
-    """Wait until the screen is as `seen` wants it; TimeoutError with the screen if it is not in time."""
+    """Wait until `seen` holds for the screen; TimeoutError with the screen if it does not in time."""
     replay, end = Replay(terminal), time.monotonic() + deadline_s
     while time.monotonic() < end:
         replay.feed()
         if seen(replay.text()):
             return replay
         time.sleep(0.02)
-    raise TimeoutError("the screen was not as it should be:\n" + "\n".join(replay.text()))
+    raise TimeoutError("the expected screen did not appear:\n" + "\n".join(replay.text()))

@@ -1,4 +1,4 @@
-"""Measure things side by side: one round does each once, in an order that turns, and ratios are taken within rounds."""
+"""Measure several works side by side: each round runs every work once, in a rotating order; ratios are per round."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds that something took: on the clock, and on the processors, kernel and subprocesses included."""
+    """Seconds of a work on the clock and on the processors, kernel and subprocesses included."""
 
     wall_s: float
     cpu_s: float
 
 
 Work = Callable[[], "Cost | None"]
-"""Something to measure; it may return the cost of a part of itself instead of being measured as a whole."""
+"""A function to measure; it may return the cost of a part of its work instead of being measured as a whole."""
 Settle = Callable[[float], None]
-"""Waits until so many seconds will be quiet."""
+"""Waits until the given number of seconds will be undisturbed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """What each work cost in each round."""
+    """The cost of each work in each round."""
 
     costs: Mapping[str, list[Cost]]
 
@@ -35,11 +35,11 @@ class Rounds:
         return 1e3 * statistics.median(cost.wall_s for cost in self.costs[name])
 
     def ratio(self, name: str, unit: str) -> float:
-        """Median over the rounds of one work's time on the clock against another's."""
+        """Median over the rounds of the ratio of two works' times on the clock."""
         return statistics.median(a.wall_s / b.wall_s for a, b in self._pairs(name, unit))
 
     def cpu_ratio(self, name: str, unit: str) -> float:
-        """The same for processor time, which other load on the machine disturbs less."""
+        """Median of the ratio of processor times, which other load on the machine disturbs less."""
         return statistics.median(a.cpu_s / max(b.cpu_s, 1e-9) for a, b in self._pairs(name, unit))
 
     def _pairs(self, name: str, unit: str) -> list[tuple[Cost, Cost]]:
@@ -47,7 +47,7 @@ class Rounds:
 
 
 def cost_of(work: Work) -> Cost:
-    """Do it once."""
+    """Run a work once and return its cost."""
     cpu, wall = _cpu_s(), time.perf_counter()
     part = work()
     return part or Cost(time.perf_counter() - wall, _cpu_s() - cpu)
@@ -59,7 +59,7 @@ def _cpu_s() -> float:
 
 
 def interleave(works: Mapping[str, Work], runs: int, settle: Settle, *, warm_up: bool = True) -> Rounds:
-    """Do every work once in each of `runs` rounds; before that once to warm up, not counted."""
+    """Run every work once in each of `runs` rounds, after one round to warm up."""
     names = list(works)
     costs: dict[str, list[Cost]] = {name: [] for name in names}
     expected_s = sum(cost_of(works[name]).wall_s for name in names) if warm_up else 0.0
@@ -74,5 +74,5 @@ def interleave(works: Mapping[str, Work], runs: int, settle: Settle, *, warm_up:
 
 
 def progress(text: str) -> None:
-    """A line for whoever waits; stdout is for the report."""
+    """Print a line to stderr; stdout is for the report."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What is measured: ours, the kernel's part alone, and other tools."""
+"""The measured works: tcpwatch's, the kernel's part alone, and other tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DONE = 20
 
 
 class Discard:
-    """Receive the dump of all TCP sockets into one buffer and look at nothing but its end: the unit."""
+    """Receive the dump of all TCP sockets into one buffer and check only its end: the unit of the ratios."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_SOCK_DIAG)
@@ -27,7 +27,7 @@ class Discard:
         self._sequence = 0
 
     def __call__(self) -> None:
-        """One dump."""
+        """Run one dump."""
         self._sequence += 1
         request = np.zeros(1, [("header", uapi.NLMSGHDR), ("request", uapi.INET_DIAG_REQ)])
         header = request["header"]
@@ -45,9 +45,9 @@ class Discard:
 
 
 class Step:
-    """A whole Monitor.step(), with every owner known that is to be known; the last View stays, as in the UI.
+    """A whole Monitor.step() with all owners already looked for; the last View is kept, as in the UI.
 
-    Of very many flows only some steps have the tcp_info, as LiveSource has it: the median is one without.
+    With very many flows LiveSource asks for tcp_info in some steps only: the median step is one without.
     """
 
     def __init__(self) -> None:
@@ -57,31 +57,31 @@ class Step:
             self.view = self._monitor.step()
 
     def __call__(self) -> None:
-        """One step."""
+        """Run one step."""
         self.view = self._monitor.step()
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Close the monitor."""
         self._monitor.close()
 
 
 def ss(*arguments: str) -> None:
-    """Run ss(8), its output thrown away."""
+    """Run ss(8) and discard its output."""
     subprocess.run(["ss", *arguments], stdout=subprocess.DEVNULL, check=True)
 
 
 def ss_all() -> None:
-    """Every TCP socket, without owners."""
+    """List every TCP socket, without owners."""
     ss("-tanH")
 
 
 def ss_processes() -> None:
-    """Every TCP socket with the processes that hold it."""
+    """List every TCP socket with its processes."""
     ss("-tanpH")
 
 
 def pyroute2_all() -> None:
-    """What pyroute2 offers for it."""
+    """List every TCP socket of IPv4 with pyroute2."""
     from pyroute2.netlink.diag import DiagSocket
 
     with DiagSocket() as diag:
@@ -90,7 +90,7 @@ def pyroute2_all() -> None:
 
 
 def psutil_all() -> None:
-    """What psutil offers for it; owners included, it has no other way."""
+    """List every TCP socket with psutil, which always includes owners."""
     import psutil
 
     psutil.net_connections("tcp")
