@@ -112,10 +112,7 @@ class Tracker:
             self._begin(poll.join, poll.sample)
             step = NOTHING_HAPPENED
         return replace(
-            step,
-            archive=self.archive,
-            foreign_sockets=self.foreign_sockets,
-            unmatched_sockets=self.unmatched_sockets,
+            step, archive=self.archive, foreign_sockets=self.foreign_sockets, unmatched_sockets=self.unmatched_sockets
         )
 
     def _begin(self, joined: Join, sample: Sample) -> None:

@@ -73,11 +73,7 @@ def close_wait_leak(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 
 def _close_wait_finding(process: ProcessCloseWaits, severity: Severity) -> Finding:
-    kinds = {
-        "EOF seen": process.eof_seen,
-        "EOF pending": process.eof_pending,
-        "data pending": process.data_pending,
-    }
+    kinds = {"EOF seen": process.eof_seen, "EOF pending": process.eof_pending, "data pending": process.data_pending}
     present = {kind: number for kind, number in kinds.items() if number}
     if len(present) == 1:
         detail = f"; application {_CLOSE_WAIT_APPLICATION[next(iter(present))]}"
