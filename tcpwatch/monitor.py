@@ -10,7 +10,7 @@ from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.analyses.ephemeral_ports import EphemeralPortAnalysis, EphemeralPorts
 from tcpwatch.model.analyses.port_scans import PortScanAnalysis
 from tcpwatch.model.analyses.stalls import StallAnalysis
-from tcpwatch.model.analyses.teardown import AgeThresholds, TeardownAnalysis
+from tcpwatch.model.analyses.teardown import TeardownAnalysis
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.connection_detail import connection_detail
 from tcpwatch.model.lifecycle.trace_stats import TraceStatsCounter
@@ -58,7 +58,7 @@ class Monitor:
         self._trace_stats = TraceStatsCounter()
         self._graphs = FlowGraphs()
         self._queues = QueueAnalysis(thresholds.syn_queue_share)
-        self._teardown = TeardownAnalysis(AgeThresholds(thresholds.close_wait_age_s, thresholds.half_closed_age_s))
+        self._teardown = TeardownAnalysis(thresholds.close_wait_age_s, thresholds.half_closed_age_s)
         self._stalls = StallAnalysis(thresholds.connect_stuck_repeats)
         self._ephemeral_ports = EphemeralPortAnalysis()
         self._port_scans = PortScanAnalysis()

@@ -147,6 +147,8 @@ FACTS: dict[State, StateFacts] = {
     ),
 }  # fmt: skip
 
+TIME_WAIT_S = 60
+"""TCP_TIMEWAIT_LEN (include/net/tcp.h); tcp_fin_timeout does not change it."""
 SMALL_SOCKET_STATES = (State.TIME_WAIT, State.FIN_WAIT_2)
 """States in which a small socket continues a connection after the end of its full socket."""
 STATE_ORDER: tuple[State, ...] = (

@@ -22,7 +22,7 @@ from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner
 from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.analyses.ephemeral_ports import ephemeral_ports
 from tcpwatch.model.analyses.stalls import StallAnalysis
-from tcpwatch.model.analyses.teardown import AgeThresholds, TeardownAnalysis
+from tcpwatch.model.analyses.teardown import TeardownAnalysis
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import STATE_ORDER, Closer, Role, State
@@ -313,7 +313,7 @@ def view_of(
         "memory_pages": Gauge(12, 190_000),
         "port_usage": Gauge(0, 28_232),
         "ephemeral_ports": ephemeral_ports(rows, sample),
-        "teardown": TeardownAnalysis(AgeThresholds(60.0, 300.0)).step(poll),
+        "teardown": TeardownAnalysis(60.0, 300.0).step(poll),
         "stalls": StallAnalysis(2).step(poll),
         "details": details or {},
         "queue_detail": None,

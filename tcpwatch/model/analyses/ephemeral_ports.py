@@ -22,7 +22,7 @@ from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.endpoint_hashes import address_hashes, remote_endpoint_hashes
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import Role, State
+from tcpwatch.model.states import TIME_WAIT_S, Role, State
 from tcpwatch.sample import Sample
 
 TOP = 50
@@ -30,9 +30,8 @@ TOP = 50
 TREND_S = 60.0
 """The forecast uses the growth over this time."""
 _REUSABLE_AFTER_S = 1.0
-_TIME_WAIT_S = 60.0
-"""TCP_TIMEWAIT_LEN (include/net/tcp.h)."""
-_TIMER_TIME_WAIT = 3
+_NEVER_MS = 0xFFFFFFFF
+"""Where a socket is not in TIME_WAIT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +138,9 @@ def ephemeral_ports(rows: Rows, sample: Sample) -> EphemeralPorts | None:
     row = np.flatnonzero(mine)
     row = row[~(taken[0] | taken[1])[port[row] - low]]
     groups = group_by(mix_bits(address_hashes(sample, row, "idiag_src")) ^ remote_endpoint_hashes(sample, row))
-    waits = _time_waits(rows, sample, row)
-    found = _destinations(rows, sample, row, groups, waits, span.usable)
+    destinations = _destinations(rows, sample, row, groups, span.usable)
     parity = np.count_nonzero((port[row] - low) & 1)
-    return EphemeralPorts(span, found, len(groups), len(row), parity / len(row) if len(row) else 0.0)
+    return EphemeralPorts(span, destinations, len(groups), len(row), parity / len(row) if len(row) else 0.0)
 
 
 def _unusable(rows: Rows, sample: Sample, low: int, high: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -158,27 +156,6 @@ def _unusable(rows: Rows, sample: Sample, low: int, high: int) -> tuple[NDArray[
     return reserved[low : high + 1], held[low : high + 1]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _TimeWaits:
-    """TIME_WAIT of the sockets of clients: aligned columns."""
-
-    pinned: NDArray[np.bool_]
-    """In TIME_WAIT, and not reusable."""
-    reusable: NDArray[np.bool_]
-    expires_ms: NDArray[np.uint32]
-    """0xFFFFFFFF where the socket is not in TIME_WAIT."""
-
-
-def _time_waits(rows: Rows, sample: Sample, row: NDArray[np.intp]) -> _TimeWaits:
-    state = sample.state[row]
-    waits = state == State.TIME_WAIT
-    expires_ms = np.full(len(row), 0xFFFFFFFF, np.uint32)
-    expires_ms[waits] = sample.table["idiag_expires"][row[waits]]
-    old = waits & (expires_ms <= 1000 * (_TIME_WAIT_S - _REUSABLE_AFTER_S))
-    reusable = old & _may_be_reused(sample, row)
-    return _TimeWaits(waits & ~reusable, reusable, expires_ms)
-
-
 def _may_be_reused(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Apply tcp_tw_reuse: 0 never, 1 always, 2 over the loopback device only; it needs TCP timestamps."""
     mode = sample.sysctls.get("tcp_tw_reuse", 0) if sample.sysctls.get("tcp_timestamps", 1) else 0
@@ -192,18 +169,22 @@ def _may_be_reused(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.bool_]:
 
 
 def _destinations(
-    rows: Rows, sample: Sample, row: NDArray[np.intp], groups: Partition, waits: _TimeWaits, usable: int
+    rows: Rows, sample: Sample, row: NDArray[np.intp], groups: Partition, usable: int
 ) -> tuple[Destination, ...]:
-    reusable = groups.sums(waits.reusable)
+    waits = sample.state[row] == State.TIME_WAIT
+    expires_ms = np.full(len(row), _NEVER_MS, np.uint32)
+    expires_ms[waits] = sample.table["idiag_expires"][row[waits]]
+    may_be_reused = waits & (expires_ms <= 1000 * (TIME_WAIT_S - _REUSABLE_AFTER_S)) & _may_be_reused(sample, row)
+    reusable = groups.sums(may_be_reused)
     used = groups.size - reusable
-    time_wait, expires_ms = groups.sums(waits.pinned), groups.least(waits.expires_ms)
+    time_wait, next_free_ms = groups.sums(waits & ~may_be_reused), groups.least(expires_ms)
     top = np.argsort(-(groups.size + used), kind="stable")[:TOP]  # used ports count double
-    found = []
+    destinations = []
     for at in top.tolist():
         first = sample.table[row[groups.first[at]]]
-        family, expires = int(first["idiag_family"]), int(expires_ms[at])
+        family, expires = int(first["idiag_family"]), int(next_free_ms[at])
         members = row[groups.order[groups.start[at] : groups.start[at] + int(groups.size[at])]]
-        found.append(
+        destinations.append(
             Destination(
                 local_address=units.address(first["idiag_src"].tobytes(), family),
                 remote_address=units.address(first["idiag_dst"].tobytes(), family),
@@ -212,11 +193,11 @@ def _destinations(
                 time_wait=int(time_wait[at]),
                 reusable=int(reusable[at]),
                 usable=usable,
-                next_free_s=expires / 1000 if expires != 0xFFFFFFFF else None,
+                next_free_s=expires / 1000 if expires != _NEVER_MS else None,
                 owner=_owner(rows, members),
             )
         )
-    return tuple(sorted(found, key=lambda to: (-to.used, -to.reusable, to.remote, to.local_address)))
+    return tuple(sorted(destinations, key=lambda to: (-to.used, -to.reusable, to.remote, to.local_address)))
 
 
 def _owner(rows: Rows, members: NDArray[np.intp]) -> Owner | None:
@@ -234,10 +215,10 @@ class EphemeralPortAnalysis:
 
     def step(self, poll: Poll) -> EphemeralPorts | None:
         """Return the ports in use, and when each destination will run out of them; None where the range is unknown."""
-        now, monotonic = ephemeral_ports(poll.rows, poll.sample), poll.sample.monotonic
-        if now is None:
+        ports, monotonic = ephemeral_ports(poll.rows, poll.sample), poll.sample.monotonic
+        if ports is None:
             return None
-        used = {_identity(destination): destination.used for destination in now.destinations}
+        used = {_identity(to): to.used for to in ports.destinations}
         while len(self._history) > 1 and self._history[1][0] <= monotonic - TREND_S:
             self._history.popleft()
         then_s, then = self._history[0] if self._history else (monotonic, used)
@@ -245,23 +226,18 @@ class EphemeralPortAnalysis:
             self._history.append((monotonic, used))
         elapsed_s = monotonic - then_s
         if elapsed_s < _LEAST_TREND_S:
-            return now
+            return ports
         absent = 0 if len(then) < TOP else None  # a destination that was not in the top list may have used any number
-        destinations = [
-            replace(
-                destination,
-                runs_out_in_s=_runs_out_in_s(destination, then.get(_identity(destination), absent), elapsed_s),
-            )
-            for destination in now.destinations
-        ]
-        return replace(now, destinations=tuple(destinations))
+        runs_out = (_runs_out_in_s(to, then.get(_identity(to), absent), elapsed_s) for to in ports.destinations)
+        pairs = zip(ports.destinations, runs_out, strict=True)
+        return replace(ports, destinations=tuple(replace(to, runs_out_in_s=seconds) for to, seconds in pairs))
 
 
 _LEAST_TREND_S = 2.0
 
 
-def _identity(destination: Destination) -> tuple[str, str, int]:
-    return destination.local_address, destination.remote_address, destination.remote_port
+def _identity(to: Destination) -> tuple[str, str, int]:
+    return to.local_address, to.remote_address, to.remote_port
 
 
 def _runs_out_in_s(destination: Destination, before: int | None, elapsed_s: float) -> float | None:

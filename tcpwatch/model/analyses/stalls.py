@@ -93,10 +93,9 @@ class StallAnalysis:
 
     def step(self, poll: Poll) -> Stalls:
         """Return the connections of this poll that make no progress."""
-        rows, sample, rates = poll.rows, poll.sample, poll.rates
-        return Stalls(
-            self._unanswered(sample), self._zero_windows(rows, sample), self._unread_processes(rows, sample, rates)
-        )
+        rows, sample = poll.rows, poll.sample
+        unread = self._unread_processes(rows, sample, poll.rates)
+        return Stalls(self._unanswered(sample), self._zero_windows(rows, sample), unread)
 
     def _unanswered(self, sample: Sample) -> tuple[UnansweredConnects, ...]:
         row = np.flatnonzero(sample.state == State.SYN_SENT)
@@ -108,11 +107,11 @@ class StallAnalysis:
         groups = group_by(remote_endpoint_hashes(sample, row))
         most, size = groups.most(retransmits), groups.size
         top = np.argsort(-size, kind="stable")[:TOP].tolist()
-        found = [
-            UnansweredConnects(remote_endpoint(sample, int(row[groups.first[at]])), int(size[at]), int(most[at]))
-            for at in top
+        first = row[groups.first]
+        destinations = [
+            UnansweredConnects(remote_endpoint(sample.table[first[at]]), int(size[at]), int(most[at])) for at in top
         ]
-        return tuple(sorted(found, key=lambda connects: (-connects.count, str(connects.remote))))
+        return tuple(sorted(destinations, key=lambda connects: (-connects.count, str(connects.remote))))
 
     def _zero_windows(self, rows: Rows, sample: Sample) -> tuple[ZeroWindowPeer, ...]:
         full = np.flatnonzero((sample.inode != 0) | (sample.state == State.FIN_WAIT_1))
@@ -128,13 +127,12 @@ class StallAnalysis:
         groups = group_by(peer * np.uint64(2) + server)
         size, begin = groups.size, groups.least(since)
         unsent = groups.sums(sample.table["idiag_wqueue"][row])
-        found = []
+        peers = []
         for at in np.argsort(begin, kind="stable")[:TOP].tolist():
             member = groups.first[at]
-            client = not server[member]
-            remote = remote_endpoint(sample, int(row[member]), port=client)
-            found.append(ZeroWindowPeer(remote, int(size[at]), float(rows.time - begin[at]), int(unsent[at])))
-        return tuple(sorted(found, key=lambda peer: (-peer.longest_s, str(peer.remote))))
+            remote = remote_endpoint(sample.table[row[member]], port=not server[member])
+            peers.append(ZeroWindowPeer(remote, int(size[at]), float(rows.time - begin[at]), int(unsent[at])))
+        return tuple(sorted(peers, key=lambda peer: (-peer.longest_s, str(peer.remote))))
 
     def _unread_processes(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> tuple[UnreadProcess, ...]:
         """Return the processes whose receive queues were high when a zero window was advertised, and still are."""
@@ -145,9 +143,8 @@ class StallAnalysis:
         if rates.get("TCPToZeroWindowAdv", 0) <= 0:
             row = row[np.isin(sample.cookie[row], self._unread)]
         self._unread = sample.cookie[row]
-        found: dict[int, tuple[int, int]] = {}
-        for code, waiting in zip(rows.owner[row].tolist(), sample.table["idiag_rqueue"][row].tolist(), strict=True):
-            count, unread = found.get(code, (0, 0))
-            found[code] = count + 1, unread + waiting
-        processes = (UnreadProcess(rows.owners[code], count, unread) for code, (count, unread) in found.items())
+        size = np.bincount(rows.owner[row])
+        unread = np.bincount(rows.owner[row], sample.table["idiag_rqueue"][row])
+        codes = np.flatnonzero(size).tolist()
+        processes = (UnreadProcess(rows.owners[code], int(size[code]), int(unread[code])) for code in codes)
         return tuple(sorted(processes, key=lambda process: (-process.unread_bytes, process.process))[:TOP])

@@ -10,15 +10,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.group_by import run_starts
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.sockets.since import Since
-from tcpwatch.model.states import Role, State
+from tcpwatch.model.states import TIME_WAIT_S, Role, State
 from tcpwatch.sample import Sample
 
-TIME_WAIT_S = 60
-"""TCP_TIMEWAIT_LEN (include/net/tcp.h); tcp_fin_timeout does not change it."""
 TOP = 20
 """Ports in TimeWaitSummary.by_port."""
 _MINUTE_S, _MINUTES = 60.0, 5
@@ -114,19 +113,12 @@ class Teardown:
 CLOSING_STATES = (State.FIN_WAIT_1, State.FIN_WAIT_2, State.LAST_ACK, State.CLOSING)
 
 
-@dataclass(frozen=True, slots=True)
-class AgeThresholds:
-    """Ages in seconds from which a connection counts as old."""
-
-    close_wait_s: float
-    half_closed_s: float
-
-
 class TeardownAnalysis:
     """Remembers the ages of CLOSE_WAIT and FIN_WAIT_2, and the counts of the last minutes."""
 
-    def __init__(self, ages: AgeThresholds) -> None:
-        self._ages = ages
+    def __init__(self, close_wait_s: float, half_closed_s: float) -> None:
+        """A connection counts as old from these ages on."""
+        self._close_wait_s, self._half_closed_s = close_wait_s, half_closed_s
         # Both states begin with a segment from the peer: its FIN, or its acknowledgement of ours.
         self._close_wait, self._fin_wait = Since("last_ack_recv"), Since("last_ack_recv")
         self._minutes: deque[tuple[float, dict[int, int]]] = deque(maxlen=_MINUTES + 1)
@@ -149,7 +141,7 @@ class TeardownAnalysis:
             time_wait=_time_waits(rows, sample, poll.rates.get("TW"), self._left_per_s(sample)),
             close_wait=self._close_waits(rows, sample, close_wait[held], close_wait_s[held]),
             close_wait_unaccepted=int(np.count_nonzero(sample.inode[close_wait] == 0)),
-            half_closed=_half_closed(rows, fin_wait, fin_wait_s, self._ages.half_closed_s),
+            half_closed=_half_closed(rows, fin_wait, fin_wait_s, self._half_closed_s),
             orphaned={state: _count(sample, state, orphaned=True) for state in CLOSING_STATES},
             owned={state: _count(sample, state, orphaned=False) for state in CLOSING_STATES},
         )
@@ -161,24 +153,23 @@ class TeardownAnalysis:
         unread = sample.table["idiag_rqueue"][row].astype(np.int64) if queues_known else np.full(len(row), -1)
         by_owner = _by_owner(rows, row)
         self._remember(sample.monotonic, {_pid(rows, code): len(members) for code, members in by_owner.items()})
-        found = []
+        processes = []
         for code, members in by_owner.items():
-            owner, queues, ages = rows.owners[code], unread[members], age_s[members]
-            pid = _pid(rows, code)
-            found.append(
+            queues, ages, pid = unread[members], age_s[members], _pid(rows, code)
+            processes.append(
                 ProcessCloseWaits(
-                    owner=owner,
+                    owner=rows.owners[code],
                     eof_seen=int(np.count_nonzero(queues == 0)),
                     eof_pending=int(np.count_nonzero(queues == 1)),
                     data_pending=int(np.count_nonzero(queues > 1)),
-                    old=int(np.count_nonzero(ages >= self._ages.close_wait_s)),
+                    old=int(np.count_nonzero(ages >= self._close_wait_s)),
                     oldest_s=float(ages.max()),
                     limit=sample.descriptor_limits.get(pid),
                     growing=self._growing(pid),
                     count=len(members),
                 )
             )
-        return tuple(sorted(found, key=lambda process: (-process.count, process.process)))
+        return tuple(sorted(processes, key=lambda process: (-process.count, process.process)))
 
     def _left_per_s(self, sample: Sample) -> float | None:
         entered, count = sample.counters.get("TW"), int(np.count_nonzero(sample.state == State.TIME_WAIT))
@@ -209,23 +200,21 @@ def _by_owner(rows: Rows, row: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
     """Return owner code → indices into `row`."""
     codes = rows.owner[row]
     order = np.argsort(codes, kind="stable")
-    found: dict[int, NDArray[np.intp]] = {}
-    starts = np.flatnonzero(np.append(True, np.diff(codes[order]) != 0))[: len(order)]
-    for start, end in zip(starts, np.append(starts, len(order))[1:], strict=True):
-        found[int(codes[order[start]])] = order[start:end]
-    return found
+    starts = run_starts(codes[order])
+    groups = np.split(order, starts[1:]) if len(order) else []
+    return dict(zip(codes[order[starts]].tolist(), groups, strict=True))
 
 
 def _half_closed(
     rows: Rows, row: NDArray[np.intp], age_s: NDArray[np.float64], old_s: float
 ) -> tuple[ProcessHalfClosed, ...]:
     held = rows.owner[row] >= 0
-    found = []
+    processes = []
     for code, members in _by_owner(rows, row[held]).items():
         ages = age_s[held][members]
         old = int(np.count_nonzero(ages >= old_s))
-        found.append(ProcessHalfClosed(rows.owners[code], len(members), old, float(ages.max())))
-    return tuple(sorted(found, key=lambda process: (-process.count, process.process)))
+        processes.append(ProcessHalfClosed(rows.owners[code], len(members), old, float(ages.max())))
+    return tuple(sorted(processes, key=lambda process: (-process.count, process.process)))
 
 
 def _count(sample: Sample, state: State, *, orphaned: bool) -> int:

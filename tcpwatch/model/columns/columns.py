@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from tcpwatch import units
 from tcpwatch.model.columns import socket_values as values
 from tcpwatch.model.columns import throughput_values
 from tcpwatch.model.columns.socket_values import Keys, Values
@@ -46,16 +47,12 @@ class SocketColumn:
     """Capability that the source needs; None: every source has the values."""
 
 
-_RQUEUE, _WQUEUE = values.field("idiag_rqueue"), values.field("idiag_wqueue")
-_SPORT, _DPORT = values.field("idiag_sport"), values.field("idiag_dport")
-_RETRANS, _INODE = values.field("idiag_retrans"), values.field("idiag_inode")
 _UID = values.uids, values.field("idiag_uid")[1]
 _SRC, _DST = values.addresses("idiag_src"), values.addresses("idiag_dst")
 _LOCAL = values.address_keys("idiag_src", "idiag_sport")
 _REMOTE = values.address_keys("idiag_dst", "idiag_dport")
-_CGROUP = values.field("cgroup_id")
-_IF = values.field("idiag_if")
-_BY_OWNER = values.owner_keys(lambda owner: (values.owner_name(owner), values.owner_pid(owner)))
+_BY_OWNER = values.owner_keys(lambda owner: (owner.processes[0].name, owner.processes[0].pid))
+_PID = values.first_process("pid")
 _TIMER_NAME = values.timer_names, values.field("idiag_timer")[1]
 _RX, _TX = throughput_values.figures(Throughput.rx_bytes_per_s), throughput_values.figures(Throughput.tx_bytes_per_s)
 _RTT = throughput_values.figures(Throughput.rtt_us, per=1000, digits=3)
@@ -66,16 +63,16 @@ _CONGESTION = throughput_values.words(
 
 _THROUGHPUT: tuple[SocketColumn, ...] = (
     SocketColumn("rx_bytes_per_s", "Rx/s", "Bytes received per second, between the last two polls of tcp_info",
-      *_RX, values.show_size, width=6, grow=5, priority=6, right=True, needs="tcp_info"),
+      *_RX, units.size, width=6, grow=5, priority=6, right=True, needs="tcp_info"),
     SocketColumn("tx_bytes_per_s", "Tx/s", "Bytes acknowledged by the peer per second, between the same polls",
-      *_TX, values.show_size, width=6, grow=5, priority=6, right=True, needs="tcp_info"),
+      *_TX, units.size, width=6, grow=5, priority=6, right=True, needs="tcp_info"),
     SocketColumn("rtt_ms", "RTT", "Round-trip time, smoothed by the kernel",
       *_RTT, throughput_values.show_ms, width=8, grow=5, priority=6, right=True, needs="tcp_info"),
     SocketColumn("limited_by", "Limit",
       "What limits sending: application, receiver (zero window), send buffer or network",
       *_SEND_LIMIT, values.plain, width=11, priority=6, needs="tcp_info"),
     SocketColumn("retransmits_total", "Retrans", "Segments retransmitted since the connection began",
-      *throughput_values.counts(Throughput.retransmits), throughput_values.show_count, width=7, priority=8,
+      *throughput_values.counts(Throughput.retransmits), units.count, width=7, priority=8,
       right=True, needs="tcp_info"),
     SocketColumn("congestion", "Congestion", "Congestion control algorithm: cubic, bbr, ...",
       *_CONGESTION, values.plain, width=10, priority=19, needs="tcp_info"),
@@ -94,16 +91,16 @@ COLUMNS: tuple[SocketColumn, ...] = (
     SocketColumn("local_address", "Local address", "Local address; IPv4-mapped IPv6 is shown as IPv4",
       _SRC, _LOCAL, values.plain, width=15, in_table=False),
     SocketColumn("local_port", "Local port", "Local port",
-      *_SPORT, values.plain, width=5, in_table=False),
+      *values.field("idiag_sport"), values.plain, width=5, in_table=False),
     SocketColumn("remote_address", "Remote address", "Remote address",
       _DST, _REMOTE, values.plain, width=15, in_table=False),
     SocketColumn("remote_port", "Remote port", "Remote port; 0 without a peer",
-      *_DPORT, values.plain, width=5, in_table=False),
+      *values.field("idiag_dport"), values.plain, width=5, in_table=False),
     SocketColumn("recv_queue", "Recv-Q",
       "Bytes not yet read by the application (a pending FIN counts 1); LISTEN: connections waiting for accept()",
-      *_RQUEUE, values.show_size, width=6, grow=4, priority=2, right=True, needs="queues"),
+      *values.field("idiag_rqueue"), units.size, width=6, grow=4, priority=2, right=True, needs="queues"),
     SocketColumn("send_queue", "Send-Q", "Bytes not yet acknowledged by the peer; LISTEN: limit of the accept queue",
-      *_WQUEUE, values.show_size, width=6, grow=4, priority=4, right=True, needs="queues"),
+      *values.field("idiag_wqueue"), units.size, width=6, grow=4, priority=4, right=True, needs="queues"),
     *_THROUGHPUT,
     SocketColumn("owner", "Process",
       "Process that holds the socket, with pid; +n: and n more; ?: not visible (Enter shows why)",
@@ -115,7 +112,7 @@ COLUMNS: tuple[SocketColumn, ...] = (
     SocketColumn("timer_s", "Timer left", "Seconds until the timer expires",
       values.timer_seconds, values.timer_keys, values.show_seconds, width=8, in_table=False, needs="timers"),
     SocketColumn("retransmits", "Retr", "Retransmits in a row without an answer; SYN_RCVD: SYN+ACK retransmits",
-      *_RETRANS, values.plain, width=4, priority=7, right=True, needs="timers"),
+      *values.field("idiag_retrans"), values.plain, width=4, priority=7, right=True, needs="timers"),
     SocketColumn("role", "Role", "client or server; server if the local port has a listener",
       values.from_enum("role", [r.word if r else None for r in Role]), values.hot("role"), values.plain, width=8,
       priority=8),
@@ -138,28 +135,28 @@ COLUMNS: tuple[SocketColumn, ...] = (
     SocketColumn("phase", "Phase", "Phase of the connection: handshake, open or teardown",
       values.phases, values.state_keys, values.plain, width=9, priority=16),
     SocketColumn("pid", "Pid", "Process id; the lowest if several processes hold the socket",
-      values.owner_values(values.owner_pid), values.owner_keys(values.owner_pid), values.plain, width=7,
+      *_PID, values.plain, width=7,
       in_table=False),
     SocketColumn("process", "Process", "Name of that process",
-      values.owner_values(values.owner_name), values.owner_keys(values.owner_name), values.plain, width=15,
+      *values.first_process("name"), values.plain, width=15,
       in_table=False),
     SocketColumn("pids", "Pids", "All processes that hold the socket",
-      values.owner_values(lambda o: [p.pid for p in o.processes]), values.owner_keys(values.owner_pid), values.plain,
+      values.owner_values(lambda owner: [process.pid for process in owner.processes]), _PID[1], values.plain,
       width=7, in_table=False),
     SocketColumn("command", "Command", "Command line of the process",
-      values.owner_values(values.owner_command), values.owner_keys(values.owner_command), values.plain, width=20,
+      *values.first_process("command"), values.plain, width=20,
       grow=40, priority=17),
     SocketColumn("owner_unknown", "Owner unknown", "Why no process is shown",
       values.unknown_reasons, values.hot("owner"), values.plain, width=20, in_table=False),
     SocketColumn("inode", "Inode", "Inode of the socket; 0: no process holds it",
-      *_INODE, values.plain, width=10, priority=13, right=True, needs="inodes"),
+      *values.field("idiag_inode"), values.plain, width=10, priority=13, right=True, needs="inodes"),
     SocketColumn("cookie", "Cookie", "The kernel's id of the socket, which never changes",
       lambda rows: rows.cookie.tolist(), values.hot("cookie"), values.plain, width=10, priority=14, right=True,
       needs="cookies"),
     SocketColumn("interface", "If", "Interface that the socket is bound to",
-      values.interfaces, _IF[1], values.plain, width=8, priority=15, needs="attributes"),
+      values.interfaces, values.field("idiag_if")[1], values.plain, width=8, priority=15, needs="attributes"),
     SocketColumn("cgroup_id", "Cgroup", "Id (inode) of the control group",
-      values.cgroups, _CGROUP[1], values.plain, width=8, priority=12, right=True, needs="attributes"),
+      values.cgroups, values.field("cgroup_id")[1], values.plain, width=8, priority=12, right=True, needs="attributes"),
     SocketColumn("shutdown", "Shutdown", "Direction shut down: receive, send or both",
       values.shutdowns, values.field("shutdown")[1], values.plain, width=8, priority=18, needs="attributes"),
     SocketColumn("age_s", "Age", "Seconds since tcpwatch first saw the flow",

@@ -7,6 +7,7 @@ the text needs two facts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,7 @@ def plain(value: Any, exact: bool) -> str:
 
 def field(name: str) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
     """Return values and sort keys of a field of uapi.SOCKET."""
-
-    def values(rows: Rows) -> Values:
-        return list(rows.table[name].tolist())
-
-    def keys(rows: Rows) -> Keys:
-        return (rows.table[name],)
-
-    return values, keys
+    return lambda rows: list(rows.table[name].tolist()), lambda rows: (rows.table[name],)
 
 
 def states(rows: Rows) -> Values:
@@ -77,11 +71,7 @@ def address_keys(address: str, port: str) -> Callable[[Rows], Keys]:
 def endpoints(address: str, port: str) -> Callable[[Rows], Values]:
     """Return pairs of address and port."""
     hosts = addresses(address)
-
-    def values(rows: Rows) -> Values:
-        return list(zip(hosts(rows), rows.table[port].tolist(), strict=True))
-
-    return values
+    return lambda rows: list(zip(hosts(rows), rows.table[port].tolist(), strict=True))
 
 
 def show_endpoint(value: tuple[str, int], exact: bool) -> str:
@@ -124,11 +114,7 @@ def timer_keys(rows: Rows) -> Keys:
 
 def owner_values(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Values]:
     """Return `pick` of the owner of each row; None without a known owner."""
-
-    def values(rows: Rows) -> Values:
-        return [pick(rows.owners[code]) if code >= 0 else None for code in rows.owner.tolist()]
-
-    return values
+    return lambda rows: [pick(rows.owners[code]) if code >= 0 else None for code in rows.owner.tolist()]
 
 
 def owner_keys(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Keys]:
@@ -144,19 +130,10 @@ def owner_keys(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Ke
     return keys
 
 
-def owner_name(owner: owner_finder.Owner) -> str:
-    """Return the process's name; if several processes hold the socket, of the one with the lowest pid."""
-    return owner.processes[0].name
-
-
-def owner_pid(owner: owner_finder.Owner) -> int:
-    """Return the lowest pid."""
-    return owner.processes[0].pid
-
-
-def owner_command(owner: owner_finder.Owner) -> str:
-    """Return the command line of the process with the lowest pid."""
-    return owner.processes[0].command
+def first_process(name: str) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
+    """Return values and sort keys of a field of the process with the lowest pid, of all that hold the socket."""
+    pick = attrgetter(name)
+    return owner_values(lambda owner: pick(owner.processes[0])), owner_keys(lambda owner: pick(owner.processes[0]))
 
 
 WHY_UNKNOWN = {
@@ -248,20 +225,12 @@ def shutdowns(rows: Rows) -> Values:
 
 def from_enum(name: str, words: Sequence[str | None]) -> Callable[[Rows], Values]:
     """Return the words for a column of Rows that holds small numbers."""
-
-    def values(rows: Rows) -> Values:
-        return [words[i] for i in getattr(rows, name).tolist()]
-
-    return values
+    return lambda rows: [words[i] for i in getattr(rows, name).tolist()]
 
 
 def hot(name: str) -> Callable[[Rows], Keys]:
     """Return a column of Rows as sort keys."""
-
-    def keys(rows: Rows) -> Keys:
-        return (getattr(rows, name),)
-
-    return keys
+    return lambda rows: (getattr(rows, name),)
 
 
 _PHASES = [FACTS[State(n)].phase.value if n in State._value2member_map_ else None for n in range(16)]
@@ -274,20 +243,12 @@ def phases(rows: Rows) -> Values:
 
 def ages(name: str) -> Callable[[Rows], Values]:
     """Return the seconds since the time in a column of Rows."""
-
-    def values(rows: Rows) -> Values:
-        return [round(s, 3) for s in (rows.time - getattr(rows, name)).tolist()]
-
-    return values
+    return lambda rows: [round(s, 3) for s in (rows.time - getattr(rows, name)).tolist()]
 
 
 def age_keys(name: str) -> Callable[[Rows], Keys]:
     """Return sort keys for `ages`."""
-
-    def keys(rows: Rows) -> Keys:
-        return (rows.time - getattr(rows, name),)
-
-    return keys
+    return lambda rows: (rows.time - getattr(rows, name),)
 
 
 def age_cells(name: str) -> Callable[[Rows], Values]:
@@ -310,11 +271,6 @@ def show_age(value: tuple[float, bool], exact: bool) -> str:
 def show_seconds(value: float | None, exact: bool) -> str:
     """Return units.duration of the value."""
     return units.duration(value)
-
-
-def show_size(value: int | None, exact: bool) -> str:
-    """Return units.size of the value."""
-    return units.size(value, exact)
 
 
 def state_keys(rows: Rows) -> Keys:

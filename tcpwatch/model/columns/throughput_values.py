@@ -57,8 +57,3 @@ def show_ms(value: float | None, exact: bool) -> str:
 
 def _digits(value: float) -> int:
     return next((digits for digits, least in enumerate((99.95, 9.995, 0.9995)) if value >= least), 3)
-
-
-def show_count(value: Any, exact: bool) -> str:
-    """Return units.count of the value."""
-    return units.count(value, exact)

@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 
 from tcpwatch.model.lifecycle.transitions import Origin, transition_rows
 from tcpwatch.model.sockets.join import Join
-from tcpwatch.model.states import State
+from tcpwatch.model.states import TIME_WAIT_S, State
 from tcpwatch.sample import Sample
 
-TIME_WAIT_S = 60.0
-"""TCP_TIMEWAIT_LEN of include/net/tcp.h."""
 TIMER_S = 0.25
 """By how much the timer of a TIME_WAIT may make its begin look later than it was. Up to 0.19 s were measured in a
 virtual machine, where the clock of the timers (jiffies) runs late (Linux 6.18)."""

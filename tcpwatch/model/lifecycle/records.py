@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.poll_changes import PollChanges
 from tcpwatch.model.lifecycle.traced_sockets import TRACED_SOCKET
 from tcpwatch.model.lifecycle.transitions import Origin
-from tcpwatch.model.listeners.listener_keys import NO_LISTENER
+from tcpwatch.model.listeners.listener_keys import NO_LISTENER, LocalEndpoints
 from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.sockets.owner_registry import OwnerRegistry
 from tcpwatch.model.sockets.rows import Rows
@@ -29,14 +28,6 @@ from tcpwatch.sample import Sample
 
 _SLACK_S = 0.001
 """Error from combining the kernel's clock with ours."""
-
-
-class _Local(NamedTuple):
-    """The columns that ListenerKeys.lookup needs."""
-
-    table: NDArray[np.void]
-    local_port: NDArray[np.uint16]
-    family: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,7 +189,7 @@ def _listened(
     joins: Sequence[Join], row: NDArray[np.void], owners: OwnerRegistry
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
     """Return which of these uapi.SOCKET rows a listener in one of `joins` accepted, and the owner of that listener."""
-    local = _Local(row, row["idiag_sport"].astype(np.uint16), np.ascontiguousarray(row["idiag_family"]))
+    local = LocalEndpoints(row, row["idiag_sport"].astype(np.uint16), np.ascontiguousarray(row["idiag_family"]))
     accepted, owner = np.zeros(len(row), np.bool_), np.full(len(row), UNKNOWN_NO_PROCESS, np.int32)
     for joined in joins:  # a listener may have closed or opened between them
         keys, rows = joined.listener_keys, joined.rows

@@ -44,22 +44,24 @@ class HalfOpenSockets:
     """Whether the age is exact to one interval; otherwise it is an estimate."""
     source: RemoteAddresses
 
-    def count_by_key(self, keys: int) -> NDArray[np.intp]:
-        """Return the number of connections of each of `keys` keys."""
-        return _per_key(self.key, keys)
-
-    def retransmitted_by_key(self, keys: int) -> NDArray[np.intp]:
-        """Return for each key the number of connections whose SYN+ACK was retransmitted."""
-        return _per_key(self.key[self.retransmits > 0], keys)
+    def count_by_key(self, keys: int, retransmitted: bool = False) -> NDArray[np.intp]:
+        """Return the connections of each of `keys` keys, or only those whose SYN+ACK was retransmitted."""
+        key = self.key[self.retransmits > 0] if retransmitted else self.key
+        if len(key) and bool((key == key[0]).all()):  # a flood has one target
+            counts = np.zeros(keys + 1, np.intp)
+            counts[key[0] + 1] = len(key)
+        else:
+            counts = np.bincount(key + 1, minlength=keys + 1)
+        return counts[1:]
 
     def for_key(self, key: int) -> HalfOpenSockets:
         """Return the connections of one key."""
-        mine = self.key == key
-        if mine.all():
+        of_key = self.key == key
+        if of_key.all():
             return self
         return HalfOpenSockets(
-            self.row[mine], self.key[mine], self.retransmits[mine], self.age_s[mine], self.arrival_seen[mine],
-            self.source.take(mine),
+            self.row[of_key], self.key[of_key], self.retransmits[of_key], self.age_s[of_key],
+            self.arrival_seen[of_key], self.source.take(of_key),
         )  # fmt: skip
 
 
@@ -87,15 +89,6 @@ class HalfOpenSummary:
         return self.retransmitted / self.count if self.count else 0.0
 
 
-def _per_key(key: NDArray[np.int32], keys: int) -> NDArray[np.intp]:
-    if len(key) and bool((key == key[0]).all()):  # a flood has one target
-        counts = np.zeros(keys + 1, np.intp)
-        counts[key[0] + 1] = len(key)
-    else:
-        counts = np.bincount(key + 1, minlength=keys + 1)
-    return counts[1:]
-
-
 def half_open_sockets(poll: Poll) -> HalfOpenSockets:
     """Return the half-open connections of a poll's sample."""
     rows, sample = poll.rows, poll.sample
@@ -106,9 +99,9 @@ def half_open_sockets(poll: Poll) -> HalfOpenSockets:
     source4 = np.empty(size, np.uint32)
     for first in range(0, size, _BLOCK):  # all columns of a block are read while it is in the cache
         part = slice(first, first + _BLOCK)
-        here = row[part]
-        block = sample.table[here[0] : here[-1] + 1]
-        wanted = slice(None) if len(here) == len(block) else here - here[0]
+        rows_of_block = row[part]
+        block = sample.table[rows_of_block[0] : rows_of_block[-1] + 1]
+        wanted = slice(None) if len(rows_of_block) == len(block) else rows_of_block - rows_of_block[0]
         retransmits[part] = block["idiag_retrans"][wanted]
         expires_ms[part] = block["idiag_expires"][wanted]
         source4[part] = first_words(block, "idiag_dst")[wanted]
@@ -172,7 +165,7 @@ def half_open_summary(sockets: HalfOpenSockets) -> HalfOpenSummary:
 
 def _differences(cumulative: list[int]) -> tuple[int, ...]:
     """Return the number in each class from the numbers in it or above."""
-    return tuple(here - above for here, above in pairwise([*cumulative, 0]))
+    return tuple(at_least - above for at_least, above in pairwise([*cumulative, 0]))
 
 
 _DEFERRED_S = 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,20 +20,13 @@ NO_LISTENER = -1
 """The index of a socket without a listener."""
 
 
-class LocalEndpoints(Protocol):
+class LocalEndpoints(NamedTuple):
     """The columns of a Sample that `lookup` reads; aligned."""
 
-    @property
-    def table(self) -> NDArray[np.void]:
-        """uapi.SOCKET"""
-
-    @property
-    def local_port(self) -> NDArray[np.uint16]:
-        """Of each socket."""
-
-    @property
-    def family(self) -> NDArray[np.uint8]:
-        """Of each socket."""
+    table: NDArray[np.void]
+    """uapi.SOCKET"""
+    local_port: NDArray[np.uint16]
+    family: NDArray[np.uint8]
 
 
 class ListenerKey(NamedTuple):
@@ -91,30 +84,32 @@ class ListenerKeys:
         key = np.array([places[key] for key in of_row], np.int32)
         return cls(keys, row, key, _index_by_port(keys))
 
-    def lookup(self, sample: LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.int32]:
+    def lookup(self, sample: Sample | LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.int32]:
         """Return for each of these rows the index of the key that accepts connections to its local end, or NO_LISTENER.
 
         The port alone is not enough: a client may use the same port on another address.
         """
         port = sample.local_port[where]
-        found = self._by_port[port]
+        key = self._by_port[port]
         v6 = np.flatnonzero(sample.family[where] != uapi.AF_INET)
-        is_v4_only = np.array([key[1:3] == ANY4 for key in self.keys] + [False, False])  # _AMBIGUOUS and NO_LISTENER
-        found[v6[is_v4_only[found[v6]]]] = _AMBIGUOUS
-        for number in np.flatnonzero(np.bincount(port[found == _AMBIGUOUS], minlength=1)).tolist():
+        is_v4_only = np.array(
+            [known[1:3] == ANY4 for known in self.keys] + [False, False]
+        )  # _AMBIGUOUS and NO_LISTENER
+        key[v6[is_v4_only[key[v6]]]] = _AMBIGUOUS
+        for number in np.flatnonzero(np.bincount(port[key == _AMBIGUOUS], minlength=1)).tolist():
             at = np.flatnonzero(port == number)
-            found[at] = self._by_address(sample, where[at], number)
-        return found
+            key[at] = self._by_address(sample, where[at], number)
+        return key
 
-    def _by_address(self, sample: LocalEndpoints, where: NDArray[np.intp], port: int) -> NDArray[np.int32]:
-        found = np.full(len(where), NO_LISTENER, np.int32)
+    def _by_address(self, sample: Sample | LocalEndpoints, where: NDArray[np.intp], port: int) -> NDArray[np.int32]:
+        index = np.full(len(where), NO_LISTENER, np.int32)
         unassigned = np.ones(len(where), np.bool_)
         for at, key in enumerate(self.keys):
             if key.port == port:
                 matches = unassigned & _accepts(key, sample, where)
-                found[matches] = at
+                index[matches] = at
                 unassigned &= ~matches
-        return found
+        return index
 
 
 _AMBIGUOUS = -2
@@ -144,7 +139,7 @@ def _keys_of(listening: NDArray[np.void]) -> list[ListenerKey]:
     return [ListenerKey(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _accepts(key: ListenerKey, sample: LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.bool_]:
+def _accepts(key: ListenerKey, sample: Sample | LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Return whether a listener accepts connections to the local address of these rows."""
     v4 = sample.family[where] == uapi.AF_INET
     matches = _address_matches(key, sample.table, where, v4)

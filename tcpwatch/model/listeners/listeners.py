@@ -30,7 +30,7 @@ from tcpwatch.model.poll import Poll
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One keys socket."""
+    """One listening socket."""
 
     cookie: int
     family: int
@@ -116,7 +116,7 @@ def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
     keys, groups = facts.listener_keys, _groups(poll, facts)
     _, capped_by_syn_backlog = syn_queue_limits(sample, keys.row)
     rows = poll.rows.take(keys.row)
-    found = []
+    listeners_ = []
     for at, place in enumerate(keys.key.tolist()):
         row, cookie, code = rows.table[at], int(rows.cookie[at]), int(rows.owner[at])
         key, drops = keys.keys[place], sample.drops.get(cookie)
@@ -124,7 +124,7 @@ def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
         peak = None if queue.depth is None else max(sample.accept_queue_peaks.get(cookie, 0), queue.depth)
         accept_source = accept_limit_source(queue.limit, sample.sysctls.get("somaxconn"))
         syn_source = LimitSource.SYN_BACKLOG if queues_known and capped_by_syn_backlog[at] else accept_source
-        found.append(
+        listeners_.append(
             Listener(
                 cookie=cookie,
                 family=int(row["idiag_family"]),
@@ -143,7 +143,7 @@ def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
                 **groups[place],
             )
         )
-    return tuple(sorted(found, key=lambda it: (-it.accept_queue.share, it.local_port, it.local_address, it.cookie)))
+    return tuple(sorted(listeners_, key=_fullest_first))
 
 
 def _groups(poll: Poll, facts: QueueFacts) -> list[dict[str, Any]]:
@@ -153,7 +153,10 @@ def _groups(poll: Poll, facts: QueueFacts) -> list[dict[str, Any]]:
     sizes = np.bincount(keys.key, minlength=count)
     limits, _ = syn_queue_limits(poll.sample, keys.row)
     syn_limit = np.bincount(keys.key, limits, count).astype(np.intp).tolist()
-    syn_depth, retransmitted = facts.syn_depth.tolist(), facts.half_open.retransmitted_by_key(count).tolist()
+    syn_depth, retransmitted = (
+        facts.syn_depth.tolist(),
+        facts.half_open.count_by_key(count, retransmitted=True).tolist(),
+    )
     waiting_count = np.bincount(waiting.key, minlength=count).tolist()
     client_closed = np.bincount(waiting.key[waiting.client_closed], minlength=count).tolist()
     oldest = waiting.oldest_by_key(count)
@@ -173,6 +176,10 @@ def _groups(poll: Poll, facts: QueueFacts) -> list[dict[str, Any]]:
         }
         for at in range(count)
     ]
+
+
+def _fullest_first(listener: Listener) -> tuple[object, ...]:
+    return -listener.accept_queue.share, listener.local_port, listener.local_address, listener.cookie
 
 
 def _drops_per_s(now: int | None, before: int | None, elapsed_s: float | None) -> float | None:

@@ -17,7 +17,6 @@ from tcpwatch.model.listeners.waiting_connections import (
     AGE_FIELDS,
     WaitingConnections,
     accepted_by_key,
-    no_waiting_connections,
     waiting_connections,
 )
 from tcpwatch.model.poll import Poll
@@ -39,7 +38,7 @@ class ListenerQueues:
     trend: QueueTrend
     half_open: HalfOpenSummary
     half_open_by_listener: Mapping[ListenerKey, HalfOpenSummary]
-    """Of the listeners whose SYN queue is nearly full or was in the last PEAK_S."""
+    """For each listener whose SYN queue is nearly full or was in the last PEAK_S."""
     syn_arrivals_per_s: float | None
 
 
@@ -62,7 +61,7 @@ class QueueAnalysis:
         """Return the queues of this poll."""
         sample, keys, queues_known = poll.sample, poll.join.listener_keys, poll.sample.capabilities.queues
         half_open = half_open_sockets(poll)
-        waiting = waiting_connections(poll, self._waiting_since) if queues_known else no_waiting_connections()
+        waiting = waiting_connections(poll, self._waiting_since)
         accepted = accepted_by_key(poll, self._waiting, waiting) if queues_known and self._waiting else None
         self._waiting = waiting
         depth = half_open.count_by_key(len(keys.keys))

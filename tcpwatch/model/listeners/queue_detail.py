@@ -46,8 +46,8 @@ def queue_detail(key: ListenerKey, rows: Rows, facts: QueueFacts) -> QueueDetail
         return None
     at = facts.listener_keys.keys.index(key)
     waiting, half_open = facts.waiting, facts.half_open.for_key(at)
-    mine = waiting.key == at
-    accept = _members(rows, waiting.row[mine], rows.time - waiting.since[mine], waiting.arrival_seen[mine])
+    of_key = waiting.key == at
+    accept = _members(rows, waiting.row[of_key], rows.time - waiting.since[of_key], waiting.arrival_seen[of_key])
     syn = _members(rows, half_open.row, half_open.age_s.astype(np.float64), half_open.arrival_seen)
     return QueueDetail(key, accept, syn, half_open_summary(half_open))
 

@@ -40,9 +40,9 @@ class SynSources:
     """The sources of a set of connections."""
 
     count: int
-    """Number of connections."""
+    """Connections."""
     distinct: int
-    """Number of distinct addresses."""
+    """Distinct addresses."""
     entropy: float
     """Entropy of the addresses' shares in bits: 0 for one address, log2(distinct) if all shares are equal."""
     top: Mapping[PrefixKind, tuple[SynSource, ...]]
@@ -50,7 +50,7 @@ class SynSources:
 
     @property
     def distinct_share(self) -> float:
-        """Distinct addresses per connection, 1 if no address repeats; 0 without connections."""
+        """Distinct addresses per connection, 1 if all addresses differ; 0 without connections."""
         return self.distinct / self.count if self.count else 0.0
 
     def largest(self, grouping: PrefixKind) -> SynSource | None:
@@ -87,15 +87,11 @@ class RemoteAddresses:
         return RemoteAddresses(self.v4[wanted], place[self.v6[kept]], self.halves[kept])
 
 
-NO_SOURCES = SynSources(0, 0, 0.0, dict.fromkeys(PREFIX_KINDS, ()))
-"""The sources without any connection."""
-
-
 def syn_sources(remote: RemoteAddresses) -> SynSources:
     """Return the sources of connections with these addresses."""
     total = len(remote.v4)
     if not total:
-        return NO_SOURCES
+        return SynSources(0, 0, 0.0, dict.fromkeys(PREFIX_KINDS, ()))
     four = _counted(remote.v4 if not len(remote.v6) else np.delete(remote.v4, remote.v6))
     hashes = hash_addresses(remote.halves)  # sorting pairs takes ten times as long
     six, networks = _sorted_and_counted(hashes), _sorted_and_counted(remote.halves[:, 0])
@@ -152,12 +148,12 @@ def _largest(counted: Counted, dropped_bits: int, prefix: int, total: int) -> tu
 
 
 def _largest6(hashes: NDArray[np.uint64], halves: NDArray[np.uint64], counted: Counted, total: int) -> list[SynSource]:
-    found = []
+    sources = []
     for at in _top(counted[1]):
         high, low = halves[int(np.argmax(hashes == counted[0][at]))].tolist()
         count = int(counted[1][at])
-        found.append(SynSource(str(ipaddress.IPv6Address(high << 64 | low)), count, count / total))
-    return found
+        sources.append(SynSource(str(ipaddress.IPv6Address(high << 64 | low)), count, count / total))
+    return sources
 
 
 def _top(counts: NDArray[np.intp]) -> list[int]:

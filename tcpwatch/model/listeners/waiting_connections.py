@@ -40,15 +40,6 @@ class WaitingConnections:
         return oldest
 
 
-def no_waiting_connections() -> WaitingConnections:
-    """Return the result for a source that does not report queues."""
-    none = np.empty(0, np.intp)
-    flags = none.astype(np.bool_)
-    return WaitingConnections(
-        none, none.astype(np.uint64), none.astype(np.int32), none.astype(np.float64), flags, flags
-    )
-
-
 AGE_FIELDS = ("last_data_sent", "last_data_recv", "last_ack_recv")
 """Fields of tcp_info that are no older than the connection.
 
@@ -58,10 +49,13 @@ accepted has sent nothing: it is the connection's age.
 
 
 def waiting_connections(poll: Poll, waiting_since: Since) -> WaitingConnections:
-    """Return the connections that wait to be accepted; `waiting_since` remembers those of the previous poll."""
+    """Return the connections that wait to be accepted, none where the source does not report queues.
+
+    `waiting_since` remembers those of the previous poll.
+    """
     sample = poll.sample
     open_or_closed = (sample.state == State.ESTABLISHED) | (sample.state == State.CLOSE_WAIT)
-    row = np.flatnonzero(open_or_closed & (sample.inode == 0))
+    row = np.flatnonzero(open_or_closed & (sample.inode == 0) & sample.capabilities.queues)
     key = poll.join.listener_keys.lookup(sample, row)
     row, key = row[key != NO_LISTENER], key[key != NO_LISTENER]
     since = waiting_since.step(sample, row)

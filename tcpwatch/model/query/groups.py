@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch import units
 from tcpwatch.arrays.address_words import address_halves, hash_addresses, ipv4_numbers
 from tcpwatch.arrays.group_by import Partition, group_by, mix_bits
 from tcpwatch.kernel.netlink.uapi import AF_INET
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.sockets.endpoint import Endpoint
+from tcpwatch.model.sockets.endpoint_hashes import remote_endpoint
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 
@@ -23,7 +23,7 @@ TOP = 1_000
 
 
 class GroupField(enum.Enum):
-    """What the sockets of a group share; the value is its name on screen."""
+    """The field that the sockets of a group share; the value is its name on screen."""
 
     PROCESS = "process"
     PEER = "peer"
@@ -40,7 +40,7 @@ class SocketGroup:
     """One group of sockets."""
 
     value: Endpoint | State | int | str
-    """What the sockets share."""
+    """The shared value of the field."""
     filter: str
     """Filter text that matches the group; empty if there is none."""
     sockets: int
@@ -66,9 +66,9 @@ class SocketGroups:
 
     by: GroupField
     groups: tuple[SocketGroup, ...]
-    """The largest TOP groups, the largest first."""
+    """TOP at most, the largest first."""
     count: int
-    """Number of all groups."""
+    """All groups."""
     sockets: int
 
 
@@ -169,26 +169,10 @@ def _process(rows: Rows, at: int) -> Named:
     return f"{process.name}[{process.pid}]", f"pid:{process.pid}"
 
 
-def _peer(rows: Rows, at: int) -> Named:
-    if not _has_peer(rows, at):
-        return "(no peer)", ""
-    remote = Endpoint(_address(rows, at))
-    return remote, remote.remote_filter
-
-
-def _service(rows: Rows, at: int) -> Named:
-    if not _has_peer(rows, at):
-        return _peer(rows, at)
-    remote = Endpoint(_address(rows, at), int(rows.table["idiag_dport"][at]))
-    return remote, remote.remote_filter
-
-
-def _address(rows: Rows, at: int) -> str:
-    return units.address(rows.table["idiag_dst"][at].tobytes(), int(rows.table["idiag_family"][at]))
-
-
-def _has_peer(rows: Rows, at: int) -> bool:
-    return bool(rows.table["idiag_dport"][at])
+def _remote(rows: Rows, at: int, port: bool) -> Named:
+    row = rows.table[at]
+    remote = remote_endpoint(row, port)
+    return (remote, remote.remote_filter) if row["idiag_dport"] else ("(no peer)", "")
 
 
 def _local_port(rows: Rows, at: int) -> Named:
@@ -208,8 +192,8 @@ def _cgroup(rows: Rows, at: int) -> Named:
 
 _NAMES: dict[GroupField, Callable[[Rows, int], Named]] = {
     GroupField.PROCESS: _process,
-    GroupField.PEER: _peer,
-    GroupField.SERVICE: _service,
+    GroupField.PEER: lambda rows, at: _remote(rows, at, port=False),
+    GroupField.SERVICE: lambda rows, at: _remote(rows, at, port=True),
     GroupField.LOCAL_PORT: _local_port,
     GroupField.STATE: _state,
     GroupField.CGROUP: _cgroup,

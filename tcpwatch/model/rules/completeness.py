@@ -21,7 +21,8 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """
     completeness, pace = view.sample.completeness, view.pace
     late = pace.duration_s > pace.interval_s
-    lost = list(_lost_events(view))
+    events = ((view.trace.events_lost_in_step, "trace"), (view.trace.destroy_events_lost_in_step, "destroy"))
+    lost = [f"{units.plural(number, f'{kind} event')} lost" for number, kind in events if number]
     if completeness.complete and not late and not lost:
         return
     slow = f"a poll takes {units.duration(pace.duration_s)}, the interval is {units.duration(pace.interval_s)}"
@@ -46,11 +47,3 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     )
     # The source has retried an interrupted dump, and losses are counted; one slow poll may be an accident.
     yield Candidate(finding, Severity.WARNING if lost or not completeness.complete else None)
-
-
-def _lost_events(view: View) -> Iterator[str]:
-    """Yield how many events of each kind did not fit into the kernel's buffers since the last poll."""
-    if view.trace.events_lost_in_step:
-        yield f"{units.plural(view.trace.events_lost_in_step, 'trace event')} lost"
-    if view.trace.destroy_events_lost_in_step:
-        yield f"{units.plural(view.trace.destroy_events_lost_in_step, 'destroy event')} lost"

@@ -78,4 +78,6 @@ class RuleEngine:
             case.step(candidates.get(key))
         self._cases = {key: case for key, case in self._cases.items() if not case.is_over}
         findings = [finding for case in self._cases.values() if (finding := case.finding) is not None]
-        return tuple(sorted(findings, key=lambda it: (-it.severity, self._rank[it.rule], str(it.subject))))
+        return tuple(
+            sorted(findings, key=lambda finding: (-finding.severity, self._rank[finding.rule], str(finding.subject)))
+        )

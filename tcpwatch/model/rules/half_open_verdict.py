@@ -23,7 +23,7 @@ from tcpwatch.model.view import View
 def half_open_verdict(view: View, key: ListenerKey | None = None) -> HalfOpenVerdict:
     """Return the verdict about one listening address and port, or about the host."""
     limits = view.thresholds
-    listeners = [it for it in syn_queue.group_listeners(view) if key is None or it.key == key]
+    listeners = [each for each in syn_queue.group_listeners(view) if key in (None, each.key)]
     if key is not None and not listeners:
         return closed_listener_verdict(view)
     urgent = next(_urgent_verdicts(listeners, view, limits), None)

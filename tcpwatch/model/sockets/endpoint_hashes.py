@@ -53,8 +53,7 @@ def endpoint_pair_hashes(
     return number
 
 
-def remote_endpoint(sample: Sample, at: int, port: bool = True) -> Endpoint:
-    """Return the remote end of one row, or its address alone."""
-    row = sample.table[at]
+def remote_endpoint(row: np.void, port: bool = True) -> Endpoint:
+    """Return the remote end of one row of uapi.SOCKET, or its address alone."""
     address = units.address(row["idiag_dst"].tobytes(), int(row["idiag_family"]))
     return Endpoint(address, int(row["idiag_dport"]) if port else None)

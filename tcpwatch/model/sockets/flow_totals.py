@@ -18,6 +18,7 @@ from tcpwatch.arrays.address_words import address_halves, hash_addresses
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.poll import Poll
+from tcpwatch.model.sockets.endpoint_hashes import remote_endpoint
 from tcpwatch.model.states import Role
 
 WINDOW_S = 60.0
@@ -242,8 +243,7 @@ class _Names:
         def name(at: int) -> str:
             if served[at]:
                 return f":{int(table['idiag_sport'][at])}"
-            address = units.address(table["idiag_dst"][at].tobytes(), int(table["idiag_family"][at]))
-            return units.endpoint(address, int(table["idiag_dport"][at]))
+            return str(remote_endpoint(table[at]))
 
         return self._of(keys, name)
 

@@ -47,21 +47,12 @@ class Join:
 
 def first(sample: Sample) -> Join:
     """Return the first sample without a previous one: every socket opened at an unknown time."""
-    size = len(sample.cookie)
+    size, none = len(sample.cookie), np.empty(0, np.intp)
     times = np.full(size, sample.time)
-    rows = _rows(
-        sample,
-        Throughput().after(sample.tcp_info_table),
-        first_seen=times,
-        since=times,
-        begin_seen=np.zeros(size, np.bool_),
-        role=np.zeros(size, np.uint8),
-        closer=np.zeros(size, np.uint8),
-        mark=np.zeros(size, np.uint8),
-    )
+    memory = {name: np.zeros(size, np.uint8) for name in ("role", "closer", "mark")}
+    rows = _rows(sample, Throughput(), first_seen=times, since=times, begin_seen=np.zeros(size, np.bool_), **memory)
     listening = ListenerKeys.of(sample)
     _set_role_and_closer(rows, np.arange(size), sample, listening)
-    none = np.empty(0, np.intp)
     return Join(
         rows=_frozen(rows),
         closed=rows.take(none),
@@ -80,30 +71,16 @@ def join(previous: Join, sample: Sample) -> Join:
     """Return the next sample joined with the previous one."""
     before = previous.rows
     known, stays = _shared(sample.cookie, before.cookie)
-    size = len(known)
-    first_seen = _carried(before.first_seen, stays, known, sample.time)
-    since = _carried(before.since, stays, known, sample.time)
-    begin_seen = _carried(before.begin_seen, stays, known, True)
-    role = _carried(before.role, stays, known, 0)
-    closer = _carried(before.closer, stays, known, 0)
+    fresh = {"first_seen": sample.time, "since": sample.time, "begin_seen": True, "role": 0, "closer": 0}
+    memory = {name: _carried(getattr(before, name), stays, known, value) for name, value in fresh.items()}
     states = before.state[stays]
     differs = np.flatnonzero(states != sample.state[known])
     changed, old_state = np.flatnonzero(known)[differs], states[differs]
     new, ended = np.flatnonzero(~known), np.flatnonzero(~stays)
-    mark = np.zeros(size, np.uint8)
+    mark = np.zeros(len(known), np.uint8)
     mark[changed], mark[new] = Mark.CHANGED, Mark.NEW
-    since[changed] = sample.time
-    throughput = before.throughput.after(sample.tcp_info_table)
-    rows = _rows(
-        sample,
-        throughput,
-        first_seen=first_seen,
-        since=since,
-        begin_seen=begin_seen,
-        role=role,
-        closer=closer,
-        mark=mark,
-    )
+    memory["since"][changed] = sample.time
+    rows = _rows(sample, before.throughput, mark=mark, **memory)
     listening = ListenerKeys.of(sample)
     _set_role_and_closer(rows, np.concatenate((changed, new)), sample, listening)
     if set(listening.keys) - set(previous.listener_keys.keys):  # a new listener: its connections are a server's
@@ -162,7 +139,7 @@ def _carried(old: NDArray[Any], stays: NDArray[np.bool_], known: NDArray[np.bool
     return values
 
 
-def _rows(sample: Sample, throughput: Throughput, **memory: NDArray[Any]) -> Rows:
+def _rows(sample: Sample, before: Throughput, **memory: NDArray[Any]) -> Rows:
     return Rows(
         time=sample.time,
         table=sample.table,
@@ -172,7 +149,7 @@ def _rows(sample: Sample, throughput: Throughput, **memory: NDArray[Any]) -> Row
         owners=sample.owners,
         users=sample.users,
         interfaces=sample.interfaces,
-        throughput=throughput,
+        throughput=before.after(sample.tcp_info_table),
         **memory,
     )
 

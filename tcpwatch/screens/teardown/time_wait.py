@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tcpwatch import units
-from tcpwatch.model.analyses.teardown import TIME_WAIT_S
-from tcpwatch.model.states import State
+from tcpwatch.model.states import TIME_WAIT_S, State
 from tcpwatch.model.view import View
 from tcpwatch.widgets.charts.area import area, area_lines
 from tcpwatch.widgets.charts.meter import meter

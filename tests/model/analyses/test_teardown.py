@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tcpwatch.model.analyses.teardown import AgeThresholds, Teardown, TeardownAnalysis
+from tcpwatch.model.analyses.teardown import Teardown, TeardownAnalysis
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample, SourceInfo
 from tests.support.polls import polls
@@ -20,7 +20,7 @@ def sample(second: float, *socks: Sock, **facts: object) -> Sample:
 
 
 def follow(*samples: Sample) -> list[Teardown]:
-    analysis = TeardownAnalysis(AgeThresholds(60, 300))
+    analysis = TeardownAnalysis(60, 300)
     return [analysis.step(poll) for poll in polls(*samples)]
 
 
@@ -85,7 +85,7 @@ def test_how_old_they_are() -> None:
 
 def test_how_old_they_were_when_we_came() -> None:
     info = {1001: {"last_ack_recv": 90_000}, 1002: {"last_ack_recv": 5}}
-    analysis = TeardownAnalysis(AgeThresholds(60, 300))
+    analysis = TeardownAnalysis(60, 300)
     oldest, asked = [], []
     for poll in polls(leaks(0, 2), replace(leaks(1, 3), watched_tcp_info=info), leaks(2, 3)):
         found = analysis.step(poll).close_wait[0]
