@@ -67,7 +67,7 @@ class Finding:
     why: str
     """One or two sentences."""
     advice: tuple[str, ...]
-    """What to check, and which setting to change."""
+    """Checks to make, and settings to change."""
     filter: str
     """Selects the affected sockets; empty if there are none."""
 

@@ -123,11 +123,11 @@ class PortScanAnalysis:
         scans = []
         for at in np.argsort(-ports, kind="stable")[:MAX_SCANS].tolist():
             if ports[at] >= LEAST_PORTS:
-                its = np.flatnonzero(pair & ~_PORT == source[start[at]])
-                name = units.address(address[its[0]].astype(">u8").tobytes(), uapi.AF_INET6)
-                examples = (pairs[start[at] : start[at] + min(EXAMPLES, ports[at])] & _PORT).tolist()
-                here = self._is_local(local[its[:1]], table)
-                scans.append(PortScan(name, int(ports[at]), int(resets[its].sum()), WINDOW_S, tuple(examples), here))
+                places = np.flatnonzero(pair & ~_PORT == source[start[at]])
+                name = units.address(address[places[0]].astype(">u8").tobytes(), uapi.AF_INET6)
+                examples = tuple((pairs[start[at] : start[at] + min(EXAMPLES, ports[at])] & _PORT).tolist())
+                is_local, count = self._is_local(local[places[:1]], table), int(resets[places].sum())
+                scans.append(PortScan(name, int(ports[at]), count, WINDOW_S, examples, is_local))
         return tuple(sorted(scans, key=lambda scan: (-scan.ports, scan.source)))
 
     def _is_local(self, address: Halves, table: NDArray[np.void]) -> bool:
@@ -195,8 +195,8 @@ def _has(table: NDArray[np.void], address: Halves) -> bool:
         return False
     family = table["idiag_family"]
     if are_mapped(address)[0]:
-        found = np.flatnonzero(first_words(table, "idiag_src") == address[0, 1] & np.uint64(0xFFFFFFFF))
-        if (family[found] == uapi.AF_INET).any():
+        same = first_words(table, "idiag_src") == address[0, 1] & np.uint64(0xFFFFFFFF)
+        if (family[same] == uapi.AF_INET).any():
             return True
     v6 = address_halves(table["idiag_src"][family == uapi.AF_INET6])
     return bool((v6 == address).all(axis=1).any())

@@ -77,8 +77,8 @@ class Archive:
 
     def last_record(self, cookie: int) -> np.void | None:
         """Return the last record of this connection, or None where none is kept."""
-        found = self.last_records(np.array([cookie], np.uint64))
-        return found[0] if len(found) else None
+        records = self.last_records(np.array([cookie], np.uint64))
+        return records[0] if len(records) else None
 
     def last_records(self, cookies: NDArray[np.uint64]) -> NDArray[np.void]:
         """Return the last record of each of these connections that has one; both ascending by cookie."""

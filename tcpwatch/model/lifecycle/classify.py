@@ -137,7 +137,7 @@ def _by_polls(evidence: EndingEvidence) -> NDArray[np.uint8]:
 
 
 def _first(*cases: tuple[NDArray[np.bool_], Ending]) -> NDArray[np.uint8]:
-    """Return the ending of the first condition that is true; UNKNOWN where none is."""
+    """Return the ending of the first condition that is true, or UNKNOWN."""
     conditions, endings = zip(*cases, strict=True)
-    found: NDArray[np.uint8] = np.select(conditions, endings, Ending.UNKNOWN).astype(np.uint8)
-    return found
+    chosen: NDArray[np.uint8] = np.select(conditions, endings, Ending.UNKNOWN).astype(np.uint8)
+    return chosen

@@ -23,7 +23,7 @@ class CookieAliases:
     def __init__(self) -> None:
         self._endpoints = np.empty(0, np.uint64)
         self._cookies = self._endpoints
-        """Of small sockets without a destroy event of their full socket."""
+        """Small sockets without a destroy event of their full socket."""
 
     def step(
         self, rows: Rows, new: NDArray[np.intp], events: NDArray[np.void], when: NDArray[np.float64]
@@ -44,9 +44,9 @@ class CookieAliases:
         young, young_aliases = _matched(endpoints[latest], self._endpoints, self._cookies)
         unmatched = ~np.isin(self._cookies, young_aliases)
         self._endpoints, self._cookies = self._endpoints[unmatched], self._cookies[unmatched]
-        found = np.concatenate((old, latest[young]))
-        order = np.argsort(cookies[found])
-        return cookies[found][order], np.concatenate((old_aliases, young_aliases))[order]
+        aliased = cookies[np.concatenate((old, latest[young]))]
+        order = np.argsort(aliased)
+        return aliased[order], np.concatenate((old_aliases, young_aliases))[order]
 
     def _add(self, rows: Rows, new: NDArray[np.intp], present: NDArray[np.bool_]) -> None:
         """Keep the small sockets that are `present`, and add the new ones."""
@@ -60,11 +60,11 @@ class CookieAliases:
 def _matched(
     endpoints: NDArray[np.uint64], wanted: NDArray[np.uint64], cookies: NDArray[np.uint64]
 ) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
-    """Return the first index in `endpoints` of each of `wanted` that is there, and its cookie."""
+    """Return the first index in `endpoints` of each of `wanted` that it contains, and its cookie."""
     distinct, first = np.unique(endpoints, return_index=True)
     at = find_sorted(distinct, wanted)
-    found = at != NOT_FOUND
-    return first[at[found]], cookies[found]
+    present = at != NOT_FOUND
+    return first[at[present]], cookies[present]
 
 
 def resolve_aliases(

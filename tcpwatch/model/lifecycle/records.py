@@ -63,8 +63,8 @@ def build_records(
 
     `events` are destroy events without a record so far; their records come first. `vanished` are rows of the previous
     poll that ended without an event. `closed` are the TRACED_SOCKETs that the trace saw close, ascending by cookie.
-    `reasons` are the kernel's names of reset reasons. Half-open connections and TIME_WAITs that were there before the
-    first poll do not count.
+    `reasons` are the kernel's names of reset reasons. Half-open connections, and TIME_WAITs from before the first
+    poll, do not count.
     """
     before, now = changes.previous_join.rows, changes.join.rows
     cookie = np.concatenate((events.cookie, before.cookie[vanished]))
@@ -97,8 +97,8 @@ def _sockets_of(cookie: NDArray[np.uint64], closed: NDArray[np.void]) -> NDArray
     at = find_sorted(closed["cookie"], cookie)
     sockets = np.zeros(len(cookie), TRACED_SOCKET)
     sockets["begin"] = sockets["closed"] = sockets["destroyed"] = np.nan
-    found = np.flatnonzero(at != NOT_FOUND)
-    sockets[found] = take_rows(closed, at[found])
+    traced = np.flatnonzero(at != NOT_FOUND)
+    sockets[traced] = take_rows(closed, at[traced])
     return sockets
 
 
@@ -138,7 +138,7 @@ def _fill_rows(records: NDArray[np.void], ended: _Ended) -> None:
     """Fill the row of the last poll, or else of the event, with endpoints from the trace where they are missing."""
     row = records["row"]
     row[: len(ended.events.cookie)] = ended.events.table
-    for rows, at in reversed(ended.polls):  # the previous poll counts most: it had the full socket
+    for rows, at in reversed(ended.polls):  # the previous poll last: it had the full socket
         known = np.flatnonzero(at != NOT_FOUND)
         row[known] = take_rows(rows.table, at[known])
     bare = np.flatnonzero((row["idiag_dport"] == 0) & (ended.sockets["endpoints"]["dport"] != 0))

@@ -35,9 +35,9 @@ def event_sockets(events: NDArray[np.void]) -> NDArray[np.uint64]:
     order = np.argsort(present)
     at = np.searchsorted(present[order], wanted)
     for neighbour in (at, at - 1):  # the change before the error is preferred
-        found = np.flatnonzero((neighbour >= 0) & (neighbour < len(present)))
-        close = closed[order[neighbour[found]]]
-        same = endpoints[len(errors) :][order[neighbour[found]]] == endpoints[found]
-        same &= np.abs(events["time"][close] - events["time"][errors[found]]) < MAX_DISTANCE_S
-        socket[errors[found[same]]] = events["socket"][close[same]]
+        valid = np.flatnonzero((neighbour >= 0) & (neighbour < len(present)))
+        close = closed[order[neighbour[valid]]]
+        same = endpoints[len(errors) :][order[neighbour[valid]]] == endpoints[valid]
+        same &= np.abs(events["time"][close] - events["time"][errors[valid]]) < MAX_DISTANCE_S
+        socket[errors[valid[same]]] = events["socket"][close[same]]
     return socket

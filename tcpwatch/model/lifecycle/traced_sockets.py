@@ -114,28 +114,27 @@ class TracedSockets:
         sockets = _summarised(events, start)
         known = self._continued(sockets, events[start])
         unnamed = np.flatnonzero((sockets["cookie"] == 0) & (sockets["endpoints"]["dport"] != 0))
-        found = (
-            _cookies_by_endpoints(sockets["endpoints"][unnamed], *changed()) if len(unnamed) else np.empty(0, np.uint64)
-        )
-        found[np.isin(found, self._known["cookie"]) | np.isin(found, sockets["cookie"])] = 0  # of another socket
-        sockets["cookie"][unnamed] = found
-        mine = (sockets["cookie"] != 0) & (known | ours(sockets["cookie"]))
+        if len(unnamed):
+            cookies = _cookies_by_endpoints(sockets["endpoints"][unnamed], *changed())
+            cookies[np.isin(cookies, self._known["cookie"]) | np.isin(cookies, sockets["cookie"])] = 0  # taken
+            sockets["cookie"][unnamed] = cookies
+        matched = (sockets["cookie"] != 0) & (known | ours(sockets["cookie"]))
         destroyed = ~np.isnan(sockets["destroyed"])
-        lost = ~mine & destroyed & (sockets["destroyed"] < now - MATCH_TIMEOUT_S)
-        waiting = ~mine & ~lost
+        lost = ~matched & destroyed & (sockets["destroyed"] < now - MATCH_TIMEOUT_S)
+        waiting = ~matched & ~lost
         of_event = np.repeat(np.arange(len(sockets)), np.diff(np.append(start, len(events))))
-        matched = take_rows(events, np.flatnonzero(mine[of_event]))
-        matched["cookie"] = sockets["cookie"][of_event[mine[of_event]]]
+        own_events = take_rows(events, np.flatnonzero(matched[of_event]))
+        own_events["cookie"] = sockets["cookie"][of_event[matched[of_event]]]
         self._unmatched = take_rows(events, np.flatnonzero(waiting[of_event]))
         if len(self._unmatched) > KEPT_EVENTS:
             self._unmatched = self._newest(self._unmatched)
-        alive = take_rows(sockets, np.flatnonzero(mine & ~destroyed))
-        stay = np.flatnonzero(~np.isin(self._known["socket"], sockets["socket"][mine]))
+        alive = take_rows(sockets, np.flatnonzero(matched & ~destroyed))
+        stay = np.flatnonzero(~np.isin(self._known["socket"], sockets["socket"][matched]))
         kept = np.concatenate((take_rows(self._known, stay), alive))
         self._known = take_rows(kept, np.argsort(kept["socket"], kind="stable"))
         return TraceStep(
-            matched,
-            sort_traced_sockets(take_rows(sockets, np.flatnonzero(mine & destroyed))),
+            own_events,
+            sort_traced_sockets(take_rows(sockets, np.flatnonzero(matched & destroyed))),
             self._closed(),
             int(np.count_nonzero(lost)),
             int(np.count_nonzero(waiting & (events["time"][start] < now - MATCH_TIMEOUT_S))),
@@ -261,9 +260,9 @@ def _cookies_by_endpoints(
     events: NDArray[np.void], table: NDArray[np.void], cookies: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
     """Return the cookie in `table` that has the endpoints of each event; 0 for none, or if two events have them."""
-    found = np.zeros(len(events), np.uint64)
+    matched = np.zeros(len(events), np.uint64)
     if not len(events) or not len(table):
-        return found
+        return matched
     wanted = endpoint_pair_hashes(events, "sport", "dport", "src", "dst")
     present = endpoint_pair_hashes(table)
     order = np.argsort(present)
@@ -272,8 +271,8 @@ def _cookies_by_endpoints(
     at = order[at]
     _, inverse, count = np.unique(wanted, return_inverse=True, return_counts=True)
     unique = (present[at] == wanted) & (count[inverse] == 1)
-    found[unique] = cookies[at[unique]]
-    return found
+    matched[unique] = cookies[at[unique]]
+    return matched
 
 
 def sort_traced_sockets(sockets: NDArray[np.void]) -> NDArray[np.void]:

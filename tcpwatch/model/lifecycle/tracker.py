@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ _NO_TRACE_EVENTS = np.empty(0, TRACE_EVENT)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LifecycleStep:
-    """What one step adds to the totals: connections that opened and ended, each counted once."""
+    """The result of one step: connections that opened and ended, each counted once."""
 
     opened: NDArray[np.void]
     """uapi.SOCKET rows."""
@@ -170,8 +171,7 @@ class Tracker:
 
         def ours(cookies: NDArray[np.uint64]) -> NDArray[np.bool_]:
             known = (joined.rows.cookie, changes.previous_join.rows.cookie, recent, np.sort(self._awaited))
-            found: NDArray[np.bool_] = np.any([is_in_sorted(column, cookies) for column in known], axis=0)
-            return found
+            return reduce(np.logical_or, (is_in_sorted(column, cookies) for column in known))
 
         def changed() -> tuple[NDArray[np.void], NDArray[np.uint64]]:
             at, closed = np.concatenate((changes.new, joined.changed)), joined.closed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from tcpwatch.model.states import State
 
 
 class Origin(enum.IntEnum):
-    """Who reported something; fits a uint8 column."""
+    """The source of a report; fits a uint8 column."""
 
     POLL = 1
     """Two samples differ: it happened between them."""
@@ -78,9 +79,8 @@ def transition_rows(
 ) -> NDArray[np.void]:
     """Return one TRANSITION per cookie."""
     rows = np.empty(len(cookie), TRANSITION)
-    values = {"time": time, "cookie": cookie, "old": old, "new": new, "origin": origin, "slack": slack}
-    for name, value in {**values, "kind": kind, "reason": reason}.items():
-        rows[name] = value
+    for name, values in zip(TRANSITION.names or (), (time, cookie, slack, reason, kind, old, new, origin), strict=True):
+        rows[name] = values
     return rows
 
 
@@ -103,12 +103,12 @@ class TransitionIndex:
         """
         wanted = np.fromiter(cookies, np.uint64, len(cookies))
         batches = frozenset((wanted >> _BATCH).tolist())
-        found: dict[int, list[Transition]] = {int(cookie): [] for cookie in cookies}
+        by_cookie: dict[int, list[Transition]] = {int(cookie): [] for cookie in cookies}
         for chunk, has in zip(chunks, self._batches(chunks), strict=True):
             if not has.isdisjoint(batches):
                 for row in chunk[np.isin(chunk["cookie"], wanted)]:
-                    found[int(row["cookie"])].append(_transition(row))
-        return {cookie: tuple(sorted(each, key=lambda transition: transition.time)) for cookie, each in found.items()}
+                    by_cookie[int(row["cookie"])].append(_transition(row))
+        return {cookie: tuple(sorted(each, key=attrgetter("time"))) for cookie, each in by_cookie.items()}
 
     def _batches(self, chunks: Sequence[NDArray[np.void]]) -> list[frozenset[int]]:
         before, now, batches = self._known, dict[int, tuple[NDArray[np.void], int, frozenset[int]]](), []

@@ -15,7 +15,6 @@ from functools import reduce
 
 import numpy as np
 
-from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.lifecycle.ending import NOT_ENDED, Ending
 from tcpwatch.model.query import filter_terms as terms
 from tcpwatch.model.query.address_match import Mask
@@ -55,7 +54,7 @@ class Filter:
         tests = []
         for sign, key, value in _terms(text):
             test = TERM_PARSERS[key](value) if key else terms.text_anywhere(value)
-            tests.append(_negated(test) if sign else test)
+            tests.append(terms.negated(test) if sign else test)
         return cls(text.strip(), tuple(tests))
 
     @classmethod
@@ -74,10 +73,6 @@ class Filter:
         if not self.tests:
             return np.ones(len(rows), np.bool_)
         return reduce(np.logical_and, (test(rows) for test in self.tests))
-
-
-def _negated(test: Test) -> Test:
-    return lambda rows: ~test(rows)
 
 
 _TERM = re.compile(r"""([-!]?)(?:([A-Za-z]+):)?("[^"]*"|'[^']*'|[^\s"']\S*|(?=\s|$))(?=\s|$)""")
@@ -204,10 +199,7 @@ _PREFIX = re.compile(r"[0-9a-f:.]+", re.IGNORECASE)
 
 
 def _addresses(key: str, ends: terms.Ends) -> Callable[[str], Test]:
-    def build(value: str) -> Test:
-        return _either(_address(key, part, ends) for part in _listed(value))
-
-    return build
+    return lambda value: _either(_address(key, part, ends) for part in _listed(value))
 
 
 def _address(key: str, value: str, ends: terms.Ends) -> Test:
@@ -252,11 +244,7 @@ def _pids(wanted: list[int]) -> Test:
 
 def _process(value: str) -> Test:
     wanted = value.casefold()
-
-    def test(owner: Owner) -> bool:
-        return any(wanted in process.name.casefold() for process in owner.processes)
-
-    return terms.owners(test)
+    return terms.owners(lambda owner: any(wanted in process.name.casefold() for process in owner.processes))
 
 
 TERM_PARSERS: dict[str, Callable[[str], Test]] = {

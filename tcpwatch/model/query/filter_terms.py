@@ -35,6 +35,11 @@ def any_of(masks: Iterable[Mask]) -> Mask:
     return functools.reduce(np.logical_or, masks)
 
 
+def negated(test: Test) -> Test:
+    """Match the other rows."""
+    return lambda rows: ~test(rows)
+
+
 def _table_of(codes: Collection[int]) -> Mask:
     table = np.zeros(256, np.bool_)
     table[list(codes)] = True
@@ -160,11 +165,7 @@ def _user_shows(wanted: str) -> Test:
 
 
 def _interface_shows(wanted: str) -> Test:
-    def mask(rows: Rows) -> Mask:
-        indices = rows.table["idiag_if"].astype(np.uint32)
-        return _named(indices, {0: "", **rows.interfaces}, wanted)
-
-    return mask
+    return lambda rows: _named(rows.table["idiag_if"].astype(np.uint32), {0: "", **rows.interfaces}, wanted)
 
 
 def _named(values: NDArray[np.uint32], names: Mapping[int, str], wanted: str) -> Mask:

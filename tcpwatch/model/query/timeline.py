@@ -151,12 +151,8 @@ _RECEIVED, _SENT = "tcpi_bytes_received", "tcpi_bytes_acked"
 
 
 def _bytes_of_records(records: NDArray[np.void]) -> list[ByteCounts]:
-    columns = zip(
-        records["info_bytes"].tolist(),
-        records["info"][_RECEIVED].tolist(),
-        records["info"][_SENT].tolist(),
-        strict=True,
-    )
+    names, info = (_RECEIVED, _SENT), records["info"]
+    columns = zip(records["info_bytes"].tolist(), *(info[name].tolist() for name in names), strict=True)
     return [
         (received if has_field(_RECEIVED, size) else None, sent if has_field(_SENT, size) else None)
         for size, received, sent in columns
@@ -166,13 +162,9 @@ def _bytes_of_records(records: NDArray[np.void]) -> list[ByteCounts]:
 def _bytes_of_rows(rows: Rows) -> list[ByteCounts]:
     """Return the byte counts of live rows in the last tcp_info, (None, None) if unknown."""
     infos = rows.throughput.last
-    none: list[ByteCounts] = [(None, None)] * len(rows)
     if infos is None or not len(infos.cookie) or not has_field(_RECEIVED, infos.info_bytes):
-        return none
+        return [(None, None)] * len(rows)
     at = np.minimum(np.searchsorted(infos.cookie, rows.cookie), len(infos.cookie) - 1)
-    has = infos.cookie[at] == rows.cookie
-    found = infos.table[at]
-    return [
-        (received, sent) if known else (None, None)
-        for known, received, sent in zip(has.tolist(), found[_RECEIVED].tolist(), found[_SENT].tolist(), strict=True)
-    ]
+    has, table = infos.cookie[at] == rows.cookie, infos.table[at]
+    columns = zip(has.tolist(), table[_RECEIVED].tolist(), table[_SENT].tolist(), strict=True)
+    return [(received, sent) if known else (None, None) for known, received, sent in columns]

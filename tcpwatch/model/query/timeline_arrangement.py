@@ -67,8 +67,8 @@ class TimelineArrangement:
         index = self._index(cookie)
         if index is None:
             return None
-        found = np.flatnonzero(self.order == index)
-        return int(found[0]) if len(found) else None
+        places = np.flatnonzero(self.order == index)
+        return int(places[0]) if len(places) else None
 
     def knows(self, cookie: int) -> bool:
         """Return whether the connection is shown, or would be without the filter."""
@@ -76,14 +76,14 @@ class TimelineArrangement:
 
     def _index(self, cookie: int) -> int | None:
         index = self.view.rows.find(cookie)
-        if index is not None and _is_connection(self.view.rows.state[index : index + 1])[0]:
+        if index is not None and _IS_CONNECTION[self.view.rows.state[index]]:
             return index
-        found = np.flatnonzero(self.closed_cookie == np.uint64(cookie))
-        return len(self.view.rows) + int(found[-1]) if len(found) else None
+        records = np.flatnonzero(self.closed_cookie == np.uint64(cookie))
+        return len(self.view.rows) + int(records[-1]) if len(records) else None
 
 
 class TimelineArranger:
-    """Arranges one View after the other, and caches the columns of closed connections. Not thread-safe."""
+    """Arranges Views in succession, and caches the columns of closed connections. Not thread-safe."""
 
     def __init__(self) -> None:
         self._closed = ClosedRows()
@@ -93,7 +93,7 @@ class TimelineArranger:
     ) -> TimelineArrangement:
         """Return the connections that match, in this order; equal ones by their begin."""
         rows, closed = view.rows, self._closed.columns(view.archive, filter_, view.rows)
-        is_connection = _is_connection(rows.state)
+        is_connection = _IS_CONNECTION[rows.state]
         cookies, last = _last_records(closed.cookie)
         live = find_sorted(rows.cookie, cookies)
         is_live = live != NOT_FOUND
@@ -122,11 +122,7 @@ def arrange_timelines(
 
 _IS_CONNECTION = np.ones(256, np.bool_)
 _IS_CONNECTION[[0, State.LISTEN, State.CLOSED]] = False
-
-
-def _is_connection(state: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which of these states are those of a connection, also half-open: not listening, and not only bound."""
-    return _IS_CONNECTION[state]
+"""Whether a socket in this state is a connection, also half-open: neither listening nor only bound."""
 
 
 def _last_records(cookie: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:

@@ -29,9 +29,9 @@ def address_hashes(sample: Sample, row: NDArray[np.intp], name: str) -> NDArray[
     """Return a hash below 2^48 of each address in the column `idiag_src` or `idiag_dst`."""
     number = np.empty(len(row), np.uint64)
     for first in range(0, len(row), _BLOCK):  # a fancy index on all of a large table costs three times as much
-        here = row[first : first + _BLOCK]
-        block = sample.table[here[0] : here[-1] + 1]
-        wanted = slice(None) if len(here) == len(block) else here - here[0]
+        part = row[first : first + _BLOCK]
+        block = sample.table[part[0] : part[-1] + 1]
+        wanted = slice(None) if len(part) == len(block) else part - part[0]
         number[first : first + _BLOCK] = first_words(block, name)[wanted]
     v6 = np.flatnonzero(sample.family[row] != uapi.AF_INET)
     if len(v6):

@@ -156,10 +156,9 @@ class _Flow:
                 self._values[:, at] = _merged(self._values[:, at, None], part[:, None])[:, 0]
 
     def _add_levels(self, where: slice, levels: NDArray[np.float64]) -> None:
-        here = self._values[2:_SECONDS, where]
-        later = levels[:, None]
-        here[:2] = np.where(np.isnan(later[:2]), here[:2], later[:2])
-        here[2:] = np.fmax(here[2:], later[2:])
+        slots, later = self._values[2:_SECONDS, where], levels[:, None]
+        slots[:2] = np.where(np.isnan(later[:2]), slots[:2], later[:2])
+        slots[2:] = np.fmax(slots[2:], later[2:])
 
     def _halve(self) -> None:
         halved = _merged(self._values[:, 0::2], self._values[:, 1::2])

@@ -95,18 +95,18 @@ class Throughput:
         application (tcp_rate_check_app_limited): then the sender waited a round trip with nothing more to send. The
         longest time wins. Since Linux 4.10.
         """
-        found = np.zeros(len(cookies), np.uint8)
+        limits = np.zeros(len(cookies), np.uint8)
         pair = self._pair("tcpi_sndbuf_limited", cookies)
         if pair is None:
-            return found
+            return limits
         busy, receiver, buffer = (pair.grown(f"tcpi_{n}") for n in ("busy_time", "rwnd_limited", "sndbuf_limited"))
         rest = busy - receiver - buffer
         acked = pair.grown("tcpi_bytes_acked") > 0
         starved = ((pair.latest("tcpi_flags") & 1) != 0) & acked & (pair.grown("tcpi_total_retrans") == 0)
         idle = 1e6 * pair.seconds - busy
         spent = np.stack((idle + rest * starved, receiver, buffer, rest * ~starved))
-        found[pair.where] = np.where(acked | (busy > 0), 1 + spent.argmax(axis=0), SendLimit.UNKNOWN)
-        return found
+        limits[pair.where] = np.where(acked | (busy > 0), 1 + spent.argmax(axis=0), SendLimit.UNKNOWN)
+        return limits
 
     def _latest(self, name: str, cookies: Cookies) -> Floats:
         values = np.full(len(cookies), np.nan)
