@@ -5,7 +5,7 @@ A line is a tuple of (text, style) pieces. No text is parsed as markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -141,3 +141,18 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self.redraw()
+
+
+class CallbackLines(Lines):
+    """Draws the lines that a function returns for a width; its height is fixed, or `auto`."""
+
+    DEFAULT_CSS = "CallbackLines { overflow: hidden; }"
+
+    def __init__(self, draw: Callable[[int, Palette], Sequence[Line]], height: int | str = 1) -> None:
+        super().__init__()
+        self._draw = draw
+        self.styles.height = height
+
+    @override
+    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
+        return self._draw(width, colours)

@@ -69,7 +69,7 @@ class Opened:
         return [self.table.render_line(y).text for y in range(self.table.size.height)]
 
     def title(self) -> str:
-        lines = self.page.query_one(connections._Title).lines
+        lines = self.page.heading.lines
         return "".join(piece for piece, _ in lines[0]).strip() if lines else ""
 
     def wrong(self) -> str:

@@ -38,7 +38,7 @@ from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.table_page import TablePage, filter_pieces, sort_pieces
 from tcpwatch.units import count, plural
-from tcpwatch.widgets.lines import Line, Lines
+from tcpwatch.widgets.lines import CallbackLines, Line
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section
 from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
@@ -70,6 +70,7 @@ class ConnectionsPage(TablePage):
     def __init__(self) -> None:
         super().__init__()
         self._view: View | None = None
+        self.heading = CallbackLines(self._heading_lines)
         self.table: SocketTable = SocketTable()
         self.groups = GroupTable()
         self.groups.display = self.groups.can_focus = False
@@ -86,7 +87,7 @@ class ConnectionsPage(TablePage):
 
     @override
     def compose(self) -> ComposeResult:
-        yield _Title()
+        yield self.heading
         yield self.table
         yield self.groups
         yield FilterLine()
@@ -156,7 +157,7 @@ class ConnectionsPage(TablePage):
                 arranged.grouped, self._unsupported, bool(arranged.filter.text), empty_lines(arranged)
             )
             self._show_table(self.groups, self.table)
-        self._redraw_title()
+        self.heading.redraw()
 
     def _show_table(self, table: CursorTable[Any], other: CursorTable[Any]) -> None:
         """Show this table instead of the other one, and move the focus with it."""
@@ -169,8 +170,13 @@ class ConnectionsPage(TablePage):
         other.display = other.can_focus = False
         self.refresh_bindings()
 
-    def _redraw_title(self) -> None:
-        self.query_one(_Title).redraw()
+    def _heading_lines(self, width: int, colours: Palette) -> Sequence[Line]:
+        """Return the number of rows, filter and order; or the keys for choosing a column."""
+        if self.visible_table.choosing_sort:
+            return [sort_hint_line(self.visible_table.sorting, colours)]
+        if self.groups.display and self.grouping is not None:
+            return [title_line(self.grouping, self.groups.sorting, colours)]
+        return [_sockets_title(self.table, colours)]
 
     # Groups
 
@@ -231,7 +237,7 @@ class ConnectionsPage(TablePage):
             shown is None or (shown.column, shown.reverse) != (self.table.column, self.table.reverse)
         ):
             self.refilter()
-        self._redraw_title()
+        self.heading.redraw()
 
     def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
         """Open the group or the flow."""
@@ -273,23 +279,6 @@ class ConnectionsPage(TablePage):
         else:
             copied = "\t".join(table.arrangement.lines(table.cursor, table.cursor + 1, IN_TABLE, exact=True)[0].cells)
         self.copy(copied)
-
-
-class _Title(Lines, can_focus=False):
-    """Number of rows, filter and order; or the keys for choosing a column."""
-
-    DEFAULT_CSS = "_Title { height: 1; overflow: hidden; }"
-
-    @override
-    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        page = self.parent
-        if not isinstance(page, ConnectionsPage):
-            return [()]
-        if page.visible_table.choosing_sort:
-            return [sort_hint_line(page.visible_table.sorting, colours)]
-        if page.groups.display and page.grouping is not None:
-            return [title_line(page.grouping, page.groups.sorting, colours)]
-        return [_sockets_title(page.table, colours)]
 
 
 def _sockets_title(table: SocketTable, colours: Palette) -> Line:

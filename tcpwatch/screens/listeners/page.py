@@ -31,7 +31,7 @@ from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import NO_DATA
 from tcpwatch.screens.shared.table_page import TablePage, filter_pieces, no_match_lines, sort_pieces
-from tcpwatch.widgets.lines import Line, Lines, Piece
+from tcpwatch.widgets.lines import CallbackLines, Line, Piece
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
 from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
@@ -51,9 +51,9 @@ class ListenersPage(TablePage):
         self._view: View | None = None
         self._unfolded: set[Hashable] = set()
         self._unseen_tracker = UnseenAcceptsTracker()
-        self.unseen: UnseenAccepts | None = None
+        self._unseen: UnseenAccepts | None = None
         """Accepted connections that polls missed."""
-        self._title = _Title(self)
+        self._title = CallbackLines(self._title_lines, height=2)
         self.table: RecordTable[ListenerRow] = RecordTable(
             ALL_COLUMNS,
             identity=lambda row: row.identity,
@@ -75,18 +75,13 @@ class ListenersPage(TablePage):
     # Drawing the View
 
     @property
-    def view(self) -> View | None:
-        """The View on screen."""
-        return self._view
-
-    @property
     def has_groups(self) -> bool:
         """Whether there is a group to unfold."""
         return any(row.is_group for row in self.table.records)
 
     @override
     def show(self, view: View) -> None:
-        self._view, self.unseen = view, self._unseen_tracker.update(view)
+        self._view, self._unseen = view, self._unseen_tracker.update(view)
         self.refilter()
 
     def refilter(self) -> None:
@@ -94,7 +89,7 @@ class ListenersPage(TablePage):
         view, had_groups = self._view, self.has_groups
         if view is None:
             return
-        rows = listener_rows(view, is_lower_bound=self.unseen is not None)
+        rows = listener_rows(view, is_lower_bound=self._unseen is not None)
         self._unfolded &= {row.identity for row in rows if row.is_group}
         passing = _passing(view, self.filter)
         shown, hidden = [], set[Hashable]()
@@ -126,6 +121,25 @@ class ListenersPage(TablePage):
     @override
     def help_sections(self) -> Sequence[Section]:
         return [Section("Listeners", [Entry(column.title, column.help) for column in ALL_COLUMNS], 15)]
+
+    def _title_lines(self, width: int, colours: Palette) -> Sequence[Line]:
+        """Return the number of listeners, drops of the host, and the order; then remarks."""
+        view, sorting = self._view, self.table.sorting
+        if view is None:
+            return [((f" {NO_DATA}", colours.plain),), ()]
+        first = sort_hint_line(sorting, colours) if sorting.choosing else self._facts(view, colours)
+        return [first, _remarks(view, self._unseen, width, colours)]
+
+    def _facts(self, view: View, colours: Palette) -> Line:
+        groups = sum(row.is_group for row in self.table.records)
+        of_all = f"{len(self.shown):,} of " if self.filter.text else ""
+        of_groups = f", {units.plural(groups, 'group')}" if groups else ""
+        count = f" {of_all}{units.plural(len(view.listeners), 'listener')}{of_groups}"
+        pieces: list[Piece] = [(count, colours.strong), *filter_pieces(self.filter, colours)]
+        for word, name in (("overflows", "ListenOverflows"), ("drops", "ListenDrops")):
+            rate = view.rates.get(name)
+            pieces += [(f" · {word} ", colours.dim), (units.per_second(rate), colours.alarm if rate else colours.plain)]
+        return (*pieces, *sort_pieces(self.table.sorting, colours))
 
     # Keys and clicks
 
@@ -175,36 +189,6 @@ def _passing(view: View, filter_: Filter) -> frozenset[int]:
     """Return the cookies of the listeners that match the filter."""
     rows = view.rows.take(np.flatnonzero(view.rows.state == State.LISTEN))
     return frozenset(rows.cookie[filter_.mask(rows)].tolist())
-
-
-class _Title(Lines):
-    """Number of listeners, drops of the host, and the order; then remarks."""
-
-    DEFAULT_CSS = "_Title { height: 2; overflow: hidden; }"
-
-    def __init__(self, page: ListenersPage) -> None:
-        super().__init__()
-        self._page = page
-
-    @override
-    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        view, sorting = self._page.view, self._page.table.sorting
-        if view is None:
-            return [((f" {NO_DATA}", colours.plain),), ()]
-        first = sort_hint_line(sorting, colours) if sorting.choosing else self._facts(view, colours)
-        return [first, _remarks(view, self._page.unseen, width, colours)]
-
-    def _facts(self, view: View, colours: Palette) -> Line:
-        groups = sum(row.is_group for row in self._page.table.records)
-        count, filter_ = len(view.listeners), self._page.filter
-        of_all = f"{len(self._page.shown):,} of " if filter_.text else ""
-        of_groups = f", {units.plural(groups, 'group')}" if groups else ""
-        pieces: list[Piece] = [(f" {of_all}{units.plural(count, 'listener')}{of_groups}", colours.strong)]
-        pieces += filter_pieces(filter_, colours)
-        for word, name in (("overflows", "ListenOverflows"), ("drops", "ListenDrops")):
-            rate = view.rates.get(name)
-            pieces += [(f" · {word} ", colours.dim), (units.per_second(rate), colours.alarm if rate else colours.plain)]
-        return (*pieces, *sort_pieces(self._page.table.sorting, colours))
 
 
 def _remarks(view: View, unseen: UnseenAccepts | None, width: int, colours: Palette) -> Line:

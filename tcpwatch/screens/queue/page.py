@@ -25,7 +25,7 @@ from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.widgets.footer_line import FooterLine
-from tcpwatch.widgets.lines import Line, Lines, Piece
+from tcpwatch.widgets.lines import CallbackLines, Line
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Entry, Section
 from tcpwatch.widgets.table.cursor_table import CursorTable
@@ -53,7 +53,7 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         super().__init__()
         self._key = listener.key
         self._local = listener.local_address, listener.local_port
-        self._head = _Head(self)
+        self._head = CallbackLines(self._head_lines, height="auto")
         self.accept_queue = QueuePane("Accept queue", ACCEPT_COLUMNS)
         self.syn_queue = QueuePane("SYN queue", SYN_COLUMNS)
         self.row: ListenerRow | None = None
@@ -120,6 +120,28 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         words = f", {repeated:,} retried" if repeated else ""
         self.syn_queue.show(syn, words, self._why_empty("No half-open connections."))
 
+    def _head_lines(self, width: int, colours: Palette) -> Sequence[Line]:
+        """Return the listener, and its queues with their limits."""
+        row = self.row
+        if row is None:
+            return [((f" {self.endpoint}", colours.strong), ("  this listener has closed", colours.warning))]
+        room = 2 + (8 if self.size.height >= _MEMBERS_FROM else 1)
+        meters = head_lines(row, width, room, colours, app_state(self).exact)
+        return [self._title_line(row, width, colours), *meters]
+
+    def _title_line(self, row: ListenerRow, width: int, colours: Palette) -> Line:
+        fullest = row.fullest
+        sockets = f" · {len(row.members)} sockets" if row.is_group else ""
+        why = " (SO_REUSEPORT)" if sockets and width >= SIDE_BY_SIDE_FROM else ""
+        least = "≥" if row.is_lower_bound and fullest.accepted_per_s is not None else ""
+        return (
+            (f" {self.endpoint}  ", colours.strong),
+            (f"{fullest.process or '?'}{sockets}{why}", colours.plain),
+            (f" · accepted {least}{units.per_second(fullest.accepted_per_s)}", colours.plain),
+            (" · drops ", colours.plain),
+            (units.per_second(row.drops_per_s), colours.alarm if row.drops_per_s else colours.plain),
+        )
+
     def _why_empty(self, otherwise: str) -> Sequence[str]:
         """Return the lines shown if there are no members."""
         if self.row is None:
@@ -164,36 +186,3 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         message.stop()
         for pane in (self.accept_queue, self.syn_queue):
             pane.heading.redraw()
-
-
-class _Head(Lines):
-    """The listener, and its queues with their limits."""
-
-    DEFAULT_CSS = "_Head { height: auto; overflow: hidden; }"
-
-    def __init__(self, screen: QueueScreen) -> None:
-        super().__init__()
-        self._of = screen
-
-    @override
-    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        row = self._of.row
-        if row is None:
-            return [((f" {self._of.endpoint}", colours.strong), ("  this listener has closed", colours.warning))]
-        room = 2 + (8 if self.screen.size.height >= _MEMBERS_FROM else 1)
-        meters = head_lines(row, width, room, colours, app_state(self).exact)
-        return [self._title(row, width, colours), *meters]
-
-    def _title(self, row: ListenerRow, width: int, colours: Palette) -> Line:
-        fullest = row.fullest
-        sockets = f" · {len(row.members)} sockets" if row.is_group else ""
-        why = " (SO_REUSEPORT)" if sockets and width >= SIDE_BY_SIDE_FROM else ""
-        least = "≥" if row.is_lower_bound and fullest.accepted_per_s is not None else ""
-        pieces: list[Piece] = [
-            (f" {self._of.endpoint}  ", colours.strong),
-            (f"{fullest.process or '?'}{sockets}{why}", colours.plain),
-            (f" · accepted {least}{units.per_second(fullest.accepted_per_s)}", colours.plain),
-            (" · drops ", colours.plain),
-            (units.per_second(row.drops_per_s), colours.alarm if row.drops_per_s else colours.plain),
-        ]
-        return tuple(pieces)

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from tcpwatch.model.listeners.queue_detail import QueueMembers
 from tcpwatch.screens.queue.columns import QueueMember, queue_members
-from tcpwatch.widgets.lines import Line, Lines, fit, title_rule
+from tcpwatch.widgets.lines import CallbackLines, Line, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.cursor_table import sort_hint_line
 from tcpwatch.widgets.table.record_columns import RecordColumn
@@ -28,7 +28,7 @@ class QueuePane(Vertical):
         self.table: RecordTable[QueueMember] = RecordTable(
             columns, identity=lambda member: member.cookie, sort="age", reverse=True
         )
-        self.heading = _Heading(self)
+        self.heading, self._count = CallbackLines(self._heading_lines), ""
 
     @override
     def compose(self) -> ComposeResult:
@@ -37,31 +37,16 @@ class QueuePane(Vertical):
 
     def show(self, queue: QueueMembers | None, words: str, empty: Sequence[str]) -> None:
         """Show these members; `words` follow their number in the heading."""
-        self.heading.show_count(queue, words)
-        self.table.show(queue_members(queue) if queue else [], empty)
-
-
-class _Heading(Lines):
-    """The title with the number of members."""
-
-    DEFAULT_CSS = "_Heading { height: 1; overflow: hidden; }"
-
-    def __init__(self, pane: QueuePane) -> None:
-        super().__init__()
-        self._pane, self._words = pane, ""
-
-    def show_count(self, queue: QueueMembers | None, words: str) -> None:
-        """Show the number of members."""
-        self._words = ""
+        self._count = ""
         if queue is not None:
             shown = len(queue.rows)
             first = f", first {shown:,} listed" if shown < queue.total else ""
-            self._words = f": {queue.total:,}{words}{first}"
-        self.redraw()
+            self._count = f": {queue.total:,}{words}{first}"
+        self.heading.redraw()
+        self.table.show(queue_members(queue) if queue else [], empty)
 
-    @override
-    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        sorting = self._pane.table.sorting
+    def _heading_lines(self, width: int, colours: Palette) -> Sequence[Line]:
+        sorting = self.table.sorting
         if sorting.choosing:
             return [sort_hint_line(sorting, colours)]
-        return [title_rule(fit(self._pane.title + self._words, width - 8).rstrip(), width, colours)]
+        return [title_rule(fit(self.title + self._count, width - 8).rstrip(), width, colours)]

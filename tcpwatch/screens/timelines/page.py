@@ -23,7 +23,7 @@ from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.table_page import TablePage
 from tcpwatch.screens.timelines.table import TimelineTable
 from tcpwatch.screens.timelines.texts import coverage_line, help_sections, moment_line, title_line
-from tcpwatch.widgets.lines import Line, Lines
+from tcpwatch.widgets.lines import CallbackLines, Line
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import Section
 from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
@@ -63,12 +63,16 @@ class TimelinesReady(Message):
 class TimelinesPage(TablePage):
     """Two title lines, the table, the line about the cursor, and the filter line."""
 
-    DEFAULT_CSS = "TimelinesPage { height: 1fr; layout: vertical; }"
+    DEFAULT_CSS = """
+    TimelinesPage { height: 1fr; layout: vertical; }
+    TimelinesPage .timelines--moment { background: $panel; }
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._view: View | None = None
-        self._title, self._moment = _Title(self), _Moment(self)
+        self._title, self._moment = CallbackLines(self._title_lines, height=2), CallbackLines(self._moment_lines)
+        self._moment.add_class("timelines--moment")
         self.table: TimelineTable = TimelineTable()
         self._inline_arranger, in_thread = TimelineArranger(), TimelineArranger()  # each is used by one thread
         self._arranger = LatestRequestWorker[TimelinesRequest, TimelineArrangement](
@@ -128,6 +132,21 @@ class TimelinesPage(TablePage):
         self._title.redraw()
         self._moment.redraw()
 
+    def _title_lines(self, width: int, colours: Palette) -> Sequence[Line]:
+        table, arrangement = self.table, self.table.arrangement
+        if arrangement is None:
+            return [(), ()]
+        choosing, sorting = table.choosing_sort, table.sorting
+        first = sort_hint_line(sorting, colours) if choosing else title_line(arrangement, sorting, colours)
+        return [first, coverage_line(arrangement.view, table.window, width, colours)]
+
+    def _moment_lines(self, width: int, colours: Palette) -> Sequence[Line]:
+        """Return the line about the flow under the cursor at the cursor's time."""
+        table = self.table
+        if table.arrangement is None:
+            return [()]
+        return [moment_line(table.flow, table.moment, table.window.follows, table.axis, width, colours)]
+
     # Keys
 
     def on_cursor_table_sort_changed(self, message: CursorTable.SortChanged) -> None:
@@ -158,43 +177,3 @@ class TimelinesPage(TablePage):
         if len(arrangement) > MAX_INLINE_FLOWS:
             self.notify(f"writing {what} …", markup=False)
         self.export(export_name(time.time(), "timelines"), what, timelines_csv(arrangement))
-
-
-class _Title(Lines):
-    """The two lines above the table."""
-
-    DEFAULT_CSS = "_Title { height: 2; overflow: hidden; }"
-
-    def __init__(self, page: TimelinesPage) -> None:
-        super().__init__()
-        self._page = page
-
-    @override
-    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        table = self._page.table
-        arrangement = table.arrangement
-        if arrangement is None:
-            return [(), ()]
-        first = (
-            sort_hint_line(table.sorting, colours)
-            if table.choosing_sort
-            else title_line(arrangement, table.sorting, colours)
-        )
-        return [first, coverage_line(arrangement.view, table.window, width, colours)]
-
-
-class _Moment(Lines):
-    """The line below the table: the flow under the cursor at the cursor's time."""
-
-    DEFAULT_CSS = "_Moment { height: 1; overflow: hidden; background: $panel; }"
-
-    def __init__(self, page: TimelinesPage) -> None:
-        super().__init__()
-        self._page = page
-
-    @override
-    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        table = self._page.table
-        if table.arrangement is None:
-            return [()]
-        return [moment_line(table.flow, table.moment, table.window.follows, table.axis, width, colours)]
