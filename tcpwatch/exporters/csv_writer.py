@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.exporters.records import timeline_record
 from tcpwatch.model.columns.columns import EXPORTED, exported_values
-from tcpwatch.model.query.timeline import timelines_at
-from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.sockets.rows import Rows
 
 BLOCK = 2_000
@@ -43,12 +40,6 @@ def records_csv(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 def sockets_csv(rows: Rows, order: NDArray[np.intp], unsupported: Collection[str] = ()) -> Iterator[str]:
     """Yield the exported columns of these rows, in this order, as CSV text; `unsupported` columns are empty."""
     return write_csv((column.key for column in EXPORTED), _socket_lines(rows, order, unsupported))
-
-
-def timelines_csv(chosen: TimelineArrangement) -> Iterator[str]:
-    """Yield the timelines in the chosen order as CSV text."""
-    blocks = (timelines_at(chosen, first, first + BLOCK) for first in range(0, len(chosen), BLOCK))
-    return records_csv(map(timeline_record, chain.from_iterable(blocks)))
 
 
 def _socket_lines(rows: Rows, order: NDArray[np.intp], unsupported: Collection[str]) -> Iterator[tuple[Any, ...]]:

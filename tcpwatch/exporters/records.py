@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
+from tcpwatch.exporters.csv_writer import BLOCK, records_csv
 from tcpwatch.model.lifecycle.history import Moment, begins_with_last_ack
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
 from tcpwatch.model.query.groups import GroupRow
-from tcpwatch.model.query.timeline import Timeline
+from tcpwatch.model.query.timeline import Timeline, timelines_at
+from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.states import STATE_ORDER, State
 
 _TIMED_STATES = tuple(state for state in STATE_ORDER if state not in (State.LISTEN, State.CLOSED))
@@ -95,6 +98,12 @@ def timeline_record(row: Timeline) -> dict[str, Any]:
         **_moment_fields("end", row.end, False),
         **{f"{state.name.lower()}_s": round(spent[state], 6) if state in seen else None for state in _TIMED_STATES},
     }
+
+
+def timelines_csv(chosen: TimelineArrangement) -> Iterator[str]:
+    """Yield the timelines in the chosen order as CSV text."""
+    blocks = (timelines_at(chosen, first, first + BLOCK) for first in range(0, len(chosen), BLOCK))
+    return records_csv(map(timeline_record, chain.from_iterable(blocks)))
 
 
 def tab_separated(record: Mapping[str, Any]) -> str:

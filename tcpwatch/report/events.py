@@ -71,9 +71,9 @@ class EventReporter:
         self._events_lost, self._destroy_events_lost = events, destroy_events
         for count, noun in zip(counts, ("trace event", "destroy event"), strict=True):
             if count > 0:
-                yield f"{count:,} {noun}{' was' if count == 1 else 's were'} lost"
+                yield f"{units.plural(count, noun)} lost"
         if missed:
-            yield f"{missed:,} more events came at once than fit into memory; see --memory"
+            yield f"{units.plural(missed, 'event')} did not fit into memory; see --memory"
 
     def _lines(self, view: View, new: NewTransitions) -> Iterator[str]:
         hidden = unsupported_columns(view.sample.capabilities)

@@ -45,7 +45,7 @@ class EventWatch:
             try:
                 self._trace, self.why_no_trace = TracepointReader(), ""
             except TraceError as error:
-                self.why_no_trace = _words(error)
+                self.why_no_trace = str(error.strerror)
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # A daemon, so that it does not delay the end of the process, which releases its kernel resources.
@@ -69,7 +69,7 @@ class EventWatch:
             try:
                 return self._trace.take() if self._trace else None
             except TraceError as error:
-                self._end_trace(_words(error))
+                self._end_trace(str(error.strerror))
                 return None
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class EventWatch:
         try:
             full = self._trace.read() if self._trace else 0.0
         except TraceError as error:
-            self._end_trace(_words(error))
+            self._end_trace(str(error.strerror))
             return TRACE_MOST_S
         return min(TRACE_MOST_S, max(TRACE_LEAST_S, period_s * SHARE / max(full, 1e-3)))
 
@@ -143,7 +143,3 @@ def _destroy_events() -> DestroyEventReader | None:
         return DestroyEventReader()
     except SockDiagError:  # seccomp or an old kernel: the samples report the failure of sock_diag
         return None
-
-
-def _words(error: TraceError) -> str:
-    return error.strerror or str(error)

@@ -258,7 +258,7 @@ def test_events(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> 
     views = [replace(view, pace=Pace(0.0, 0.0, 0.1, 0.1)) for view in two_views()]
     seen = fake_monitor(monkeypatch, *views)
     result = run("events", "--json", "--for", "0.25", "--trace")
-    assert result.exit_code == 0 and result.stderr == "tcpwatch: 3 trace events were lost\n"
+    assert result.exit_code == 0 and result.stderr == "tcpwatch: 3 trace events lost\n"
     events = [json.loads(line) for line in result.stdout.splitlines()]
     assert [event["new"] for event in events] == ["ESTABLISHED", "FIN_WAIT_1", "CLOSED", None, None]
     assert seen[0] == Settings(interval_s=0.2), "more often than other commands"

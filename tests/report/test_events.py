@@ -162,14 +162,14 @@ def test_psutil_knows_no_cookies() -> None:
 def test_losses_are_reported_once() -> None:
     before, after = two_views()
     more = replace(after, trace=replace(after.trace, events_lost=4, destroy_events_lost=2_000))
-    assert losses(before, after, after) == ["3 trace events were lost"]
+    assert losses(before, after, after) == ["3 trace events lost"]
     assert losses(after, more) == [
-        "3 trace events were lost",
-        "1 trace event was lost",
-        "2,000 destroy events were lost",
+        "3 trace events lost",
+        "1 trace event lost",
+        "2,000 destroy events lost",
     ]
     missed = replace(before, archive=replace(before.archive, transitions_total=1002))
-    assert losses(missed) == ["1,000 more events came at once than fit into memory; see --memory"]
+    assert losses(missed) == ["1,000 events did not fit into memory; see --memory"]
     assert len(objects(missed)) == 2
     incomplete = replace(before, sample=replace(before.sample, completeness=Completeness(interrupted=True)))
     assert losses(before, incomplete, incomplete, before, incomplete) == ["incomplete: interrupted dump"] * 2

@@ -36,9 +36,9 @@ class ConnectCallers:
         """
         if not self._readable:
             return {}
-        now, asked = monotonic(), set(threads)
+        now, wanted = monotonic(), set(threads)
         self._known = {thread: known for thread, known in self._known.items() if now - known[0] < _KEPT_S}
-        for thread in sorted(asked - self._known.keys())[:_MOST]:
+        for thread in sorted(wanted - self._known.keys())[:_MOST]:
             self._known[thread] = now, self._owner(thread)
         return {thread: owner for thread, (_, owner) in self._known.items() if owner is not None}
 

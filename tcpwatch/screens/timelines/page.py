@@ -11,8 +11,7 @@ from textual.message import Message
 from typing_extensions import override
 
 from tcpwatch import units
-from tcpwatch.exporters.csv_writer import timelines_csv
-from tcpwatch.exporters.records import tab_separated, timeline_record
+from tcpwatch.exporters.records import tab_separated, timeline_record, timelines_csv
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement, TimelineArranger, TimelineSort
 from tcpwatch.model.view import View

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tcpwatch.arrays.append_log import AppendLog
-from tcpwatch.exporters.csv_writer import timelines_csv
-from tcpwatch.exporters.records import timeline_record
+from tcpwatch.exporters.records import timeline_record, timelines_csv
 from tcpwatch.model.lifecycle import closed_rows
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.closed_rows import rows_from_records

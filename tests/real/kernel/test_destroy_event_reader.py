@@ -304,7 +304,7 @@ def test_an_overrun_is_read_through_and_counted_once() -> None:
         netlink.message(netlink.BY_FAMILY, netlink.body() + b"\xff\xff\2\0", sequence=0),
     ],
 )
-def test_nonsense_is_refused(datagram: bytes) -> None:
+def test_an_invalid_datagram_is_refused(datagram: bytes) -> None:
     with pytest.raises(MessageError):
         drained(FakeSocket(event(1, bytes(280)), datagram))
 
