@@ -12,7 +12,7 @@ from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.query.timeline import Timeline, timelines_at
-from tcpwatch.model.query.timeline_arrangement import arrange_timelines
+from tcpwatch.model.query.timeline_arrangement import TimelineArranger
 from tcpwatch.model.states import FACTS, State
 from tcpwatch.screens.shared.state_marks import STATE_LETTERS
 from tcpwatch.screens.timelines.axis import ZOOM_STEPS_S, TimeAxis, TimeWindow, snap_to_flow, window_around
@@ -167,7 +167,7 @@ def made(*told: list, ending: Ending | None = None, end: float = 0, **given: obj
         view = make_view(flow, archive=make_archive(changes=known))
     else:
         view = make_view(archive=make_archive(closed_flow(flow, 100, end, ending, **given), changes=known))  # type: ignore[arg-type]
-    return timelines_at(arrange_timelines(view, Filter()), 0, 1)[0]
+    return timelines_at(TimelineArranger().arrange(view, Filter()), 0, 1)[0]
 
 
 def test_a_state_is_its_letter_and_its_line() -> None:
@@ -213,7 +213,7 @@ def test_what_a_poll_cannot_tell_is_drawn_as_unsure() -> None:
 
 def test_what_was_there_before_us_has_no_beginning() -> None:
     flow = sock("ESTAB", "10.0.0.1:443", "10.0.0.9:4000", age_s=30, begin_seen=False)
-    one = timelines_at(arrange_timelines(make_view(flow), Filter()), 0, 1)[0]
+    one = timelines_at(TimelineArranger().arrange(make_view(flow), Filter()), 0, 1)[0]
     assert drawn(one, 40, 0) == " " * 9 + "…E" + "━" * 29
 
 

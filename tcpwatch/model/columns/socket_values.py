@@ -145,13 +145,7 @@ WHY_UNKNOWN = {
 }
 """Code of an unknown owner → the reason."""
 
-_SHORT_UNKNOWN = {
-    owner_finder.UNKNOWN_NO_PROCESS: "",
-    owner_finder.UNKNOWN_NOT_LOOKED: "…",
-    owner_finder.UNKNOWN_PERMISSION: "?",
-    owner_finder.UNKNOWN_ELSEWHERE: "?",
-    owner_finder.UNKNOWN_PROC: "?",
-}
+_SHORT_UNKNOWN = {owner_finder.UNKNOWN_NO_PROCESS: "", owner_finder.UNKNOWN_NOT_LOOKED: "…"}
 
 
 def why_unknown(code: int, is_closed: bool) -> str:
@@ -161,7 +155,9 @@ def why_unknown(code: int, is_closed: bool) -> str:
 
 def owner_cells(rows: Rows) -> Values:
     """Return the owners as text, or a sign for why there is no owner."""
-    return [owner_text(rows.owners[code]) if code >= 0 else _SHORT_UNKNOWN[code] for code in rows.owner.tolist()]
+    return [
+        owner_text(rows.owners[code]) if code >= 0 else _SHORT_UNKNOWN.get(code, "?") for code in rows.owner.tolist()
+    ]
 
 
 def owner_text(owner: owner_finder.Owner) -> str:

@@ -126,11 +126,11 @@ def _known(value: float) -> float | None:
 
 def _sums(partition: Partition, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the sum of the known values of each group; NaN where none is known."""
+    if not len(partition):
+        return np.zeros(0)
     known = ~np.isnan(values)
-    sums = np.zeros(len(partition))
-    if len(partition):
-        sums = np.add.reduceat(np.where(known, values, 0.0)[partition.order], partition.start)
-        sums[partition.sums(known) == 0] = np.nan
+    sums: NDArray[np.float64] = np.add.reduceat(np.where(known, values, 0.0)[partition.order], partition.start)
+    sums[partition.sums(known) == 0] = np.nan
     return sums
 
 
@@ -175,26 +175,16 @@ def _remote(rows: Rows, at: int, port: bool) -> Named:
     return (remote, remote.remote_filter) if row["idiag_dport"] else ("(no peer)", "")
 
 
-def _local_port(rows: Rows, at: int) -> Named:
-    port = int(rows.table["idiag_sport"][at])
-    return port, f"lport:{port}"
-
-
 def _state(rows: Rows, at: int) -> Named:
     state = State(int(rows.state[at]))
     return state, f"state:{state.name}"
-
-
-def _cgroup(rows: Rows, at: int) -> Named:
-    number = int(rows.table["cgroup_id"][at])
-    return (number or "unknown (half-open, TIME_WAIT)"), ""
 
 
 _NAMES: dict[GroupField, Callable[[Rows, int], Named]] = {
     GroupField.PROCESS: _process,
     GroupField.PEER: lambda rows, at: _remote(rows, at, port=False),
     GroupField.SERVICE: lambda rows, at: _remote(rows, at, port=True),
-    GroupField.LOCAL_PORT: _local_port,
+    GroupField.LOCAL_PORT: lambda rows, at: (port := int(rows.table["idiag_sport"][at]), f"lport:{port}"),
     GroupField.STATE: _state,
-    GroupField.CGROUP: _cgroup,
+    GroupField.CGROUP: lambda rows, at: (int(rows.table["cgroup_id"][at]) or "unknown (half-open, TIME_WAIT)", ""),
 }

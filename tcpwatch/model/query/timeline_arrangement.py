@@ -113,13 +113,6 @@ class TimelineArranger:
         )  # fmt: skip
 
 
-def arrange_timelines(
-    view: View, filter_: Filter, by: TimelineSort = TimelineSort.BEGIN, reverse: bool = True
-) -> TimelineArrangement:
-    """Arrange one View, without a cache."""
-    return TimelineArranger().arrange(view, filter_, by, reverse)
-
-
 _IS_CONNECTION = np.ones(256, np.bool_)
 _IS_CONNECTION[[0, State.LISTEN, State.CLOSED]] = False
 """Whether a socket in this state is a connection, also half-open: neither listening nor only bound."""

@@ -28,7 +28,6 @@ from tcpwatch.model.query.timeline_arrangement import (
     TimelineArrangement,
     TimelineArranger,
     TimelineSort,
-    arrange_timelines,
 )
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.sockets.throughput import Throughput
@@ -80,19 +79,19 @@ def row(chosen: TimelineArrangement, cookie: int) -> Timeline:
 
 
 def test_live_and_closed_flows_each_once_the_newest_first() -> None:
-    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter())
+    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS), Filter())
     assert cookies(chosen) == [4, 12, 11, 5, 10, 6, 3]
     assert (chosen.live, chosen.closed, chosen.total_live, chosen.total_closed) == (4, 3, 4, 3)
 
 
 def test_of_a_flow_that_comes_twice_the_last_record_counts() -> None:
-    assert row(arrange_timelines(view(*CLOSED_FLOWS), Filter()), 11).ending is Ending.TIMED_OUT
+    assert row(TimelineArranger().arrange(view(*CLOSED_FLOWS), Filter()), 11).ending is Ending.TIMED_OUT
 
 
 def test_nothing_at_all() -> None:
-    chosen = arrange_timelines(view(live=()), Filter())
+    chosen = TimelineArranger().arrange(view(live=()), Filter())
     assert (len(chosen), chosen.place(3), timelines_at(chosen, 0, 10)) == (0, None, [])
-    assert len(arrange_timelines(view(live=LIVE[:2]), Filter())) == 0, "a listener is no flow"
+    assert len(TimelineArranger().arrange(view(live=LIVE[:2]), Filter())) == 0, "a listener is no flow"
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [
@@ -109,13 +108,13 @@ def test_nothing_at_all() -> None:
     ("ending:unknown", []),
 ])  # fmt: skip
 def test_the_filter_asks_live_and_closed_flows_alike(wanted: str, expected: list[int]) -> None:
-    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter.parse(wanted))
+    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS), Filter.parse(wanted))
     assert cookies(chosen) == expected
     assert (chosen.total_live, chosen.total_closed) == (4, 3)
 
 
 def test_a_flow_that_a_filter_hides_is_known_still() -> None:
-    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter.parse("port:4012"))
+    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS), Filter.parse("port:4012"))
     assert [chosen.knows(cookie) for cookie in (12, 10, 3, 1, 99)] == [True, True, True, False, False]
     assert [chosen.place(cookie) for cookie in (12, 10, 3, 1)] == [0, None, None, None]
 
@@ -123,9 +122,9 @@ def test_a_flow_that_a_filter_hides_is_known_still() -> None:
 def test_owners_that_are_forgotten_are_nobodys() -> None:
     past = make_archive(*CLOSED_FLOWS)
     later = replace(past, owners=past.owners[1:], owners_from=1)
-    chosen = arrange_timelines(make_view(*LIVE, archive=later), Filter())
+    chosen = TimelineArranger().arrange(make_view(*LIVE, archive=later), Filter())
     assert (row(chosen, 11).process, row(chosen, 10).process) == ("app[12]", "…")
-    assert cookies(arrange_timelines(make_view(archive=later), Filter.parse("process:app"))) == [11]
+    assert cookies(TimelineArranger().arrange(make_view(archive=later), Filter.parse("process:app"))) == [11]
 
 
 # In which order
@@ -141,7 +140,7 @@ def test_owners_that_are_forgotten_are_nobodys() -> None:
     (TimelineSort.ENDING, True, [4, 6, 3, 12, 5, 11, 10]),
 ])  # fmt: skip
 def test_order(by: TimelineSort, reverse: bool, expected: list[int]) -> None:
-    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter(), by, reverse)
+    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS), Filter(), by, reverse)
     assert cookies(chosen) == expected
     assert [chosen.place(cookie) for cookie in expected] == list(range(len(expected)))
 
@@ -157,9 +156,9 @@ def test_every_flow_once_and_in_order(
 ) -> None:
     socks = tuple(served("ESTAB", cookie, age_s=cookie % 7) for cookie in sorted(live))
     flows = [closed_flow(served("ESTAB", cookie), begin, 7, ending) for cookie, begin, ending in closed]
-    chosen = arrange_timelines(view(*flows, live=socks, chunks=chunks), Filter(), by, reverse)
+    chosen = TimelineArranger().arrange(view(*flows, live=socks, chunks=chunks), Filter(), by, reverse)
     assert sorted(cookies(chosen)) == sorted(live | {cookie for cookie, _, _ in closed})
-    assert cookies(arrange_timelines(chosen.view, Filter(), by, not reverse)) == cookies(chosen)[::-1]
+    assert cookies(TimelineArranger().arrange(chosen.view, Filter(), by, not reverse)) == cookies(chosen)[::-1]
     last = {cookie: (begin, ending) for cookie, begin, ending in closed}
     for one in timelines_at(chosen, 0, len(chosen)):
         if one.cookie not in live:
@@ -207,7 +206,7 @@ def test_what_has_left_the_past_is_not_shown_any_more() -> None:
 
 def test_a_row_tells_its_story() -> None:
     told = {3: [*traced(50, "SYN_RCVD", 49.5, "ESTAB"), *incident(20, TransitionKind.RETRANSMITTED)]}
-    one = row(arrange_timelines(view(changes=told), Filter()), 3)
+    one = row(TimelineArranger().arrange(view(changes=told), Filter()), 3)
     assert [(s.state, NOW - s.begin.time, s.begin.origin) for s in one.periods] == [
         (State.SYN_RCVD, 50, Origin.TRACE), (State.ESTABLISHED, 49.5, Origin.TRACE),
     ]  # fmt: skip
@@ -223,7 +222,7 @@ def test_a_row_tells_its_story() -> None:
 
 
 def test_a_flow_that_was_there_before_us_began_earlier() -> None:
-    one = row(arrange_timelines(view(), Filter()), 3)
+    one = row(TimelineArranger().arrange(view(), Filter()), 3)
     assert one.began_earlier
     assert [(s.state, s.begin.time, s.end, s.began_earlier) for s in one.periods] == [
         (State.ESTABLISHED, NOW - 100, None, True)
@@ -231,7 +230,7 @@ def test_a_flow_that_was_there_before_us_began_earlier() -> None:
 
 
 def test_of_a_flow_whose_story_is_forgotten_the_present_state_is_left() -> None:
-    one = row(arrange_timelines(view(), Filter()), 6)
+    one = row(TimelineArranger().arrange(view(), Filter()), 6)
     assert [(s.state, NOW - s.begin.time, s.began_earlier) for s in one.periods] == [(State.CLOSE_WAIT, 20, True)]
 
 
@@ -239,7 +238,7 @@ def test_time_wait_that_is_still_there_knows_how_it_ended() -> None:
     told = {5: traced(40, "ESTAB", 10.6, "FIN_WAIT_1", 10.5, "TIME_WAIT")}
     info = {"bytes_received": 7, "bytes_acked": 9}
     closed = closed_flow(served("TIME_WAIT", 5), 40, 10.5, Ending.BY_US, info)
-    one = row(arrange_timelines(view(closed, changes=told), Filter()), 5)
+    one = row(TimelineArranger().arrange(view(closed, changes=told), Filter()), 5)
     assert (one.live, one.ending, one.process, one.received_bytes, one.sent_bytes) == (
         True,
         Ending.BY_US,
@@ -252,19 +251,19 @@ def test_time_wait_that_is_still_there_knows_how_it_ended() -> None:
 
 
 def test_a_closed_flow_ends_though_nothing_of_it_is_kept() -> None:
-    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter())
+    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS), Filter())
     one = row(chosen, 10)
     assert [(s.state, NOW - s.begin.time, s.end and NOW - s.end.time) for s in one.periods] == [
         (State.ESTABLISHED, 50, 20)
     ]
     assert (one.live, one.mark, one.line_end_s, one.length_s) == (False, Mark.NONE, NOW - 20, 30)
     told = {10: traced(50, "SYN_RCVD", 49, "ESTAB")}
-    half = row(arrange_timelines(view(*CLOSED_FLOWS, changes=told), Filter()), 10)
+    half = row(TimelineArranger().arrange(view(*CLOSED_FLOWS, changes=told), Filter()), 10)
     assert [(s.state, s.end and NOW - s.end.time) for s in half.periods] == [
         (State.SYN_RCVD, 49), (State.ESTABLISHED, 20),
     ]  # fmt: skip
     late = {10: traced(50, "SYN_RCVD", 19, "ESTAB")}  # a state that seems to begin after the end
-    one = row(arrange_timelines(view(*CLOSED_FLOWS, changes=late), Filter()), 10)
+    one = row(TimelineArranger().arrange(view(*CLOSED_FLOWS, changes=late), Filter()), 10)
     assert [(s.state, s.end and NOW - s.end.time) for s in one.periods] == [
         (State.SYN_RCVD, 19), (State.ESTABLISHED, 19),
     ]  # fmt: skip
@@ -272,10 +271,10 @@ def test_a_closed_flow_ends_though_nothing_of_it_is_kept() -> None:
 
 def test_a_connection_that_we_saw_begin_did_not_begin_earlier() -> None:
     told = {6: [*polled(60, "ESTAB", 20, "CLOSE_WAIT")]}
-    one = row(arrange_timelines(view(changes=told), Filter()), 6)
+    one = row(TimelineArranger().arrange(view(changes=told), Filter()), 6)
     assert (one.began_earlier, [s.began_earlier for s in one.periods]) == (False, [False, False])
     only_last = {6: polled(60, "ESTAB", 20, "CLOSE_WAIT")[1:]}
-    one = row(arrange_timelines(view(changes=only_last), Filter()), 6)
+    one = row(TimelineArranger().arrange(view(changes=only_last), Filter()), 6)
     assert [(s.state, NOW - s.begin.time, s.began_earlier) for s in one.periods] == [
         (State.ESTABLISHED, 60, False), (State.CLOSE_WAIT, 20, False),
     ]  # fmt: skip
@@ -283,13 +282,13 @@ def test_a_connection_that_we_saw_begin_did_not_begin_earlier() -> None:
 
 def test_what_closed_since_the_poll_before_is_marked() -> None:
     past = make_archive(closed_flow(served("ESTAB", 7), 9, 0.5))
-    assert row(arrange_timelines(make_view(archive=past, elapsed_s=1.0), Filter()), 7).mark is Mark.CLOSED
-    assert row(arrange_timelines(make_view(archive=past, elapsed_s=0.2), Filter()), 7).mark is Mark.NONE
+    assert row(TimelineArranger().arrange(make_view(archive=past, elapsed_s=1.0), Filter()), 7).mark is Mark.CLOSED
+    assert row(TimelineArranger().arrange(make_view(archive=past, elapsed_s=0.2), Filter()), 7).mark is Mark.NONE
 
 
 def test_a_record_that_knows_no_state_and_no_beginning() -> None:
     closed = closed_flow(served("ESTAB", 7), 2, 2, Ending.UNKNOWN, state=0, begin_slack=math.nan, origin=Origin.EVENT)
-    one = row(arrange_timelines(view(closed), Filter()), 7)
+    one = row(TimelineArranger().arrange(view(closed), Filter()), 7)
     assert (one.state, one.periods, one.began_earlier) == (None, (), True)
     assert one.line_end_s == NOW - 2
 
@@ -297,7 +296,7 @@ def test_a_record_that_knows_no_state_and_no_beginning() -> None:
 def test_bytes_of_live_flows() -> None:
     it = view()
     throughput = Throughput(make_infos({3: {"bytes_acked": 5, "bytes_received": 6}}))
-    chosen = arrange_timelines(replace(it, rows=replace(it.rows, throughput=throughput)), Filter())
+    chosen = TimelineArranger().arrange(replace(it, rows=replace(it.rows, throughput=throughput)), Filter())
     assert (row(chosen, 3).received_bytes, row(chosen, 3).sent_bytes) == (6, 5)
     assert (row(chosen, 6).received_bytes, row(chosen, 6).sent_bytes) == (None, None)
 
@@ -315,7 +314,7 @@ def test_only_what_is_asked_for_is_made(monkeypatch: pytest.MonkeyPatch) -> None
     records["cookie"] = np.arange(1, 100_001)
     records["begin"], records["end"] = NOW - 60 + records["cookie"] * 1e-4, NOW
     records["row"]["idiag_family"], records["row"]["idiag_dport"] = 2, 443
-    chosen = arrange_timelines(make_view(archive=Archive((records,))), Filter.parse("port:443"))
+    chosen = TimelineArranger().arrange(make_view(archive=Archive((records,))), Filter.parse("port:443"))
     assert [one.cookie for one in timelines_at(chosen, 50, 53)] == [99_950, 99_949, 99_948]
     assert sum(made) == 3
 
@@ -325,7 +324,7 @@ def test_only_what_is_asked_for_is_made(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_csv() -> None:
     told = {12: polled(5, "ESTAB", 4, "CLOSE_WAIT", 3, None), 5: traced(40, "ESTAB", 10, "TIME_WAIT")}
-    chosen = arrange_timelines(view(*CLOSED_FLOWS, changes=told), Filter())
+    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS, changes=told), Filter())
     lines = list(csv.DictReader(io.StringIO("".join(timelines_csv(chosen)))))
     assert [int(line["cookie"]) for line in lines] == cookies(chosen)
     by_cookie = {int(line["cookie"]): line for line in lines}
@@ -344,7 +343,7 @@ def test_csv() -> None:
 
 def test_what_a_line_says_of_one_connection() -> None:
     told = {12: polled(5.1234567, "ESTAB", 4, "CLOSE_WAIT", 3, None)}
-    chosen = arrange_timelines(view(*CLOSED_FLOWS, changes=told), Filter())
+    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS, changes=told), Filter())
     one = timeline_record(row(chosen, 12))
     assert (one["state"], one["ending"], one["live"]) == ("LAST_ACK", "closed by peer", False)
     assert one["established_s"] == round(one["established_s"], 6) == pytest.approx(1.123457, abs=2e-6)
@@ -355,26 +354,26 @@ def test_what_a_line_says_of_one_connection() -> None:
     assert (known["state"], known["live"], known["begin_slack_s"], known["end"]) == ("SYN_RCVD", True, None, None)
     assert (unknown["begin_slack_s"], unknown["received_bytes"], unknown["process"]) == (None, None, "nginx[12]")
     stateless = closed_flow(served("ESTAB", 7, process=None, role="unknown"), 2, 2, Ending.UNKNOWN, state=0)
-    one = timeline_record(row(arrange_timelines(view(stateless), Filter()), 7))
+    one = timeline_record(row(TimelineArranger().arrange(view(stateless), Filter()), 7))
     assert (one["state"], one["role"], one["pid"], one["ending"]) == (None, None, None, "unknown")
 
 
 def test_a_connection_in_its_first_state_began_between_two_polls() -> None:
     it = replace(view(), elapsed_s=2.0)
-    one = row(arrange_timelines(it, Filter()), 4)
+    one = row(TimelineArranger().arrange(it, Filter()), 4)
     assert (one.begin.slack_s, one.periods[0].begin.slack_s, one.began_earlier) == (2.0, 2.0, False)
-    changed = row(arrange_timelines(it, Filter()), 6)
+    changed = row(TimelineArranger().arrange(it, Filter()), 6)
     assert math.isnan(changed.periods[0].begin.slack_s)
     assert changed.began_earlier
 
 
 def test_csv_comes_in_blocks() -> None:
     flows = [closed_flow(served("ESTAB", cookie), 9, 8) for cookie in range(1, 4_502)]
-    blocks = list(timelines_csv(arrange_timelines(view(*flows, live=()), Filter())))
+    blocks = list(timelines_csv(TimelineArranger().arrange(view(*flows, live=()), Filter())))
     assert [block.count("\n") for block in blocks] == [2_001, 2_000, 501]
-    assert list(timelines_csv(arrange_timelines(view(live=()), Filter()))) == []
+    assert list(timelines_csv(TimelineArranger().arrange(view(live=()), Filter()))) == []
 
 
 def test_the_keys_of_a_row_are_the_same_whatever_is_known() -> None:
-    chosen = arrange_timelines(view(*CLOSED_FLOWS), Filter())
+    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS), Filter())
     assert len({tuple(timeline_record(one)) for one in timelines_at(chosen, 0, len(chosen))}) == 1
