@@ -85,7 +85,7 @@ def test_facts_are_those_of_the_documents() -> None:
     assert all(state.facts is FACTS[state] for state in State)
 
 
-def test_lives_have_an_order() -> None:
+def test_states_have_an_order() -> None:
     assert sorted(STATE_ORDER) == sorted(State)
     assert 1 << max(State) < uapi.TCPF_ALL
 

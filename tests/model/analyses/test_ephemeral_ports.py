@@ -82,7 +82,7 @@ def test_what_connect_may_not_choose() -> None:
     assert (one.used, one.usable, one.free) == (1, 3, 2), "a reserved port that somebody bound is none of connect()'s"
 
 
-def test_a_kernel_that_does_not_tell_its_range() -> None:
+def test_a_kernel_without_a_known_range() -> None:
     rows = make_rows([client(100)])
     assert ephemeral_ports(rows, make_sample(rows)) is None
 
@@ -202,7 +202,7 @@ def test_the_sign_of_bind_before_connect() -> None:
     even = [client(1000 + 2 * at, f"192.0.2.{at}:443") for at in range(60)]
     assert ports(odd, 1000, 2000).bound_before_connect
     assert not ports(even, 1000, 2000).bound_before_connect
-    assert not ports(odd[:49], 1000, 2000).bound_before_connect, "too few to tell"
+    assert not ports(odd[:49], 1000, 2000).bound_before_connect, "too few for a verdict"
     assert ports(odd[:50], 1000, 2000).bound_before_connect
     assert not ports(odd[:50] + even[:50], 1000, 2000).bound_before_connect, "as many as not"
     assert ports(odd[:50] + even[:49], 1000, 2000).bound_before_connect
@@ -225,7 +225,7 @@ def test_when_they_will_be_exhausted() -> None:
         return fullest.runs_out_in_s
 
     assert step(0, 10) is None
-    assert step(1, 20) is None, "too short to tell"
+    assert step(1, 20) is None, "too short for a verdict"
     assert step(2, 30) == pytest.approx(70 / 10)
     assert step(30, 90) == pytest.approx(10 / (80 / 30))
     assert step(70, 90) == pytest.approx(10 / (60 / 68)), "over the last minute"

@@ -24,13 +24,13 @@ def follow(*samples: Sample, closed_windows: tuple[int, ...] = ()) -> list[Stall
     return found
 
 
-def syn(remote: str, repeats: int) -> Sock:
+def syn(remote: str, retransmits: int) -> Sock:
     local = "[2001:db8::9]:40000" if "[" in remote else "10.0.0.1:40000"
-    return sock("SYN_SENT", local, remote, retransmits=repeats, process="app", pid=7)
+    return sock("SYN_SENT", local, remote, retransmits=retransmits, process="app", pid=7)
 
 
 def test_syns_that_nobody_answers() -> None:
-    dead = [syn("192.0.2.1:443", repeats) for repeats in (0, 1, 2, 3, 5)]
+    dead = [syn("192.0.2.1:443", retransmits) for retransmits in (0, 1, 2, 3, 5)]
     others = [syn("192.0.2.1:80", 2), syn("[2001:db8::1]:443", 2), syn("[2001:db8::1]:443", 4)]
     (one,) = follow(sample(0, *dead, *others))
     assert [(str(it.remote), it.count, it.retransmits) for it in one.unanswered] == [

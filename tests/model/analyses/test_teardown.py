@@ -60,7 +60,7 @@ def test_the_three_kinds_of_close_wait() -> None:
     assert one.close_wait_unaccepted == 1
 
 
-def test_psutil_does_not_tell_the_kinds() -> None:
+def test_psutil_does_not_know_the_kinds() -> None:
     socks = [sock("CLOSE_WAIT", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)]
     (one,) = follow(sample(0, *socks, source=SourceInfo("psutil", "root")))
     (app,) = one.close_wait
@@ -95,7 +95,7 @@ def test_how_old_they_were_when_we_came() -> None:
     assert asked == [frozenset({1001, 1002}), frozenset(), frozenset()], "of those that came later we know it ourselves"
 
 
-def test_what_left_is_told_over_ten_seconds() -> None:
+def test_the_rate_of_ended_time_waits_is_over_ten_seconds() -> None:
     """The kernel ends TIME_WAITs in lumps: here forty each four seconds, while ten enter each second."""
     samples, count = [], 100
     for second in range(25):

@@ -20,8 +20,8 @@ def step(
     aliases: CookieAliases, rows: Sequence[Sock], new: Sequence[int], events: Sequence[tuple[int, int]]
 ) -> dict[int, int]:
     """`events` are cookie and remote port, in the order of time; gives the cookies by which their flows go on."""
-    told = make_table([sock("CLOSED", LOCAL, f"10.0.0.2:{port}", cookie=cookie) for cookie, port in events])
-    found = aliases.step(make_rows(rows), np.array(new, np.intp), told, np.arange(len(events), dtype=np.float64))
+    table = make_table([sock("CLOSED", LOCAL, f"10.0.0.2:{port}", cookie=cookie) for cookie, port in events])
+    found = aliases.step(make_rows(rows), np.array(new, np.intp), table, np.arange(len(events), dtype=np.float64))
     cookies = np.array([cookie for cookie, _ in events], np.uint64)
     after = resolve_aliases(cookies, found)
     return dict(zip(cookies.tolist(), after.tolist(), strict=True))
@@ -39,7 +39,7 @@ def test_the_event_comes_later() -> None:
     assert step(aliases, [waits(7, 4000)], [0], []) == {}
     assert step(aliases, [waits(7, 4000)], [], []) == {}
     assert step(aliases, [waits(7, 4000)], [], [(100, 4000)]) == {100: 7}
-    assert step(aliases, [waits(7, 4000)], [], [(101, 4000)]) == {101: 101}  # that one is told of
+    assert step(aliases, [waits(7, 4000)], [], [(101, 4000)]) == {101: 101}  # it has its event
 
 
 def test_one_that_was_asked_before_keeps_its_cookie() -> None:
@@ -60,7 +60,7 @@ def test_a_small_socket_that_made_room_for_the_next_flow_is_the_first_one_s() ->
     assert step(aliases, [waits(9, 4000)], [0], [(100, 4000), (101, 4000)]) == {100: 7, 101: 9}
 
 
-def test_one_that_has_gone_is_waited_for_once() -> None:
+def test_a_vanished_small_socket_is_matched_once() -> None:
     aliases = CookieAliases()
     step(aliases, [waits(7, 4000)], [0], [])
     step(aliases, [], [], [])

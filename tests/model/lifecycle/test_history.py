@@ -42,9 +42,9 @@ CASES = {
         "1 poll ->ES | 5 poll ES>CW | 6 poll CW>LA | 7 poll LA>-",
         "ES 1 poll | CW 5 poll | LA 6 poll | end 7 poll",
     ),
-    "polls of one that lives": Case("1 poll ->SS | 2 poll SS>ES", "SS 1 poll | ES 2 poll", now="ES"),
+    "polls of an open connection": Case("1 poll ->SS | 2 poll SS>ES", "SS 1 poll | ES 2 poll", now="ES"),
     "it was there before us": Case("5 poll ES>CW", "ES 0.5 poll least | CW 5 poll", now="CW", first=("ES", 0.5, True)),
-    "the trace tells it better": Case(
+    "the trace is more exact": Case(
         "0.2 trace ->SS | 0.3 trace SS>ES | 1 poll ->ES | 4.1 trace ES>CW | 4.2 trace CW>LA | 4.3 trace LA>CL"
         " | 5 poll ES>- | 4.5 event LA>CL",
         "SS 0.2 trace | ES 0.3 trace | CW 4.1 trace | LA 4.2 trace | end 4.3 trace",
@@ -135,7 +135,7 @@ def test_incidents_are_not_states() -> None:
     assert seen.incidents == (again,)
 
 
-def test_a_closed_flow_was_there_before_the_first_thing_that_is_told_of_it() -> None:
+def test_a_closed_flow_began_before_its_first_transition() -> None:
     """The first sample had it already, so the trace has its end only."""
     (record,) = np.zeros(1, RECORD)
     assert first_known_of_record(record) is None

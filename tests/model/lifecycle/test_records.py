@@ -93,8 +93,8 @@ def run(*polls: Poll) -> tuple[LifecycleStep, NDArray[np.void], Archive]:
     """Return what the last step adds to the totals, all records, and what is remembered."""
     model = Tracker(memory_mib=1)
     for poll in joined(*(poll.sample(number) for number, poll in enumerate(polls))):
-        lived = model.step(poll)
-    return lived, np.concatenate(model.archive.records), model.archive
+        step = model.step(poll)
+    return step, np.concatenate(model.archive.records), model.archive
 
 
 def only(*polls: Poll) -> np.void:
@@ -130,9 +130,9 @@ VANISHED = {
 @pytest.mark.parametrize("name", VANISHED)
 def test_a_connection_that_vanishes_between_two_polls(name: str) -> None:
     one, sysctls, ending, counts = VANISHED[name]
-    lived, (record,), _ = run(Poll([LISTENER]), Poll([LISTENER, one]), Poll([LISTENER], sysctls=sysctls))
+    step, (record,), _ = run(Poll([LISTENER]), Poll([LISTENER, one]), Poll([LISTENER], sysctls=sysctls))
     assert (record["cookie"], record["state"], record["ending"]) == (one.cookie, one.state, ending)
-    assert len(lived.ended) == counts
+    assert len(step.ended) == counts
     assert (record["info_bytes"], record["origin"], record["seen"]) == (0, Origin.POLL, True)
     end = NOW + 2 if one is TIME_WAIT else NOW + 4  # a full socket ends where TIME_WAIT begins
     assert (record["end"], record["end_slack"]) == (end, PACE_S)
@@ -140,27 +140,27 @@ def test_a_connection_that_vanishes_between_two_polls(name: str) -> None:
 
 
 def test_a_time_wait_from_before_the_first_poll_does_not_count() -> None:
-    lived, (record,), _ = run(Poll([LISTENER, TIME_WAIT]), Poll([LISTENER]))
-    assert (record["ending"], len(lived.ended)) == (Ending.BY_US, 0)
+    step, (record,), _ = run(Poll([LISTENER, TIME_WAIT]), Poll([LISTENER]))
+    assert (record["ending"], len(step.ended)) == (Ending.BY_US, 0)
     assert math.isnan(record["begin_slack"])
 
 
 def test_an_open_connection_from_before_the_first_poll_counts() -> None:
-    lived, (record,), _ = run(Poll([LISTENER, OPEN]), Poll([LISTENER]))
-    assert (record["begin"], record["end"], len(lived.ended)) == (NOW, NOW + 2, 1)
+    step, (record,), _ = run(Poll([LISTENER, OPEN]), Poll([LISTENER]))
+    assert (record["begin"], record["end"], len(step.ended)) == (NOW, NOW + 2, 1)
     assert math.isnan(record["begin_slack"])
 
 
 # Destroy events ---------------------------------------------------------------------------------
 
 
-def test_the_listener_tells_role_and_owner_of_a_connection_between_two_polls() -> None:
+def test_the_listener_shows_role_and_owner_of_a_connection_between_two_polls() -> None:
     served, called = replace(OPEN, cookie=20), replace(CALLING, cookie=21)
     polls = Poll([LISTENER]), Poll([LISTENER], [event(served, 1.0), event(called, 1.0)])
-    _, records, past = run(*polls)
+    _, records, archive = run(*polls)
     assert [int(cookie) for cookie in records["cookie"]] == [20, 21]
     assert [int(role) for role in records["role"]] == [Role.SERVER, Role.CLIENT]
-    assert past.owner(int(records["owner"][0])) == LISTENER.owner
+    assert archive.owner(int(records["owner"][0])) == LISTENER.owner
     assert records["owner"][1] == UNKNOWN_NO_PROCESS
     assert not records["seen"].any()
 
@@ -169,19 +169,19 @@ def test_the_listener_tells_role_and_owner_of_a_connection_between_two_polls() -
 def test_the_listener_may_have_closed_or_opened_meanwhile(listening: tuple[bool, bool]) -> None:
     other = replace(LISTENER, local=("0.0.0.0", 81), cookie=2, process="other", pid=99)
     before, now = ([other, LISTENER] if there else [other] for there in listening)
-    _, records, past = run(Poll(before), Poll(now, [event(replace(OPEN, cookie=20), 1.0)]))
+    _, records, archive = run(Poll(before), Poll(now, [event(replace(OPEN, cookie=20), 1.0)]))
     (record,) = records[records["cookie"] == 20]
     assert record["role"] == (Role.SERVER if any(listening) else Role.CLIENT)
-    assert past.owner(int(record["owner"])) == (LISTENER.owner if any(listening) else None)
+    assert archive.owner(int(record["owner"])) == (LISTENER.owner if any(listening) else None)
 
 
-def test_what_polls_saw_is_better_than_what_the_listener_tells() -> None:
-    _, (record,), past = run(
+def test_polls_know_better_than_the_listener() -> None:
+    _, (record,), archive = run(
         Poll([LISTENER]),
         Poll([LISTENER, OPEN]),
         Poll([LISTENER], [event(OPEN, 3.0, bytes_received=5)]),
     )
-    assert past.owner(int(record["owner"])) == OPEN.owner
+    assert archive.owner(int(record["owner"])) == OPEN.owner
     assert (record["role"], record["seen"], record["state"]) == (Role.SERVER, True, State.ESTABLISHED)
     assert (record["info_bytes"], record["info"]["tcpi_bytes_received"]) == (uapi.TCP_INFO.itemsize, 5)
     assert record["row"]["idiag_state"] == State.ESTABLISHED, "the row as it was last seen"
@@ -189,10 +189,10 @@ def test_what_polls_saw_is_better_than_what_the_listener_tells() -> None:
 
 def test_the_owner_is_remembered_when_a_connection_goes_on_in_time_wait() -> None:
     waits = replace(TIME_WAIT, cookie=OPEN.cookie, local=OPEN.local, remote=OPEN.remote)
-    _, (record,), past = run(
+    _, (record,), archive = run(
         Poll([LISTENER]), Poll([LISTENER, OPEN]), Poll([LISTENER, waits], [event(OPEN, 3.0, bytes_acked=1)])
     )
-    assert past.owner(int(record["owner"])) == OPEN.owner
+    assert archive.owner(int(record["owner"])) == OPEN.owner
     assert (record["ending"], record["row"]["idiag_state"]) == (Ending.BY_US, State.ESTABLISHED)
 
 
@@ -275,10 +275,10 @@ CHANGES = ((0.5, "CLOSED", "SYN_SENT"), (0.6, "SYN_SENT", "ESTAB"), (0.9, "ESTAB
 
 
 def test_the_trace_knows_both_times_and_who_called() -> None:
-    told = traced(CALLED, 21, *CHANGES)
-    polls = Poll([LISTENER]), Poll([LISTENER], [event(CALLED, 1.0)], told, callers={20: LISTENER.owner, 21: CALLER})  # type: ignore[dict-item]
-    _, (record,), past = run(*polls)
-    assert past.owner(int(record["owner"])) == CALLER
+    events_ = traced(CALLED, 21, *CHANGES)
+    polls = Poll([LISTENER]), Poll([LISTENER], [event(CALLED, 1.0)], events_, callers={20: LISTENER.owner, 21: CALLER})  # type: ignore[dict-item]
+    _, (record,), archive = run(*polls)
+    assert archive.owner(int(record["owner"])) == CALLER
     assert record["begin"] == pytest.approx(NOW + 0.5)
     assert record["end"] == pytest.approx(NOW + 0.9)
     assert (record["begin_slack"], record["end_slack"], record["origin"]) == (0, 0, Origin.TRACE)
@@ -292,15 +292,15 @@ def test_a_caller_that_had_ended_is_unknown(callers: Mapping[int, Owner]) -> Non
 
 
 def test_who_holds_a_socket_is_better_known_than_who_called() -> None:
-    _, (record,), past = run(
+    _, (record,), archive = run(
         Poll([]),
         Poll([CALLED]),
         Poll([], [event(CALLED, 3.0)], traced(CALLED, 21, *CHANGES), callers={21: CALLER}),
     )
-    assert past.owner(int(record["owner"])) == CALLED.owner
+    assert archive.owner(int(record["owner"])) == CALLED.owner
 
 
-def test_the_trace_tells_the_role_where_a_listener_would_mislead() -> None:
+def test_the_trace_shows_the_role_where_a_listener_would_mislead() -> None:
     own_port = replace(CALLED, local=("10.0.0.1", 80))
     record = only(Poll([LISTENER]), Poll([LISTENER], [event(own_port, 1.0)], traced(own_port, 21, *CHANGES)))
     assert record["role"] == Role.CLIENT
@@ -322,7 +322,7 @@ def test_the_trace_gives_a_disconnected_socket_its_ends_back() -> None:
 
 
 def test_a_late_event_adds_the_last_figures_and_the_ending() -> None:
-    lived, records, past = run(
+    step, records, archive = run(
         Poll([LISTENER]),
         Poll([LISTENER, OPEN]),
         Poll([LISTENER]),
@@ -333,8 +333,8 @@ def test_a_late_event_adds_the_last_figures_and_the_ending() -> None:
     assert (first["info_bytes"], last["info_bytes"]) == (0, uapi.TCP_INFO.itemsize)
     assert last["info"]["tcpi_bytes_received"] == 9
     assert (last["begin"], last["end"], last["end_slack"]) == (first["begin"], first["end"], first["end_slack"])
-    assert (len(lived.ended), past.ended_ever) == (0, 1)
-    found = past.last_record(7)
+    assert (len(step.ended), archive.ended_ever) == (0, 1)
+    found = archive.last_record(7)
     assert found is not None and found["ending"] == Ending.ORDERLY
 
 
@@ -355,16 +355,16 @@ def test_a_late_event_that_explains_nothing_leaves_the_ending() -> None:
 def test_an_event_is_not_late_for_a_socket_that_was_connected_again() -> None:
     again = replace(OPEN, remote=("10.0.0.9", 4444))
     last = event(again, 7.0, bytes_received=9)
-    lived, records, past = run(Poll([]), Poll([OPEN]), Poll([]), Poll([again]), Poll([], [last]))
+    step, records, archive = run(Poll([]), Poll([OPEN]), Poll([]), Poll([again]), Poll([], [last]))
     assert [int(one["row"]["idiag_dport"]) for one in records] == [4000, 4444]
     assert [int(one["info"]["tcpi_bytes_received"]) for one in records] == [0, 9]
-    assert (len(lived.ended), past.ended_ever) == (1, 2)
+    assert (len(step.ended), archive.ended_ever) == (1, 2)
 
 
 def test_an_event_is_late_for_a_socket_that_is_held_closed() -> None:
     held = replace(OPEN, state=State.CLOSED)
     polls = Poll([]), Poll([OPEN]), Poll([held]), Poll([held]), Poll([], [event(OPEN, 7.0, bytes_received=9)])
-    lived, records, past = run(*polls)
+    step, records, archive = run(*polls)
     assert [float(one["end"]) for one in records] == [NOW + 4.0, NOW + 4.0]
     assert [int(one["info"]["tcpi_bytes_received"]) for one in records] == [0, 9]
-    assert (len(lived.ended), past.ended_ever) == (0, 1)
+    assert (len(step.ended), archive.ended_ever) == (0, 1)

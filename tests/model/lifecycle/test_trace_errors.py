@@ -38,7 +38,7 @@ def test_an_error_is_of_the_socket_that_closed_just_before_it() -> None:
     assert found(Event(0, 1, 7), Event(0.004, 2, 8), Event(0.005, 1), Event(0.006, 2)) == [7, 8, 7, 8]
 
 
-def test_or_just_after_it_as_older_kernels_tell() -> None:
+def test_an_error_just_before_its_change_as_of_older_kernels() -> None:
     assert found(Event(0, 1), Event(0.005, 1, 7), Event(0.006, 2, 8)) == [7, 7, 8]
 
 
@@ -48,7 +48,7 @@ def test_of_two_with_the_same_ends_it_is_the_one_before() -> None:
 
 def test_one_alone_is_nobody_s() -> None:
     assert found(Event(0, 1)) == [0]
-    assert found(Event(0, 1, 7, State.ESTABLISHED), Event(0.005, 1)) == [7, 0]  # it lives on
+    assert found(Event(0, 1, 7, State.ESTABLISHED), Event(0.005, 1)) == [7, 0]  # it stays open
     assert found(Event(0, 1, 7), Event(1.5, 1)) == [7, 0]  # too long ago
     assert found(Event(0, 1, 7), Event(0.1, 2)) == [7, 0]  # other ends
     assert found() == []
@@ -60,18 +60,18 @@ EVENTS = st.lists(st.builds(Event, TIMES, st.integers(1, 3), st.integers(0, 4), 
 
 
 @given(EVENTS)
-def test_as_one_by_one(told: list[Event]) -> None:
-    told = sorted(told, key=lambda it: it.ms)
+def test_as_one_by_one(events: list[Event]) -> None:
+    events = sorted(events, key=lambda it: it.ms)
     expected = []
-    for at, event in enumerate(told):
+    for at, event in enumerate(events):
         beside = [
             (other < at, other if other < at else -other, one.socket)
-            for other, one in enumerate(told)
+            for other, one in enumerate(events)
             if one.port == event.port and one.socket and one.new is State.CLOSED
         ]
         # The nearest before, else the nearest after, if that is near enough.
         before = max((it for it in beside if it[0]), default=None)
         after = max((it for it in beside if not it[0]), default=None)
-        near = [it for it in (before, after) if it and abs(told[abs(it[1])].ms - event.ms) < 1000 * MAX_DISTANCE_S]
+        near = [it for it in (before, after) if it and abs(events[abs(it[1])].ms - event.ms) < 1000 * MAX_DISTANCE_S]
         expected.append(event.socket or (near[0][2] if near else 0))
-    assert found(*told) == expected
+    assert found(*events) == expected

@@ -44,8 +44,8 @@ def events(text: str, begin: float) -> NDArray[np.void]:
 def follow(traced: TracedSockets, text: str, begin: float) -> TraceStep:
     """One step."""
     nobody = np.empty(0, uapi.SOCKET), np.empty(0, np.uint64)
-    told = events(text, begin) if text else np.empty(0, TRACE_EVENT)
-    return traced.step(told, begin + 0.1, lambda cookies: np.isin(cookies, list(OURS)), lambda: nobody)
+    trace_events = events(text, begin) if text else np.empty(0, TRACE_EVENT)
+    return traced.step(trace_events, begin + 0.1, lambda cookies: np.isin(cookies, list(OURS)), lambda: nobody)
 
 
 CLIENT = "CLOSED>SYN_SENT | SYN_SENT>ESTABLISHED | ESTABLISHED>FIN_WAIT_1"
@@ -69,7 +69,7 @@ def test_a_reset_after_the_end_is_its_own_and_what_follows_is_another_s() -> Non
     assert len(found.events) == 7
 
 
-def test_a_life_over_two_steps_at_an_address_that_a_stranger_had() -> None:
+def test_a_connection_over_two_steps_at_the_address_of_a_foreign_one() -> None:
     traced = TracedSockets()
     follow(traced, f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 99", 10.0)
     assert not len(follow(traced, CLIENT, 10.2).ended)
@@ -78,7 +78,7 @@ def test_a_life_over_two_steps_at_an_address_that_a_stranger_had() -> None:
     assert (seen["cookie"], seen["begin"], seen["last_state"]) == (8, 10.2, State.FIN_WAIT_1)
 
 
-def test_a_stranger_is_known_after_a_while() -> None:
+def test_a_foreign_socket_is_known_after_the_timeout() -> None:
     traced = TracedSockets()
     assert follow(traced, f"{CLIENT} | FIN_WAIT_1>CLOSED | destroyed 99", 10.0).foreign_sockets == 0
     assert follow(traced, "", 10.0 + MATCH_TIMEOUT_S).foreign_sockets == 1
@@ -223,7 +223,7 @@ def step(traced: TracedSockets, table: NDArray[np.void], now: float, flows: NDAr
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_all_that_the_trace_tells_of_a_connection(name: str) -> None:
+def test_every_fact_of_the_trace_about_a_connection(name: str) -> None:
     rows, expected = WHOLE[name]
     table = trace(rows)
     (seen,) = step(TracedSockets(), table, 10.1).ended
@@ -234,7 +234,7 @@ def test_all_that_the_trace_tells_of_a_connection(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_two_steps_tell_the_same_as_one(name: str) -> None:
+def test_two_steps_give_the_same_as_one(name: str) -> None:
     rows, expected = WHOLE[name]
     table = trace(rows)
     for known in (True, False):  # whether the first step finds the connection among those that a poll saw
@@ -392,5 +392,5 @@ def test_of_too_many_waiting_events_the_newest_half_stays(monkeypatch: pytest.Mo
         step(traced, trace(rows[:count]), 10.1, FLOW[:0])
         ends = [{**close(), "socket": ADDRESS + 64 * at} for at in range(count)]
         found = step(traced, trace(ends, begin=10.2), 10.3, FLOW[:0])
-        told = found.events["socket"][found.events["kind"] == TraceEventKind.STATE].tolist()
-        assert [told.count(ADDRESS + 64 * at) for at in range(count)] == events
+        addresses = found.events["socket"][found.events["kind"] == TraceEventKind.STATE].tolist()
+        assert [addresses.count(ADDRESS + 64 * at) for at in range(count)] == events

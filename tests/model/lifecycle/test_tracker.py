@@ -49,9 +49,9 @@ class Result:
         samples = [sample(flows, polls[0], 0.0, trace, events)]
         samples += [sample(flows, time, before, trace, events) for before, time in pairwise(polls)]
         for poll in joined(*samples):
-            lived = model.step(poll)
-            self.opened += len(lived.opened)
-            self.ended += len(lived.ended)
+            step = model.step(poll)
+            self.opened += len(step.opened)
+            self.ended += len(step.ended)
         self.archive: Archive = model.archive
         self.rows = poll.rows
         self.foreign = model.foreign_sockets
@@ -88,7 +88,7 @@ QUICK = 0.001
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("pace_s", [QUICK, 2.5])
-def test_the_trace_tells_every_state_and_how_it_ended(path: str, pace_s: float) -> None:
+def test_the_trace_reports_every_state_and_the_ending(path: str, pace_s: float) -> None:
     one = flow(path, *[pace_s] * len(PATHS[path]))
     result = Result([one], POLLS, trace=True)
     seen = result.history(one.cookie)
@@ -104,7 +104,7 @@ def test_the_trace_tells_every_state_and_how_it_ended(path: str, pace_s: float) 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("pace_s", [QUICK, 0.4, 2.5])
-def test_without_the_trace_nothing_false_is_told(path: str, pace_s: float) -> None:
+def test_without_the_trace_nothing_false_is_reported(path: str, pace_s: float) -> None:
     one = flow(path, *[pace_s] * len(PATHS[path]))
     result = Result([one], POLLS, trace=False)
     seen = [period.state for period in result.history(one.cookie).periods]
@@ -137,10 +137,10 @@ def test_a_flow_of_another_namespace_is_not_ours() -> None:
     assert not result.archive.transitions or not len(result.archive.transitions[0])
 
 
-def test_an_address_is_given_out_again_before_one_knows_whose_it_was() -> None:
-    stranger = replace(flow("a reset", 0.1, 0.1, begin=10.5, cookie=2000), foreign=True, address=0xFFFF_8880_1234_0000)
-    ours = replace(flow("a client that is left", 0.1, 0.1, 0.5, 0.1, begin=10.8), address=stranger.address)
-    result = Result([stranger, ours], POLLS, trace=True)
+def test_an_address_is_reused_before_its_owner_is_known() -> None:
+    other = replace(flow("a reset", 0.1, 0.1, begin=10.5, cookie=2000), foreign=True, address=0xFFFF_8880_1234_0000)
+    ours = replace(flow("a client that is left", 0.1, 0.1, 0.5, 0.1, begin=10.8), address=other.address)
+    result = Result([other, ours], POLLS, trace=True)
     periods = result.history(ours.cookie).periods
     assert [one.state for one in periods] == list(ours.states)
     assert all(one.begin.origin is Origin.TRACE for one in periods)
@@ -162,7 +162,7 @@ def test_a_flow_that_opened_around_the_first_poll_has_its_beginning(begin: float
     assert (closed["begin_slack"], closed["end_slack"]) == (0.0, 0.0)
 
 
-def test_without_any_event_polls_tell_all_there_is() -> None:
+def test_without_any_event_polls_report_every_state() -> None:
     flows = [flow(path, *[2.5] * len(PATHS[path]), cookie=1000 + at) for at, path in enumerate(PATHS)]
     result = Result(flows, POLLS, trace=False, events=False)
     for one in flows:
@@ -172,7 +172,7 @@ def test_without_any_event_polls_tell_all_there_is() -> None:
             assert -1e-6 <= period.begin.time - (NOW + truth) <= period.begin.slack_s
             assert period.begin.slack_s == pytest.approx(
                 0.25 if period.state is State.TIME_WAIT else 1.0
-            )  # its timer tells
+            )  # from its timer
     assert (result.opened, result.ended) == (len(flows), len(flows))
 
 
@@ -193,7 +193,7 @@ HELD = flow("a server that is left", 1.0, 0.0005, 0.0005, 0.0005, begin=14.157, 
 @example(drawn=[HELD], trace=False, pace_s=1.4917)
 @settings(deadline=None, max_examples=25, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(st.lists(FLOWS, min_size=1, max_size=6), st.booleans(), st.floats(0.2, 2.0))
-def test_each_flow_is_counted_once_whatever_tells_of_it(drawn: list[Flow], trace: bool, pace_s: float) -> None:
+def test_each_flow_is_counted_once_whatever_reports_it(drawn: list[Flow], trace: bool, pace_s: float) -> None:
     flows = [replace(one, cookie=1000 + at) for at, one in enumerate(drawn)]
     end = max(one.times[-1] + one.held_s for one in flows)
     polls = [1.0 + pace_s * step for step in range(int(end / pace_s) + 5)]

@@ -15,7 +15,7 @@ from tests.support.views import NOW, Sock, make_rows, make_sample, make_view, so
 
 
 def request(
-    repeats: int = 0, left_s: float = 1.0, age_s: float = 0.0, begin_seen: bool = False, local: str = "10.0.0.1:80"
+    retransmits: int = 0, left_s: float = 1.0, age_s: float = 0.0, begin_seen: bool = False, local: str = "10.0.0.1:80"
 ) -> Sock:
     """Build a half-open connection with so many retransmits of its SYN+ACK and `left_s` until the next one."""
     return sock(
@@ -24,7 +24,7 @@ def request(
         "192.0.2.9:1024",
         timer="on",
         timer_s=left_s,
-        retransmits=repeats,
+        retransmits=retransmits,
         age_s=age_s,
         begin_seen=begin_seen,
     )
@@ -38,7 +38,7 @@ def half_open_of(*socks: Sock) -> HalfOpenSummary:
 AGES = {
     "it has just come": (request(0, 1.0), 0.0),
     "half a second old": (request(0, 0.5), 0.5),
-    "the repeat is due now": (request(0, 0.0), 1.0),
+    "the retransmit is due now": (request(0, 0.0), 1.0),
     "repeated once": (request(1, 2.0), 1.0),
     "repeated twice": (request(2, 1.5), 5.5),
     "the last second": (request(5, 1.0), 62.0),
@@ -85,7 +85,7 @@ CROWDS = {
     "a handshake": Crowd((LISTENER, request()), 1),
     "others are not half-open": Crowd((LISTENER, sock("SYN_SENT", "10.0.0.1:9", "192.0.2.9:80"), LISTENER), 0),
     "a call that crossed another": Crowd((LISTENER, replace(request(), inode=7), request()), 1),
-    "one has repeats": Crowd((LISTENER, request(), request(3)), 2, repeated=1),
+    "one has retransmits": Crowd((LISTENER, request(), request(3)), 2, repeated=1),
     "held back": Crowd((LISTENER, request(0, 3.0, age_s=2.5), request(0, 3.0, age_s=1.9)), 2, late=1),
     "repeated is not held back": Crowd((LISTENER, request(1, 1.0, age_s=9.0)), 1, repeated=1),
     "the listener has closed": Crowd((LISTENER, request(local="10.0.0.1:81"), request()), 2, stray=1),
@@ -119,7 +119,7 @@ def test_one_listener_among_two() -> None:
 REQUESTS = st.lists(
     st.builds(
         request,
-        repeats=st.integers(0, 12) | st.integers(0, 255),
+        retransmits=st.integers(0, 12) | st.integers(0, 255),
         left_s=st.floats(0, 200),
         age_s=st.floats(-5, 100) | st.sampled_from([float(edge) for edge in AGE_EDGES_S]),
         begin_seen=st.booleans(),

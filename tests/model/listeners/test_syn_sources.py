@@ -90,7 +90,7 @@ _NETWORKS = {4: ("10.0.0.0", "10.0.1.0", "10.1.0.0", "192.0.2.0"), 6: ("2001:db8
 
 
 def _addresses(version: int) -> st.SearchStrategy[str]:
-    """Addresses of few networks, so that prefixes repeat, or of any network."""
+    """Addresses of few networks, so that prefixes occur often, or of any network."""
     near = st.tuples(st.sampled_from(_NETWORKS[version]), st.integers(0, 9)).map(
         lambda it: str(ipaddress.ip_address(it[0]) + it[1])
     )

@@ -41,7 +41,7 @@ def listener(*samples: Sample) -> list[Listener]:
 def test_waiting_connections_have_no_inode() -> None:
     (one,) = listener(sample(0, LISTEN, WAITS, GAVE_UP, OURS, CLIENT, HALF))
     assert (one.waiting, one.client_closed, one.waiting_s, one.waiting_is_minimum) == (2, 1, 0.0, True)
-    assert one.accepted_per_s is None, "one sample tells no rate"
+    assert one.accepted_per_s is None, "one sample gives no rate"
 
 
 def test_nothing_waits() -> None:

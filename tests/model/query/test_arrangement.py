@@ -120,10 +120,10 @@ specs = st.builds(
 
 @given(st.lists(specs), st.lists(specs), st.sampled_from(IN_TABLE), st.booleans())
 def test_order_is_that_of_the_sort_keys(
-    live: list[Sock], gone: list[Sock], column: SocketColumn, reverse: bool
+    live: list[Sock], closed: list[Sock], column: SocketColumn, reverse: bool
 ) -> None:
     numbered = [replace(s, cookie=2 * i + 1) for i, s in enumerate(live)]
-    ended = [replace(s, cookie=2 * i + 2) for i, s in enumerate(gone)]
+    ended = [replace(s, cookie=2 * i + 2) for i, s in enumerate(closed)]
     both = make_rows([*numbered, *ended])
     keys = [[k[i].item() for k in column.sort(both)] for i in range(len(both))]
     by_cookie = dict(zip(both.cookie.tolist(), keys, strict=True))

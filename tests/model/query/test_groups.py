@@ -83,8 +83,10 @@ def test_throughput_of_those_of_which_it_is_known() -> None:
         figures["tcpi_bytes_received"] = received
         return TcpInfoTable(cookies, figures, np.full(3, when), uapi.TCP_INFO.itemsize)
 
-    told = Throughput(infos(2.0, [300, 50, 7]), infos(0.0, [100, 50, 5]))
-    found = {one.name: one.rx_per_s for one in group_sockets(replace(rows, throughput=told), GroupField.PROCESS).groups}
+    throughput = Throughput(infos(2.0, [300, 50, 7]), infos(0.0, [100, 50, 5]))
+    found = {
+        one.name: one.rx_per_s for one in group_sockets(replace(rows, throughput=throughput), GroupField.PROCESS).groups
+    }
     assert found == {"nginx[7]": 100.0, "app[8]": 1.0, "(kernel, no process)": None}
 
 
@@ -94,7 +96,7 @@ def test_nothing() -> None:
         assert (found.groups, found.count, found.sockets) == ((), 0, 0)
 
 
-def test_of_very_many_the_largest_are_told() -> None:
+def test_of_many_groups_the_largest_are_kept() -> None:
     many = [sock("ESTAB", f"10.0.0.1:{1000 + at}", "192.0.2.1:80") for at in range(TOP + 5)]
     more = [sock("ESTAB", "10.0.0.1:9", f"192.0.2.1:{at + 1}") for at in range(2)]
     found = group_sockets(make_rows([*many, *more]), GroupField.LOCAL_PORT)
@@ -116,8 +118,8 @@ def test_it_counts_as_a_dictionary_does(ends: list[tuple[str, int, int, int | No
     rows = make_rows([of(*end) for end in ends])
 
     def counted(by: GroupField) -> dict[str, int]:
-        told: tuple[SocketGroup, ...] = group_sockets(rows, by).groups
-        return {one.name: one.sockets for one in told}
+        groups: tuple[SocketGroup, ...] = group_sockets(rows, by).groups
+        return {one.name: one.sockets for one in groups}
 
     assert counted(GroupField.SERVICE) == Counter(f"{peer}:{remote}" for peer, _, remote, _ in ends)
     assert counted(GroupField.PEER) == Counter(peer.strip("[]") for peer, *_ in ends)

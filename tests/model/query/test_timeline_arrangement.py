@@ -61,8 +61,8 @@ CLOSED_FLOWS = (
 """11 comes twice, and 5 is still there, in TIME_WAIT."""
 
 
-def view(*closed: ClosedFlow, live: tuple[Sock, ...] = LIVE, chunks: int = 2, **told: Any) -> View:
-    return make_view(*live, archive=make_archive(*closed, chunks=chunks, **told))
+def view(*closed: ClosedFlow, live: tuple[Sock, ...] = LIVE, chunks: int = 2, **changes: Any) -> View:
+    return make_view(*live, archive=make_archive(*closed, chunks=chunks, **changes))
 
 
 def cookies(chosen: TimelineArrangement) -> list[int]:
@@ -120,8 +120,8 @@ def test_a_flow_that_a_filter_hides_is_known_still() -> None:
 
 
 def test_owners_that_are_forgotten_are_nobodys() -> None:
-    past = make_archive(*CLOSED_FLOWS)
-    later = replace(past, owners=past.owners[1:], owners_from=1)
+    archive = make_archive(*CLOSED_FLOWS)
+    later = replace(archive, owners=archive.owners[1:], owners_from=1)
     chosen = TimelineArranger().arrange(make_view(*LIVE, archive=later), Filter())
     assert (row(chosen, 11).process, row(chosen, 10).process) == ("app[12]", "…")
     assert cookies(TimelineArranger().arrange(make_view(archive=later), Filter.parse("process:app"))) == [11]
@@ -192,7 +192,7 @@ def test_each_record_is_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(chooser.arrange(shown.view, wanted)) == 40
 
 
-def test_what_has_left_the_past_is_not_shown_any_more() -> None:
+def test_records_that_were_dropped_are_not_shown() -> None:
     log, chooser = AppendLog(RECORD, 16), TimelineArranger()
     for cookie in range(1, 101):
         log.add(make_archive(closed_flow(served("ESTAB", cookie), 9, 8)).records[0])
@@ -204,9 +204,9 @@ def test_what_has_left_the_past_is_not_shown_any_more() -> None:
 # What is made of those that are seen
 
 
-def test_a_row_tells_its_story() -> None:
-    told = {3: [*traced(50, "SYN_RCVD", 49.5, "ESTAB"), *incident(20, TransitionKind.RETRANSMITTED)]}
-    one = row(TimelineArranger().arrange(view(changes=told), Filter()), 3)
+def test_a_row_has_its_history() -> None:
+    changes = {3: [*traced(50, "SYN_RCVD", 49.5, "ESTAB"), *incident(20, TransitionKind.RETRANSMITTED)]}
+    one = row(TimelineArranger().arrange(view(changes=changes), Filter()), 3)
     assert [(s.state, NOW - s.begin.time, s.begin.origin) for s in one.periods] == [
         (State.SYN_RCVD, 50, Origin.TRACE), (State.ESTABLISHED, 49.5, Origin.TRACE),
     ]  # fmt: skip
@@ -229,16 +229,16 @@ def test_a_flow_that_was_there_before_us_began_earlier() -> None:
     ]
 
 
-def test_of_a_flow_whose_story_is_forgotten_the_present_state_is_left() -> None:
+def test_a_flow_whose_transitions_were_dropped_has_its_present_state() -> None:
     one = row(TimelineArranger().arrange(view(), Filter()), 6)
     assert [(s.state, NOW - s.begin.time, s.began_earlier) for s in one.periods] == [(State.CLOSE_WAIT, 20, True)]
 
 
-def test_time_wait_that_is_still_there_knows_how_it_ended() -> None:
-    told = {5: traced(40, "ESTAB", 10.6, "FIN_WAIT_1", 10.5, "TIME_WAIT")}
+def test_a_present_time_wait_has_an_ending() -> None:
+    changes = {5: traced(40, "ESTAB", 10.6, "FIN_WAIT_1", 10.5, "TIME_WAIT")}
     info = {"bytes_received": 7, "bytes_acked": 9}
     closed = closed_flow(served("TIME_WAIT", 5), 40, 10.5, Ending.BY_US, info)
-    one = row(TimelineArranger().arrange(view(closed, changes=told), Filter()), 5)
+    one = row(TimelineArranger().arrange(view(closed, changes=changes), Filter()), 5)
     assert (one.live, one.ending, one.process, one.received_bytes, one.sent_bytes) == (
         True,
         Ending.BY_US,
@@ -257,8 +257,8 @@ def test_a_closed_flow_ends_though_nothing_of_it_is_kept() -> None:
         (State.ESTABLISHED, 50, 20)
     ]
     assert (one.live, one.mark, one.line_end_s, one.length_s) == (False, Mark.NONE, NOW - 20, 30)
-    told = {10: traced(50, "SYN_RCVD", 49, "ESTAB")}
-    half = row(TimelineArranger().arrange(view(*CLOSED_FLOWS, changes=told), Filter()), 10)
+    changes = {10: traced(50, "SYN_RCVD", 49, "ESTAB")}
+    half = row(TimelineArranger().arrange(view(*CLOSED_FLOWS, changes=changes), Filter()), 10)
     assert [(s.state, s.end and NOW - s.end.time) for s in half.periods] == [
         (State.SYN_RCVD, 49), (State.ESTABLISHED, 20),
     ]  # fmt: skip
@@ -270,8 +270,8 @@ def test_a_closed_flow_ends_though_nothing_of_it_is_kept() -> None:
 
 
 def test_a_connection_that_we_saw_begin_did_not_begin_earlier() -> None:
-    told = {6: [*polled(60, "ESTAB", 20, "CLOSE_WAIT")]}
-    one = row(TimelineArranger().arrange(view(changes=told), Filter()), 6)
+    changes = {6: [*polled(60, "ESTAB", 20, "CLOSE_WAIT")]}
+    one = row(TimelineArranger().arrange(view(changes=changes), Filter()), 6)
     assert (one.began_earlier, [s.began_earlier for s in one.periods]) == (False, [False, False])
     only_last = {6: polled(60, "ESTAB", 20, "CLOSE_WAIT")[1:]}
     one = row(TimelineArranger().arrange(view(changes=only_last), Filter()), 6)
@@ -281,9 +281,9 @@ def test_a_connection_that_we_saw_begin_did_not_begin_earlier() -> None:
 
 
 def test_what_closed_since_the_poll_before_is_marked() -> None:
-    past = make_archive(closed_flow(served("ESTAB", 7), 9, 0.5))
-    assert row(TimelineArranger().arrange(make_view(archive=past, elapsed_s=1.0), Filter()), 7).mark is Mark.CLOSED
-    assert row(TimelineArranger().arrange(make_view(archive=past, elapsed_s=0.2), Filter()), 7).mark is Mark.NONE
+    archive = make_archive(closed_flow(served("ESTAB", 7), 9, 0.5))
+    assert row(TimelineArranger().arrange(make_view(archive=archive, elapsed_s=1.0), Filter()), 7).mark is Mark.CLOSED
+    assert row(TimelineArranger().arrange(make_view(archive=archive, elapsed_s=0.2), Filter()), 7).mark is Mark.NONE
 
 
 def test_a_record_that_knows_no_state_and_no_beginning() -> None:
@@ -323,8 +323,8 @@ def test_only_what_is_asked_for_is_made(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_csv() -> None:
-    told = {12: polled(5, "ESTAB", 4, "CLOSE_WAIT", 3, None), 5: traced(40, "ESTAB", 10, "TIME_WAIT")}
-    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS, changes=told), Filter())
+    changes = {12: polled(5, "ESTAB", 4, "CLOSE_WAIT", 3, None), 5: traced(40, "ESTAB", 10, "TIME_WAIT")}
+    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS, changes=changes), Filter())
     lines = list(csv.DictReader(io.StringIO("".join(timelines_csv(chosen)))))
     assert [int(line["cookie"]) for line in lines] == cookies(chosen)
     by_cookie = {int(line["cookie"]): line for line in lines}
@@ -342,8 +342,8 @@ def test_csv() -> None:
 
 
 def test_what_a_line_says_of_one_connection() -> None:
-    told = {12: polled(5.1234567, "ESTAB", 4, "CLOSE_WAIT", 3, None)}
-    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS, changes=told), Filter())
+    changes = {12: polled(5.1234567, "ESTAB", 4, "CLOSE_WAIT", 3, None)}
+    chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS, changes=changes), Filter())
     one = timeline_record(row(chosen, 12))
     assert (one["state"], one["ending"], one["live"]) == ("LAST_ACK", "closed by peer", False)
     assert one["established_s"] == round(one["established_s"], 6) == pytest.approx(1.123457, abs=2e-6)

@@ -140,8 +140,8 @@ def test_a_closed_listener() -> None:
     assert half_open_verdict(make_view(), ListenerKey(80, *ANY4)).headline == "no listener"
 
 
-def deferred(age_s: float, repeats: int = 0) -> Any:
-    return sock("SYN_RCVD", "10.0.0.1:80", "192.0.2.9:1", retransmits=repeats, age_s=age_s)
+def deferred(age_s: float, retransmits: int = 0) -> Any:
+    return sock("SYN_RCVD", "10.0.0.1:80", "192.0.2.9:1", retransmits=retransmits, age_s=age_s)
 
 
 def test_tcp_defer_accept() -> None:

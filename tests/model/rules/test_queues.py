@@ -275,9 +275,9 @@ def test_how_many_syns_met_a_full_queue(
     syncookies: int, rates: dict[str, float], cookies: float | None, dropped: float | None, words: str
 ) -> None:
     (queue,) = syn_queue_full(Host({"0.0.0.0:80 0/10": (10, 4)}, rates, syncookies).view(), DEFAULT)
-    told = {name: figure.value for name, figure in queue.finding.evidence.items()}
-    assert (told["cookies_for_full_queue"], told["dropped_for_full_queue"]) == (cookies, dropped)
-    assert (told["syn_queue"], told["syn_queue_limit"], told["repeated"]) == (10, 10, 4)
+    evidence = {name: figure.value for name, figure in queue.finding.evidence.items()}
+    assert (evidence["cookies_for_full_queue"], evidence["dropped_for_full_queue"]) == (cookies, dropped)
+    assert (evidence["syn_queue"], evidence["syn_queue_limit"], evidence["repeated"]) == (10, 10, 4)
     assert queue.finding.headline.endswith(words)
     assert ("Set net.ipv4.tcp_syncookies=1" in " ".join(queue.finding.advice)) == (syncookies == 0)
 
@@ -293,8 +293,8 @@ def test_a_queue_that_was_full_between_two_polls(
     rates: dict[str, float], cookies: float, dropped: float, severity: Severity, words: str
 ) -> None:
     (one,) = syn_queue_full(Host({"0.0.0.0:80 0/10": (0, 0)}, rates).view(), DEFAULT)
-    told = {name: figure.value for name, figure in one.finding.evidence.items()}
-    assert (told["cookies_for_full_queue"], told["dropped_for_full_queue"]) == (cookies, dropped)
+    evidence = {name: figure.value for name, figure in one.finding.evidence.items()}
+    assert (evidence["cookies_for_full_queue"], evidence["dropped_for_full_queue"]) == (cookies, dropped)
     assert (one.finding.severity, str(one.finding.subject)) == (severity, "host web-1")
     assert one.finding.headline.startswith(words)
 

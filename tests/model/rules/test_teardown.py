@@ -256,12 +256,12 @@ def test_a_peer_with_few_retransmits_is_still_the_worst() -> None:
         figures = np.zeros(2, uapi.FLOW_INFO)
         cookies, zero = np.array([1, 2], np.uint64), figures.copy()
         figures["tcpi_total_retrans"] = repeated
-        told = Throughput(
+        throughput = Throughput(
             TcpInfoTable(cookies, figures, np.full(2, 2.0), uapi.TCP_INFO.itemsize),
             TcpInfoTable(cookies, zero, np.full(2, 0.0), uapi.TCP_INFO.itemsize),
         )
         evidence = only(
-            stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=told))
+            stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=throughput))
         ).finding.evidence
         assert evidence["worst_peer"].value == worst
         assert evidence["worst_peer_retransmitted"].value == (0.5 if worst else None)

@@ -47,7 +47,7 @@ def _known(values: tuple[float, ...]) -> list[float | None]:
     return [None if math.isnan(value) else round(value, 3) for value in values]
 
 
-def test_rates_are_differences_over_time_and_the_rest_is_as_told() -> None:
+def test_rates_are_differences_over_time_and_other_figures_are_unchanged() -> None:
     graphs = FlowGraphs()
     for at, received, acked, rtt in ((0.0, 0, 100, 0), (1.0, 500, 100, 20_000), (2.0, 500, 300, 30_000)):
         flow = _flow(recv_queue=int(at), send_queue=10)
@@ -73,7 +73,7 @@ def test_a_poll_stands_for_the_time_since_the_one_before() -> None:
     assert _known(graph.cwnd) == [10, 20, 15]
 
 
-def test_what_is_not_told_is_a_gap() -> None:
+def test_unknown_figures_are_a_gap() -> None:
     graphs = FlowGraphs()
     _step(graphs, 0.0, bytes_received=0, rtt=5)
     _step(graphs, 1.0, bytes_received=100)
@@ -150,7 +150,7 @@ def test_no_byte_is_lost_and_memory_is_bounded(steps: list[tuple[float, int]]) -
     assert sum(value for value in went if value == value) == pytest.approx(received, rel=1e-6, abs=1.0)
 
 
-def test_the_graph_of_a_flow_that_has_gone_stays() -> None:
+def test_the_graph_of_a_flow_that_ended_stays() -> None:
     graphs = FlowGraphs()
     _step(graphs, 0.0, bytes_received=0)
     _step(graphs, 1.0, bytes_received=5)
@@ -159,7 +159,7 @@ def test_the_graph_of_a_flow_that_has_gone_stays() -> None:
     assert str(_of(graphs)) == str(before)  # NaN is not equal to itself
 
 
-def test_time_wait_and_psutil_tell_no_queues() -> None:
+def test_time_wait_and_psutil_have_no_queues() -> None:
     graphs = FlowGraphs()
     waiting = _flow(state="TIME_WAIT")
     graphs.step(first_poll(_sample(0.0, waiting)), WATCHED)

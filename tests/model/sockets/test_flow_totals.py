@@ -22,11 +22,11 @@ from tests.support.totals import totals
 from tests.support.views import NOW, make_rows, make_sample, sock
 
 
-def ended(lives_ms: Sequence[float], carried: Sequence[int | None], slack_ms: float = 0.0) -> LifecycleStep:
-    """These flows of a server at :443, without an owner; None: the kernel did not tell what it carried."""
-    made = np.zeros(len(lives_ms), RECORD)
+def ended(lifetimes_ms: Sequence[float], carried: Sequence[int | None], slack_ms: float = 0.0) -> LifecycleStep:
+    """These flows of a server at :443, without an owner; None: the kernel did not report its bytes."""
+    made = np.zeros(len(lifetimes_ms), RECORD)
     made["row"] = make_rows([sock("ESTAB", "10.0.0.1:443", "10.0.0.2:9")]).table[0]
-    made["role"], made["owner"], made["end"] = Role.SERVER, -1, np.array(lives_ms) / 1000
+    made["role"], made["owner"], made["end"] = Role.SERVER, -1, np.array(lifetimes_ms) / 1000
     made["begin_slack"] = slack_ms / 1000
     made["info_bytes"] = [one is not None for one in carried]
     made["info"]["tcpi_bytes_received"] = [one or 0 for one in carried]
@@ -63,11 +63,11 @@ def _parts() -> list[tuple[float, float]]:
 
 
 def test_percentiles_and_extremes_are_within_six_percent() -> None:
-    lives_ms = np.geomspace(0.05, 3e6, 999)
-    result = counted(ended(lives_ms.tolist(), [None] * len(lives_ms))).all
+    lifetimes_ms = np.geomspace(0.05, 3e6, 999)
+    result = counted(ended(lifetimes_ms.tolist(), [None] * len(lifetimes_ms))).all
     life = result.lifetime_ms
     for figure, truth in ((life.p50, 0.5), (life.p90, 0.9), (life.p99, 0.99), (life.least, 0.0), (life.most, 1.0)):
-        assert figure == pytest.approx(np.quantile(lives_ms, truth, method="inverted_cdf"), rel=0.06)
+        assert figure == pytest.approx(np.quantile(lifetimes_ms, truth, method="inverted_cdf"), rel=0.06)
     assert (result.bytes.count, result.bytes.p50, result.bytes.histogram) == (0, None, ())
     assert result.exact == 1.0 and result.ended_per_s == pytest.approx(99.9)
 
@@ -205,7 +205,7 @@ def test_by_service_and_without_owner() -> None:
     assert result.by_process == ()
 
 
-def test_the_last_minute_counts_and_rates_are_of_the_time_that_is_told() -> None:
+def test_totals_and_rates_are_of_the_last_minute() -> None:
     tally = FlowTotalsCounter()
     for second in range(200):
         lifecycle = ended([1.0] * 3, [1] * 3) if second < 100 else NOTHING_HAPPENED

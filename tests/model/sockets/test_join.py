@@ -148,8 +148,8 @@ def judge(state: State, port: int, held: bool, listening: set[int], role: Role, 
     elif role is Role.UNKNOWN:
         server = (port in listening and state is not State.SYN_SENT) or (state is State.SYN_RCVD and not held)
         role = Role.SERVER if server else Role.CLIENT
-    untold = state is State.TIME_WAIT and closer is Closer.UNKNOWN
-    if untold or state in (State.FIN_WAIT_1, State.FIN_WAIT_2):
+    unknown = state is State.TIME_WAIT and closer is Closer.UNKNOWN
+    if unknown or state in (State.FIN_WAIT_1, State.FIN_WAIT_2):
         closer = Closer.LOCAL
     elif state in (State.CLOSE_WAIT, State.LAST_ACK):
         closer = Closer.PEER

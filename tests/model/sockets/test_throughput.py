@@ -55,7 +55,7 @@ def test_figures_of_one_flow() -> None:
 FIGURES = (Throughput.rx_bytes_per_s, Throughput.tx_bytes_per_s, Throughput.retransmits_per_s)
 
 
-def test_one_answer_tells_no_rate() -> None:
+def test_one_dump_gives_no_rate() -> None:
     it = Throughput().after(make_infos({1: {"rtt": 7, "total_retrans": 1}}))
     assert all(math.isnan(one(figure(it, ONE))) for figure in FIGURES)
     assert (one(it.rtt_us(ONE)), one(it.retransmits(ONE)), it.send_limits(ONE).tolist()) == (7, 1, [SendLimit.UNKNOWN])
@@ -73,11 +73,11 @@ def test_a_round_trip_that_was_not_measured_is_not_0() -> None:
     assert math.isnan(one(over(1, {}, {"rtt": 0}).rtt_us(ONE)))
 
 
-def test_a_counter_that_was_set_back_tells_no_rate() -> None:
+def test_a_counter_that_was_set_back_gives_no_rate() -> None:
     assert math.isnan(one(over(1, {"bytes_acked": 9}, {"bytes_acked": 8}).tx_bytes_per_s(ONE)))
 
 
-def test_what_an_old_kernel_does_not_tell_is_not_known() -> None:
+def test_fields_that_an_old_kernel_lacks_are_unknown() -> None:
     """As the struct grew: 104 bytes up to Linux 3.14, bytes_acked and its like in 4.1, the stop-watches in 4.10."""
     fields: dict[str, Any] = dict(uapi.TCP_INFO.fields or {})
     before, last = {"busy_time": 1}, {"busy_time": S, "bytes_acked": 9, "bytes_received": 9, "rtt": 5}
@@ -206,7 +206,7 @@ def test_a_flow_that_ended_keeps_its_last_figures_as_a_closed_row() -> None:
 # In order -----------------------------------------------------------------------------------------
 
 
-def told_by_kernel(rows: list[tuple[int, int, int]]) -> TcpInfoDump:
+def kernel_dump(rows: list[tuple[int, int, int]]) -> TcpInfoDump:
     """Cookie, state and bytes_acked of each."""
     figures = np.zeros(len(rows), uapi.FLOW_INFO)
     for row, (cookie, state, acked) in zip(figures, rows, strict=True):
@@ -216,7 +216,7 @@ def told_by_kernel(rows: list[tuple[int, int, int]]) -> TcpInfoDump:
 
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 2**64 - 1]), st.sampled_from([1, 4, 10]), NUMBERS), max_size=12))
 def test_each_flow_once_the_later_one_counts_and_listeners_are_none(rows: list[tuple[int, int, int]]) -> None:
-    infos: TcpInfoTable = sort_tcp_info(told_by_kernel(rows))
+    infos: TcpInfoTable = sort_tcp_info(kernel_dump(rows))
     expected = {cookie: (acked, float(at)) for at, (cookie, state, acked) in enumerate(rows) if state != 10}
     acked, when = infos.table["tcpi_bytes_acked"].tolist(), infos.received_monotonic_s.tolist()
     found = zip(infos.cookie.tolist(), zip(acked, when, strict=True), strict=True)
