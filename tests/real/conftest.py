@@ -16,7 +16,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[lab.Namespace]:
-    """A network namespace in which the module's tests live."""
+    """A network namespace for the tests of a module."""
     lab.require(lab.namespaces, lab.ipv6, lab.program("ss"), lab.program("ip"))
     with lab.Namespace() as it:
         yield it

@@ -47,7 +47,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.fixture
 def connection() -> Iterator[tuple[int, int]]:
-    """A listener's port, and the port of a client that is connected to it."""
+    """Port of a listener, and port of a client connected to it."""
     with (
         closing(socket.create_server(("127.0.0.1", 0), backlog=7)) as server,
         closing(socket.create_connection(server.getsockname())) as client,
@@ -55,7 +55,7 @@ def connection() -> Iterator[tuple[int, int]]:
         yield server.getsockname()[1], client.getsockname()[1]
 
 
-def test_real_list(connection: tuple[int, int], environ: dict[str, str]) -> None:
+def test_list(connection: tuple[int, int], environ: dict[str, str]) -> None:
     port, client = connection
     code, out, err = end(start(["list", "--json", f"port:{port}"], environ))
     assert (code, err) == (0, "")
@@ -68,7 +68,7 @@ def test_real_list(connection: tuple[int, int], environ: dict[str, str]) -> None
     )
 
 
-def test_real_summary(connection: tuple[int, int], environ: dict[str, str]) -> None:
+def test_summary(connection: tuple[int, int], environ: dict[str, str]) -> None:
     port, _ = connection
     code, out, err = end(start(["summary", "--json", "--for", "0.5", "--interval", "0.1"], environ))
     assert (code, err) == (0, "")
@@ -82,44 +82,44 @@ def test_real_summary(connection: tuple[int, int], environ: dict[str, str]) -> N
     )
 
 
-def test_real_events(environ: dict[str, str]) -> None:
-    """A connection that begins, ends, and is told of with its ends: whoever runs this, with a trace or without."""
+def test_events(environ: dict[str, str]) -> None:
+    """All transitions of a connection are printed, with a trace or without."""
     process = start(["events", "--json", "addr:127.0.0.1"], environ, bufsize=1)
     assert process.stdout is not None
     try:
-        told = _told_of_a_connection(process)
+        events = _events_of_a_connection(process)
     finally:
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert err == "" or err.startswith("tcpwatch: no trace ("), err
     assert not trace_instances_of(process.pid), "nothing is left behind"
-    assert {one["what"] for one in told} == {"state"}
-    assert {one["origin"] for one in told} <= {"poll", "event", "trace"}
+    assert {one["what"] for one in events} == {"state"}
+    assert {one["origin"] for one in events} <= {"poll", "event", "trace"}
 
 
 def trace_instances_of(pid: int) -> list[Path]:
-    """The trace instances of this process; none where it cannot have had any."""
+    """Return the trace instances of this process; none where it cannot have any."""
     return [] if tracefs() else list((tracefs_root() / "instances").glob(f"tcpwatch-{pid}*"))
 
 
-def _told_of_a_connection(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    """What is told of connections that are made one after the other, until the end of one is."""
+def _events_of_a_connection(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Make connections until the end of one is printed; return the printed events about them."""
     assert process.stdout is not None
-    told: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
-        while not any(one["ending"] == "closed by us" for one in told):
+        while not any(one["ending"] == "closed by us" for one in events):
             with closing(socket.create_connection(("127.0.0.1", port))) as client:
                 server.accept()[0].close()
                 client.recv(1)
             while select.select([process.stdout], [], [], 0.3)[0]:
                 one = json.loads(process.stdout.readline())
-                told += [one] * (port in (one["local_port"], one["remote_port"]))
-    return told
+                events += [one] * (port in (one["local_port"], one["remote_port"]))
+    return events
 
 
-def test_events_end_quietly_when_their_reader_does(environ: dict[str, str]) -> None:
+def test_events_end_quietly_when_the_pipe_is_closed(environ: dict[str, str]) -> None:
     reader, writer = os.pipe()
     process = start(["events"], environ, stdout=writer)
     os.close(writer)
@@ -144,7 +144,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
-def test_a_closed_pipe_ends_it_quietly(args: list[str], environ: dict[str, str]) -> None:
+def test_a_closed_pipe_ends_the_program_quietly(args: list[str], environ: dict[str, str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = start(args, environ, stdout=writer)
@@ -153,7 +153,7 @@ def test_a_closed_pipe_ends_it_quietly(args: list[str], environ: dict[str, str])
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
-def test_a_full_disk_is_said(args: list[str], environ: dict[str, str]) -> None:
+def test_a_full_disk_is_an_error(args: list[str], environ: dict[str, str]) -> None:
     with open("/dev/full", "w") as full:
         code, _, err = end(start(args, environ, stdout=full))
     assert code == 2
@@ -162,7 +162,7 @@ def test_a_full_disk_is_said(args: list[str], environ: dict[str, str]) -> None:
 
 def test_no_stdout_and_no_stderr(environ: dict[str, str]) -> None:
     command = f"{sys.executable} -m tcpwatch"
-    for redirected, code, said in (
+    for redirected, code, error in (
         ("list >&-", 2, "tcpwatch: there is no standard output to write to\n"),
         ("list prt:1 2>/dev/full", 2, ""),
         ("list prt:1 2>&-", 2, ""),
@@ -171,7 +171,7 @@ def test_no_stdout_and_no_stderr(environ: dict[str, str]) -> None:
         done = subprocess.run(
             f"{command} {redirected}", shell=True, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
         )
-        assert (done.returncode, done.stderr) == (code, said), redirected
+        assert (done.returncode, done.stderr) == (code, error), redirected
 
 
 def test_the_monitor_without_a_terminal(environ: dict[str, str]) -> None:
@@ -197,7 +197,7 @@ def test_interrupted(args: list[str], environ: dict[str, str]) -> None:
 def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "in vain"
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.02)
 
 
@@ -210,7 +210,7 @@ def has_socket(pid: int) -> bool:
 
 
 def read_to_the_end(leader: int) -> bytes:
-    """Of a terminal."""
+    """Read from a terminal until it is closed."""
     written = b""
     try:
         while piece := os.read(leader, 4096):
@@ -227,7 +227,7 @@ def make_terminal(columns: int) -> tuple[int, int]:
 
 
 def on_a_terminal(args: list[str], environ: dict[str, str], columns: int) -> str:
-    """What the program writes to a terminal of so many columns."""
+    """Return what the program writes to a terminal with this number of columns."""
     leader, follower = make_terminal(columns)
     process = start(args, environ, stdout=follower)
     os.close(follower)
@@ -257,7 +257,7 @@ def test_another_locale(connection: tuple[int, int], environ: dict[str, str]) ->
 def test_the_monitor_leaves_nothing_behind(environ: dict[str, str], how: str) -> None:
     leader, follower = make_terminal(80)
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), follower)
-    # Its own session, whose terminal this is: so it is told of its end.
+    # A session of its own with this controlling terminal: closing the terminal sends SIGHUP.
     controlled = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
     process = start([], {**environ, "TERM": "xterm-256color"}, **streams, **controlled)
     os.close(follower)

@@ -18,7 +18,7 @@ PROC_NET = Path("/proc/net")
 
 
 def nstat() -> dict[str, int]:
-    """Every counter as nstat names it: the file's group before the kernel's name."""
+    """Return every counter by the name of nstat: the group of the file before the kernel's name."""
     done = subprocess.run(["nstat", "-asz", "--json"], capture_output=True, text=True, check=True)
     return {name: int(value) for name, value in json.loads(done.stdout)["kernel"].items()}
 
@@ -28,7 +28,7 @@ def counted() -> dict[str, int]:
     return {name: value for name, value in found.items() if not name.startswith(counters.SOCKSTAT_PREFIX)}
 
 
-def test_counters_are_those_of_nstat(namespace: lab.Namespace) -> None:
+def test_counters_equal_those_of_nstat(namespace: lab.Namespace) -> None:
     lab.require(lab.program("nstat"))
 
     def same() -> bool:
@@ -42,7 +42,7 @@ def test_counters_are_those_of_nstat(namespace: lab.Namespace) -> None:
     lab.wait_until(same, "a quiet moment")
 
 
-def test_what_happens_is_counted(namespace: lab.Namespace, peer: lab.Peer) -> None:
+def test_counters_follow_the_traffic(namespace: lab.Namespace, peer: lab.Peer) -> None:
     before = counters.read(PROC_NET)
     with socket.create_server((lab.LOCAL[4], 0), backlog=1) as listener:
         port = listener.getsockname()[1]
@@ -55,7 +55,7 @@ def test_what_happens_is_counted(namespace: lab.Namespace, peer: lab.Peer) -> No
     assert all(connection.established for connection in connections)
 
 
-def test_sockstat_is_what_ss_sums_up(namespace: lab.Namespace, peer: lab.Peer) -> None:
+def test_sockstat_equals_the_summary_of_ss(namespace: lab.Namespace, peer: lab.Peer) -> None:
     names = ("ESTABLISHED", "TIME_WAIT", "FIN_WAIT_2/orphan", "FIN_WAIT_1/orphan")
     with ExitStack() as stack:
         for name in names:
@@ -131,7 +131,7 @@ def test_a_line_without_values_counts_nothing(proc_net: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["snmp", "netstat", "sockstat"])
-def test_a_file_that_is_not_there_is_an_error(proc_net: Path, name: str) -> None:
+def test_a_missing_file_is_an_error(proc_net: Path, name: str) -> None:
     (proc_net / name).unlink()
     with pytest.raises(OSError, match=name):
         counters.read(proc_net)

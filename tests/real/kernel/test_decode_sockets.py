@@ -26,7 +26,7 @@ def real(namespace: lab.Namespace, peer: lab.Peer) -> bytes:
         return netlink.real_dump(1 << netlink.INFO - 1 | 1 << netlink.SKMEMINFO - 1)
 
 
-def test_a_real_dump_is_decoded_as_the_reference_does(real: bytes) -> None:
+def test_a_real_dump_is_decoded_like_the_reference(real: bytes) -> None:
     check(real)
     assert len(netlink.decode(real)[0]) >= 16
 

@@ -33,7 +33,7 @@ HOSTS: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 @pytest.fixture
 def namespace() -> Iterator[lab.Namespace]:
-    """One for each test: the kernel reports sockets some time after they were closed."""
+    """A new reader for each test: the kernel reports sockets some time after they were closed."""
     lab.require(lab.namespaces, lab.ipv6)
     with lab.Namespace() as it:
         yield it
@@ -50,7 +50,7 @@ def cookie(sock: socket.socket) -> int:
 
 
 def heard(events: DestroyEventReader, count: int) -> DestroyedSockets:
-    """The next `count` events, those that were lost counted in."""
+    """Return the next `count` events; lost ones count."""
     parts: list[DestroyedSockets] = []
 
     def enough() -> bool:
@@ -66,7 +66,7 @@ def heard(events: DestroyEventReader, count: int) -> DestroyedSockets:
 
 
 def free(count: int) -> list[int]:
-    """Make and free sockets that were bound and nothing else; their cookies."""
+    """Make and free sockets that are only bound; return their cookies."""
     cookies = []
     for _ in range(count):
         with socket.socket() as sock:
@@ -77,7 +77,7 @@ def free(count: int) -> list[int]:
 
 @contextmanager
 def on_one_processor() -> Iterator[None]:
-    """The kernel sends events from a queue of each processor: those of two may overtake each other."""
+    """Run on one processor: the kernel has a queue of events per processor, and their order is not defined."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
@@ -99,7 +99,7 @@ def until_dropped(events: DestroyEventReader, count: int) -> None:
 
 
 @pytest.mark.parametrize("family", HOSTS, ids=("IPv4", "IPv6"))
-def test_every_socket_of_a_burst_is_told_with_what_it_has_sent(events: DestroyEventReader, family: int) -> None:
+def test_every_socket_of_a_burst_is_reported_with_its_bytes(events: DestroyEventReader, family: int) -> None:
     expected = {}
     begin = time.monotonic()
     with ExitStack() as stack:
@@ -131,7 +131,7 @@ def test_every_socket_of_a_burst_is_told_with_what_it_has_sent(events: DestroyEv
     assert not taken.table["idiag_inode"].any()
 
 
-def test_more_than_fit_into_one_batch_come_in_the_kernel_s_order(events: DestroyEventReader) -> None:
+def test_several_batches_keep_the_kernel_s_order(events: DestroyEventReader) -> None:
     with on_one_processor():
         cookies = free(destroy_event_reader._BATCH + 300)
     taken = heard(events, len(cookies))
@@ -140,7 +140,7 @@ def test_more_than_fit_into_one_batch_come_in_the_kernel_s_order(events: Destroy
     assert (np.diff(taken.received_monotonic_s) >= 0).all()
 
 
-def test_what_does_not_fit_is_counted_exactly(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_that_do_not_fit_are_counted_exactly(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(destroy_event_reader, "BUFFER", 16 * 1024)
     with closing(DestroyEventReader()) as events:
         dropped = 0
@@ -157,14 +157,14 @@ def test_what_does_not_fit_is_counted_exactly(namespace: lab.Namespace, monkeypa
         assert (taken.table["idiag_cookie"].tolist(), taken.lost) == (cookies, 0)
 
 
-def test_its_buffer_is_as_large_as_it_may_be(events: DestroyEventReader) -> None:
+def test_the_buffer_is_as_large_as_allowed(events: DestroyEventReader) -> None:
     with socket.socket() as ordinary:  # an ordinary user may not go beyond rmem_max; net/core/sock.c doubles it
         ordinary.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, destroy_event_reader.BUFFER)
         least = ordinary.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     assert events.capacity in (least, 2 * destroy_event_reader.BUFFER)
 
 
-def test_a_user_who_may_not_go_beyond_the_limit_gets_what_there_is(
+def test_a_user_without_privilege_gets_the_largest_allowed_buffer(
     namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uapi, "SO_RCVBUFFORCE", 0x7FFF)  # ENOPROTOOPT, where a user without privilege gets EPERM
@@ -173,7 +173,7 @@ def test_a_user_who_may_not_go_beyond_the_limit_gets_what_there_is(
         assert heard(events, len(free(3))).lost == 0
 
 
-def test_it_hears_of_its_own_namespace_alone(events: DestroyEventReader) -> None:
+def test_it_reports_only_its_own_namespace(events: DestroyEventReader) -> None:
     with lab.Namespace(), closing(DestroyEventReader()) as inner:
         theirs = free(2)
         assert heard(inner, 2).table["idiag_cookie"].tolist() == theirs
@@ -181,7 +181,7 @@ def test_it_hears_of_its_own_namespace_alone(events: DestroyEventReader) -> None
     assert heard(events, 2).table["idiag_cookie"].tolist() == ours
 
 
-def test_a_closed_one_leaves_nothing(namespace: lab.Namespace) -> None:
+def test_close_leaves_nothing_behind(namespace: lab.Namespace) -> None:
     folder = Path("/proc/self/fd")
     before = len(list(folder.iterdir()))
     events = DestroyEventReader()
@@ -191,7 +191,7 @@ def test_a_closed_one_leaves_nothing(namespace: lab.Namespace) -> None:
     assert len(list(folder.iterdir())) == before
 
 
-def test_where_nobody_takes_them_the_oldest_are_given_up(
+def test_without_a_reader_the_oldest_events_are_dropped(
     namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(destroy_event_reader, "_KEPT", 10)
@@ -219,7 +219,7 @@ def until_known(events: DestroyEventReader, count: int) -> None:
 
 
 class FakeSocket:
-    """Hands out datagrams and failures, then says EAGAIN."""
+    """Returns datagrams, raises errors, then EAGAIN."""
 
     def __init__(self, *answers: bytes | OSError, dropped: int = 0) -> None:
         self.answers = list(answers)
@@ -282,7 +282,7 @@ def test_messages_of_many_layouts_stay_in_order() -> None:
     assert not taken.infos.flags.writeable
 
 
-def test_an_overrun_is_read_through_and_counted_once() -> None:
+def test_an_overrun_is_counted_once() -> None:
     sock = FakeSocket(event(1, b""), OSError(errno.ENOBUFS, ""), event(2, b""))
     events = listening(sock)
     sock.dropped = 5
@@ -310,26 +310,26 @@ def test_an_invalid_datagram_is_refused(datagram: bytes) -> None:
 
 
 @given(st.lists(st.binary(max_size=1100), min_size=1, max_size=5))
-def test_no_bytes_lead_astray(datagrams: list[bytes]) -> None:
+def test_any_bytes_give_rows_or_an_error(datagrams: list[bytes]) -> None:
     shaped = [struct.pack("=IH", min(len(it) + 6, 1024), netlink.BY_FAMILY) + it for it in datagrams]
     for answers in (datagrams, shaped):
         with suppress(MessageError):
             assert len(drained(FakeSocket(*answers)).table) == len(answers)
 
 
-def test_a_socket_that_fails_says_so() -> None:
+def test_a_failing_socket_is_an_error() -> None:
     with pytest.raises(SockDiagError, match="destroy events"):
         listening(FakeSocket(OSError(errno.EBADF, "Bad file descriptor"))).read()
 
 
-def test_a_kernel_that_cannot_count_what_is_lost_is_not_used() -> None:
+def test_a_kernel_that_cannot_count_lost_events_is_not_used() -> None:
     sock = FakeSocket(dropped=-1)
     with pytest.raises(SockDiagError, match="not available"):
         listening(sock)
     assert sock.closed
 
 
-def test_a_kernel_without_sock_diag_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_sock_diag_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> socket.socket:
         raise OSError(errno.EPROTONOSUPPORT, "")
 

@@ -1,4 +1,4 @@
-"""The descriptions of events that this kernel gives."""
+"""The format descriptions of this kernel's trace events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests import lab
 from tests.lab.machine.requirements import tracefs
 
 
-def test_it_understands_every_event_of_this_kernel() -> None:
+def test_every_event_of_this_kernel_is_understood() -> None:
     lab.require(tracefs)
     mount = TracefsMount()
     try:

@@ -1,4 +1,4 @@
-"""SockDiag on the real kernel: what it asks, what it gets, what it leaves behind."""
+"""SockDiag on the real kernel: requests, answers, and cleaning up."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ROW["idiag_src"], ROW["idiag_dst"] = np.arange(16), np.arange(100, 116)
 ROW["idiag_if"], ROW["idiag_cookie"] = 7, 0x1122334455667788
 
 
-def test_the_question_about_one_socket_is_what_pyroute2_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_request_for_one_socket_equals_pyroute2_s(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = FakeKernel([netlink.error(2)])
     kernel.install(monkeypatch)
     SockDiag().tcp_info(ROW[0])
@@ -82,7 +82,7 @@ def test_a_dump_is_one_old_request_for_all_families(
     assert kernel.requests == [netlink.message(netlink.GETSOCK, body, flags=flags, sequence=sequence)]
 
 
-def test_constants_are_pyroute2_s() -> None:
+def test_constants_equal_pyroute2_s() -> None:
     names = (
         "NLMSG_NOOP",
         "NLMSG_ERROR",
@@ -105,7 +105,7 @@ def test_constants_are_pyroute2_s() -> None:
 # What is answered ---------------------------------------------------------------------------------
 
 
-def test_ipv4_ipv6_and_mapped_in_one_walk(peer: lab.Peer, diag: SockDiag) -> None:
+def test_ipv4_ipv6_and_mapped_sockets_in_one_dump(peer: lab.Peer, diag: SockDiag) -> None:
     cases: tuple[tuple[str, lab.Family], ...] = (("ESTABLISHED", 4), ("ESTABLISHED", 6), ("ESTABLISHED/v4-mapped", 6))
     with ExitStack() as stack:
         produced = [stack.enter_context(lab.produce(peer, *case)) for case in cases]
@@ -115,7 +115,7 @@ def test_ipv4_ipv6_and_mapped_in_one_walk(peer: lab.Peer, diag: SockDiag) -> Non
         assert not diag.dump(1 << 2).table.size
 
 
-def test_listeners_tell_the_drops_that_ss_tells(namespace: lab.Namespace, peer: lab.Peer, diag: SockDiag) -> None:
+def test_drops_of_listeners_equal_those_of_ss(namespace: lab.Namespace, peer: lab.Peer, diag: SockDiag) -> None:
     with socket.create_server((lab.LOCAL[4], 0), backlog=1) as full, socket.create_server((lab.LOCAL[4], 0)):
         for _ in range(2):
             peer.open(full.getsockname()[1])
@@ -127,10 +127,10 @@ def test_listeners_tell_the_drops_that_ss_tells(namespace: lab.Namespace, peer: 
         assert sorted(drops.values()) == [0, 3]
 
 
-def test_a_dump_given_up_halfway_is_not_in_the_way_of_the_next(
+def test_an_abandoned_dump_does_not_disturb_the_next(
     peer: lab.Peer, diag: SockDiag, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel keeps an unread dump going, and says EBUSY to another one on the same socket."""
+    """The kernel continues an unread dump, and answers EBUSY to another one on the same socket."""
 
     def fail(*_: object) -> bool:
         raise decode_sockets.MessageError("made up")
@@ -147,7 +147,7 @@ def test_a_dump_given_up_halfway_is_not_in_the_way_of_the_next(
 # tcp_info -----------------------------------------------------------------------------------------
 
 GROWING = {"last_data_sent", "last_ack_sent", "last_data_recv", "last_ack_recv"}
-"""Milliseconds since something: they move while nothing happens."""
+"""Milliseconds since an event: they advance while nothing happens."""
 
 
 def getsockopt(kernel: socket.socket) -> dict[str, int]:
@@ -164,7 +164,7 @@ CASES = [case for case in lab.CASES if case[0] != "CLOSED"]
 
 @pytest.fixture(scope="module")
 def sockets(peer: lab.Peer) -> Iterator[dict[tuple[str, lab.Family], tuple[lab.Produced, np.void]]]:
-    """All of the lab's cases side by side, with their rows."""
+    """All cases of the lab side by side, with their rows."""
     with ExitStack() as stack, closing(SockDiag()) as diag:
         produced = {case: stack.enter_context(lab.produce(peer, *case)) for case in CASES}
         rows = {ss.row_ends(row): row for row in diag.dump().table}
@@ -172,7 +172,7 @@ def sockets(peer: lab.Peer) -> Iterator[dict[tuple[str, lab.Family], tuple[lab.P
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-IPv{case[1]}")
-def test_tcp_info_is_what_getsockopt_says(
+def test_tcp_info_equals_getsockopt(
     diag: SockDiag,
     sockets: dict[tuple[str, lab.Family], tuple[lab.Produced, np.void]],
     case: tuple[str, lab.Family],
@@ -187,7 +187,7 @@ def test_tcp_info_is_what_getsockopt_says(
 
 
 def check_info(diag: SockDiag, row: np.void, kernel: socket.socket) -> None:
-    """Exactly, but for what grows by itself, which is between two readings, and for timers firing meanwhile."""
+    """Compare exactly, except fields that grow by themselves, which lie between two readings, and running timers."""
 
     def look() -> bool:
         before, info, after = getsockopt(kernel), diag.tcp_info(row), getsockopt(kernel)
@@ -201,8 +201,8 @@ def check_info(diag: SockDiag, row: np.void, kernel: socket.socket) -> None:
     lab.wait_until(look, "the same tcp_info from both")
 
 
-def test_tcp_info_says_what_was_done(peer: lab.Peer, diag: SockDiag) -> None:
-    """The layout, held against facts that this test makes."""
+def test_tcp_info_shows_what_was_done(peer: lab.Peer, diag: SockDiag) -> None:
+    """The layout, checked with values that this test produces."""
     offer = lab.Offer(mss=1200, window_scale=5)
     with socket.create_server((lab.LOCAL[4], 0)) as listener:
         connection = peer.open(listener.getsockname()[1], offer=offer)
@@ -230,8 +230,8 @@ def offered_scale(peer: lab.Peer, connection: lab.Connection) -> int:
     return syn_ack.options.window_scale
 
 
-def test_a_shorter_tcp_info_tells_less() -> None:
-    """Every length that a kernel of some age may send: what lies past its end is absent, and not 0."""
+def test_a_shorter_tcp_info_has_fewer_fields() -> None:
+    """Every length that older kernels may send: fields after the end are absent, and not 0."""
     rng = np.random.default_rng(3)
     payload = rng.bytes(uapi.TCP_INFO.itemsize + 8)  # a newer kernel's is longer
     full = info_fields(payload)
@@ -247,7 +247,7 @@ def test_a_shorter_tcp_info_tells_less() -> None:
     assert info == full
 
 
-def test_tcp_info_lies_where_pyroute2_has_it() -> None:
+def test_the_layout_of_tcp_info_equals_pyroute2_s() -> None:
     at = 0
     fields: dict[str, Any] = dict(uapi.TCP_INFO.fields or {})
     names = {"tcpi_snd_wscale": "tcpi_wscale", "tcpi_delivery_rate_app_limited": "tcpi_flags"}
@@ -260,7 +260,7 @@ def test_tcp_info_lies_where_pyroute2_has_it() -> None:
 # Descriptors and namespaces -----------------------------------------------------------------------
 
 
-def test_a_closed_one_leaves_nothing_and_opens_nothing(namespace: lab.Namespace) -> None:
+def test_close_leaves_nothing_open(namespace: lab.Namespace) -> None:
     before = open_files()
     diag = SockDiag()
     diag.dump()
@@ -271,7 +271,7 @@ def test_a_closed_one_leaves_nothing_and_opens_nothing(namespace: lab.Namespace)
     assert open_files() == before
 
 
-def test_it_stays_in_the_namespace_in_which_it_was_opened(diag: SockDiag) -> None:
+def test_it_stays_in_the_namespace_where_it_was_opened(diag: SockDiag) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, lab.Namespace():
         with socket.create_server(("127.0.0.1", 0)) as other, closing(SockDiag()) as inner:
             theirs = inner.dump().table["idiag_inode"].tolist()
@@ -282,7 +282,7 @@ def test_it_stays_in_the_namespace_in_which_it_was_opened(diag: SockDiag) -> Non
         assert inodes[1] not in ours
 
 
-def test_a_dump_of_few_sockets_takes_none_of_the_large_tables(namespace: lab.Namespace) -> None:
+def test_a_dump_of_few_sockets_uses_small_tables(namespace: lab.Namespace) -> None:
     tables = ArrayPool(uapi.SOCKET)
     with socket.create_server(("127.0.0.1", 0)), closing(SockDiag(tables)) as diag:
         assert len(diag.listeners().table)

@@ -1,4 +1,4 @@
-"""Every state and variant that the lab makes, recognised field for field as ss(8) shows it at the same quiet moment."""
+"""Every state and variant of the lab, compared field by field with ss(8) at a moment without changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARROWS = {"<->": None, "-->": "receive", "<--": "send", "---": "both", None: Non
 
 S, C, L = "server", "client", "listener"
 FIRST_LOOK: dict[str, tuple[str | None, str | None, str]] = {
-    # What one look tells of each: role, who sent the first FIN, phase.
+    # What the first sample shows of each: role, who sent the first FIN, phase.
     "LISTEN": (L, None, "handshake"),
     "LISTEN/accept-queue-full": (L, None, "handshake"),
     "SYN_SENT": (C, None, "handshake"),
@@ -71,7 +71,7 @@ def ends_of(it: lab.Produced) -> ss.Ends:
 
 @pytest.fixture(scope="module")
 def shown(namespace: lab.Namespace, peer: lab.Peer) -> Iterator[Shown]:
-    """All of them side by side, so that a few looks do for all."""
+    """All cases side by side, so that a few samples are enough."""
     with ExitStack() as stack:
         produced = {case: stack.enter_context(lab.produce(peer, *case)) for case in CASES}
         taken = ss.pictures(namespace, {ends_of(it) for it in produced.values()})
@@ -87,7 +87,7 @@ def test_every_case_has_an_expectation() -> None:
     assert FIRST_LOOK.keys() == set(lab.SCENARIOS)
 
 
-def test_rows_say_what_ss_says(case: tuple[str, lab.Produced, ss.Picture]) -> None:
+def test_rows_equal_ss(case: tuple[str, lab.Produced, ss.Picture]) -> None:
     _, it, picture = case
     for row in (picture.before, picture.after):
         check_row(row, picture.line)
@@ -114,12 +114,12 @@ def check_attributes(row: np.void, line: ss.Line) -> None:
 
 
 def check_timer(picture: ss.Picture) -> None:
-    """The timer runs down: ss, which looked between the two, is between the two, as finely as it writes."""
+    """Check that the timer of ss, read between two samples, is between theirs, in the precision of ss."""
     assert picture.after["idiag_expires"] <= picture.line.timer.most_ms
     assert picture.line.timer.least_ms <= picture.before["idiag_expires"]
 
 
-def test_columns_say_what_ss_says(case: tuple[str, lab.Produced, ss.Picture]) -> None:
+def test_columns_equal_ss(case: tuple[str, lab.Produced, ss.Picture]) -> None:
     _, it, picture = case
     line = picture.line
     assert picture.cells.items() >= cells_of(line).items()
@@ -131,7 +131,7 @@ def test_columns_say_what_ss_says(case: tuple[str, lab.Produced, ss.Picture]) ->
 
 
 def cells_of(line: ss.Line) -> dict[str, object]:
-    """The exported columns that ss has too, as it would fill them."""
+    """Return the exported columns that ss also has, with the values that ss shows."""
     names = {short: name for name, short in ss.STATES.items()}
     cells: dict[str, object] = {
         "state": names[line.state],
@@ -161,14 +161,14 @@ def user_name(uid: int) -> str | None:
         return None
 
 
-def test_the_row_is_that_socket(case: tuple[str, lab.Produced, ss.Picture]) -> None:
+def test_the_row_belongs_to_the_socket(case: tuple[str, lab.Produced, ss.Picture]) -> None:
     _, it, picture = case
     if it.kernel:
         assert picture.cells["inode"] == os.fstat(it.kernel.fileno()).st_ino
         assert picture.cells["cookie"] == cookie_of(it.kernel)
 
 
-def test_role_closer_and_phase_at_first_look(case: tuple[str, lab.Produced, ss.Picture]) -> None:
+def test_role_closer_and_phase_in_the_first_sample(case: tuple[str, lab.Produced, ss.Picture]) -> None:
     name, _, picture = case
     assert tuple(picture.cells[key] for key in ("role", "closer", "phase")) == FIRST_LOOK[name]
 
@@ -208,7 +208,7 @@ def test_a_socket_bound_to_an_interface(namespace: lab.Namespace, peer: lab.Peer
 
 
 def test_another_user_s_sockets(namespace: lab.Namespace, peer: lab.Peer) -> None:
-    """The one that waits to be accepted is the listener's user's too (kernel 6.18; older ones say 0)."""
+    """A connection that waits for accept() belongs to the listener's user, too (kernel 6.18; older kernels: 0)."""
     try:
         os.seteuid(1)
     except OSError:

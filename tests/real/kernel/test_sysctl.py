@@ -1,4 +1,4 @@
-"""The knobs: as the namespace has them, and absent where they are."""
+"""Sysctls have the values of the namespace; those it lacks are absent."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PLACES = {
 }
 
 
-def test_knobs_are_those_of_the_namespace(namespace: lab.Namespace) -> None:
+def test_sysctls_equal_those_of_the_namespace(namespace: lab.Namespace) -> None:
     found = sysctl.read()
     assert {name: found[name] for name in PLACES} == {name: int(namespace.sysctl(at)) for name, at in PLACES.items()}
     low, high = namespace.sysctl("net.ipv4.ip_local_port_range").split()
     assert (found["ip_local_port_range_low"], found["ip_local_port_range_high"]) == (int(low), int(high))
 
 
-def test_a_knob_that_is_turned_is_seen(namespace: lab.Namespace) -> None:
+def test_a_changed_sysctl_is_seen(namespace: lab.Namespace) -> None:
     before = sysctl.read()
     with lab.Namespace() as other:
         other.sysctl("net.ipv4.tcp_fin_timeout", 17)
@@ -44,8 +44,8 @@ def test_a_knob_that_is_turned_is_seen(namespace: lab.Namespace) -> None:
     assert sysctl.read() == before
 
 
-def test_what_another_namespace_does_not_have_is_absent(namespace: lab.Namespace) -> None:
-    """They belong to the whole machine, and are shown in its first namespace alone (seen on 6.18)."""
+def test_sysctls_the_namespace_lacks_are_absent(namespace: lab.Namespace) -> None:
+    """They belong to the whole machine, and exist in its first namespace only (seen on 6.18)."""
     alone = {"tcp_mem_low", "tcp_mem_pressure", "tcp_mem_high", "tcp_max_orphans"}
     there = {"tcp_mem", "tcp_max_orphans"} & {path.name for path in Path("/proc/sys/net/ipv4").iterdir()}
     assert bool(alone & sysctl.read().keys()) == bool(there)
@@ -62,7 +62,7 @@ def proc_sys_net(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_knobs_of_several_figures_are_taken_apart(proc_sys_net: Path) -> None:
+def test_sysctls_with_several_figures_are_split(proc_sys_net: Path) -> None:
     assert sysctl.read(proc_sys_net) == {
         "somaxconn": 128,
         "tcp_mem_low": 11,
@@ -74,11 +74,11 @@ def test_knobs_of_several_figures_are_taken_apart(proc_sys_net: Path) -> None:
     }
 
 
-def test_what_cannot_be_read_is_absent(proc_sys_net: Path) -> None:
+def test_unreadable_sysctls_are_absent(proc_sys_net: Path) -> None:
     (proc_sys_net / "ipv4" / "tcp_syncookies").mkdir()  # an error also for root
     (proc_sys_net / "core" / "somaxconn").unlink()
     assert sysctl.read(proc_sys_net).keys().isdisjoint({"tcp_syncookies", "somaxconn"})
 
 
-def test_nothing_there_is_nothing_known(tmp_path: Path) -> None:
+def test_without_files_nothing_is_known(tmp_path: Path) -> None:
     assert sysctl.read(tmp_path / "missing") == {}

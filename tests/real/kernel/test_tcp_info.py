@@ -1,4 +1,4 @@
-"""tcp_info of all sockets in one dump, against ss(8), getsockopt and the question about one socket."""
+"""tcp_info of all sockets in one dump, against ss(8), getsockopt and requests for single sockets."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ BEFORE = st.lists(st.tuples(st.sampled_from([netlink.SHUTDOWN, netlink.CGROUP_ID
 
 
 @given(st.lists(st.tuples(PAYLOADS, BEFORE), max_size=8))
-def test_fields_of_every_length_are_those_of_one_socket(sockets: list[tuple[bytes, list[netlink.Attribute]]]) -> None:
+def test_fields_of_every_length_equal_those_of_one_socket(sockets: list[tuple[bytes, list[netlink.Attribute]]]) -> None:
     """Fields past the end are 0, and has_field() is false."""
     data = b"".join(
         netlink.message(netlink.GETSOCK, netlink.body(cookie=cookie), [*others, (netlink.INFO, payload)])
@@ -114,11 +114,11 @@ CASES = [case for case in lab.CASES if case[0] != "CLOSED"]
 
 
 STOP_WATCHES = {"busy_time", "rwnd_limited", "sndbuf_limited"}
-"""They run while data waits, also where nothing happens."""
+"""They advance while data waits, even when nothing happens."""
 
 
 def between(before: Mapping[str, int], info: Mapping[str, int], after: Mapping[str, int]) -> bool:
-    """Nothing differs but the stop-watches, which run on."""
+    """Compare all fields except the stop-watches, which advance."""
     assert info.keys() == before.keys() == after.keys()
     return all(
         before[name] <= value <= after[name] and (name in STOP_WATCHES or before[name] == after[name])
@@ -126,8 +126,8 @@ def between(before: Mapping[str, int], info: Mapping[str, int], after: Mapping[s
     )
 
 
-def test_all_states_and_families_are_told_as_each_by_itself(peer: lab.Peer, diag: SockDiag) -> None:
-    """At a quiet moment: the same before and after."""
+def test_all_states_and_families_equal_single_requests(peer: lab.Peer, diag: SockDiag) -> None:
+    """Compared at a moment without changes: equal before and after."""
     with ExitStack() as stack:
         produced = [stack.enter_context(lab.produce(peer, *case)) for case in CASES]
         missing = {(it.local, it.remote) for it in produced}
@@ -159,7 +159,7 @@ SS: Mapping[str, tuple[str, Callable[[str], int]]] = {
 """Fields that ss leaves out are 0."""
 
 
-def told_by_ss(namespace: lab.Namespace) -> dict[int, dict[str, int]]:
+def fields_by_ss(namespace: lab.Namespace) -> dict[int, dict[str, int]]:
     found = {}
     for line in namespace.ss("-tinmoeOH").splitlines():
         (cookie,) = re.findall(r" sk:([0-9a-f]+)", line)
@@ -168,8 +168,8 @@ def told_by_ss(namespace: lab.Namespace) -> dict[int, dict[str, int]]:
     return found
 
 
-def test_what_ss_says(namespace: lab.Namespace, peer: lab.Peer, diag: SockDiag) -> None:
-    """A connection that lost segments, one that waits for its peer's window, and one over IPv6."""
+def test_tcp_info_equals_ss(namespace: lab.Namespace, peer: lab.Peer, diag: SockDiag) -> None:
+    """One connection with lost segments, one blocked by its peer's window, one over IPv6."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server((lab.LOCAL[4], 0)))
         connection = peer.open(listener.getsockname()[1], offer=lab.Offer(mss=1200, window_scale=5))
@@ -184,7 +184,7 @@ def test_what_ss_says(namespace: lab.Namespace, peer: lab.Peer, diag: SockDiag) 
 
         def look() -> list[dict[str, int]]:
             before = figures(diag.dump(infos=True).infos)
-            theirs = told_by_ss(namespace)
+            theirs = fields_by_ss(namespace)
             after = figures(diag.dump(infos=True).infos)
             flows = [cookie for cookie in theirs if before[cookie] == after[cookie]]
             same = [{n: before[c][n] for n in SS} for c in flows if theirs[c] == {n: before[c][n] for n in SS}]
@@ -245,6 +245,6 @@ def test_congestion_control_algorithm_of_each_socket(namespace: lab.Namespace) -
     assert [name for name, state in zip(names, rows.state.tolist(), strict=True) if state == State.LISTEN] == [None]
 
 
-def test_a_dump_that_does_not_ask_has_none(diag: SockDiag) -> None:
+def test_a_dump_without_infos_has_none(diag: SockDiag) -> None:
     assert diag.dump().infos is None
     assert diag.listeners().infos is None

@@ -87,7 +87,7 @@ def address(family: int) -> bytes:
 
 
 def ours(traced: TraceEvents, family: int) -> NDArray[np.void]:
-    """The events with our address at one end."""
+    """Return the events with our address at one end."""
     mine = np.frombuffer(address(family), np.uint8)
     at = [(traced.events[end] == mine).all(axis=1) for end in ("src", "dst")]
     found = traced.events[at[0] | at[1]]
@@ -101,7 +101,7 @@ def changes(events: NDArray[np.void], socket_: int) -> list[tuple[int, int]]:
 
 
 def address_of(events: NDArray[np.void], wanted: int) -> int:
-    """The kernel address of the socket of this cookie."""
+    """Return the kernel address of the socket with this cookie."""
     (found,) = events[(events["kind"] == TraceEventKind.DESTROYED) & (events["cookie"] == wanted)]
     return int(found["socket"])
 
@@ -110,7 +110,7 @@ def address_of(events: NDArray[np.void], wanted: int) -> int:
 
 
 @FAMILIES
-def test_a_connection_s_whole_life_at_both_ends(trace: TracepointReader, family: int) -> None:
+def test_all_states_of_a_connection_at_both_ends(trace: TracepointReader, family: int) -> None:
     begin = time.monotonic()
     with connected(family) as pair:
         opened = time.monotonic()
@@ -137,7 +137,7 @@ def test_a_connection_s_whole_life_at_both_ends(trace: TracepointReader, family:
 
 @FAMILIES
 @pytest.mark.parametrize("reason", ["TCP_STATE", "TCP_ABORT_ON_CLOSE"])
-def test_a_reset_is_told_at_both_ends_with_its_reason(trace: TracepointReader, family: int, reason: str) -> None:
+def test_a_reset_is_traced_at_both_ends_with_its_reason(trace: TracepointReader, family: int, reason: str) -> None:
     with connected(family) as pair:
         ports, ends = pair.ports, (cookie(pair.client), cookie(pair.server))
         if reason == "TCP_STATE":  # of what close() becomes with SO_LINGER 0: tcp_disconnect
@@ -161,9 +161,7 @@ def test_a_reset_is_told_at_both_ends_with_its_reason(trace: TracepointReader, f
 
 
 @FAMILIES
-def test_a_closed_port_answers_with_a_reset_of_no_socket_and_who_called_is_told(
-    trace: TracepointReader, family: int
-) -> None:
+def test_a_closed_port_resets_without_a_socket_and_the_caller_is_traced(trace: TracepointReader, family: int) -> None:
     with socket.create_server((HOSTS[family], 0), family=family) as listener:
         port = listener.getsockname()[1]
     begin = time.monotonic()
@@ -185,8 +183,8 @@ def test_a_closed_port_answers_with_a_reset_of_no_socket_and_who_called_is_told(
         assert "NO_SOCKET" in {traced.drop_reasons[reason] for reason in drops["reason"].tolist()}
 
 
-def test_what_is_repeated(peer: lab.Peer, trace: TracepointReader) -> None:
-    """Data that nobody acknowledges, and a SYN+ACK that nobody answers."""
+def test_retransmits(peer: lab.Peer, trace: TracepointReader) -> None:
+    """Data without ACK, and a SYN+ACK without answer."""
     with socket.create_server((lab.LOCAL[4], 0)) as listener:
         connection = peer.open(listener.getsockname()[1])
         kernel, _ = listener.accept()
@@ -218,8 +216,8 @@ def test_what_is_repeated(peer: lab.Peer, trace: TracepointReader) -> None:
         assert of_syn_ack["socket"] == listening["socket"]
 
 
-def test_a_socket_s_address_is_of_one_cookie_at_a_time(trace: TracepointReader) -> None:
-    """Kernel addresses are given out again; from one DESTROYED to the next they are one socket's."""
+def test_a_socket_address_belongs_to_one_cookie_at_a_time(trace: TracepointReader) -> None:
+    """Kernel addresses are reused; between two DESTROYED events an address belongs to one socket."""
     cookies = []
     for _ in range(200):
         with connected(socket.AF_INET) as pair:
@@ -235,7 +233,7 @@ def test_a_socket_s_address_is_of_one_cookie_at_a_time(trace: TracepointReader) 
 
 
 def test_each_take_ends_at_one_moment_on_all_processors(trace: TracepointReader) -> None:
-    """Their buffers are read one after the other: what comes meanwhile is left for the next take."""
+    """The buffers are read one after the other: events that arrive meanwhile are left for the next take()."""
 
     def connect() -> None:
         for _ in range(1_000):
@@ -258,8 +256,8 @@ def test_each_take_ends_at_one_moment_on_all_processors(trace: TracepointReader)
 # What is lost -------------------------------------------------------------------------------------
 
 
-def test_what_is_overwritten_is_counted_exactly(here: lab.Namespace) -> None:
-    """One that reads seldom from a small buffer, held against one with a large buffer."""
+def test_overwritten_events_are_counted_exactly(here: lab.Namespace) -> None:
+    """Compare a reader with a small buffer that reads seldom with one that has a large buffer."""
     with (
         socket.create_server((HOSTS[socket.AF_INET], 0)) as listener,
         closing(TracepointReader(buffer_kb=8)) as small,
@@ -284,7 +282,7 @@ def test_what_is_overwritten_is_counted_exactly(here: lab.Namespace) -> None:
 
 
 def narrowed(trace: TracepointReader, port: int) -> None:
-    """Let it record the changes of state of this port alone."""
+    """Record only changes of state of this port."""
     for point in tracepoint_reader._TRACEPOINTS:
         if point.name not in trace.missing:
             trace._instance.write(f"events/{point.name}/enable", "0")
@@ -292,7 +290,7 @@ def narrowed(trace: TracepointReader, port: int) -> None:
     trace._instance.write("events/sock/inet_sock_set_state/enable", "1")
 
 
-def test_where_nobody_takes_them_the_oldest_are_given_up(here: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_reader_the_oldest_events_are_dropped(here: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracepoint_reader, "_KEPT", 50)
     with socket.create_server((HOSTS[socket.AF_INET], 0)) as listener, closing(TracepointReader()) as trace:
         narrowed(trace, listener.getsockname()[1])
@@ -344,7 +342,7 @@ print('up', flush=True)
     return process
 
 
-def test_nothing_is_left_after_close(here: lab.Namespace) -> None:
+def test_close_leaves_nothing_behind(here: lab.Namespace) -> None:
     files = len(os.listdir("/proc/self/fd"))
     trace = TracepointReader()
     name = Path(trace._instance.path).name
@@ -361,7 +359,7 @@ def test_a_process_that_ends_without_close_leaves_nothing(here: lab.Namespace) -
     assert f"tcpwatch-{process.pid}" not in instances()
 
 
-def test_a_crashed_one_s_is_removed_and_a_running_one_s_is_not(here: lab.Namespace) -> None:
+def test_the_instance_of_a_crashed_process_is_removed(here: lab.Namespace) -> None:
     with child("input()") as running, child("input()") as crashing:
         crashing.kill()
         crashing.wait(30)
@@ -378,7 +376,7 @@ def test_a_crashed_one_s_is_removed_and_a_running_one_s_is_not(here: lab.Namespa
 
 
 def test_nothing_of_the_host_changes(here: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither what is traced outside of the instance, nor what is mounted, where tracefs is not."""
+    """Neither the trace outside of the instance changes, nor, where tracefs is not mounted, the mounts."""
     top = TracefsMount().path
     watched = [f"{top}/{name}" for name in ("tracing_on", "trace_clock", "buffer_size_kb", "events/tcp/enable")]
 
@@ -400,7 +398,9 @@ def test_nothing_of_the_host_changes(here: lab.Namespace, monkeypatch: pytest.Mo
 # Other kernels, other users -----------------------------------------------------------------------
 
 
-def test_what_a_kernel_lacks_is_said_and_left_out(here: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_the_kernel_lacks_are_reported_and_left_out(
+    here: lab.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     has = TraceInstance.has
     monkeypatch.setattr(TraceInstance, "has", lambda self, name: "reset" not in name and has(self, name))
     with closing(TracepointReader()) as trace:
@@ -411,7 +411,7 @@ def test_what_a_kernel_lacks_is_said_and_left_out(here: lab.Namespace, monkeypat
         assert "skb/kfree_skb" in trace.missing
 
 
-def test_without_what_is_required_it_refuses_and_leaves_nothing(
+def test_without_a_required_event_it_fails_and_leaves_nothing(
     here: lab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, before = len(os.listdir("/proc/self/fd")), instances()
@@ -431,7 +431,7 @@ def test_without_what_is_required_it_refuses_and_leaves_nothing(
         (errno.EROFS, 0, "tracefs: Read-only file system"),
     ],
 )
-def test_why_it_is_refused_is_said_in_words(monkeypatch: pytest.MonkeyPatch, code: int, uid: int, words: str) -> None:
+def test_the_reason_of_a_failure(monkeypatch: pytest.MonkeyPatch, code: int, uid: int, words: str) -> None:
     def refuse(path: object, *_: object, **__: object) -> None:
         raise OSError(code, os.strerror(code), path)
 
@@ -445,7 +445,7 @@ def test_why_it_is_refused_is_said_in_words(monkeypatch: pytest.MonkeyPatch, cod
 @pytest.mark.parametrize(
     ("code", "words"), [(errno.ENODEV, "this kernel has no tracefs"), (errno.ENOSYS, "tracefs is not mounted")]
 )
-def test_where_it_cannot_be_mounted_either(monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
+def test_tracefs_that_cannot_be_mounted(monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
     class Libc:
         def __init__(self, *_: object, **__: object) -> None:
             pass
@@ -473,7 +473,7 @@ def rows_of(text: str, **values: object) -> np.void:
 V4, MAPPED = np.array([10, 1, 2, 3], np.uint8), np.array([0] * 10 + [255, 255, 10, 1, 2, 3], np.uint8)
 
 
-def test_ends_as_older_kernels_tell_them() -> None:
+def test_destroy_events_of_older_kernels() -> None:
     ends = {"saddr": V4, "saddr_v6": MAPPED, "daddr": V4 + 1, "daddr_v6": MAPPED}
     row = rows_of(texts.OLD_SEND_RESET, family=2, sport=80, dport=4000, state=8, skaddr=7, **ends)
     assert row["src"].tobytes() == V4.tobytes() + bytes(12)
@@ -484,7 +484,7 @@ def test_ends_as_older_kernels_tell_them() -> None:
     assert row["src"].tobytes() == row["dst"].tobytes() == MAPPED.tobytes()
 
 
-def test_ends_as_newer_kernels_tell_them() -> None:
+def test_destroy_events_of_newer_kernels() -> None:
     v4 = np.frombuffer(struct.pack("=H", 2) + struct.pack("!H4s", 443, V4.tobytes()) + bytes(20), np.uint8)
     v6 = np.frombuffer(struct.pack("=H", 10) + struct.pack("!HI16sI", 444, 9, MAPPED.tobytes(), 3), np.uint8)
     row = rows_of(texts.SEND_RESET, saddr=v4, daddr=v4, reason=11)
@@ -497,7 +497,7 @@ def test_ends_as_newer_kernels_tell_them() -> None:
     assert (row["family"], row["sport"], row["src"].tobytes()) == (0, 0, bytes(16))
 
 
-def test_a_payload_shorter_than_it_was_described_is_refused() -> None:
+def test_a_payload_shorter_than_its_format_is_refused() -> None:
     form = parse(texts.SET_STATE)
     words = np.zeros(18, np.uint32)
     assert len(decode_events.payloads(words, np.array([0]), np.array([18]), form)) == 1

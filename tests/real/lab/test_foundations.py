@@ -1,4 +1,4 @@
-"""The lab's foundations: namespaces that are left as they were found, waits that end, packets."""
+"""The foundations of the lab: namespaces that leave nothing behind, waits with a timeout, packets."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ def open_files() -> list[str]:
     return sorted(os.listdir("/proc/self/fd"))
 
 
-def test_the_thread_comes_back_and_nothing_is_left_open() -> None:
+def test_the_thread_returns_and_nothing_is_left_open() -> None:
     lab.require(lab.namespaces, lab.tun, lab.program("ip"))
     here, files, threads = where(), open_files(), threading.active_count()
     with lab.Namespace() as outer, lab.Peer(outer) as peer:
@@ -33,7 +33,7 @@ def test_the_thread_comes_back_and_nothing_is_left_open() -> None:
     assert (where(), open_files(), threading.active_count()) == (here, files, threads)
 
 
-def test_the_thread_comes_back_after_an_error() -> None:
+def test_the_thread_returns_after_an_error() -> None:
     lab.require(lab.namespaces)
     here, files = where(), open_files()
     with pytest.raises(LookupError), lab.Namespace():
@@ -41,7 +41,7 @@ def test_the_thread_comes_back_after_an_error() -> None:
     assert (where(), open_files()) == (here, files)
 
 
-def test_a_namespace_answers_only_inside() -> None:
+def test_a_namespace_works_only_inside_its_block() -> None:
     lab.require(lab.namespaces)
     with lab.Namespace() as outer, lab.Namespace(), pytest.raises(RuntimeError, match="not in"):
         outer.counters()
@@ -91,7 +91,7 @@ def test_only_the_main_thread_may_use_a_namespace() -> None:
 # Small parts ----------------------------------------------------------------------------------
 
 
-def test_require_skips_unless_that_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_skips_unless_skipping_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     lab.require(lambda: "")
     monkeypatch.delenv("TCPWATCH_REQUIRE_KERNEL", raising=False)
     with pytest.raises(pytest.skip.Exception, match=r"no kernel here; needs Linux 99\.0"):
@@ -101,7 +101,7 @@ def test_require_skips_unless_that_is_forbidden(monkeypatch: pytest.MonkeyPatch)
         lab.require(lambda: "no kernel here")
 
 
-def test_waiting_in_vain_says_for_what() -> None:
+def test_a_timeout_names_the_awaited_thing() -> None:
     with pytest.raises(TimeoutError, match="for the moon"):
         lab.wait_until(lambda: False, "the moon", deadline_s=0.01)
 
@@ -119,7 +119,7 @@ def test_a_segment_survives_packing(addresses: tuple[str, str]) -> None:
     assert lab.parse(segment.pack()) == segment
 
 
-def test_a_failing_reader_thread_is_heard() -> None:
+def test_the_error_of_a_reader_thread_is_raised() -> None:
     def fail(segment: lab.Segment) -> None:
         raise LookupError(segment.source.address)
 

@@ -1,4 +1,4 @@
-"""The lab itself: what it says it makes, the kernel and `ss` have to see."""
+"""The lab itself: the kernel and `ss` must see the sockets it makes."""
 
 import socket
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> lab.Family:
-    """A test that takes it runs once for each."""
+    """Runs a test once for each family."""
     return 4 if request.param == 4 else 6
 
 
@@ -44,7 +44,7 @@ def peer(namespace: lab.Namespace) -> Iterator[lab.Peer]:
 
 @pytest.fixture
 def listener(peer: lab.Peer, family: lab.Family) -> Iterator[socket.socket]:
-    """Listens on the kernel's end with a long backlog: the test runs for each family."""
+    """A listener on the kernel's end with a long backlog, for each family."""
     address = (lab.LOCAL[family], 0)
     with socket.create_server(address, family=AF[family], backlog=4096) as it:
         it.settimeout(5)
@@ -56,7 +56,7 @@ def port_of(listener: socket.socket) -> int:
 
 
 def seen_by_ss(namespace: lab.Namespace) -> dict[tuple[lab.Endpoint, lab.Endpoint], str]:
-    """The State column by local and remote end."""
+    """Return the State column of ss by local and remote end."""
 
     def endpoint(text: str) -> lab.Endpoint:
         address, _, port = text.rpartition(":")
@@ -94,7 +94,7 @@ def test_the_kernel_knows_a_bound_socket(peer: lab.Peer, family: lab.Family) -> 
     assert not lab.bound_inactive(family)
 
 
-def test_states_stand_side_by_side(peer: lab.Peer) -> None:
+def test_states_side_by_side(peer: lab.Peer) -> None:
     with (
         lab.produce(peer, "CLOSE_WAIT", 4) as waiting,
         lab.produce(peer, "CLOSE_WAIT", 4) as another,
@@ -130,7 +130,7 @@ def test_both_sides_send_and_close_in_order(peer: lab.Peer, listener: socket.soc
     lab.wait_until(lambda: not lab.find_row(family, *ends), "the end")
 
 
-def test_lost_segments_are_repeated_by_the_kernel(
+def test_the_kernel_retransmits_lost_segments(
     namespace: lab.Namespace, peer: lab.Peer, listener: socket.socket, family: lab.Family
 ) -> None:
     connection = peer.open(port_of(listener), family=family)
@@ -139,12 +139,12 @@ def test_lost_segments_are_repeated_by_the_kernel(
     connection.lose_every(4)
     with kernel:
         kernel.sendall(b"x" * 10_000)
-        connection.wait_for(lambda it: len(it.received) == 10_000, "all data in spite of loss")
+        connection.wait_for(lambda it: len(it.received) == 10_000, "all data despite loss")
     assert connection.lost > 0
     assert namespace.counters()["RetransSegs"] - before >= connection.lost
 
 
-def test_silence_ends_when_told(peer: lab.Peer) -> None:
+def test_the_peer_can_acknowledge_later(peer: lab.Peer) -> None:
     with lab.produce(peer, "FIN_WAIT_1", 4) as it:
         assert it.connection
         it.connection.acknowledge()
@@ -173,7 +173,7 @@ def test_a_silent_host_answers_later(peer: lab.Peer) -> None:
         lab.wait_until(lambda: (row := it.row()) and row.state == "ESTABLISHED", "ESTABLISHED")
 
 
-def test_a_port_nobody_listens_on_refuses(peer: lab.Peer, family: lab.Family) -> None:
+def test_a_port_without_listener_refuses(peer: lab.Peer, family: lab.Family) -> None:
     with socket.socket(AF[family]) as kernel, pytest.raises(ConnectionRefusedError):
         kernel.connect((lab.REMOTE[family], 9))
 

@@ -1,4 +1,4 @@
-"""What only a second look can tell: who opened and who closed first, after the states that said so have passed."""
+"""Role and closer stay known after the states that showed them have passed."""
 
 from __future__ import annotations
 
@@ -47,33 +47,33 @@ acknowledge_all_but_fin = peer_does(lambda peer: peer.acknowledge(fin=False))
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """A case of the lab, and what happens to it then: (action, state, role, closer) of each further look."""
+class Case:
+    """The first state, and (action, state, role, closer) of each further step."""
 
     start: str
     looks: tuple[tuple[Action, str, str, str | None], ...]
 
 
-STORIES = {
-    "a server's client is served on": Story(
+CASES = {
+    "a server's client is served on": Case(
         "ESTABLISHED",
-        # The listener has gone: that the port was a listener's is only remembered.
+        # Without the listener, its port must be remembered.
         ((close_listener, "ESTABLISHED", "server", None), (fin, "CLOSE_WAIT", "server", "peer")),
     ),
-    "the handshake goes on": Story("SYN_RCVD", ((complete, "ESTABLISHED", "server", None),)),
-    "a late answer": Story("SYN_SENT", ((answer, "ESTABLISHED", "client", None),)),
-    "both call": Story(
+    "the handshake goes on": Case("SYN_RCVD", ((complete, "ESTABLISHED", "server", None),)),
+    "a late answer": Case("SYN_SENT", ((answer, "ESTABLISHED", "client", None),)),
+    "both call": Case(
         "SYN_SENT",
         ((cross, "SYN_RCVD", "client", None), (complete, "ESTABLISHED", "client", None)),
     ),
-    "closed here first": Story(
+    "closed here first": Case(
         "FIN_WAIT_1",
         ((acknowledge, "FIN_WAIT_2", "server", "local"), (fin, "TIME_WAIT", "server", "local")),
     ),
-    "an orphan goes the same way": Story("FIN_WAIT_2/orphan", ((fin, "TIME_WAIT", "server", "local"),)),
-    "closed there first": Story("CLOSE_WAIT", ((close_unanswered, "LAST_ACK", "server", "peer"),)),
-    "both closed": Story("CLOSING", ((acknowledge, "TIME_WAIT", "server", "both"),)),
-    "the FINs crossed": Story(
+    "an orphan goes the same way": Case("FIN_WAIT_2/orphan", ((fin, "TIME_WAIT", "server", "local"),)),
+    "closed there first": Case("CLOSE_WAIT", ((close_unanswered, "LAST_ACK", "server", "peer"),)),
+    "both closed": Case("CLOSING", ((acknowledge, "TIME_WAIT", "server", "both"),)),
+    "the FINs crossed": Case(
         "FIN_WAIT_1/orphan",
         (
             (acknowledge_all_but_fin, "FIN_WAIT_1", "server", "local"),
@@ -85,15 +85,15 @@ STORIES = {
 
 
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("name", CASES)
 def test_roles_and_closers_are_remembered(peer: lab.Peer, name: str, family: lab.Family) -> None:
-    story = STORIES[name]
-    with lab.produce(peer, story.start, family) as it, closing(Monitor(LiveSource())) as monitor:
+    case = CASES[name]
+    with lab.produce(peer, case.start, family) as it, closing(Monitor(LiveSource())) as monitor:
         rows = monitor.step().rows
         at = next(i for i, port in enumerate(rows.table["idiag_dport"]) if port == it.remote.port)
         cookie = int(rows.cookie[at])
         states = [State(rows.state[at])]
-        for action, state, role, closer in story.looks:
+        for action, state, role, closer in case.looks:
             action(it)
             await_state(it, state)
             assert look(monitor, cookie) == (state, role, closer)
@@ -106,7 +106,7 @@ def await_state(it: lab.Produced, state: str) -> None:
 
 
 def look(monitor: Monitor, cookie: int) -> tuple[str, str | None, str | None]:
-    """State, role and closer of the socket that has had this cookie all along."""
+    """Return state, role and closer of the socket with this cookie."""
     rows = monitor.step().rows
     at = rows.find(cookie)
     assert at is not None, "another socket has taken its place"

@@ -1,4 +1,4 @@
-"""2,000 connections that open and close within milliseconds, between two polls: each is known, also without a trace."""
+"""2,000 connections that open and close within milliseconds between two polls: all are known, also without a trace."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SERVER = (S.SYN_RCVD, S.ESTABLISHED, S.CLOSE_WAIT, S.LAST_ACK)
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """One connection, by the client's clock, time.monotonic(): just before and after each of its calls."""
+    """One connection: the times (time.monotonic()) just before and after each call of the client."""
 
     port: int
     connect: tuple[float, float]
@@ -54,7 +54,7 @@ while True:
         while accepted.recv(4096):
             pass
 """
-"""Reads until the client has closed, then closes; in a process of its own, as a thread would wait for the client's."""
+"""Reads until the client has closed, then closes. It is a process, as a thread would wait for the client's thread."""
 
 
 def call(address: tuple[str, int], count: int, generator: random.Random) -> Iterator[Called]:
@@ -66,7 +66,7 @@ def call(address: tuple[str, int], count: int, generator: random.Random) -> Iter
             port = sock.getsockname()[1]
             sock.send(b"hello")
             until = times[1] + generator.uniform(0.0005, 0.004)
-            while time.monotonic() < until:  # a sleep would be longer than the connection is to live
+            while time.monotonic() < until:  # a sleep would be longer than the connection
                 pass
             times.append(time.monotonic())
         yield Called(port, (times[0], times[1]), (times[2], time.monotonic()))
@@ -81,8 +81,8 @@ def watched(trace: bool) -> Iterator[tuple[Monitor, tuple[str, int]]]:
     with ExitStack() as stack:
         namespace = stack.enter_context(lab.Namespace())
         namespace.sysctl("net.ipv4.ip_local_port_range", "2000 60000")
-        namespace.sysctl("net.ipv4.tcp_tw_reuse", "0")  # so that no port comes twice: over loopback it could, after 1 s
-        # A server that had to wait sees the client's FIN twice, and its answer to the second would end a TIME_WAIT.
+        namespace.sysctl("net.ipv4.tcp_tw_reuse", "0")  # no port is used twice: over loopback it could be, after 1 s
+        # A late server receives the client's FIN twice, and its answer to the second would end a TIME_WAIT.
         namespace.sysctl("net.ipv4.tcp_rfc1337", "1")
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 1080), backlog=128))
         monitor = stack.enter_context(closing(Monitor(LiveSource(events=True, trace=trace))))
@@ -95,7 +95,7 @@ def watched(trace: bool) -> Iterator[tuple[Monitor, tuple[str, int]]]:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was done, and the last View of it."""
+    """The connections made, and the last View."""
 
     called: list[Called]
     view: View
@@ -103,7 +103,7 @@ class Seen:
     ended: int
 
     @property
-    def past(self) -> Archive:
+    def archive(self) -> Archive:
         return self.view.archive
 
 
@@ -127,7 +127,7 @@ def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
 def test_each_is_counted_once(seen: Seen) -> None:
     assert (seen.opened, seen.ended) == (2 * CONNECTIONS, 2 * CONNECTIONS)
     assert (seen.view.trace.events_lost, seen.view.trace.destroy_events_lost) == (0, 0)
-    closed = np.concatenate(seen.past.records)
+    closed = np.concatenate(seen.archive.records)
     assert len(closed) == 2 * CONNECTIONS
     for role, port in ((Role.CLIENT, "idiag_sport"), (Role.SERVER, "idiag_dport")):
         ports = closed["row"][closed["role"] == role][port]
@@ -141,9 +141,9 @@ def test_each_is_in_timelines(seen: Seen) -> None:
 
 @pytest.mark.parametrize("seen", [True], ids=["trace"], indirect=True)
 def test_with_the_trace_each_has_all_its_states(seen: Seen) -> None:
-    closed = np.concatenate(seen.past.records)
+    closed = np.concatenate(seen.archive.records)
     called = {one.port: one for one in seen.called}
-    reported = seen.past.transitions_of(closed["cookie"].tolist())
+    reported = seen.archive.transitions_of(closed["cookie"].tolist())
     offset = seen.view.sample.time - seen.view.sample.monotonic
     for record in closed:
         is_client, cookie = record["role"] == Role.CLIENT, int(record["cookie"])
@@ -151,7 +151,7 @@ def test_with_the_trace_each_has_all_its_states(seen: Seen) -> None:
         now = State(int(seen.view.rows.state[at])) if at is not None else None
         periods = build_history(reported[cookie], None, now).periods
         assert tuple(one.state for one in periods) == (CLIENT if is_client else SERVER)
-        # A poll may meet a client's orphan in FIN_WAIT_2: the trace does not tell how it goes on.
+        # A poll may see a client's orphan in FIN_WAIT_2: the trace has no later states of it.
         met = is_client and record["row"]["idiag_state"] == State.FIN_WAIT_2 and record["row"]["idiag_inode"] == 0
         traced = periods[:-1] if met else periods
         assert all(one.begin.origin is Origin.TRACE for one in traced)
@@ -160,20 +160,20 @@ def test_with_the_trace_each_has_all_its_states(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("seen", [True], ids=["trace"], indirect=True)
-def test_with_the_trace_one_knows_who_called(seen: Seen) -> None:
-    closed = np.concatenate(seen.past.records)
+def test_with_the_trace_the_client_s_owner_is_known(seen: Seen) -> None:
+    closed = np.concatenate(seen.archive.records)
     clients = closed[closed["role"] == Role.CLIENT]
-    owners = {seen.past.owner(code) for code in np.unique(clients["owner"]).tolist()}
+    owners = {seen.archive.owner(code) for code in np.unique(clients["owner"]).tolist()}
     if os.stat("/proc/self/ns/pid").st_ino == FIRST_PID_NAMESPACE:
         (owner,) = owners
         assert owner is not None
         assert owner.processes[0].pid == os.getpid()
-    else:  # the kernel tells another number than the one that a process has here
+    else:  # the kernel's pid is not the one in this PID namespace
         assert owners == {None}
 
 
 def check_times(one: Called, begins: list[float]) -> None:
-    """Every state began while the call that leads to it was under way."""
+    """Check that every state began during the call that leads to it."""
     syn_sent, established, fin_wait_1 = begins[:3]
     for begin, (earliest, latest) in ((syn_sent, one.connect), (established, one.connect), (fin_wait_1, one.close)):
         assert earliest - EXACT_S <= begin <= latest + EXACT_S

@@ -29,7 +29,7 @@ def listeners(socks: Sequence[Sock]) -> tuple[Listener, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Listeners as `endpoint accept/limit`, half-open connections by local end, and the SYN queue of each listener."""
+    """Listeners as `endpoint accept/limit`, half-open connections by local end, SYN queue of each listener."""
 
     listening: tuple[str, ...]
     half_open: tuple[str, ...]
@@ -133,9 +133,11 @@ def test_drops(
 ) -> None:
     rows = make_rows([sock("LISTEN", "0.0.0.0:80")])
     sample, earlier = make_sample(rows, drops=now), make_sample(rows, drops=before)
-    past = replace(earlier, monotonic=sample.monotonic - elapsed_s) if elapsed_s else None
+    previous = replace(earlier, monotonic=sample.monotonic - elapsed_s) if elapsed_s else None
     (one,) = (
-        QueueAnalysis(DEFAULT.syn_queue_share).step(first_poll(sample, previous=past, elapsed_s=elapsed_s)).listeners
+        QueueAnalysis(DEFAULT.syn_queue_share)
+        .step(first_poll(sample, previous=previous, elapsed_s=elapsed_s))
+        .listeners
     )
     assert (one.drops, one.drops_per_s) == (drops, per_s)
 

@@ -1,4 +1,4 @@
-"""Ephemeral ports on the real kernel: the figures equal what connect() finds and what ss shows."""
+"""Ephemeral ports on the real kernel: the figures agree with connect() and with ss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REMOTE = "127.0.0.1:8082"
 
 @pytest.fixture
 def namespace() -> Iterator[lab.Namespace]:
-    """One for each test: what a test before it had bound would hold ports here."""
+    """A new namespace for each test: sockets of an earlier test would hold ports."""
     lab.require(lab.namespaces, lab.program("ss"))
     with lab.Namespace() as it:
         yield it
@@ -38,7 +38,7 @@ def monitor(namespace: lab.Namespace) -> Iterator[Monitor]:
 
 @pytest.fixture
 def stack(monitor: Monitor) -> Iterator[ExitStack]:
-    """Closes what a test has opened, before the namespace is left."""
+    """Closes the sockets of a test before the namespace is left."""
     with ExitStack() as it:
         it.enter_context(socket.create_server(SERVER, backlog=512))
         yield it
@@ -76,11 +76,11 @@ def by_hand(namespace: lab.Namespace, remote: str = "127.0.0.1:8080") -> int:
 
 
 def fill(monitor: Monitor, stack: ExitStack, until: int = 1) -> list[socket.socket]:
-    """Connect until the meter says that so many ports are left."""
+    """Connect until the meter shows this number of free ports."""
     return [connect(stack) for _ in range(left(monitor) - until)]
 
 
-def test_when_one_is_left_connect_succeeds_and_when_none_is_it_fails(
+def test_connect_succeeds_with_one_port_left_and_fails_with_none(
     namespace: lab.Namespace, monitor: Monitor, stack: ExitStack
 ) -> None:
     usable = ports(monitor).range.usable
@@ -162,7 +162,7 @@ def test_reusable_time_waits_do_not_pin_ports(namespace: lab.Namespace, monitor:
 
 
 def time_waits(monitor: Monitor, stack: ExitStack) -> None:
-    """All ports are used, ten of them by TIME_WAITs of ours."""
+    """All ports are used, ten of them by our TIME_WAITs."""
     listener = stack.enter_context(socket.create_server(OTHER, backlog=64))
     sockets = [connect(stack, OTHER) for _ in range(HIGH - LOW + 1)]
     accepted = {one.getpeername()[1]: one for one in (stack.enter_context(listener.accept()[0]) for _ in sockets)}

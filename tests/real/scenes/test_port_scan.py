@@ -1,4 +1,4 @@
-"""Port scans on the real kernel: found for all kinds of segments, and no other traffic is."""
+"""Port scans on the real kernel: scans with all kinds of segments are found, other traffic is not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def peer() -> Iterator[lab.Peer]:
 
 @pytest.fixture
 def monitor(peer: lab.Peer) -> Iterator[Monitor]:
-    """It has seen the host before the scan begins, on which something listens at another address."""
+    """A Monitor with a poll before the scan begins; a listener exists at another address."""
     server = socket.create_server(("127.0.0.1", 0))
     monitor = Monitor(open_source("sock_diag", events=True, trace=True))
     try:
@@ -48,7 +48,7 @@ def monitor(peer: lab.Peer) -> Iterator[Monitor]:
 
 
 def a_source(family: lab.Family) -> str:
-    """An address of its own, as the trace has the resets of other namespaces too, where others may test the same."""
+    """Return a new address: the trace has resets of other namespaces, too, where the same test may run."""
     high, low = os.urandom(2)
     return f"198.18.{high}.{max(low, 3)}" if family == 4 else f"fd00:198:18::{high + 1:x}:{low:x}"
 
@@ -79,7 +79,7 @@ def test_a_scan_is_found(flags: lab.Flag, family: lab.Family, peer: lab.Peer, mo
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_few_closed_ports_are_no_scan(family: lab.Family, peer: lab.Peer, monitor: Monitor) -> None:
+def test_few_closed_ports_are_no_scan(family: lab.Family, peer: lab.Peer, monitor: Monitor) -> None:
     source = a_source(family)
     for flags in KINDS.values():
         scan(peer, source, range(100, 105), flags)
@@ -89,7 +89,7 @@ def test_a_few_closed_ports_are_no_scan(family: lab.Family, peer: lab.Peer, moni
 
 
 def test_open_ports_do_not_count_and_prove_the_namespace(peer: lab.Peer, monitor: Monitor) -> None:
-    """Half of the ports are open: those do not count; and they say that the address is of this namespace."""
+    """Half of the ports are open. They do not count, and they show that the address is of this namespace."""
     source = a_source(4)
     with closing(socket.create_server((lab.LOCAL[4], 100))), closing(socket.create_server((lab.LOCAL[4], 101))):
         scan(peer, source, range(100, 130), lab.Flag.SYN)
@@ -99,7 +99,7 @@ def test_open_ports_do_not_count_and_prove_the_namespace(peer: lab.Peer, monitor
 
 
 def test_late_segments_of_reset_connections_are_no_scan(peer: lab.Peer, monitor: Monitor) -> None:
-    """A client that tears connections to one service down meets what that still sends, at as many of its own ports."""
+    """A client that resets connections to a service still receives its segments, at as many of its own ports."""
     peer.listen(5432)
     source = a_source(4)
     ports = []

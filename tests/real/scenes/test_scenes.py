@@ -1,6 +1,6 @@
-"""Real situations on the real kernel: each stands as its file says, and the diagnosis finds in it what the file says.
+"""Scenes about queues on the real kernel: each scene comes about, and has exactly the findings that its file expects.
 
-And nothing else: that a listener is healthy, or that a full queue is no flood, counts as much as what is found.
+That a healthy listener or a full queue without a flood has no finding counts as much as the findings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def require_a_stage() -> None:
 
 
 @pytest.mark.parametrize(("scene", "family"), SCENES, ids=[f"{scene.name}-IPv{family}" for scene, family in SCENES])
-def test_a_scene_is_found_to_be_what_it_is(scene: Scene, family: lab.Family) -> None:
+def test_findings_of_a_scene(scene: Scene, family: lab.Family) -> None:
     require_a_stage()
     with play(scene, family) as it:
         it.wait_until_it_stands()
@@ -37,7 +37,7 @@ def a_scene() -> Scene:
     return read(FOLDER / "accept_stopped.toml")
 
 
-def test_a_scene_that_does_not_stand_says_what_is_missing() -> None:
+def test_a_scene_that_fails_names_the_missing_conditions() -> None:
     require_a_stage()
     scene = replace(a_scene(), stands=(Condition.parse("accept_queue 8080 >= 0"), Condition.parse("SynMoon > 1")))
     with pytest.raises(KeyError, match="SynMoon"), play(scene, 4) as it:
@@ -47,14 +47,14 @@ def test_a_scene_that_does_not_stand_says_what_is_missing() -> None:
         it.wait_until_it_stands(deadline_s=0.1)
 
 
-def test_a_player_who_cannot_begin_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_error_of_a_failing_player_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     require_a_stage()
     with pytest.raises(RuntimeError, match="server"), play(replace(a_scene(), name="no such scene"), 4):
         pass
     assert "no such scene" in capfd.readouterr().err
 
 
-def test_a_word_that_means_nothing_is_an_error(tmp_path: Path) -> None:
+def test_an_unknown_key_is_an_error(tmp_path: Path) -> None:
     text = (FOLDER / "accept_stopped.toml").read_text()
     file = tmp_path / "misspelled.toml"
     file.write_text(text.replace("backlog", "backlok"))
@@ -65,7 +65,7 @@ def test_a_word_that_means_nothing_is_an_error(tmp_path: Path) -> None:
         read(file)
 
 
-def test_nothing_is_left_of_a_scene() -> None:
+def test_a_scene_leaves_nothing_behind() -> None:
     require_a_stage()
     spoofed = read(FOLDER / "syn_flood_cookies_on.toml").spoofed
     before = traces()
@@ -75,7 +75,7 @@ def test_nothing_is_left_of_a_scene() -> None:
 
 
 def traces() -> tuple[str, list[str], list[str]]:
-    """Where the thread is, which files are open, which processes were started."""
+    """Return the namespace of the thread, the open files, and the child processes."""
     here = Path("/proc/thread-self")
     files = sorted(path.name for path in Path("/proc/self/fd").iterdir())
     return str((here / "ns/net").readlink()), files, (here / "children").read_text().split()

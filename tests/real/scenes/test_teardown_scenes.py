@@ -1,6 +1,6 @@
-"""Real ports, teardowns, losses and windows on the real kernel: each stands as its file says, and is found to be that.
+"""Scenes about ports, teardown, loss and windows on the real kernel, with exactly the findings that their files expect.
 
-And nothing else: the neighbours of what is wrong, a proxy under load, a path that loses little, are met with silence.
+Healthy neighbours of a faulty application, a proxy under load, and a path with little loss have no finding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SCENES = about("connections")
 
 
 @pytest.mark.parametrize(("scene", "family"), SCENES, ids=[f"{scene.name}-IPv{family}" for scene, family in SCENES])
-def test_a_scene_is_found_to_be_what_it_is(scene: Scene, family: lab.Family) -> None:
+def test_findings_of_a_scene(scene: Scene, family: lab.Family) -> None:
     lab.require(lab.namespaces, lab.tun, lab.ipv6, lab.program("ip"))
     with play(scene, family) as it:
         it.wait_until_it_stands()

@@ -23,7 +23,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate()]
 
 
-def test_a_peak_is_seen_though_it_is_over(namespace: lab.Namespace) -> None:
+def test_a_peak_between_two_samples_is_seen(namespace: lab.Namespace) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=8) as listener, closing(AcceptQueueWatch()) as watch:
         cookie = int.from_bytes(listener.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
         lab.wait_until(lambda: watch.take().get(cookie) == 0, "the first look")
@@ -42,7 +42,7 @@ def test_a_peak_is_seen_though_it_is_over(namespace: lab.Namespace) -> None:
         lab.wait_until(lambda: watch.take().get(cookie) == 0, "that nothing waits")
 
 
-def test_the_monitor_tells_it(namespace: lab.Namespace) -> None:
+def test_the_monitor_shows_the_peak(namespace: lab.Namespace) -> None:
     with (
         socket.create_server(("127.0.0.1", 0), backlog=8) as listener,
         closing(Monitor(LiveSource(watch_queues=True))) as monitor,
@@ -66,7 +66,7 @@ def test_the_thread_ends_with_its_source(namespace: lab.Namespace) -> None:
     assert threads() == before
 
 
-def test_a_sock_diag_that_fails_ends_the_looks_and_nothing_else(
+def test_a_failing_sock_diag_ends_the_watch_and_nothing_else(
     namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(diag: SockDiag) -> None:
@@ -80,7 +80,7 @@ def test_a_sock_diag_that_fails_ends_the_looks_and_nothing_else(
     watch.close()
 
 
-def test_how_long_it_waited_before_we_came(namespace: lab.Namespace) -> None:
+def test_how_long_a_connection_waited_before_the_start(namespace: lab.Namespace) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=8) as listener:
         client = socket.create_connection(listener.getsockname())
         begin = time.time()

@@ -37,7 +37,7 @@ def cookie(sock: socket.socket) -> int:
 
 
 def connection() -> list[int]:
-    """Begins and ends; the cookies of both ends."""
+    """Open and close a connection; return the cookies of both ends."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname()) as client,
@@ -47,15 +47,15 @@ def connection() -> list[int]:
 
 
 def waiting(watch: EventWatch) -> Callable[[], bool]:
-    """Whether the thread of this watch waits for something to happen."""
+    """Return whether the thread of this watch is waiting."""
     call = Path(f"/proc/self/task/{watch._thread.native_id}/syscall")
     return lambda: call.read_text().split()[0].isdigit()
 
 
-# What the samples tell ----------------------------------------------------------------------------
+# Events in samples ----------------------------------------------------------------------------
 
 
-def test_a_sample_tells_what_was_destroyed_before_its_dump(namespace: lab.Namespace) -> None:
+def test_a_sample_has_the_destroy_events_before_its_dump(namespace: lab.Namespace) -> None:
     with closing(LiveSource(events=True)) as source:
         source.sample()
         expected = set(connection())
@@ -75,7 +75,7 @@ def test_a_sample_tells_what_was_destroyed_before_its_dump(namespace: lab.Namesp
         assert source.info.why_no_trace == "switched off"
 
 
-def test_a_sample_tells_what_was_traced_until_its_dump_had_ended(namespace: lab.Namespace) -> None:
+def test_a_sample_has_the_trace_events_until_the_end_of_its_dump(namespace: lab.Namespace) -> None:
     lab.require(tracefs)
     source = open_source("sock_diag", events=True, trace=True)
     with closing(source):
@@ -92,7 +92,7 @@ def test_a_sample_tells_what_was_traced_until_its_dump_had_ended(namespace: lab.
         assert not set(cookies) & set(again.events["cookie"].tolist())
 
 
-def test_who_did_not_ask_is_told_nothing(namespace: lab.Namespace) -> None:
+def test_no_events_without_request(namespace: lab.Namespace) -> None:
     with closing(LiveSource()) as source:
         sample = source.sample()
         assert sample.destroyed is None
@@ -101,7 +101,7 @@ def test_who_did_not_ask_is_told_nothing(namespace: lab.Namespace) -> None:
         assert "tcpwatch-events" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_it_hears_in_the_namespace_of_whoever_made_it(namespace: lab.Namespace) -> None:
+def test_it_watches_the_namespace_where_it_was_made(namespace: lab.Namespace) -> None:
     with closing(EventWatch(trace=False)) as outer, lab.Namespace():
         with closing(EventWatch(trace=False)) as inner:
             theirs = connection()
@@ -122,7 +122,7 @@ def test_it_hears_in_the_namespace_of_whoever_made_it(namespace: lab.Namespace) 
 def test_far_more_than_the_buffer_holds_is_read_in_time(
     namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread reads while nobody takes."""
+    """The thread reads events while no sample is taken."""
     monkeypatch.setattr(destroy_event_reader, "BUFFER", 512 * 1024)
     with closing(EventWatch(trace=False)) as watch:
         assert watch._destroy
@@ -164,7 +164,7 @@ def test_it_sleeps_while_nothing_happens(namespace: lab.Namespace) -> None:
         assert switches() == before
 
 
-def test_nothing_is_left_after_close(namespace: lab.Namespace) -> None:
+def test_close_leaves_nothing_behind(namespace: lab.Namespace) -> None:
     traces = not tracefs()
     before = len(os.listdir("/proc/self/fd")), threading.active_count()
     watch = EventWatch(trace=traces)
@@ -201,16 +201,14 @@ def raising(error: Exception) -> Callable[..., None]:
     return fail
 
 
-def test_without_destroy_events_there_are_samples_all_the_same(
-    namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_without_destroy_events(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DestroyEventReader, "__init__", raising(SockDiagError(errno.EPERM, "no")))
     with closing(LiveSource(events=True)) as source:
         assert source.sample().destroyed is None
 
 
-@pytest.mark.parametrize("error", [SockDiagError(errno.EIO, "broken"), MessageError("nonsense")])
-def test_destroy_events_that_fail_later_are_told_no_more(
+@pytest.mark.parametrize("error", [SockDiagError(errno.EIO, "broken"), MessageError("invalid")])
+def test_destroy_events_that_fail_later_are_no_longer_reported(
     namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     with closing(EventWatch(trace=False)) as watch:
@@ -222,7 +220,7 @@ def test_destroy_events_that_fail_later_are_told_no_more(
         assert watch.take_destroyed() is None
 
 
-def test_why_there_is_no_trace_is_said(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_a_missing_trace(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TracepointReader, "__init__", raising(TraceError(errno.EACCES, "needs root")))
     with closing(LiveSource(events=True, trace=True)) as source:
         assert source.info.why_no_trace == "needs root"
@@ -231,7 +229,7 @@ def test_why_there_is_no_trace_is_said(namespace: lab.Namespace, monkeypatch: py
         assert sample.destroyed is not None
 
 
-def test_a_trace_that_fails_later_ends_and_says_why(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trace_that_fails_later_ends_with_a_reason(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.require(tracefs)
     with closing(LiveSource(events=True, trace=True)) as source:
         assert source.sample().trace_events is not None

@@ -1,4 +1,4 @@
-"""Samples with the tcp_info of all flows: of which, when, and how often."""
+"""Samples with the tcp_info of all flows: which flows, when, and how often."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests import lab
 FAMILIES: tuple[lab.Family, ...] = (4, 6)
 
 
-def test_tcp_info_of_all_flows_where_it_is_asked_for(peer: lab.Peer) -> None:
+def test_tcp_info_of_all_flows_on_request(peer: lab.Peer) -> None:
     with ExitStack() as stack:
         crowd = [stack.enter_context(lab.produce(peer, name, family)) for name in lab.STATES for family in FAMILIES]
         asking = stack.enter_context(closing(LiveSource(ask_infos=True)))
@@ -36,7 +36,7 @@ def test_tcp_info_of_all_flows_where_it_is_asked_for(peer: lab.Peer) -> None:
         assert later.received_monotonic_s.min() > infos.received_monotonic_s.max()
 
 
-def test_it_is_not_asked_for_otherwise(namespace: lab.Namespace) -> None:
+def test_no_tcp_info_without_request(namespace: lab.Namespace) -> None:
     with closing(LiveSource()) as live:
         assert live.sample().tcp_info_table is None
 
@@ -67,7 +67,7 @@ def test_later_infos_leave_earlier_ones_alone(peer: lab.Peer) -> None:
     ],
 )
 def test_tcp_info_of_very_many_flows_takes_turns(dump_s: float, flows: int, sockets: int, passed: int) -> None:
-    """In the long run it adds a tenth to the dumps, or 10 ms to each."""
+    """On average it adds a tenth to the time of the dumps, or 10 ms to each."""
     turns = live_source._InfoTurns()
     assert turns.due(), "the first sample has it"
     turns.took(dump_s, flows, sockets)

@@ -1,4 +1,4 @@
-"""Where samples come from: the live kernel, psutil in its place, and what is said when neither can be had."""
+"""Samples from the live kernel, from psutil in its place, and errors when neither works."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.fake_kernel import FakeKernel
 
 @pytest.fixture
 def own_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A /proc without others' processes, of whose descriptors there may be very many to search."""
+    """A /proc without the processes of others, which may have very many descriptors to search."""
     for name in ("net", "stat", "1", str(os.getpid())):
         (tmp_path / name).symlink_to(Path("/proc") / name)
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
@@ -47,7 +47,7 @@ def live(namespace: lab.Namespace) -> Iterator[LiveSource]:
 
 @pytest.fixture
 def crowd(peer: lab.Peer) -> Iterator[list[lab.Produced]]:
-    """Sockets of every kind, in another number each."""
+    """Sockets of every kind, a different number of each."""
     cases = [case for at, name in enumerate(lab.STATES) for case in [(name, 4)] * (1 + at % 3) + [(name, 6)]]
     with ExitStack() as stack:
         yield [stack.enter_context(lab.produce(peer, name, 6 if family == 6 else 4)) for name, family in cases]
@@ -58,7 +58,7 @@ def counts(sample: Sample) -> Counter[str]:
 
 
 def ends(sample: Sample) -> dict[ss.Ends, State]:
-    """Ends and state of each row but the bound ones, which neither ss nor psutil shows."""
+    """Return ends and state of each row except bound sockets, which neither ss nor psutil shows."""
     found = {ss.row_ends(row): State(number) for row, number in zip(sample.table, sample.state, strict=True)}
     return {both: state for both, state in found.items() if state is not State.CLOSED}
 
@@ -66,7 +66,7 @@ def ends(sample: Sample) -> dict[ss.Ends, State]:
 # The live kernel ----------------------------------------------------------------------------------
 
 
-def test_it_counts_what_ss_counts(namespace: lab.Namespace, live: LiveSource, crowd: list[lab.Produced]) -> None:
+def test_counts_equal_those_of_ss(namespace: lab.Namespace, live: LiveSource, crowd: list[lab.Produced]) -> None:
     sample = live.sample()
     names = {short: name for name, short in ss.STATES.items()}
     expected = Counter(names[line.state] for line in ss.lines(namespace))
@@ -112,7 +112,7 @@ def test_our_own_process_is_the_owner(peer: lab.Peer) -> None:
         lab.wait_until(lambda: holders() == [os.getpid()], "the owner")
 
 
-def test_tcp_info_only_of_what_is_watched(peer: lab.Peer, live: LiveSource) -> None:
+def test_tcp_info_only_of_watched_sockets(peer: lab.Peer, live: LiveSource) -> None:
     with lab.produce(peer, "ESTABLISHED/unread", 4) as it, lab.produce(peer, "SYN_RCVD", 4) as half_open:
         cookies = {ss.row_ends(row): int(row["idiag_cookie"]) for row in live.sample().table}
         mine, half = cookies[it.local, it.remote], cookies[half_open.local, half_open.remote]
@@ -142,7 +142,7 @@ def test_nothing_is_left_open(namespace: lab.Namespace) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_bound_socket_that_connects_comes_once(peer: lab.Peer, live: LiveSource) -> None:
+def test_a_bound_socket_that_connects_has_one_row(peer: lab.Peer, live: LiveSource) -> None:
     with socket.socket() as kernel:
         kernel.bind((lab.LOCAL[4], 0))
         assert counts(live.sample()) == {"CLOSED": 1}
@@ -192,9 +192,9 @@ def test_incomplete_dumps_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (first.words, second.words) == ("interrupted dump", "answers lost")
 
 
-def test_a_step_that_fails_says_why_and_the_next_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    refused, nonsense = [netlink.error(errno.EPERM)], [b"\xff" * 64]
-    kernel = FakeKernel([netlink.done()], refused, nonsense, *answers(ROW))
+def test_a_failed_sample_has_a_reason_and_the_next_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused, invalid = [netlink.error(errno.EPERM)], [b"\xff" * 64]
+    kernel = FakeKernel([netlink.done()], refused, invalid, *answers(ROW))
     kernel.install(monkeypatch)
     live = LiveSource()
     with pytest.raises(SourceError, match="refused the dump: Operation not permitted"):
@@ -206,7 +206,7 @@ def test_a_step_that_fails_says_why_and_the_next_one_succeeds(monkeypatch: pytes
     assert kernel.open_now == 0
 
 
-def test_ends_told_to_a_sample_that_failed_come_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_destroy_events_of_a_failed_sample_are_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     lab.require(lab.namespaces)
     with ExitStack() as stack:
         stack.enter_context(lab.Namespace())
@@ -225,12 +225,12 @@ def test_ends_told_to_a_sample_that_failed_come_with_the_next(monkeypatch: pytes
 
             patched.setattr(it._diag, "dump", refuse)
 
-            def both_are_told() -> bool:
+            def both_are_reported() -> bool:
                 with pytest.raises(SourceError):
                     it.sample()
                 return taken[-1] is not None and len(taken[-1].table) == 2
 
-            lab.wait_until(both_are_told, "two destroy events")
+            lab.wait_until(both_are_reported, "two destroy events")
         destroyed = it.sample().destroyed
         assert destroyed is not None
         assert len(destroyed.table) == len(destroyed.infos) == len(destroyed.received_monotonic_s) == 2
@@ -301,7 +301,7 @@ def test_a_flow_keeps_its_identity_from_sample_to_sample(peer: lab.Peer, namespa
     assert sorted(counts(second)) == ["FIN_WAIT_2", "LISTEN"]
 
 
-def test_psutil_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_psutil_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(kind: str) -> NoReturn:
         raise psutil.AccessDenied(1)
 

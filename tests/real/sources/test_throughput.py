@@ -1,4 +1,4 @@
-"""The throughput that is shown against what test traffic of known size really moved, over loopback."""
+"""The shown throughput against test traffic of known size, over loopback."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tcpwatch.sources.live import LiveSource
 from tests import lab
 
 TOLERANCE = 0.05
-"""Largest share of the true amount that may be missed."""
+"""Largest allowed error, as a share of the true amount."""
 
 
 class Traffic:
-    """Bytes that go from a sender to a receiver, one chunk after the other, each looked at as it comes out."""
+    """Bytes from a sender to a receiver, chunk by chunk; each chunk is checked on arrival."""
 
     def __init__(self, sender: socket.socket, receiver: socket.socket, chunk: int, pause_s: float) -> None:
         self._sender, self._receiver = sender, receiver
@@ -44,13 +44,13 @@ class Traffic:
         return self._moved[-1]
 
     def moved_at(self, moment: float) -> tuple[int, int]:
-        """At least, at most so many bytes had been read, and one chunk may have been on its way."""
+        """Return the least and the most bytes read so far; one chunk may be in flight."""
         at = bisect.bisect_right(self._moments, moment)
         after = self._moved[at] if at < len(self._moved) else self._moved[-1]
         return self._moved[at - 1], after + len(self._chunk)
 
     def stop(self) -> None:
-        """End both threads."""
+        """Stop both threads."""
         self._over.set()
         self._threads[0].join()
         self._sender.shutdown(socket.SHUT_WR)
@@ -84,15 +84,15 @@ def monitor(namespace: lab.Namespace) -> Iterator[Monitor]:
 
 
 def cell(view: View, end: socket.socket, key: str) -> Any:
-    """A column's value of the row of this end."""
+    """Return a column's value in the row of this end."""
     ports = (end.getsockname()[1], end.getpeername()[1])
     table = view.rows.table
     (at,) = np.flatnonzero((table["idiag_sport"] == ports[0]) & (table["idiag_dport"] == ports[1])).tolist()
     return BY_KEY[key].values(view.rows.take(slice(at, at + 1)))[0]
 
 
-def told_at(view: View) -> float:
-    """The moment at which the kernel was asked; of so few sockets the same for all."""
+def sampled_at(view: View) -> float:
+    """Return the time of the kernel's answer; with few sockets it is the same for all."""
     infos = view.sample.tcp_info_table
     assert infos
     (moment,) = set(infos.received_monotonic_s.tolist())
@@ -100,17 +100,17 @@ def told_at(view: View) -> float:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_rates_are_what_was_moved(monitor: Monitor, address: str) -> None:
-    """From poll to poll and for both ends, at a pace of 20 MB/s and through a buffer that holds a hundredth of it."""
+def test_rates_equal_the_bytes_moved(monitor: Monitor, address: str) -> None:
+    """From poll to poll and for both ends, at 20 MB/s and through a buffer of a hundredth of that."""
     with connected(address) as (client, server):
         traffic = Traffic(client, server, chunk=100_000, pause_s=0.005)
         try:
-            before = told_at(monitor.step())
+            before = sampled_at(monitor.step())
             for _ in range(5):
                 goal = traffic.moved + 10_000_000
                 lab.wait_until(lambda goal=goal: traffic.moved >= goal, "10 MB", deadline_s=30)  # type: ignore[misc]
                 view = monitor.step()
-                now = told_at(view)
+                now = sampled_at(view)
                 rates = cell(view, client, "tx_bytes_per_s"), cell(view, server, "rx_bytes_per_s")
                 goal = traffic.moved + 1
                 lab.wait_until(lambda goal=goal: traffic.moved >= goal, "the traffic", 30)  # type: ignore[misc]
@@ -124,10 +124,10 @@ def test_rates_are_what_was_moved(monitor: Monitor, address: str) -> None:
             traffic.stop()
 
 
-def test_what_was_moved_in_all_is_the_sum_of_what_was_shown(monitor: Monitor) -> None:
-    """A known size: every byte is in one of the rates."""
+def test_the_sum_of_all_rates_equals_the_bytes_moved(monitor: Monitor) -> None:
+    """Every byte of a transfer of known size is in one of the rates."""
     with connected("127.0.0.1") as (client, server):
-        first = told_at(monitor.step())
+        first = sampled_at(monitor.step())
         shown, before = 0.0, first
         for _ in range(4):
             client.sendall(bytes(500_000))
@@ -136,7 +136,7 @@ def test_what_was_moved_in_all_is_the_sum_of_what_was_shown(monitor: Monitor) ->
                 left -= len(server.recv(left))
             lab.wait_until(lambda: not _unacknowledged(client), "the last acknowledgement")
             view = monitor.step()
-            now = told_at(view)
+            now = sampled_at(view)
             shown += cell(view, client, "tx_bytes_per_s") * (now - before)
             assert cell(view, server, "rx_bytes_per_s") * (now - before) == pytest.approx(500_000, rel=1e-3)
             before = now
@@ -155,7 +155,7 @@ def _unacknowledged(end: socket.socket) -> int:
 
 def limit_after(monitor: Monitor, end: socket.socket, least_s: float = 0.3) -> str | None:
     """Return what limits this end, over a time much longer than the kernel's jiffies."""
-    begin = told_at(monitor.step())
+    begin = sampled_at(monitor.step())
     lab.wait_until(lambda: time.monotonic() > begin + least_s, "some time", deadline_s=10)
     view = monitor.step()
     word = cell(view, end, "limited_by")
@@ -198,7 +198,7 @@ def test_a_network_that_loses_everything(namespace: lab.Namespace, peer: lab.Pee
         lab.wait_until(lambda: cell(monitor.step(), it.kernel, "retransmits_total"), "a repeat")  # type: ignore[arg-type]
 
 
-def test_a_flow_that_came_between_has_no_rate_yet(monitor: Monitor) -> None:
+def test_a_new_flow_has_no_rate_yet(monitor: Monitor) -> None:
     monitor.step()
     with connected("127.0.0.1") as (client, server):
         client.sendall(b"x")
