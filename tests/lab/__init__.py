@@ -9,14 +9,14 @@
                 ...  # the kernel has a socket it.local, it.remote in it.state
 
 `Namespace` moves the main thread into a fresh network namespace; `Peer` adds a TUN device and
-plays every host behind it: it opens, half-opens, acknowledges or keeps silent, closes its window,
+plays every host behind it: it opens, half-opens, acknowledges or stays silent, closes its window,
 loses segments, resets, floods. `produce` brings one socket into any state by name: `STATES` are the
-eleven of RFC 9293, `VARIANTS` more particular ones, `CASES` all of them with their families, for
-`pytest.mark.parametrize`. All of it is undone at the end of the `with` block.
+eleven of RFC 9293, `VARIANTS` are special cases of them, `CASES` are all of them with their
+families, for `pytest.mark.parametrize`. Everything is undone at the end of the `with` block.
 
 Everywhere `local` is the kernel's end of a connection and `remote` the peer's, as in a monitor's
-table. Root needs nothing else; for an ordinary user `enter_user_namespace()` has to be called
-before anything starts a thread (numpy does on import), so at the top of the first conftest.py.
+table. Root needs nothing else; for an ordinary user `enter_user_namespace()` must be called
+before any thread is started (numpy starts some on import), so early in the first conftest.py.
 """
 
 from tests.lab.diag import bound_inactive, find_row

@@ -1,8 +1,7 @@
-"""Three small questions to sock_diag, and an order.
+"""Small requests to sock_diag: find one socket, dump a state, list bound sockets, destroy a socket.
 
-One socket by its ends, which spares the waits of the lab the walk through the kernel's whole hash
-table that each reading of /proc/net/tcp is (tens of milliseconds even when it is empty); all
-sockets of one state; and those that are bound only, which /proc/net/tcp does not show. The order destroys a socket.
+Finding one socket by its ends is cheap, while each reading of /proc/net/tcp walks through the kernel's whole hash table
+(tens of milliseconds even when it is empty). Sockets that are only bound are not in /proc/net/tcp.
 """
 
 import errno
@@ -33,40 +32,40 @@ _AF: dict[Family, socket.AddressFamily] = {4: socket.AF_INET, 6: socket.AF_INET6
 
 
 def find_row(family: Family, local: Endpoint, remote: Endpoint) -> Row | None:
-    """The socket of the family with these ends, as the kernel sees it now.
+    """Return the socket of the family with these ends, as the kernel shows it now.
 
-    In a socket of family 6, IPv4 ends are v4-mapped ones.
+    In a socket of family 6, IPv4 ends are v4-mapped.
     """
     found = next(_ask(family, _ALL_STATES, _identity(family, local, remote), 0), None)
     row = _row(found) if found else None
-    # For want of the connection the kernel answers with the listener it would go to.
+    # If there is no such connection, the kernel answers with the listener for it.
     return row if row and (row.local, row.remote) == (local, remote) else None
 
 
 def dump(family: Family, state: str) -> list[Row]:
-    """All sockets in a state. Listeners cost nothing, of other states the kernel walks its whole table."""
+    """Return all sockets in a state. Listeners are cheap; for other states the kernel walks its whole table."""
     return [_row(message) for message in _ask(family, 1 << STATES.index(state), _NO_ID, _NLM_F_DUMP)]
 
 
 def bound_inactive(family: Family) -> set[Endpoint]:
-    """Local ends of sockets bound to a port but neither listening nor connected (Linux 6.8).
+    """Return the local ends of sockets bound to a port but neither listening nor connected (Linux 6.8).
 
-    /proc/net/tcp leaves them out, and so does an `ss` that is older than that.
+    /proc/net/tcp and older versions of `ss` leave them out.
     """
     messages = _ask(family, 1 << _TCP_BOUND_INACTIVE, _NO_ID, _NLM_F_DUMP)
     return {_row(message).local for message in messages}
 
 
 def destroy(family: Family, local: Endpoint, remote: Endpoint) -> None:
-    """What `ss -K` does to the socket with these ends (CONFIG_INET_DIAG_DESTROY).
+    """Destroy the socket with these ends, as `ss -K` does (CONFIG_INET_DIAG_DESTROY).
 
-    There has to be one: else the kernel takes the listener that it would go to.
+    It must exist: otherwise the kernel destroys the listener for it.
     """
     list(_ask(family, _ALL_STATES, _identity(family, local, remote), _NLM_F_ACK, _SOCK_DESTROY))
 
 
 def _identity(family: Family, local: Endpoint, remote: Endpoint) -> bytes:
-    """A struct inet_diag_sockid."""
+    """Return a struct inet_diag_sockid."""
     ends = struct.pack("!HH", local.port, remote.port)
     return ends + _pack_address(family, local) + _pack_address(family, remote) + bytes(4) + _ANY_COOKIE
 
@@ -97,7 +96,7 @@ def _split(answer: bytes) -> Iterator[bytes]:
             return
         if kind == _NLMSG_ERROR:
             (number,) = struct.unpack_from("=i", answer, at + _HEADER)
-            if -number in (0, errno.ENOENT):  # it is done; no such socket
+            if -number in (0, errno.ENOENT):  # done, or no such socket
                 return
             raise OSError(-number, os.strerror(-number))
         yield answer[at + _HEADER : at + length]

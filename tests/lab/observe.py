@@ -1,6 +1,6 @@
-"""What the kernel itself says about its sockets, by /proc/net/tcp and TCP_INFO.
+"""Read the kernel's sockets from /proc/net/tcp and TCP_INFO.
 
-These are the lab's own eyes, deliberately not those of the program under test.
+This shares no code with the program under test, on purpose.
 """
 
 import socket
@@ -47,13 +47,13 @@ class Row:
 
 
 def rows(family: Family) -> list[Row]:
-    """All TCP sockets of one family in the main thread's namespace; CLOSED ones are not shown."""
+    """Return all TCP sockets of one family in the main thread's namespace, except CLOSED ones."""
     lines = _PROC[family].read_text().splitlines()[1:]
     return [_row(family, line.split()) for line in lines]
 
 
 def tcp_state(kernel: socket.socket) -> str:
-    """The state a socket of this process is in, by getsockopt(TCP_INFO)."""
+    """Return the state of a socket of this process, by getsockopt(TCP_INFO)."""
     (number,) = kernel.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
     return STATES[number]
 

@@ -1,4 +1,4 @@
-"""What the scenarios are made with: sockets and connections that leave nothing behind."""
+"""The stage of a scenario: sockets and connections that leave nothing behind."""
 
 import socket
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from tests.lab.wire.packets import Endpoint, Family
 from tests.lab.wire.peer import LOCAL, REMOTE, Peer
 
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
-NOBODY: dict[Family, Endpoint] = {4: Endpoint("0.0.0.0", 0), 6: Endpoint("::", 0)}
+NO_PEER: dict[Family, Endpoint] = {4: Endpoint("0.0.0.0", 0), 6: Endpoint("::", 0)}
 
 Ends = tuple[socket.socket | None, Connection | None]
-"""The kernel's socket (None: in no process's hands) and the peer's end (None: there is none)."""
+"""The kernel's socket (None: held by no process) and the peer's end (None: there is none)."""
 
 
 def local_end(kernel: socket.socket) -> Endpoint:
@@ -22,9 +22,9 @@ def local_end(kernel: socket.socket) -> Endpoint:
 
 @dataclass(slots=True)
 class Stage:
-    """Opens sockets and connections for one scenario, and takes all down in `clear`.
+    """Opens sockets and connections for one scenario, and removes all of them in `clear`.
 
-    All sockets have a time-out of DEADLINE_S, so that a scenario that goes wrong ends.
+    All sockets have a timeout of DEADLINE_S, so that a scenario that fails ends.
     """
 
     peer: Peer
@@ -34,7 +34,7 @@ class Stage:
     listener: socket.socket | None = None
 
     def bind(self) -> socket.socket:
-        """A socket with an address and nothing else."""
+        """Return a socket that is only bound."""
         kernel = self._keep(socket.socket(_AF[self.family], socket.SOCK_STREAM))
         kernel.bind((LOCAL[self.family], 0))
         return kernel
@@ -45,30 +45,30 @@ class Stage:
         return self.listener
 
     def half_open(self, listener: socket.socket) -> Connection:
-        """A client that has got its SYN+ACK and not answered it."""
+        """Return a client that has received its SYN+ACK and not answered it."""
         port = local_end(listener).port
         return self._note(self.peer.half_open(port, family=self.family))
 
     def open(self, listener: socket.socket) -> Connection:
-        """A client that has finished the handshake; the listener has not accepted it."""
+        """Return a client that has completed the handshake; the application has not accepted it."""
         port = local_end(listener).port
         return self._note(self.peer.open(port, family=self.family))
 
     def accept(self) -> tuple[socket.socket, Connection]:
-        """A client and the socket that accept() gave for it."""
+        """Return the socket that accept() returned, and its client."""
         listener = self.listen()
         connection = self.open(listener)
         return self._keep(listener.accept()[0]), connection
 
     def accept_mapped(self) -> tuple[socket.socket, Connection]:
-        """An IPv4 client, accepted by an IPv6 socket (RFC 4038, section 4.2)."""
+        """Like accept, with an IPv4 client of an IPv6 socket (RFC 4038, section 4.2)."""
         listener = self._keep(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
         self.listener = listener
         connection = self._note(self.peer.open(local_end(listener).port, family=4))
         return self._keep(listener.accept()[0]), connection
 
     def connect(self, policy: Policy) -> tuple[socket.socket, Connection]:
-        """A socket of the kernel on its way to a host of the peer, or already there."""
+        """Return a socket that is connecting, or connected, to a host of the peer, and the host's end."""
         kernel = self.bind()
         port = local_end(kernel).port
         self.peer.listen(port, policy)
@@ -78,7 +78,7 @@ class Stage:
         return kernel, self._note(self.peer.connection_of(kernel))
 
     def clear(self) -> None:
-        """Reset what is connected, close the rest, wait until the kernel has forgotten it."""
+        """Reset connections, close sockets, and wait until the kernel has removed them."""
         for connection in self.connections:
             connection.rst()
         for kernel in self.sockets:

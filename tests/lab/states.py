@@ -1,4 +1,4 @@
-"""Each state of RFC 9293, section 3.3.2, on purpose, and left again without a trace."""
+"""Produce a socket in each state of RFC 9293, section 3.3.2, and leave nothing behind."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tests.lab.diag import find_row
 from tests.lab.observe import Row, tcp_state
-from tests.lab.stage import NOBODY, Ends, Stage, local_end
+from tests.lab.stage import NO_PEER, Ends, Stage, local_end
 from tests.lab.waiting import wait_until
 from tests.lab.wire.connection import Connection, Policy
 from tests.lab.wire.packets import Endpoint, Family
@@ -19,7 +19,7 @@ Sign = Callable[[Row], bool]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """How a state is reached, and by what, besides the state, one knows that it is reached."""
+    """How a state is reached, and the sign in the row, besides the state, that it has been reached."""
 
     name: str  # STATE, or STATE/variant
     play: Play
@@ -33,18 +33,18 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """A socket of the kernel in the state asked for; v4-mapped ends are written as IPv4."""
+    """A socket of the kernel in the requested state; v4-mapped ends are written as IPv4."""
 
     state: str  # as RFC 9293 spells it
     family: Family  # of the socket: 6 even where the ends are v4-mapped
     local: Endpoint  # the kernel's end
     remote: Endpoint  # the peer's; LISTEN and CLOSED: address and port zero
-    kernel: socket.socket | None  # None: not in the hands of a process, or not yet
-    connection: Connection | None  # the peer's view, to go on from here
+    kernel: socket.socket | None  # None: held by no process, or not yet accepted
+    connection: Connection | None  # the peer's end, to continue from here
     listener: socket.socket | None
 
     def row(self) -> Row | None:
-        """The socket as the kernel shows it now; None for CLOSED ones, see bound_inactive."""
+        """Return the socket as the kernel shows it now; None for CLOSED sockets, see bound_inactive."""
         return find_row(self.family, self.local, self.remote)
 
 
@@ -52,7 +52,7 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(name: str, sign: Sign = lambda row: True, families: tuple[Family, ...] = (4, 6)) -> Callable[[Play], Play]:
-    """Put a function into SCENARIOS under a name."""
+    """Register a function in SCENARIOS under a name."""
 
     def register(play: Play) -> Play:
         SCENARIOS[name] = Scenario(name, play, sign, families)
@@ -63,7 +63,7 @@ def scenario(name: str, sign: Sign = lambda row: True, families: tuple[Family, .
 
 @contextmanager
 def produce(peer: Peer, name: str, family: Family) -> Iterator[Produced]:
-    """Bring a socket into a state and wait until the kernel says so; reset it at the end.
+    """Bring a socket into a state and wait until the kernel shows it; reset it at the end.
 
     `name` is a key of SCENARIOS: one of the eleven states, or a variant such as
     "CLOSE_WAIT/eof-read".
@@ -84,7 +84,7 @@ def _finish(plan: Scenario, stage: Stage, ends: Ends) -> Produced:
         local, remote = connection.local, connection.remote
     else:
         assert kernel, "a scenario has to give at least one end"
-        local, remote = local_end(kernel), NOBODY[stage.family]
+        local, remote = local_end(kernel), NO_PEER[stage.family]
     return Produced(plan.state, stage.family, local, remote, kernel, connection, stage.listener)
 
 
@@ -143,7 +143,7 @@ def _closing(stage: Stage) -> Ends:
     connection.acknowledge(fin=False)
     kernel.shutdown(socket.SHUT_WR)
     connection.wait_for(lambda it: it.fin_received, "the kernel's FIN")
-    connection.fin()  # does not acknowledge the kernel's: the two have crossed
+    connection.fin()  # does not acknowledge the kernel's FIN: the two have crossed
     return kernel, connection
 
 

@@ -1,6 +1,6 @@
-"""Variants of the states that mean something else to whoever watches them.
+"""Variants of the states that have another meaning for a monitor.
 
-tcp(7) describes the socket options; what the queues hold: include/net/sock.h, net/ipv4/tcp_ipv4.c.
+The socket options are described in tcp(7), the queues in include/net/sock.h and net/ipv4/tcp_ipv4.c.
 """
 
 import socket
@@ -15,7 +15,7 @@ MUCH = b"x" * 100_000  # more than the peer's window of 64 KiB
 
 @scenario("LISTEN/accept-queue-full", lambda row: row.receive_queue == 3)
 def _accept_queue_full(stage: Stage) -> Ends:
-    """A backlog of 2 holds 3 (sk_acceptq_is_full: greater than, not equal)."""
+    """A backlog of 2 holds 3 connections (sk_acceptq_is_full: greater than, not equal)."""
     listener = stage.listen(backlog=2)
     for _ in range(3):
         stage.open(listener)
@@ -30,7 +30,7 @@ def _simultaneous(stage: Stage) -> Ends:
 
 @scenario("SYN_RCVD/accept-queue-full")
 def _last_ack_dropped(stage: Stage) -> Ends:
-    """An honest client whose last ACK the kernel dropped, as the accept queue was full."""
+    """The kernel has dropped the last ACK of an honest client, as the accept queue was full."""
     listener = stage.listen(backlog=2)
     connection = stage.half_open(listener)
     for _ in range(3):
@@ -41,7 +41,7 @@ def _last_ack_dropped(stage: Stage) -> Ends:
 
 @scenario("SYN_RCVD/deferred")
 def _deferred(stage: Stage) -> Ends:
-    """TCP_DEFER_ACCEPT: the handshake is done, the listener waits for data."""
+    """TCP_DEFER_ACCEPT: the handshake is complete, the listener waits for data."""
     listener = stage.listen()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
     return None, stage.open(listener)
@@ -79,7 +79,7 @@ def _unread(stage: Stage) -> Ends:
 
 @scenario("ESTABLISHED/unacknowledged", lambda row: row.transmit_queue == len(DATA))
 def _unacknowledged(stage: Stage) -> Ends:
-    """Data sent, no ACK: retransmission timer."""
+    """Data was sent and not acknowledged: retransmission timer."""
     kernel, connection = stage.accept()
     connection.acknowledge(False)
     kernel.send(DATA)
@@ -88,7 +88,7 @@ def _unacknowledged(stage: Stage) -> Ends:
 
 @scenario("ESTABLISHED/zero-window", lambda row: row.timer == "persist")
 def _zero_window(stage: Stage) -> Ends:
-    """Data not sent, as the peer's window is closed: persist timer."""
+    """Data is not sent, as the peer's window is closed: persist timer."""
     kernel, connection = stage.accept()
     connection.window(0)
     kernel.send(DATA)
@@ -97,7 +97,7 @@ def _zero_window(stage: Stage) -> Ends:
 
 @scenario("ESTABLISHED/unsent", lambda row: row.transmit_queue == len(MUCH))
 def _unsent(stage: Stage) -> Ends:
-    """Sent up to the congestion window and not acknowledged, the rest waits behind it."""
+    """Data up to the congestion window is sent and not acknowledged; the rest waits."""
     kernel, connection = stage.accept()
     connection.acknowledge(False)
     kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(MUCH))
@@ -114,7 +114,7 @@ def _keepalive(stage: Stage) -> Ends:
 
 @scenario("ESTABLISHED/shutdown-read")
 def _shutdown_read(stage: Stage) -> Ends:
-    """shutdown(SHUT_RD) leaves the state alone; the SHUTDOWN attribute of sock_diag tells."""
+    """shutdown(SHUT_RD) does not change the state; the SHUTDOWN attribute of sock_diag shows it."""
     kernel, connection = stage.accept()
     kernel.shutdown(socket.SHUT_RD)
     return kernel, connection
@@ -132,8 +132,8 @@ def _fin_wait_1_orphan(stage: Stage) -> Ends:
 def _fin_wait_2_orphan(stage: Stage) -> Ends:
     """The application has closed, the peer has not: a small socket like one in TIME_WAIT."""
     kernel, connection = stage.accept()
-    # An ACK that meets close() still at work (sock_owned_by_user in tcp_rcv_state_process) would
-    # leave a full socket with a keepalive timer instead, so it has to come later.
+    # An ACK that arrives during close() (sock_owned_by_user in tcp_rcv_state_process) would leave a full socket with a
+    # keepalive timer instead, so the ACK is sent later.
     connection.acknowledge(False)
     kernel.close()
     connection.wait_for(lambda it: it.fin_received, "the kernel's FIN")
@@ -143,7 +143,7 @@ def _fin_wait_2_orphan(stage: Stage) -> Ends:
 
 @scenario("CLOSE_WAIT/not-accepted", lambda row: row.inode == 0)
 def _close_wait_not_accepted(stage: Stage) -> Ends:
-    """The client gave up before accept()."""
+    """The client closed before accept()."""
     connection = stage.open(stage.listen())
     connection.fin()
     return None, connection
@@ -159,7 +159,7 @@ def _eof_unread(stage: Stage) -> Ends:
 
 @scenario("CLOSE_WAIT/eof-read", lambda row: row.receive_queue == 0)
 def _eof_read(stage: Stage) -> Ends:
-    """The application knows that the peer is done, and does not close: the classic leak."""
+    """The application has read the EOF and does not close: the classic leak."""
     kernel, connection = stage.accept()
     connection.fin()
     assert kernel.recv(1) == b""

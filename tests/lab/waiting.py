@@ -1,4 +1,4 @@
-"""Wait for a condition, never for a time."""
+"""Wait for conditions instead of fixed times."""
 
 import time
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 DEADLINE_S = 5.0
-_PAUSE_S = 0.002  # between two looks: short against the deadline, long against one look
+_PAUSE_S = 0.002  # between two checks: short against the deadline, long against one check
 
 
 def wait_until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
-    """Return the first true value of `condition()`; TimeoutError, naming `what`, if none came."""
+    """Return the first true value of `condition()`; TimeoutError with `what` after `deadline_s`."""
     end = time.monotonic() + deadline_s
     while not (value := condition()):
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""A network namespace of the test's own: nothing that happens in it leaves it."""
+"""A network namespace for a test: no traffic leaves it."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ _MINE = "/proc/thread-self/ns/net"
 
 
 class Namespace:
-    """Inside the `with` block the main thread lives in a fresh network namespace.
+    """Inside the `with` block the main thread is in a fresh network namespace.
 
     Sockets opened and subprocesses started there belong to it, /proc/net and /proc/sys/net show
     it. `lo` is up; there is no other device. At the end the thread returns to where it was; the
@@ -29,7 +29,7 @@ class Namespace:
         self._owner = os.getpid()
 
     def __enter__(self) -> Self:
-        # /proc/net is the one of the main thread, whichever thread looks at it.
+        # /proc/net is that of the main thread, whichever thread reads it.
         if threading.get_native_id() != os.getpid():
             raise RuntimeError("only the main thread can enter a Namespace")
         if reason := enter_user_namespace():
@@ -61,16 +61,16 @@ class Namespace:
 
     @property
     def path(self) -> str:
-        """A file another thread or process can open and enter by setns, during the block."""
+        """A file that another thread or process can open and enter with setns, during the block."""
         return f"/proc/{self._owner}/fd/{self._inside}"
 
     @property
     def inode(self) -> int:
-        """What the kernel calls this namespace by: the number in net:[NUMBER]."""
+        """The kernel's number of this namespace: NUMBER in net:[NUMBER]."""
         return os.fstat(self._inside).st_ino
 
     def sysctl(self, name: str, value: int | str | None = None) -> str:
-        """Set a sysctl such as net.ipv4.tcp_syncookies, if a value is given; return its value."""
+        """Return a sysctl such as net.ipv4.tcp_syncookies, after setting it if a value is given."""
         self._expect_to_be_inside()
         path = Path("/proc/sys", *name.split("."))
         if value is not None:
@@ -78,7 +78,7 @@ class Namespace:
         return path.read_text().strip()
 
     def counters(self) -> dict[str, int]:
-        """The kernel's TCP counters: the names under Tcp: and TcpExt: (`nstat -az`)."""
+        """Return the kernel's TCP counters: the names under Tcp: and TcpExt: (`nstat -az`)."""
         self._expect_to_be_inside()
         counters: dict[str, int] = {}
         for file in ("/proc/net/snmp", "/proc/net/netstat"):
@@ -91,7 +91,7 @@ class Namespace:
         return counters
 
     def ss(self, *arguments: str) -> str:
-        """What `ss ARGUMENTS` prints in this namespace; anything on stderr is an error."""
+        """Return the output of `ss ARGUMENTS` in this namespace; any output on stderr is an error."""
         return self._run(["ss", *arguments])
 
     def ip(self, *commands: str) -> None:
@@ -117,7 +117,7 @@ class Namespace:
 
 
 def await_route(address: str) -> None:
-    """Wait until the kernel takes packets to an address of its own.
+    """Wait until the kernel accepts packets to an address of its own.
 
     It is deaf to a new IPv6 address until a worker has made the route (addrconf_dad_work), also with nodad.
     """

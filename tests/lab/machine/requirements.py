@@ -1,6 +1,6 @@
-"""Say aloud what a test needs of the machine.
+"""Requirements of tests on the machine.
 
-A probe is a function that returns what the machine lacks, in words, or "" if it lacks nothing.
+A probe is a function that returns what the machine lacks, as text, or "" if it lacks nothing.
 """
 
 import errno
@@ -20,10 +20,10 @@ _TUN = "/dev/net/tun"
 
 
 def require(*probes: Probe) -> None:
-    """Skip the running test if a probe finds something missing; fail it where that is forbidden.
+    """Skip the running test if a probe finds something missing.
 
-    With TCPWATCH_REQUIRE_KERNEL=1 in the environment (a machine on which every kernel test is
-    known to be able to run) a missing thing is a failure.
+    With TCPWATCH_REQUIRE_KERNEL=1 in the environment (for machines on which every kernel test can run) the test fails
+    instead.
     """
     import pytest  # here, so that benchmarks can use the lab without it
 
@@ -36,15 +36,15 @@ def require(*probes: Probe) -> None:
 
 
 def namespaces() -> str:
-    """Network namespaces can be made: by privilege, or inside a user namespace."""
+    """Network namespaces can be made, with privilege or inside a user namespace."""
     return enter_user_namespace()
 
 
 def tun() -> str:
     """TUN devices can be made.
 
-    An ordinary user needs a device file that is open to all (mode 0666): the privileges of a
-    user namespace do not count for files of the system.
+    An ordinary user needs a device file with mode 0666: the privileges of a user namespace do not apply to the files of
+    the system.
     """
     try:
         os.close(os.open(_TUN, os.O_RDWR))
@@ -57,7 +57,7 @@ def tun() -> str:
 
 
 def tracefs() -> str:
-    """Tracepoints can be used: the kernel has tracefs, and it is open to this user, who has to be root for it."""
+    """Tracepoints can be used: the kernel has tracefs, and this user may use it, which needs root."""
     try:
         root = tracefs_root()
     except OSError as error:

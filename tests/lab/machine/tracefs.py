@@ -1,4 +1,4 @@
-"""tracefs for the lab: the one that the host has mounted, or else a mount that no other process sees."""
+"""tracefs for the lab: as the host has mounted it, or else a mount that no other process sees."""
 
 import functools
 import os

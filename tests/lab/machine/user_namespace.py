@@ -1,4 +1,4 @@
-"""Let an ordinary user make network namespaces: by a user namespace of the process's own."""
+"""Let an ordinary user make network namespaces, with a user namespace for this process."""
 
 import functools
 import os
@@ -13,7 +13,7 @@ _CAP_SYS_ADMIN = 21
 
 @functools.cache
 def enter_user_namespace() -> str:
-    """Make the process able to create network namespaces; return "" or why it is not.
+    """Let the process create network namespaces; return "", or the reason why it cannot.
 
     With privileges (root) nothing is done. Otherwise the process moves, for good, into a user
     namespace in which it is root, and into a network namespace owned by that one, so that coming
@@ -45,7 +45,7 @@ def _has_capabilities() -> bool:
 def _become_root_of_own_namespaces() -> None:
     uid, gid = os.geteuid(), os.getegid()
     unshare(CLONE_NEWUSER | CLONE_NEWNET)
-    # The group map may be written without privilege only after setgroups is given up.
+    # Without privilege the group map may be written only after setgroups is denied.
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")

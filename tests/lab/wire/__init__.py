@@ -1,1 +1,1 @@
-"""The scripted peer: packets, and the TUN device that they pass."""
+"""The scripted peer: packets, and the TUN device that carries them."""

@@ -1,4 +1,4 @@
-"""One TCP connection as the scripted peer plays it: it does as it is told, right or wrong."""
+"""One TCP connection of the scripted peer, which follows the script even where it breaks the protocol."""
 
 import itertools
 import time
@@ -18,18 +18,18 @@ _initial_sequence_numbers = itertools.count(1_000_000, 1_000_000)
 
 
 class Policy(Enum):
-    """What a scripted host does with a SYN of the kernel's connect()."""
+    """The answer of a scripted host to a SYN of the kernel's connect()."""
 
     ACCEPT = auto()  # SYN+ACK: the kernel's socket becomes ESTABLISHED
     REFUSE = auto()  # RST: connect() fails with ECONNREFUSED
-    SILENT = auto()  # nothing: SYN_SENT until the kernel gives up
+    SILENT = auto()  # no answer: SYN_SENT until the kernel gives up
     SIMULTANEOUS_OPEN = auto()  # a SYN of its own, then the ACK (RFC 9293, section 3.5, figure 7)
     SIMULTANEOUS_HALF_OPEN = auto()  # a SYN of its own, never the ACK: SYN_RCVD
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The options the scripted side wants to use; they hold if the kernel wants them too."""
+    """The options the scripted side offers; they are used if the kernel offers them, too."""
 
     mss: int = 1460  # bytes
     window_scale: int | None = None  # bits
@@ -47,7 +47,7 @@ class Connection:
     def __init__(self, wire: Line, local: Endpoint, remote: Endpoint, offer: Offer) -> None:
         self.local = local
         self.remote = remote
-        self.completes = True  # answer a SYN+ACK by the ACK that ends the handshake
+        self.completes = True  # answer a SYN+ACK with the last ACK of the handshake
         self.answered = False  # the kernel has sent its SYN+ACK
         self.established = False
         self.fin_received = False
@@ -57,26 +57,26 @@ class Connection:
         self.unreachable: Unreachable | None = None  # the ICMP error that answers the kernel's next SYN
         self._wire = wire
         self._offer = offer
-        self._agreed = Options()  # of the kernel's options, those the peer offered as well
-        self._timestamp = 0  # the kernel's last, to be echoed
+        self._agreed = Options()  # the kernel's options that the peer has offered, too
+        self._timestamp = 0  # the kernel's last timestamp, to be echoed
         self._next = next(_initial_sequence_numbers) % SEQUENCE_SPACE  # SND.NXT of RFC 9293, 3.3.1
         self._una = self._next  # SND.UNA
         self._expected = 0  # RCV.NXT: all before it has arrived
-        self._acknowledged = 0  # all before it is what the kernel has been told
+        self._acknowledged = 0  # all before it has been acknowledged to the kernel
         self._kernel_start = -1  # IRS
         self._acknowledging = True
         self._acknowledging_fin = True
         self._window = 65535  # bytes
-        self._buffer: int | None = None  # bytes, if nobody empties it
+        self._buffer: int | None = None  # bytes, if the peer does not read
         self._kernel_window = 0  # bytes, from _una
         self._kernel_scale = 0
         self._lose_every = 0
         self._carrying = 0  # segments with data or FIN the kernel has sent
 
-    # What the script says -------------------------------------------------------------------
+    # Actions of the script ------------------------------------------------------------------
 
     def syn(self, data: bytes = b"") -> None:
-        """Send, or repeat, the SYN of an opening by the peer; with `data` it is TCP Fast Open's (RFC 7413)."""
+        """Send, or retransmit, the peer's SYN; with `data` it is a TCP Fast Open (RFC 7413)."""
         with self._wire.changed:
             self._send_syn(Flag.SYN, data)
 
@@ -88,7 +88,7 @@ class Connection:
             self.established = True
 
     def answer(self, policy: Policy) -> None:
-        """Answer the kernel's SYN; after SILENT, a second answer may follow when it suits."""
+        """Answer the kernel's SYN; after SILENT, a second answer may follow at any time."""
         with self._wire.changed:
             if policy is Policy.ACCEPT:
                 self._send_syn(Flag.SYN | Flag.ACK)
@@ -99,14 +99,14 @@ class Connection:
                 self._send_syn(Flag.SYN)
 
     def send(self, data: bytes) -> None:
-        """Send data, no more than the kernel's receive window takes (64 KiB at the start)."""
+        """Send data, at most the kernel's receive window (64 KiB at the start)."""
         with self._wire.changed:
             size = self._offer.mss
             for at in range(0, len(data), size):
                 self._send(Flag.ACK | Flag.PSH, data[at : at + size])
 
     def fin(self, *, acknowledging: bool = False) -> None:
-        """Send a FIN, which acknowledges no more than has been acknowledged before, or (acknowledging) all."""
+        """Send a FIN that acknowledges nothing new, or, with `acknowledging`, everything."""
         with self._wire.changed:
             if acknowledging:
                 self._acknowledged = self._expected
@@ -118,7 +118,7 @@ class Connection:
             self._send(Flag.ACK | Flag.RST)
 
     def close(self, deadline_s: float = DEADLINE_S) -> None:
-        """Send a FIN and wait for its ACK: the first of the two closings, or the second."""
+        """Send a FIN, as the first or the second end to close, and wait for its ACK."""
         self.acknowledge()
         self.fin()
         self.wait_for(lambda self: self.all_acknowledged, "the ACK of the FIN", deadline_s)
@@ -135,51 +135,51 @@ class Connection:
                 self._acknowledge()
 
     def window(self, size: int) -> None:
-        """Tell the kernel how many bytes it may send; 0 makes it probe (RFC 9293, 3.8.6.1)."""
+        """Set the window that the kernel may use; 0 makes it probe (RFC 9293, 3.8.6.1)."""
         with self._wire.changed:
             self._window = size
             self._send(Flag.ACK)
 
     def stop_reading(self, buffer: int) -> None:
-        """From now on, and best before the handshake: the window is what is left of a buffer that nobody empties."""
+        """Stop reading: from now on the window is what is left of this buffer. Best called before the handshake."""
         with self._wire.changed:
             self._buffer = buffer
 
     def read_all(self) -> None:
-        """Empty the buffer, read everything from now on, and say so."""
+        """Empty the buffer, read everything from now on, and send the new window."""
         with self._wire.changed:
             self._buffer = None
             self._send(Flag.ACK)
 
     def lose_every(self, nth: int) -> None:
-        """From now on drop each nth segment with data or FIN the kernel sends; 0: drop none."""
+        """From now on drop every nth segment with data or FIN from the kernel; 0: drop none."""
         with self._wire.changed:
             self._lose_every = nth
             self._carrying = 0
 
     def wait_for(self, predicate: Callable[[Self], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
-        """Wait until the predicate, given this connection, is true; TimeoutError if it stays so."""
+        """Wait until the predicate is true for this connection; TimeoutError if it does not become true."""
         what = f"{what} ({self.remote} to {self.local})"
         self._wire.wait_for(lambda: predicate(self), what, deadline_s)
 
     @property
     def all_acknowledged(self) -> bool:
-        """The kernel has acknowledged everything the peer has sent."""
+        """Whether the kernel has acknowledged everything the peer has sent."""
         return self._una == self._next
 
     @property
     def room(self) -> int:
-        """Bytes that the kernel's window has left for the peer."""
+        """Bytes that the peer may still send in the kernel's window."""
         return max(self._kernel_window - (self._next - self._una) % SEQUENCE_SPACE, 0)
 
     def belongs_to(self, syn: Segment) -> bool:
-        """The kernel's SYN is a repetition of the one this connection began with."""
+        """Return whether the kernel's SYN is a retransmit of the one that began this connection."""
         return self._kernel_start == syn.seq
 
-    # What the kernel says: called by the Peer, under the lock ---------------------------------
+    # Segments of the kernel: called by the Peer, under the lock -------------------------------
 
     def receive_syn(self, segment: Segment) -> None:
-        """Take the kernel's SYN, with or without ACK, the first or a repeated one."""
+        """Process the kernel's SYN, with or without ACK, original or retransmitted."""
         self._kernel_start = segment.seq
         if not self.established:
             self._expected = self._acknowledged = (segment.seq + 1) % SEQUENCE_SPACE
@@ -195,7 +195,7 @@ class Connection:
             self.complete()
 
     def receive(self, segment: Segment) -> None:
-        """Take any segment without SYN."""
+        """Process any segment without SYN."""
         if segment.flags & Flag.RST:
             self.reset = True
             return
@@ -208,7 +208,7 @@ class Connection:
         self.established = self.established or self.all_acknowledged
         in_order = segment.seq == self._expected
         self._take(segment)
-        # Not in order: a repetition, a keepalive or a window probe. All want an ACK.
+        # Not in order: a retransmit, a keepalive or a window probe. All need an ACK.
         if segment.length or not in_order:
             self._acknowledge()
 
@@ -219,9 +219,9 @@ class Connection:
         return lost
 
     def _take(self, segment: Segment) -> None:
-        known = (self._expected - segment.seq) % SEQUENCE_SPACE  # repeated bytes at its start
+        known = (self._expected - segment.seq) % SEQUENCE_SPACE  # retransmitted bytes at its start
         if known >= segment.length or self.fin_received:
-            return  # nothing new, or something missing before it
+            return  # nothing new, or a gap before it
         data = segment.payload[known:]
         if data and not self._open:
             return
@@ -257,7 +257,7 @@ class Connection:
         self._timestamp = theirs.timestamps[0] if theirs.timestamps else 0
 
     def _send_syn(self, flags: Flag, data: bytes = b"") -> None:
-        self._next = self._una  # the same number each time: a SYN may be a repetition
+        self._next = self._una  # always the same number: a SYN may be a retransmit
         agreed = self._offer if flags is Flag.SYN else self._agreed
         stamps = (_clock(), self._timestamp) if agreed.timestamps else None
         options = Options(self._offer.mss, agreed.window_scale, agreed.sack_permitted, stamps)
@@ -276,5 +276,5 @@ class Connection:
 
 
 def _clock() -> int:
-    """A timestamp value: milliseconds, modulo 32 bits (RFC 7323, section 5.4)."""
+    """Return a timestamp value: milliseconds, modulo 32 bits (RFC 7323, section 5.4)."""
     return time.monotonic_ns() // 1_000_000 % SEQUENCE_SPACE

@@ -24,7 +24,7 @@ MOST_ADDRESSES = 65_000
 _ROUTES = ("198.19.0.0/16 dev {0}", "fd00:198:18:0:f::/80 via fe80::1 dev {0}")
 _FIRST_PORT = 1024
 _PORTS = 65_536 - _FIRST_PORT
-_BATCH = 64  # SYNs between two looks at the clock, fewer at low rates
+_BATCH = 64  # SYNs between two readings of the clock, fewer at low rates
 _BATCHES_PER_S = 100
 _PROJECT = Path(__file__).parents[3]
 
@@ -33,7 +33,7 @@ Template = tuple[bytes, bytes]  # a packet without its middle: ports and sequenc
 
 @dataclass(frozen=True, slots=True)
 class FloodReport:
-    """How many SYNs were written, in how many seconds."""
+    """Number of SYNs written, and the seconds it took."""
 
     sent: int
     seconds: float
@@ -45,7 +45,7 @@ class FloodReport:
 
 
 class Flood:
-    """A TUN device of its own, which nobody reads: the kernel's SYN+ACKs are lost at once.
+    """A TUN device of its own that is never read: the kernel's SYN+ACKs are lost at once.
 
     Neither the flood nor a Peer in the same namespace is slowed down by the answers.
     """
@@ -56,8 +56,8 @@ class Flood:
             namespace,
             device,
             f"link set {device} txqueuelen 1 up",
-            # By way of a router: otherwise each spoofed IPv6 address costs a neighbour entry,
-            # of which net.ipv6.neigh.default.gc_thresh3 allows 1024.
+            # Through a router: otherwise each spoofed IPv6 address needs a neighbour entry, and
+            # net.ipv6.neigh.default.gc_thresh3 allows 1024.
             *(f"route add {route.format(device)}" for route in _ROUTES),
         )
 
@@ -65,13 +65,13 @@ class Flood:
         os.close(self.fd)
 
     def send(self, target: Endpoint, count: int, *, rate: float | None = None, addresses: int = 256) -> FloodReport:
-        """Send `count` SYNs to the target, at `rate` per second or as fast as it goes.
+        """Send `count` SYNs to the target, at `rate` per second or as fast as possible.
 
-        The sources are `addresses` hosts in turn, each SYN from a (host, port) of its own; a
-        further call goes on with further ports. After 64,512 ports the sources begin anew.
+        The sources are `addresses` hosts in turn, each SYN from a (host, port) of its own; the
+        next call continues with the next ports. After 64,512 ports the sources start again.
 
-        To keep them all half-open, listen with a backlog above twice the count: a SYN queue more
-        than half full is thinned out early (reqsk_timer_handler in inet_connection_sock.c).
+        To keep them all half-open, listen with a backlog above twice the count: the kernel thins out a SYN queue that
+        is more than half full (reqsk_timer_handler in inet_connection_sock.c).
         """
         row = self._take_rows(count, addresses)
         return send_syns(self.fd, target, count, rate, addresses, row)
@@ -79,7 +79,7 @@ class Flood:
     def start(
         self, target: Endpoint, count: int, *, rate: float | None = None, addresses: int = 256
     ) -> subprocess.Popen[str]:
-        """Like `send`, in a process of its own; `finish` waits for it and gives the report."""
+        """Like `send`, in a process of its own; `finish` waits for it and returns the report."""
         row = self._take_rows(count, addresses)
         arguments = [self.fd, *target, count, rate or 0, addresses, row]
         return subprocess.Popen(
@@ -106,12 +106,12 @@ def finish(process: subprocess.Popen[str]) -> FloodReport:
 
 
 def print_report(report: FloodReport) -> None:
-    """The other side of `finish`."""
+    """Print the report that `finish` reads."""
     print(json.dumps(asdict(report)))
 
 
 def send_syns(fd: int, target: Endpoint, count: int, rate: float | None, addresses: int, first_row: int) -> FloodReport:
-    """Write the SYNs to the device; row n is one SYN of every address from its n-th port."""
+    """Write the SYNs to the device; row n is one SYN from the n-th port of every address."""
     templates = list(_templates(target, min(addresses, count)))
     write = os.write
     sent = 0

@@ -18,7 +18,7 @@ class Unreachable(Enum):
 
 
 def unreachable(segment: Segment, why: Unreachable) -> bytes:
-    """The packet that tells the sender of `segment`, in the name of the end that it was sent to."""
+    """Return the packet to the sender of `segment`, from the address that the segment was sent to."""
     family = segment.family
     protocol, type_ = _UNREACHABLE[family]
     ends = addresses(segment.destination, segment.source)

@@ -38,7 +38,7 @@ class Endpoint(NamedTuple):
 
     @classmethod
     def of(cls, address: str, port: int) -> Self:
-        """Take any spelling; a v4-mapped IPv6 address becomes the IPv4 address it stands for."""
+        """Accept any spelling; a v4-mapped IPv6 address becomes its IPv4 address."""
         plain = address.partition("%")[0]
         if plain.lower().startswith(_MAPPED) and "." in plain:
             plain = plain[len(_MAPPED) :]
@@ -118,11 +118,11 @@ class Segment:
 
     @property
     def length(self) -> int:
-        """The sequence numbers it takes up: SYN and FIN count one each (RFC 9293, 3.4)."""
+        """The number of sequence numbers it uses: SYN and FIN count one each (RFC 9293, 3.4)."""
         return len(self.payload) + bool(self.flags & Flag.SYN) + bool(self.flags & Flag.FIN)
 
     def pack(self) -> bytes:
-        """The whole IP packet, both checksums right."""
+        """Return the whole IP packet with correct checksums."""
         options = self.options.pack()
         fields = (self.source.port, self.destination.port, self.seq, self.ack)
         offset = (20 + len(options)) // 4 << 4
@@ -141,7 +141,7 @@ def addresses(source: Endpoint, destination: Endpoint) -> bytes:
 
 
 def ip_header(ends: bytes, protocol: int, length: int) -> bytes:
-    """The header of a packet from and to these `addresses` with `length` bytes after it."""
+    """Return the header of a packet between these `addresses` with `length` bytes after it."""
     if len(ends) == 32:
         return struct.pack("!IHBB", 6 << 28, length, protocol, _HOP_LIMIT) + ends
     form = "!BBHHHBBH"
@@ -150,7 +150,7 @@ def ip_header(ends: bytes, protocol: int, length: int) -> bytes:
 
 
 def parse(packet: bytes) -> Segment | None:
-    """Take an IP packet apart; None if it is not TCP."""
+    """Parse an IP packet; None if it is not TCP."""
     version = packet[0] >> 4
     if version == 4 and packet[9] == socket.IPPROTO_TCP:
         length = int.from_bytes(packet[2:4])
@@ -181,7 +181,7 @@ def _parse_tcp(source: str, destination: str, tcp: bytes) -> Segment:
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071): the complement of the one's complement sum."""
+    """Return the Internet checksum (RFC 1071): the complement of the one's complement sum."""
     if len(data) % 2:
         data += b"\0"
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))

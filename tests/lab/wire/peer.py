@@ -25,7 +25,7 @@ _USUAL = Offer()
 
 
 def make_device(namespace: Namespace, device: str) -> int:
-    """A TUN device with LOCAL on the kernel's side and their networks behind it; its file descriptor."""
+    """Make a TUN device with LOCAL on the kernel's side and their networks behind it; return its file descriptor."""
     # nodad: duplicate address detection would hold an IPv6 address back for a second or more.
     addresses = (
         f"address add {LOCAL[4]}/15 dev {device}",
@@ -40,7 +40,7 @@ class Peer:
     """Opens a TUN device in the namespace and answers for all addresses behind it.
 
     The kernel's side has LOCAL[4] and LOCAL[6]; everything else of their networks is the peer,
-    usually REMOTE[4] and REMOTE[6]. A port nobody listens on refuses; `listen` changes that.
+    usually REMOTE[4] and REMOTE[6]. A port without `listen` refuses connections.
     A segment of no known connection is not answered.
     """
 
@@ -78,7 +78,7 @@ class Peer:
         offer: Offer = _USUAL,
         deadline_s: float = DEADLINE_S,
     ) -> Connection:
-        """Connect to a port of the kernel by a whole handshake: SYN, SYN+ACK, ACK."""
+        """Connect to a port of the kernel with a whole handshake: SYN, SYN+ACK, ACK."""
         connection = self._start(port, family, remote, offer)
         connection.syn()
         connection.wait_for(lambda it: it.established, "the SYN+ACK", deadline_s)
@@ -94,7 +94,7 @@ class Peer:
         data: bytes = b"",
         deadline_s: float = DEADLINE_S,
     ) -> Connection:
-        """Send the SYN, get the SYN+ACK, and leave it at that; `complete()` may follow."""
+        """Send the SYN and receive the SYN+ACK; `complete()` may follow."""
         connection = self.knock(port, family=family, remote=remote, offer=offer, data=data)
         connection.wait_for(lambda it: it.answered, "the SYN+ACK", deadline_s)
         return connection
@@ -108,7 +108,7 @@ class Peer:
         offer: Offer = _USUAL,
         data: bytes = b"",
     ) -> Connection:
-        """Send the SYN only, and wait for nothing: the kernel may well drop or refuse it."""
+        """Send the SYN without waiting for an answer: the kernel may drop or refuse it."""
         connection = self._start(port, family, remote, offer)
         connection.completes = False
         connection.syn(data)
@@ -125,17 +125,17 @@ class Peer:
     # The peer is the server -----------------------------------------------------------------
 
     def listen(self, port: int, policy: Policy = Policy.ACCEPT, offer: Offer = _USUAL) -> None:
-        """Say what becomes of the kernel's SYNs to this port, at any address of the peer."""
+        """Set the answer to the kernel's SYNs to this port, at any address of the peer."""
         with self._wire.changed:
             self._policies[port] = policy, offer
 
     def connection_of(self, kernel: socket.socket) -> Connection:
-        """The peer's end of a socket that has a connection to it, or tries to get one."""
+        """Return the peer's end of a socket that is connected or connecting to it."""
         local = Endpoint.of(*kernel.getsockname()[:2])
         return self.connection(lambda it: it.local == local, f"a SYN from {local}")
 
     def connection(self, predicate: Callable[[Connection], bool], what: str) -> Connection:
-        """Wait for a connection of which the predicate is true; the newest, if there are more."""
+        """Wait for a connection for which the predicate is true; return the newest."""
         found: list[Connection] = []
 
         def look() -> bool:
@@ -146,7 +146,7 @@ class Peer:
         return found[0]
 
     def unreachable(self, connection: Connection, why: Unreachable) -> None:
-        """Answer the last segment that the kernel sent to it by an ICMP error."""
+        """Answer the kernel's last segment on this connection with an ICMP error."""
         last = next(it.segment for it in reversed(self.log(connection)) if it.from_kernel)
         self._wire.send_packet(unreachable(last, why))
 
@@ -154,7 +154,7 @@ class Peer:
 
     @property
     def crowd(self) -> Flood:
-        """The second device, from which floods come; it is made when it is first asked for."""
+        """The second device, for floods; it is made at the first use."""
         if self._flood is None:
             self._flood = Flood(self._namespace)
         return self._flood
@@ -172,10 +172,10 @@ class Peer:
         target = Endpoint.of(LOCAL[family], port)
         return self.crowd.send(target, count, rate=rate, addresses=addresses)
 
-    # What was seen --------------------------------------------------------------------------
+    # The log --------------------------------------------------------------------------------
 
     def log(self, connection: Connection | None = None) -> list[Logged]:
-        """Every segment that crossed the wire (floods excepted), or those of one connection."""
+        """Return every segment on the wire except floods, or those of one connection."""
         entries = self._wire.log()
         if connection is None:
             return entries

@@ -1,4 +1,4 @@
-"""A TUN device: the kernel's packets come out of a file descriptor, and go in by it."""
+"""A TUN device: packets from and to the kernel pass through a file descriptor."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from tests.lab.machine.namespace import Namespace
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
 _IFF_TUN = 0x0001
-_IFF_NO_PI = 0x1000  # no header before the packet: its first nibble tells IPv4 from IPv6
+_IFF_NO_PI = 0x1000  # no header before the packet: its first nibble distinguishes IPv4 from IPv6
 
 # linux/netdevice.h: receive and send whole packets of this size
 MTU = 1500
@@ -18,7 +18,7 @@ MTU = 1500
 def make_tun(namespace: Namespace, device: str, *commands: str) -> int:
     """Make the device in the namespace, run commands of ip(8), return its file descriptor.
 
-    The device lives as long as the descriptor.
+    The device exists as long as the descriptor is open.
     """
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -32,7 +32,7 @@ def make_tun(namespace: Namespace, device: str, *commands: str) -> int:
 
 
 def _be_lenient(namespace: Namespace, device: str) -> None:
-    """Let the device carry IPv6, and accept packets whatever way the answer would take."""
+    """Let the device carry IPv6, and accept packets whatever the route of the answer."""
     namespace.sysctl(f"net.ipv6.conf.{device}.disable_ipv6", 0)
     # The stricter of `all` and the device's own value is in force.
     namespace.sysctl("net.ipv4.conf.all.rp_filter", 0)

@@ -19,7 +19,7 @@ _LOG_LENGTH = 100_000  # segments; the oldest go first
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A segment that crossed the wire, and when."""
+    """A segment on the wire, and its time."""
 
     time_ns: int  # time.monotonic_ns()
     from_kernel: bool
@@ -27,7 +27,7 @@ class Logged:
 
 
 class Line(Protocol):
-    """What a Connection needs of the device that it is on."""
+    """The part of a device that a Connection needs."""
 
     @property
     def changed(self) -> AbstractContextManager[object]:
@@ -37,7 +37,7 @@ class Line(Protocol):
         """Let the kernel receive the segment."""
 
     def wait_for(self, predicate: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
-        """Wait until what the kernel sends has made the predicate true; or TimeoutError."""
+        """Wait until segments of the kernel have made the predicate true, or raise TimeoutError."""
 
 
 class Wire:
@@ -58,23 +58,23 @@ class Wire:
         self._reader.start()
 
     def send(self, segment: Segment) -> None:
-        """Let the kernel receive the segment; it has processed it when this returns."""
+        """Let the kernel receive the segment, which has been processed when this returns."""
         with self.changed:
             self._log.append(Logged(time.monotonic_ns(), False, segment))
             os.write(self._fd, segment.pack())
 
     def send_packet(self, packet: bytes) -> None:
-        """Let the kernel receive a packet that is no segment; it is not logged."""
+        """Let the kernel receive a packet that is not a TCP segment; it is not logged."""
         with self.changed:
             os.write(self._fd, packet)
 
     def log(self) -> list[Logged]:
-        """A copy of the log, oldest first."""
+        """Return a copy of the log, oldest first."""
         with self.changed:
             return list(self._log)
 
     def wait_for(self, predicate: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
-        """Wait until the predicate, looked at after each segment, is true; or TimeoutError."""
+        """Wait until the predicate, checked after each segment, is true, or raise TimeoutError."""
         with self.changed:
             done = self.changed.wait_for(lambda: self._failure or predicate(), deadline_s)
             self._raise_failure()
