@@ -31,9 +31,6 @@ class ClosedColumns:
     matches: NDArray[np.bool_]
     """Whether they match the filter."""
 
-    def __len__(self) -> int:
-        return len(self.cookie)
-
 
 @dataclass(slots=True, eq=False)
 class _Part:
@@ -63,8 +60,7 @@ class ClosedRows:
         parts = []
         for chunk in archive.records:
             key = _memory_key(chunk)
-            part = _grown(before.get(key), chunk)
-            self._parts[key] = part
+            part = self._parts[key] = _grown(before.get(key), chunk)
             parts.append(part)
         _match(archive, parts, filter_, like)
         joined = {name: _joined([part.columns[name] for part in parts], RECORD[name]) for name in _HOT}

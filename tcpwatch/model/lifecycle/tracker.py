@@ -85,11 +85,7 @@ class Tracker:
         """Cookies of the previous step's destroy events: their trace events may come later."""
         self._destroyed: deque[NDArray[np.void]] = deque(maxlen=DESTROYED_STEPS)
         """TRACED_SOCKETs destroyed in the last steps."""
-        self._ended = 0
-        self.foreign_sockets = 0
-        """Sockets of other network namespaces in the trace, since the start."""
-        self.unmatched_sockets = 0
-        """Open sockets of the trace that are matched to no cookie."""
+        self._ended = self._foreign_sockets = self._unmatched_sockets = 0
 
     @property
     def archive(self) -> Archive:
@@ -112,9 +108,8 @@ class Tracker:
         else:
             self._begin(poll.join, poll.sample)
             step = NOTHING_HAPPENED
-        return replace(
-            step, archive=self.archive, foreign_sockets=self.foreign_sockets, unmatched_sockets=self.unmatched_sockets
-        )
+        foreign, unmatched = self._foreign_sockets, self._unmatched_sockets
+        return replace(step, archive=self.archive, foreign_sockets=foreign, unmatched_sockets=unmatched)
 
     def _begin(self, joined: Join, sample: Sample) -> None:
         """Take the first sample: the trace may already know when some of its connections opened."""
@@ -180,8 +175,8 @@ class Tracker:
 
         new_events = sample.trace_events.events if sample.trace_events else _NO_TRACE_EVENTS
         traced = self._traced_sockets.step(new_events, sample.monotonic, ours, changed)
-        self.foreign_sockets += traced.foreign_sockets
-        self.unmatched_sockets = traced.unmatched_sockets
+        self._foreign_sockets += traced.foreign_sockets
+        self._unmatched_sockets = traced.unmatched_sockets
         return traced
 
     def _add_polled_transitions(self, changes: PollChanges, reported: NDArray[np.uint64]) -> None:

@@ -54,7 +54,7 @@ class Result:
             self.ended += len(step.ended)
         self.archive: Archive = model.archive
         self.rows = poll.rows
-        self.foreign = model.foreign_sockets
+        self.foreign = step.foreign_sockets
 
     def history(self, cookie: int) -> History:
         cookie = self._cookies[cookie]
