@@ -68,7 +68,7 @@ class Finding:
     """One or two sentences."""
     advice: tuple[str, ...]
     """Checks to make, and settings to change."""
-    filter: str
+    filter: str = ""
     """Selects the affected sockets; empty if there are none."""
 
 

@@ -40,6 +40,12 @@ def rate(per_second: float | None, signed: bool = False) -> str:
     return f"+{digits}" if signed and per_second > 0 else digits
 
 
+def plural_rate(per_second: float | None, noun: str) -> str:
+    """Return a rate with its noun: `1 SYN/s`, `0.2 SYNs/s`, `740 SYNs/s`."""
+    shown = rate(per_second)
+    return f"{shown} {noun}/s" if shown == "1" else f"{shown} {noun}s/s"
+
+
 def per_second(rate_: float | None) -> str:
     """Return a rate with its unit: `61/s`."""
     return UNKNOWN if rate_ is None else f"{rate(rate_)}/s"

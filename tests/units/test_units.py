@@ -81,6 +81,13 @@ def test_plural(number: float | None, noun: str, nouns: str | None, shown: str) 
 
 
 @pytest.mark.parametrize(
+    ("per_second", "shown"), [(1.0, "1 SYN/s"), (0.2, "0.2 SYNs/s"), (0, "0 SYNs/s"), (740, "740 SYNs/s")]
+)
+def test_plural_rate(per_second: float, shown: str) -> None:
+    assert units.plural_rate(per_second, "SYN") == shown
+
+
+@pytest.mark.parametrize(
     ("per_second", "plain", "signed"),
     [
         (None, "–", "–"),

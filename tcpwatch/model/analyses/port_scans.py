@@ -14,15 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
-from tcpwatch.arrays.address_words import (
-    Halves,
-    address_halves,
-    are_loopback,
-    are_mapped,
-    first_words,
-    hash_addresses,
-    mapped_halves,
-)
+from tcpwatch.arrays import address_words
+from tcpwatch.arrays.address_words import Halves, address_halves, first_words, hash_addresses, mapped_halves
 from tcpwatch.arrays.group_by import mix_bits, run_starts
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
@@ -132,7 +125,7 @@ class PortScanAnalysis:
 
     def _is_local(self, address: Halves, table: NDArray[np.void]) -> bool:
         """Whether a socket of this namespace has, or had, this local address; each has its own loopback."""
-        if are_loopback(address)[0]:
+        if address_words.are_loopback(address)[0]:
             return False
         key = address.tobytes()
         if key not in self._local_addresses and _has(table, address):
@@ -194,7 +187,7 @@ def _has(table: NDArray[np.void], address: Halves) -> bool:
     if not len(table):
         return False
     family = table["idiag_family"]
-    if are_mapped(address)[0]:
+    if address_words.are_mapped(address)[0]:
         same = first_words(table, "idiag_src") == address[0, 1] & np.uint64(0xFFFFFFFF)
         if (family[same] == uapi.AF_INET).any():
             return True

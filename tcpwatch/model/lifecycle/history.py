@@ -108,6 +108,9 @@ def first_known(rows: Rows, row: int, slack_s: float, state_only: bool = False) 
     return StatePeriod(state, begin, None, began_earlier=not seen)
 
 
+_ORIGINS = {int(origin) for origin in Origin}
+
+
 def record_begin(record: np.void) -> Moment:
     """Return the begin of a closed connection (archive.RECORD)."""
     slack = float(record["begin_slack"])
@@ -116,7 +119,9 @@ def record_begin(record: np.void) -> Moment:
 
 def record_end(record: np.void) -> Moment:
     """Return the end of a closed connection (archive.RECORD)."""
-    return Moment(float(record["end"]), Origin(int(record["origin"])), float(record["end_slack"]))
+    origin = int(record["origin"])
+    known = Origin(origin) if origin in _ORIGINS else Origin.POLL
+    return Moment(float(record["end"]), known, float(record["end_slack"]))
 
 
 def first_known_of_record(record: np.void) -> StatePeriod | None:

@@ -74,7 +74,7 @@ def _headline(listener: Listener) -> str:
     if listener.process:
         parts.insert(0, listener.process)
     if listener.drops_per_s:
-        parts.append(f"{units.rate(listener.drops_per_s)} drops/s")
+        parts.append(units.plural_rate(listener.drops_per_s, "drop"))
     if listener.waiting_s is not None:
         parts.append(f"oldest {'over ' if listener.waiting_is_minimum else ''}{units.duration(listener.waiting_s)}")
     if listener.client_closed:

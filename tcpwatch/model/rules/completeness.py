@@ -43,7 +43,6 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
         },
         "tcpwatch does not show everything, or shows it late: other findings may be missing.",
         tuple(advice),
-        "",
     )
     # The source has retried an interrupted dump, and losses are counted; one slow poll may be an accident.
     yield Candidate(finding, Severity.WARNING if lost or not completeness.complete else None)

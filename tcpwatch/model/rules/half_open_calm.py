@@ -84,7 +84,7 @@ def _none_verdict(figures: HalfOpenFigures, view: View) -> HalfOpenVerdict:
 
 def _arrivals(view: View) -> str:
     per_s = view.syn_arrivals_per_s
-    return "" if per_s is None else f" This host receives {units.rate(per_s)} SYNs/s."
+    return "" if per_s is None else f" This host receives {units.plural_rate(per_s, 'SYN')}."
 
 
 def _stray_verdict(figures: HalfOpenFigures) -> HalfOpenVerdict:

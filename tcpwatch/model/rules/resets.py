@@ -56,5 +56,4 @@ def _finding(view: View, recent: float, earlier: float) -> Finding:
         "data, or a full accept queue with tcp_abort_on_overflow.",
         ("Check whether a service stopped listening: the Listeners screen shows every listener.",
          "Resets to one source from many ports are a scan: see tcpdump -n 'tcp[tcpflags] & tcp-rst != 0'."),
-        "",
     )  # fmt: skip

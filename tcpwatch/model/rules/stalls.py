@@ -198,5 +198,4 @@ def _memory_finding(view: View, severity: Severity) -> Finding:
         "Socket buffers use more memory than tcp_mem allows: the kernel shrinks windows and drops out-of-order data.",
         ("Find the long queues: on the Connections screen, sort by Recv-Q and by Send-Q.",
          "net.ipv4.tcp_mem limits all sockets together, in pages; tcp_rmem and tcp_wmem limit one socket."),
-        "",
     )  # fmt: skip

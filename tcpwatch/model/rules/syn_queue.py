@@ -131,15 +131,10 @@ def queue_headline(listener: Listener, view: View) -> str:
     cookies, dropped = _full_queue_rates(view)
     headline = f"{units.count(listener.syn_queue.depth)} of {units.count(listener.syn_queue.limit)} half-open"
     if cookies:
-        headline += f", {_syns_per_s(cookies)} answered with cookies"
+        headline += f", {units.plural_rate(cookies, 'SYN')} answered with cookies"
     if dropped:
-        headline += f", {_syns_per_s(dropped)} dropped"
+        headline += f", {units.plural_rate(dropped, 'SYN')} dropped"
     return headline
-
-
-def _syns_per_s(rate: float | None) -> str:
-    shown = units.rate(rate)
-    return f"{shown} SYN/s" if shown == "1" else f"{shown} SYNs/s"
 
 
 def flood_headline(listener: Listener, view: View) -> str:
@@ -147,7 +142,7 @@ def flood_headline(listener: Listener, view: View) -> str:
     summary = view.half_open_by_listener.get(listener.key, view.half_open)
     sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
     headline = (
-        f"{_syns_per_s(view.syn_arrivals_per_s)}, {units.count(listener.syn_queue.depth)} of "
+        f"{units.plural_rate(view.syn_arrivals_per_s, 'SYN')}, {units.count(listener.syn_queue.depth)} of "
         f"{units.count(listener.syn_queue.limit)} half-open from "
         f"{units.plural(summary.sources.distinct, 'address', 'addresses')}, "
         f"{units.share(retransmitted_share(listener))} unanswered"
@@ -213,7 +208,7 @@ def _between_polls_finding(view: View) -> Finding:
         "syn-queue-full",
         Severity.WARNING if cookies else Severity.CRITICAL,
         FindingSubject("host", view.sample.host),
-        f"{_syns_per_s(cookies or dropped)} {effect} because a SYN queue was full between the polls",
+        f"{units.plural_rate(cookies or dropped, 'SYN')} {effect} because a SYN queue was full between the polls",
         {
             "cookies_for_full_queue": Figure(cookies, "SYNs/s"),
             "dropped_for_full_queue": Figure(dropped, "SYNs/s"),
