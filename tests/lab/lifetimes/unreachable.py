@@ -81,7 +81,7 @@ def _called_again(it: Actor) -> Iterator[str]:
 
 @after_open("host unreachable, and no answer to data", "", "TIMED_OUT")
 def _data(it: Actor) -> Iterator[str]:
-    """An open connection lives on; the error is what the application is told in the end."""
+    """An established connection stays; the application gets the error when the connection ends."""
     it.set("TCP_USER_TIMEOUT", PATIENCE_MS)
     it.connection.acknowledge(False)
     it.kernel.sendall(b"data")

@@ -38,7 +38,7 @@ def setns(fd: int) -> None:
 
 
 def mount_detached(kind: str) -> int:
-    """Mount a file system of this kind where nobody sees it; return a descriptor of its top folder.
+    """Mount a file system of this kind where no process sees it; return a descriptor of its top folder.
 
     fsopen(2), fsconfig(2), fsmount(2). It is unmounted when the descriptor is closed.
     """
