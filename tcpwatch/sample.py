@@ -23,7 +23,7 @@ class SourceInfo:
     kind: Literal["sock_diag", "psutil"]
     privilege: Literal["root", "user"]
     missing: tuple[str, ...] = ()
-    """What this source cannot read, in words, for the header: "no queues", "no timers", ..."""
+    """Facts that this source cannot read, in words, for the header: "no queues", "no timers", ..."""
     why_no_trace: str = "not asked for"
     """The reason why there is no trace: "needs root", "switched off", ...; empty if there is one."""
 

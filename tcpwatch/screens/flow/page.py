@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from typing_extensions import override
 
 from tcpwatch.model.view import View
 from tcpwatch.screens.flow.blocks import flow_blocks, headline
@@ -17,7 +18,7 @@ from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.widgets.blocks import in_columns
 from tcpwatch.widgets.footer_line import FooterLine
-from tcpwatch.widgets.lines import Line, Lines, fit
+from tcpwatch.widgets.lines import CallbackLines, Line, fit
 from tcpwatch.widgets.palette import Palette, palette
 from tcpwatch.widgets.reader import Reader
 
@@ -32,11 +33,11 @@ class FlowScreen(Screen[None], inherit_bindings=False):
 
     def __init__(self, cookie: int) -> None:
         super().__init__()
-        self._title, self._strip, self._flow = _Title(), FlowStrip(), _Flow(cookie)
+        self._title, self._strip, self._flow = CallbackLines(self._title_lines), FlowStrip(), _Flow(cookie)
         self._cookie = cookie
 
+    @override
     def compose(self) -> ComposeResult:
-        """Yield the parts of the screen, from top to bottom."""
         yield HeaderLine()
         yield self._title
         yield self._strip
@@ -53,8 +54,14 @@ class FlowScreen(Screen[None], inherit_bindings=False):
     def _show(self, view: View | None) -> None:
         self._flow.show(view)
         facts = self._flow.facts
-        self._title.show(facts)
+        self._title.redraw()
         self._strip.show(facts.history.periods if facts else (), self._flow.now)
+
+    def _title_lines(self, width: int, colours: Palette) -> Sequence[Line]:
+        """Return the line with addresses and state; it does not scroll."""
+        facts = self._flow.facts
+        title = fit(headline(facts, width - 2), width - 2) if facts else ""
+        return [((f" {title}", colours.strong),)]
 
     def on_unmount(self) -> None:
         """Stop requesting the detail."""
@@ -68,26 +75,6 @@ class FlowScreen(Screen[None], inherit_bindings=False):
         """Copy everything on this screen as plain text."""
         self.app.copy_to_clipboard(self._flow.as_text())
         self.notify("Copied, if the terminal allows it.", markup=False, timeout=2)
-
-
-class _Title(Lines):
-    """The line with addresses and state; it does not scroll."""
-
-    DEFAULT_CSS = "_Title { height: 1; overflow: hidden; }"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._facts: FlowFacts | None = None
-
-    def show(self, facts: FlowFacts | None) -> None:
-        """Draw the headline of these facts."""
-        self._facts = facts
-        self.redraw()
-
-    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """Return the headline."""
-        title = fit(headline(self._facts, width - 2), width - 2) if self._facts else ""
-        return [((f" {title}", colours.strong),)]
 
 
 class _Flow(Reader):

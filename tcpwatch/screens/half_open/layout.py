@@ -34,7 +34,7 @@ class HalfOpenScope:
     view: View
     key: ListenerKey | None = None
     name: str = ""
-    """Of the listener; kept after it has closed."""
+    """The listener's address; kept after it has closed."""
 
     @property
     def listener(self) -> Listener | None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.events import Hide
+from typing_extensions import override
 
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.syn_sources import SynSource
@@ -58,8 +59,8 @@ class _HalfOpen(ViewLines[SourcePlace]):
 
     # What is shown
 
+    @override
     def show(self, view: View) -> None:
-        """Draw this View."""
         key, name = (self._scope.key, self._scope.name) if self._scope else (None, "")
         self._scope = HalfOpenScope(view, key, name)
         watched = view.queue_detail.key if view.queue_detail else None

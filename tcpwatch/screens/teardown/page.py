@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
+from typing_extensions import override
 
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.drawn_page import DrawnPage, ViewLines
@@ -24,8 +25,8 @@ class TeardownPage(DrawnPage):
     def __init__(self) -> None:
         super().__init__(_Teardown())
 
+    @override
     def help_sections(self) -> Sequence[Section]:
-        """Return what the help says about this page."""
         return [Section("Teardown", [Entry(term, meaning) for term, meaning in GLOSSARY], 15)]
 
 
@@ -46,8 +47,8 @@ class _Teardown(ViewLines[RowPlace]):
 
     # What is shown
 
+    @override
     def show(self, view: View) -> None:
-        """Draw this View."""
         self._content = TeardownTables.of(view)
         self.redraw()
 
