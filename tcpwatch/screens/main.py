@@ -23,7 +23,7 @@ from tcpwatch.widgets.tab_line import TabLine
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """One tab. Its page is imported and built when somebody goes there first."""
+    """One tab. Its page is imported and built when it is first shown."""
 
     id: str
     """Name of the page's folder."""

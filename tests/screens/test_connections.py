@@ -372,9 +372,9 @@ async def test_a_big_table_is_arranged_in_a_thread_and_the_latest_request_wins(m
         await until(page.pilot, lambda: "filter rport:29" in page.title())
         assert page.title() == "1 of 50,000 sockets · filter rport:29 · sort State ▲"
         page.page.refilter()
-        asked = page.page._asked
+        requested = page.page._requested
         await page.show(*SOCKS, step=2)  # a small table, at once; the late answer does not replace it
-        await until(page.pilot, lambda: answers[-1][0].answer[0].number == asked)
+        await until(page.pilot, lambda: answers[-1][0].answer[0].number == requested)
         assert page.title() == "0 of 8 sockets · filter rport:29 · sort State ▲"
 
 

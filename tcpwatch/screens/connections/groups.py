@@ -79,7 +79,7 @@ class GroupNavigation:
         return self._opened[-1].filter
 
     def leave(self) -> str:
-        """Leave the group, and return the filter of the groups it is one of."""
+        """Leave the group, and return the filter of the list of groups."""
         group = self._opened.pop()
         self.by = group.by
         return group.outer_filter

@@ -81,7 +81,7 @@ class ConnectionsPage(TablePage):
         self._arranger = LatestRequestWorker(
             ArrangeRequest.result, lambda answer: self.post_message(RowsArranged(answer))
         )
-        self._asked = self._shown = 0
+        self._requested = self._shown = 0
         self._obsolete = 0
         """Number of the last request whose answer is no longer wanted."""
 
@@ -128,9 +128,9 @@ class ConnectionsPage(TablePage):
         view, table = self._view, self.table
         if view is None:
             return
-        self._asked += 1
+        self._requested += 1
         request = ArrangeRequest(
-            self._asked, view.rows, view.closed, self.filter, table.column, table.reverse, self._navigation.by
+            self._requested, view.rows, view.closed, self.filter, table.column, table.reverse, self._navigation.by
         )
         if len(view.rows) + len(view.closed) <= MAX_INLINE_ROWS:
             self._show(request.number, request.result())
@@ -182,7 +182,7 @@ class ConnectionsPage(TablePage):
 
     def _go(self, filter_text: str | None = None) -> None:
         """Follow the navigation, perhaps with another filter; the screen changes when the result is there."""
-        self._obsolete, before = self._asked, self.filter
+        self._obsolete, before = self._requested, self.filter
         if filter_text is not None:
             super().set_filter(filter_text)
         if self.filter == before:  # else there is a message

@@ -136,15 +136,15 @@ class UnseenAcceptsTracker:
     """Keeps the last result for some seconds, so that the remark does not flicker."""
 
     def __init__(self) -> None:
-        self._found: UnseenAccepts | None = None
+        self._latest: UnseenAccepts | None = None
         self._at = 0.0
 
     def update(self, view: View) -> UnseenAccepts | None:
         """Return the result for this View, else a recent one."""
-        now, found = view.sample.monotonic, unseen_accepts(view)
-        if found is not None or not 0 <= now - self._at <= _KEPT_S:
-            self._found, self._at = found, now
-        return self._found
+        now, unseen = view.sample.monotonic, unseen_accepts(view)
+        if unseen is not None or not 0 <= now - self._at <= _KEPT_S:
+            self._latest, self._at = unseen, now
+        return self._latest
 
 
 def unseen_accepts(view: View) -> UnseenAccepts | None:

@@ -65,7 +65,7 @@ class LatestRequestWorker(Generic[Q, A]):
         """Both functions are called in the thread."""
         self._answer, self._deliver = answer, deliver
         self._latest: Q | None = None
-        self._asked = threading.Event()
+        self._has_request = threading.Event()
         self._stopped = False
         self._thread: threading.Thread | None = None
 
@@ -76,17 +76,17 @@ class LatestRequestWorker(Generic[Q, A]):
             # Not a Textual worker: its thread would keep the process from exiting.
             self._thread = threading.Thread(target=self._run, name="arranger", daemon=True)
             self._thread.start()
-        self._asked.set()
+        self._has_request.set()
 
     def stop(self) -> None:
         """End the thread after the current request."""
         self._stopped = True
-        self._asked.set()
+        self._has_request.set()
 
     def _run(self) -> None:
         while True:
-            self._asked.wait()
-            self._asked.clear()
+            self._has_request.wait()
+            self._has_request.clear()
             if self._stopped:
                 return
             request, self._latest = self._latest, None

@@ -63,7 +63,7 @@ def duration_text(period: StatePeriod, now: float, first: bool) -> str:
 
 
 def origin_text(moment: Moment) -> str:
-    """Return `trace`, `destroy event`, `polled ±1.0 s`, or `polled` where it was so at the first poll."""
+    """Return `trace`, `destroy event`, `polled ±1.0 s`, or `polled` for the first poll."""
     if moment.origin is not Origin.POLL:
         return "trace" if moment.origin is Origin.TRACE else "destroy event"
     slack = moment.slack_s

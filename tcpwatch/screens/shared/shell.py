@@ -19,7 +19,7 @@ class AppState(Protocol):
     exact: bool
     """Show exact numbers, instead of names and rounded numbers."""
     interval_s: float
-    """The interval that was asked for."""
+    """The chosen interval."""
     poll_error: str
     """Why the last step failed; empty if it did not."""
 

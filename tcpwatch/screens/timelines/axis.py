@@ -57,7 +57,7 @@ class TimeWindow:
         return self.fixed is None
 
     def axis(self, now: float, cells: int) -> TimeAxis:
-        """Return the axis for so many cells. A following window moves by whole cells: old parts keep their shape."""
+        """Return the axis in `cells` cells. A following window moves by whole cells, so old parts keep their shape."""
         cells = max(1, cells)
         if self.fixed is not None:
             return TimeAxis(self.fixed[0], self.span_s, cells)

@@ -1,6 +1,7 @@
 """Draw one flow in the cells of an axis: each state as its letter and a line, and a mark where the flow ended.
 
-A cell shows the state that takes most of its time, of equal ones the later. A flow shorter than a cell is its mark.
+A cell shows the state that takes most of its time, or the later of two equal ones. A flow shorter than a cell is only
+the mark of its ending.
 """
 
 from __future__ import annotations

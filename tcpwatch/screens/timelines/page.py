@@ -77,7 +77,7 @@ class TimelinesPage(TablePage):
         self._arranger = LatestRequestWorker[TimelinesRequest, TimelineArrangement](
             lambda request: request.result(in_thread), lambda answer: self.post_message(TimelinesReady(answer))
         )
-        self._asked = self._shown = 0
+        self._requested = self._shown = 0
 
     @override
     def compose(self) -> ComposeResult:
@@ -105,8 +105,8 @@ class TimelinesPage(TablePage):
         """Filter and sort the flows of the last View again; until that is done, the previous rows stay."""
         if self._view is None:
             return
-        self._asked += 1
-        request = TimelinesRequest(self._asked, self._view, self.filter, self.table.by, self.table.reverse)
+        self._requested += 1
+        request = TimelinesRequest(self._requested, self._view, self.filter, self.table.by, self.table.reverse)
         if request.flow_count <= MAX_INLINE_FLOWS:
             self._show(request, request.result(self._inline_arranger))
         else:

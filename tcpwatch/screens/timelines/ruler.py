@@ -43,14 +43,14 @@ def ticks(axis: TimeAxis) -> list[tuple[int, str]]:
         step = tick_s(axis, 11)
     offset = time.localtime(axis.left).tm_gmtoff if step >= 3_600 else 0
     first = math.ceil((axis.left + offset) / step - 1e-9)
-    found = []
+    placed = []
     for number in range(first, first + axis.cells):
         at = number * step - offset
         cell = axis.cell(at + _ULP_S)
         if cell >= axis.cells:
             break
-        found.append((max(0, cell), label(at, step)))
-    return found
+        placed.append((max(0, cell), label(at, step)))
+    return placed
 
 
 def ruler_pieces(axis: TimeAxis, cursor: int, colours: Palette) -> list[Piece]:

@@ -26,7 +26,7 @@ from tcpwatch.widgets.table.record_columns import CellContext, record_pieces
 
 
 class TimelineTable(CursorTable[TimelineColumn]):
-    """Shows a TimelineArrangement, with a cursor on a flow and on a time. Its owner arranges anew for another order."""
+    """Shows a TimelineArrangement, with a cursor on a flow and on a time. The page arranges again for another order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         # Left and right choose a column while choosing what to sort by, else they move the time cursor.
@@ -109,7 +109,7 @@ class TimelineTable(CursorTable[TimelineColumn]):
         return at if flow is None else snap_to_flow(at, self.axis, flow.begin.time, flow.line_end_s)
 
     def _stay(self) -> None:
-        """Keep the cursor on this flow when newer ones come: a time cursor is about one flow."""
+        """Keep the cursor on this flow when newer flows appear, as the time cursor belongs to it."""
         if self._held is None:
             self.move_to(self._cursor)
 
@@ -121,7 +121,7 @@ class TimelineTable(CursorTable[TimelineColumn]):
             self.post_message(self.MomentChanged())
 
     def action_time(self, by: int) -> None:
-        """Move the time cursor by so many cells; at the edge the window moves too."""
+        """Move the time cursor by this number of cells; at the edge the window moves too."""
         self._stay()
         self.set_window(self.window.moved(by, self.now, self.cells))
 
@@ -150,11 +150,11 @@ class TimelineTable(CursorTable[TimelineColumn]):
             self.set_window(window_around(flow.begin.time, flow.line_end_s))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave left and right to the choice of a sort column while that is open."""
+        """Disable the keys of the time cursor while a column to sort by is chosen."""
         return not self.choosing_sort if action == "time" else super().check_action(action, parameters)
 
     def on_click(self, event: Click) -> None:
-        """Move the time cursor to a click on the axis, too."""
+        """Move the time cursor to a click on the axis, as well as the row cursor."""
         left = next((placed.left for placed in self._layout.placed if placed.column.key == AXIS), 0) + MARK_CELLS
         if self.arrangement is not None and left <= event.x < left + self.cells:
             self.set_window(self.window.with_cursor_at(self.axis.middle(event.x - left), self.now, self.cells))

@@ -59,7 +59,7 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
         """Left and right select the column to sort by."""
         self._cursor = 0
         self._held: Hashable | None = None
-        """Identity of the row under the cursor; None until somebody moves it, and until then it stays at the top."""
+        """Identity of the row under the cursor; None until the cursor is moved; until then it stays at the top."""
         self._hidden: Hashable | None = None
         """The row that was under the cursor before a filter hid it: the cursor returns to it."""
 

@@ -148,8 +148,8 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         self._prepared = top, self._page, width
         if width != self._finished_for[1] or len(self._finished) > _KEPT:
             self._finished.clear()
-        asked = self._sorted_by.key if self._sorted_by is not None else ""
-        self._layout.lay_out(self.columns, width - MARK_CELLS, asked, (self._question, self.exact))
+        sort_key = self._sorted_by.key if self._sorted_by is not None else ""
+        self._layout.lay_out(self.columns, width - MARK_CELLS, sort_key, (self._question, self.exact))
         seen, colours = range(top, min(top + self._page, self._count)), palette(self.app)
         missing: Sequence[int] = [place for place in seen if place not in self._finished]
         while missing and self._prepare(missing[0], missing[-1] + 1, colours):

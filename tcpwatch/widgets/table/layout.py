@@ -51,15 +51,15 @@ class TableLayout(Generic[C]):
         self.placed: tuple[PlacedColumn[C], ...] = ()
         self._columns: Sequence[C] = ()
         self._room = 0
-        self._asked = ""
+        self._preferred = ""
         self._question: Hashable = None
         self._wants: dict[str, int] = {}
 
-    def lay_out(self, columns: Sequence[C], room: int, asked: str, question: Hashable) -> None:
-        """Lay out those of these columns that fit into `room` cells; `asked` as in laid_out."""
-        if (columns, asked, question) != (self._columns, self._asked, self._question):
+    def lay_out(self, columns: Sequence[C], room: int, preferred: str, question: Hashable) -> None:
+        """Lay out those of these columns that fit into `room` cells; `preferred` as in laid_out."""
+        if (columns, preferred, question) != (self._columns, self._preferred, self._question):
             self._wants.clear()
-        self._columns, self._room, self._asked, self._question = columns, room, asked, question
+        self._columns, self._room, self._preferred, self._question = columns, room, preferred, question
         self._lay_out()
 
     def widen(self, longest: Iterable[tuple[C, int]]) -> bool:
@@ -76,21 +76,23 @@ class TableLayout(Generic[C]):
         return self._wants.get(column.key, 0) < column.grow
 
     def _lay_out(self) -> None:
-        self.placed = laid_out(self._columns, self._room, self._wants, self._asked)
+        self.placed = laid_out(self._columns, self._room, self._wants, self._preferred)
 
 
-def laid_out(columns: Sequence[C], room: int, wants: Mapping[str, int], asked: str = "") -> tuple[PlacedColumn[C], ...]:
+def laid_out(
+    columns: Sequence[C], room: int, wants: Mapping[str, int], preferred: str = ""
+) -> tuple[PlacedColumn[C], ...]:
     """Return the columns that fit into `room` cells, in their order.
 
-    `wants` has the cells that a column's texts need beyond its width, by key; `asked` is the key of a column to show
+    `wants` has the cells that a column's texts need beyond its width, by key; `preferred` is the key of a column shown
     whatever its priority. Columns up to ESSENTIAL get a place, then what they want; then the others.
     """
 
     def priority(column: C) -> float:
-        return 0.5 if column.priority and column.key == asked else column.priority
+        return 0.5 if column.priority and column.key == preferred else column.priority
 
     ranked = sorted(columns, key=priority)
-    main = [column for column in ranked if column.priority <= ESSENTIAL or column.key == asked]
+    main = [column for column in ranked if column.priority <= ESSENTIAL or column.key == preferred]
     widths: dict[str, int] = {}
     for some in (main, [column for column in ranked if column not in main]):
         fitting = columns_that_fit(some, room, lambda column: column.width + GAP, priority)
