@@ -116,7 +116,7 @@ def test_gauges_have_their_limits() -> None:
 
 def test_drops_become_rates() -> None:
     _, view = steps(sample(5, LISTEN, drops={1: 4}), sample(7, LISTEN, drops={1: 10}))
-    assert [(one.drops, one.drops_per_s) for one in view.listeners] == [(10, 3.0)]
+    assert [(listener.drops, listener.drops_per_s) for listener in view.listeners] == [(10, 3.0)]
 
 
 def test_the_trend_has_the_last_minutes() -> None:
@@ -145,8 +145,8 @@ def test_details_of_watched_connections() -> None:
         (State.CLOSE_WAIT, None),
     ]
     assert [change.time for change in closed.transitions] == [NOW + 12, NOW + 14]
-    there = closed.history.periods[0]
-    assert (there.state, there.begin.time, there.began_earlier) == (State.ESTABLISHED, NOW + 10, True), (
+    period = closed.history.periods[0]
+    assert (period.state, period.begin.time, period.began_earlier) == (State.ESTABLISHED, NOW + 10, True), (
         "also after its end"
     )
     monitor.watched = frozenset()
@@ -212,8 +212,8 @@ def test_memory_does_not_grow_over_a_night() -> None:
     source = FakeSource()
     monitor = Monitor(source, memory_mib=1)
     sizes = set()
-    for one in night:
-        source._samples.append(one)
+    for poll in night:
+        source._samples.append(poll)
         view = monitor.step()
         sizes.add(monitor._state_counter._history.nbytes)
     assert len(sizes) == 1

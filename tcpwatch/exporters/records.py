@@ -38,7 +38,7 @@ def group_record(row: GroupRow, unsupported: Collection[str] = ()) -> dict[str, 
 
 
 def listener_record(listener: Listener) -> dict[str, Any]:
-    """Return the fields of a listening socket. Each member of a group repeats the figures of the whole group."""
+    """Return the fields of a listening socket. Each member of a group has the figures of the whole group."""
     process = listener.owner.processes[0] if listener.owner else None
     accept, syn = listener.accept_queue, listener.syn_queue
     return {

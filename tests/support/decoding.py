@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def decoded(data: bytes, drops: bool = True) -> tuple[list[netlink.Row], bool]:
-    """As netlink.decode, by tcpwatch; writing outside the rows that it was given is noticed."""
+    """Decode with tcpwatch, like netlink.decode; check that nothing is written outside the given rows."""
     words = np.frombuffer(data, np.uint32)
     offsets = decode_sockets.message_offsets(words, 0, len(words), ABSENT)
     for sequence in np.unique(words[2:8]).tolist():  # however many messages it finds, the answer is the same

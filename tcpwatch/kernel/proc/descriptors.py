@@ -45,17 +45,17 @@ class Descriptors:
         """Remove all descriptors."""
         self._keep(np.empty(0, np.int32))
 
-    def scan(self, asked: Inodes, thorough: bool) -> Generator[Inodes]:
+    def scan(self, in_sample: Inodes, thorough: bool) -> Generator[Inodes]:
         """List the table and read its doubtful part; yields the inodes found in each slice.
 
-        `asked` (ascending) are the inodes of the sockets in the sample. `thorough` also reads an eighth of the rest, so
-        that no wrong inode survives eight such scans. Raises FileNotFoundError or ProcessLookupError for a process that
-        has ended, and PermissionError. The caller may stop at any yield; what was read until then is kept.
+        `in_sample` are the inodes of the sockets in the sample, ascending. `thorough` also reads an eighth of the
+        rest, so that no wrong inode survives eight such scans. Raises FileNotFoundError or ProcessLookupError for a
+        process that has ended, and PermissionError. The caller may stop at any yield; what was read is kept.
         """
         directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             unseen = self._keep((yield from _listed(directory)))
-            doubtful = self._doubtful(unseen, asked, thorough)
+            doubtful = self._doubtful(unseen, in_sample, thorough)
             for start in range(0, len(doubtful), SLICE):
                 part = doubtful[start : start + SLICE]
                 inodes = _read(directory, self.fds[part].tolist())
@@ -74,7 +74,7 @@ class Descriptors:
         self.fds, self.inodes, self._used = listed, inodes, used
         return ~known
 
-    def _doubtful(self, unseen: NDArray[np.bool_], asked: Inodes, thorough: bool) -> NDArray[np.intp]:
+    def _doubtful(self, unseen: NDArray[np.bool_], in_sample: Inodes, thorough: bool) -> NDArray[np.intp]:
         """Return the indices of the descriptors to read, most doubtful first.
 
         1. New numbers.
@@ -84,7 +84,7 @@ class Descriptors:
            scan, in turn, as there may be very many.
         4. In a thorough scan, an eighth of the others.
         """
-        in_use = is_in_sorted(asked, self.inodes)
+        in_use = is_in_sorted(in_sample, self.inodes)
         self._used |= in_use
         others = np.flatnonzero(~(unseen | self._used))
         if len(others) > SLICE:

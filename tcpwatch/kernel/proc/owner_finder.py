@@ -146,11 +146,11 @@ class OwnerFinder:
         order = self._order()
         if self._current and self._current[0] not in order:
             self._current = None  # which closes its directory; the process ended or is not due
-        asked = unique_sorted(inodes) if order else _NO_INODES
+        in_sample = unique_sorted(inodes) if order else _NO_INODES
         for holder in order:
             if self._open or holder.due(self._call):
                 share = 1.0 if self._open else _SMALL_SHARE
-                if not self._scan(holder, asked, start + share * budget_s):
+                if not self._scan(holder, in_sample, start + share * budget_s):
                     self._fair = not self._fair
                     return True
         self._fair = False
@@ -174,12 +174,12 @@ class OwnerFinder:
             holders.sort(key=lambda h: (h is not current, not h.fresh, -h.finds, -h.task.start_ticks))
         return holders
 
-    def _scan(self, holder: Holder, asked: Inodes, deadline: float) -> bool:
+    def _scan(self, holder: Holder, in_sample: Inodes, deadline: float) -> bool:
         """Scan one process, or continue its scan; return whether there is time left."""
         if self._current is None or self._current[0] is not holder:
             thorough = holder.due(self._call)
             holder.finds /= 2
-            scan = holder.descriptors.scan(asked, thorough)
+            scan = holder.descriptors.scan(in_sample, thorough)
             self._current = holder, self._call, thorough, scan
         _, began, thorough, scan = self._current
         changes = holder.descriptors.changes
@@ -234,20 +234,20 @@ class OwnerFinder:
 
     def _answer(self, inodes: Inodes, groups: HolderGroups, deadline: float) -> NDArray[np.int32]:
         """Return codes for groups, and reasons for inodes without one."""
-        asked = np.zeros(len(self._group_codes), np.bool_)
-        asked[groups] = True
-        asked[-1] = False
-        for group in np.flatnonzero(asked & (self._group_codes < 0)).tolist():
+        in_sample = np.zeros(len(self._group_codes), np.bool_)
+        in_sample[groups] = True
+        in_sample[-1] = False
+        for group in np.flatnonzero(in_sample & (self._group_codes < 0)).tolist():
             self._group_codes[group] = self._code(self._table.members[group])
             if perf_counter() >= deadline:
                 break
         codes = self._group_codes[groups]
-        nobody = np.flatnonzero(groups < 0)
+        unheld = np.flatnonzero(groups < 0)
         known = self._since <= self._searched()
         reasons = np.append(np.where(known, self._reason(), UNKNOWN_NOT_LOOKED), UNKNOWN_NO_PROCESS)
-        at = np.searchsorted(self._lost, inodes[nobody])
-        at[inodes[nobody] == 0] = -1
-        codes[nobody] = reasons[at]
+        at = np.searchsorted(self._lost, inodes[unheld])
+        at[inodes[unheld] == 0] = -1
+        codes[unheld] = reasons[at]
         return codes
 
     def _reason(self) -> int:
