@@ -24,7 +24,7 @@ from tcpwatch.screens.connections import page as connections
 from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.shared.page import FlowSelected
 from tests.support.driving import DrivenPilot, driven, until
-from tests.support.infos import make_infos
+from tests.support.kernel.infos import make_infos
 from tests.support.shots import check_snapshot, painted_lines, recorded_calls, shot
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 

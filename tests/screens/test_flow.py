@@ -41,7 +41,7 @@ from tests.support.flow_cases import (
     state_periods,
     wave,
 )
-from tests.support.infos import make_infos
+from tests.support.kernel.infos import make_infos
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
 from tests.support.views import NOW, Sock, make_view, sock
 

@@ -25,7 +25,7 @@ from tcpwatch.screens.flow.page import FlowScreen
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.shared.page import SocketsRequested
 from tests.support.driving import DrivenPilot, driven, until
-from tests.support.infos import make_infos
+from tests.support.kernel.infos import make_infos
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, painted_lines, recorded_calls, shot
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 

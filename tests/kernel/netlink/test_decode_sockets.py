@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.support import netlink
-from tests.support.decoding import MUTATIONS, check, decoded, mutated, run_guarded
+from tests.support.kernel import netlink
+from tests.support.kernel.decoding import MUTATIONS, check, decoded, mutated, run_guarded
 
 # Messages as they may be --------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ import pytest
 
 from tcpwatch.kernel.netlink import decode_sockets, sock_diag, uapi
 from tcpwatch.kernel.netlink.sock_diag import SockDiag, SockDiagError
-from tests.support import netlink
-from tests.support.fake_kernel import Answer, FakeKernel
+from tests.support.kernel import netlink
+from tests.support.kernel.fake_kernel import Answer, FakeKernel
 
 Start = Callable[..., tuple[SockDiag, FakeKernel]]
 LOST = OSError(errno.ENOBUFS, "No buffer space available")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tcpwatch.kernel.trace import event_format
 from tcpwatch.kernel.trace.event_format import PageHeader
 from tcpwatch.kernel.trace.tracefs import TraceError
-from tests.support import tracepoint_texts as texts
+from tests.support.kernel import tracepoint_texts as texts
 
 
 def test_fields_have_the_described_offsets() -> None:

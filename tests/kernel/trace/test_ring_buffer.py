@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tcpwatch.kernel.trace import ring_buffer
 from tcpwatch.kernel.trace.event_format import PageHeader
 from tcpwatch.kernel.trace.tracefs import TraceError
-from tests.support import ring
+from tests.support.kernel import ring
 
 PAYLOADS = st.integers(1, 28).flatmap(lambda words: st.binary(min_size=4 * words, max_size=4 * words))
 DELTAS = st.integers(0, 0x7FFFFFF)

@@ -15,7 +15,7 @@ from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.states import STATE_ORDER, State
-from tests.support.infos import make_infos
+from tests.support.kernel.infos import make_infos
 from tests.support.views import Sock, make_rows, sock
 
 CONTRACT = [

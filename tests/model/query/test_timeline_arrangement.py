@@ -33,7 +33,7 @@ from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.states import Role, State
 from tcpwatch.model.view import View
-from tests.support.infos import make_infos
+from tests.support.kernel.infos import make_infos
 from tests.support.records import ClosedFlow, closed_flow, incident, make_archive, polled, traced
 from tests.support.views import NOW, Sock, make_view, sock
 

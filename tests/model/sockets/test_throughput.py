@@ -17,7 +17,7 @@ from tcpwatch.kernel.netlink.tcp_info import TcpInfoDump
 from tcpwatch.model.sockets import join
 from tcpwatch.model.sockets.throughput import SendLimit, Throughput
 from tcpwatch.sample import TcpInfoTable, sort_tcp_info
-from tests.support.infos import INFO_BYTES, make_infos
+from tests.support.kernel.infos import INFO_BYTES, make_infos
 from tests.support.views import NOW, make_rows, make_sample, sock
 
 COOKIES = np.arange(1, 9, dtype=np.uint64)

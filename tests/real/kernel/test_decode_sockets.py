@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 
 from tests import lab
-from tests.support import netlink
-from tests.support.decoding import MUTATIONS, check, mutated, run_guarded
+from tests.support.kernel import netlink
+from tests.support.kernel.decoding import MUTATIONS, check, mutated, run_guarded
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tcpwatch.kernel.netlink.destroy_event_reader import DestroyEventReader
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
 from tests import lab
-from tests.support import netlink
+from tests.support.kernel import netlink
 
 _SO_COOKIE = 57
 FIN = 1

@@ -19,8 +19,8 @@ from tcpwatch.kernel.netlink import decode_sockets, sock_diag, uapi
 from tcpwatch.kernel.netlink.sock_diag import SockDiag, SockDiagError
 from tcpwatch.kernel.netlink.tcp_info import info_fields
 from tests import lab
-from tests.support import netlink, ss
-from tests.support.fake_kernel import FakeKernel
+from tests.support.kernel import netlink, ss
+from tests.support.kernel.fake_kernel import FakeKernel
 
 
 @pytest.fixture

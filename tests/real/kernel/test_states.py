@@ -18,7 +18,7 @@ from tcpwatch.model.columns.columns import BY_KEY
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
 from tests import lab
-from tests.support import ss
+from tests.support.kernel import ss
 
 SO_COOKIE = 57  # asm-generic/socket.h
 CASES = [case for case in lab.CASES if case[0] != "CLOSED"]  # this ss does not show bound, inactive sockets

@@ -24,7 +24,7 @@ from tcpwatch.model.sockets import join
 from tcpwatch.model.states import State
 from tcpwatch.sources.live import LiveSource
 from tests import lab
-from tests.support import netlink, ss
+from tests.support.kernel import netlink, ss
 
 NAMES = [name for name in uapi.FLOW_INFO.names or () if name.startswith("tcpi_")]
 WHOLE = [name for name in NAMES if name not in ("tcpi_wscale", "tcpi_flags")]

@@ -29,7 +29,7 @@ from tcpwatch.kernel.trace.tracefs import TraceError, TracefsMount, TraceInstanc
 from tcpwatch.kernel.trace.tracepoint_reader import TracepointReader
 from tests import lab
 from tests.lab.machine.requirements import tracefs as has_tracefs
-from tests.support import tracepoint_texts as texts
+from tests.support.kernel import tracepoint_texts as texts
 
 ROOT = Path(__file__).parents[3]
 _SO_COOKIE = 57

@@ -31,7 +31,7 @@ from tests.lab.lifetimes import killed, orderly, queued, silent, torn, unreachab
 from tests.lab.lifetimes.lifetimes import NO_SOCKET, SCENARIOS, Played, Scenario, played
 from tests.lab.machine.requirements import tracefs
 from tests.lab.trace_text import TraceEvent, TraceText
-from tests.support import ss
+from tests.support.kernel import ss
 
 MODULES = (orderly, torn, killed, queued, silent, unreachable)  # importing them fills SCENARIOS
 EXACT_S = 0.001

@@ -16,7 +16,7 @@ from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
 from tests import lab
-from tests.support import ss
+from tests.support.kernel import ss
 from tests.support.polls import first_poll
 from tests.support.views import Sock, make_rows, make_sample, sock
 

@@ -13,7 +13,7 @@ from tcpwatch.model.analyses.ephemeral_ports import Destination, EphemeralPorts
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
 from tests import lab
-from tests.support import ss
+from tests.support.kernel import ss
 
 LOW, HIGH = 30_000, 30_029
 SERVER, OTHER = ("127.0.0.1", 8080), ("127.0.0.1", 8082)

@@ -27,8 +27,8 @@ from tcpwatch.sources.base import SourceError
 from tcpwatch.sources.live import LiveSource, open_source
 from tcpwatch.sources.psutil import PsutilSource
 from tests import lab
-from tests.support import netlink, ss
-from tests.support.fake_kernel import FakeKernel
+from tests.support.kernel import netlink, ss
+from tests.support.kernel.fake_kernel import FakeKernel
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tcpwatch.kernel.netlink import sock_diag
-from tests.support import netlink
+from tests.support.kernel import netlink
 
 Answer = Sequence[bytes | OSError]
 """Datagrams, and failures of recv between them."""

@@ -1,4 +1,4 @@
-"""Check the decoder of socket dumps against the reference in `tests.support.netlink`; damage dumps; guard memory."""
+"""Decode netlink buffers in tests: compare with netlink.decode, and look for reads and writes outside the buffer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from hypothesis import strategies as st
 
 from tcpwatch.kernel.netlink import decode_sockets, uapi
-from tests.support import netlink
+from tests.support.kernel import netlink
 
 GUARD = 0xAB
 ABSENT = 0xFEDCBA98  # a sequence number of none of the messages
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def decoded(data: bytes, drops: bool = True) -> tuple[list[netlink.Row], bool]:

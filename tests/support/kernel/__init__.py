@@ -1,0 +1,1 @@
+"""Byte-exact fakes of the kernel, and what ss prints, for tests."""
