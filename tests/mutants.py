@@ -446,6 +446,7 @@ def _replace_code(root: Path, mutant: Mutant) -> None:
                 yield from inside(constant)
 
     by_name = {code.co_qualname: code for code in inside(compile(mutant.tree, filename, "exec")) if is_mutated(code)}
+    gc.unfreeze()  # tests/conftest.py freezes what stands after the collection, and get_objects() leaves that out
     for function in gc.get_objects():
         if isinstance(function, types.FunctionType) and function.__code__.co_filename == filename:
             code = by_name.get(function.__code__.co_qualname)
