@@ -12,28 +12,36 @@ from tests.support.lifetimes import living
 from tests.support.shots import LARGE, SMALL, check_snapshot, frame_shot, make_app
 from tests.support.waiting import looked_into, waiting_view
 
-Place = tuple[str, Callable[[], View], Sequence[str]]
+Walk = tuple[Callable[[], View], Sequence[tuple[str, Sequence[str]]]]
 
-TAB_PLACES: tuple[Place, ...] = tuple((tab.title, busy_view, str(at + 1)) for at, tab in enumerate(TABS))
-OTHER_PLACES: tuple[Place, ...] = (
-    ("Overview with findings", sick_view, "1"),
-    ("Findings", sick_view, ("1", "g", "w")),
-    ("Groups", busy_view, ("2", "a")),
-    ("Listeners with a group", waiting_view, "3"),
-    ("Inside a listener", lambda: looked_into(waiting_view(), 443), ("3", "j", "enter")),
-    ("Timelines with flows", living, "6"),
-    ("Flow", busy_view, ("2", "G", "enter")),
-    ("Help", busy_view, ("1", "question_mark")),
+WALKS: tuple[Walk, ...] = (
+    (
+        busy_view,
+        (
+            *((tab.title, str(at + 1)) for at, tab in enumerate(TABS)),
+            ("Groups", ("2", "a")),
+            ("Flow", ("escape", "G", "enter")),
+            ("Help", ("question_mark",)),
+        ),
+    ),
+    (sick_view, (("Overview with findings", ()), ("Findings", ("g", "w")))),
+    (
+        lambda: looked_into(waiting_view(), 443),
+        (("Listeners with a group", "3"), ("Inside a listener", ("j", "enter"))),
+    ),
+    (living, (("Timelines with flows", "6"),)),
 )
+"""Each with the keys from one place to the next."""
 
 
 async def test_frame_snapshot() -> None:
     texts = []
     for size in (SMALL, LARGE):
-        for name, view, keys in (*TAB_PLACES, *OTHER_PLACES):
+        for view, places in WALKS:
             app = make_app()
             async with driven(app, size) as pilot:
                 app.show(view())
-                await pilot.press(*keys)
-                texts.append(f"{name}, {size[0]}x{size[1]}\n{frame_shot(app)}")
+                for name, keys in places:
+                    await pilot.press(*keys)
+                    texts.append(f"{name}, {size[0]}x{size[1]}\n{frame_shot(app)}")
     check_snapshot("frame", "\n".join(texts))

@@ -13,15 +13,20 @@ while a thread is busy. This one waits for a condition: every task of the event 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
+import textual.screen
 from textual.app import App
+from textual.css.model import RuleSet
+from textual.css.stylesheet import Stylesheet
 from textual.events import Key
 from textual.keys import _character_to_key, key_to_character
 from textual.pilot import Pilot
+from textual.screen import Screen
 
 DEADLINE_S = 30
 """A condition that does not hold by then fails the test."""
@@ -33,7 +38,8 @@ class DrivenPilot(Pilot[Any]):
     """A pilot whose `press`, `click`, `pause` and so on return as soon as the app has nothing left to do."""
 
     async def press(self, *keys: str) -> None:
-        """Press one key after the other, each when all that the one before causes is done and drawn."""
+        """Press one key after the other, each when all that was caused before is done and drawn."""
+        await self.pause()
         for key in keys:
             name = _character_to_key(key) if len(key) == 1 and not key.isalnum() else key
             self.app.post_message(Key(name, key if len(key) == 1 else key_to_character(key)))
@@ -49,14 +55,14 @@ class DrivenPilot(Pilot[Any]):
         assert delay is None, "wait for a condition, not for a time"
         async with asyncio.timeout(DEADLINE_S):
             await _settled()
-            while self._draw():
+            while self._does_work(Screen._on_timer_update) or self._does_work(_draw):
                 await _settled()
 
-    def _draw(self) -> bool:
-        """Draw now what Textual would draw with its next tick; return whether that causes further work."""
+    def _does_work(self, update: Callable[[Screen[Any]], None]) -> bool:
+        """Update the screen that is on top; return whether there is something to do now."""
         if self.app._exit or self.app._exception is not None:
             return False
-        self.app.screen._on_timer_update()
+        update(self.app.screen)
         return _work_is_left()
 
 
@@ -71,13 +77,42 @@ def _work_is_left() -> bool:
     return bool(asyncio.get_running_loop()._ready)  # type: ignore[attr-defined]
 
 
+_draw = Screen._compositor_refresh
+_parse = Stylesheet._parse_rules
+_parsed: dict[Hashable, list[RuleSet]] = {}
+
+
+def _draw_later(screen: Screen[Any]) -> None:
+    """Leave it to the pilot to draw this screen, if it is on top."""
+    if screen.is_current:
+        screen._dirty_widgets.clear()  # the compositor knows their regions
+    else:
+        _draw(screen)
+
+
+def _parse_once(sheet: Stylesheet, css: str, **source: Any) -> list[RuleSet]:
+    """Parse a source of styles once, and not for each app."""
+    key = (css, *source.items(), *sheet._variables.items())
+    if key not in _parsed:
+        _parsed[key] = _parse(sheet, css, **source)
+    return _parsed[key]
+
+
 @asynccontextmanager
 async def driven(app: App[Any], size: tuple[int, int]) -> AsyncIterator[DrivenPilot]:
     """Run the app on a screen of this size, and yield a pilot when it is drawn."""
-    async with app.run_test(size=size):
-        pilot = DrivenPilot(app)
-        await pilot.pause()
-        yield pilot
+    with (
+        # Textual draws now and then in the middle of what a key causes; here the pilot draws, once, at the end.
+        mock.patch.object(textual.screen, "UPDATE_PERIOD", 24 * 3600),
+        mock.patch.object(Screen, "_compositor_refresh", _draw_later),
+        mock.patch.object(Stylesheet, "_parse_rules", _parse_once),
+        # An error in the app is raised at the end; before that Textual renders all local variables, for some seconds.
+        mock.patch.object(App, "_fatal_error", App._close_messages_no_wait),
+    ):
+        async with app.run_test(size=size):
+            pilot = DrivenPilot(app)
+            await pilot.pause()
+            yield pilot
 
 
 async def until(pilot: Pilot[Any], holds: Callable[[], bool]) -> None:
