@@ -250,19 +250,19 @@ async def _help_text(app: TcpwatchApp, pilot: Pilot[None]) -> str:
     return "\n".join("".join(text for text, _ in line) for line in lines)
 
 
-async def test_help_tells_keys_columns_states_spellings_and_the_filter() -> None:
+async def test_help_lists_keys_columns_states_spellings_and_the_filter() -> None:
     app = make_app()
     async with driven(app, (300, 50)) as pilot:
         app.show(make_view())
         await pilot.pause()
-        told = " ".join((await _help_text(app, pilot)).split())
+        shown = " ".join((await _help_text(app, pilot)).split())
         for facts in FACTS.values():
-            assert facts.zh in told
+            assert facts.zh in shown
             for spelling in facts.spellings:
-                assert spelling in told
-        assert "tab by number" in told
+                assert spelling in shown
+        assert "tab by number" in shown
         for words in ("Recv-Q", "CLOSED_WAIT1 and CLOSE_WAIT2", "state:", "port:", "role:", "↓ j", "ctrl+p"):
-            assert words in told
+            assert words in shown
 
 
 @pytest.mark.parametrize("key", ["question_mark", "escape"])

@@ -1,6 +1,6 @@
 """How a state is drawn on a time line: a letter, then a line, and a mark at its edges.
 
-Colour tells the phase, the letter the state, so that nothing is lost without colour.
+The colour shows the phase and the letter the state, so that nothing is lost without colour.
 """
 
 from __future__ import annotations
