@@ -27,6 +27,8 @@ TOP = 20
 HIGH_QUEUE = 32 * 1024
 """Bytes in a receive queue that can be the reason for a zero window of this host. [H]"""
 _PERSIST = 4
+_SENDING_ORPHANS = (State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK)
+"""States of sockets that have no process any more, and so no inode, but may still have data to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class StallAnalysis:
         return tuple(sorted(destinations, key=lambda connects: (-connects.count, str(connects.remote))))
 
     def _zero_windows(self, rows: Rows, sample: Sample) -> tuple[ZeroWindowPeer, ...]:
-        full = np.flatnonzero((sample.inode != 0) | (sample.state == State.FIN_WAIT_1))
+        full = np.flatnonzero((sample.inode != 0) | np.isin(sample.state, _SENDING_ORPHANS))
         row = full[sample.table["idiag_timer"][full] == _PERSIST]
         since = self._zero_window.step(sample, row)
         if not len(row):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tcpwatch.model.analyses.stalls import HIGH_QUEUE, StallAnalysis, Stalls, UnreadProcess
 from tcpwatch.sample import Sample
 from tests.support.polls import polls
@@ -56,6 +58,14 @@ def test_peers_whose_window_is_closed() -> None:
         ("192.0.2.1:443", 1, 5.0), ("192.0.2.2", 2, 5.0),
     ]  # fmt: skip
     assert first.zero_window[0].longest_s == 0.0
+
+
+@pytest.mark.parametrize("state", ["FIN_WAIT_1", "CLOSING", "LAST_ACK"])
+def test_a_socket_that_its_process_has_closed_may_have_data_left(state: str) -> None:
+    orphan = sock(state, "10.0.0.1:80", "192.0.2.2:50000", timer="persist", timer_s=1, send_queue=9, cookie=2)
+    assert orphan.owner is None
+    (found,) = follow(sample(0, orphan))
+    assert [(str(it.remote), it.count, it.unsent) for it in found.zero_window] == [("192.0.2.2:50000", 1, 9)]
 
 
 def test_how_long_it_was_closed_when_we_came() -> None:
