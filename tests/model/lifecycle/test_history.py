@@ -91,6 +91,13 @@ CASES = {
     "a trace of TIME_WAIT that polls have not seen yet": Case(
         "4.2 trace F1>F2 | 4.25 trace F2>CL", "F1 4.2 trace least | F2 4.2 trace | TW 4.25 trace", now="TW"
     ),
+    "a poll that reports a state after the trace reported the end": Case(
+        "1 poll ->ES | 4.3 trace LA>CL | 5 poll ES>CW", "ES 1 poll | end 4.3 trace"
+    ),
+    "the last state and the end at the same time": Case(
+        "0.2 trace ->ES | 4.2 trace ES>CW | 4.3 trace CW>LA | 4.3 trace LA>CL",
+        "ES 0.2 trace | CW 4.2 trace | LA 4.3 trace | end 4.3 trace",
+    ),
     "nothing but the end": Case("4 event ->CL", ""),
     "nothing at all": Case("", "ES 2 poll least", now="ES", first=("ES", 2.0, True)),
 }

@@ -203,6 +203,20 @@ def test_a_disconnected_socket_has_lost_its_figures() -> None:
     assert record["row"]["idiag_dport"] == OPEN.remote[1]
 
 
+def test_a_disconnected_socket_that_nothing_else_reported_keeps_what_is_left_of_its_endpoints() -> None:
+    bare = replace(OPEN, local=("0.0.0.0", 80), remote=(OPEN.remote[0], 0))
+    record = only(Poll([]), Poll([], [event(bare, 1.0)]))
+    for name in ("idiag_sport", "idiag_dport", "idiag_family", "idiag_dst"):
+        assert np.array_equal(record["row"][name], make_table([bare])[0][name]), name
+
+
+@pytest.mark.parametrize("one", [LISTENER, sock("CLOSED", "0.0.0.0:81", cookie=2)], ids=["listener", "bound"])
+def test_a_socket_that_never_had_a_connection_leaves_no_record(one: Sock) -> None:
+    step, records, _ = run(Poll([one, OPEN]), Poll([], [event(one, 1.0), event(OPEN, 1.0)]))
+    assert [int(cookie) for cookie in records["cookie"]] == [OPEN.cookie]
+    assert len(step.ended) == 1
+
+
 @pytest.mark.parametrize(
     ("listeners", "inode", "state", "expected"),
     [

@@ -81,6 +81,11 @@ def test_rates_are_per_second(elapsed_s: float) -> None:
     assert state.drops_per_s == {"TCP_LISTEN_OVERFLOW": 7 / elapsed_s, "reason 9": 1 / elapsed_s}
 
 
+def test_what_did_not_happen_in_a_step_has_the_rate_zero() -> None:
+    state = step(TraceStatsCounter(), sample(traced([(TraceEventKind.STATE, 0)])), 1.0)
+    assert (state.retransmitted_per_s, state.resets_sent_per_s, state.resets_received_per_s) == (0.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("elapsed_s", [None, 0.0])
 def test_the_first_step_knows_no_rates(elapsed_s: float | None) -> None:
     state = step(TraceStatsCounter(), sample(traced(EVENTS)), elapsed_s)

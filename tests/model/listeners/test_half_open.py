@@ -114,6 +114,18 @@ def test_one_listener_among_two() -> None:
     assert view.half_open.by_retransmits == (1, 3, 1, 0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("limit", "half_open", "nearly_full"),
+    [(5, 3, False), (5, 4, True), (1, 0, False), (1, 1, True), (0, 0, False), (0, 1, True)],
+)
+def test_a_listener_has_a_summary_from_four_fifths_of_its_limit_on(
+    limit: int, half_open: int, nearly_full: bool
+) -> None:
+    """A SYN queue with the limit 0 holds one connection."""
+    view = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=limit), *[request()] * half_open)
+    assert [key.port for key in view.half_open_by_listener] == [80] * nearly_full
+
+
 # Against a plain count --------------------------------------------------------------------------
 
 REQUESTS = st.lists(

@@ -145,6 +145,16 @@ def test_order(by: TimelineSort, reverse: bool, expected: list[int]) -> None:
     assert [chosen.place(cookie) for cookie in expected] == list(range(len(expected)))
 
 
+@pytest.mark.parametrize("ended_s_ago", [0.5, 0.0, -0.5])
+def test_the_end_of_a_live_connection_comes_after_one_that_has_just_ended(ended_s_ago: float) -> None:
+    """The trace may report an end later than the time of the sample."""
+    just_ended = closed_flow(served("ESTAB", 10), 50, ended_s_ago, Ending.BY_US)
+    chosen = TimelineArranger().arrange(
+        view(just_ended, live=(served("ESTAB", 3, age_s=100),)), Filter(), TimelineSort.END, reverse=False
+    )
+    assert cookies(chosen) == [10, 3]
+
+
 _FLOWS = st.lists(
     st.tuples(st.integers(1, 30), st.sampled_from([9.0, 8.0, 7.5]), st.sampled_from(list(Ending))), max_size=40
 )

@@ -157,6 +157,9 @@ ACCEPT = {
     "seen when it has just made room for one": (
         Host({"0.0.0.0:80 100/100": (0, 0)}, OVERFLOWS, dropping=("*:80",)), {NGINX: CRITICAL}, CRITICAL
     ),
+    "it drops one connection in two seconds": (
+        Host({"0.0.0.0:80 100/100": (0, 0)}, {"ListenOverflows": 0.5}, dropping=("*:80",)), {NGINX: CRITICAL}, CRITICAL
+    ),
     "it drops, but not for a full accept queue": (
         Host({"0.0.0.0:80 100/100": (0, 0)}, {"ListenOverflows": 0.0}, dropping=("*:80",)), {NGINX: WARNING}, None
     ),

@@ -78,6 +78,18 @@ def test_what_began_earlier_perhaps_is_counted_at_its_longest() -> None:
     assert result.lifetime_ms.histogram == (0, 0, 0, 4, 0, 0, 0, 0, 0, 0)
 
 
+@pytest.mark.parametrize("lifetime_ms", [1e9, 1e30])
+def test_a_very_long_lifetime_counts_in_the_last_part_of_the_histogram(lifetime_ms: float) -> None:
+    result = counted(ended([lifetime_ms], [1])).all
+    assert result.lifetime_ms.histogram == (*[0] * len(DECADES), 1)
+
+
+def test_an_idle_host_has_no_flows() -> None:
+    result = counted(NOTHING_HAPPENED)
+    assert (result.window_s, result.by_service, result.by_process) == (10.0, (), ())
+    assert (result.all.opened_per_s, result.all.ended_per_s, result.all.lifetime_ms.count) == (0.0, 0.0, 0)
+
+
 def record(
     local: str, remote: str, role: Role, owner: int = -1, life_s: float = 1.0, slack_s: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray[Any, Any]:
@@ -147,6 +159,13 @@ def test_each_service_and_each_process_has_figures_of_its_own() -> None:
     assert [one.count for one in spread] == [3, 2, 1, 0, 0]
     assert [one.least for one in spread[:3]] == [pytest.approx(ms, rel=0.06) for ms in (100, 10_000, 50_000)]
     assert [one.most for one in spread[:3]] == [pytest.approx(ms, rel=0.06) for ms in (1000, 10_100, 50_000)]
+
+
+def test_the_first_owner_of_all_is_a_process() -> None:
+    owner = Owner((Process(7, "app", "app", 0, "root", NOW),))
+    served = lifecycle_step(record(*A_SERVER, owner=0), record(*A_SERVER, owner=-1))
+    result = counted(replace(served, archive=Archive(owners=[owner])))
+    assert [(one.name, one.ended_per_s) for one in result.by_process] == [("app[7]", 0.1)]
 
 
 def test_the_busiest_twenty_are_shown() -> None:
