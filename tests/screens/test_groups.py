@@ -22,11 +22,11 @@ from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.flow.page import FlowScreen
-from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.shared.page import SocketsRequested
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.kernel.infos import make_infos
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, painted_lines, recorded_calls, shot
+from tests.support.shown import ShownTab
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -67,33 +67,18 @@ def some_view(*socks: Sock, step: int = 1) -> View:
     return replace(view, rows=replace(view.rows, throughput=THROUGHPUT))
 
 
-class Shown:
+class Shown(ShownTab[ConnectionsPage]):
     """The app on the tab of connections, with the keys, and what can be read."""
 
+    page_type = ConnectionsPage
+
     def __init__(self, app: TcpwatchApp, pilot: DrivenPilot) -> None:
-        self.app, self.pilot = app, pilot
+        super().__init__(app, pilot)
         self.said: list[str] = []
-
-    async def show(self, view: View) -> None:
-        self.app.show(view)
-        await self.pilot.pause()
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
 
     def notify(self, message: str, **options: object) -> None:
         assert options["markup"] is False
         self.said.append(message)
-
-    @property
-    def page(self) -> ConnectionsPage:
-        screen = self.app.screen
-        assert isinstance(screen, MainScreen)
-        assert isinstance(screen.page, ConnectionsPage)
-        return screen.page
-
-    def lines(self) -> list[str]:
-        return shot(self.app).splitlines()
 
     def title(self) -> str:
         return self.lines()[2].strip()

@@ -22,6 +22,7 @@ from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.queue.page import QueueScreen
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, painted_lines, shot
+from tests.support.shown import ShownTab
 from tests.support.views import make_rows, make_sample, make_view, sock
 from tests.support.waiting import LISTENERS, looked_into, members, somaxconn, waiting_view
 
@@ -35,37 +36,22 @@ def _few_services(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(units, "service", lambda port: names.get(port, str(port)))
 
 
-class Shown:
+class Shown(ShownTab[ListenersPage]):
     """The app on the listeners' tab, with the keys, and what can be read."""
 
+    page_type = ListenersPage
+
     def __init__(self, app: TcpwatchApp, pilot: DrivenPilot) -> None:
-        self.app, self.pilot = app, pilot
+        super().__init__(app, pilot)
         self.asked: list[ListenerKey | None] = []
 
     def look_into(self, key: ListenerKey | None) -> None:
         self.asked.append(key)
 
-    async def show(self, view: View) -> None:
-        self.app.show(view)
-        await self.pilot.pause()
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-
-    @property
-    def page(self) -> ListenersPage:
-        screen = self.app.screen
-        assert isinstance(screen, MainScreen)
-        assert isinstance(screen.page, ListenersPage)
-        return screen.page
-
     @property
     def screen(self) -> QueueScreen:
         assert isinstance(self.app.screen, QueueScreen)
         return self.app.screen
-
-    def lines(self) -> list[str]:
-        return shot(self.app).splitlines()
 
     def line(self, having: str) -> str:
         """The only line with this."""

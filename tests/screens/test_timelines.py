@@ -24,9 +24,10 @@ from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.timelines import page as timelines
 from tcpwatch.screens.timelines import table as timeline_table
 from tcpwatch.screens.timelines.page import TimelinesPage
-from tests.support.driving import DrivenPilot, driven, until
+from tests.support.driving import driven, until
 from tests.support.lifetimes import living
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, painted_lines, shot
+from tests.support.shown import ShownTab
 from tests.support.views import NOW, make_view, sock
 
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -39,28 +40,10 @@ def _same_services(utc: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(units, "service", lambda port: names.get(port, str(port)))
 
 
-class Shown:
+class Shown(ShownTab[TimelinesPage]):
     """The app on the tab, with the keys, and what can be read."""
 
-    def __init__(self, app: TcpwatchApp, pilot: DrivenPilot) -> None:
-        self.app, self.pilot = app, pilot
-
-    async def show(self, view: View) -> None:
-        self.app.show(view)
-        await self.pilot.pause()
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-
-    @property
-    def page(self) -> TimelinesPage:
-        screen = self.app.screen
-        assert isinstance(screen, MainScreen)
-        assert isinstance(screen.page, TimelinesPage)
-        return screen.page
-
-    def lines(self) -> list[str]:
-        return shot(self.app).splitlines()
+    page_type = TimelinesPage
 
     def line(self, having: str) -> str:
         """The only row of the table with this."""
