@@ -125,6 +125,7 @@ def test_what_left_is_never_negative_and_needs_two_times() -> None:
     ("counts", "growing"),
     [
         ([1, 2, 3, 4, 5, 6], True),
+        ([0, 1, 2, 3, 4, 5], True),
         ([1, 2, 3, 4, 5], False),  # only four minutes
         ([1, 2, 3, 3, 5, 6], False),
         ([9, 1, 2, 3, 4, 5, 6], True),  # what was longer ago does not count

@@ -92,6 +92,8 @@ def test_nothing_at_all() -> None:
     chosen = TimelineArranger().arrange(view(live=()), Filter())
     assert (len(chosen), chosen.place(3), timelines_at(chosen, 0, 10)) == (0, None, [])
     assert len(TimelineArranger().arrange(view(live=LIVE[:2]), Filter())) == 0, "a listener is no flow"
+    at_the_start = TimelineArranger().arrange(make_view(archive=Archive()), Filter())
+    assert (len(at_the_start), at_the_start.total_closed, len(at_the_start.closed_cookie)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [

@@ -116,6 +116,14 @@ SYN = {
     "full between two polls, SYNs dropped": (
         Host({"0.0.0.0:80 0/10": (0, 0)}, DROPS, 0), {("syn-queue-full", "web-1"): CRITICAL},
     ),
+    "one SYN in two seconds is dropped": (
+        Host({"0.0.0.0:80 0/10": (10, 0)}, {"TCPReqQFullDrop": 0.5, "ListenDrops": 0.5}, 0),
+        {("syn-queue-full", "*:80"): CRITICAL},
+    ),
+    "one SYN in two seconds is answered with a cookie": (
+        Host({"0.0.0.0:80 0/10": (10, 0)}, {"TCPReqQFullDoCookies": 0.5, "SyncookiesSent": 0.5}),
+        {("syn-queue-full", "*:80"): CRITICAL},
+    ),
     "drops for another reason than the SYN queue": (
         Host({"0.0.0.0:80 0/10": (10, 0)}, OVERFLOWS, 0), {("syn-queue-full", "*:80"): WARNING},
     ),
@@ -125,6 +133,10 @@ SYN = {
     ),
     "the silent last quarter": (
         Host({"0.0.0.0:80 0/4096": (97, 0)}, {"ListenDrops": 70.0}, 0, {"tcp_max_syn_backlog": 128}),
+        {("syn-queue-full", "*:80"): CRITICAL},
+    ),
+    "the silent last quarter, one SYN in two seconds": (
+        Host({"0.0.0.0:80 0/4096": (97, 0)}, {"ListenDrops": 0.5}, 0, {"tcp_max_syn_backlog": 128}),
         {("syn-queue-full", "*:80"): CRITICAL},
     ),
 }  # fmt: skip
