@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if _is_quick(config) or not any(_REAL.is_relative_to(path) or path.is_relative_to(_REAL) for path in paths):
         return
     lab.enter_user_namespace()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use all processors for the quick run; tests of tests/real load the machine themselves, and run one by one."""
+    return len(os.sched_getaffinity(0)) if _is_quick(config) else 0
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -77,7 +77,7 @@ _MEMORY_BYTES = 4 << 30
 
 _CALLED = "_functions_called"
 """The name, known to all modules, of the set that collects the functions called."""
-_PYTEST = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
+_PYTEST = ["-n0", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
 _TIMEOUT = "--timeout=20"
 """Seconds for one test of a mutant, which may loop without end."""
 

@@ -78,6 +78,10 @@ def title_rule(title: str, width: int, colours: Palette, head: str = "") -> Line
     return ((" ── ", colours.dim), (title, colours.strong), (f" {line}{head} ", colours.dim))
 
 
+def _strip(line: Line, width: int, base: Style) -> Strip:
+    return Strip([Segment(text, base + style) for text, style in line]).adjust_cell_length(width, base)
+
+
 class Lines(ScrollView, can_focus=False, inherit_bindings=False):
     """Draws the lines that `draw` returns. Scrolls if there are more lines than its height."""
 
@@ -100,22 +104,18 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
         if not width or not self.is_attached:
             return
         lines = self.draw(width, self.size.height, palette(self.app))
+        base = self.rich_style
         # If one of these has changed, every finished strip is stale, even where its line is the same.
-        drawn_for = (width, self.app.theme, self.app.native_ansi_color, self.rich_style)
+        drawn_for = (width, self.app.theme, self.app.native_ansi_color, base)
         before = self.lines if drawn_for == self._drawn_for else ()
         old = self._strips
         self._strips = [
-            old[y] if y < len(before) and before[y] == line else self._strip(line, width)
+            old[y] if y < len(before) and before[y] == line else _strip(line, width, base)
             for y, line in enumerate(lines)
         ]
         changed = [y for y, strip in enumerate(self._strips) if y >= len(before) or strip is not old[y]]
         self.lines, self._drawn_for = lines, drawn_for
         self._repaint(changed, len(lines) != len(old))
-
-    def _strip(self, line: Line, width: int) -> Strip:
-        base = self.rich_style
-        segments = [Segment(text, base + style) for text, style in line]
-        return Strip(segments).adjust_cell_length(width, base)
 
     def _repaint(self, changed: Sequence[int], resized: bool) -> None:
         if resized:

@@ -423,6 +423,7 @@ async def test_scrolling_makes_text_of_few_rows(monkeypatch: pytest.MonkeyPatch)
         return make(shown, first, last, *how)
 
     monkeypatch.setattr(Arrangement, "lines", lines)
+    monkeypatch.setattr(DrivenPilot, "draws", True)
     many = [sock("ESTAB", f"10.0.0.1:{port}", "10.0.0.2:1") for port in range(1001, 3001)]
     async with opened() as page:
         await page.show(*many)

@@ -1,4 +1,4 @@
-"""Run an app in a test, press its keys, and wait until it has done and drawn all that follows.
+"""Run an app in a test, press its keys, and wait until it has done all that follows.
 
     async with driven(app, SMALL) as pilot:
         await pilot.press("j", "enter")
@@ -37,8 +37,11 @@ _RETRY_S = 0.005
 class DrivenPilot(Pilot[Any]):
     """A pilot whose `press`, `click`, `pause` and so on return as soon as the app has nothing left to do."""
 
+    draws = False
+    """Draw after each key, for tests of what is painted; else at the end, and where a test reads the screen."""
+
     async def press(self, *keys: str) -> None:
-        """Press one key after the other, each when all that was caused before is done and drawn."""
+        """Press one key after the other, each when all that was caused before is done."""
         await self.pause()
         for key in keys:
             name = _character_to_key(key) if len(key) == 1 and not key.isalnum() else key
@@ -46,16 +49,16 @@ class DrivenPilot(Pilot[Any]):
             await self.pause()
 
     async def resize_terminal(self, width: int, height: int) -> None:
-        """Change the size of the screen, and wait until it is drawn."""
+        """Change the size of the screen, and wait until it is laid out."""
         await super().resize_terminal(width, height)
         await until(self, lambda: self.app._resize_timer is None)  # Textual collects changes of the size for 8 ms
 
     async def pause(self, delay: float | None = None) -> None:
-        """Wait until all messages are handled and the screen is drawn."""
+        """Wait until all messages are handled and the screen is laid out."""
         assert delay is None, "wait for a condition, not for a time"
         async with asyncio.timeout(DEADLINE_S):
             await _settled()
-            while self._does_work(Screen._on_timer_update) or self._does_work(_draw):
+            while self._does_work(Screen._on_timer_update) or (self.draws and self._does_work(draw)):
                 await _settled()
 
     def _does_work(self, update: Callable[[Screen[Any]], None]) -> bool:
@@ -64,6 +67,12 @@ class DrivenPilot(Pilot[Any]):
             return False
         update(self.app.screen)
         return _work_is_left()
+
+    async def finish(self) -> None:
+        """Draw everything that changed: a line that cannot be drawn fails the test, also one that no test reads."""
+        await self.pause()
+        while self._does_work(draw):
+            await _settled()
 
 
 async def _settled() -> None:
@@ -77,7 +86,7 @@ def _work_is_left() -> bool:
     return bool(asyncio.get_running_loop()._ready)  # type: ignore[attr-defined]
 
 
-_draw = Screen._compositor_refresh
+draw = Screen._compositor_refresh
 _parse = Stylesheet._parse_rules
 _parsed: dict[Hashable, list[RuleSet]] = {}
 
@@ -87,7 +96,7 @@ def _draw_later(screen: Screen[Any]) -> None:
     if screen.is_current:
         screen._dirty_widgets.clear()  # the compositor knows their regions
     else:
-        _draw(screen)
+        draw(screen)
 
 
 def _parse_once(sheet: Stylesheet, css: str, **source: Any) -> list[RuleSet]:
@@ -100,9 +109,9 @@ def _parse_once(sheet: Stylesheet, css: str, **source: Any) -> list[RuleSet]:
 
 @asynccontextmanager
 async def driven(app: App[Any], size: tuple[int, int]) -> AsyncIterator[DrivenPilot]:
-    """Run the app on a screen of this size, and yield a pilot when it is drawn."""
+    """Run the app on a screen of this size, and yield a pilot when it has nothing left to do."""
     with (
-        # Textual draws now and then in the middle of what a key causes; here the pilot draws, once, at the end.
+        # Textual draws now and then in the middle of what a key causes; here the pilot draws, where a test needs it.
         mock.patch.object(textual.screen, "UPDATE_PERIOD", 24 * 3600),
         mock.patch.object(Screen, "_compositor_refresh", _draw_later),
         mock.patch.object(Stylesheet, "_parse_rules", _parse_once),
@@ -113,10 +122,11 @@ async def driven(app: App[Any], size: tuple[int, int]) -> AsyncIterator[DrivenPi
             pilot = DrivenPilot(app)
             await pilot.pause()
             yield pilot
+            await pilot.finish()
 
 
 async def until(pilot: Pilot[Any], holds: Callable[[], bool]) -> None:
-    """Wait until this holds and is drawn; fail the test if that takes too long."""
+    """Wait until this holds and all that follows is done; fail the test if that takes too long."""
     try:
         async with asyncio.timeout(DEADLINE_S):
             while not holds():

@@ -17,6 +17,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tcpwatch.app import TcpwatchApp
+from tests.support.driving import DrivenPilot, draw
 
 _FOLDER = Path(__file__).parents[1] / "screens" / "snapshots"
 SMALL, LARGE = (80, 24), (160, 50)
@@ -76,7 +77,9 @@ def recorded_calls(owner: type, method: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def painted_lines(widget: Widget, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The lines of this widget that are asked for from now on, one after the other."""
+    """The lines of this widget that are painted from now on, one after the other."""
+    monkeypatch.setattr(DrivenPilot, "draws", True)
+    draw(widget.screen)
     asked: list[int] = []
     render = widget.render_line
 

@@ -56,6 +56,8 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         self._finished_for: tuple[tuple[PlacedColumn[C], ...], int] = ((), 0)
         self._prepared: tuple[int, int, int] | None = None
         """Topmost place, rows and width for which the rows in sight were prepared; None if they are stale."""
+        self._base = Style.null()
+        """The widget's own style then: Textual computes it anew each time that it is read."""
 
     # Defined by a subclass
 
@@ -146,6 +148,7 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         if self._prepared == (top, self._page, width):
             return False
         self._prepared = top, self._page, width
+        self._base = self.rich_style
         if width != self._finished_for[1] or len(self._finished) > _KEPT:
             self._finished.clear()
         sort_key = self._sorted_by.key if self._sorted_by is not None else ""
@@ -186,7 +189,7 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         over = self._over(place)
         if old is not None and (old.line, old.over) == (line, over):
             return old
-        base = self.rich_style + over if over is not None else self.rich_style
+        base = self._base + over if over is not None else self._base
         pieces = with_cursor(line) if over is not None else line
         strip = Strip([Segment(text, base + style) for text, style in pieces])
         return _Finished(line, over, strip.adjust_cell_length(self.scrollable_content_region.width, base))
