@@ -1,4 +1,4 @@
-"""Hashes of addresses and ports of many sockets, for grouping.
+"""Hashes of addresses and ports of many sockets, for grouping. IPv4-mapped addresses are grouped with IPv4 ones.
 
 Two endpoints with the same hash are counted as one; with 64 bits this does not happen in practice.
 """
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
-from tcpwatch.arrays.address_words import address_halves, first_words, hash_addresses
+from tcpwatch.arrays.address_words import address_halves, are_mapped, first_words, hash_addresses, mapped_halves
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.sample import Sample
@@ -26,7 +26,10 @@ def remote_endpoint_hashes(sample: Sample, row: NDArray[np.intp]) -> NDArray[np.
 
 
 def address_hashes(sample: Sample, row: NDArray[np.intp], name: str) -> NDArray[np.uint64]:
-    """Return a hash below 2^48 of each address in the column `idiag_src` or `idiag_dst`."""
+    """Return a hash below 2^48 of each address in the column `idiag_src` or `idiag_dst`.
+
+    The hash of an IPv4-mapped address is that of the IPv4 address: both are the same host.
+    """
     number = np.empty(len(row), np.uint64)
     for first in range(0, len(row), _BLOCK):  # a fancy index on all of a large table costs three times as much
         part = row[first : first + _BLOCK]
@@ -35,8 +38,16 @@ def address_hashes(sample: Sample, row: NDArray[np.intp], name: str) -> NDArray[
         number[first : first + _BLOCK] = first_words(block, name)[wanted]
     v6 = np.flatnonzero(sample.family[row] != uapi.AF_INET)
     if len(v6):
-        number[v6] = hash_addresses(address_halves(sample.table[name][row[v6]])) >> np.uint64(16)
+        halves = address_halves(sample.table[name][row[v6]])
+        as_v4 = halves[:, 1] & np.uint64(0xFFFFFFFF)
+        number[v6] = np.where(are_mapped(halves), as_v4, hash_addresses(halves) >> np.uint64(16))
     return number
+
+
+def table_remote_hashes(table: NDArray[np.void]) -> NDArray[np.uint64]:
+    """Return a hash of the remote address and port of each row of a table with the fields of uapi.SOCKET."""
+    halves = mapped_halves(table["idiag_dst"], table["idiag_family"] == uapi.AF_INET)
+    return hash_addresses(halves, table["idiag_dport"].astype(np.uint64))
 
 
 def endpoint_pair_hashes(

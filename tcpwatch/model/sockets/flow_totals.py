@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
-from tcpwatch.arrays.address_words import address_halves, hash_addresses
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.poll import Poll
-from tcpwatch.model.sockets.endpoint_hashes import remote_endpoint
+from tcpwatch.model.sockets.endpoint_hashes import remote_endpoint, table_remote_hashes
 from tcpwatch.model.states import Role
 
 WINDOW_S = 60.0
@@ -237,8 +236,7 @@ class _Names:
     def of_services(self, table: NDArray[np.void], role: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the group of each socket: the local port of a server, the remote address and port of a client."""
         served = role == Role.SERVER
-        remote = hash_addresses(address_halves(table["idiag_dst"]), table["idiag_dport"].astype(np.uint64))
-        keys = np.where(served, table["idiag_sport"].astype(np.uint64), remote)
+        keys = np.where(served, table["idiag_sport"].astype(np.uint64), table_remote_hashes(table))
 
         def name(at: int) -> str:
             if served[at]:
