@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Protocol
 
-from tcpwatch.kernel.proc import counters
+from tcpwatch.kernel.proc import counters, sysctl
 from tcpwatch.sample import Sample, SourceInfo
 
 
@@ -27,14 +27,24 @@ class Source(Protocol):
         """Release files and threads."""
 
 
+PROC_NET = Path("/proc/self/net")
+"""/proc/net is a link to it, which the mount option subset=pid hides."""
+
+
 def privilege() -> Literal["root", "user"]:
     """Return whether this process may read every other process."""
     return "root" if os.geteuid() == 0 else "user"
 
 
-def try_read_counters(proc_net: Path = Path("/proc/net")) -> tuple[dict[str, int], tuple[str, ...]]:
+def try_read_counters(proc_net: Path = PROC_NET) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return the kernel's counters, and the reason in words if they cannot be read."""
     try:
         return counters.read(proc_net), ()
     except OSError as error:
         return {}, (f"no counters ({error.filename}: {error.strerror})",)
+
+
+def try_read_sysctls(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return the sysctls of TCP, and the reason in words if none can be read: all limits are unknown then."""
+    values = sysctl.read(proc_sys_net)
+    return values, () if values else (f"no sysctls ({proc_sys_net} is not visible)",)

@@ -25,7 +25,7 @@ from tcpwatch.kernel.proc.owner_finder import Owner, OwnerFinder
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
 from tcpwatch.sample import Completeness, Sample, SortedSockets, SourceInfo, sort_by_cookie, sort_tcp_info
 from tcpwatch.sources.accept_queue_watch import AcceptQueueWatch
-from tcpwatch.sources.base import Source, SourceError, privilege, try_read_counters
+from tcpwatch.sources.base import Source, SourceError, privilege, try_read_counters, try_read_sysctls
 from tcpwatch.sources.event_watch import EventWatch
 from tcpwatch.units.printable import printable
 
@@ -138,7 +138,7 @@ class LiveSource:
         owner = np.full(len(inode), owner_finder.UNKNOWN_NO_PROCESS, np.int32)
         owner[held] = self._owners.find(inode[held], budget_s)
         owner.flags.writeable = False
-        figures, reasons = try_read_counters()
+        (figures, no_counters), (sysctls, no_sysctls) = try_read_counters(), try_read_sysctls()
         self._unused = None
         return Sample(
             time=now,
@@ -149,7 +149,7 @@ class LiveSource:
                 dump.interrupted or listeners.interrupted,
                 dump.answers_lost or listeners.answers_lost,
                 dump.retried or listeners.retried,
-                reasons,
+                no_counters + no_sysctls,
             ),
             **ordered.columns(),
             owner=owner,
@@ -157,7 +157,7 @@ class LiveSource:
             drops=drops,
             accept_queue_peaks=peaks,
             counters=figures,
-            sysctls=sysctl.read(),
+            sysctls=sysctls,
             reserved_ports=sysctl.reserved_ports(),
             descriptor_limits=self._limits.lookup(_holders(ordered.state, owner, self._owners.owners)),
             users=self._names.users(ordered.table["idiag_uid"][held]),

@@ -19,7 +19,7 @@ from tcpwatch.kernel.proc import owner_finder, sysctl
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, read_process, read_process_stat
 from tcpwatch.sample import Capabilities, Completeness, Sample, SourceInfo, sort_by_cookie
-from tcpwatch.sources.base import SourceError, privilege, try_read_counters
+from tcpwatch.sources.base import SourceError, privilege, try_read_counters, try_read_sysctls
 from tcpwatch.units.printable import printable
 
 _STATES = {
@@ -53,20 +53,20 @@ class PsutilSource:
             _fill(row, connection)
             pids[int(row["idiag_cookie"])] = connection.pid
         ordered = sort_by_cookie(raw)
-        figures, reasons = try_read_counters()
+        (figures, no_counters), (sysctls, no_sysctls) = try_read_counters(), try_read_sysctls()
         return Sample(
             time=now,
             monotonic=monotonic,
             host=printable(socket.gethostname()),
             source=self.info,
-            completeness=Completeness(reasons=reasons),
+            completeness=Completeness(reasons=no_counters + no_sysctls),
             **ordered.columns(),
             owner=self._owner_codes([pids[c] for c in ordered.cookie.tolist()]),
             owners=self._known,
             drops={},
             accept_queue_peaks={},
             counters=figures,
-            sysctls=sysctl.read(),
+            sysctls=sysctls,
             reserved_ports=sysctl.reserved_ports(),
             capabilities=PSUTIL_CAPABILITIES,
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-import psutil
+from time import CLOCK_BOOTTIME, clock_gettime, time
 
 from tcpwatch.units.printable import printable
 
@@ -81,16 +81,28 @@ def read_process(proc: str, task: ProcessStat) -> Process | None:
 
 
 def _facts(proc: str, task: ProcessStat) -> tuple[str, str, int]:
-    """Return name, command line and real uid; from stat(2) and /proc/PID/stat if psutil cannot read them."""
-    if proc == psutil.PROCFS_PATH:  # elsewhere the same pid is another process
-        try:
-            process = psutil.Process(task.pid)
-            with process.oneshot():
-                return process.name(), " ".join(process.cmdline()), process.uids().real
-        except psutil.Error:
-            pass  # ended, a zombie, or not readable: the lines below find out which
-    uid = Path(proc, str(task.pid)).stat().st_uid
-    return read_process_stat(proc, task.pid).comm, "", uid
+    """Return name, command line and real uid; the name is that of the command line where the kernel has cut it off."""
+    uids = _UIDS.search(_read(proc, task.pid, "status"))
+    uid = int(uids[1]) if uids else Path(proc, str(task.pid)).stat().st_uid
+    comm = read_process_stat(proc, task.pid).comm
+    # A NUL ends each argument. A program that changes its title may write spaces in their place.
+    words = os.fsdecode(_read(proc, task.pid, "cmdline")).rstrip("\0 ").split("\0")
+    program = os.path.basename(words[0] if len(words) > 1 else words[0].partition(" ")[0])
+    is_cut_off = len(os.fsencode(comm)) == _COMM_LENGTH and program.startswith(comm)
+    return program if is_cut_off else comm, " ".join(words), uid
+
+
+def _read(proc: str, pid: int, name: str) -> bytes:
+    """Return a file of a process; empty if it cannot be read."""
+    try:
+        return Path(proc, str(pid), name).read_bytes()
+    except OSError:
+        return b""
+
+
+_UIDS = re.compile(rb"^Uid:\t(\d+)", re.MULTILINE)
+_COMM_LENGTH = 15
+"""TASK_COMM_LEN without the NUL (include/linux/sched.h)."""
 
 
 @cache
@@ -104,4 +116,5 @@ def _user(uid: int) -> str:
 
 @cache
 def _boot_time() -> float:
-    return float(psutil.boot_time())
+    """Return when the host was booted. /proc/stat says it too, but the mount option subset=pid hides it."""
+    return time() - clock_gettime(CLOCK_BOOTTIME)
