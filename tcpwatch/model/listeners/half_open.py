@@ -70,6 +70,8 @@ class HalfOpenSummary:
     """The half-open connections of the host, or of one listening address and port."""
 
     count: int
+    arrived: int
+    """Connections that arrived since the previous sample."""
     retransmitted: int
     """Connections whose SYN+ACK was retransmitted."""
     estimated: int
@@ -153,6 +155,7 @@ def half_open_summary(sockets: HalfOpenSockets) -> HalfOpenSummary:
     size = len(sockets.row)
     return HalfOpenSummary(
         count=size,
+        arrived=int(np.count_nonzero(sockets.arrival_seen & (sockets.age_s == 0))),
         retransmitted=at_least[1],
         estimated=size - int(np.count_nonzero(sockets.arrival_seen)),
         deferred=int(np.count_nonzero((sockets.retransmits == 0) & (sockets.age_s > _DEFERRED_S))),

@@ -10,7 +10,7 @@ from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
-from tcpwatch.model.rules.syn_queue import COOKIES_ALWAYS
+from tcpwatch.model.rules.syn_counters import COOKIES_ALWAYS
 from tcpwatch.model.view import View
 
 

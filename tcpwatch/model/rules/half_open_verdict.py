@@ -14,9 +14,10 @@ from tcpwatch.model.finding import Finding, ListenerSubject, Severity
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.rules import syn_queue
+from tcpwatch.model.rules import syn_flood, syn_queue
 from tcpwatch.model.rules.half_open_calm import HalfOpenFigures, calm_verdict, closed_listener_verdict
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
+from tcpwatch.model.rules.syn_counters import counters_of
 from tcpwatch.model.view import View
 
 
@@ -58,10 +59,10 @@ def _urgent_verdicts(listeners: list[Listener], view: View, limits: Thresholds) 
 
 
 def _flood_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
-    if not (syn_queue.is_flooded(listener, view, limits) or _has_finding("syn-flood", listener, view)):
+    if not (syn_flood.is_flooded(listener, view, limits) or _has_finding("syn-flood", listener, view)):
         return None
-    headline = syn_queue.flood_headline(listener, view)
-    return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, listener.key, headline, syn_queue.FLOOD_WHY)
+    headline = syn_flood.flood_headline(listener, view)
+    return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, listener.key, headline, syn_flood.FLOOD_WHY)
 
 
 def _slow_application_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
@@ -92,9 +93,9 @@ def _burst_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOp
         return None
     full = syn_queue.is_full(listener, view, limits)
     headline = f"{syn_queue.queue_headline(listener, view)}, {_retransmitted(listener)}"
-    sent, returned = view.rates.get("SyncookiesSent"), view.rates.get("SyncookiesRecv")
-    if full and sent:
-        headline += f", {units.rate(returned)} of {units.rate(sent)} cookies/s returned"
+    own = counters_of(listener, view, limits)
+    if full and own.sent:
+        headline += f", {units.rate(own.returned)} of {units.rate(own.sent)} cookies/s returned"
     state = "full" if full else "nearly full, or was a moment ago"
     why = f"The SYN queue is {state}, but most clients answer: they are honest, and the queue is too short for them."
     severity = Severity.CRITICAL if full else Severity.WARNING
@@ -124,16 +125,14 @@ def _listener_key(finding: Finding) -> ListenerKey | None:
 
 
 def _host_flood_verdict(view: View, limits: Thresholds) -> HalfOpenVerdict | None:
-    if syn_queue.cookies_unreturned(view, limits) and not any(
-        syn_queue.is_full(listener, view, limits) for listener in syn_queue.group_listeners(view)
-    ):
-        headline = syn_queue.cookies_headline(view)
-        return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, None, headline, syn_queue.UNRETURNED_WHY)
+    if syn_flood.is_host_flooded(view, limits):
+        headline = syn_flood.cookies_headline(view)
+        return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, None, headline, syn_flood.UNRETURNED_WHY)
     finding = next((finding for finding in view.findings if finding.rule == "syn-flood"), None)
     if finding is None:
         return None
     subject = _listener_key(finding)
-    why = "The listener was flooded a moment ago and has been closed since." if subject else syn_queue.UNRETURNED_WHY
+    why = "The listener was flooded a moment ago and has been closed since." if subject else syn_flood.UNRETURNED_WHY
     return HalfOpenVerdict(VerdictKind.FLOOD, Severity.CRITICAL, subject, finding.headline, why)
 
 

@@ -16,7 +16,8 @@ from tcpwatch.model.rules.accept_queue import accept_queue_full
 from tcpwatch.model.rules.engine import RuleEngine
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
 from tcpwatch.model.rules.half_open_verdict import half_open_of, half_open_verdict
-from tcpwatch.model.rules.syn_queue import group_listeners, syn_flood, syn_queue_full
+from tcpwatch.model.rules.syn_flood import syn_flood
+from tcpwatch.model.rules.syn_queue import group_listeners, syn_queue_full
 from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
 from tests.model.rules.test_queues import COOKIES, HONEST, OVERFLOWS, SYN, Host

@@ -11,7 +11,8 @@ from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.finding import Candidate, Severity
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules.accept_queue import accept_queue_full
-from tcpwatch.model.rules.syn_queue import syn_flood, syn_queue_full
+from tcpwatch.model.rules.syn_flood import syn_flood
+from tcpwatch.model.rules.syn_queue import syn_queue_full
 from tcpwatch.model.view import View
 from tests.support.views import Sock, make_rows, make_sample, sock, view_of
 
@@ -30,6 +31,8 @@ class Host:
     """Cookie (1 for the first listener) → peak."""
     dropping: tuple[str, ...] = ()
     """Endpoints whose own drops rise."""
+    drops_per_s: float = 8.0
+    """By how much."""
     syn_peak: int = 0
     """Least peak of each SYN queue in the last seconds."""
 
@@ -55,7 +58,7 @@ class Host:
         listeners = tuple(
             replace(
                 one,
-                drops_per_s=8.0 if one.endpoint in self.dropping else 0.0,
+                drops_per_s=self.drops_per_s if one.endpoint in self.dropping else 0.0,
                 syn_peak=max(one.syn_peak, self.syn_peak),
             )
             for one in view.listeners
@@ -96,7 +99,35 @@ SYN = {
         {("syn-queue-full", "*:80"): CRITICAL, ("syn-flood", "*:80"): CRITICAL},
     ),
     "it was full, and is over": (Host({"0.0.0.0:80 0/100": (52, 40)}, syn_peak=101), {}),
-    "SYNs are dropped": (Host({"0.0.0.0:80 0/10": (10, 0)}, DROPS, 0), {("syn-queue-full", "*:80"): CRITICAL}),
+    "SYNs are dropped": (
+        Host({"0.0.0.0:80 0/10": (10, 0)}, DROPS, 0, dropping=("*:80",)), {("syn-queue-full", "*:80"): CRITICAL},
+    ),
+    "SYNs are dropped at another listener": (
+        Host({"0.0.0.0:80 0/10": (10, 0), "0.0.0.0:81 0/10": (10, 0)}, DROPS, 0, dropping=("*:81",)),
+        {("syn-queue-full", "*:80"): WARNING, ("syn-queue-full", "*:81"): CRITICAL},
+    ),
+    "SYNs are dropped at a listener that seems to have room": (
+        Host({"0.0.0.0:80 0/10": (10, 0), "0.0.0.0:81 0/10": (0, 0)}, DROPS, 0, dropping=("*:81",)),
+        {("syn-queue-full", "*:80"): WARNING, ("syn-queue-full", "web-1"): CRITICAL},
+    ),
+    "a flood beside a burst of honest clients": (
+        Host({"0.0.0.0:443 0/100": (101, 99), "127.0.0.1:8080 0/10": (11, 0)}, COOKIES),
+        {
+            ("syn-queue-full", "*:443"): CRITICAL, ("syn-flood", "*:443"): CRITICAL,
+            ("syn-queue-full", "127.0.0.1:8080"): CRITICAL,
+        },
+    ),
+    "a flooded queue that has just lost half, beside a burst of honest clients": (
+        Host({"0.0.0.0:443 0/100": (101, 40), "127.0.0.1:8080 0/10": (11, 0)}, COOKIES),
+        {("syn-queue-full", "*:443"): CRITICAL, ("syn-queue-full", "127.0.0.1:8080"): CRITICAL},
+    ),
+    "unreturned cookies of one of two listeners": (
+        Host({"0.0.0.0:443 0/100": (101, 9), "127.0.0.1:8080 0/10": (11, 0)}, COOKIES),
+        {
+            ("syn-queue-full", "*:443"): CRITICAL, ("syn-queue-full", "127.0.0.1:8080"): CRITICAL,
+            ("syn-flood", "web-1"): CRITICAL,
+        },
+    ),
     "cookies always": (Host({"0.0.0.0:80 0/10": (0, 0)}, COOKIES, 2), {("syn-flood", "web-1"): CRITICAL}),
     "cookies always, and they come back": (Host({"0.0.0.0:80 0/10": (0, 0)}, HONEST, 2), {}),
     "the sick one of two": (
@@ -132,7 +163,10 @@ SYN = {
         {("syn-queue-full", "*:80"): WARNING},
     ),
     "the silent last quarter": (
-        Host({"0.0.0.0:80 0/4096": (97, 0)}, {"ListenDrops": 70.0}, 0, {"tcp_max_syn_backlog": 128}),
+        Host(
+            {"0.0.0.0:80 0/4096": (97, 0)}, {"ListenDrops": 70.0, "TCPReqQFullDrop": 0.0}, 0,
+            {"tcp_max_syn_backlog": 128}, dropping=("*:80",), drops_per_s=70.0,
+        ),
         {("syn-queue-full", "*:80"): CRITICAL},
     ),
     "the silent last quarter, one SYN in two seconds": (
@@ -210,7 +244,7 @@ def test_figures_in_headline_and_evidence() -> None:
     assert "somaxconn is 4096" in " ".join(one.finding.advice)
     (flood,) = syn_flood(Host({"0.0.0.0:80 0/10": (11, 11)}, COOKIES).view(), DEFAULT)
     assert flood.finding.headline == (
-        "0 SYNs/s, 11 of 10 half-open from 1 address, 100 % unanswered, 0 of 900 cookies/s returned"
+        "911 SYNs/s, 11 of 10 half-open from 1 address, 100 % unanswered, 0 of 900 cookies/s returned"
     )
     evidence = {name: figure.value for name, figure in flood.finding.evidence.items()}
     assert (evidence["sources"], evidence["largest_24"]) == (1, "192.0.2.0/24")
@@ -276,25 +310,55 @@ def test_a_flood_from_several_networks(networks: int, spread: bool) -> None:
     assert flood.finding.evidence["largest_24_share"].value == pytest.approx(1 / networks)
 
 
+OVER = {**DROPS, "ListenDrops": 540.0, "ListenOverflows": 10.0}
+SILENT = {"tcp_max_syn_backlog": 12}
+
+
 @pytest.mark.parametrize(
-    ("syncookies", "rates", "cookies", "dropped", "words"),
+    ("host", "cookies", "dropped", "words"),
     [
-        (1, HONEST, 900.0, None, "900 SYNs/s answered with cookies"),
-        (1, DROPS, None, 500.0, "500 SYNs/s dropped"),
-        (0, {**DROPS, "ListenDrops": 540.0, "ListenOverflows": 10.0}, None, 530.0, "530 SYNs/s dropped"),
-        (1, {**DROPS, "ListenDrops": 540.0, "ListenOverflows": 10.0}, None, 500.0, "500 SYNs/s dropped"),
-        (0, {"ListenDrops": 540.0}, None, None, "10 of 10 half-open"),
+        (Host({}, HONEST), 900.0, None, "900 SYNs/s answered with cookies"),
+        (Host({}, DROPS, dropping=("*:80",), drops_per_s=500.0), None, 500.0, "500 SYNs/s dropped"),
+        (Host({}, DROPS, dropping=("*:80",), drops_per_s=140.0), None, 140.0, "140 SYNs/s dropped"),
+        (
+            Host({"0.0.0.0:80 0/20": (10, 4)}, OVER, 0, SILENT, dropping=("*:80",), drops_per_s=540.0),
+            None,
+            530.0,
+            "530 SYNs/s dropped",
+        ),
+        (Host({}, OVER, 1, SILENT, dropping=("*:80",), drops_per_s=540.0), None, 500.0, "500 SYNs/s dropped"),
+        (Host({}, {"ListenDrops": 540.0}, 0), None, None, "10 of 9 half-open"),
     ],
 )
-def test_how_many_syns_met_a_full_queue(
-    syncookies: int, rates: dict[str, float], cookies: float | None, dropped: float | None, words: str
-) -> None:
-    (queue,) = syn_queue_full(Host({"0.0.0.0:80 0/10": (10, 4)}, rates, syncookies).view(), DEFAULT)
+def test_how_many_syns_met_a_full_queue(host: Host, cookies: float | None, dropped: float | None, words: str) -> None:
+    (queue,) = syn_queue_full(replace(host, listening=host.listening or {"0.0.0.0:80 0/9": (10, 4)}).view(), DEFAULT)
     evidence = {name: figure.value for name, figure in queue.finding.evidence.items()}
     assert (evidence["cookies_for_full_queue"], evidence["dropped_for_full_queue"]) == (cookies, dropped)
-    assert (evidence["syn_queue"], evidence["syn_queue_limit"], evidence["repeated"]) == (10, 10, 4)
+    assert (evidence["syn_queue"], evidence["syn_queue_limit"], evidence["repeated"]) == (10, 9, 4)
     assert queue.finding.headline.endswith(words)
-    assert ("Set net.ipv4.tcp_syncookies=1" in " ".join(queue.finding.advice)) == (syncookies == 0)
+    assert ("Set net.ipv4.tcp_syncookies=1" in " ".join(queue.finding.advice)) == (host.syncookies == 0)
+
+
+def test_cookies_are_those_of_the_host_if_two_queues_may_have_been_full() -> None:
+    view = Host({"0.0.0.0:443 0/100": (101, 99), "127.0.0.1:8080 0/10": (9, 0)}, COOKIES).view()
+    queues = {one.finding.subject.name: one.finding for one in syn_queue_full(view, DEFAULT)}
+    of_host = "; this host answers 900 SYNs/s with cookies"
+    assert queues["127.0.0.1:8080"].headline == f"9 of 10 half-open{of_host}"
+    evidence = queues["127.0.0.1:8080"].evidence
+    assert evidence["cookies_for_full_queue"].value is None
+    assert evidence["host_cookies_for_full_queue"].value == 900.0
+    (flood,) = syn_flood(view, DEFAULT)
+    assert flood.finding.headline == (
+        "≥ 101 SYNs/s, 101 of 100 half-open from 1 address, 98 % unanswered; "
+        "this host sends 900 SYN cookies/s, 0/s returned"
+    )
+    assert (flood.finding.evidence["cookies_sent"].value, flood.finding.evidence["arrivals"].value) == (None, 101.0)
+
+
+def test_honest_connections_are_not_syns_of_a_flood() -> None:
+    view = Host({"0.0.0.0:443 0/100": (101, 99)}, {**COOKIES, "SyncookiesRecv": 40.0}).view()
+    (flood,) = syn_flood(replace(view, syn_arrivals_per_s=5000.0), DEFAULT)
+    assert flood.finding.headline.startswith("961 SYNs/s, 101 of 100 half-open")
 
 
 @pytest.mark.parametrize(

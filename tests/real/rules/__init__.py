@@ -1,0 +1,1 @@
+"""Rules on the real kernel, without the scenes."""
