@@ -2,8 +2,9 @@
 
 The trace identifies a socket by its kernel address and covers all network namespaces. Its last event, tcp_destroy_sock,
 has the cookie: if a sample or a destroy event has the same one, the socket is ours. A socket that still exists is
-matched by its endpoints to the connections that changed between two polls. If two open sockets of the trace have the
-same endpoints (in two namespaces), neither is matched.
+matched by its endpoints to the sockets of the next two polls, which also finds connections that are older than the
+trace. If two sockets of the trace have the same endpoints (in two namespaces), or two polled ones (on two devices),
+none of them is matched.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
+from tcpwatch.model.lifecycle.polled_sockets import PolledSockets
 from tcpwatch.model.lifecycle.trace_errors import event_sockets
 from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.states import State
@@ -67,8 +70,8 @@ _OF_CONNECTIONS = (
 )
 
 Membership = Callable[[NDArray[np.uint64]], NDArray[np.bool_]]
-ChangedSockets = Callable[[], tuple[NDArray[np.void], NDArray[np.uint64]]]
-"""Rows of uapi.SOCKET with their cookies."""
+SocketsWithPorts = Callable[[NDArray[np.uint16], NDArray[np.uint16], bool], PolledSockets]
+"""polled_sockets.sockets_with_ports"""
 
 
 class TraceStep(NamedTuple):
@@ -94,18 +97,21 @@ class TracedSockets:
         """Events of unmatched sockets, sorted by socket and time."""
         self._known = np.empty(0, TRACED_SOCKET)
         """Our sockets that are not destroyed, sorted by kernel address."""
+        self._steps = (-np.inf, -np.inf)
+        """Times of the last two steps."""
 
     @property
     def idle(self) -> bool:
         """Whether no socket is closed and not destroyed, and none is unmatched."""
         return not len(self._unmatched) and not len(self._closed())
 
-    def step(self, events: NDArray[np.void], now: float, ours: Membership, changed: ChangedSockets) -> TraceStep:
+    def step(self, events: NDArray[np.void], now: float, ours: Membership, polled: SocketsWithPorts) -> TraceStep:
         """Add events (TRACE_EVENT, in the order of time); `now` is monotonic.
 
-        `ours` returns which cookies belong to this namespace. `changed` returns the sockets that appeared, changed or
-        ended between two polls; open sockets of the trace are matched to them by their endpoints.
+        `ours` returns which cookies belong to this namespace. `polled` returns sockets of the present poll; sockets of
+        the trace that have no cookie yet are matched to them by their endpoints.
         """
+        since, self._steps = self._steps[0], (self._steps[1], now)
         events = np.concatenate((self._unmatched, self._of_connections(events))) if len(events) else self._unmatched
         if not len(events):
             return TraceStep(events, self._known[:0], self._closed(), 0, 0)
@@ -113,9 +119,10 @@ class TracedSockets:
         start = _starts(events)
         sockets = _summarised(events, start)
         known = self._continued(sockets, events[start])
-        unnamed = np.flatnonzero((sockets["cookie"] == 0) & (sockets["endpoints"]["dport"] != 0))
-        if len(unnamed):
-            cookies = _cookies_by_endpoints(sockets["endpoints"][unnamed], *changed())
+        unnamed = np.flatnonzero((sockets["cookie"] == 0) & (sockets["endpoints"]["sport"] != 0))
+        # A socket of ours that had an event is in this poll or in the next one.
+        if len(unnamed) and (sockets["latest_event"][unnamed] > since).any():
+            cookies = _cookies_by_endpoints(take_rows(sockets, unnamed), since, polled)
             cookies[np.isin(cookies, self._known["cookie"]) | np.isin(cookies, sockets["cookie"])] = 0  # taken
             sockets["cookie"][unnamed] = cookies
         matched = (sockets["cookie"] != 0) & (known | ours(sockets["cookie"]))
@@ -256,22 +263,33 @@ def _summarised(events: NDArray[np.void], start: NDArray[np.intp]) -> NDArray[np
     return sockets
 
 
-def _cookies_by_endpoints(
-    events: NDArray[np.void], table: NDArray[np.void], cookies: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
-    """Return the cookie in `table` that has the endpoints of each event; 0 for none, or if two events have them."""
-    matched = np.zeros(len(events), np.uint64)
-    if not len(events) or not len(table):
+def _cookies_by_endpoints(sockets: NDArray[np.void], since: float, polled: SocketsWithPorts) -> NDArray[np.uint64]:
+    """Return the cookie of the only polled socket with the endpoints of each TRACED_SOCKET; 0 for none, or for several.
+
+    0 also where two of `sockets` have the same endpoints, and for those without an event after `since`. A socket that
+    is open in the trace is a full socket in the poll, and one that retransmitted has done so in its tcp_info.
+    """
+    matched = np.zeros(len(sockets), np.uint64)
+    endpoints = take_rows(sockets["endpoints"], np.arange(len(sockets)))
+    recent = sockets["latest_event"] > since
+    # The row of a socket that opened after the first poll is new; this is a small part of all rows.
+    old = bool(np.isnan(sockets["begin"][recent]).any()) or since == -np.inf
+    found = polled(endpoints["sport"][recent], endpoints["dport"][recent], old)
+    if not len(found.cookie):
         return matched
-    wanted = endpoint_pair_hashes(events, "sport", "dport", "src", "dst")
-    present = endpoint_pair_hashes(table)
-    order = np.argsort(present)
-    at = np.searchsorted(present[order], wanted)
-    at[at == len(order)] = 0
-    at = order[at]
+    wanted = endpoint_pair_hashes(endpoints, "sport", "dport", "src", "dst")
     _, inverse, count = np.unique(wanted, return_inverse=True, return_counts=True)
-    unique = (present[at] == wanted) & (count[inverse] == 1)
-    matched[unique] = cookies[at[unique]]
+    is_open = np.isnan(sockets["closed"])
+    older = np.isnan(sockets["begin"]) & (sockets["retransmitted"] > 0)  # of a new one, tcp_info may be older
+    present = endpoint_pair_hashes(found.table)
+    for which, candidates in ((is_open, np.flatnonzero(found.is_full)), (~is_open, np.arange(len(found.cookie)))):
+        distinct, first, times = np.unique(present[candidates], return_index=True, return_counts=True)
+        at = find_sorted(distinct, wanted)
+        unique = which & recent & (count[inverse] == 1) & (at != NOT_FOUND)
+        unique[unique] = times[at[unique]] == 1
+        row = candidates[first[at[unique]]]
+        plausible = ~older[unique] | found.may_retransmit[row]
+        matched[np.flatnonzero(unique)[plausible]] = found.cookie[row[plausible]]
     return matched
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.cookie_aliases import CookieAliases, resolve_aliases
 from tcpwatch.model.lifecycle.destroyed_connections import DestroyedConnections, destroyed_connections
 from tcpwatch.model.lifecycle.poll_changes import PollChanges
+from tcpwatch.model.lifecycle.polled_sockets import sockets_with_ports
 from tcpwatch.model.lifecycle.records import build_records, updated_records
 from tcpwatch.model.lifecycle.traced_sockets import TracedSockets, TraceStep, sort_traced_sockets
 from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, TransitionIndex, TransitionKind, transition_rows
@@ -119,7 +120,7 @@ class Tracker:
                 sample.trace_events.events,
                 sample.monotonic,
                 lambda cookies: is_in_sorted(rows.cookie, cookies),
-                lambda: (rows.table, rows.cookie),
+                partial(sockets_with_ports, joined, sample),
             )
             self._transitions.add(_trace_transitions(traced.events, sample))
 
@@ -168,13 +169,9 @@ class Tracker:
             known = (joined.rows.cookie, changes.previous_join.rows.cookie, recent, np.sort(self._awaited))
             return reduce(np.logical_or, (is_in_sorted(column, cookies) for column in known))
 
-        def changed() -> tuple[NDArray[np.void], NDArray[np.uint64]]:
-            at, closed = np.concatenate((changes.new, joined.changed)), joined.closed
-            table = np.concatenate((take_rows(joined.rows.table, at), np.ascontiguousarray(closed.table)))
-            return table, np.concatenate((joined.rows.cookie[at], closed.cookie))
-
+        polled = partial(sockets_with_ports, joined, sample)
         new_events = sample.trace_events.events if sample.trace_events else _NO_TRACE_EVENTS
-        traced = self._traced_sockets.step(new_events, sample.monotonic, ours, changed)
+        traced = self._traced_sockets.step(new_events, sample.monotonic, ours, polled)
         self._foreign_sockets += traced.foreign_sockets
         self._unmatched_sockets = traced.unmatched_sockets
         return traced

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
+from tcpwatch.model.lifecycle.polled_sockets import PolledSockets
 from tcpwatch.model.lifecycle.traced_sockets import MATCH_TIMEOUT_S, TracedSockets, TraceStep
 from tcpwatch.model.states import State
 
@@ -43,9 +44,9 @@ def events(text: str, begin: float) -> NDArray[np.void]:
 
 def follow(traced: TracedSockets, text: str, begin: float) -> TraceStep:
     """One step."""
-    nobody = np.empty(0, uapi.SOCKET), np.empty(0, np.uint64)
+    nobody = polled(FLOW[:0], np.empty(0, np.uint64))
     trace_events = events(text, begin) if text else np.empty(0, TRACE_EVENT)
-    return traced.step(trace_events, begin + 0.1, lambda cookies: np.isin(cookies, list(OURS)), lambda: nobody)
+    return traced.step(trace_events, begin + 0.1, lambda cookies: np.isin(cookies, list(OURS)), lambda *_: nobody)
 
 
 CLIENT = "CLOSED>SYN_SENT | SYN_SENT>ESTABLISHED | ESTABLISHED>FIN_WAIT_1"
@@ -218,8 +219,13 @@ def fields_of(seen: np.void) -> dict[str, float]:
 
 def step(traced: TracedSockets, table: NDArray[np.void], now: float, flows: NDArray[np.void] = FLOW) -> TraceStep:
     """One step; the polls saw connection 7 with the ends of FLOW."""
-    moved = flows, np.full(len(flows), 7, np.uint64)
-    return traced.step(table, now, lambda cookies: np.isin(cookies, list(OURS)), lambda: moved)
+    found = polled(flows, np.full(len(flows), 7, np.uint64))
+    return traced.step(table, now, lambda cookies: np.isin(cookies, list(OURS)), lambda *_: found)
+
+
+def polled(table: NDArray[np.void], cookies: NDArray[np.uint64]) -> PolledSockets:
+    yes = np.ones(len(table), np.bool_)
+    return PolledSockets(table, cookies, yes, yes)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -293,8 +299,9 @@ def test_many_connections_are_found_by_their_ends() -> None:
     flows["idiag_sport"] = ports
     rows = [{**ESTABLISH, "socket": ADDRESS + 64 * port, "sport": port} for port in (7000, 1000, 2500, 9000, 3000, 5)]
     cookies = np.array([int(port) + 1 for port in ports], np.uint64)
-    found = TracedSockets().step(trace(rows), 10.1, lambda them: np.isin(them, cookies), lambda: (flows, cookies))
-    by_port = {int(one["sport"]): int(one["cookie"]) for one in found.events}
+    found = polled(flows, cookies)
+    seen = TracedSockets().step(trace(rows), 10.1, lambda them: np.isin(them, cookies), lambda *_: found)
+    by_port = {int(one["sport"]): int(one["cookie"]) for one in seen.events}
     assert by_port == {7000: 7001, 1000: 1001, 3000: 3001}
 
 
@@ -394,3 +401,49 @@ def test_of_too_many_waiting_events_the_newest_half_stays(monkeypatch: pytest.Mo
         found = step(traced, trace(ends, begin=10.2), 10.3, FLOW[:0])
         addresses = found.events["socket"][found.events["kind"] == TraceEventKind.STATE].tolist()
         assert [addresses.count(ADDRESS + 64 * at) for at in range(count)] == events
+
+
+RETRANSMITS = [{**AGAIN, "old": State.ESTABLISHED, "new": State.ESTABLISHED}]
+MATCHES: dict[str, tuple[list[Row], list[bool], list[bool], bool]] = {
+    "an old connection retransmits": (RETRANSMITS, [True], [True], True),
+    "tcp_info shows that it has never retransmitted": (RETRANSMITS, [True], [False], False),
+    "a new one is younger than its tcp_info": ([ACCEPT, ACCEPTED, *RETRANSMITS], [True], [False], True),
+    "two sockets have the endpoints": (RETRANSMITS, [True, True], [True, True], False),
+    "one of them is a TIME_WAIT": (RETRANSMITS, [False, True], [True, True], True),
+    "the only one is a TIME_WAIT": (RETRANSMITS, [False], [True], False),
+    "the socket that closed continues in TIME_WAIT": ([*RETRANSMITS, END], [False], [True], True),
+    "it closed after the poll": ([*RETRANSMITS, END], [True], [True], True),
+    "one closed, and one is open": ([*RETRANSMITS, END], [False, True], [True, True], False),
+}
+"""Trace events; of each polled socket with their endpoints, whether it is a full one and may retransmit; the result."""
+
+
+@pytest.mark.parametrize("name", MATCHES)
+def test_matching_by_endpoints(name: str) -> None:
+    rows, full, retransmit, matched = MATCHES[name]
+    cookies = np.where(full, 7, 8).astype(np.uint64)
+    found = PolledSockets(np.repeat(FLOW, len(full)), cookies, np.array(full), np.array(retransmit))
+    seen = TracedSockets().step(trace(rows), 10.1, lambda them: np.isin(them, list(OURS)), lambda *_: found)
+    assert len(seen.events) == (len(rows) if matched else 0)
+    assert set(seen.events["cookie"].tolist()) <= {7 if full[-1] else 8}
+
+
+def test_a_socket_is_looked_for_in_two_polls_after_its_latest_event() -> None:
+    traced = TracedSockets()
+    nothing, asked = trace([]), []
+
+    def polled_later(local: NDArray[np.uint16], remote: NDArray[np.uint16], old: bool) -> PolledSockets:
+        asked.append((local.tolist(), remote.tolist(), old))
+        return polled(FLOW[:0], np.empty(0, np.uint64))
+
+    def ours(cookies: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        return np.isin(cookies, list(OURS))
+
+    for at, events in enumerate((nothing, nothing, trace(RETRANSMITS), nothing, nothing, nothing)):
+        table = events.copy()
+        table["time"] += at
+        traced.step(table, 10.1 + at, ours, polled_later)
+    assert asked == [([1000], [80], True)] * 2
+    connected = trace([{**CONNECT, "sport": 1001}, {**ESTABLISH, "sport": 1001}], ADDRESS + 64, 20.0)
+    traced.step(connected, 20.1, ours, polled_later)
+    assert asked[2:] == [([1001], [80], False)]
