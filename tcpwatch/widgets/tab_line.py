@@ -37,19 +37,24 @@ class TabLine(Lines):
     @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
         pieces: list[Piece] = []
-        for at, label in enumerate(self._labels()):
+        for at, label in enumerate(self._labels(width)):
             pieces.append((label, colours.cursor + colours.strong if at == self._active else colours.dim))
         return [tuple(pieces)]
 
-    def _labels(self) -> list[str]:
-        """Return the text of each tab; its width does not depend on which one is active."""
-        return [f"[{at} {title}]" if at == self._active + 1 else f" {at} {title} "
-                for at, title in enumerate(self._titles, 1)]  # fmt: skip
+    def _labels(self, width: int) -> list[str]:
+        """Return the text of each tab: inactive ones without their titles where the width is too small for all.
+
+        In sufficient width a tab stays at its place whichever is active.
+        """
+        texts = [f"{at} {title}" for at, title in enumerate(self._titles, 1)]
+        if sum(len(text) + 2 for text in texts) > width:
+            texts = [text if at == self._active else text.split()[0] for at, text in enumerate(texts)]
+        return [f"[{text}]" if at == self._active else f" {text} " for at, text in enumerate(texts)]
 
     def on_click(self, event: Click) -> None:
         """Report the tab under the mouse."""
         x = event.x
-        for at, label in enumerate(self._labels()):
+        for at, label in enumerate(self._labels(self.size.width)):
             if 0 <= x < len(label):
                 self.post_message(self.Picked(at))
             x -= len(label)

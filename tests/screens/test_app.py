@@ -172,6 +172,18 @@ async def test_a_click_on_a_tab() -> None:
         assert _page(app) == "connections"
 
 
+async def test_narrow_screens_show_the_title_of_the_active_tab_and_the_numbers_of_the_others() -> None:
+    app = make_app()
+    async with driven(app, (40, 24)) as pilot:
+        app.show(make_view())
+        for at, tab in enumerate(TABS):
+            await pilot.press(str(at + 1))
+            assert f"[{at + 1} {tab.title}]" in shot(app).splitlines()[1]
+        await pilot.click(TabLine, offset=(4, 0))
+        assert _page(app) == "connections"
+        assert shot(app).splitlines()[1] == " 1 [2 Connections] 3  4  5  6"
+
+
 # Footer
 
 
