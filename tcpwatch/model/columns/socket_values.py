@@ -145,8 +145,6 @@ WHY_UNKNOWN = {
 }
 """Code of an unknown owner → the reason."""
 
-_SHORT_UNKNOWN = {owner_finder.UNKNOWN_NO_PROCESS: "", owner_finder.UNKNOWN_NOT_LOOKED: "…"}
-
 
 def why_unknown(code: int, is_closed: bool) -> str:
     """Return the reason for this code; the owner of a closed connection is never looked up later."""
@@ -155,9 +153,16 @@ def why_unknown(code: int, is_closed: bool) -> str:
 
 def owner_cells(rows: Rows) -> Values:
     """Return the owners as text, or a sign for why there is no owner."""
+    marks = zip(rows.owner.tolist(), (rows.mark == Mark.CLOSED).tolist(), strict=True)
     return [
-        owner_text(rows.owners[code]) if code >= 0 else _SHORT_UNKNOWN.get(code, "?") for code in rows.owner.tolist()
+        owner_text(rows.owners[code]) if code >= 0 else _short_unknown(code, is_closed) for code, is_closed in marks
     ]
+
+
+def _short_unknown(code: int, is_closed: bool) -> str:
+    if code == owner_finder.UNKNOWN_NO_PROCESS:
+        return ""
+    return "…" if code == owner_finder.UNKNOWN_NOT_LOOKED and not is_closed else "?"
 
 
 def owner_text(owner: owner_finder.Owner) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NOT_LOOKED
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_NOT_LOOKED
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.sockets.rows import Mark, Rows
@@ -130,14 +130,20 @@ def rows_from_records(archive: Archive, like: Rows, *records: NDArray[np.void]) 
 
 
 def with_recorded_owners(rows: Rows, archive: Archive, records: NDArray[np.void]) -> Rows:
-    """Return the rows; those without a process have the owner in the record of their connection, if it has one."""
+    """Return the rows; those without a process have the owner in the record of their connection.
+
+    If that is unknown, they have the reason.
+    """
     order = np.argsort(records["cookie"])
     at = find_sorted(records["cookie"][order], rows.cookie)
     bare = np.flatnonzero((rows.owner < 0) & (at != NOT_FOUND))
-    code = records["owner"][order[at[bare]]] - archive.owners_from
+    recorded = records["owner"][order[at[bare]]]
+    code = recorded - archive.owners_from
     known = (code >= 0) & (code < len(archive.owners))
     distinct, inverse = np.unique(code[known], return_inverse=True)
     owner = rows.owner.copy()
+    hidden = recorded < UNKNOWN_NO_PROCESS
+    owner[bare[hidden]] = recorded[hidden]
     owner[bare[known]] = len(rows.owners) + inverse
     return replace(rows, owner=owner, owners=[*rows.owners, *(archive.owners[i] for i in distinct.tolist())])
 

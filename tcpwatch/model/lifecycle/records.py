@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.kernel.netlink.tcp_info import info_fields
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_NOT_LOOKED
 from tcpwatch.model.lifecycle.archive import RECORD
 from tcpwatch.model.lifecycle.classify import EndingEvidence, classify
 from tcpwatch.model.lifecycle.destroyed_connections import DestroyedConnections
@@ -153,15 +153,19 @@ _ENDPOINT_FIELDS = {
 
 
 def _fill_role_and_owner(records: NDArray[np.void], ended: _Ended, owners: OwnerRegistry) -> None:
-    """Fill role, first closer and owner from polls, or else from the listener that accepted the connection."""
-    records["owner"] = UNKNOWN_NO_PROCESS
+    """Fill role, first closer and owner from polls, or else from the listener that accepted the connection.
+
+    An unknown owner keeps its reason. That of a connection that no poll saw was not looked up.
+    """
+    records["owner"] = np.where(records["seen"], UNKNOWN_NO_PROCESS, UNKNOWN_NOT_LOOKED)
     for rows, at in ended.polls:
         known = at != NOT_FOUND
         for name in ("role", "closer"):
             records[name][known] = getattr(rows, name)[at[known]]
         codes = owners.register(rows.owner[at[known]], rows.owners)
-        # A small socket has no process: keep the one of the full socket.
-        records["owner"][known] = np.where(codes >= 0, codes, records["owner"][known])
+        # A small socket has no process: keep the one of the full socket, or why that is unknown.
+        is_better = (codes >= 0) | ((records["owner"][known] < 0) & (codes != UNKNOWN_NO_PROCESS))
+        records["owner"][known] = np.where(is_better, codes, records["owner"][known])
     unseen = np.flatnonzero(~records["seen"])
     joins = (ended.changes.previous_join, ended.changes.join)
     accepted, owner = _listened(joins, take_rows(records["row"], unseen), owners)
@@ -181,8 +185,9 @@ def _fill_callers(records: NDArray[np.void], ended: _Ended, owners: OwnerRegistr
         return
     distinct, inverse = np.unique(ended.sockets["pid"][at], return_inverse=True)
     place = {pid: number for number, pid in enumerate(callers)}
-    codes = np.array([place.get(pid, UNKNOWN_NO_PROCESS) for pid in distinct.tolist()], np.int32)
-    records["owner"][at] = owners.register(codes, list(callers.values()))[inverse]
+    codes = np.array([place.get(pid, UNKNOWN_NOT_LOOKED) for pid in distinct.tolist()], np.int32)
+    caller = owners.register(codes, list(callers.values()))[inverse]
+    records["owner"][at] = np.where(caller >= 0, caller, records["owner"][at])
 
 
 def _listened(
@@ -190,12 +195,12 @@ def _listened(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
     """Return which of these uapi.SOCKET rows a listener in one of `joins` accepted, and the owner of that listener."""
     local = LocalEndpoints(row, row["idiag_sport"].astype(np.uint16), np.ascontiguousarray(row["idiag_family"]))
-    accepted, owner = np.zeros(len(row), np.bool_), np.full(len(row), UNKNOWN_NO_PROCESS, np.int32)
+    accepted, owner = np.zeros(len(row), np.bool_), np.full(len(row), UNKNOWN_NOT_LOOKED, np.int32)
     for joined in joins:  # a listener may have closed or opened between them
         keys, rows = joined.listener_keys, joined.rows
         if len(row) and keys.keys:
             key = keys.lookup(local, np.arange(len(row)))
-            owner_of_key = np.full(len(keys.keys) + 1, UNKNOWN_NO_PROCESS, np.int32)
+            owner_of_key = np.full(len(keys.keys) + 1, UNKNOWN_NOT_LOOKED, np.int32)
             owner_of_key[keys.key] = owners.register(rows.owner[keys.row], rows.owners)
             owner = np.where(key != NO_LISTENER, owner_of_key[key], owner)
             accepted |= key != NO_LISTENER

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, Owner
+from tcpwatch.kernel.proc.owner_finder import (
+    UNKNOWN_ELSEWHERE,
+    UNKNOWN_NO_PROCESS,
+    UNKNOWN_NOT_LOOKED,
+    UNKNOWN_PERMISSION,
+    UNKNOWN_PROC,
+    Owner,
+)
 from tcpwatch.kernel.proc.process import Process
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
 from tcpwatch.model.lifecycle.archive import Archive
@@ -161,8 +168,33 @@ def test_the_listener_shows_role_and_owner_of_a_connection_between_two_polls() -
     assert [int(cookie) for cookie in records["cookie"]] == [20, 21]
     assert [int(role) for role in records["role"]] == [Role.SERVER, Role.CLIENT]
     assert archive.owner(int(records["owner"][0])) == LISTENER.owner
-    assert records["owner"][1] == UNKNOWN_NO_PROCESS
+    assert records["owner"][1] == UNKNOWN_NOT_LOOKED
     assert not records["seen"].any()
+
+
+HIDDEN = (UNKNOWN_PERMISSION, UNKNOWN_ELSEWHERE, UNKNOWN_PROC, UNKNOWN_NOT_LOOKED)
+
+
+@pytest.mark.parametrize("reason", HIDDEN)
+def test_an_owner_that_was_hidden_is_not_the_kernel(reason: int) -> None:
+    hidden = replace(OPEN, process=None, inode=7, owner_code=reason)
+    waits = replace(TIME_WAIT, cookie=OPEN.cookie, local=OPEN.local, remote=OPEN.remote)
+    for last in ([], [waits]):
+        record = only(Poll([]), Poll([hidden]), Poll(last, [event(hidden, 3.0)]))
+        assert record["owner"] == reason
+
+
+@pytest.mark.parametrize("reason", HIDDEN)
+def test_the_owner_of_a_connection_between_two_polls_is_as_hidden_as_its_listener(reason: int) -> None:
+    listener = replace(LISTENER, process=None, owner_code=reason)
+    _, records, _ = run(Poll([listener]), Poll([listener], [event(replace(OPEN, cookie=20), 1.0)]))
+    assert records["owner"].tolist() == [reason]
+
+
+def test_a_connection_that_no_process_had_accepted_has_none() -> None:
+    waiting = replace(OPEN, process=None, inode=0)
+    record = only(Poll([]), Poll([waiting]), Poll([], [event(waiting, 3.0)]))
+    assert record["owner"] == UNKNOWN_NO_PROCESS
 
 
 @pytest.mark.parametrize("listening", [(True, False), (False, True), (True, True), (False, False)])
@@ -302,7 +334,7 @@ def test_the_trace_knows_both_times_and_who_called() -> None:
 @pytest.mark.parametrize("callers", [{}, {20: CALLER}])
 def test_a_caller_that_had_ended_is_unknown(callers: Mapping[int, Owner]) -> None:
     record = only(Poll([]), Poll([], [event(CALLED, 1.0)], traced(CALLED, 21, *CHANGES), callers=callers))
-    assert record["owner"] == UNKNOWN_NO_PROCESS
+    assert record["owner"] == UNKNOWN_NOT_LOOKED
 
 
 def test_who_holds_a_socket_is_better_known_than_who_called() -> None:

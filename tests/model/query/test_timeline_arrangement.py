@@ -125,7 +125,7 @@ def test_owners_that_are_forgotten_are_nobodys() -> None:
     archive = make_archive(*CLOSED_FLOWS)
     later = replace(archive, owners=archive.owners[1:], owners_from=1)
     chosen = TimelineArranger().arrange(make_view(*LIVE, archive=later), Filter())
-    assert (row(chosen, 11).process, row(chosen, 10).process) == ("app[12]", "…")
+    assert (row(chosen, 11).process, row(chosen, 10).process) == ("app[12]", "?")
     assert cookies(TimelineArranger().arrange(make_view(archive=later), Filter.parse("process:app"))) == [11]
 
 
