@@ -58,7 +58,9 @@ class Monitor:
         self._trace_stats = TraceStatsCounter()
         self._graphs = FlowGraphs()
         self._queues = QueueAnalysis(thresholds.syn_queue_share)
-        self._teardown = TeardownAnalysis(thresholds.close_wait_age_s, thresholds.half_closed_age_s)
+        self._teardown = TeardownAnalysis(
+            thresholds.close_wait_age_s, thresholds.half_closed_age_s, thresholds.close_wait_count
+        )
         self._stalls = StallAnalysis(thresholds.connect_stuck_repeats)
         self._ephemeral_ports = EphemeralPortAnalysis()
         self._port_scans = PortScanAnalysis()

@@ -35,7 +35,7 @@ class Thresholds:
     ports_exhausted_share: float = 0.95
     """The same, for a critical finding in any case. [H]"""
     close_wait_count: float = 20
-    """CLOSE_WAIT sockets of one process, older than `close_wait_age_s`, for close-wait-leak. [H]"""
+    """CLOSE_WAIT sockets of one program, listener or user, older than `close_wait_age_s`, for close-wait-leak. [H]"""
     close_wait_age_s: float = 60.0
     """[H]"""
     close_wait_descriptors_share: float = 0.5

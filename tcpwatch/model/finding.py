@@ -32,9 +32,9 @@ class ListenerSubject(NamedTuple):
 
 
 class FindingSubject(NamedTuple):
-    """The listener, destination, process or host that a finding is about."""
+    """The listener, destination, program or host that a finding is about."""
 
-    kind: Literal["listener", "destination", "source", "process", "host", "tcpwatch"]
+    kind: Literal["listener", "destination", "source", "process", "program", "user", "host", "tcpwatch"]
     value: str | Endpoint | ListenerSubject
 
     @property

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.analyses.teardown import ProcessCloseWaits, ProcessHalfClosed
-from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.analyses.teardown import CloseWaitHolder, CloseWaits, HalfClosed
+from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
+from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.rules.registry import rule
+from tcpwatch.model.sockets.programs import Program
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 
@@ -59,21 +62,45 @@ def _time_wait_finding(view: View, severity: Severity) -> Finding:
 
 @rule("close-wait-leak", rank=60)
 def close_wait_leak(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """A process does not close connections that its peers have closed.
+    """A program does not close connections that its peers have closed.
 
-    Warning: it has 20 CLOSE_WAIT sockets older than 60 s.
-    Critical: in addition, their number grew in each of the last five minutes, or is 50 % of the process's file
+    Warning: its processes have 20 CLOSE_WAIT sockets older than 60 s; or a listener or a user has, whose programs are
+        unknown or have fewer each.
+    Critical: in addition, their number grew in each of the last five minutes, or is 50 % of a process's file
         descriptor limit.
     Source: RFC 9293, section 3.6; getrlimit(2) (RLIMIT_NOFILE).
     """
-    for process in view.teardown.close_wait:
-        if process.old >= limits.close_wait_count:
-            critical = process.growing or process.share >= limits.close_wait_descriptors_share
-            yield Candidate(_close_wait_finding(process, Severity.CRITICAL if critical else Severity.WARNING))
+    for waits in (*view.teardown.close_wait, *view.teardown.close_wait_spread):
+        if waits.old >= limits.close_wait_count:
+            critical = waits.growing or waits.share >= limits.close_wait_descriptors_share
+            yield Candidate(_close_wait_finding(waits, Severity.CRITICAL if critical else Severity.WARNING))
 
 
-def _close_wait_finding(process: ProcessCloseWaits, severity: Severity) -> Finding:
-    kinds = {"EOF seen": process.eof_seen, "EOF pending": process.eof_pending, "data pending": process.data_pending}
+def _subject(holder: CloseWaitHolder) -> FindingSubject:
+    if isinstance(holder, ListenerKey):
+        return FindingSubject("listener", ListenerSubject(holder))
+    if not isinstance(holder, Program):
+        return FindingSubject("user", str(holder))
+    if len(holder.processes) == 1:
+        return FindingSubject("process", str(holder))
+    return FindingSubject("program", f"{holder.name} of {holder.user}")
+
+
+def _processes(pids: Sequence[int]) -> str:
+    """Return ` in 3 processes`; empty for one process."""
+    return f" in {units.plural(len(pids), 'process', 'processes')}" if len(pids) > 1 else ""
+
+
+def _owner_unknown(number: int, count: int, why: int) -> str:
+    """Return how many of the sockets have an unknown owner, and why; empty if none has."""
+    if not number:
+        return ""
+    some = "" if number == count else f" of {units.count(number)}"
+    return f", owner{some} unknown: {WHY_UNKNOWN[why].removeprefix('unknown: ')}"
+
+
+def _close_wait_finding(waits: CloseWaits, severity: Severity) -> Finding:
+    kinds = {"EOF seen": waits.eof_seen, "EOF pending": waits.eof_pending, "data pending": waits.data_pending}
     present = {kind: number for kind, number in kinds.items() if number}
     if len(present) == 1:
         detail = f"; application {_CLOSE_WAIT_APPLICATION[next(iter(present))]}"
@@ -81,27 +108,34 @@ def _close_wait_finding(process: ProcessCloseWaits, severity: Severity) -> Findi
         parts = ", ".join(f"{units.count(number)} {kind}" for kind, number in present.items())
         detail = f" ({parts})" if parts else ""
     why = _CLOSE_WAIT_WHY[max(present, key=lambda kind: present[kind])] if present else _CLOSE_WAIT_WHY_UNKNOWN
-    share = f", {units.share(process.share)} of fd limit" if process.limit else ""
+    processes = _processes(waits.pids)
+    share = f", {'at most ' * bool(processes)}{units.share(waits.share)} of fd limit" if waits.limit else ""
+    owner = _owner_unknown(waits.hidden, waits.count, waits.why_hidden)
     return Finding(
         "close-wait-leak",
         severity,
-        FindingSubject("process", process.process),
-        f"{units.count(process.count)} CLOSE_WAIT{detail}, oldest {units.duration(process.oldest_s)}{share}",
+        _subject(waits.holder),
+        f"{units.count(waits.count)} CLOSE_WAIT{processes}{detail}, oldest {units.duration(waits.oldest_s)}{share}"
+        f"{owner}",
         {
-            "close_wait": Figure(process.count, "sockets"),
-            "never_closed": Figure(process.eof_seen, "sockets"),
-            "end_not_read": Figure(process.eof_pending, "sockets"),
-            "data_unread": Figure(process.data_pending, "sockets"),
-            "old": Figure(process.old, "sockets"),
-            "oldest": Figure(process.oldest_s, "s"),
-            "descriptor_limit": Figure(process.limit, "descriptors"),
-            "growing": Figure("yes" if process.growing else "no"),
+            "close_wait": Figure(waits.count, "sockets"),
+            "never_closed": Figure(waits.eof_seen, "sockets"),
+            "end_not_read": Figure(waits.eof_pending, "sockets"),
+            "data_unread": Figure(waits.data_pending, "sockets"),
+            "old": Figure(waits.old, "sockets"),
+            "oldest": Figure(waits.oldest_s, "s"),
+            "processes": Figure(len(waits.pids) or None, "processes"),
+            "owner_unknown": Figure(waits.hidden, "sockets"),
+            "descriptor_limit": Figure(waits.limit, "descriptors"),
+            "growing": Figure("yes" if waits.growing else "no"),
         },
         why,
         ("No kernel setting helps: only the application can end CLOSE_WAIT. Look for a code path that never calls "
          "close(), often after an error.",
-         "Restart the process to free the sockets; otherwise it will run out of file descriptors."),
-        f"state:close-wait pid:{process.owner.processes[0].pid}",
+         "Restart the process to free the sockets; otherwise it will run out of file descriptors."
+         if not processes else
+         "Restart the processes to free the sockets; otherwise they will run out of file descriptors."),
+        waits.filter,
     )  # fmt: skip
 
 
@@ -122,31 +156,34 @@ _CLOSE_WAIT_WHY = {
 
 @rule("half-closed", rank=120)
 def half_closed(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """A process calls shutdown() but not close(), and its peers do not close either.
+    """A program calls shutdown() but not close(), and its peers do not close either.
 
-    Warning: it has held a socket in FIN_WAIT_2 for 5 minutes.
+    Warning: one of its processes, or a user's process that is not visible, has held a socket in FIN_WAIT_2 for 5
+        minutes.
     Source: RFC 9293, section 3.6; ip-sysctl.rst (tcp_fin_timeout).
     """
-    for process in view.teardown.half_closed:
-        if process.old:
-            yield Candidate(_half_closed_finding(process))
+    for held in (*view.teardown.half_closed, *view.teardown.half_closed_hidden):
+        if held.old:
+            yield Candidate(_half_closed_finding(held))
 
 
-def _half_closed_finding(process: ProcessHalfClosed) -> Finding:
+def _half_closed_finding(held: HalfClosed) -> Finding:
+    owner = "" if held.pids else _owner_unknown(held.count, held.count, held.why_hidden)
     return Finding(
         "half-closed",
         Severity.WARNING,
-        FindingSubject("process", process.process),
-        f"{units.count(process.count)} half-closed in FIN_WAIT_2, oldest {units.duration(process.oldest_s)}",
+        _subject(held.holder),
+        f"{units.count(held.count)} half-closed in FIN_WAIT_2{_processes(held.pids)}, oldest "
+        f"{units.duration(held.oldest_s)}{owner}",
         {
-            "fin_wait_2": Figure(process.count, "sockets"),
-            "old": Figure(process.old, "sockets"),
-            "oldest": Figure(process.oldest_s, "s"),
+            "fin_wait_2": Figure(held.count, "sockets"),
+            "old": Figure(held.old, "sockets"),
+            "oldest": Figure(held.oldest_s, "s"),
         },
         "The application has shut down its side and keeps the socket, and the peer has not closed. tcp_fin_timeout "
         "applies only after close(), so this may last forever.",
         ("If the application expects nothing more from the peer, it should call close(), not only shutdown().",),
-        f"state:fin-wait-2 pid:{process.owner.processes[0].pid}",
+        held.filter,
     )
 
 

@@ -1,8 +1,8 @@
-"""Tables of CLOSE_WAIT and FIN_WAIT_2 sockets by process, and of closing sockets."""
+"""Tables of CLOSE_WAIT and FIN_WAIT_2 sockets by program, and of closing sockets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from rich.style import Style
 
 from tcpwatch import units
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
-from tcpwatch.model.analyses.teardown import CLOSING_STATES, ProcessCloseWaits, ProcessHalfClosed
+from tcpwatch.model.analyses.teardown import CLOSING_STATES, CloseWaits, HalfClosed
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
@@ -36,7 +36,7 @@ class UnownedRow:
 
 
 def _unowned_rows(
-    view: View, state: State, processes: Sequence[ProcessCloseWaits] | Sequence[ProcessHalfClosed], unaccepted: int
+    view: View, state: State, programs: Sequence[CloseWaits] | Sequence[HalfClosed], unaccepted: int
 ) -> list[UnownedRow]:
     """Return a row for sockets that no process has accepted, and a row for those whose owner is unknown."""
     has_inodes = view.sample.capabilities.inodes
@@ -49,9 +49,9 @@ def _unowned_rows(
             UnownedRow("not accepted", f"{units.count(unaccepted)} not accepted", f"{state_filter} inode:0", why)
         )
     orphans = view.teardown.orphaned.get(state, 0) if has_inodes else 0
-    unknown = view.counts.get(state, 0) - sum(process.count for process in processes) - unaccepted - orphans
+    unknown = view.counts.get(state, 0) - sum(held.count for held in programs) - unaccepted - orphans
     if unknown > 0:
-        pids = ",".join(str(_pid(process)) for process in processes)
+        pids = ",".join(str(pid) for held in programs for pid in held.pids)
         terms = [state_filter, "-inode:0" if has_inodes else "", f"-pid:{pids}" if pids else ""]
         name = f"{units.count(unknown)} of unknown owner"
         rows.append(UnownedRow("unknown owner", name, " ".join(filter(None, terms)), _why_unknown(view, state)))
@@ -71,22 +71,20 @@ def _why_unknown(view: View, state: State) -> str:
 # CLOSE_WAIT --------------------------------------------------------------------------------------
 
 
-def close_wait_table(view: View) -> InlineTable[ProcessCloseWaits | UnownedRow]:
-    """Return a row per process, the largest count first; then the rows without a known process."""
-    processes, has_queues = view.teardown.close_wait, view.sample.capabilities.queues
+def close_wait_table(view: View) -> InlineTable[CloseWaits | UnownedRow]:
+    """Return a row per program, the largest count first; then the rows without a known process."""
+    programs, has_queues = view.teardown.close_wait, view.sample.capabilities.queues
     warning_share = view.thresholds.close_wait_descriptors_share
 
     def kind(
-        count: Callable[[ProcessCloseWaits], int],
-    ) -> Callable[[ProcessCloseWaits | UnownedRow, InlineCellContext], Piece]:
-        return lambda row, cell: count_piece(
-            count(row) if isinstance(row, ProcessCloseWaits) and has_queues else None, cell
-        )
+        count: Callable[[CloseWaits], int],
+    ) -> Callable[[CloseWaits | UnownedRow, InlineCellContext], Piece]:
+        return lambda row, cell: count_piece(count(row) if isinstance(row, CloseWaits) and has_queues else None, cell)
 
-    def columns(width: int) -> Sequence[InlineColumn[ProcessCloseWaits | UnownedRow]]:
+    def columns(width: int) -> Sequence[InlineColumn[CloseWaits | UnownedRow]]:
         wide = width >= _LONG_TITLES_FROM
         return (
-            InlineColumn("", 0, lambda row, cell: text_piece(_name(row), cell), right=False, named=True),
+            InlineColumn("", 0, lambda row, cell: text_piece(row.name, cell), right=False, named=True),
             InlineColumn("EOF seen", 8, kind(lambda row: row.eof_seen), priority=1),
             InlineColumn("EOF pending", 11, kind(lambda row: row.eof_pending), priority=2),
             InlineColumn("data pending", 12, kind(lambda row: row.data_pending), priority=3),
@@ -99,82 +97,76 @@ def close_wait_table(view: View) -> InlineTable[ProcessCloseWaits | UnownedRow]:
     return InlineTable(
         CLOSE_WAIT,
         f"CLOSE_WAIT: {units.count(view.counts[State.CLOSE_WAIT])}",
-        [*processes, *_unowned_rows(view, State.CLOSE_WAIT, processes, view.teardown.close_wait_unaccepted)],
+        [*programs, *_unowned_rows(view, State.CLOSE_WAIT, programs, view.teardown.close_wait_unaccepted)],
         columns,
-        identity=_pid,
-        filter=lambda row: row.filter if isinstance(row, UnownedRow) else f"state:close-wait pid:{_pid(row)}",
+        identity=_identity,
+        filter=lambda row: row.filter,
         detail=lambda row, exact: _close_wait_detail(row, has_queues, exact),
         empty="None: every process closes what its peers have closed.",
     )
 
 
-def _name(row: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:
-    return row.name if isinstance(row, UnownedRow) else row.process
+def _identity(row: CloseWaits | HalfClosed | UnownedRow) -> Hashable:
+    return row.kind if isinstance(row, UnownedRow) else row.key
 
 
-def _pid(row: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> int | str:
-    return row.kind if isinstance(row, UnownedRow) else row.owner.processes[0].pid
-
-
-def _oldest(row: ProcessCloseWaits | ProcessHalfClosed | UnownedRow) -> str:
+def _oldest(row: CloseWaits | HalfClosed | UnownedRow) -> str:
     return units.UNKNOWN if isinstance(row, UnownedRow) else units.duration(row.oldest_s)
 
 
-def _is_growing(row: ProcessCloseWaits | UnownedRow) -> bool:
-    return isinstance(row, ProcessCloseWaits) and row.growing
+def _is_growing(row: CloseWaits | UnownedRow) -> bool:
+    return isinstance(row, CloseWaits) and row.growing
 
 
-def _descriptors_share(row: ProcessCloseWaits | UnownedRow, warning_share: float, cell: InlineCellContext) -> Piece:
+def _descriptors_share(row: CloseWaits | UnownedRow, warning_share: float, cell: InlineCellContext) -> Piece:
     if isinstance(row, UnownedRow) or not row.limit:
         return text_piece(units.UNKNOWN, cell)
     return text_piece(units.share(row.share), cell, cell.colours.warning if row.share >= warning_share else None)
 
 
-def _close_wait_detail(row: ProcessCloseWaits | UnownedRow, has_queues: bool, exact: bool) -> str:
+def _close_wait_detail(row: CloseWaits | UnownedRow, has_queues: bool, exact: bool) -> str:
     if isinstance(row, UnownedRow):
         return f"{row.name}: {row.detail}"
     limit = f" of {units.count(row.limit, exact)} descriptors" if row.limit else ""
     growing = ", growing for five minutes" if row.growing else ""
     kinds = {"EOF seen but not closed": row.eof_seen, "EOF pending": row.eof_pending, "data pending": row.data_pending}
     largest = f", mostly {max(kinds, key=lambda kind: kinds[kind])}" if has_queues else ""
-    return f"{row.process}: {units.count(row.count, exact)}{limit}{growing}{largest}"
+    return f"{row.name}: {units.count(row.count, exact)}{limit}{growing}{largest}"
 
 
 # FIN_WAIT_2 --------------------------------------------------------------------------------------
 
 
-def half_closed_table(view: View) -> InlineTable[ProcessHalfClosed | UnownedRow]:
-    """Return a row per process that has shut down its side and still holds the socket."""
-    processes, has_inodes = view.teardown.half_closed, view.sample.capabilities.inodes
-    columns: Sequence[InlineColumn[ProcessHalfClosed | UnownedRow]] = (
-        InlineColumn("", 0, lambda row, cell: text_piece(_name(row), cell), right=False, named=True),
-        InlineColumn(
-            "", 7, lambda row, cell: count_piece(row.count if isinstance(row, ProcessHalfClosed) else None, cell)
-        ),
+def half_closed_table(view: View) -> InlineTable[HalfClosed | UnownedRow]:
+    """Return a row per program that has shut down its side and still holds the socket."""
+    programs, has_inodes = view.teardown.half_closed, view.sample.capabilities.inodes
+    columns: Sequence[InlineColumn[HalfClosed | UnownedRow]] = (
+        InlineColumn("", 0, lambda row, cell: text_piece(row.name, cell), right=False, named=True),
+        InlineColumn("", 7, lambda row, cell: count_piece(row.count if isinstance(row, HalfClosed) else None, cell)),
         InlineColumn("oldest", 9, lambda row, cell: text_piece(_oldest(row), cell, _age_style(row, cell))),
     )
     return InlineTable(
         HALF_CLOSED,
         "FIN_WAIT_2 (process still holds socket)",
-        [*processes, *_unowned_rows(view, State.FIN_WAIT_2, processes, 0)] if has_inodes else (),
+        [*programs, *_unowned_rows(view, State.FIN_WAIT_2, programs, 0)] if has_inodes else (),
         lambda width: columns,
-        identity=_pid,
-        filter=lambda row: row.filter if isinstance(row, UnownedRow) else f"state:fin-wait-2 pid:{_pid(row)}",
+        identity=_identity,
+        filter=lambda row: row.filter,
         detail=lambda row, exact: _half_closed_detail(row, view.thresholds.half_closed_age_s, exact),
         empty="None." if has_inodes else "Unknown with this source.",
         short_title="FIN_WAIT_2 (with process)",
     )
 
 
-def _age_style(row: ProcessHalfClosed | UnownedRow, cell: InlineCellContext) -> Style | None:
-    return cell.colours.warning if isinstance(row, ProcessHalfClosed) and row.old else None
+def _age_style(row: HalfClosed | UnownedRow, cell: InlineCellContext) -> Style | None:
+    return cell.colours.warning if isinstance(row, HalfClosed) and row.old else None
 
 
-def _half_closed_detail(row: ProcessHalfClosed | UnownedRow, old_s: float, exact: bool) -> str:
+def _half_closed_detail(row: HalfClosed | UnownedRow, old_s: float, exact: bool) -> str:
     if isinstance(row, UnownedRow):
         return f"{row.name}: {row.detail}"
     old = f", {units.count(row.old, exact)} for more than {units.duration(old_s)}" if row.old else ""
-    return f"{row.process}: {units.count(row.count, exact)} shut down but not closed{old}"
+    return f"{row.name}: {units.count(row.count, exact)} shut down but not closed{old}"
 
 
 # Closing sockets ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_ELSEWHERE, UNKNOWN_PERMISSION
 from tcpwatch.model.analyses.stalls import Stalls, UnansweredConnects, UnreadProcess, ZeroWindowPeer
 from tcpwatch.model.finding import Candidate, Severity
 from tcpwatch.model.query.filter import Filter
@@ -131,11 +132,58 @@ def test_why_it_is_in_close_wait(queue: int, words: str) -> None:
 def test_headline_of_several_kinds_of_close_wait() -> None:
     view = leaking(20, 0)
     (process,) = view.teardown.close_wait
-    mixed = replace(process, eof_seen=15, data_pending=5, limit=40, oldest_s=75.0)
+    mixed = replace(process, eof_seen=15, data_pending=5, limit=40, share=0.5, oldest_s=75.0)
     view = replace(view, teardown=replace(view.teardown, close_wait=(mixed,)))
     assert only(teardown.close_wait_leak, view).finding.headline == (
         "20 CLOSE_WAIT (15 EOF seen, 5 data pending), oldest 1 m 15 s, 50 % of fd limit"
     )
+
+
+def waiting(count: int, **facts: Any) -> list[Sock]:
+    given = {"inode": 9, "uid": 33, "user": "www", "age_s": 90.0, **facts}
+    return [sock("CLOSE_WAIT", "10.0.0.1:80", f"192.0.2.1:{at}", cookie=at, **given) for at in range(1, count + 1)]
+
+
+def test_a_leak_in_many_processes_of_one_program() -> None:
+    many = [replace(one, process="worker", pid=100 + at) for at, one in enumerate(waiting(60))]
+    finding = only(teardown.close_wait_leak, make_view(*many)).finding
+    assert str(finding.subject) == "program worker of www"
+    assert finding.headline == ("60 CLOSE_WAIT in 60 processes; application read EOF but never closed, oldest 1 m 30 s")
+    assert finding.evidence["processes"].value == 60
+    assert finding.filter == 'state:close-wait process:"worker" user:33'
+    few = [replace(one, pid=100 + at % 2) for at, one in enumerate(many)]
+    assert only(teardown.close_wait_leak, make_view(*few)).finding.filter == "state:close-wait pid:100,101"
+
+
+def test_a_leak_whose_owner_is_not_visible() -> None:
+    hidden = waiting(30, owner_code=UNKNOWN_PERMISSION)
+    listener = sock("LISTEN", "0.0.0.0:80", cookie=999)
+    finding = only(teardown.close_wait_leak, make_view(listener, *hidden)).finding
+    assert str(finding.subject) == "listener *:80"
+    assert finding.headline == (
+        "30 CLOSE_WAIT; application read EOF but never closed, oldest 1 m 30 s, owner unknown: held by a process of "
+        "another user (visible to root)"
+    )
+    assert finding.filter == "state:close-wait lport:80 -inode:0"
+    finding = only(teardown.close_wait_leak, make_view(*hidden)).finding
+    assert (str(finding.subject), finding.filter) == ("user www", "state:close-wait user:33 -inode:0")
+    some = [replace(one, process="app" if one.cookie == 1 else None, pid=7) for one in hidden]
+    assert "owner of 29 unknown" in only(teardown.close_wait_leak, make_view(*some)).finding.headline
+
+
+def test_half_closed_in_several_processes_and_without_a_visible_owner() -> None:
+    def held(at: int, **facts: Any) -> Sock:
+        return sock("FIN_WAIT_2", "10.0.0.1:80", f"192.0.2.1:{at}", state_age_s=300, **facts)
+
+    workers = [held(at, process="app", pid=at) for at in range(1, 31)]
+    candidate = only(teardown.half_closed, make_view(*workers))
+    assert str(candidate.finding.subject) == "program app of root"
+    assert candidate.finding.headline == "30 half-closed in FIN_WAIT_2 in 30 processes, oldest 5 m 00 s"
+    hidden = [held(at, inode=at, owner_code=UNKNOWN_ELSEWHERE) for at in range(1, 4)]
+    candidate = only(teardown.half_closed, make_view(*hidden))
+    assert str(candidate.finding.subject) == "user root"
+    assert "owner unknown: no visible process holds it" in candidate.finding.headline
+    assert candidate.finding.filter == "state:fin-wait-2 user:0 -inode:0"
 
 
 def test_half_closed() -> None:
