@@ -379,6 +379,21 @@ def test_an_address_given_out_again_is_another_connection_s() -> None:
     assert seen["visited"] == bits("LISTEN", "SYN_RCVD", "CLOSED", "ESTABLISHED", "FIN_WAIT_1")
 
 
+def test_an_address_given_out_again_after_a_lost_end_is_another_connection_s() -> None:
+    """The event of the end of the first connection, which was closed, was lost."""
+    traced = TracedSockets()
+    assert len(step(traced, trace([CONNECT, ESTABLISH, FIN, END]), 10.1).closed) == 1
+    (seen,) = step(traced, trace([ACCEPT, ACCEPTED, close(8)], begin=10.2), 10.3, FLOW[:0]).ended
+    assert (seen["cookie"], seen["visited"]) == (8, bits("LISTEN", "SYN_RCVD", "ESTABLISHED"))
+
+
+def test_a_socket_that_is_connected_again_is_known_before_a_poll_sees_it() -> None:
+    traced = TracedSockets()
+    assert len(step(traced, trace([CONNECT, change("SYN_SENT", "CLOSED")]), 10.1).closed) == 1
+    again = step(traced, trace([CONNECT, ESTABLISH], begin=10.2), 10.3, FLOW[:0])
+    assert again.events["cookie"].tolist() == [7, 7]
+
+
 def test_several_sockets_in_one_step() -> None:
     sockets = [trace([*WHOLE[name][0][:-1], close(7 + at % 2)], ADDRESS + 64 * at) for at, name in enumerate(WHOLE)]
     for table in sockets:

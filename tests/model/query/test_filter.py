@@ -122,6 +122,11 @@ def test_terms(filter_text: str, expected: list[int]) -> None:
     assert passing(filter_text) == expected
 
 
+@pytest.mark.parametrize("filter_text", ["inode:4294967295", "cookie:18446744073709551615", "port:65535", "pid:0"])
+def test_the_largest_and_the_smallest_numbers(filter_text: str) -> None:
+    assert passing(filter_text) == []
+
+
 @pytest.mark.parametrize(("filter_text", "said"), [
     ("state:foo", "state:established"),
     ("state:fin", "fin-wait-1 or fin-wait-2"),
@@ -134,7 +139,8 @@ def test_terms(filter_text: str, expected: list[int]) -> None:
     ("addr:10.0.0.0/40", "10.0.0.0/8"),
     ("pid:x", "pid:1234"),
     ("inode:-1", "inode:4711"),
-    ("cookie:99999999999999999999", "cookie:4711"),
+    ("inode:4294967296", "inode:4711"),
+    ("cookie:18446744073709551616", "cookie:4711"),
     ("role:boss", "role:client"),
     ("ending:foo", "type ending:closed, reset,"),
     ("ending:-", "ending:closed"),

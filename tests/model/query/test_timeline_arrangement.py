@@ -262,6 +262,15 @@ def test_a_present_time_wait_has_an_ending() -> None:
     assert (NOW - one.end.time, one.line_end_s, one.length_s) == (10.5, NOW, 29.5)
 
 
+def test_a_present_time_wait_without_a_record_ended_when_it_began() -> None:
+    changes = {5: polled(40, "ESTAB", 10, "TIME_WAIT")}
+    one = row(TimelineArranger().arrange(view(changes=changes), Filter()), 5)
+    assert (one.live, one.ending, one.end and NOW - one.end.time, one.length_s) == (True, None, 10, 30)
+    exact = closed_flow(served("TIME_WAIT", 5), 40, 10.75, Ending.BY_US)
+    one = row(TimelineArranger().arrange(view(exact, changes=changes), Filter()), 5)
+    assert (one.ending, one.end and NOW - one.end.time) == (Ending.BY_US, 10.75), "its record knows better"
+
+
 def test_a_closed_flow_ends_though_nothing_of_it_is_kept() -> None:
     chosen = TimelineArranger().arrange(view(*CLOSED_FLOWS), Filter())
     one = row(chosen, 10)
@@ -294,8 +303,9 @@ def test_a_connection_that_we_saw_begin_did_not_begin_earlier() -> None:
 
 def test_what_closed_since_the_poll_before_is_marked() -> None:
     archive = make_archive(closed_flow(served("ESTAB", 7), 9, 0.5))
-    assert row(TimelineArranger().arrange(make_view(archive=archive, elapsed_s=1.0), Filter()), 7).mark is Mark.CLOSED
-    assert row(TimelineArranger().arrange(make_view(archive=archive, elapsed_s=0.2), Filter()), 7).mark is Mark.NONE
+    for elapsed_s, mark in ((1.0, "CLOSED"), (0.2, "NONE")):
+        one = row(TimelineArranger().arrange(make_view(archive=archive, elapsed_s=elapsed_s), Filter()), 7)
+        assert one.mark.name == mark
 
 
 def test_a_record_that_knows_no_state_and_no_beginning() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -248,6 +249,42 @@ def test_figures_in_headline_and_evidence() -> None:
     )
     evidence = {name: figure.value for name, figure in flood.finding.evidence.items()}
     assert (evidence["sources"], evidence["largest_24"]) == (1, "192.0.2.0/24")
+
+
+@pytest.mark.parametrize(
+    ("facts", "headline"),
+    [
+        ({}, "nginx[7], 101 of 100 waiting"),
+        ({"owner": None}, "101 of 100 waiting"),
+        ({"accept_peak": 102}, "nginx[7], 101 of 100 waiting, peak 102"),
+        ({"waiting_s": 75.0}, "nginx[7], 101 of 100 waiting, oldest 1 m 15 s"),
+        ({"waiting_s": 75.0, "waiting_is_minimum": True}, "nginx[7], 101 of 100 waiting, oldest over 1 m 15 s"),
+        ({"client_closed": 1}, "nginx[7], 101 of 100 waiting, 1 client gave up"),
+    ],
+)
+def test_headline_of_an_accept_queue(facts: dict[str, Any], headline: str) -> None:
+    view = Host({"0.0.0.0:80 101/100": (0, 0)}).view()
+    view = replace(view, listeners=(replace(view.listeners[0], **facts),))
+    (one,) = accept_queue_full(view, DEFAULT)
+    assert one.finding.headline == headline
+
+
+@pytest.mark.parametrize(
+    ("accepted_per_s", "words"), [(0.0, "has stopped calling"), (0.5, "more slowly"), (None, "more slowly")]
+)
+def test_whether_the_application_still_accepts(accepted_per_s: float | None, words: str) -> None:
+    view = Host({"0.0.0.0:80 101/100": (0, 0)}).view()
+    view = replace(view, listeners=(replace(view.listeners[0], accepted_per_s=accepted_per_s),))
+    (one,) = accept_queue_full(view, DEFAULT)
+    assert words in one.finding.why
+
+
+@pytest.mark.parametrize(("abort", "words"), [(0, "drops the last ACK"), (1, "resets them")])
+def test_what_the_kernel_does_with_clients_beyond_the_limit(abort: int, words: str) -> None:
+    (one,) = accept_queue_full(
+        Host({"0.0.0.0:80 101/100": (0, 0)}, sysctls={"tcp_abort_on_overflow": abort}).view(), DEFAULT
+    )
+    assert words in one.finding.why
 
 
 def test_advice_names_the_limit() -> None:
