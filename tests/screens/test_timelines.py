@@ -24,7 +24,7 @@ from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.timelines import page as timelines
 from tcpwatch.screens.timelines import table as timeline_table
 from tcpwatch.screens.timelines.page import TimelinesPage
-from tests.support.driving import driven, until
+from tests.support.driving import at_widths, driven, until
 from tests.support.lifetimes import living
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, painted_lines, shot
 from tests.support.shown import ShownTab
@@ -92,14 +92,14 @@ async def test_looks(size: tuple[int, int]) -> None:
         check_snapshot(f"timelines_held_exact_{size[0]}x{size[1]}", page_shot(it.app))
 
 
-@pytest.mark.parametrize("width", range(40, 240, 13))
-async def test_every_width_has_rows_and_an_axis(width: int) -> None:
-    async with shown(living(), (width, 24)) as it:
-        assert all(len(line) <= width for line in it.lines())
-        assert "━" in it.lines()[5 + BEGUN.index(2)]
-        assert "x" in it.lines()[5 + BEGUN.index(11)]
-        assert it.page.table.cells >= 14
-        assert "▼" in it.lines()[4]
+async def test_every_width_has_rows_and_an_axis() -> None:
+    async with shown(living()) as it:
+        async for width in at_widths(it.pilot, range(40, 240, 13), 24):
+            assert all(len(line) <= width for line in it.lines())
+            assert "━" in it.lines()[5 + BEGUN.index(2)]
+            assert "x" in it.lines()[5 + BEGUN.index(11)]
+            assert it.page.table.cells >= 14
+            assert "▼" in it.lines()[4]
 
 
 async def test_the_first_step_and_nobody() -> None:

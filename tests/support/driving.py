@@ -13,7 +13,7 @@ while a thread is busy. This one waits for a condition: every task of the event 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 from unittest import mock
@@ -123,6 +123,13 @@ async def driven(app: App[Any], size: tuple[int, int]) -> AsyncIterator[DrivenPi
             await pilot.pause()
             yield pilot
             await pilot.finish()
+
+
+async def at_widths(pilot: Pilot[Any], widths: Iterable[int], height: int) -> AsyncIterator[int]:
+    """Give the screen each of these widths, and yield it when the screen is laid out."""
+    for width in widths:
+        await pilot.resize_terminal(width, height)
+        yield width
 
 
 async def until(pilot: Pilot[Any], holds: Callable[[], bool]) -> None:
