@@ -91,7 +91,7 @@ class EventReporter:
         code = STATE_COLOURS[State[state]] if state else None
         change = coloured(_change(fact).ljust(_CHANGE), code, self._colour)
         owner = f"{fact['process']}[{fact['pid']}]" if fact["process"] is not None else units.UNKNOWN
-        owner_and_ending = [owner] if fact["ending"] is None else [owner.ljust(_OWNER), fact["ending"]]
+        owner_and_ending = [owner] if fact["ending"] is None else [owner.ljust(_OWNER), _TEXTS[fact["ending"]]]
         return "  ".join([moment, *endpoints, change, fact["origin"].ljust(_ORIGIN), *owner_and_ending])
 
 
@@ -119,6 +119,7 @@ def _fact(row: tuple[Any, ...], trace: TraceStats) -> dict[str, Any]:
     }
 
 
+_TEXTS = {ending.word: ending.text for ending in Ending}
 _ORIGINS = {int(origin): origin.name.lower() for origin in Origin}
 _KINDS = {int(kind): kind.name.lower() for kind in TransitionKind}
 

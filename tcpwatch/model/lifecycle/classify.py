@@ -84,6 +84,7 @@ def _by_trace(evidence: EndingEvidence, reasons: dict[str, int]) -> NDArray[np.u
     unanswered = _unanswered(evidence) | (retransmitted & ~evidence.disconnected)
     return _first(
         (reset_because("TCP_ABORT_ON_DATA"), Ending.RESET_SENT),  # the trace reports the answered segment as a reset
+        (traced["no_port"], Ending.NO_PORT),
         (traced["reset_received"] & connecting, Ending.REFUSED),
         (traced["reset_received"], Ending.RESET_RECEIVED),
         (error == errno.ECONNABORTED, Ending.KILLED),

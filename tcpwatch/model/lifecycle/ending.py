@@ -33,16 +33,23 @@ class Ending(enum.IntEnum):
     """Reset by us in the accept queue: the listener closed, or tcp_abort_on_overflow is set."""
     UNREACHABLE = 13
     """An ICMP error answered the handshake: from a router, a rejecting firewall, or this host's neighbour discovery."""
+    NO_PORT = 14
+    """connect() found no local port and failed with EADDRNOTAVAIL; no SYN was sent."""
 
     @property
     def word(self) -> str:
-        """Return the name for columns, filters and JSON: `closed by us`, `reset sent`."""
+        """Return the name for filters and JSON: `closed by us`, `reset sent`."""
         return _WORDS[self]
 
     @property
+    def short(self) -> str:
+        """Return the name for narrow columns."""
+        return "not connected" if self is Ending.GIVEN_UP else self.word
+
+    @property
     def text(self) -> str:
-        """Return the name for screens with more room."""
-        return "closed before connecting" if self is Ending.GIVEN_UP else self.word
+        """Return the name for lines with more room."""
+        return _TEXTS.get(self, self.word)
 
 
 NOT_ENDED = 255
@@ -63,7 +70,9 @@ _WORDS = {
     Ending.KILLED: "killed",
     Ending.NOT_ACCEPTED: "not accepted",
     Ending.UNREACHABLE: "unreachable",
+    Ending.NO_PORT: "no local port",
 }
+_TEXTS = {Ending.GIVEN_UP: "closed before connecting", Ending.NO_PORT: "no local port (EADDRNOTAVAIL)"}
 
 
 def sentence(ending: Ending, last: State | None) -> str:
@@ -90,5 +99,6 @@ _SENTENCES = {
     Ending.GIVEN_UP: "Closed before connecting{where}: this end closed it before the handshake was complete.",
     Ending.KILLED: "Killed{where}: the socket was destroyed on request (ss -K).",
     Ending.UNREACHABLE: "Unreachable: an ICMP error ended the handshake (no route, no host, or a rejecting firewall).",
+    Ending.NO_PORT: "No local port: connect() failed with EADDRNOTAVAIL before a SYN was sent.",
     Ending.NOT_ACCEPTED: "Reset by this end in the accept queue: the application never accepted it.",
 }

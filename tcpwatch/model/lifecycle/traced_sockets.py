@@ -40,6 +40,7 @@ TRACED_SOCKET = np.dtype(
         ("last_state", "u1"),
         ("reset_in_state", "u1"),
         ("reset_received", "?"),
+        ("no_port", "?"),
     ]
 )
 """One row per socket of the trace, built from its events so far.
@@ -47,12 +48,14 @@ TRACED_SOCKET = np.dtype(
 begin: time of connect(), or of the last ACK of the handshake of an accepted connection.
 closed, destroyed: times of the change to CLOSE and of tcp_destroy_sock. NaN where no event reported it.
 latest_event: time of the last event.
-endpoints: an event that has both endpoints; all 0 if none has.
+endpoints: an event that has both endpoints, or else the remote one; all 0 if none has.
 pid: the thread that called connect(); 0 for none.
 visited: bit n is set if the socket was in state n.
 reset_reason, reset_in_state: of the last reset that it sent: why, and the state that it was in then; 0 for none.
 error: the errno that the application received; 0 for none.
 last_state: the state before CLOSE, or the present one.
+no_port: it went from SYN_SENT to CLOSE without a local port: connect() found none (__inet_hash_connect in
+net/ipv4/inet_hashtables.c), and failed before it sent a SYN.
 """
 
 KEPT_EVENTS = 300_000
@@ -189,7 +192,8 @@ class TracedSockets:
         sockets["closed"][known] = np.fmin(sockets["closed"][known], old["closed"])
         sockets["visited"][known] |= old["visited"]
         sockets["retransmitted"][known] += old["retransmitted"]
-        sockets["reset_received"][known] |= old["reset_received"]
+        for name in ("reset_received", "no_port"):
+            sockets[name][known] |= old[name]
         sockets["error"][known] = np.maximum(sockets["error"][known], old["error"])
         for name, where in (
             ("last_state", "last_state"),
@@ -200,7 +204,7 @@ class TracedSockets:
             empty[known] = sockets[where][known] == 0
             sockets[name][empty] = old[name][empty[known]]
         bare = known.copy()
-        bare[known] = sockets["endpoints"]["dport"][known] == 0
+        bare[known] = (sockets["endpoints"]["sport"][known] == 0) & (old["endpoints"]["dport"] != 0)
         sockets["endpoints"][bare] = old["endpoints"][bare[known]]
         return ours
 
@@ -253,13 +257,17 @@ def _summarised(events: NDArray[np.void], start: NDArray[np.intp]) -> NDArray[np
     sockets["error"] = np.maximum.reduceat(np.where(failed, events["reason"], 0), start)
     sockets["retransmitted"] = np.add.reduceat(((kind == TraceEventKind.RETRANSMIT) & current).astype(np.uint16), start)
     sockets["reset_received"] = np.logical_or.reduceat((kind == TraceEventKind.RESET_RECEIVED) & current, start)
+    portless = closing & (old == State.SYN_SENT) & (events["sport"] == 0)
+    sockets["no_port"] = np.logical_or.reduceat(portless, start)
     change = np.maximum.reduceat(np.where(state, place, -1), start)
     sockets["last_state"] = np.where(change < 0, 0, np.where(closing[change], old[change], new[change]))
     reset = np.maximum.reduceat(np.where(sent, place, -1), start)
     for name, values in (("reset_reason", events["reason"]), ("reset_in_state", old)):
         sockets[name] = np.where(reset < 0, 0, values[reset])
-    complete = np.maximum.reduceat(np.where((events["dport"] != 0) & (events["sport"] != 0), place, -1), start)
-    sockets["endpoints"][complete >= 0] = events[complete[complete >= 0]]
+    remote = events["dport"] != 0
+    for known in (remote, remote & (events["sport"] != 0)):
+        last = np.maximum.reduceat(np.where(known, place, -1), start)
+        sockets["endpoints"][last >= 0] = events[last[last >= 0]]
     return sockets
 
 

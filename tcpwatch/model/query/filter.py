@@ -166,12 +166,16 @@ def _role(value: str) -> Test:
 def _ending(value: str) -> Test:
     wanted: set[int] = set()
     for name in map(normalised_name, _listed(value)):
-        matching = {int(ending) for ending in Ending if normalised_name(ending.word).startswith(name or "?")}
+        matching = {int(ending) for ending in Ending if _is_named(ending, name or "?")}
         if not matching and name != "live":
             words = "closed, reset, refused, unreachable, timed-out, killed or live"
             raise ValueError(f"{name!r} is not an ending; type ending:{words}")
         wanted |= matching or {NOT_ENDED}
     return terms.endings(wanted)
+
+
+def _is_named(ending: Ending, begin: str) -> bool:
+    return any(normalised_name(word).startswith(begin) for word in (ending.word, ending.short))
 
 
 def _listed(value: str) -> list[str]:

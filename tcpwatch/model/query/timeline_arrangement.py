@@ -142,7 +142,7 @@ class _LiveTimes:
 
 
 _ORDER = (
-    Ending.RESET_SENT, Ending.RESET_RECEIVED, Ending.RESET, Ending.REFUSED, Ending.UNREACHABLE,
+    Ending.RESET_SENT, Ending.RESET_RECEIVED, Ending.RESET, Ending.REFUSED, Ending.UNREACHABLE, Ending.NO_PORT,
     Ending.NOT_ACCEPTED, Ending.KILLED,
     Ending.TIMED_OUT, Ending.GIVEN_UP, Ending.UNKNOWN, Ending.BY_US, Ending.BY_PEER, Ending.AT_ONCE, Ending.ORDERLY,
 )  # fmt: skip

@@ -42,13 +42,14 @@ ENDINGS: dict[Ending, str] = {
     Ending.KILLED: "x",
     Ending.NOT_ACCEPTED: "x",
     Ending.UNREACHABLE: "x",
+    Ending.NO_PORT: "x",
 }
 """A mark for each ending, none of which is the letter of a state."""
 
 MARKS = (
     ("E━━━", "a state: its letter, then its line (see below)"),
     ("|", "closed with a FIN from each side"),
-    ("x", "reset, refused, unreachable or killed"),
+    ("x", "reset, refused, unreachable, killed, or no local port"),
     ("!", "timed out"),
     ("/", "closed before connecting"),
     ("?", "ended, cause unknown"),

@@ -47,7 +47,7 @@ def status(row: Timeline, colours: Palette) -> Line:
         return ((row.state.name, state_style(row.state, colours)),)
     if row.ending is None:
         return (("closed", colours.dim),)
-    return ((row.ending.word, ending_style(row.ending, colours)),)
+    return ((row.ending.short, ending_style(row.ending, colours)),)
 
 
 def _sign(row: Timeline, look: CellContext) -> Line:

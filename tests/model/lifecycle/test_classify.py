@@ -98,6 +98,7 @@ BY_TRACE = {
     ),
     "disconnected while connecting": (traced(SYN_SENT, disconnected=True), Ending.GIVEN_UP),
     "held after it stopped connecting": (traced(SYN_SENT, info={}, closed=5.0, destroyed=5.002), Ending.UNKNOWN),
+    "connect() found no port": (traced(SYN_SENT, info={}, disconnected=True, no_port=True), Ending.NO_PORT),
     "FINs crossed": (traced(State.CLOSING, info=SERVER_FIN), Ending.AT_ONCE),
     "FINs crossed, no event": (traced(State.CLOSING), Ending.AT_ONCE),
     "FINs crossed, not acknowledged": (traced(State.CLOSING, info={}), Ending.UNKNOWN),

@@ -9,7 +9,7 @@ from tcpwatch.model.states import State
 
 STATELESS = {
     Ending.UNKNOWN, Ending.BY_US, Ending.BY_PEER, Ending.AT_ONCE, Ending.ORDERLY, Ending.REFUSED, Ending.UNREACHABLE,
-    Ending.NOT_ACCEPTED,
+    Ending.NOT_ACCEPTED, Ending.NO_PORT,
 }  # fmt: skip
 """Endings whose sentence does not say in which state it was."""
 
