@@ -467,6 +467,14 @@ def many_view(number: int = 60_000) -> View:
     return view_of(many_rows(number), make_rows([]), listeners=())
 
 
+async def test_no_key_is_lost_as_groups_take_the_place_of_sockets() -> None:
+    async with shown(some_view(), keys="") as it:
+        page = it.page
+        page._show_table(page.groups, page.table)
+        assert page.check_action("group", (1,))
+        assert page.check_action("filter", ())
+
+
 async def test_many_are_grouped_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = set[str]()
 

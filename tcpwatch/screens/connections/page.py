@@ -198,7 +198,7 @@ class ConnectionsPage(TablePage):
         """Enable one meaning of Esc at a time, and `a` unless a filter is being typed."""
         if action in ("leave_group", "clear_filter", "ungroup"):
             return self._navigation.allows(action, self.filter.text)
-        return super().check_action(action, parameters) and (action != "group" or self.visible_table.has_focus)
+        return super().check_action(action, parameters) and (action != "group" or self.table_has_keys)
 
     def action_group(self, step: int) -> None:
         """Select the next or the previous grouping."""

@@ -62,6 +62,11 @@ class TablePage(Page):
         return self.table
 
     @property
+    def table_has_keys(self) -> bool:
+        """Whether keys go to the table; `has_focus` lags behind, so that a key could be lost as two tables change."""
+        return self.screen.focused is self.visible_table
+
+    @property
     def filter(self) -> Filter:
         """The current filter."""
         return self.query_one(FilterLine).filter
@@ -85,7 +90,7 @@ class TablePage(Page):
         """Enable Esc while there is a filter, and `/` unless a filter is being typed."""
         if action == "clear_filter":
             return bool(self.filter.text)
-        return action != "filter" or self.visible_table.has_focus
+        return action != "filter" or self.table_has_keys
 
     def action_filter(self) -> None:
         """Open the filter line."""
