@@ -63,6 +63,11 @@ CASES = {
         "4.1 trace ES>F1 | 4.2 trace F1>F2 | 4.25 trace F2>CL | 5 poll ES>TW | 64 poll TW>-",
         "ES 4.1 trace least | F1 4.1 trace | F2 4.2 trace | TW 4.25 trace | end 64 poll",
     ),
+    "TIME_WAIT that began after the full socket had ended: an orphan was in FIN_WAIT_2 between two polls": Case(
+        "4.1 trace ES>F1 | 4.2 trace F1>F2 | 4.25 trace F2>CL | 5.5 poll ES>TW",
+        "ES 4.1 trace least | F1 4.1 trace | F2 4.2 trace | TW 5.5 poll",
+        now="TW",
+    ),
     "a destroy event may come before TIME_WAIT": Case(
         "1 poll ->ES | 4.25 event ES>CL | 5 poll ES>TW", "ES 1 poll | TW 5 poll", now="TW"
     ),

@@ -46,6 +46,20 @@ def test_several_listeners_on_a_port() -> None:
     assert served(*(sock("LISTEN", end) for end in ends[:2]), *opened) == [True, True, False]
 
 
+def test_the_most_specific_of_several_listeners_accepts() -> None:
+    """The address decides first, then the interface, then the family (inet_lookup_listener in the kernel)."""
+    listeners = ("[::]:80", "0.0.0.0:80", "eth0 0.0.0.0:80", "10.0.0.1:80", "eth0 10.0.0.1:80")
+    ends = ("eth0 10.0.0.1:80", "eth1 10.0.0.1:80", "eth0 10.0.0.2:80", "eth1 10.0.0.2:80", "[2001:db8::1]:80")
+    specs = [*(spelled("LISTEN", spec) for spec in listeners), *(spelled("ESTAB", end) for end in ends)]
+    sample = make_sample(make_rows(specs))
+    keys = ListenerKeys.of(sample)
+    key_of_listener = keys.key.tolist()
+    accepted_by = keys.lookup(sample, np.arange(len(listeners), len(specs))).tolist()
+    assert [listeners[key_of_listener.index(key)] for key in accepted_by] == [
+        "eth0 10.0.0.1:80", "10.0.0.1:80", "eth0 0.0.0.0:80", "0.0.0.0:80", "[::]:80",
+    ]  # fmt: skip
+
+
 def test_no_listener() -> None:
     assert served(sock("ESTAB", "10.0.0.1:80", "192.0.2.1:9")) == [False]
     assert served() == []

@@ -8,6 +8,7 @@ import pytest
 
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
+from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.sample import Sample
 from tests.support.polls import polls
 from tests.support.views import NOW, Sock, make_rows, make_sample, sock
@@ -81,6 +82,18 @@ def test_whether_an_accept_queue_was_full_since_the_last_step(depth: int, limit:
     one = replace(WEB, recv_queue=depth, send_queue=limit)
     (found,) = listeners(sample(0, one, accept_queue_peaks={1: peak}))
     assert (found.accept_peak, found.accept_full) == (max(depth, peak), full)
+
+
+@pytest.mark.parametrize(
+    ("depth", "limit", "share", "over"),
+    [
+        (5, 10, 0.5, False), (10, 10, 1.0, False), (11, 10, 1.1, True), (0, 0, 0.0, False), (1, 0, 1.0, True),
+        (None, 10, 0.0, False), (5, None, 0.0, False),
+    ],
+)  # fmt: skip
+def test_how_full_a_queue_is(depth: int | None, limit: int | None, share: float, over: bool) -> None:
+    queue = Queue(depth, limit)
+    assert (queue.share, queue.is_over_limit) == (share, over)
 
 
 def test_sockets_that_share_a_port_share_a_syn_queue() -> None:

@@ -132,7 +132,7 @@ def test_the_largest_and_the_smallest_numbers(filter_text: str) -> None:
     ("state:fin", "fin-wait-1 or fin-wait-2"),
     ("state:", "Type state:established"),
     ("sate:tw", "did you mean state:"),
-    ("port:70000", "65535"),
+    ("port:65536", "65535"),
     ("port:20-10", "not a range"),
     ("port:nosuchservice", "port:https"),
     ("addr:foo", "addr:10.0.0.1"),

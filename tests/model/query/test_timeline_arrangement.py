@@ -290,6 +290,12 @@ def test_a_closed_flow_ends_though_nothing_of_it_is_kept() -> None:
     ]  # fmt: skip
 
 
+def test_the_length_of_a_short_connection_and_of_one_whose_clock_went_back() -> None:
+    flows = closed_flow(served("ESTAB", 10), 5.5, 5.25), closed_flow(served("ESTAB", 11), 3, 4)
+    chosen = TimelineArranger().arrange(view(*flows), Filter())
+    assert [row(chosen, cookie).length_s for cookie in (10, 11)] == [0.25, 0.0]
+
+
 def test_a_connection_that_we_saw_begin_did_not_begin_earlier() -> None:
     changes = {6: [*polled(60, "ESTAB", 20, "CLOSE_WAIT")]}
     one = row(TimelineArranger().arrange(view(changes=changes), Filter()), 6)
