@@ -1,5 +1,7 @@
 """The descriptors of one process: /proc/PID/fd, where a socket is a link `socket:[inode]` (proc(5)).
 
+Files registered with an io_uring need no descriptor: /proc/PID/fdinfo of the ring lists them.
+
 Reading a link takes about 4 µs and listing a name less than 1 µs (Linux 6.18). Therefore a known table is listed again
 and only its doubtful part is read, in slices, between which the caller may stop.
 """
@@ -7,8 +9,10 @@ and only its doubtful part is read, in slices, between which the caller may stop
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 from itertools import islice
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,22 +24,33 @@ Inodes = NDArray[np.uint32]
 
 SLICE = 1000
 """Names listed, or links read, at a time: 1 to 5 ms."""
+_REGISTERED, _EMPTY = re.compile(rb"^ *\d+: socket:\[(\d+)\]$", re.MULTILINE), b"UserFiles:\t0\n"
+"""Lines of the part UserFiles (io_uring/fdinfo.c). Kernels that print d_iname there show no inode."""
+_NOTHING: Inodes = np.empty(0, np.uint32)
+_RING_SHARE = 0.01
+"""Largest share of time in which the lists of rings are read: the kernel locks the ring meanwhile."""
 _ROUNDS = 8
 """A thorough scan also reads one in this many of the links that are probably unchanged, in turn."""
 
 
 class Descriptors:
-    """The descriptor table of one process as far as it was read.
+    """One descriptor table as far as it was read.
 
-    `inodes` (0: no socket, or not read yet) are aligned with the descriptor numbers `fds` (ascending). `changes` counts
-    how often the inodes changed.
+    `inodes` (0: no socket, or not read yet) are aligned with the descriptor numbers `fds` (ascending); `registered` are
+    those of the sockets registered with an io_uring. `changes` counts how often either changed.
     """
 
-    __slots__ = ("_offset", "_path", "_round", "_used", "changes", "fds", "inodes")
+    __slots__ = (
+        "_offset", "_path", "_rings", "_rings_due", "_round", "_used", "changes", "fds", "inodes", "registered",
+    )  # fmt: skip
 
     def __init__(self, path: str) -> None:
+        """`path` is /proc/PID/fd or /proc/PID/task/TID/fd."""
         self._path = path
         self._round = self._offset = 0
+        self._rings: dict[int, Inodes] = {}
+        self._rings_due = 0.0
+        self.registered: Inodes = np.empty(0, np.uint32)
         self._used: NDArray[np.bool_] = np.empty(0, np.bool_)
         self.changes = 0
         self.fds: NDArray[np.int32] = np.empty(0, np.int32)
@@ -44,6 +59,7 @@ class Descriptors:
     def clear(self) -> None:
         """Remove all descriptors."""
         self._keep(np.empty(0, np.int32))
+        self._rings, self.registered = {}, self.registered[:0]
 
     def scan(self, in_sample: Inodes, thorough: bool) -> Generator[Inodes]:
         """List the table and read its doubtful part; yields the inodes found in each slice.
@@ -58,11 +74,38 @@ class Descriptors:
             doubtful = self._doubtful(unseen, in_sample, thorough)
             for start in range(0, len(doubtful), SLICE):
                 part = doubtful[start : start + SLICE]
-                inodes = _read(directory, self.fds[part].tolist())
+                inodes, rings = _read(directory, self.fds[part].tolist())
+                self._rings.update({ring: self._rings.get(ring, _NOTHING) for ring in rings})
                 self._learn(part, inodes)
                 yield inodes
         finally:
             os.close(directory)
+
+    def scan_registered(self) -> Generator[Inodes]:
+        """Read which sockets are registered with the rings that `scan` found; yields the inodes of each ring.
+
+        It does nothing if it was called a moment ago and took long.
+        """
+        begin = perf_counter()
+        if not self._rings or begin < self._rings_due:
+            return
+        for ring in sorted(self._rings):
+            try:
+                with open(f"{self._path}info/{ring}", "rb") as file:
+                    text = file.read()
+            except OSError:  # the ring was closed, or the process has ended
+                del self._rings[ring]
+                continue
+            found = _REGISTERED.findall(text)
+            if found or _EMPTY in text:  # neither if the ring was in use: then the kernel lists nothing
+                self._rings[ring] = np.array(found, np.uint32)
+            yield self._rings[ring]
+        registered = np.concatenate([np.empty(0, np.uint32), *self._rings.values()])
+        if not np.array_equal(registered, self.registered):
+            self.changes += 1
+            self.registered = registered
+        end = perf_counter()
+        self._rings_due = end + (end - begin) / _RING_SHARE
 
     def _keep(self, listed: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Replace the numbers by `listed`, keeping the inodes of known ones; return which are new."""
@@ -120,9 +163,12 @@ def _listed(directory: int) -> Generator[Inodes, None, NDArray[np.int32]]:
     return np.sort(np.array(numbers, np.int32))
 
 
-def _read(directory: int, fds: list[int]) -> Inodes:
-    """Return the socket inode of each descriptor; 0 if it is not a socket or was closed in the meantime."""
-    inodes = np.zeros(len(fds), np.uint32)
+def _read(directory: int, fds: list[int]) -> tuple[Inodes, list[int]]:
+    """Return the socket inode of each descriptor, and the descriptors of rings.
+
+    The inode is 0 if it is not a socket or was closed in the meantime.
+    """
+    inodes, rings = np.zeros(len(fds), np.uint32), []
     for position, fd in enumerate(fds):
         try:
             target = os.readlink(str(fd), dir_fd=directory)
@@ -130,4 +176,6 @@ def _read(directory: int, fds: list[int]) -> Inodes:
             continue  # closed since it was listed
         if target.startswith("socket:["):
             inodes[position] = int(target[8:-1])
-    return inodes
+        elif target == "anon_inode:[io_uring]":
+            rings.append(fd)
+    return inodes, rings

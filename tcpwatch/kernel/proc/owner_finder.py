@@ -3,7 +3,8 @@
 sock_diag gives the inode of a socket. To find its processes, the descriptors of all processes have to be read. That is
 done once. Afterwards only the processes are read that are likely to hold a socket without a known owner, and slowly
 all others again, because sockets are shared (fork), passed (SCM_RIGHTS) and closed without notice. Therefore an owner
-may be out of date for some dozens of calls, and "no process" is reported only after everything has been read.
+may be out of date for some dozens of calls, and "no process" is reported only after everything has been read. A socket
+that is in no descriptor table of a process is searched for where these do not show it (HiddenDescriptors).
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class OwnerFinder:
         self._changed = True
         self._process_changes = 0
         self._current: tuple[Holder, int, bool, Generator[Inodes]] | None = None
+        self._current_hidden: tuple[Holder, int, Generator[Inodes]] | None = None
         self._codes: dict[tuple[int, ...], int] = {}
         self._fair = False
         self._last_inodes, self._last_groups = _NO_INODES, np.empty(0, np.int32)
@@ -89,9 +91,11 @@ class OwnerFinder:
         self._processes.refresh(self._call)
         groups = self._lookup(inodes)
         self._want(inodes, groups)
-        if self._scan_processes(inodes, budget_s):
-            groups = self._lookup(inodes)
-            self._want(inodes, groups)
+        begin = perf_counter()
+        for scan in (self._scan_processes, self._scan_hidden):
+            if scan(inodes, begin, budget_s):
+                groups = self._lookup(inodes)
+                self._want(inodes, groups)
         return self._answer(inodes, groups, perf_counter() + _SMALL_SHARE * budget_s)
 
     # Known holders
@@ -100,7 +104,7 @@ class OwnerFinder:
         """Return the group of holders of each inode, -1 if there is none."""
         if self._changed or self._processes.changes != self._process_changes:
             holders = self._processes.holders.values()
-            self._use_table([holder for holder in holders if len(holder.descriptors.inodes)])
+            self._use_table([holder for holder in holders if len(holder.inodes)])
         if not np.array_equal(inodes, self._last_inodes):
             self._last_inodes = inodes.copy()
             self._last_groups = self._table.groups_of(inodes)
@@ -110,7 +114,8 @@ class OwnerFinder:
         """Rebuild the table of inodes from the descriptors of the processes."""
         self._changed, self._process_changes = False, self._processes.changes
         self._holders = sorted(holders, key=lambda holder: holder.task.pid)
-        self._table = InodeTable([holder.descriptors.inodes for holder in self._holders])
+        self._has_hidden = any(holder.has_hidden for holder in holders)
+        self._table = InodeTable([holder.inodes for holder in self._holders])
         size = len(self._table.members)
         # One more for group -1. The names of a group are read when one of its sockets is in the sample.
         self._group_codes = np.full(size + 1, UNKNOWN_NOT_LOOKED, np.int32)
@@ -128,21 +133,27 @@ class OwnerFinder:
         since[is_in_sorted(self._lost, lost)] = self._since[is_in_sorted(lost, self._lost)]
         self._lost, self._since = lost, since
         wanted = since > self._searched()
-        self._wanted = lost[wanted]
         self._newest = int(since[wanted].max(initial=0))
-        self._found = np.zeros(len(self._wanted), np.bool_)
-        self._open = len(self._wanted)
+        self._open_search(lost[wanted])
+
+    def _open_search(self, wanted: Inodes) -> None:
+        """Start to search for these inodes, ascending."""
+        self._wanted, self._found, self._open = wanted, np.zeros(len(wanted), np.bool_), len(wanted)
 
     def _searched(self) -> int:
         """Return the latest call whose inodes were searched for in every process."""
         holders = self._processes.holders.values()
         return min((h.last_read_call for h in holders if not h.denied), default=self._call)
 
+    def _searched_hidden(self) -> int:
+        """As _searched, and where descriptor tables do not show it."""
+        holders = self._processes.holders.values()
+        return min((min(h.last_read_call, h.last_hidden_call) for h in holders if not h.denied), default=self._call)
+
     # Scan processes
 
-    def _scan_processes(self, inodes: Inodes, budget_s: float) -> bool:
+    def _scan_processes(self, inodes: Inodes, start: float, budget_s: float) -> bool:
         """Scan processes until all is found or the time is up; return whether any scan was due."""
-        start = perf_counter()
         order = self._order()
         if self._current and self._current[0] not in order:
             self._current = None  # which closes its directory; the process ended or is not due
@@ -182,7 +193,7 @@ class OwnerFinder:
             scan = holder.descriptors.scan(in_sample, thorough)
             self._current = holder, self._call, thorough, scan
         _, began, thorough, scan = self._current
-        changes = holder.descriptors.changes
+        changes = holder.changes
         try:
             for inodes in scan:
                 self._mark_found(holder, inodes)
@@ -197,7 +208,7 @@ class OwnerFinder:
         except PermissionError:
             self._refused(holder)
         finally:
-            self._changed |= holder.descriptors.changes != changes
+            self._changed |= holder.changes != changes
         scan.close()
         self._current = None
         return perf_counter() < deadline
@@ -230,6 +241,54 @@ class OwnerFinder:
         except PermissionError:
             pass  # hidepid=1: it stays denied
 
+    # Scan what descriptor tables of processes do not show
+
+    def _scan_hidden(self, inodes: Inodes, start: float, budget_s: float) -> bool:
+        """Search for what no process seems to hold, until all is found or the time is up; return whether it was due.
+
+        Most such sockets are of connections that closed meanwhile. Therefore one has to be missing in two calls, except
+        in the first one; and what is still missing is searched for again in LONGEST_INTERVAL calls.
+        """
+        missing = (self._since <= self._searched()) & ((self._since < self._call) | (self._call == 1))
+        self._open_search(self._lost[missing])
+        if not self._open and not self._has_hidden:
+            return False
+        newest = int(self._since[missing].max(initial=0))
+        order = [
+            holder
+            for holder in self._processes.holders.values()
+            if not holder.denied and holder.hidden_due(self._call, newest, bool(self._open))
+        ]
+        if not order:
+            return False
+        current = self._current_hidden[0] if self._current_hidden else None
+        order.sort(key=lambda h: (h is not current, not h.has_hidden, -h.task.start_ticks))
+        in_sample, seen = unique_sorted(inodes), self._open
+        for holder in order:
+            if seen and not self._open:
+                break
+            if not self._scan_hidden_of(holder, in_sample, start + budget_s):
+                break
+        return True
+
+    def _scan_hidden_of(self, holder: Holder, in_sample: Inodes, deadline: float) -> bool:
+        """Scan the hidden sockets of one process, or continue; return whether there is time left."""
+        if self._current_hidden is None or self._current_hidden[0] is not holder:
+            scan = holder.hidden.scan(holder.descriptors, in_sample, thorough=True)
+            self._current_hidden = holder, self._call, scan
+        _, began, scan = self._current_hidden
+        changes = holder.changes
+        try:
+            for inodes in scan:
+                self._mark_found(holder, inodes)
+                if perf_counter() >= deadline:
+                    return False
+            holder.last_hidden_call = began
+        finally:
+            self._changed |= holder.changes != changes
+        self._current_hidden = None
+        return perf_counter() < deadline
+
     # Codes
 
     def _answer(self, inodes: Inodes, groups: HolderGroups, deadline: float) -> NDArray[np.int32]:
@@ -243,8 +302,10 @@ class OwnerFinder:
                 break
         codes = self._group_codes[groups]
         unheld = np.flatnonzero(groups < 0)
-        known = self._since <= self._searched()
-        reasons = np.append(np.where(known, self._reason(), UNKNOWN_NOT_LOOKED), UNKNOWN_NO_PROCESS)
+        # "Elsewhere" is said after a search in every place; the other reasons do not depend on the hidden ones.
+        reason = self._reason()
+        searched = self._searched_hidden() if reason == UNKNOWN_ELSEWHERE else self._searched()
+        reasons = np.append(np.where(self._since <= searched, reason, UNKNOWN_NOT_LOOKED), UNKNOWN_NO_PROCESS)
         at = np.searchsorted(self._lost, inodes[unheld])
         at[inodes[unheld] == 0] = -1
         codes[unheld] = reasons[at]

@@ -6,7 +6,10 @@ import os
 from dataclasses import dataclass
 from itertools import count
 
-from tcpwatch.kernel.proc.descriptors import Descriptors
+import numpy as np
+
+from tcpwatch.kernel.proc.descriptors import Descriptors, Inodes
+from tcpwatch.kernel.proc.hidden_descriptors import HiddenDescriptors
 from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, ProcessStat, read_process, read_process_stat
 
 LONGEST_INTERVAL = 32
@@ -20,15 +23,17 @@ class Holder:
     """One process and its sockets. Calls are numbered by the OwnerFinder.
 
     `entry` is the inode of /proc/PID: a new process with the same pid has a different one. `last_read_call` is the call
-    in which the last complete scan began, `last_thorough_call` the same for a thorough one. `finds` is a decaying count
-    of the new sockets found here.
+    in which the last complete scan began, `last_thorough_call` the same for a thorough one, `last_hidden_call` the same
+    for one of `hidden`. `finds` is a decaying count of the new sockets found here.
     """
 
     task: ProcessStat
     entry: int
     descriptors: Descriptors
+    hidden: HiddenDescriptors
     last_read_call: int
     last_thorough_call: int
+    last_hidden_call: int
     interval: int
     denied: bool = False
     fresh: bool = True
@@ -36,12 +41,37 @@ class Holder:
     process: Process | None = None
     serial: int = -1
 
+    @property
+    def inodes(self) -> Inodes:
+        """Inodes of its sockets, in any order, with zeros for other files."""
+        hidden = self.hidden.inodes(self.descriptors)
+        return np.concatenate((self.descriptors.inodes, hidden)) if len(hidden) else self.descriptors.inodes
+
+    @property
+    def changes(self) -> int:
+        """How often its sockets changed."""
+        return self.descriptors.changes + self.hidden.changes
+
     def due(self, call: int) -> bool:
         """Return whether a thorough scan is due: at first in the next call, then after 2, 4, 8 … calls.
 
         A young process changes most: it closes inherited sockets and changes its name by exec.
         """
         return self.fresh or call - self.last_thorough_call >= self.interval
+
+    @property
+    def has_hidden(self) -> bool:
+        """Whether it has sockets that its descriptor table does not show."""
+        return len(self.hidden.inodes(self.descriptors)) > 0
+
+    def hidden_due(self, call: int, newest: int, missing: bool) -> bool:
+        """Return whether a scan of the hidden sockets is due.
+
+        It is after `newest`, the call in which the last missing socket occurred, and at long intervals where some are
+        missing or the process has some.
+        """
+        is_late = call - self.last_hidden_call >= LONGEST_INTERVAL
+        return self.last_hidden_call < newest or (is_late and (missing or self.has_hidden))
 
     def mark_read(self, began: int, thorough: bool) -> None:
         """Record that a scan that began in the call `began` is complete."""
@@ -56,6 +86,7 @@ class Holder:
         self.denied = True
         self.interval = LONGEST_INTERVAL
         self.descriptors.clear()
+        self.hidden.clear()
 
     def refresh_process(self, proc: str) -> bool:
         """Read the facts about the process again; return whether it still exists.
@@ -99,7 +130,7 @@ class ProcessTable:
     def drop(self, pid: int) -> None:
         """Remove a process that has ended."""
         holder = self.holders.pop(pid)
-        if holder.descriptors.inodes.any():
+        if holder.inodes.any():
             self.changes += 1
 
     def _entries(self) -> dict[int, int]:
@@ -131,7 +162,9 @@ class ProcessTable:
             task,
             entry,
             Descriptors(f"{self._proc}/{pid}/fd"),
+            HiddenDescriptors(f"{self._proc}/{pid}", pid),
             last_read_call=call - 1,
             last_thorough_call=call - 1,
+            last_hidden_call=call - 1,
             interval=LONGEST_INTERVAL if call == 1 else 1,
         )

@@ -18,6 +18,7 @@ import pytest
 
 from tcpwatch.kernel.proc import owner_finder
 from tcpwatch.kernel.proc.descriptors import Inodes
+from tcpwatch.kernel.proc.hidden_descriptors import HiddenDescriptors
 from tcpwatch.kernel.proc.owner_finder import (
     UNKNOWN_ELSEWHERE,
     UNKNOWN_NO_PROCESS,
@@ -279,6 +280,94 @@ print(*finder.find(inodes, 30.0).tolist(), finder.unreadable > 0)
     assert answer.stdout.split() == [str(UNKNOWN_PERMISSION), str(UNKNOWN_NO_PROCESS), "True"]
 
 
+# Real processes whose sockets are not in /proc/PID/fd
+
+SYSCALLS = """
+import ctypes, os, socket, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+sock = socket.socket()
+inode = os.fstat(sock.fileno()).st_ino
+"""
+HIDING = {
+    "registered with an io_uring": """
+ring = libc.syscall(425, 8, (ctypes.c_uint8 * 120)())  # io_uring_setup
+fds = (ctypes.c_int * 2)(-1, sock.fileno())
+done = ring >= 0 and libc.syscall(427, ring, 2, fds, 2) == 0  # IORING_REGISTER_FILES
+error = os.strerror(ctypes.get_errno())
+sock.close()
+print(inode if done else "no io_uring: " + error, flush=True)
+""",
+    "in the table of a thread": """
+ready = threading.Event()
+def separate():
+    libc.unshare(0x400)  # CLONE_FILES
+    ready.set()
+    threading.Event().wait()
+threading.Thread(target=separate, daemon=True).start()
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+ready.wait()
+sock.close()
+print(inode, flush=True)
+""",
+    "of a process whose main thread has exited": """
+def wait_for_the_end():
+    while open(f"/proc/{os.getpid()}/stat").read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    print(inode, flush=True)
+    sys.stdin.read()
+    os._exit(0)
+threading.Thread(target=wait_for_the_end).start()
+libc.syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)  # exit
+""",
+}
+
+
+def first_line(line: str) -> int:
+    """Return the inode; skip where the process says why it has none."""
+    if not line.isdecimal():
+        pytest.skip(line)
+    return int(line)
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_a_socket_that_the_descriptors_do_not_show(view: Tree, name: str) -> None:
+    with python(SYSCALLS + HIDING[name]) as (pid, line), sleeper() as other:
+        inode = first_line(line)
+        view.show(pid, other, os.getpid())
+        finder = OwnerFinder(str(view.path))
+        until(lambda: holders(finder, inode) == [pid], 2)
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_a_socket_that_is_hidden_later(view: Tree, name: str, sock: socket.socket) -> None:
+    view.show(os.getpid())
+    finder = OwnerFinder(str(view.path))
+    assert holders(finder, inode_of(sock)) == [os.getpid()]
+    with python(SYSCALLS + HIDING[name]) as (pid, line):
+        inode = first_line(line)
+        view.show(pid)
+        assert holders(finder, inode) == UNKNOWN_NOT_LOOKED, "as long as it was not looked for everywhere"
+        assert holders(finder, inode) == [pid]
+        assert holders(finder, inode, 0.0) == [pid]
+    until(lambda: holders(finder, inode) == UNKNOWN_ELSEWHERE, 2 * LONGEST_INTERVAL)
+
+
+def test_what_is_hidden_is_not_searched_for_while_nothing_is_missing(
+    view: Tree, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    view.show(os.getpid())
+    finder = OwnerFinder(str(view.path))
+    assert holders(finder, inode_of(sock)) == [os.getpid()]
+    monkeypatch.setattr(HiddenDescriptors, "scan", fail)
+    assert holders(finder, inode_of(sock)) == [os.getpid()]
+    assert holders(finder, 999) == UNKNOWN_NOT_LOOKED, "missing for the first time: it may have closed"
+    with pytest.raises(AssertionError):
+        holders(finder, 999)
+
+
 # Processes made up.
 
 
@@ -364,7 +453,7 @@ def test_not_looked_up_is_reported_until_everything_was_read(tree: Tree) -> None
         tree.add(pid, 100 + pid)
     finder = OwnerFinder(str(tree.path))
     assert holders(finder, 999, 0.0) == UNKNOWN_NOT_LOOKED
-    answers = [holders(finder, 999, 0.0) for _ in range(24)]
+    answers = [holders(finder, 999, 0.0) for _ in range(48)]
     assert set(answers) == {UNKNOWN_NOT_LOOKED, UNKNOWN_ELSEWHERE}
     assert answers == sorted(answers, reverse=True)
 
