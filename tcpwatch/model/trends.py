@@ -23,21 +23,8 @@ TREND_RATES = (
 """The rates that have a trend: SYN_ARRIVALS and kernel counters."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StateTrend:
-    """Sockets in each state: one value per slot, oldest first, NaN where nothing was polled."""
-
-    slot_s: float
-    counts: Mapping[State, tuple[float, ...]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RateTrend:
-    """Rates: one value per slot, oldest first, NaN where nothing was polled."""
-
-    slot_s: float
-    per_s: Mapping[str, tuple[float, ...]]
-    """Name from TREND_RATES → increase per second."""
+Trend = tuple[float, ...]
+"""One value per second of the last TREND_S, oldest first, NaN where nothing was polled."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,14 +34,14 @@ class StateCounts:
     counts: Mapping[State, int]
     per_s: Mapping[State, float]
     """Change of the counts per second; empty on the first poll."""
-    trend: StateTrend
+    trend: Mapping[State, Trend]
 
 
 class StateCounter:
     """Counts the sockets in each state."""
 
     def __init__(self) -> None:
-        self._history = TimeSeries([state.name for state in STATE_ORDER])
+        self._history = TimeSeries(STATE_ORDER, TREND_S)
         self._counts: dict[State, int] = {}
 
     def step(self, poll: Poll) -> StateCounts:
@@ -62,13 +49,11 @@ class StateCounter:
         per_number = np.bincount(poll.sample.state, minlength=max(State) + 1)
         before, self._counts = self._counts, {state: int(per_number[state]) for state in STATE_ORDER}
         counts, elapsed_s = self._counts, poll.elapsed_s
-        self._history.add(poll.sample.monotonic, {state.name: count for state, count in counts.items()})
-        slot_s, values = self._history.window(TREND_S)
-        columns = zip(STATE_ORDER, values.T.tolist(), strict=True)
+        self._history.add(poll.sample.monotonic, counts)
         return StateCounts(
             counts,
             {state: (count - before[state]) / elapsed_s for state, count in counts.items()} if elapsed_s else {},
-            StateTrend(slot_s, {state: tuple(column) for state, column in columns}),
+            self._history.values(),
         )
 
 
@@ -76,12 +61,10 @@ class RateHistory:
     """Remembers TREND_RATES."""
 
     def __init__(self) -> None:
-        self._history = TimeSeries(TREND_RATES)
+        self._history = TimeSeries(TREND_RATES, TREND_S)
 
-    def step(self, poll: Poll, syn_arrivals_per_s: float | None) -> RateTrend:
+    def step(self, poll: Poll, syn_arrivals_per_s: float | None) -> Mapping[str, Trend]:
         """Return the trend of the rates; the first poll, which has no arrivals either, adds nothing."""
         if syn_arrivals_per_s is not None:
             self._history.add(poll.sample.monotonic, {**poll.rates, SYN_ARRIVALS: syn_arrivals_per_s})
-        slot_s, values = self._history.window(TREND_S)
-        columns = zip(TREND_RATES, values.T.tolist(), strict=True)
-        return RateTrend(slot_s, {name: tuple(column) for name, column in columns})
+        return self._history.values()

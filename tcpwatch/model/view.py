@@ -28,7 +28,7 @@ from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.sockets.flow_totals import FlowTotals
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
-from tcpwatch.model.trends import RateTrend, StateTrend
+from tcpwatch.model.trends import Trend
 from tcpwatch.sample import Sample
 
 
@@ -107,7 +107,8 @@ class View:
     """Change of those counts per second; empty on the first step."""
     rates: Mapping[str, float]
     """Kernel counter → increase per second; counters that went backwards, gauges, and the first step are absent."""
-    state_trend: StateTrend
+    state_trend: Mapping[State, Trend]
+    """Sockets in each state."""
     listeners: tuple[Listener, ...]
     """The fullest accept queue first, then by port."""
     queue_trend: QueueTrend
@@ -118,7 +119,8 @@ class View:
     """Half-open connections whose listener is closed."""
     syn_arrivals_per_s: float | None
     """See trends.SYN_ARRIVALS; None on the first step."""
-    rate_trend: RateTrend
+    rate_trend: Mapping[str, Trend]
+    """Name from TREND_RATES → increase per second."""
     time_wait: Gauge
     orphans: Gauge
     memory_pages: Gauge

@@ -19,7 +19,7 @@ from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.queue_detail import QueueDetail, QueueMembers
 from tcpwatch.model.rules.half_open_verdict import half_open_verdict
 from tcpwatch.model.states import State
-from tcpwatch.model.trends import SYN_ARRIVALS, RateTrend
+from tcpwatch.model.trends import SYN_ARRIVALS, Trend
 from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
@@ -38,10 +38,8 @@ RATES = {
 }  # fmt: skip
 
 
-def rising(rates: dict[str, float]) -> RateTrend:
-    return RateTrend(
-        1.0, {name: tuple(max(0.0, at - 60) * rate / 60 for at in range(120)) for name, rate in rates.items()}
-    )
+def rising(rates: dict[str, float]) -> dict[str, Trend]:
+    return {name: tuple(max(0.0, at - 60) * rate / 60 for at in range(120)) for name, rate in rates.items()}
 
 
 def flooded(**overrides: Any) -> View:

@@ -9,7 +9,6 @@ from typing import Any
 
 from tcpwatch.model.rules.engine import STEPS_IN, RuleEngine
 from tcpwatch.model.states import STATE_ORDER, State
-from tcpwatch.model.trends import StateTrend
 from tcpwatch.model.view import Gauge, View
 from tests.support.views import Sock, make_view, sock
 
@@ -25,7 +24,7 @@ def busy_view(**overrides: Any) -> View:
     """The View; any field may be overridden."""
     facts: dict[str, Any] = {
         "step": 2,
-        "state_trend": StateTrend(1.0, _trend()),
+        "state_trend": _trend(),
         "rates": RATES,
         "count_rates": {**dict.fromkeys(STATE_ORDER, 0.0), State.SYN_RCVD: 120.0, State.ESTABLISHED: -14.0},
         "port_usage": Gauge(17_503, 28_232),

@@ -26,7 +26,6 @@ from tcpwatch.model.analyses.teardown import TeardownAnalysis
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import STATE_ORDER, Closer, Role, State
-from tcpwatch.model.trends import RateTrend, StateTrend
 from tcpwatch.model.view import FlowDetail, Gauge, Pace, View
 from tcpwatch.sample import Completeness, Sample, SourceInfo
 from tcpwatch.sources.psutil import PSUTIL_CAPABILITIES
@@ -300,14 +299,14 @@ def view_of(
         "counts": counts,
         "count_rates": dict.fromkeys(STATE_ORDER, 0.0) if step > 1 else {},
         "rates": {},
-        "state_trend": StateTrend(2.0, {state: (float(counts[state]),) for state in STATE_ORDER}),
+        "state_trend": {state: (float(counts[state]),) for state in STATE_ORDER},
         "listeners": queues.listeners,
         "queue_trend": queues.trend,
         "half_open": queues.half_open,
         "half_open_by_listener": queues.half_open_by_listener,
         "half_open_without_listener": queues.facts.without_listener,
         "syn_arrivals_per_s": None if step == 1 else 0.0,
-        "rate_trend": RateTrend(1.0, {}),
+        "rate_trend": {},
         "time_wait": Gauge(counts[State.TIME_WAIT], 131_072),
         "orphans": Gauge(0, 65_536),
         "memory_pages": Gauge(12, 190_000),

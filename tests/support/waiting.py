@@ -11,8 +11,9 @@ import numpy as np
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.listeners.queue_detail import queue_detail
-from tcpwatch.model.listeners.queue_history import SLOTS, QueueTrend
+from tcpwatch.model.listeners.queue_history import QueueTrend
 from tcpwatch.model.listeners.queue_limits import LimitSource
+from tcpwatch.model.trends import TREND_S
 from tcpwatch.model.view import View
 from tests.support.busy import HOSTILE, RATES
 from tests.support.polls import first_poll
@@ -78,13 +79,13 @@ def looked_into(view: View, port: int) -> View:
 
 def trend() -> QueueTrend:
     """:443 fills up, then overflows; the lazy member of :9000 has been full for a minute."""
-    at = np.arange(SLOTS)
-    values = np.zeros((len(LISTENERS), SLOTS, 2), np.float32)
+    at = np.arange(TREND_S)
+    values = np.zeros((len(LISTENERS), TREND_S, 2), np.float32)
     values[0, :, 0] = np.minimum(513, np.maximum(0, at - 40) * 10)
     values[0, :, 1] = 200 + 200 * np.sin(at / 5)
     values[5, 60:, 0] = 5
     values[:, :20] = math.nan
-    return QueueTrend(1.0, {listener.cookie or 0: place for place, listener in enumerate(LISTENERS)}, values)
+    return QueueTrend({listener.cookie or 0: place for place, listener in enumerate(LISTENERS)}, values)
 
 
 def somaxconn(view: View, cookie: int) -> View:

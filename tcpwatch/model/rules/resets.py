@@ -22,12 +22,10 @@ def resets(view: View, limits: Thresholds) -> Iterator[Candidate]:
     Warning: it sent 10 times as many resets per second in the last 10 s as in the minute before, and at least 5/s.
     Source: snmp_counter.rst (TcpOutRsts, TcpEstabResets), tcp_send_active_reset and tcp_v4_send_reset (net/ipv4).
     """
-    slots = view.rate_trend.per_s.get("OutRsts", ())
-    recent_slots, earlier_slots = (round(seconds / view.rate_trend.slot_s) for seconds in (_RECENT_S, _EARLIER_S))
-    recent = _mean(slots[-recent_slots:])
-    before = slots[-recent_slots - earlier_slots : -recent_slots]
-    earlier = _mean(before)
-    known_s = view.rate_trend.slot_s * sum(not math.isnan(value) for value in before)
+    per_s = view.rate_trend.get("OutRsts", ())
+    before = per_s[-_RECENT_S - _EARLIER_S : -_RECENT_S]
+    recent, earlier = _mean(per_s[-_RECENT_S:]), _mean(before)
+    known_s = sum(not math.isnan(value) for value in before)
     if recent is None or earlier is None or known_s < _LEAST_KNOWN_S:
         return
     if recent >= limits.resets_per_s and recent > limits.resets_factor * earlier:

@@ -38,10 +38,9 @@ def retransmissions(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 def _increase(view: View, counter: str, seconds: float) -> float | None:
     """Return the increase of a counter over the last seconds, None if it is unknown."""
-    slot_s = view.rate_trend.slot_s
-    slots = view.rate_trend.per_s.get(counter, ())[-max(1, round(seconds / slot_s)) :]
-    known = [value for value in slots if not math.isnan(value)]
-    return sum(known) * slot_s if known else None
+    per_s = view.rate_trend.get(counter, ())[-max(1, round(seconds)) :]
+    known = [value for value in per_s if not math.isnan(value)]
+    return sum(known) if known else None
 
 
 def _worst_peer(view: View) -> SocketGroup | None:

@@ -14,7 +14,7 @@ from tcpwatch.model.listeners.half_open import AGE_EDGES_S, RETRANSMIT_CLASSES, 
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict
 from tcpwatch.model.states import State
-from tcpwatch.model.trends import SYN_ARRIVALS
+from tcpwatch.model.trends import SYN_ARRIVALS, TREND_S
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
 from tcpwatch.widgets.charts.area import area_lines
@@ -24,7 +24,6 @@ from tcpwatch.widgets.lines import Line, fit, title_rule
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import wrapped
 
-TREND_S = 120
 INDENT = "   "
 _RESERVED = 146
 """Cells reserved for a headline or a reason; longer ones take more lines."""
@@ -61,7 +60,7 @@ def queue_line(listener: Listener | None, view: View, width: int, colours: Palet
         (INDENT + fit(_queue_name(listener, name), name, middle=True) + " ", colours.plain),
         *meter(queue.depth, queue.limit, length, _FIGURE, colours, exact),
         (" " + fit(listener.syn_limit_source.value, source), colours.dim),
-        (sparkline(history, round(TREND_S / view.queue_trend.slot_s), spark, from_zero=True), colours.handshake),
+        (sparkline(history, TREND_S, spark, from_zero=True), colours.handshake),
     )
 
 
@@ -100,28 +99,20 @@ def _rate_line(label: str, name: str, view: View, width: int, colours: Palette) 
     wide = width >= 50
     cells = _WIDE_LABEL if wide else _LABEL
     spark = max(0, min(_MAX_SPARK, width - len(INDENT) - cells - 1 - _COUNT - 1))
-    history = view.rate_trend.per_s.get(name, ())
-    slots = max(1, round(TREND_S / view.rate_trend.slot_s))
     style = colours.plain if per_s else colours.dim
     return (
         (INDENT + fit(label if wide else label.replace(" queue", "").replace(" → ", "→"), cells) + " ", style),
         (fit(units.rate(per_s), _COUNT, right=True) + " ", style),
-        (sparkline(history, slots, spark, from_zero=True), colours.handshake),
+        (sparkline(view.rate_trend.get(name, ()), TREND_S, spark, from_zero=True), colours.handshake),
     )
 
 
 def chart_lines(listener: Listener | None, view: View, width: int, height: int, colours: Palette) -> list[list[Line]]:
     """Return charts of the last two minutes: half-open connections of a listener or of all, and SYNs of the host."""
-    trend, rates = view.state_trend, view.rate_trend
-    depths, slot_s = trend.counts.get(State.SYN_RCVD, ()), trend.slot_s
-    if listener is not None:
-        depths, slot_s = view.queue_trend.syn_queue(listener.cookie), view.queue_trend.slot_s
+    depths = view.queue_trend.syn_queue(listener.cookie) if listener else view.state_trend.get(State.SYN_RCVD, ())
     return [
-        area_lines(title, values, max(1, round(TREND_S / slot)), width, height, colours.handshake, colours)
-        for title, values, slot in (
-            ("Half-open", depths, slot_s),
-            ("SYNs/s", rates.per_s.get(SYN_ARRIVALS, ()), rates.slot_s),
-        )
+        area_lines(title, values, TREND_S, width, height, colours.handshake, colours)
+        for title, values in (("Half-open", depths), ("SYNs/s", view.rate_trend.get(SYN_ARRIVALS, ())))
     ]
 
 

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from tcpwatch import units
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.listeners.queue_limits import LimitSource, Queue
+from tcpwatch.model.trends import TREND_S
 from tcpwatch.screens.listeners.rows import ListenerRow
 from tcpwatch.widgets.charts.bars import sparkline
 from tcpwatch.widgets.charts.meter import limit_style, meter, usage_text
@@ -19,7 +20,6 @@ from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.table.layout import ESSENTIAL
 from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn, without_commas
 
-TREND_SLOTS = 120
 _FIGURE = 11
 """Cells for `1,024/1,024`, so that the bars beside the figures are aligned."""
 _NO_BAR_BELOW = 3
@@ -125,7 +125,7 @@ def _count(number: int | None, look: CellContext) -> Line:
 def depth_sparkline(values: Sequence[float], width: int, colours: Palette) -> Piece:
     """Return the last two minutes of a queue."""
     style = colours.handshake if any(value > 0 for value in values) else colours.dim
-    return sparkline(values, TREND_SLOTS, width, from_zero=True), style
+    return sparkline(values, TREND_S, width, from_zero=True), style
 
 
 def _history(values: Sequence[float], look: CellContext) -> Line:

@@ -7,13 +7,13 @@ from itertools import groupby
 
 from tcpwatch import units
 from tcpwatch.model.states import FACTS, STATE_ORDER, Phase, State
+from tcpwatch.model.trends import TREND_S
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.state_marks import phase_style
 from tcpwatch.widgets.charts.bars import bar, sparkline
 from tcpwatch.widgets.lines import Line, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
 
-TREND_S = 120
 _TITLES = {Phase.HANDSHAKE: "Handshake", Phase.OPEN: "Open", Phase.TEARDOWN: "Teardown", Phase.NONE: "No connection"}
 _NAME, _SIDE, _COUNT, _RATE = 12, 15, 11, 9
 _MARGIN = 3
@@ -88,5 +88,4 @@ class HistogramLayout:
     def _trend(self, view: View, state: State) -> str:
         if not self.sparkline_cells:
             return ""
-        slots = max(1, round(TREND_S / view.state_trend.slot_s))
-        return "  " + sparkline(view.state_trend.counts.get(state, ()), slots, self.sparkline_cells - 2)
+        return "  " + sparkline(view.state_trend.get(state, ()), TREND_S, self.sparkline_cells - 2)

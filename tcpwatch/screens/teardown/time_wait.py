@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from tcpwatch import units
 from tcpwatch.model.states import TIME_WAIT_S, State
+from tcpwatch.model.trends import TREND_S
 from tcpwatch.model.view import View
 from tcpwatch.widgets.charts.area import area, area_lines
 from tcpwatch.widgets.charts.meter import meter
@@ -19,7 +20,6 @@ BLOCK_HEIGHT = 4
 """Lines of the block without the bars of the calendar."""
 _INDENT = "   "
 _FIGURE, _COUNT, _LABEL, _PEAK = 15, 9, 7, 7
-_TREND_S = 120
 _SIDES = (("client side", ": one port each"), ("server side", ": memory only"))
 
 
@@ -67,9 +67,8 @@ def _sides_line(counts: tuple[int, int], width: int, colours: Palette, exact: bo
 
 def chart_lines(view: View, width: int, height: int, colours: Palette) -> list[list[Line]]:
     """Return charts of the last two minutes of TIME_WAIT and CLOSE_WAIT."""
-    slots = max(1, round(_TREND_S / view.state_trend.slot_s))
     return [
-        area_lines(state.name, view.state_trend.counts.get(state, ()), slots, width, height, colours.teardown, colours)
+        area_lines(state.name, view.state_trend.get(state, ()), TREND_S, width, height, colours.teardown, colours)
         for state in (State.TIME_WAIT, State.CLOSE_WAIT)
     ]
 

@@ -12,7 +12,6 @@ from tcpwatch.model.finding import Severity
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.rules.completeness import data_incomplete
 from tcpwatch.model.rules.resets import resets
-from tcpwatch.model.trends import RateTrend
 from tcpwatch.model.view import Pace
 from tcpwatch.sample import Completeness
 from tests.support.views import make_view
@@ -36,12 +35,12 @@ RESETS = {
 
 @pytest.mark.parametrize(("per_s", "said"), RESETS.values(), ids=RESETS)
 def test_resets(per_s: list[float], said: bool) -> None:
-    view = make_view(rate_trend=RateTrend(1.0, {"OutRsts": tuple(per_s)}))
+    view = make_view(rate_trend={"OutRsts": tuple(per_s)})
     assert [one.finding.rule for one in resets(view, DEFAULT)] == ["resets"] * said
 
 
 def test_figures_of_resets() -> None:
-    view = make_view(rate_trend=RateTrend(1.0, {"OutRsts": (1.0,) * 60 + (40.0,) * 10}), rates={"EmbryonicRsts": 3.0})
+    view = make_view(rate_trend={"OutRsts": (1.0,) * 60 + (40.0,) * 10}, rates={"EmbryonicRsts": 3.0})
     (one,) = resets(view, DEFAULT)
     assert one.finding.headline == "40 resets/s sent in the last 10 s, 1/s in the minute before"
     assert one.finding.evidence["resets_in_handshake"] == (3.0, "connections/s")
