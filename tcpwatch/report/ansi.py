@@ -1,4 +1,4 @@
-"""Text for a terminal: widths in cells, colours from the 16 that every theme has, bars."""
+"""Text for a terminal: widths in cells, and colours from the 16 that every theme has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tcpwatch import units
 from tcpwatch.model.states import FACTS, Phase, State
 
 RESET = "\x1b[0m"
-BOLD, DIM = "1", "2"
+BOLD = "1"
 _PHASE_COLOURS = {Phase.HANDSHAKE: "36", Phase.OPEN: "32", Phase.TEARDOWN: "33"}  # cyan, green, yellow
 STATE_COLOURS: dict[int, str | None] = {state: _PHASE_COLOURS.get(FACTS[state].phase) for state in State}
 """State → SGR code."""
@@ -39,15 +39,3 @@ def fitted(words: str, width: int, right: bool = False) -> str:
         words, length = units.shortened(whole, length), length - 1
     gap = " " * (width - cell_width(words))
     return gap + words if right else words + gap
-
-
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
-
-
-def bar(share: float, width: int) -> str:
-    """Return a bar of `share` times `width` cells; a share above 0 is visible."""
-    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
-    if share > 0:
-        eighths = max(eighths, 1)
-    full, rest = divmod(eighths, 8)
-    return "█" * full + (_EIGHTHS[rest] if rest else "")

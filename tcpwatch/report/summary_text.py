@@ -12,7 +12,7 @@ from tcpwatch.model.sockets.flow_totals import PERCENTILES
 from tcpwatch.model.states import STATE_ORDER
 from tcpwatch.model.view import View
 from tcpwatch.report import check
-from tcpwatch.report.ansi import BOLD, FULL_COLOUR, STATE_COLOURS, bar, coloured, fitted
+from tcpwatch.report.ansi import BOLD, FULL_COLOUR, STATE_COLOURS, coloured, fitted
 from tcpwatch.report.summary_json import rfc3339
 
 WIDTH = 80
@@ -62,7 +62,7 @@ def _states(view: View, room: int, exact: bool, colour: bool) -> list[str]:
     for state in STATE_ORDER:
         count, code = view.counts.get(state, 0), STATE_COLOURS[state]
         name = coloured(state.name.ljust(_NAME), code, colour)
-        drawn = coloured(bar(count / most, cells), code, colour)
+        drawn = coloured(units.bar(count / most, cells).rstrip(), code, colour)
         lines.append(f"  {name}{units.count(count, exact).rjust(_NUMBER)}  {drawn}")
     return lines
 

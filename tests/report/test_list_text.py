@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from tcpwatch import units
 from tcpwatch.report import list_json, list_text
-from tcpwatch.report.ansi import bar, cell_width, fitted
+from tcpwatch.report.ansi import cell_width, fitted
 from tests.report import golden
 from tests.report.views import small_host
 from tests.support.views import make_view, sock
@@ -93,4 +94,4 @@ def test_fitted(words: str, width: int, right: bool, shown: str) -> None:
     ("share", "shown"), [(0.0, ""), (1e-9, "▏"), (0.5, "██"), (0.53, "██▏"), (1.0, "████"), (7.0, "████"), (-1.0, "")]
 )
 def test_bar(share: float, shown: str) -> None:
-    assert bar(share, 4) == shown
+    assert units.bar(share, 4).rstrip() == shown

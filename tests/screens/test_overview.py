@@ -10,6 +10,7 @@ import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
 
+from tcpwatch import units
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.sockets.flow_totals import Distribution, FlowTotals
@@ -17,7 +18,7 @@ from tcpwatch.model.states import State
 from tcpwatch.model.view import Gauge
 from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.overview.totals import decade_sparkline
-from tcpwatch.widgets.charts.bars import bar, resample, sparkline
+from tcpwatch.widgets.charts.bars import resample, sparkline
 from tests.support.busy import HOSTILE, busy_view, sick_view
 from tests.support.driving import at_widths, driven
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
@@ -379,7 +380,7 @@ async def test_a_redraw_takes_few_milliseconds() -> None:
     ],
 )
 def test_bar(share: float | None, text: str) -> None:
-    assert bar(share, 4) == text
+    assert units.bar(share, 4) == text
 
 
 def test_sparkline_shows_change_and_not_size() -> None:

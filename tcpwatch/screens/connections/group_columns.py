@@ -12,7 +12,6 @@ from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.screens.shared.state_marks import state_style
-from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.table.record_columns import CellContext, RecordColumn, without_commas
 
@@ -53,7 +52,7 @@ def _share(row: GroupRow, look: CellContext) -> Line:
     figure, length = units.share(row.share).rjust(_FIGURE), look.width - _FIGURE - 1
     if length < _NO_BAR_BELOW:
         return ((figure, look.colours.plain),)
-    return ((figure + " ", look.colours.plain), (bar(row.share, length), look.colours.plain))
+    return ((figure + " ", look.colours.plain), (units.bar(row.share, length), look.colours.plain))
 
 
 def _count(number: Callable[[SocketGroup], int]) -> Callable[[GroupRow, CellContext], Line]:

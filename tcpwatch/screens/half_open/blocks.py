@@ -18,7 +18,7 @@ from tcpwatch.model.trends import SYN_ARRIVALS, TREND_S
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
 from tcpwatch.widgets.charts.area import area_lines
-from tcpwatch.widgets.charts.bars import bar, sparkline
+from tcpwatch.widgets.charts.bars import sparkline
 from tcpwatch.widgets.charts.meter import meter
 from tcpwatch.widgets.lines import Line, fit, title_rule
 from tcpwatch.widgets.palette import Palette
@@ -178,7 +178,7 @@ def _bars(
         figure = f"{sign if count else ''}{units.count(count, exact)}"
         lines.append((
             (INDENT + fit(label, _STEP, right=True) + " ", colours.plain if count else colours.dim),
-            (bar((count or 0) / largest if largest else 0, length), colours.handshake),
+            (units.bar((count or 0) / largest if largest else 0, length), colours.handshake),
             (fit(figure, _COUNT, right=True) + " ", colours.plain if count else colours.dim),
         ))  # fmt: skip
     return lines

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from tcpwatch import units
 from tcpwatch.model.listeners.syn_sources import TOP, PrefixKind, SynSource, SynSources
-from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
 
@@ -124,7 +123,7 @@ def _row(source: SynSource, longest: int, width: int, marked: bool, colours: Pal
     return (
         (" ▸ " if marked else "   ", colours.strong),
         (fit(source.prefix, name, middle=True) + " ", colours.plain),
-        (bar(source.share, free - name - 1) + " " * (free > name), colours.handshake),
+        (units.bar(source.share, free - name - 1) + " " * (free > name), colours.handshake),
         (fit(figure, count, right=True), colours.plain),
         (fit(_share(source.share), _SHARE, right=True) + " ", colours.dim),
     )

@@ -10,7 +10,7 @@ from tcpwatch.model.states import FACTS, STATE_ORDER, Phase, State
 from tcpwatch.model.trends import TREND_S
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.state_marks import phase_style
-from tcpwatch.widgets.charts.bars import bar, sparkline
+from tcpwatch.widgets.charts.bars import sparkline
 from tcpwatch.widgets.lines import Line, overlay_style, title_rule
 from tcpwatch.widgets.palette import Palette
 
@@ -79,7 +79,7 @@ class HistogramLayout:
             (" ▸ " if marked else "   ", colours.strong),
             (f"{state.name:<{_NAME}} ", colour),
             (side, colours.dim),
-            (bar(count / most if most else 0, self.bar_cells), colour),
+            (units.bar(count / most if most else 0, self.bar_cells), colour),
             (f"{units.count(count, self.exact):>{_COUNT}}", colours.plain if count else colours.dim),
             (f"{units.rate(change, signed=True):>{_RATE}}", colours.plain if moving else colours.dim),
             (self._trend(view, state), colour),

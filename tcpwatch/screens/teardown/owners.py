@@ -15,9 +15,10 @@ from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 from tcpwatch.screens.teardown.ports import count_piece, text_piece
-from tcpwatch.screens.teardown.table import InlineCellContext, InlineColumn, InlineTable
+from tcpwatch.screens.teardown.table import InlineColumn, InlineTable
 from tcpwatch.widgets.charts.meter import limit_style, usage_text
 from tcpwatch.widgets.lines import Piece
+from tcpwatch.widgets.table.record_columns import CellContext
 
 CLOSE_WAIT, HALF_CLOSED, FINAL_STATES_TABLE = "close_wait", "half_closed", "last"
 """Names of the tables."""
@@ -78,7 +79,7 @@ def close_wait_table(view: View) -> InlineTable[CloseWaits | UnownedRow]:
 
     def kind(
         count: Callable[[CloseWaits], int],
-    ) -> Callable[[CloseWaits | UnownedRow, InlineCellContext], Piece]:
+    ) -> Callable[[CloseWaits | UnownedRow, CellContext], Piece]:
         return lambda row, cell: count_piece(count(row) if isinstance(row, CloseWaits) and has_queues else None, cell)
 
     def columns(width: int) -> Sequence[InlineColumn[CloseWaits | UnownedRow]]:
@@ -118,7 +119,7 @@ def _is_growing(row: CloseWaits | UnownedRow) -> bool:
     return isinstance(row, CloseWaits) and row.growing
 
 
-def _descriptors_share(row: CloseWaits | UnownedRow, warning_share: float, cell: InlineCellContext) -> Piece:
+def _descriptors_share(row: CloseWaits | UnownedRow, warning_share: float, cell: CellContext) -> Piece:
     if isinstance(row, UnownedRow) or not row.limit:
         return text_piece(units.UNKNOWN, cell)
     return text_piece(units.share(row.share), cell, cell.colours.warning if row.share >= warning_share else None)
@@ -158,7 +159,7 @@ def half_closed_table(view: View) -> InlineTable[HalfClosed | UnownedRow]:
     )
 
 
-def _age_style(row: HalfClosed | UnownedRow, cell: InlineCellContext) -> Style | None:
+def _age_style(row: HalfClosed | UnownedRow, cell: CellContext) -> Style | None:
     return cell.colours.warning if isinstance(row, HalfClosed) and row.old else None
 
 
@@ -192,12 +193,12 @@ def final_states_table(view: View) -> InlineTable[FinalStatesRow]:
     )
 
     def column(priority: int, state: State) -> InlineColumn[FinalStatesRow]:
-        def show(row: FinalStatesRow, cell: InlineCellContext) -> Piece:
+        def show(row: FinalStatesRow, cell: CellContext) -> Piece:
             return count_piece(row.counts[state] if has_inodes else None, cell)
 
         return InlineColumn(state.name, 10, show, priority=priority)
 
-    def limit(row: FinalStatesRow, cell: InlineCellContext) -> Piece:
+    def limit(row: FinalStatesRow, cell: CellContext) -> Piece:
         if row is owned:
             return "", cell.colours.plain
         near = (orphans.share or 0) > view.thresholds.orphans_share

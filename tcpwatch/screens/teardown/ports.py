@@ -9,10 +9,10 @@ from rich.style import Style
 from tcpwatch import units
 from tcpwatch.model.analyses.ephemeral_ports import Destination, EphemeralPorts
 from tcpwatch.model.view import View
-from tcpwatch.screens.teardown.table import InlineCellContext, InlineColumn, InlineTable
-from tcpwatch.widgets.charts.bars import bar
+from tcpwatch.screens.teardown.table import InlineColumn, InlineTable
 from tcpwatch.widgets.lines import Line, Piece
 from tcpwatch.widgets.palette import Palette
+from tcpwatch.widgets.table.record_columns import CellContext
 
 EPHEMERAL_PORTS, TIME_WAIT_DESTINATIONS, TIME_WAIT_PORTS = "ports", "to", "at"
 """Names of the tables."""
@@ -22,13 +22,13 @@ _LONG_NAMES_FROM = 84
 _INDENT = "   "
 
 
-def count_piece(value: float | None, cell: InlineCellContext, style: Style | None = None) -> Piece:
+def count_piece(value: float | None, cell: CellContext, style: Style | None = None) -> Piece:
     """Return a count; dim if it is 0 or unknown."""
     shown = units.count(value, cell.exact)
     return shown, cell.colours.dim if not value else style or cell.colours.plain
 
 
-def text_piece(shown: str, cell: InlineCellContext, style: Style | None = None) -> Piece:
+def text_piece(shown: str, cell: CellContext, style: Style | None = None) -> Piece:
     """Return a name, a duration or a share; dim if it is unknown."""
     return shown, cell.colours.dim if shown == units.UNKNOWN else style or cell.colours.plain
 
@@ -63,7 +63,7 @@ def _ports_columns(view: View, width: int, has_v6: bool) -> Sequence[InlineColum
     style = _level_style(view)
     columns: list[InlineColumn[Destination]] = [
         InlineColumn("", remote, lambda row, cell: text_piece(row.remote, cell), right=False, named=True),
-        InlineColumn("", 0, lambda row, cell: (bar(row.share, cell.width), style(row, cell)), right=False),
+        InlineColumn("", 0, lambda row, cell: (units.bar(row.share, cell.width), style(row, cell)), right=False),
         InlineColumn("" if wide else "used", 6, lambda row, cell: text_piece(units.share(row.share), cell)),
         InlineColumn("left", 6, lambda row, cell: (units.count(row.free, cell.exact), style(row, cell)), priority=1),
         InlineColumn("TIME_WAIT", 9, lambda row, cell: count_piece(row.time_wait, cell), priority=3),
@@ -87,10 +87,10 @@ def _ports_columns(view: View, width: int, has_v6: bool) -> Sequence[InlineColum
     ]  # fmt: skip
 
 
-def _level_style(view: View) -> Callable[[Destination, InlineCellContext], Style]:
+def _level_style(view: View) -> Callable[[Destination, CellContext], Style]:
     """Return a function that gives red if no port is left, and yellow from the warning level of the rule."""
 
-    def style(row: Destination, cell: InlineCellContext) -> Style:
+    def style(row: Destination, cell: CellContext) -> Style:
         if not row.free:
             return cell.colours.alarm
         return cell.colours.warning if row.share >= view.thresholds.ports_share else cell.colours.plain
@@ -155,7 +155,7 @@ def time_wait_destinations_table(view: View) -> InlineTable[Destination]:
     columns: Sequence[InlineColumn[Destination]] = (
         InlineColumn("", 32, lambda row, cell: text_piece(row.remote, cell), right=False, named=True),
         InlineColumn(
-            "", 0, lambda row, cell: (bar(_waits(row) / largest, cell.width), cell.colours.teardown), right=False
+            "", 0, lambda row, cell: (units.bar(_waits(row) / largest, cell.width), cell.colours.teardown), right=False
         ),
         InlineColumn("TIME_WAIT", 9, lambda row, cell: count_piece(_waits(row), cell)),
         InlineColumn("reusable", 8, lambda row, cell: count_piece(row.reusable, cell)),
@@ -194,7 +194,7 @@ def time_wait_ports_table(view: View) -> InlineTable[tuple[int, int]]:
         return (
             InlineColumn("", 24 if width < 50 else 32, lambda row, cell: text_piece(named(row[0]), cell), right=False),
             InlineColumn(
-                "", 0, lambda row, cell: (bar(row[1] / largest, cell.width), cell.colours.teardown), right=False
+                "", 0, lambda row, cell: (units.bar(row[1] / largest, cell.width), cell.colours.teardown), right=False
             ),
             InlineColumn(
                 "" if width < 50 else "TIME_WAIT", 7 if width < 50 else 9, lambda row, cell: count_piece(row[1], cell)

@@ -16,6 +16,7 @@ from tcpwatch.units.columns import columns_that_fit
 from tcpwatch.widgets.lines import Line, Piece, fit, overlay_style
 from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.sections import GUTTER, side_by_side
+from tcpwatch.widgets.table.record_columns import CellContext
 
 R = TypeVar("R")
 _MARK = 3
@@ -29,22 +30,13 @@ RowSpots = tuple[tuple[int, RowPlace], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class InlineCellContext:
-    """Palette, number format and width of a cell."""
-
-    colours: Palette
-    exact: bool
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
 class InlineColumn(Generic[R]):
     """A column of an InlineTable."""
 
     title: str
     width: int
     """0 for the one flexible column, which takes the remaining cells."""
-    show: Callable[[R, InlineCellContext], Piece]
+    show: Callable[[R, CellContext], Piece]
     right: bool = True
     """Whether the text is aligned to the right."""
     named: bool = False
@@ -52,7 +44,7 @@ class InlineColumn(Generic[R]):
     priority: int = 0
     """In a narrow table, columns with a high number are left out first; 0 is never left out."""
 
-    def piece(self, record: R, cell: InlineCellContext) -> Piece:
+    def piece(self, record: R, cell: CellContext) -> Piece:
         """Return the text in exactly `cell.width` cells, and its style."""
         shown, style = self.show(record, cell)
         return fit(shown, cell.width, right=self.right, middle=self.named), style
@@ -167,6 +159,6 @@ def _title(
 def _row(record: R, mark: str, columns: Sequence[tuple[InlineColumn[R], int]], colours: Palette, exact: bool) -> Line:
     pieces: list[Piece] = [(f" {mark}", colours.strong)]
     for at, (column, cells) in enumerate(columns):
-        shown, style = column.piece(record, InlineCellContext(colours, exact, cells))
+        shown, style = column.piece(record, CellContext(cells, colours, exact))
         pieces.append((" " * (at > 0) + shown, style))
     return tuple(pieces)

@@ -1,25 +1,15 @@
-"""Bars and sparklines of text, in eighths of a cell."""
+"""Sparklines of text, in eighths of a cell."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 _LEVELS = "▁▂▃▄▅▆▇█"
 _FLATTEST = 0.25
 """The height of a sparkline is at least this share of the largest value ..."""
 _LEAST_RANGE = 4.0
 """... and at least this value, so that a change between 1 and 2 looks small."""
-
-
-def bar(share: float | None, width: int) -> str:
-    """Return a bar padded to `width` cells; a share above 0 shows at least the thinnest bar."""
-    if not share or share <= 0 or width <= 0:
-        return " " * max(0, width)
-    eighths = min(max(1, round(share * width * 8)), width * 8)
-    whole, rest = divmod(eighths, 8)
-    return ("█" * whole + (_EIGHTHS[rest] if rest else "")).ljust(width)
 
 
 def sparkline(values: Sequence[float], slots: int, width: int, *, from_zero: bool = False) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from rich.style import Style
 
 from tcpwatch import units
-from tcpwatch.widgets.charts.bars import bar
 from tcpwatch.widgets.lines import Line, fit
 from tcpwatch.widgets.palette import Palette
 
@@ -45,4 +44,4 @@ def meter(
     style = limit_style(value, limit, colours)
     share = None if value is None or limit is None else value / max(limit, 1)
     figure = fit(usage_text(value, limit, exact), figure_cells, right)
-    return (bar(share, bar_cells), style), (" " + figure, style if value else colours.dim)
+    return (units.bar(share, bar_cells), style), (" " + figure, style if value else colours.dim)
