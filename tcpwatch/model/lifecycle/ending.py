@@ -39,7 +39,7 @@ class Ending(enum.IntEnum):
     @property
     def word(self) -> str:
         """Return the name for filters and JSON: `closed by us`, `reset sent`."""
-        return _WORDS[self]
+        return _WORDS.get(self) or self.name.lower().replace("_", " ")
 
     @property
     def short(self) -> str:
@@ -55,23 +55,14 @@ class Ending(enum.IntEnum):
 NOT_ENDED = 255
 """Value in a column of endings for a connection that has not ended."""
 
-_WORDS = {
-    Ending.UNKNOWN: "unknown",
+ORDERLY_ENDINGS = {
     Ending.BY_US: "closed by us",
     Ending.BY_PEER: "closed by peer",
     Ending.AT_ONCE: "closed at once",
     Ending.ORDERLY: "closed",
-    Ending.RESET_SENT: "reset sent",
-    Ending.RESET_RECEIVED: "reset received",
-    Ending.RESET: "reset",
-    Ending.TIMED_OUT: "timed out",
-    Ending.REFUSED: "refused",
-    Ending.GIVEN_UP: "given up",
-    Ending.KILLED: "killed",
-    Ending.NOT_ACCEPTED: "not accepted",
-    Ending.UNREACHABLE: "unreachable",
-    Ending.NO_PORT: "no local port",
 }
+"""Endings with a FIN from each side → their names."""
+_WORDS = {**ORDERLY_ENDINGS, Ending.NO_PORT: "no local port"}
 _TEXTS = {Ending.GIVEN_UP: "closed before connecting", Ending.NO_PORT: "no local port (EADDRNOTAVAIL)"}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tcpwatch import units
 from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.columns.socket_values import why_unknown
-from tcpwatch.model.lifecycle.ending import Ending, sentence
+from tcpwatch.model.lifecycle.ending import ORDERLY_ENDINGS, sentence
 from tcpwatch.model.states import Closer, Role, State
 from tcpwatch.screens.flow.facts import FlowFacts
 from tcpwatch.screens.flow.graphs import graph_blocks
@@ -32,7 +32,6 @@ _CLOSERS = {
     Closer.PEER: "the other end first (passive close)",
     Closer.BOTH: "both ends at the same time",
 }
-_ORDERLY = (Ending.BY_US, Ending.BY_PEER, Ending.AT_ONCE, Ending.ORDERLY)
 
 
 def headline(facts: FlowFacts, width: int | None = None) -> str:
@@ -79,8 +78,8 @@ def flow_blocks(facts: FlowFacts, now: float, colours: Palette, exact: bool = Fa
 def _connection(facts: FlowFacts, now: float, colours: Palette, exact: bool) -> Iterator[Entry]:
     state, description = facts.state, facts.state.facts
     if facts.ending is not None:
-        orderly = facts.ending in _ORDERLY
-        yield Entry("", sentence(facts.ending, facts.last_full_state), colours.strong if orderly else colours.warning)
+        style = colours.strong if facts.ending in ORDERLY_ENDINGS else colours.warning
+        yield Entry("", sentence(facts.ending, facts.last_full_state), style)
     if facts.ended_at is not None:
         closed = f"Closed {units.duration(now - facts.ended_at)} ago; last known values:"
         yield Entry("", closed, colours.dim if facts.ending else colours.warning)

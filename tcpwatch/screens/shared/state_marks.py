@@ -10,32 +10,21 @@ from rich.style import Style
 from tcpwatch.model.states import Phase, State
 from tcpwatch.widgets.palette import Palette
 
-STATE_LETTERS: dict[State, str] = {
-    State.LISTEN: "N",  # not l, which looks like 1
-    State.SYN_SENT: "S",
-    State.SYN_RCVD: "R",
-    State.ESTABLISHED: "E",
-    State.FIN_WAIT_1: "1",
-    State.FIN_WAIT_2: "2",
-    State.CLOSE_WAIT: "C",
-    State.LAST_ACK: "L",
-    State.CLOSING: "X",
-    State.TIME_WAIT: "T",
-    State.CLOSED: "·",
+_MARKS = {
+    State.LISTEN: ("N", "┄"),  # not l, which looks like 1
+    State.SYN_SENT: ("S", "┄"),
+    State.SYN_RCVD: ("R", "┄"),
+    State.ESTABLISHED: ("E", "━"),
+    State.FIN_WAIT_1: ("1", "─"),
+    State.FIN_WAIT_2: ("2", "╍"),
+    State.CLOSE_WAIT: ("C", "╍"),
+    State.LAST_ACK: ("L", "─"),
+    State.CLOSING: ("X", "─"),
+    State.TIME_WAIT: ("T", "┈"),
+    State.CLOSED: ("·", " "),
 }
-STATE_FILLS: dict[State, str] = {
-    State.LISTEN: "┄",
-    State.SYN_SENT: "┄",
-    State.SYN_RCVD: "┄",
-    State.ESTABLISHED: "━",
-    State.FIN_WAIT_1: "─",
-    State.FIN_WAIT_2: "╍",
-    State.CLOSE_WAIT: "╍",
-    State.LAST_ACK: "─",
-    State.CLOSING: "─",
-    State.TIME_WAIT: "┈",
-    State.CLOSED: " ",
-}
+STATE_LETTERS: dict[State, str] = {state: letter for state, (letter, _) in _MARKS.items()}
+STATE_FILLS: dict[State, str] = {state: fill for state, (_, fill) in _MARKS.items()}
 """The line after the letter: heavy where data may flow, broken where it may flow one way only."""
 
 EDGE_EXACT, EDGE_POLLED, EDGE_EARLIER, EDGE_OPEN = "│", "┊", "…", "▸"

@@ -12,7 +12,7 @@ from itertools import groupby
 
 from rich.style import Style
 
-from tcpwatch.model.lifecycle.ending import Ending
+from tcpwatch.model.lifecycle.ending import ORDERLY_ENDINGS, Ending
 from tcpwatch.model.lifecycle.history import StatePeriod
 from tcpwatch.model.lifecycle.transitions import TransitionKind
 from tcpwatch.model.query.timeline import Timeline
@@ -28,21 +28,11 @@ CURSOR = "│"
 INCIDENT = "*"
 
 ENDINGS: dict[Ending, str] = {
+    **dict.fromkeys(Ending, "x"),
+    **dict.fromkeys(ORDERLY_ENDINGS, "|"),
     Ending.UNKNOWN: "?",
-    Ending.BY_US: "|",
-    Ending.BY_PEER: "|",
-    Ending.AT_ONCE: "|",
-    Ending.ORDERLY: "|",
-    Ending.RESET_SENT: "x",
-    Ending.RESET_RECEIVED: "x",
-    Ending.RESET: "x",
     Ending.TIMED_OUT: "!",
-    Ending.REFUSED: "x",
     Ending.GIVEN_UP: "/",
-    Ending.KILLED: "x",
-    Ending.NOT_ACCEPTED: "x",
-    Ending.UNREACHABLE: "x",
-    Ending.NO_PORT: "x",
 }
 """A mark for each ending, none of which is the letter of a state."""
 
