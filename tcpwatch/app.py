@@ -69,14 +69,12 @@ class TcpwatchApp(App[None]):
         Binding("minus", "interval(-1)", "poll more often", show=False),
     ]
 
+    # Described by AppState.
     view: var[View | None] = var(None, init=False, always_update=True)
-    """The View on the screen."""
     paused: var[bool] = var(False, init=False)
     exact: var[bool] = var(False, init=False)
-    """Show exact numbers, instead of names and rounded numbers."""
     interval_s: var[float] = var(1.0, init=False)
     poll_error: var[str] = var("", init=False)
-    """Why the last step failed; empty if it did not."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from tcpwatch.model.lifecycle.tracker import Tracker
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.listeners.queue_detail import queue_detail
-from tcpwatch.model.poll import Poll, SampleJoiner, TcpInfoAnalysis
+from tcpwatch.model.poll import Poll, SampleJoiner
 from tcpwatch.model.rules.engine import RuleEngine
 from tcpwatch.model.sockets.flow_graphs import FlowGraphs
 from tcpwatch.model.sockets.flow_totals import FlowTotalsCounter
@@ -70,7 +70,8 @@ class Monitor:
         """Poll once. Raises SourceError where no sample can be had; the next step tries again."""
         begin_s, begin_cpu_s = time.monotonic(), time.thread_time()
         watched, watched_queue = self.watched, self.watched_queue
-        sample = self._source.sample(watched | self._wanted_tcp_info())
+        wanted = self._queues.wanted_tcp_info | self._teardown.wanted_tcp_info | self._stalls.wanted_tcp_info
+        sample = self._source.sample(watched | wanted)
         self._step += 1
         poll = self._joiner.step(sample)
         states = self._state_counter.step(poll)
@@ -118,10 +119,6 @@ class Monitor:
     def close(self) -> None:
         """Close the source."""
         self._source.close()
-
-    def _wanted_tcp_info(self) -> frozenset[int]:
-        analyses: tuple[TcpInfoAnalysis[object], ...] = (self._queues, self._teardown, self._stalls)
-        return frozenset().union(*(analysis.wanted_tcp_info for analysis in analyses))
 
     def _detail(self, poll: Poll, archive: Archive, cookie: int) -> FlowDetail:
         transitions, record = archive.transitions_of([cookie])[cookie], archive.last_record(cookie)

@@ -16,14 +16,11 @@ from tcpwatch.sources.base import SourceError
 
 
 class Steppable(Protocol):
-    """A `tcpwatch.monitor.Monitor`, or a replay."""
+    """A `tcpwatch.monitor.Monitor`, or a replay; see there for its attributes."""
 
     interval_s: float
-    """The interval that a person asked for, in seconds; may be set at any time."""
     watched: frozenset[int]
-    """Cookies of the connections whose detail the next View should contain; may be set at any time."""
     watched_queue: ListenerKey | None
-    """The listening address and port whose queues the next View should list; may be set at any time."""
 
     def step(self) -> View:
         """Poll once. Raises SourceError or OSError where no sample can be had now."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from tcpwatch.kernel.proc.counters import is_gauge
 from tcpwatch.model.sockets.join import Join, first, join
@@ -29,24 +28,6 @@ class Poll:
     def rows(self) -> Rows:
         """Every socket of the sample, sorted by cookie."""
         return self.join.rows
-
-
-Result = TypeVar("Result", covariant=True)
-
-
-class Analysis(Protocol[Result]):
-    """A result computed from each poll, with a bounded memory of earlier polls. One thread calls `step`."""
-
-    def step(self, poll: Poll, /) -> Result:
-        """Return the result for this poll; polls come in the order of time."""
-
-
-class TcpInfoAnalysis(Analysis[Result], Protocol[Result]):
-    """An analysis that asks for tcp_info of some sockets."""
-
-    @property
-    def wanted_tcp_info(self) -> frozenset[int]:
-        """Cookies whose tcp_info the next sample should contain."""
 
 
 class SampleJoiner:

@@ -152,13 +152,3 @@ class View:
     def hidden_owners(self) -> int:
         """Return the number of sockets whose owner is hidden for lack of privilege."""
         return int(np.count_nonzero(self.rows.owner == UNKNOWN_PERMISSION))
-
-    @property
-    def fullest_accept_queue(self) -> Listener | None:
-        """Return the listener whose accept queue is nearest to its limit."""
-        return max(self.listeners, key=lambda listener: listener.accept_queue.share, default=None)
-
-    @property
-    def fullest_syn_queue(self) -> Listener | None:
-        """Return the listener whose SYN queue is nearest to its limit."""
-        return max(self.listeners, key=lambda listener: listener.syn_queue.share, default=None)

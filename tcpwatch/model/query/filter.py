@@ -153,14 +153,14 @@ def _states_named(text: str) -> frozenset[State]:
 
 
 def _state(value: str) -> Test:
-    return terms.states(frozenset[State]().union(*map(_states_named, _listed(value))))
+    return terms.codes("state", frozenset[State]().union(*map(_states_named, _listed(value))))
 
 
 def _role(value: str) -> Test:
     wanted = [[role for role in Role if role.word.startswith(name.lower())] for name in _listed(value)]
     if any(len(matching) != 1 for matching in wanted):
         raise ValueError(f"{value!r} is not a role; type role:client, server, listener or unknown")
-    return terms.roles([matching[0] for matching in wanted])
+    return terms.codes("role", [matching[0] for matching in wanted])
 
 
 def _ending(value: str) -> Test:

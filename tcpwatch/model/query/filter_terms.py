@@ -9,6 +9,7 @@ import functools
 import ipaddress
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.model.lifecycle.ending import NOT_ENDED
 from tcpwatch.model.query.address_match import Addresses, AddressPiece, Mask
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import SPELLINGS, State, normalised_name
+from tcpwatch.model.states import SPELLINGS, normalised_name
 
 Test = Callable[[Rows], Mask]
 
@@ -46,22 +47,16 @@ def _table_of(codes: Collection[int]) -> Mask:
     return table
 
 
-def states(wanted: Collection[State]) -> Test:
-    """Match sockets in one of these states."""
+def codes(column: Literal["state", "role"], wanted: Collection[int]) -> Test:
+    """Match sockets with one of these numbers in a column of Rows."""
     table = _table_of(wanted)
-    return lambda rows: table.take(rows.state)
+    return lambda rows: table.take(getattr(rows, column))
 
 
 def endings(wanted: Collection[int]) -> Test:
     """Match these endings (Ending or NOT_ENDED); rows without endings are all live."""
     table = _table_of(wanted)
     return lambda rows: np.full(len(rows), table[NOT_ENDED]) if rows.ending is None else table.take(rows.ending)
-
-
-def roles(wanted: Collection[int]) -> Test:
-    """Match sockets in one of these roles."""
-    table = _table_of(wanted)
-    return lambda rows: table.take(rows.role)
 
 
 def ports(ranges: Collection[tuple[int, int]], ends: Ends) -> Test:
@@ -148,7 +143,7 @@ def text_anywhere(term: str) -> Test:
         return any(wanted in f"{p.name}[{p.pid}]".casefold() or wanted in p.command.casefold() for p in owner.processes)
 
     name = normalised_name(term)
-    in_state = states([state for spelling, state in SPELLINGS.items() if name in spelling])
+    in_state = codes("state", [state for spelling, state in SPELLINGS.items() if name in spelling])
     tests = [owners(owned), _user_shows(wanted), _interface_shows(wanted)]
     tests += [in_state] * bool(name)
     tests += [_endpoint_shows(wanted, end) for end in BOTH]

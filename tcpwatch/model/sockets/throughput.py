@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.kernel.netlink.tcp_info import has_field
 from tcpwatch.kernel.netlink.uapi import TCP_CA_NAME_MAX
 from tcpwatch.sample import TcpInfoTable
@@ -161,10 +162,6 @@ class _Pair:
 
 def _found(infos: TcpInfoTable, cookies: Cookies) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the indices of the cookies that are in a dump, and their indices in the dump."""
-    if not len(infos.cookie):
-        none = np.empty(0, np.intp)
-        return none, none
-    at = np.searchsorted(infos.cookie, cookies)
-    at[at == len(infos.cookie)] = 0
-    where = np.flatnonzero(infos.cookie[at] == cookies)
+    at = find_sorted(infos.cookie, cookies)
+    where = np.flatnonzero(at != NOT_FOUND)
     return where, at[where]

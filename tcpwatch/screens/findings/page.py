@@ -26,7 +26,7 @@ from tcpwatch.widgets.sections import Entry, Section, column_lines
 class FindingsScreen(Screen[None], inherit_bindings=False):
     """Shows all findings of each View; `w` on the Overview opens it."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,w", "back", "back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,w", "dismiss", "back")]
 
     def __init__(self, first: Finding | None) -> None:
         """`first` is the finding to show first."""
@@ -43,10 +43,6 @@ class FindingsScreen(Screen[None], inherit_bindings=False):
         """Watch the app."""
         self._findings.focus()
         self.watch(self.app, "view", self._findings.show)
-
-    def action_back(self) -> None:
-        """Close the screen."""
-        self.dismiss()
 
 
 class _Findings(Reader):

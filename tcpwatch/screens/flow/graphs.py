@@ -31,10 +31,6 @@ def _rtt(value: float, exact: bool) -> str:
     return show_ms(round(value / 1000, 3), exact)
 
 
-def _count(value: float, exact: bool) -> str:
-    return units.count(value, exact)
-
-
 def graph(values: Sequence[float], width: int, height: int) -> list[str]:
     """Return `height` lines of `width` cells: a chart from 0 to the largest value; NaN is blank, 0 a thin line.
 
@@ -113,11 +109,11 @@ def graph_blocks(history: FlowGraph, state: State, live: bool, exact: bool = Fal
     shown = [
         ("Throughput", rates),
         ("Round trip time", [_Graph("rtt", history.rtt_us, _rtt)]),
-        ("Congestion window", [_Graph("window", history.cwnd, _count)]),
+        ("Congestion window", [_Graph("window", history.cwnd, units.count)]),
         ("Queues", [receive, _Graph("send", history.send_queue, units.byte_size)]),
     ]
     if state is State.LISTEN:  # its send queue is the limit of the accept queue, and it has no peer
-        shown = [("Accept queue", [replace(receive, label="waiting", show=_count)])]
+        shown = [("Accept queue", [replace(receive, label="waiting", show=units.count)])]
     known = [(title, [entry for entry in graphs if _any(entry.values)]) for title, graphs in shown]
     figures = [text for _, graphs in known for entry in graphs for _, text in entry.figures(live, exact)]
     figure = max(map(len, figures), default=0)

@@ -10,10 +10,11 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from typing_extensions import override
 
+from tcpwatch.model.lifecycle.history import StatePeriod
 from tcpwatch.model.view import View
 from tcpwatch.screens.flow.blocks import flow_blocks, headline
 from tcpwatch.screens.flow.facts import FlowFacts, updated_facts
-from tcpwatch.screens.flow.strip import FlowStrip
+from tcpwatch.screens.flow.strip import strip_lines
 from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.widgets.blocks import in_columns
@@ -27,13 +28,15 @@ class FlowScreen(Screen[None], inherit_bindings=False):
     """Opened with Enter on a connection in any table."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "back", "back"),
+        Binding("escape", "dismiss", "back"),
         Binding("c", "copy", "copy"),
     ]
 
     def __init__(self, cookie: int) -> None:
         super().__init__()
-        self._title, self._strip, self._flow = CallbackLines(self._title_lines), FlowStrip(), _Flow(cookie)
+        self._title, self._flow = CallbackLines(self._title_lines), _Flow(cookie)
+        self._strip = CallbackLines(self._strip_lines, height=2)
+        self._strip.display = False
         self._cookie = cookie
 
     @override
@@ -53,9 +56,9 @@ class FlowScreen(Screen[None], inherit_bindings=False):
 
     def _show(self, view: View | None) -> None:
         self._flow.show(view)
-        facts = self._flow.facts
         self._title.redraw()
-        self._strip.show(facts.history.periods if facts else (), self._flow.now)
+        self._strip.display = bool(self._periods)
+        self._strip.redraw()
 
     def _title_lines(self, width: int, colours: Palette) -> Sequence[Line]:
         """Return the line with addresses and state; it does not scroll."""
@@ -63,13 +66,17 @@ class FlowScreen(Screen[None], inherit_bindings=False):
         title = fit(headline(facts, width - 2), width - 2) if facts else ""
         return [((f" {title}", colours.strong),)]
 
+    @property
+    def _periods(self) -> Sequence[StatePeriod]:
+        return self._flow.facts.history.periods if self._flow.facts else ()
+
+    def _strip_lines(self, width: int, colours: Palette) -> Sequence[Line]:
+        """Return the states as a time line, and its times; they do not scroll either."""
+        return strip_lines(self._periods, self._flow.now, width, colours)
+
     def on_unmount(self) -> None:
         """Stop requesting the detail."""
         app_state(self).watch_flows(frozenset())
-
-    def action_back(self) -> None:
-        """Close the screen."""
-        self.dismiss()
 
     def action_copy(self) -> None:
         """Copy everything on this screen as plain text."""

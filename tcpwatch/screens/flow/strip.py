@@ -1,4 +1,4 @@
-"""FlowStrip: the states of one connection as a time line over the whole width, with times below it."""
+"""strip_lines: the states of one connection as a time line over the whole width, with times below it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tcpwatch.screens.shared.state_marks import (
     STATE_LETTERS,
     state_style,
 )
-from tcpwatch.widgets.lines import Line, Lines, Piece, cells_of
+from tcpwatch.widgets.lines import Line, Piece, cells_of
 from tcpwatch.widgets.palette import Palette
 
 _MARGIN = 3
@@ -100,25 +100,3 @@ def _times(periods: Sequence[StatePeriod], now: float, width: int, colours: Pale
     gap = max(0, min((width - len(middle)) // 2 - _MARGIN - len(left), max_gap), 2 if left else 0)
     line: Line = ((" " * _MARGIN + left + " " * gap, colours.dim), (middle, colours.plain))
     return (*line, (" " * (width - 2 - cells_of(line) - len(right)) + right, colours.dim))
-
-
-class FlowStrip(Lines):
-    """Two lines that do not scroll with the facts below; hidden if no state is known."""
-
-    DEFAULT_CSS = "FlowStrip { height: 2; overflow: hidden; display: none; }"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._periods: Sequence[StatePeriod] = ()
-        self._now = 0.0
-
-    def show(self, periods: Sequence[StatePeriod], now: float) -> None:
-        """Draw these periods; `now` is the time of the last sample."""
-        self._periods, self._now = periods, now
-        if self.display != bool(periods):
-            self.display = bool(periods)
-        self.redraw()
-
-    def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
-        """Return the strip and its times."""
-        return strip_lines(self._periods, self._now, width, colours)

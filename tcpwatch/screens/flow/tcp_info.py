@@ -37,10 +37,6 @@ def _rate(value: int, exact: bool) -> str:
     return "unlimited" if value == _NO_RATE else units.byte_rate(value, exact)
 
 
-def _count(value: int, exact: bool) -> str:
-    return units.count(value, exact)
-
-
 def _segments(value: int, exact: bool) -> str:
     return f"{units.count(value, exact)} segments"
 
@@ -96,7 +92,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, FormatField], ...]], ...] = (
         ("snd_ssthresh", "ssthresh", _threshold),
         ("unacked", "unacknowledged", _segments), ("sacked", "SACKed", _segments), ("lost", "lost", _segments),
         ("retrans", "retransmitted", _segments), ("fackets", "forward ACKed", _segments),
-        ("reordering", "reordering", _segments), ("reord_seen", "reordered", _count),
+        ("reordering", "reordering", _segments), ("reord_seen", "reordered", units.count),
         ("delivered", "delivered", _segments), ("delivered_ce", "with ECN mark", _segments),
     )),
     ("Rates", (
@@ -108,22 +104,23 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, FormatField], ...]], ...] = (
         ("sndbuf_limited", "buffer-limited", _us),
     )),
     ("Retransmissions", (
-        ("retransmits", "timeouts now", _count), ("backoff", "backoff", _count), ("probes", "window probes", _count),
+        ("retransmits", "timeouts now", units.count), ("backoff", "backoff", units.count),
+        ("probes", "window probes", units.count),
         ("total_retrans", "total", _segments), ("bytes_retrans", "bytes", units.byte_size),
-        ("dsack_dups", "spurious (DSACK)", _count), ("rehash", "path rehashes", _count),
-        ("total_rto", "timeouts", _count), ("total_rto_recoveries", "RTO recoveries", _count),
+        ("dsack_dups", "spurious (DSACK)", units.count), ("rehash", "path rehashes", units.count),
+        ("total_rto", "timeouts", units.count), ("total_rto_recoveries", "RTO recoveries", units.count),
         ("total_rto_time", "recovery time", _ms),
     )),
     ("Sent", (
         ("bytes_sent", "sent", units.byte_size), ("bytes_acked", "acknowledged", units.byte_size),
-        ("segs_out", "segments", _count), ("data_segs_out", "with data", _count),
+        ("segs_out", "segments", units.count), ("data_segs_out", "with data", units.count),
         ("notsent_bytes", "not sent yet", units.byte_size), ("snd_wnd", "peer's window", units.byte_size),
         ("snd_mss", "segment size", units.byte_size), ("last_data_sent", "last data", _ms),
         ("last_ack_sent", "last ACK", _unavailable),  # the kernel does not keep it, and always sends 0
     )),
     ("Received", (
-        ("bytes_received", "received", units.byte_size), ("segs_in", "segments", _count),
-        ("data_segs_in", "with data", _count), ("rcv_ooopack", "out of order", _count),
+        ("bytes_received", "received", units.byte_size), ("segs_in", "segments", units.count),
+        ("data_segs_in", "with data", units.count), ("rcv_ooopack", "out of order", units.count),
         ("rcv_wnd", "own window", units.byte_size), ("rcv_space", "buffer tuned to", units.byte_size),
         ("rcv_ssthresh", "window limit", units.byte_size), ("rcv_mss", "segment size", units.byte_size),
         ("last_data_recv", "last data", _ms), ("last_ack_recv", "last ACK", _ms),

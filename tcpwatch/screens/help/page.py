@@ -36,7 +36,7 @@ class HasHelp(Protocol):
 class HelpScreen(Screen[None], inherit_bindings=False):
     """Explains the screen below it."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "back", "back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "back")]
 
     def __init__(self, keys: Sequence[Entry], about: Sequence[Section] = ()) -> None:
         super().__init__()
@@ -56,10 +56,6 @@ class HelpScreen(Screen[None], inherit_bindings=False):
     def on_mount(self) -> None:
         """Focus the text."""
         self.query_one(_Help).focus()
-
-    def action_back(self) -> None:
-        """Close the screen."""
-        self.dismiss()
 
 
 class _Help(Reader):

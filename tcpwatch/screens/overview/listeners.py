@@ -44,8 +44,6 @@ def _widths(width: int) -> tuple[int, int, int]:
 
 def _row(listener: Listener, widths: tuple[int, int, int], colours: Palette, exact: bool) -> Line:
     name, process, length = widths
-    first = listener.owner.processes[0] if listener.owner else None
-    owner = f"{first.name}[{first.pid}]" if first else ""
     drops = listener.drops_per_s
 
     def queue_meter(queue: Queue) -> Line:
@@ -53,7 +51,7 @@ def _row(listener: Listener, widths: tuple[int, int, int], colours: Palette, exa
 
     return (
         (_INDENT + fit(listener.endpoint, name) + " ", colours.plain),
-        (fit(owner, process) + " ", colours.plain),
+        (fit(listener.process, process) + " ", colours.plain),
         *queue_meter(listener.accept_queue),
         (" ", colours.plain),
         *queue_meter(listener.syn_queue),
