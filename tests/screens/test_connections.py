@@ -22,6 +22,7 @@ from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections import page as connections
 from tcpwatch.screens.connections.page import ConnectionsPage
+from tcpwatch.screens.shared.arranger import LatestRequestWorker
 from tcpwatch.screens.shared.page import FlowSelected
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.kernel.infos import make_infos
@@ -362,7 +363,7 @@ def many_rows(number: int) -> Rows:
 
 
 async def test_a_big_table_is_arranged_in_a_thread_and_the_latest_request_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = recorded_calls(ConnectionsPage, "on_rows_arranged", monkeypatch)
+    answers = recorded_calls(LatestRequestWorker, "_receive", monkeypatch)
     async with opened() as page:
         rows = many_rows(50_000)
         page.page.show(view_of(rows, make_rows([]), listeners=()))
@@ -372,9 +373,9 @@ async def test_a_big_table_is_arranged_in_a_thread_and_the_latest_request_wins(m
         await until(page.pilot, lambda: "filter rport:29" in page.title())
         assert page.title() == "1 of 50,000 sockets · filter rport:29 · sort State ▲"
         page.page.refilter()
-        requested = page.page._requested
+        requested = page.page._worker._requested
         await page.show(*SOCKS, step=2)  # a small table, at once; the late answer does not replace it
-        await until(page.pilot, lambda: answers[-1][0].answer[0].number == requested)
+        await until(page.pilot, lambda: answers[-1][0] == requested)
         assert page.title() == "0 of 8 sockets · filter rport:29 · sort State ▲"
 
 

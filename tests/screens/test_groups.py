@@ -22,6 +22,7 @@ from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.flow.page import FlowScreen
+from tcpwatch.screens.shared.arranger import LatestRequestWorker
 from tcpwatch.screens.shared.page import SocketsRequested
 from tests.support.driving import DrivenPilot, driven, until
 from tests.support.kernel.infos import make_infos
@@ -531,7 +532,7 @@ async def test_the_picture_before_stays_until_the_answer_is_there(monkeypatch: p
 
 async def test_no_answer_of_another_grouping_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(monkeypatch)
-    titles, answers = [], recorded_calls(ConnectionsPage, "on_rows_arranged", monkeypatch)
+    titles, answers = [], recorded_calls(LatestRequestWorker, "_receive", monkeypatch)
     async with shown(many_view(), keys="") as it:
         await until(it.pilot, lambda: it.title().startswith("60,000 sockets"))
         await it.press("a")

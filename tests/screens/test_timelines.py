@@ -406,15 +406,13 @@ async def test_an_answer_that_comes_late_does_not_undo_a_later_one(monkeypatch: 
         await until(it.pilot, lambda: bool(it.cookies()))
         page, old = it.page, it.page.table.arrangement
         assert old is not None
-        request = timelines.TimelinesRequest(0, old.view, old.filter, TimelineSort.END, False)
-        page.post_message(timelines.TimelinesReady((request, request.result(TimelineArranger()))))
-        await it.pilot.pause()
+        page._worker._receive(0, TimelineArranger().arrange(old.view, old.filter, TimelineSort.END, False))
         assert page.table.arrangement is old
 
 
 async def test_a_bug_in_the_thread_ends_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "MAX_INLINE_FLOWS", 0)
-    monkeypatch.setattr(timelines.TimelinesRequest, "result", lambda self, chooser: 1 / 0)
+    monkeypatch.setattr(TimelineArranger, "arrange", lambda *request: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         async with shown(living()) as it:
             await until(it.pilot, lambda: it.app._exception is not None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.message import Message
 from typing_extensions import override
 
 from tcpwatch.exporters.csv_writer import records_csv, sockets_csv
@@ -26,13 +26,7 @@ from tcpwatch.screens.connections.groups import (
     title_line,
 )
 from tcpwatch.screens.connections.socket_table import SocketTable
-from tcpwatch.screens.shared.arranger import (
-    ArrangeReply,
-    ArrangeRequest,
-    ArrangeResult,
-    GroupArrangement,
-    LatestRequestWorker,
-)
+from tcpwatch.screens.shared.arranger import ArrangeResult, GroupArrangement, LatestRequestWorker, arranged
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import FlowSelected
@@ -45,14 +39,6 @@ from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
 
 MAX_INLINE_ROWS = 5_000
 """Most rows that are arranged in the UI's loop, in a few milliseconds; more are left to a thread."""
-
-
-class RowsArranged(Message):
-    """The thread has finished a request."""
-
-    def __init__(self, answer: ArrangeReply) -> None:
-        super().__init__()
-        self.answer = answer
 
 
 class ConnectionsPage(TablePage):
@@ -78,12 +64,7 @@ class ConnectionsPage(TablePage):
         """The groups on screen."""
         self._navigation = GroupNavigation()
         """The requested grouping; the screen follows when it has been computed."""
-        self._arranger = LatestRequestWorker(
-            ArrangeRequest.result, lambda answer: self.post_message(RowsArranged(answer))
-        )
-        self._requested = self._shown = 0
-        self._obsolete = 0
-        """Number of the last request whose answer is no longer wanted."""
+        self._worker = LatestRequestWorker[ArrangeResult](self, self._show)
 
     @override
     def compose(self) -> ComposeResult:
@@ -94,7 +75,7 @@ class ConnectionsPage(TablePage):
 
     def on_unmount(self) -> None:
         """End the thread."""
-        self._arranger.stop()
+        self._worker.stop()
 
     # Drawing the View
 
@@ -128,34 +109,18 @@ class ConnectionsPage(TablePage):
         view, table = self._view, self.table
         if view is None:
             return
-        self._requested += 1
-        request = ArrangeRequest(
-            self._requested, view.rows, view.closed, self.filter, table.column, table.reverse, self._navigation.by
+        compute = partial(
+            arranged, view.rows, view.closed, self.filter, table.column, table.reverse, self._navigation.by
         )
-        if len(view.rows) + len(view.closed) <= MAX_INLINE_ROWS:
-            self._show(request.number, request.result())
-        else:
-            self._arranger.submit(request)
+        self._worker.request(compute, in_thread=len(view.rows) + len(view.closed) > MAX_INLINE_ROWS)
 
-    def on_rows_arranged(self, message: RowsArranged) -> None:
-        """Show the thread's answer unless it is out of date."""
-        message.stop()
-        request, answer = message.answer
-        if isinstance(answer, Exception):
-            raise answer
-        if request.number > max(self._shown, self._obsolete):
-            self._show(request.number, answer)
-
-    def _show(self, number: int, arranged: ArrangeResult) -> None:
-        self._shown = number
-        if isinstance(arranged, Arrangement):
-            self.table.show(arranged)
+    def _show(self, result: ArrangeResult) -> None:
+        if isinstance(result, Arrangement):
+            self.table.show(result)
             self._show_table(self.table, self.groups)
         else:
-            self.grouping = arranged
-            self.groups.show_groups(
-                arranged.grouped, self._unsupported, bool(arranged.filter.text), empty_lines(arranged)
-            )
+            self.grouping = result
+            self.groups.show_groups(result.grouped, self._unsupported, bool(result.filter.text), empty_lines(result))
             self._show_table(self.groups, self.table)
         self.heading.redraw()
 
@@ -182,7 +147,8 @@ class ConnectionsPage(TablePage):
 
     def _go(self, filter_text: str | None = None) -> None:
         """Follow the navigation, perhaps with another filter; the screen changes when the result is there."""
-        self._obsolete, before = self._requested, self.filter
+        self._worker.forget()
+        before = self.filter
         if filter_text is not None:
             super().set_filter(filter_text)
         if self.filter == before:  # else there is a message

@@ -7,27 +7,6 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from textual.message import Message
-
-from tcpwatch.units.printable import printable
-
-
-class ExportFinished(Message):
-    """An export has ended."""
-
-    def __init__(self, path: Path, what: str, error: OSError | None) -> None:
-        """`what` describes the content: `12 listeners`."""
-        super().__init__()
-        self.path, self.what, self.error = path, what, error
-
-    @property
-    def text(self) -> str:
-        """Message with the path, or with the error."""
-        path = printable(str(self.path))
-        if self.error is None:
-            return f"{self.what} written to {path}"
-        return f"cannot write {path}: {printable(self.error.strerror or str(self.error))}"
-
 
 def export_name(now: float, what: str = "connections") -> str:
     """Return the file name for an export at this Unix time, in local time."""

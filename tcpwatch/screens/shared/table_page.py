@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from tcpwatch import units
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.screens.shared.export import ExportFinished, start_export
+from tcpwatch.screens.shared.export import start_export
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import Page
 from tcpwatch.units.printable import printable
@@ -108,9 +108,10 @@ class TablePage(Page):
     def export(self, name: str, what: str, blocks: Iterable[str]) -> None:
         """Write a file in the current directory and report it; `what` describes the content: `12 listeners`."""
         path = Path.cwd() / name
-        start_export(path, blocks, lambda error: self.post_message(ExportFinished(path, what, error)))
+        start_export(path, blocks, lambda error: self.call_later(self._report_export, path, what, error))
 
-    def on_export_finished(self, message: ExportFinished) -> None:
-        """Report the path or the error."""
-        message.stop()
-        self.notify(message.text, severity="error" if message.error else "information", markup=False)
+    def _report_export(self, path: Path, what: str, error: OSError | None) -> None:
+        file = printable(str(path))
+        why = printable(error.strerror or str(error)) if error else ""
+        text = f"cannot write {file}: {why}" if error else f"{what} written to {file}"
+        self.notify(text, severity="error" if error else "information", markup=False)

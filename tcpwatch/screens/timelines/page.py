@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 from textual.app import ComposeResult
-from textual.message import Message
 from typing_extensions import override
 
 from tcpwatch import units
 from tcpwatch.exporters.records import tab_separated, timeline_record, timelines_csv
-from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.query.timeline_arrangement import TimelineArrangement, TimelineArranger, TimelineSort
+from tcpwatch.model.query.timeline_arrangement import TimelineArrangement, TimelineArranger
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.arranger import LatestRequestWorker
 from tcpwatch.screens.shared.export import export_name
@@ -31,34 +29,6 @@ MAX_INLINE_FLOWS = 20_000
 """Most flows that are arranged in the UI's loop, in a few milliseconds; more are left to a thread."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TimelinesRequest:
-    """A filter and an order to apply to a View; later requests have higher numbers."""
-
-    number: int
-    view: View
-    filter: Filter
-    sort_by: TimelineSort
-    reverse: bool
-
-    def result(self, arranger: TimelineArranger) -> TimelineArrangement:
-        """Return the arrangement, computed in the calling thread."""
-        return arranger.arrange(self.view, self.filter, self.sort_by, self.reverse)
-
-    @property
-    def flow_count(self) -> int:
-        """Number of flows before the filter."""
-        return len(self.view.rows) + sum(len(chunk) for chunk in self.view.archive.records)
-
-
-class TimelinesReady(Message):
-    """The thread has finished a request."""
-
-    def __init__(self, answer: tuple[TimelinesRequest, TimelineArrangement | Exception]) -> None:
-        super().__init__()
-        self.answer = answer
-
-
 class TimelinesPage(TablePage):
     """Two title lines, the table, the line about the cursor, and the filter line."""
 
@@ -73,11 +43,8 @@ class TimelinesPage(TablePage):
         self._title, self._moment = CallbackLines(self._title_lines, height=2), CallbackLines(self._moment_lines)
         self._moment.add_class("timelines--moment")
         self.table: TimelineTable = TimelineTable()
-        self._inline_arranger, in_thread = TimelineArranger(), TimelineArranger()  # each is used by one thread
-        self._arranger = LatestRequestWorker[TimelinesRequest, TimelineArrangement](
-            lambda request: request.result(in_thread), lambda answer: self.post_message(TimelinesReady(answer))
-        )
-        self._requested = self._shown = 0
+        self._inline, self._in_thread = TimelineArranger(), TimelineArranger()  # each is used by one thread
+        self._worker = LatestRequestWorker[TimelineArrangement](self, self.table.show)
 
     @override
     def compose(self) -> ComposeResult:
@@ -88,7 +55,7 @@ class TimelinesPage(TablePage):
 
     def on_unmount(self) -> None:
         """Stop the thread."""
-        self._arranger.stop()
+        self._worker.stop()
 
     # What is shown
 
@@ -103,27 +70,12 @@ class TimelinesPage(TablePage):
 
     def refilter(self) -> None:
         """Filter and sort the flows of the last View again; until that is done, the previous rows stay."""
-        if self._view is None:
+        view, table = self._view, self.table
+        if view is None:
             return
-        self._requested += 1
-        request = TimelinesRequest(self._requested, self._view, self.filter, self.table.by, self.table.reverse)
-        if request.flow_count <= MAX_INLINE_FLOWS:
-            self._show(request, request.result(self._inline_arranger))
-        else:
-            self._arranger.submit(request)
-
-    def on_timelines_ready(self, message: TimelinesReady) -> None:
-        """Show the thread's answer, unless it is out of date."""
-        message.stop()
-        request, answer = message.answer
-        if isinstance(answer, Exception):
-            raise answer
-        if request.number > self._shown:
-            self._show(request, answer)
-
-    def _show(self, request: TimelinesRequest, arrangement: TimelineArrangement) -> None:
-        self._shown = request.number
-        self.table.show(arrangement)
+        in_thread = len(view.rows) + sum(map(len, view.archive.records)) > MAX_INLINE_FLOWS
+        arranger = self._in_thread if in_thread else self._inline
+        self._worker.request(partial(arranger.arrange, view, self.filter, table.by, table.reverse), in_thread)
 
     def on_timeline_table_moment_changed(self, message: TimelineTable.MomentChanged) -> None:
         """Redraw the lines above and below the table."""
