@@ -10,7 +10,7 @@ from tcpwatch.exporters.csv_writer import BLOCK, records_csv
 from tcpwatch.model.lifecycle.history import Moment, begins_with_last_ack
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
-from tcpwatch.model.query.groups import GroupRow
+from tcpwatch.model.query.groups import SocketGroup
 from tcpwatch.model.query.timeline import Timeline, timelines_at
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
 from tcpwatch.model.states import STATE_ORDER, State
@@ -18,15 +18,14 @@ from tcpwatch.model.states import STATE_ORDER, State
 _TIMED_STATES = tuple(state for state in STATE_ORDER if state not in (State.LISTEN, State.CLOSED))
 
 
-def group_record(row: GroupRow, unsupported: Collection[str] = ()) -> dict[str, Any]:
+def group_record(group: SocketGroup, unsupported: Collection[str] = ()) -> dict[str, Any]:
     """Return the fields of a group; None for `unsupported` ones."""
-    group = row.group
     record: dict[str, Any] = {
-        "by": row.by.value,
+        "by": group.by.value,
         "group": group.name,
         "filter": group.filter,
         "sockets": group.sockets,
-        "share": round(row.share, 6),
+        "share": round(group.share, 6),
         "established": group.established,
         "rx_bytes_per_s": _rounded(group.rx_per_s),
         "tx_bytes_per_s": _rounded(group.tx_per_s),

@@ -87,13 +87,13 @@ class Shown(ShownTab[ConnectionsPage]):
     def names(self) -> list[str]:
         """The groups from top to bottom."""
         assert self.page.groups.display
-        return [row.group.name for row in self.page.groups.records]
+        return [row.name for row in self.page.groups.records]
 
     def under_cursor(self) -> str | None:
         marked = [line for line in self.lines() if line[1:2] == "▸"]
         row = self.page.groups.record
         assert len(marked) == 1
-        return row.group.name if row is not None and self.page.groups.display else None
+        return row.name if row is not None and self.page.groups.display else None
 
 
 @asynccontextmanager
@@ -262,12 +262,12 @@ async def test_what_enter_shows_is_the_group(by: GroupField) -> None:
             it.page.groups.move_to(at)
             it.said.clear()
             await it.press("enter")
-            if not row.group.filter:
-                assert it.said == [f"no filter selects the sockets of this group: {row.group.name}"]
+            if not row.filter:
+                assert it.said == [f"no filter selects the sockets of this group: {row.name}"]
                 continue
-            assert it.title().startswith(f"{row.group.sockets} of 22 sockets · filter {row.group.filter} · ")
+            assert it.title().startswith(f"{row.sockets} of 22 sockets · filter {row.filter} · ")
             await it.press("escape")
-            assert it.under_cursor() == row.group.name
+            assert it.under_cursor() == row.name
             assert it.page.filter.text == ""
 
 

@@ -39,11 +39,14 @@ class GroupField(enum.Enum):
 class SocketGroup:
     """One group of sockets."""
 
+    by: GroupField
     value: Endpoint | State | int | str
     """The shared value of the field."""
     filter: str
     """Filter text that matches the group; empty if there is none."""
     sockets: int
+    share: float
+    """Share of all grouped sockets."""
     established: int
     recv_queue: int
     """Bytes not yet read; without listeners, whose queues count connections."""
@@ -58,6 +61,11 @@ class SocketGroup:
     def name(self) -> str:
         """The value as text."""
         return self.value.name if isinstance(self.value, State) else str(self.value)
+
+    @property
+    def identity(self) -> Hashable:
+        """Return the identity of the group from poll to poll: the filter, as the name of a process can change."""
+        return self.by, self.filter or self.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,8 +93,10 @@ def group_sockets(rows: Rows, by: GroupField) -> SocketGroups:
     retransmits = _sums(partition, rows.throughput.retransmits_per_s(rows.cookie))
     groups = [
         SocketGroup(
+            by,
             *_NAMES[by](rows, int(first[at])),
             sockets=int(size[at]),
+            share=int(size[at]) / len(rows),
             established=int(established[at]),
             recv_queue=int(unread[at]),
             send_queue=int(unsent[at]),
@@ -98,26 +108,6 @@ def group_sockets(rows: Rows, by: GroupField) -> SocketGroups:
     ]
     groups.sort(key=lambda group: (-group.sockets, not group.filter, group.name))
     return SocketGroups(by, tuple(groups), len(partition), len(rows))
-
-
-@dataclass(frozen=True, slots=True)
-class GroupRow:
-    """One row per group in the table."""
-
-    by: GroupField
-    group: SocketGroup
-    share: float
-    """Share of all grouped sockets."""
-
-    @property
-    def identity(self) -> Hashable:
-        """Return the identity of the group from poll to poll: the filter, as the name of a process can change."""
-        return self.by, self.group.filter or self.group.name
-
-
-def rows_of(grouped: SocketGroups) -> list[GroupRow]:
-    """Return a row for each group, in the same order."""
-    return [GroupRow(grouped.by, group, group.sockets / grouped.sockets) for group in grouped.groups]
 
 
 def _known(value: float) -> float | None:

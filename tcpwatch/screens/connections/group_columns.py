@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache
 
 from tcpwatch import units
-from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
+from tcpwatch.model.query.groups import GroupField, SocketGroup
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.screens.shared.state_marks import state_style
@@ -20,34 +20,34 @@ _FIGURE = 6
 _NO_BAR_BELOW = 3
 
 
-def _name(row: GroupRow, look: CellContext) -> Line:
+def _name(row: SocketGroup, look: CellContext) -> Line:
     """Return the name; a group without a filter has a phrase for a name, which is cut at its end."""
-    name, value = row.group.name if look.exact else _with_service(row), row.group.value
-    if not row.group.filter:
+    name, value = row.name if look.exact else _with_service(row), row.value
+    if not row.filter:
         return ((fit(name, look.width).rstrip(), look.colours.dim),)
     return ((name, state_style(value, look.colours) if isinstance(value, State) else look.colours.plain),)
 
 
-def _with_service(row: GroupRow) -> str:
+def _with_service(row: SocketGroup) -> str:
     """Return the name with services instead of port numbers, like the table of sockets."""
-    value = row.group.value
+    value = row.value
     if isinstance(value, Endpoint) and value.port is not None:
         return units.endpoint(value.address, units.service(value.port))
     if row.by is GroupField.LOCAL_PORT and isinstance(value, int):
         return units.service(value)
-    return row.group.name
+    return row.name
 
 
-def _of_name(row: GroupRow) -> list[str | int]:
+def _of_name(row: SocketGroup) -> list[str | int]:
     """Return the sort key: numbers by their value, states in the order of a connection."""
-    value = row.group.value
+    value = row.value
     if isinstance(value, State):
         return ["", STATE_ORDER.index(value)]
-    parts = re.split(r"(\d+)", row.group.name.casefold(), flags=re.ASCII)
+    parts = re.split(r"(\d+)", row.name.casefold(), flags=re.ASCII)
     return [int(part) if at % 2 else part for at, part in enumerate(parts)]
 
 
-def _share(row: GroupRow, look: CellContext) -> Line:
+def _share(row: SocketGroup, look: CellContext) -> Line:
     """Return `62 % ██████▏`, without the bar if there is no room."""
     figure, length = units.share(row.share).rjust(_FIGURE), look.width - _FIGURE - 1
     if length < _NO_BAR_BELOW:
@@ -55,50 +55,50 @@ def _share(row: GroupRow, look: CellContext) -> Line:
     return ((figure + " ", look.colours.plain), (units.bar(row.share, length), look.colours.plain))
 
 
-def _count(number: Callable[[SocketGroup], int]) -> Callable[[GroupRow, CellContext], Line]:
-    def draw(row: GroupRow, look: CellContext) -> Line:
-        value = number(row.group)
+def _count(number: Callable[[SocketGroup], int]) -> Callable[[SocketGroup, CellContext], Line]:
+    def draw(row: SocketGroup, look: CellContext) -> Line:
+        value = number(row)
         shown = without_commas(units.count(value, look.exact), look.width)
         return ((shown, look.colours.plain if value else look.colours.dim),)
 
     return draw
 
 
-def _size(number: Callable[[SocketGroup], float | None]) -> Callable[[GroupRow, CellContext], Line]:
-    def draw(row: GroupRow, look: CellContext) -> Line:
-        value = number(row.group)
+def _size(number: Callable[[SocketGroup], float | None]) -> Callable[[SocketGroup, CellContext], Line]:
+    def draw(row: SocketGroup, look: CellContext) -> Line:
+        value = number(row)
         return ((units.size(value, look.exact), look.colours.plain if value else look.colours.dim),)
 
     return draw
 
 
-def _repeated(row: GroupRow, look: CellContext) -> Line:
-    per_s = row.group.retransmits_per_s
+def _repeated(row: SocketGroup, look: CellContext) -> Line:
+    per_s = row.retransmits_per_s
     moves = per_s is not None and per_s >= 0.05
     return ((units.rate(per_s), look.colours.warning if moves else look.colours.dim),)
 
 
-GroupColumns = tuple[RecordColumn[GroupRow], ...]
+GroupColumns = tuple[RecordColumn[SocketGroup], ...]
 
-SOCKETS: RecordColumn[GroupRow] = RecordColumn(
+SOCKETS: RecordColumn[SocketGroup] = RecordColumn(
     "sockets", "Sockets", "Number of sockets in the group", _count(lambda group: group.sockets),
-    lambda row: row.group.sockets, 7, 6, 1, True)  # fmt: skip
+    lambda row: row.sockets, 7, 6, 1, True)  # fmt: skip
 ALL_COLUMNS: GroupColumns = (
     RecordColumn("name", "Group", "Value that its sockets share", _name, _of_name, 16, 54, 0),
     SOCKETS,
-    RecordColumn("share", "Share", "Share of all grouped sockets", _share, lambda row: row.group.sockets, 6, 20, 9),
+    RecordColumn("share", "Share", "Share of all grouped sockets", _share, lambda row: row.sockets, 6, 20, 9),
     RecordColumn("established", "Estab", "Number of them in ESTABLISHED", _count(lambda group: group.established),
-                 lambda row: row.group.established, 7, 6, 3, True),
+                 lambda row: row.established, 7, 6, 3, True),
     RecordColumn("rx_bytes_per_s", "Rx/s", "Bytes received per second, as far as known; –: unknown",
-                 _size(lambda group: group.rx_per_s), lambda row: row.group.rx_per_s, 6, 7, 2, True),
+                 _size(lambda group: group.rx_per_s), lambda row: row.rx_per_s, 6, 7, 2, True),
     RecordColumn("tx_bytes_per_s", "Tx/s", "Bytes acknowledged by the peers per second, as far as known",
-                 _size(lambda group: group.tx_per_s), lambda row: row.group.tx_per_s, 6, 7, 2, True),
+                 _size(lambda group: group.tx_per_s), lambda row: row.tx_per_s, 6, 7, 2, True),
     RecordColumn("retransmits_total", "Retr/s", "Segments retransmitted per second, as far as known", _repeated,
-                 lambda row: row.group.retransmits_per_s, 6, 2, 5, True),
+                 lambda row: row.retransmits_per_s, 6, 2, 5, True),
     RecordColumn("recv_queue", "Unread", "Bytes not read by the applications (Recv-Q), without listeners",
-                 _size(lambda group: group.recv_queue), lambda row: row.group.recv_queue, 6, 7, 4, True),
+                 _size(lambda group: group.recv_queue), lambda row: row.recv_queue, 6, 7, 4, True),
     RecordColumn("send_queue", "Unsent", "Bytes not acknowledged by the peers (Send-Q), without listeners",
-                 _size(lambda group: group.send_queue), lambda row: row.group.send_queue, 6, 7, 4, True),
+                 _size(lambda group: group.send_queue), lambda row: row.send_queue, 6, 7, 4, True),
 )  # fmt: skip
 """A column that sockets have too has the same key, by which a source says whether it supports it."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 
-from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroups, rows_of
+from tcpwatch.model.query.groups import GroupField, SocketGroup, SocketGroups
 from tcpwatch.screens.connections.group_columns import SOCKETS, columns_for
 from tcpwatch.widgets.table.record_table import RecordTable
 
 
-class GroupTable(RecordTable[GroupRow]):
+class GroupTable(RecordTable[SocketGroup]):
     """Shows SocketGroups; the cursor is on a group."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class GroupTable(RecordTable[GroupRow]):
             self._turn_to(grouped.by)
         self._some_hidden = filtered
         self.show_columns(columns_for(grouped.by, unsupported))
-        self.show(rows_of(grouped), empty)
+        self.show(grouped.groups, empty)
 
     def _turn_to(self, by: GroupField) -> None:
         self._left[self._by] = self._held
@@ -35,7 +35,7 @@ class GroupTable(RecordTable[GroupRow]):
         self._held, self._hidden = self._left.get(by), None
         self.scroll_to(y=0, animate=False)
 
-    def row_of(self, identity: Hashable) -> GroupRow | None:
+    def row_of(self, identity: Hashable) -> SocketGroup | None:
         """Return the row of this group; None if it is not shown."""
         place = self._place(identity)
         return None if place is None else self.records[place]

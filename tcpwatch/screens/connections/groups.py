@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from tcpwatch.model.query.groups import GroupField, GroupRow, SocketGroup
+from tcpwatch.model.query.groups import GroupField, SocketGroup
 from tcpwatch.screens.connections.group_columns import ALL_COLUMNS
 from tcpwatch.screens.shared.arranger import GroupArrangement
 from tcpwatch.screens.shared.table_page import filter_pieces, no_match_lines, sort_pieces
@@ -29,9 +29,9 @@ class OpenedGroup:
     """The filter of the groups with the terms of this group."""
 
     @classmethod
-    def of(cls, row: GroupRow, before: str) -> OpenedGroup:
+    def of(cls, row: SocketGroup, before: str) -> OpenedGroup:
         """Return the group of this row below the filter `before`; terms that it ends with are not repeated."""
-        terms = row.group.filter
+        terms = row.filter
         known = f" {before}".endswith(f" {terms}")
         return cls(row.by, before, before if known else f"{before} {terms}".strip())
 
@@ -70,7 +70,7 @@ class GroupNavigation:
         if inside is None:
             self._opened.clear()
 
-    def enter(self, row: GroupRow, filter_text: str) -> str:
+    def enter(self, row: SocketGroup, filter_text: str) -> str:
         """Open a group, and return the filter of its sockets."""
         if self.current_group(filter_text) is None:
             self._opened.clear()
@@ -101,7 +101,7 @@ def group_count_text(shown: GroupArrangement) -> str:
     return f"{count(listed)} largest of {count(total)} groups" if listed < total else plural(total, "group")
 
 
-def title_line(shown: GroupArrangement, sorting: Sorting[RecordColumn[GroupRow]], colours: Palette) -> Line:
+def title_line(shown: GroupArrangement, sorting: Sorting[RecordColumn[SocketGroup]], colours: Palette) -> Line:
     """Return the title: grouping, numbers of groups and sockets, filter, order."""
     of_all = f"{count(shown.grouped.sockets)} of " if shown.filter.text else ""
     pieces: list[Piece] = [

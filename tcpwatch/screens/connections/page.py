@@ -188,10 +188,10 @@ class ConnectionsPage(TablePage):
         row = self.groups.row_of(identity)
         if row is None:
             return
-        if row.group.filter:
+        if row.filter:
             self._go(self._navigation.enter(row, self.filter.text))
         else:
-            self.notify(not_opened_reason(row.group), severity="warning", markup=False)
+            self.notify(not_opened_reason(row), severity="warning", markup=False)
 
     # Keys and clicks
 
