@@ -57,8 +57,6 @@ class Figure(NamedTuple):
 class Finding:
     """One problem; `rule` and the names in `evidence` are a public contract."""
 
-    rule: str
-    """The rule's name: `syn-flood`, ..."""
     severity: Severity
     subject: FindingSubject
     headline: str
@@ -70,6 +68,8 @@ class Finding:
     """Checks to make, and settings to change."""
     filter: str = ""
     """Selects the affected sockets; empty if there are none."""
+    rule: str = ""
+    """The rule's name: `syn-flood`, ...; the decorator of the rule sets it."""
 
 
 @dataclass(frozen=True, slots=True)

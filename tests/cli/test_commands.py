@@ -155,7 +155,7 @@ def _later(seconds: float, counters: dict[str, int]) -> View:
 
 def test_check(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (run("check", "--for", "0.1").exit_code, run("check", "--for", "0.1").output) == (0, "")
-    finding = Finding("syn-flood", Severity.WARNING, FindingSubject("host", "web-1"), "9 SYNs/s", {}, "", (), "")
+    finding = Finding(Severity.WARNING, FindingSubject("host", "web-1"), "9 SYNs/s", {}, "", (), rule="syn-flood")
     quick = replace(small_host(), pace=Pace(0.0, 0.0, 0.1, 0.1))
     sick = replace(quick, findings=(finding,))
     worse = replace(quick, findings=(replace(finding, severity=Severity.CRITICAL),))
@@ -170,7 +170,7 @@ def test_check(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> N
 def test_findings_in_the_summary(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     evidence = {"oldest": Figure(1.23456, "s"), "sources": Figure(None, "addresses"), "mode": Figure(1)}
     finding = Finding(
-        "syn-flood", Severity.CRITICAL, FindingSubject("listener", "*:80"), "bad", evidence, "why", ("do",), "lport:80"
+        Severity.CRITICAL, FindingSubject("listener", "*:80"), "bad", evidence, "why", ("do",), "lport:80", "syn-flood"
     )
     fake_monitor(monkeypatch, replace(small_host(), findings=(finding,)))
     (finding_object,) = json.loads(run("summary", "--json").stdout)["findings"]

@@ -44,7 +44,6 @@ def _drops_for_full_queue(listener: Listener, view: View) -> bool:
 def _finding(listener: Listener, view: View, severity: Severity) -> Finding:
     queue = listener.accept_queue
     return Finding(
-        "accept-queue-full",
         severity,
         FindingSubject("listener", ListenerSubject(listener.key, listener.inode if listener.group_size > 1 else 0)),
         _headline(listener),

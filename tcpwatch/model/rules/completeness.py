@@ -30,7 +30,6 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     advice = ["Use a longer interval (+): then the kernel has time between two dumps."] * late
     advice += ["Use a shorter interval (-): then the kernel's buffers are read more often."] * bool(lost and not late)
     finding = Finding(
-        "data-incomplete",
         Severity.WARNING,
         FindingSubject("tcpwatch", ""),
         "; ".join(problems),

@@ -35,7 +35,6 @@ def port_exhaustion(view: View, limits: Thresholds) -> Iterator[Candidate]:
 def _finding(destination: Destination, ports: EphemeralPorts, view: View, severity: Severity) -> Finding:
     port_range = ports.range
     return Finding(
-        "port-exhaustion",
         severity,
         FindingSubject("destination", f"{destination.remote} from {destination.local_address}"),
         _headline(destination),

@@ -32,7 +32,6 @@ def _finding(scan: PortScan, sources: int) -> Finding:
     examples = ", ".join(map(str, scan.examples)) + (", …" if scan.ports > len(scan.examples) else "")
     ports = units.plural(scan.ports, "port")
     return Finding(
-        "port-scan",
         Severity.WARNING,
         FindingSubject("source", scan.source),
         f"got resets from {ports} in {units.duration(scan.window_s)}{namespace}: {examples}",

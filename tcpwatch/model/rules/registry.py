@@ -10,7 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model import rules
@@ -43,7 +43,7 @@ _registered: dict[str, Rule] = {}
 
 
 def rule(name: str, rank: int) -> Callable[[RuleFunction], RuleFunction]:
-    """Register the decorated function as a rule.
+    """Register the decorated function as a rule, and set the name of its findings.
 
     Its docstring begins with what a finding means. Then follow the sections `Warning:`, `Critical:` and `Source:`, of
     which the first or the second may be absent.
@@ -52,8 +52,14 @@ def rule(name: str, rank: int) -> Callable[[RuleFunction], RuleFunction]:
     def register(check: RuleFunction) -> RuleFunction:
         if name in _registered:
             raise ValueError(f"two rules are called {name}")
-        _registered[name] = Rule(name, rank, check, *_sections(inspect.getdoc(check) or ""))
-        return check
+
+        @functools.wraps(check)
+        def named(view: View, limits: Thresholds) -> Iterator[Candidate]:
+            for candidate in check(view, limits):
+                yield replace(candidate, finding=replace(candidate.finding, rule=name))
+
+        _registered[name] = Rule(name, rank, named, *_sections(inspect.getdoc(check) or ""))
+        return named
 
     return register
 

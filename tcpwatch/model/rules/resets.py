@@ -40,7 +40,6 @@ def _mean(values: tuple[float, ...]) -> float | None:
 def _finding(view: View, recent: float, earlier: float) -> Finding:
     embryonic, established = (view.rates.get(name) for name in ("EmbryonicRsts", "EstabResets"))
     return Finding(
-        "resets",
         Severity.WARNING,
         FindingSubject("host", view.sample.host),
         f"{units.rate(recent)} resets/s sent in the last {_RECENT_S} s, {units.rate(earlier)}/s in the minute before",

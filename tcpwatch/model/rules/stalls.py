@@ -57,7 +57,6 @@ def _retransmissions_finding(
     most = f", most to {worst.name}" if worst else ""
     segments = f"{units.share(data / sent)} of {units.plural(sent, 'data segment')}"
     return Finding(
-        "retransmissions",
         severity,
         FindingSubject("host", view.sample.host),
         f"{segments} retransmitted within {units.duration(window_s)}{most}",
@@ -95,7 +94,6 @@ def _connect_stuck_finding(destination: UnansweredConnects) -> Finding:
     attempts = units.plural(destination.count, "connection attempt")
     retries = units.plural(destination.retransmits, "SYN retry", "SYN retries")
     return Finding(
-        "connect-stuck",
         Severity.WARNING,
         FindingSubject("destination", destination.remote),
         f"{attempts} unanswered, up to {retries}",
@@ -126,7 +124,6 @@ def zero_window(view: View, limits: Thresholds) -> Iterator[Candidate]:
 def _peer_finding(peer: ZeroWindowPeer) -> Finding:
     connections = units.plural(peer.count, "connection")
     return Finding(
-        "zero-window",
         Severity.WARNING,
         FindingSubject("destination", peer.remote),
         f"{connections} blocked by the peer's zero window, longest {units.duration(peer.longest_s)}, "
@@ -146,7 +143,6 @@ def _peer_finding(peer: ZeroWindowPeer) -> Finding:
 def _process_finding(process: UnreadProcess, view: View) -> Finding:
     connections = units.plural(process.count, "connection")
     return Finding(
-        "zero-window",
         Severity.WARNING,
         FindingSubject("process", process.process),
         f"{process.owner.processes[0].name} is not reading {connections} "
@@ -184,7 +180,6 @@ def _memory_finding(view: View, severity: Severity) -> Finding:
     pages, pruned = view.memory_pages, view.rates.get("PruneCalled")
     headline = f"{units.count(pages.value)} of {units.count(pages.limit)} pages in use"
     return Finding(
-        "tcp-memory",
         severity,
         FindingSubject("host", view.sample.host),
         headline + (f", {units.rate(pruned)} receive queues/s pruned" if pruned else ""),

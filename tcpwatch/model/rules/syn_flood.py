@@ -116,7 +116,6 @@ UNRETURNED_WHY = (
 def _flood_finding(listener: Listener, view: View) -> Finding:
     summary = view.half_open_by_listener.get(listener.key, view.half_open)
     return Finding(
-        "syn-flood",
         Severity.CRITICAL,
         FindingSubject("listener", ListenerSubject(listener.key)),
         flood_headline(listener, view),
@@ -133,7 +132,6 @@ def _flood_finding(listener: Listener, view: View) -> Finding:
 
 def _host_flood_finding(view: View) -> Finding:
     return Finding(
-        "syn-flood",
         Severity.CRITICAL,
         FindingSubject("host", view.sample.host),
         cookies_headline(view),

@@ -101,7 +101,6 @@ def queue_headline(listener: Listener, view: View) -> str:
 def _queue_finding(listener: Listener, view: View, severity: Severity) -> Finding:
     own, host = counters_of(listener, view, view.thresholds), counters_of_host(view)
     return Finding(
-        "syn-queue-full",
         severity,
         FindingSubject("listener", ListenerSubject(listener.key)),
         queue_headline(listener, view),
@@ -128,7 +127,6 @@ def _between_polls_finding(view: View) -> Finding:
     cookies, dropped = host.cookies or 0.0, host.dropped or 0.0
     effect = "answered with cookies" if cookies else "dropped"
     return Finding(
-        "syn-queue-full",
         Severity.WARNING if cookies else Severity.CRITICAL,
         FindingSubject("host", view.sample.host),
         f"{units.plural_rate(cookies or dropped, 'SYN')} {effect} because a SYN queue was full between the polls",

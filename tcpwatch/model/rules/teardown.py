@@ -36,7 +36,6 @@ def _time_wait_finding(view: View, severity: Severity) -> Finding:
     if overflow:
         headline += f", {units.rate(overflow)}/s closed without it"
     return Finding(
-        "time-wait-buildup",
         severity,
         FindingSubject("host", view.sample.host),
         f"{headline}; {units.count(summary.server)} on the server side, {units.count(summary.client)} on the client "
@@ -112,7 +111,6 @@ def _close_wait_finding(waits: CloseWaits, severity: Severity) -> Finding:
     share = f", {'at most ' * bool(processes)}{units.share(waits.share)} of fd limit" if waits.limit else ""
     owner = _owner_unknown(waits.hidden, waits.count, waits.why_hidden)
     return Finding(
-        "close-wait-leak",
         severity,
         _subject(waits.holder),
         f"{units.count(waits.count)} CLOSE_WAIT{processes}{detail}, oldest {units.duration(waits.oldest_s)}{share}"
@@ -170,7 +168,6 @@ def half_closed(view: View, limits: Thresholds) -> Iterator[Candidate]:
 def _half_closed_finding(held: HalfClosed) -> Finding:
     owner = "" if held.pids else _owner_unknown(held.count, held.count, held.why_hidden)
     return Finding(
-        "half-closed",
         Severity.WARNING,
         _subject(held.holder),
         f"{units.count(held.count)} half-closed in FIN_WAIT_2{_processes(held.pids)}, oldest "
@@ -209,7 +206,6 @@ def _orphans_finding(view: View, severity: Severity) -> Finding:
     headline = f"{units.plural(gauge.value, 'orphan')}, {units.share(gauge.share)} of tcp_max_orphans"
     states = {state: view.teardown.orphaned[state] for state in (State.FIN_WAIT_1, State.LAST_ACK, State.CLOSING)}
     return Finding(
-        "orphans",
         severity,
         FindingSubject("host", view.sample.host),
         headline + (f", {units.rate(killed)}/s killed" if killed else ""),

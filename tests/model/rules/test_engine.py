@@ -35,7 +35,7 @@ def shown(conditions: str) -> str:
         letter = next(steps)
         if letter != ".":
             severity = SEVERITIES[letter]
-            finding = Finding("rule", severity, FindingSubject("host", ""), letter, {}, "", (), "")
+            finding = Finding(severity, FindingSubject("host", ""), letter, {}, "", (), rule="rule")
             yield Candidate(finding, severity if letter.isupper() else None)
 
     diagnosis = RuleEngine([as_rule("rule", rule)])
@@ -78,7 +78,7 @@ def test_what_is_shown_has_a_reason(conditions: str) -> None:
 def test_the_newest_numbers_under_the_severity_that_is_shown() -> None:
     def rule(view: View, limits: Thresholds) -> Iterator[Candidate]:
         severity = Severity.CRITICAL if view.step < 3 else Severity.WARNING
-        yield Candidate(Finding("rule", severity, FindingSubject("host", ""), f"step {view.step}", {}, "", (), ""))
+        yield Candidate(Finding(severity, FindingSubject("host", ""), f"step {view.step}", {}, "", (), rule="rule"))
 
     diagnosis = RuleEngine([as_rule("rule", rule)])
     answers = [diagnosis.step(replace(VIEW, step=step)) for step in (1, 2, 3)]
@@ -91,7 +91,7 @@ def test_the_most_severe_first_then_what_explains_others() -> None:
     def rule(name: str, severity: Severity, *subjects: str) -> RuleFunction:
         def say(view: View, limits: Thresholds) -> Iterator[Candidate]:
             for subject in subjects:
-                yield Candidate(Finding(name, severity, FindingSubject("host", subject), "", {}, "", (), ""), severity)
+                yield Candidate(Finding(severity, FindingSubject("host", subject), "", {}, "", (), rule=name), severity)
 
         return say
 
