@@ -78,17 +78,11 @@ class Completeness:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TcpInfoTable:
+class TcpInfoTable(TcpInfoDump):
     """tcp_info of every connection of one sample: aligned, read-only columns, sorted by cookie."""
 
     cookie: NDArray[np.uint64]
     """Ascending, without duplicates."""
-    table: NDArray[np.void]
-    """uapi.FLOW_INFO; a field that the kernel does not send is 0 in all rows (see tcp_info.has_field)."""
-    received_monotonic_s: NDArray[np.float64]
-    """Monotonic seconds at which each row was received; a long dump takes time."""
-    info_bytes: int
-    """Bytes of struct tcp_info that this kernel sends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -204,7 +198,7 @@ def sort_tcp_info(dump: TcpInfoDump, memory: Callable[[int], NDArray[np.void]] |
     flows = flows if order is None else flows[order]
     figures = (memory(len(flows)) if memory else np.empty(len(flows), dump.table.dtype))[: len(flows)]
     np.take(opaque(dump.table), flows, out=opaque(figures), mode="clip")
-    infos = TcpInfoTable(cookie, figures, dump.received_monotonic_s[flows], dump.info_bytes)
+    infos = TcpInfoTable(figures, dump.received_monotonic_s[flows], dump.info_bytes, cookie)
     make_read_only(infos.cookie, infos.table, infos.received_monotonic_s)
     return infos
 

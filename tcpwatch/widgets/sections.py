@@ -102,11 +102,7 @@ def _entry_lines(entry: Entry, label: int, width: int, colours: Palette) -> Iter
     head = f"   {fit(entry.label, label)} " if entry.label else " " * indent
     noted = entry.note and indent + cell_len(values[0]) + cell_len(entry.note) + 3 <= width
     gap = width - indent - cell_len(values[0]) - cell_len(entry.note) - 1
-    yield (
-        (head, colours.dim),
-        (values[0], style),
-        (" " * gap + entry.note if noted else "", colours.dim),
-    )
+    yield ((head, colours.dim), (values[0], style), (" " * gap + entry.note if noted else "", colours.dim))
     for value in values[1:]:
         yield ((" " * indent, colours.plain), (value, style))
 

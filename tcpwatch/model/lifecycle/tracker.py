@@ -300,14 +300,5 @@ def _trace_transitions(events: NDArray[np.void], sample: Sample) -> NDArray[np.v
     kinds = _KINDS[events["kind"]]
     at = np.flatnonzero(kinds)
     events = take_rows(events, at)
-    time = events["time"] + (sample.time - sample.monotonic)
-    return transition_rows(
-        time,
-        events["cookie"],
-        _OLD_STATES[events["old"]],
-        events["new"],
-        Origin.TRACE,
-        0.0,
-        kinds[at],
-        events["reason"],
-    )
+    time, old = events["time"] + (sample.time - sample.monotonic), _OLD_STATES[events["old"]]
+    return transition_rows(time, events["cookie"], old, events["new"], Origin.TRACE, 0.0, kinds[at], events["reason"])

@@ -92,9 +92,8 @@ class ListenerKeys:
         port = sample.local_port[where]
         key = self._by_port[port]
         v6 = np.flatnonzero(sample.family[where] != uapi.AF_INET)
-        is_v4_only = np.array(
-            [known[1:3] == ANY4 for known in self.keys] + [False, False]
-        )  # _AMBIGUOUS and NO_LISTENER
+        # The last two are for _AMBIGUOUS and NO_LISTENER.
+        is_v4_only = np.array([*(known[1:3] == ANY4 for known in self.keys), False, False])
         key[v6[is_v4_only[key[v6]]]] = _AMBIGUOUS
         for number in np.flatnonzero(np.bincount(port[key == _AMBIGUOUS], minlength=1)).tolist():
             at = np.flatnonzero(port == number)

@@ -153,10 +153,8 @@ def _groups(poll: Poll, facts: QueueFacts) -> list[dict[str, Any]]:
     sizes = np.bincount(keys.key, minlength=count)
     limits, _ = syn_queue_limits(poll.sample, keys.row)
     syn_limit = np.bincount(keys.key, limits, count).astype(np.intp).tolist()
-    syn_depth, retransmitted = (
-        facts.syn_depth.tolist(),
-        facts.half_open.count_by_key(count, retransmitted=True).tolist(),
-    )
+    syn_depth = facts.syn_depth.tolist()
+    retransmitted = facts.half_open.count_by_key(count, retransmitted=True).tolist()
     waiting_count = np.bincount(waiting.key, minlength=count).tolist()
     client_closed = np.bincount(waiting.key[waiting.client_closed], minlength=count).tolist()
     oldest = waiting.oldest_by_key(count)

@@ -130,8 +130,7 @@ class FlowTotalsCounter:
         info, known = ended["info"], ended["info_bytes"] != 0
         carried = (info["tcpi_bytes_received"] + info["tcpi_bytes_sent"]).astype(np.float64)
         lifetime, size = _classes(lifetime_ms), _classes(np.where(known, carried, np.nan))
-        services = self._services.of_services
-        processes = self._processes.of_processes
+        services, processes = self._services.of_services, self._processes.of_processes
         for name, opened_group, ended_group in (
             ("all", np.zeros(len(opened), np.int64), np.zeros(len(ended), np.int64)),
             ("service", services(opened, lifecycle.opened_role), services(ended["row"], ended["role"])),
@@ -148,8 +147,7 @@ class FlowTotalsCounter:
 
     def _totals(self, name: str, window_s: float, names: Sequence[str]) -> list[Totals]:
         sums = {figure: _sum([slot.counts.get((name, figure)) for slot in self._slots]) for figure in _FIGURES}
-        ended, opened = (dict(zip(*_by_group(sums[figure]), strict=True)) for figure in ("ended", "opened"))
-        exact = dict(zip(*_by_group(sums["exact"]), strict=True))
+        ended, opened, exact = (_by_group(sums[figure]) for figure in ("ended", "opened", "exact"))
         busiest = sorted(ended | opened, key=lambda group: (-ended.get(group, 0), -opened.get(group, 0), group))[:TOP]
         if name == "all":
             busiest = [0]
@@ -192,9 +190,10 @@ def _sum(parts: Sequence[_Counts | None]) -> _Counts:
     return numbers, np.bincount(inverse, weights=counts, minlength=len(numbers)).astype(np.int64)
 
 
-def _by_group(counts: _Counts) -> tuple[list[int], list[int]]:
+def _by_group(counts: _Counts) -> dict[int, int]:
     groups, first = np.unique(counts[0] // _CLASSES, return_index=True)
-    return groups.tolist(), (np.add.reduceat(counts[1], first).tolist() if len(first) else [])
+    sums = np.add.reduceat(counts[1], first) if len(first) else counts[1]
+    return dict(zip(groups.tolist(), sums.tolist(), strict=True))
 
 
 def _classes(figures: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -30,8 +30,7 @@ class Join:
     closed: Rows
     """The first CLOSED_KEPT of the sockets that closed, as they were last seen."""
     ended_cookie: NDArray[np.uint64]
-    ended_state: NDArray[np.uint8]
-    """Cookies of all sockets that closed, and the states in which they were last seen."""
+    """Cookies of all sockets that closed."""
     ended_previous: NDArray[np.intp]
     """Their indices in the previous rows."""
     changed: NDArray[np.intp]
@@ -57,7 +56,6 @@ def first(sample: Sample) -> Join:
         rows=_frozen(rows),
         closed=rows.take(none),
         ended_cookie=sample.cookie[:0],
-        ended_state=sample.state[:0],
         ended_previous=none,
         changed=none,
         changed_previous=none,
@@ -89,7 +87,6 @@ def join(previous: Join, sample: Sample) -> Join:
         rows=_frozen(rows),
         closed=_closed(before, ended, sample.time),
         ended_cookie=before.cookie[ended],
-        ended_state=before.state[ended],
         ended_previous=ended,
         changed=changed,
         changed_previous=np.flatnonzero(stays)[differs],

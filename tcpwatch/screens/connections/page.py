@@ -16,20 +16,12 @@ from tcpwatch.exporters.records import group_record, tab_separated
 from tcpwatch.model.columns.columns import IN_TABLE, unsupported_columns
 from tcpwatch.model.query.arrangement import Arrangement
 from tcpwatch.model.view import View
+from tcpwatch.screens.connections import groups
 from tcpwatch.screens.connections.group_table import GroupTable
-from tcpwatch.screens.connections.groups import (
-    GroupNavigation,
-    empty_lines,
-    group_count_text,
-    group_help_sections,
-    not_opened_reason,
-    title_line,
-)
 from tcpwatch.screens.connections.socket_table import SocketTable
 from tcpwatch.screens.shared.arranger import ArrangeResult, GroupArrangement, LatestRequestWorker, arranged
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
-from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.table_page import TablePage, filter_pieces, sort_pieces
 from tcpwatch.units import count, plural
 from tcpwatch.widgets.lines import CallbackLines, Line
@@ -62,7 +54,7 @@ class ConnectionsPage(TablePage):
         self.groups.display = self.groups.can_focus = False
         self.grouping: GroupArrangement | None = None
         """The groups on screen."""
-        self._navigation = GroupNavigation()
+        self._navigation = groups.GroupNavigation()
         """The requested grouping; the screen follows when it has been computed."""
         self._worker = LatestRequestWorker[ArrangeResult](self, self._show)
 
@@ -102,7 +94,7 @@ class ConnectionsPage(TablePage):
 
     @override
     def help_sections(self) -> Sequence[Section]:
-        return group_help_sections() if self.groups.display else ()
+        return groups.group_help_sections() if self.groups.display else ()
 
     def refilter(self) -> None:
         """Arrange the rows again, for another View, filter, order or grouping."""
@@ -120,7 +112,8 @@ class ConnectionsPage(TablePage):
             self._show_table(self.table, self.groups)
         else:
             self.grouping = result
-            self.groups.show_groups(result.grouped, self._unsupported, bool(result.filter.text), empty_lines(result))
+            filtered, empty = bool(result.filter.text), groups.empty_lines(result)
+            self.groups.show_groups(result.grouped, self._unsupported, filtered, empty)
             self._show_table(self.groups, self.table)
         self.heading.redraw()
 
@@ -140,7 +133,7 @@ class ConnectionsPage(TablePage):
         if self.visible_table.choosing_sort:
             return [sort_hint_line(self.visible_table.sorting, colours)]
         if self.groups.display and self.grouping is not None:
-            return [title_line(self.grouping, self.groups.sorting, colours)]
+            return [groups.title_line(self.grouping, self.groups.sorting, colours)]
         return [_sockets_title(self.table, colours)]
 
     # Groups
@@ -191,7 +184,7 @@ class ConnectionsPage(TablePage):
         if row.filter:
             self._go(self._navigation.enter(row, self.filter.text))
         else:
-            self.notify(not_opened_reason(row), severity="warning", markup=False)
+            self.notify(groups.not_opened_reason(row), severity="warning", markup=False)
 
     # Keys and clicks
 
@@ -206,12 +199,9 @@ class ConnectionsPage(TablePage):
         self.heading.redraw()
 
     def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
-        """Open the group or the flow."""
-        message.stop()
+        """Open the group; TablePage opens a flow."""
         if message.table is self.groups:
             self._open_group(message.identity)
-        elif isinstance(message.identity, int):  # the cookie
-            self.post_message(FlowSelected(message.identity))
 
     def action_export(self) -> None:
         """Export the live rows or the groups on screen to a file in the current directory."""
@@ -231,7 +221,8 @@ class ConnectionsPage(TablePage):
         rows = list(self.groups.records)
         if rows and self.grouping is not None:
             records = (group_record(row, self._unsupported) for row in rows)
-            self.export(export_name(time.time(), "groups"), group_count_text(self.grouping), records_csv(records))
+            what = groups.group_count_text(self.grouping)
+            self.export(export_name(time.time(), "groups"), what, records_csv(records))
 
     def action_copy(self) -> None:
         """Copy all columns of the row under the cursor, exact and separated by tabs."""

@@ -140,7 +140,7 @@ def _throughput(facts: FlowFacts, exact: bool) -> str:
     """Return `rx 98 kB/s, tx 1.21 MB/s, limited by receiver`, between the last two polls with tcp_info."""
     if facts.value("rx_bytes_per_s") is None:
         return units.UNKNOWN
-    received, sent = (units.byte_rate(facts.number(f"{direction}_bytes_per_s"), exact) for direction in ("rx", "tx"))
+    received, sent = (units.byte_rate(facts.value(f"{direction}_bytes_per_s"), exact) for direction in ("rx", "tx"))
     limit = facts.value("limited_by")
     return f"rx {received}, tx {sent}" + (f", limited by {limit}" if limit else "")
 

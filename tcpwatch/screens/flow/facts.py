@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -60,21 +61,16 @@ class FlowFacts:
         states = [period.state for period in self.history.periods if period.state is not State.TIME_WAIT]
         return states[-1] if states else None if self.state is State.TIME_WAIT else self.state
 
-    def value(self, key: str) -> object:
-        """Return the value of a column."""
+    def value(self, key: str) -> Any:
+        """Return the value of a column; None if unknown."""
         return BY_KEY[key].values(self.row)[0]
-
-    def number(self, key: str) -> float | None:
-        """Return a column's value if it is a number."""
-        value = self.value(key)
-        return value if isinstance(value, int | float) else None
 
     def cell(self, key: str, exact: bool = False) -> str:
         """Return the value of a column as the table shows it; `–` if unknown."""
         column = BY_KEY[key]
         if not self.capabilities.supports(column.needs):
             return units.UNKNOWN
-        return column.show(column.values(self.row)[0], exact) or units.UNKNOWN
+        return column.show(self.value(key), exact) or units.UNKNOWN
 
 
 def updated_facts(facts: FlowFacts | None, view: View, cookie: int) -> FlowFacts | None:

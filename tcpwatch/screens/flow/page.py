@@ -27,10 +27,7 @@ from tcpwatch.widgets.reader import Reader
 class FlowScreen(Screen[None], inherit_bindings=False):
     """Opened with Enter on a connection in any table."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss", "back"),
-        Binding("c", "copy", "copy"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "back"), Binding("c", "copy", "copy")]
 
     def __init__(self, cookie: int) -> None:
         super().__init__()

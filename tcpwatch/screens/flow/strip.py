@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tcpwatch.model.lifecycle.history import Moment, StatePeriod
+from tcpwatch.screens.shared import state_marks
 from tcpwatch.screens.shared.moments import began_earlier, clock, duration_unknown, elapsed_text, is_exact, moment_clock
-from tcpwatch.screens.shared.state_marks import (
-    EDGE_EARLIER,
-    EDGE_EXACT,
-    EDGE_OPEN,
-    EDGE_POLLED,
-    STATE_FILLS,
-    STATE_LETTERS,
-    state_style,
-)
 from tcpwatch.widgets.lines import Line, Piece, cells_of
 from tcpwatch.widgets.palette import Palette
 
@@ -66,22 +58,22 @@ def strip_lines(periods: Sequence[StatePeriod], now: float, width: int, colours:
     for period, size in zip(shown, cells, strict=True):
         pieces += _period_pieces(period, size, period is periods[0], colours)
     end = shown[-1].end
-    pieces.append((_edge(end) if end else EDGE_OPEN, colours.dim))
+    pieces.append((_edge(end) if end else state_marks.EDGE_OPEN, colours.dim))
     return [tuple(pieces), _times(periods, now, width, colours)]
 
 
 def _period_pieces(period: StatePeriod, cells: int, first: bool, colours: Palette) -> Iterator[Piece]:
-    style = state_style(period.state, colours)
+    style = state_marks.state_style(period.state, colours)
     if cells > 1:
         earlier = began_earlier(period) or duration_unknown(period, first)
-        yield (EDGE_EARLIER if earlier else _edge(period.begin), colours.dim)
+        yield (state_marks.EDGE_EARLIER if earlier else _edge(period.begin), colours.dim)
     if cells:
-        yield (STATE_LETTERS[period.state], style + colours.strong)
-        yield (STATE_FILLS[period.state] * (cells - 2), style)
+        yield (state_marks.STATE_LETTERS[period.state], style + colours.strong)
+        yield (state_marks.STATE_FILLS[period.state] * (cells - 2), style)
 
 
 def _edge(moment: Moment) -> str:
-    return EDGE_EXACT if is_exact(moment) and moment.slack_s == 0 else EDGE_POLLED
+    return state_marks.EDGE_EXACT if is_exact(moment) and moment.slack_s == 0 else state_marks.EDGE_POLLED
 
 
 def _times(periods: Sequence[StatePeriod], now: float, width: int, colours: Palette) -> Line:

@@ -26,14 +26,8 @@ _FIRST: SourcePlace = ("address", 0)
 class HalfOpenPage(DrawnPage):
     """The tab Half-open."""
 
-    content: _HalfOpen
-
     def __init__(self) -> None:
         super().__init__(_HalfOpen())
-
-    def on_hide(self, event: Hide) -> None:
-        """Stop asking for the members of the listener's queue when another page is shown."""
-        self.content.stop_watching()
 
 
 class _HalfOpen(ViewLines[SourcePlace]):
@@ -151,8 +145,8 @@ class _HalfOpen(ViewLines[SourcePlace]):
         """Enable Esc for `all` only while one listener is shown."""
         return bool(self._scope and self._scope.key) if action == "all" else True
 
-    def stop_watching(self) -> None:
-        """Stop requesting the members of the listener's queue."""
+    def on_hide(self, event: Hide) -> None:
+        """Stop asking for the members of the listener's queue when another page is shown."""
         if self._scope and self._scope.key:
             app_state(self).watch_queue(None)
 

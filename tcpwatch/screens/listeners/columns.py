@@ -174,9 +174,8 @@ _QUEUES: ListenerColumns = (
     RecordColumn("syn", "SYN-Q", "Half-open connections, and the limit; a group has one figure for all its sockets",
                  _syn, lambda row: _share(row.fullest.syn_queue), 9, 7, 3, True),
     RecordColumn("syn_peak", "peak 10 s", "The deepest SYN queue of the last 10 s, where it was deeper than now: a "
-                 "flooded one loses half of its members at once every 7 s or so", _syn_peak,
-                 lambda row: _share(row.syn_peak),
-                 9, 0, 10, True),
+                 "flooded one loses half of its members at once every 7 s or so",
+                 _syn_peak, lambda row: _share(row.syn_peak), 9, 0, 10, True),
 )  # fmt: skip
 _TRAFFIC: ListenerColumns = (
     RecordColumn("accepted", "acc/s", "Connections accepted per second. Those that opened and closed between two polls "
@@ -191,8 +190,8 @@ _TRAFFIC: ListenerColumns = (
     RecordColumn("repeated", "Retries", "Half-open connections whose SYN+ACK was retransmitted", _repeated,
                  lambda row: row.fullest.retransmitted, 7, 0, 11, True),
     RecordColumn("cap", "Capped by", "Who sets the limit: net.core.somaxconn or the application's argument of "
-                 "listen(); both need a new listen()", _cap, lambda row: row.fullest.accept_limit_source.value, 9, 24,
-                     8),
+                 "listen(); both need a new listen()",
+                 _cap, lambda row: row.fullest.accept_limit_source.value, 9, 24, 8),
 )  # fmt: skip
 _HISTORY: ListenerColumns = (
     RecordColumn("accept_history", "Accept-Q 2 min", "The deepest accept queue of each second",

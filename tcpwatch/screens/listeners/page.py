@@ -25,7 +25,6 @@ from tcpwatch.screens.listeners.rows import (
     UnseenAccepts,
     UnseenAcceptsTracker,
     listener_rows,
-    unfolded_members,
 )
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
@@ -42,9 +41,7 @@ class ListenersPage(TablePage):
     """Title, table, filter line."""
 
     DEFAULT_CSS = "ListenersPage { height: 1fr; layout: vertical; }"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("o", "fold", "unfold"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "fold", "unfold")]
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +56,7 @@ class ListenersPage(TablePage):
             identity=lambda row: row.identity,
             sort=ACCEPT_QUEUE.key,
             reverse=True,
-            children=unfolded_members(lambda: self._unfolded),
+            children=self._children,
             mark=self._mark,
         )
 
@@ -71,6 +68,9 @@ class ListenersPage(TablePage):
 
     def _mark(self, row: ListenerRow) -> str:
         return " " if not row.is_group else "-" if row.identity in self._unfolded else "+"
+
+    def _children(self, row: ListenerRow) -> Sequence[ListenerRow]:
+        return row.member_rows() if row.is_group and row.identity in self._unfolded else ()
 
     # Drawing the View
 
@@ -168,7 +168,7 @@ class ListenersPage(TablePage):
         """Open the queues of the listener."""
         from tcpwatch.screens.queue.page import QueueScreen
 
-        message.stop()
+        message.stop().prevent_default()
         if self.table.record is not None:
             self.app.push_screen(QueueScreen(self.table.record.fullest))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from tcpwatch.model.listeners.listeners import Listener
@@ -110,11 +110,6 @@ def listener_rows(view: View, is_lower_bound: bool) -> list[ListenerRow]:
     for listener in view.listeners:
         groups.setdefault(listener.key, []).append(listener)
     return [ListenerRow(tuple(members), view.queue_trend, is_lower_bound) for members in groups.values()]
-
-
-def unfolded_members(unfolded: Callable[[], set[Hashable]]) -> Callable[[ListenerRow], Sequence[ListenerRow]]:
-    """Return the `children` for a RecordTable: the members of unfolded groups."""
-    return lambda row: row.member_rows() if row.is_group and row.identity in unfolded() else ()
 
 
 @dataclass(frozen=True, slots=True)

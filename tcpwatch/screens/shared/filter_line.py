@@ -35,16 +35,10 @@ class FilterLine(Vertical):
     FilterLine .filter--wrong { height: auto; padding: 0 1; color: $text-error; display: none; }
     FilterLine.-wrong .filter--wrong { display: block; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "clear", "no filter"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "clear", "no filter")]
 
     class Changed(Message):
         """The filter changed."""
-
-        def __init__(self, filter_: Filter) -> None:
-            super().__init__()
-            self.filter = filter_
 
     class Dismissed(Message):
         """The line was closed."""
@@ -93,7 +87,7 @@ class FilterLine(Vertical):
         self.remove_class("-wrong")
         if parsed != self.filter:
             self.filter = parsed
-            self.post_message(self.Changed(parsed))
+            self.post_message(self.Changed())
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Return to the table with this filter if it is valid."""

@@ -13,7 +13,7 @@ from tcpwatch import units
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.screens.shared.export import start_export
 from tcpwatch.screens.shared.filter_line import FilterLine
-from tcpwatch.screens.shared.page import Page
+from tcpwatch.screens.shared.page import FlowSelected, Page
 from tcpwatch.units.printable import printable
 from tcpwatch.widgets.lines import Piece
 from tcpwatch.widgets.palette import Palette
@@ -85,6 +85,12 @@ class TablePage(Page):
         """Focus the table again."""
         message.stop()
         self.visible_table.focus()
+
+    def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
+        """Open the flow of the row, whose identity is the cookie."""
+        message.stop()
+        if isinstance(message.identity, int):
+            self.post_message(FlowSelected(message.identity))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable Esc while there is a filter, and `/` unless a filter is being typed."""

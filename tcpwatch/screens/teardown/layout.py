@@ -10,23 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tcpwatch.model.view import View
-from tcpwatch.screens.teardown.owners import (
-    CLOSE_WAIT,
-    FINAL_STATES_TABLE,
-    HALF_CLOSED,
-    close_wait_table,
-    final_states_table,
-    half_closed_table,
-)
-from tcpwatch.screens.teardown.ports import (
-    EPHEMERAL_PORTS,
-    TIME_WAIT_DESTINATIONS,
-    TIME_WAIT_PORTS,
-    ephemeral_ports_table,
-    range_line,
-    time_wait_destinations_table,
-    time_wait_ports_table,
-)
+from tcpwatch.screens.teardown import owners, ports
+from tcpwatch.screens.teardown.owners import CLOSE_WAIT, FINAL_STATES_TABLE, HALF_CLOSED
+from tcpwatch.screens.teardown.ports import EPHEMERAL_PORTS, TIME_WAIT_DESTINATIONS, TIME_WAIT_PORTS
 from tcpwatch.screens.teardown.stalls import STALLED, stalled_table
 from tcpwatch.screens.teardown.table import InlineBlock, InlineTable, RowPlace, beside, stacked, table_block
 from tcpwatch.screens.teardown.time_wait import BLOCK_HEIGHT, chart_lines, time_wait_lines
@@ -57,8 +43,9 @@ class TeardownTables:
     def of(cls, view: View) -> TeardownTables:
         """Build all tables of this View."""
         tables = (
-            time_wait_destinations_table(view), time_wait_ports_table(view), ephemeral_ports_table(view),
-            close_wait_table(view), half_closed_table(view), final_states_table(view), stalled_table(view),
+            ports.time_wait_destinations_table(view), ports.time_wait_ports_table(view),
+            ports.ephemeral_ports_table(view), owners.close_wait_table(view), owners.half_closed_table(view),
+            owners.final_states_table(view), stalled_table(view),
         )  # fmt: skip
         return cls(view, {table.name: table for table in tables})
 
@@ -103,12 +90,12 @@ class TeardownLayout:
         # Titles, the line of the port range, the table of closing sockets, and the detail line.
         free = height - BLOCK_HEIGHT - bars - 8 - tall
         short = max(2, free // 5 if tall else free // 4)
-        ports = free - short * (3 if tall else 2)
+        port_rows = free - short * (3 if tall else 2)
         cells = (self.width - GUTTER) // 2 if pairs else self.width
         left, right = (self._table(tables, name, short, cells, cursor) for name in (TIME_WAIT_PORTS, HALF_CLOSED))
         return stacked(
             self._time_wait(tables, self.width, bars),
-            self._ports(tables, ports, cursor),
+            self._ports(tables, port_rows, cursor),
             self._table(tables, CLOSE_WAIT, short, self.width, cursor),
             beside(left, right, cells, self.colours) if pairs else stacked(left, right),
             self._table(tables, FINAL_STATES_TABLE, 2, self.width, cursor),
@@ -121,8 +108,8 @@ class TeardownLayout:
         rows = BLOCK_HEIGHT + bars - 2
         charts = height // 8 if height >= _CHARTS_FROM else 0
         free = height - BLOCK_HEIGHT - bars - charts - 3
-        ports = free * 2 // 5
-        below = free - ports
+        port_rows = free * 2 // 5
+        below = free - port_rows
 
         def table(name: str, rows: int) -> InlineBlock:
             return self._table(tables, name, rows, cells, cursor)
@@ -134,7 +121,7 @@ class TeardownLayout:
                 cells,
                 self.colours,
             ),
-            self._ports(tables, ports, cursor),
+            self._ports(tables, port_rows, cursor),
             beside(
                 stacked(table(CLOSE_WAIT, below - 4), table(FINAL_STATES_TABLE, 2)),
                 stacked(table(HALF_CLOSED, (below - 2) // 2), table(STALLED, below - 2 - (below - 2) // 2)),
@@ -153,7 +140,7 @@ class TeardownLayout:
 
     def _ports(self, tables: TeardownTables, rows: int, cursor: RowPlace | None) -> InlineBlock:
         reuse = tables.view.sample.sysctls.get("tcp_tw_reuse")
-        line: Line = range_line(tables.view.ephemeral_ports, reuse, self.width, self.colours)
+        line: Line = ports.range_line(tables.view.ephemeral_ports, reuse, self.width, self.colours)
         return self._table(tables, EPHEMERAL_PORTS, rows, self.width, cursor, line)
 
     def _table(

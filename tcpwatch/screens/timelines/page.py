@@ -16,7 +16,6 @@ from tcpwatch.model.view import View
 from tcpwatch.screens.shared.arranger import LatestRequestWorker
 from tcpwatch.screens.shared.export import export_name
 from tcpwatch.screens.shared.filter_line import FilterLine
-from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.table_page import TablePage
 from tcpwatch.screens.timelines.table import TimelineTable
 from tcpwatch.screens.timelines.texts import coverage_line, help_sections, moment_line, title_line
@@ -107,12 +106,6 @@ class TimelinesPage(TablePage):
         if shown is None or (shown.by, shown.reverse) != (table.by, table.reverse):
             self.refilter()
         self._title.redraw()
-
-    def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
-        """Open the flow under the cursor."""
-        message.stop()
-        if isinstance(message.identity, int):  # the cookie
-            self.post_message(FlowSelected(message.identity))
 
     def action_copy(self) -> None:
         """Copy the row under the cursor, with the columns of the export, tab separated."""

@@ -51,8 +51,8 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
             super().__init__()
             self.table = table
 
-    def __init__(self, columns: Sequence[C], column: C, reverse: bool, *, id: str | None = None) -> None:
-        super().__init__(columns, id=id)
+    def __init__(self, columns: Sequence[C], column: C, reverse: bool) -> None:
+        super().__init__(columns)
         self.column = column
         self.reverse = reverse
         self.choosing_sort = False

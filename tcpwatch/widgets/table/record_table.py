@@ -30,13 +30,12 @@ class RecordTable(CursorTable[RecordColumn[R]], Generic[R]):
         reverse: bool = False,
         children: Callable[[R], Sequence[R]] = lambda record: (),
         mark: Callable[[R], str] = lambda record: " ",
-        id: str | None = None,
     ) -> None:
         """`sort` is the key of the column to sort by at first; `children` returns rows that follow their record.
 
         `mark` returns the sign at the left edge, one cell wide.
         """
-        super().__init__(columns, next(column for column in columns if column.key == sort), reverse, id=id)
+        super().__init__(columns, next(column for column in columns if column.key == sort), reverse)
         self._identity_of, self._children, self._mark = identity, children, mark
         self._given: Sequence[R] = ()
         self._records: list[R] = []

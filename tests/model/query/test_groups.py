@@ -81,7 +81,7 @@ def test_throughput_of_those_of_which_it_is_known() -> None:
     def infos(when: float, received: list[int]) -> TcpInfoTable:
         figures = np.zeros(3, uapi.FLOW_INFO)
         figures["tcpi_bytes_received"] = received
-        return TcpInfoTable(cookies, figures, np.full(3, when), uapi.TCP_INFO.itemsize)
+        return TcpInfoTable(figures, np.full(3, when), uapi.TCP_INFO.itemsize, cookies)
 
     throughput = Throughput(infos(2.0, [300, 50, 7]), infos(0.0, [100, 50, 5]))
     found = {

@@ -302,7 +302,7 @@ def test_the_peer_with_most_retransmissions() -> None:
     def infos(when: float, repeated: list[int]) -> TcpInfoTable:
         figures = np.zeros(3, uapi.FLOW_INFO)
         figures["tcpi_total_retrans"] = repeated
-        return TcpInfoTable(np.array([1, 2, 3], np.uint64), figures, np.full(3, when), uapi.TCP_INFO.itemsize)
+        return TcpInfoTable(figures, np.full(3, when), uapi.TCP_INFO.itemsize, np.array([1, 2, 3], np.uint64))
 
     throughput = Throughput(infos(2.0, [10, 12, 9]), infos(0.0, [0, 0, 3]))
     finding = only(stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=throughput))).finding
@@ -318,8 +318,8 @@ def test_a_peer_with_few_retransmits_is_still_the_worst() -> None:
         cookies, zero = np.array([1, 2], np.uint64), figures.copy()
         figures["tcpi_total_retrans"] = repeated
         throughput = Throughput(
-            TcpInfoTable(cookies, figures, np.full(2, 2.0), uapi.TCP_INFO.itemsize),
-            TcpInfoTable(cookies, zero, np.full(2, 0.0), uapi.TCP_INFO.itemsize),
+            TcpInfoTable(figures, np.full(2, 2.0), uapi.TCP_INFO.itemsize, cookies),
+            TcpInfoTable(zero, np.full(2, 0.0), uapi.TCP_INFO.itemsize, cookies),
         )
         evidence = only(
             stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=throughput))

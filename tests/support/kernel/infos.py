@@ -23,4 +23,4 @@ def make_infos(
         for name, value in flows[cookie].items():
             row[name if name == "congestion" else f"tcpi_{name}"] = value
     cookie_column = np.ascontiguousarray(figures["idiag_cookie"])
-    return TcpInfoTable(cookie_column, figures, np.full(len(flows), when), info_bytes)
+    return TcpInfoTable(figures, np.full(len(flows), when), info_bytes, cookie_column)
