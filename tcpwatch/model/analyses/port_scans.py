@@ -184,8 +184,6 @@ def _busiest(pair: NDArray[np.uint64]) -> NDArray[np.intp]:
 
 def _has(table: NDArray[np.void], address: Halves) -> bool:
     """Return whether a row of uapi.SOCKET has this local address; IPv4 may be in either of its two forms."""
-    if not len(table):
-        return False
     family = table["idiag_family"]
     if address_words.are_mapped(address)[0]:
         same = first_words(table, "idiag_src") == address[0, 1] & np.uint64(0xFFFFFFFF)

@@ -170,7 +170,7 @@ class TracedSockets:
     def _continued(self, sockets: NDArray[np.void], opening: NDArray[np.void]) -> NDArray[np.bool_]:
         """Add the facts of earlier steps to `sockets`; return which were known. `opening` are their first events."""
         known = np.zeros(len(sockets), np.bool_)
-        if not len(self._known) or not len(sockets):
+        if not len(self._known):
             return known
         at = np.searchsorted(self._known["socket"], sockets["socket"])
         at[at == len(self._known)] = 0
@@ -216,8 +216,6 @@ class TracedSockets:
 
 def _starts(events: NDArray[np.void]) -> NDArray[np.intp]:
     """Return where the events of each socket begin: at another address, and after a socket was destroyed."""
-    if not len(events):
-        return np.empty(0, np.intp)
     socket, kind = np.ascontiguousarray(events["socket"]), np.ascontiguousarray(events["kind"])
     destroyed, reset = kind == TraceEventKind.DESTROYED, kind == TraceEventKind.RESET_SENT
     # The reset that answers data for a closed socket may come after its tcp_destroy_sock.
@@ -230,8 +228,6 @@ def _starts(events: NDArray[np.void]) -> NDArray[np.intp]:
 def _summarised(events: NDArray[np.void], start: NDArray[np.intp]) -> NDArray[np.void]:
     """Return one TRACED_SOCKET per run of events that begins at `start`."""
     sockets = np.zeros(len(start), TRACED_SOCKET)
-    if not len(start):
-        return sockets
     kind, time, old, new = (np.ascontiguousarray(events[name]) for name in ("kind", "time", "old", "new"))
     place = np.arange(len(events))
     opening = (kind == TraceEventKind.STATE) & ((old == State.CLOSED) | (old == State.LISTEN))

@@ -179,7 +179,5 @@ def _prefix(number: int, width: int, prefix: int) -> str:
 
 
 def _entropy(counts: NDArray[np.intp]) -> float:
-    if not len(counts):
-        return 0.0
     shares = counts / counts.sum()
     return float(-(shares * np.log2(shares)).sum()) + 0.0
