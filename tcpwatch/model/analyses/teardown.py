@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,36 +64,22 @@ class User(NamedTuple):
         return self.name
 
 
-CloseWaitHolder = Program | ListenerKey | User
+SocketHolder = Program | ListenerKey | User
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CloseWaits:
-    """The connections of one holder in CLOSE_WAIT: the peer has closed, the holder has not."""
+class HeldSockets:
+    """The connections of one holder in one state."""
 
-    holder: CloseWaitHolder
+    state_filter: ClassVar[str]
+    holder: SocketHolder
     """The program; or the listener or the user of sockets whose programs are unknown or have few each."""
-    eof_seen: int
-    """The application has read to the end (the receive queue is empty) but has not closed."""
-    eof_pending: int
-    """The application has read the data but not the end (an unread FIN counts as one byte)."""
-    data_pending: int
-    """The application has not read all data."""
+    count: int
     old: int
     """Older than the threshold."""
     oldest_s: float
-    limit: int | None
-    """RLIMIT_NOFILE of the process nearest to it, as each connection holds a descriptor; None where unknown."""
-    share: float
-    """Share of that limit; 0 where it is unknown."""
-    growing: bool
-    """The count grew in each of the last five minutes."""
-    count: int
-    """The sum of the three kinds; more than that where the source cannot read queues."""
-    hidden: int = 0
-    """How many of these have an unknown owner."""
-    why_hidden: int = UNKNOWN_NO_PROCESS
-    """The most frequent reason for that, as an UNKNOWN_... code of the owner finder."""
+    why_hidden: int
+    """The most frequent reason for an unknown owner, as an UNKNOWN_... code of the owner finder."""
 
     @property
     def name(self) -> str:
@@ -114,41 +100,38 @@ class CloseWaits:
     def filter(self) -> str:
         """Filter terms for these sockets."""
         where = self.holder.local_filter if isinstance(self.holder, ListenerKey) else self.holder.filter
-        return f"state:close-wait {where}" + " -inode:0" * (not isinstance(self.holder, Program))
+        return f"{self.state_filter} {where}" + " -inode:0" * (not isinstance(self.holder, Program))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HalfClosed:
+class CloseWaits(HeldSockets):
+    """The connections of one holder in CLOSE_WAIT: the peer has closed, the holder has not.
+
+    `count` is the sum of the three kinds; more than that where the source cannot read queues.
+    """
+
+    state_filter: ClassVar[str] = "state:close-wait"
+    eof_seen: int
+    """The application has read to the end (the receive queue is empty) but has not closed."""
+    eof_pending: int
+    """The application has read the data but not the end (an unread FIN counts as one byte)."""
+    data_pending: int
+    """The application has not read all data."""
+    limit: int | None
+    """RLIMIT_NOFILE of the process nearest to it, as each connection holds a descriptor; None where unknown."""
+    share: float
+    """Share of that limit; 0 where it is unknown."""
+    growing: bool
+    """The count grew in each of the last five minutes."""
+    hidden: int
+    """How many of these have an unknown owner."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HalfClosed(HeldSockets):
     """The connections of one holder in FIN_WAIT_2: it has shut down sending, the peer has not closed."""
 
-    holder: Program | User
-    """The user, where the owners are unknown."""
-    count: int
-    old: int
-    """Older than the threshold."""
-    oldest_s: float
-    why_hidden: int = UNKNOWN_NO_PROCESS
-    """As in CloseWaits."""
-
-    @property
-    def name(self) -> str:
-        """Return `app[12]`, `app (3 processes)`, or the user's name."""
-        return str(self.holder)
-
-    @property
-    def key(self) -> Hashable:
-        """The holder's identity, which stays the same when processes come and go."""
-        return self.holder.key if isinstance(self.holder, Program) else self.holder
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Return the pids of the program's processes that hold them."""
-        return self.holder.pids if isinstance(self.holder, Program) else ()
-
-    @property
-    def filter(self) -> str:
-        """Filter terms for these sockets."""
-        return f"state:fin-wait-2 {self.holder.filter}" + " -inode:0" * isinstance(self.holder, User)
+    state_filter: ClassVar[str] = "state:fin-wait-2"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,7 +225,7 @@ class TeardownAnalysis:
     def _close_waits_of(
         self,
         poll: Poll,
-        holder: CloseWaitHolder,
+        holder: SocketHolder,
         row: NDArray[np.intp],
         age_s: NDArray[np.float64],
         growing: bool,
@@ -308,7 +291,7 @@ class TeardownAnalysis:
         return len(history) > _MINUTES and all(earlier < later for earlier, later in pairwise(history))
 
 
-def _by_listener(poll: Poll, row: NDArray[np.intp]) -> list[tuple[CloseWaitHolder, NDArray[np.intp]]]:
+def _by_listener(poll: Poll, row: NDArray[np.intp]) -> list[tuple[SocketHolder, NDArray[np.intp]]]:
     """Return the listeners that accepted these rows, with indices into `row`; rows of no listener are left out."""
     keys = poll.join.listener_keys
     return [(keys.keys[number], at) for number, at in _equal(keys.lookup(poll.sample, row)) if number >= 0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.analyses.teardown import CloseWaitHolder, CloseWaits, HalfClosed
+from tcpwatch.model.analyses.teardown import CloseWaits, HalfClosed, SocketHolder
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.listeners.listener_keys import ListenerKey
@@ -75,7 +75,7 @@ def close_wait_leak(view: View, limits: Thresholds) -> Iterator[Candidate]:
             yield Candidate(_close_wait_finding(waits, Severity.CRITICAL if critical else Severity.WARNING))
 
 
-def _subject(holder: CloseWaitHolder) -> FindingSubject:
+def _subject(holder: SocketHolder) -> FindingSubject:
     if isinstance(holder, ListenerKey):
         return FindingSubject("listener", ListenerSubject(holder))
     if not isinstance(holder, Program):
