@@ -64,7 +64,7 @@ class TcpwatchApp(App[None]):
         Binding("ctrl+c,ctrl+q", "quit", "quit", show=False),
         Binding("question_mark", "help", "help"),
         Binding("space", "pause", "pause"),
-        Binding("n", "toggle_exact", "numbers"),
+        Binding("n", "toggle_exact", "numbers", tooltip="toggle names/numbers"),
         Binding("plus,equals_sign", "interval(1)", "poll less often", show=False),
         Binding("minus", "interval(-1)", "poll more often", show=False),
     ]

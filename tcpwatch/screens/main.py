@@ -53,7 +53,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
     """Shows one page at a time."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(str(number), f"go({number - 1})", "tab by number", show=False) for number in range(1, 10)),
+        *(Binding(str(number), f"go({number - 1})", "tab by number", show=False) for number in range(1, len(TABS) + 1)),
         Binding("tab", "step(1)", "next tab", show=False),
         Binding("shift+tab", "step(-1)", "previous tab", show=False),
         Binding("escape", "back", "back to the last tab", show=False),

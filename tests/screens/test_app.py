@@ -271,7 +271,8 @@ async def test_help_lists_keys_columns_states_spellings_and_the_filter() -> None
             assert facts.zh in shown
             for spelling in facts.spellings:
                 assert spelling in shown
-        assert "tab by number" in shown
+        assert "1 2 3 4 5 6 tab by number" in shown
+        assert "n toggle names/numbers" in shown
         for words in ("Recv-Q", "CLOSED_WAIT1 and CLOSE_WAIT2", "state:", "port:", "role:", "↓ j", "ctrl+p"):
             assert words in shown
 

@@ -91,7 +91,7 @@ def keys_of(screen: Screen[Any]) -> list[Entry]:
         # system bindings such as ctrl+q come from Textual.
         if enabled and binding.description and not binding.system:
             shown = screen.app.get_key_display(binding)
-            keys.setdefault(binding.description, []).append(shown)
+            keys.setdefault(binding.tooltip or binding.description, []).append(shown)
     return [Entry(" ".join(shown), description) for description, shown in keys.items()]
 
 
