@@ -175,6 +175,14 @@ def test_the_busiest_twenty_are_shown() -> None:
     assert result.all.lifetime_ms.count == sum(range(26))
 
 
+def test_of_two_services_with_as_many_ends_the_one_that_opens_more_comes_first() -> None:
+    tally = FlowTotalsCounter()
+    both = _step(tally, NOW, lifecycle_step(record(*A_SERVER), record(*A_CLIENT)))
+    assert [one.name for one in both.by_service] == [":443", "192.0.2.7:443"]
+    result = _step(tally, NOW + 1, lifecycle_step(opened=[record(*A_CLIENT)]))
+    assert [one.name for one in result.by_service] == ["192.0.2.7:443", ":443"]
+
+
 def test_only_so_many_services_get_a_name_in_one_step() -> None:
     tally = FlowTotalsCounter()
     _step(tally, NOW, NOTHING_HAPPENED)
