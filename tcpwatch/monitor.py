@@ -133,7 +133,5 @@ class Monitor:
 
 
 def _port_usage(ports: EphemeralPorts | None) -> Gauge:
-    """Return the usage toward the destination that uses most ports."""
-    if ports is None:
-        return Gauge(None, None)
-    return Gauge(ports.fullest.used if ports.fullest else 0, ports.range.usable)
+    """Return the usage toward the destination that uses most ports, or of the range if that is nearer to its limit."""
+    return Gauge(None, None) if ports is None else Gauge(*ports.meter)

@@ -126,7 +126,7 @@ class View:
     memory_pages: Gauge
     """TCP's memory (sockstat `mem`, pages) and the last of the three figures of tcp_mem."""
     port_usage: Gauge
-    """Ephemeral ports in use toward the destination that uses most, and the ports that connect() may choose from."""
+    """Ephemeral ports in use and their limit: see EphemeralPorts.meter."""
     ephemeral_ports: EphemeralPorts | None
     """By destination; None where the port range is unknown."""
     teardown: Teardown

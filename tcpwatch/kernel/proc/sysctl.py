@@ -10,7 +10,7 @@ from pathlib import Path
 
 _IPV4 = (
     "tcp_max_tw_buckets", "tcp_syncookies", "tcp_max_syn_backlog", "tcp_synack_retries", "tcp_tw_reuse",
-    "tcp_fin_timeout", "tcp_abort_on_overflow", "tcp_max_orphans", "tcp_timestamps",
+    "tcp_tw_reuse_delay", "tcp_fin_timeout", "tcp_abort_on_overflow", "tcp_max_orphans", "tcp_timestamps",
 )  # fmt: skip
 _FILES = {
     **{f"ipv4/{name}": (name,) for name in _IPV4},

@@ -52,8 +52,8 @@ def ephemeral_ports_table(view: View) -> InlineTable[Destination]:
     )
 
 
-def _identity(row: Destination) -> tuple[str, str, int]:
-    return row.local_address, row.remote_address, row.remote_port
+def _identity(row: Destination) -> tuple[str, str, int, str]:
+    return row.local_address, row.remote_address, row.remote_port, row.interface
 
 
 def _ports_columns(view: View, width: int, has_v6: bool) -> Sequence[InlineColumn[Destination]]:
@@ -65,7 +65,8 @@ def _ports_columns(view: View, width: int, has_v6: bool) -> Sequence[InlineColum
         InlineColumn("", remote, lambda row, cell: text_piece(row.remote, cell), right=False, named=True),
         InlineColumn("", 0, lambda row, cell: (units.bar(row.share, cell.width), style(row, cell)), right=False),
         InlineColumn("" if wide else "used", 6, lambda row, cell: text_piece(units.share(row.share), cell)),
-        InlineColumn("left", 6, lambda row, cell: (units.count(row.free, cell.exact), style(row, cell)), priority=1),
+        InlineColumn("left", 7 if wide else 6,
+                     lambda row, cell: (_left(row, cell.exact, cell.width), style(row, cell)), priority=1),
         InlineColumn("TIME_WAIT", 9, lambda row, cell: count_piece(row.time_wait, cell), priority=3),
         InlineColumn("reusable", 8, lambda row, cell: count_piece(row.reusable, cell), priority=4),
         InlineColumn("next free in" if wide else "next free", 12 if wide else 9,
@@ -91,11 +92,17 @@ def _level_style(view: View) -> Callable[[Destination, CellContext], Style]:
     """Return a function that gives red if no port is left, and yellow from the warning level of the rule."""
 
     def style(row: Destination, cell: CellContext) -> Style:
-        if not row.free:
+        if not row.free or row.failed:
             return cell.colours.alarm
         return cell.colours.warning if row.share >= view.thresholds.ports_share else cell.colours.plain
 
     return style
+
+
+def _left(row: Destination, exact: bool, width: int) -> str:
+    """Return `12`, or `≤12` if fewer may be left, or `≤13k` if there is no room for `≤12,345`."""
+    text = f"{'' if row.exact else '≤'}{units.count(row.free, exact)}"
+    return text if len(text) <= width else f"≤{-(-row.free // 1000)}k"
 
 
 def _next_free_in(row: Destination, has_timers: bool) -> str:
@@ -118,7 +125,9 @@ def destination_filter(row: Destination) -> str:
 def _ports_detail(row: Destination, exact: bool) -> str:
     used, usable = units.count(row.used, exact), units.count(row.usable, exact)
     process = f", most by {row.process}" if row.process else ", no process"
-    return f"{row.local_address} → {row.remote}: {used} of {usable} ports{process}"
+    bounds = "" if row.exact else f", {units.count(row.free_least, exact)} to {units.count(row.free, exact)} left"
+    device = f" on {row.interface}" if row.interface else ""
+    return f"{row.local_address} → {row.remote}{device}: {used} of {usable} ports{bounds}{process}"
 
 
 def range_line(ports: EphemeralPorts | None, reuse: int | None, width: int, colours: Palette) -> Line:
@@ -128,6 +137,8 @@ def range_line(ports: EphemeralPorts | None, reuse: int | None, width: int, colo
     span = ports.range
     head = f"{span.low}–{span.high}: {units.count(span.usable)} usable"
     reserved, held = units.count(span.reserved), units.count(span.held)
+    if ports.chosen_by_bind:
+        head += f", {units.count(span.size - ports.occupied)} unused"
     full = f"{head}, {reserved} reserved, {held} held by bind()"
     destinations = f" · {units.plural(ports.count, 'destination')}"
     mode = f" · tcp_tw_reuse {_REUSE.get(reuse, reuse)}" if reuse is not None else ""

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpwatch.model.analyses.ephemeral_ports import EphemeralPortAnalysis, EphemeralPorts, ephemeral_ports
-from tcpwatch.model.states import Role
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
+from tcpwatch.model.analyses.ephemeral_ports import (
+    Destination,
+    EphemeralPortAnalysis,
+    EphemeralPorts,
+    ephemeral_ports,
+)
+from tcpwatch.model.poll import Poll
+from tcpwatch.model.states import Role, State
 from tests.support.polls import first_poll
-from tests.support.views import Sock, make_rows, make_sample, sock
+from tests.support.views import Sock, make_rows, make_sample, make_table, sock
 
 A, B = "192.0.2.1:443", "192.0.2.2:443"
 
@@ -97,26 +107,29 @@ def test_time_waits_pin_ports_until_they_end() -> None:
     [
         (0, 1, "10.0.0.1 192.0.2.1", 0),
         (1, 1, "10.0.0.1 192.0.2.1", 1),  # the one that is older than a second
-        (1, 0, "10.0.0.1 192.0.2.1", 0),
+        (1, 0, "10.0.0.1 192.0.2.1", 1),  # they may have had timestamps
         (2, 1, "10.0.0.1 192.0.2.1", 0),
         (2, 1, "127.0.0.1 127.0.0.1", 1),
         (2, 1, "[::1] [::1]", 1),
         (2, 1, "[2001:db8::1] [2001:db8::2]", 0),
-        (2, 0, "127.0.0.1 127.0.0.1", 0),
+        (2, 0, "127.0.0.1 127.0.0.1", 1),
+        (2, 1, "127.0.0.1 10.0.0.2", 1),  # one loopback address is enough
+        (2, 1, "10.0.0.1 127.0.0.1", 1),
         (2, 1, "127.0.0.1 127.255.255.255", 1),
-        (2, 1, "127.0.0.1 126.255.255.255", 0),
-        (2, 1, "127.0.0.1 128.0.0.1", 0),
-        (2, 1, "[::1] [::2]", 0),
-        (2, 1, "[::1] [::]", 0),
-        (2, 1, "[::1] [2001:db8::1]", 0),
-        (2, 1, "[::1] [0:0:0:1::1]", 0),
-        (2, 1, "[::1] [::ffff:127.0.0.1]", 1),
-        (2, 1, "[::1] [::ffff:127.255.0.9]", 1),
-        (2, 1, "[::1] [::ffff:126.0.0.1]", 0),
-        (2, 1, "[::1] [::ffff:128.0.0.1]", 0),
-        (2, 1, "[::1] [::127.0.0.1]", 0),
-        (2, 1, "[::1] [1::ffff:127.0.0.1]", 0),
-        (2, 1, "[::1] [0:0:0:1:0:ffff:127.0.0.1]", 0),
+        (2, 1, "10.0.0.1 126.255.255.255", 0),
+        (2, 1, "10.0.0.1 128.0.0.1", 0),
+        (2, 1, "[2001:db8::9] [::2]", 0),
+        (2, 1, "[2001:db8::9] [::]", 0),
+        (2, 1, "[2001:db8::9] [2001:db8::1]", 0),
+        (2, 1, "[::1] [2001:db8::1]", 1),
+        (2, 1, "[2001:db8::9] [0:0:0:1::1]", 0),
+        (2, 1, "[2001:db8::9] [::ffff:127.0.0.1]", 1),
+        (2, 1, "[2001:db8::9] [::ffff:127.255.0.9]", 1),
+        (2, 1, "[2001:db8::9] [::ffff:126.0.0.1]", 0),
+        (2, 1, "[2001:db8::9] [::ffff:128.0.0.1]", 0),
+        (2, 1, "[2001:db8::9] [::127.0.0.1]", 0),
+        (2, 1, "[2001:db8::9] [1::ffff:127.0.0.1]", 0),
+        (2, 1, "[2001:db8::9] [0:0:0:1:0:ffff:127.0.0.1]", 0),
     ],
 )
 def test_what_tcp_tw_reuse_lets_go(mode: int, timestamps: int, ends: str, reusable: int) -> None:
@@ -132,9 +145,6 @@ def test_a_time_wait_is_reusable_once_it_is_a_second_old() -> None:
         assert (one.reusable, one.time_wait, one.used) == (reusable, 1 - reusable, 2 - reusable)
         assert one.next_free_s == left_s
     rows = make_rows([waits(100, 5.0)])
-    no_timestamps_known = {"ip_local_port_range_low": 100, "ip_local_port_range_high": 109, "tcp_tw_reuse": 1}
-    found = ephemeral_ports(rows, make_sample(rows, sysctls=no_timestamps_known))
-    assert found is not None and found.destinations[0].reusable == 1, "they are on by default"
     no_reuse_known = {"ip_local_port_range_low": 100, "ip_local_port_range_high": 109}
     found = ephemeral_ports(rows, make_sample(rows, sysctls=no_reuse_known))
     assert found is not None and found.destinations[0].reusable == 0
@@ -299,3 +309,154 @@ def test_it_counts_as_a_dictionary_does(ends: list[tuple[int, str, int, int, Rol
     found = ports(socks, low, high)
     assert used(found) == counts
     assert found.range.held == len([port for port in held if low <= port <= high])
+
+
+def fullest(found: EphemeralPorts) -> Destination:
+    assert found.fullest is not None
+    return found.fullest
+
+
+def test_mapped_clients_use_the_same_ports() -> None:
+    (one,) = ports([client(100), client(101, mapped=True), client(102, mapped=True)]).destinations
+    assert (one.used, one.remote_address, one.exact) == (3, "192.0.2.1", True)
+
+
+def test_how_many_ports_are_left_is_known_within_bounds() -> None:
+    one = fullest(ports([client(100), client(101), client(101, B), client(102, B), client(103, B)]))
+    assert (one.remote, one.used, one.free, one.free_least, one.free_text) == (B, 3, 7, 6, "at most 7")
+    one = fullest(ports([client(100), client(101), client(101, B)]))
+    assert (one.used, one.free, one.exact, one.free_text) == (2, 8, True, "8"), "its own ports are used in any case"
+    (one,) = ports([client(100), waits(101, 5.0)], tcp_tw_reuse=1).destinations
+    assert (one.used, one.reusable, one.unproven, one.free, one.free_least) == (1, 1, 1, 9, 8)
+    (one,) = ports([client(port) for port in range(100, 110)], 100, 110).destinations
+    assert (one.free, one.free_least) == (1, 0), "connect() does not try every port of an odd number"
+
+
+def test_ports_of_sockets_bound_to_a_device() -> None:
+    plain = [client(port) for port in (100, 101, 102)]
+    on_device = [client(port, interface="eth0") for port in (102, 103)]
+    found = {one.interface: one for one in ports([*plain, *on_device]).destinations}
+    assert (found[""].used, found["eth0"].used) == (3, 4), "a caller on the device may use the ports of neither"
+    (one,) = ports(on_device).destinations
+    assert (one.used, one.interface) == (2, "eth0")
+    other = ports([*on_device, client(104, interface="eth1")])
+    assert {one.interface: one.used for one in other.destinations} == {"eth0": 2, "eth1": 1}
+
+
+@pytest.mark.parametrize(("delay_ms", "reusable"), [(None, 1), (1, 2), (1000, 1), (30_000, 1), (59_000, 0)])
+def test_the_delay_of_reuse(delay_ms: int | None, reusable: int) -> None:
+    socks = [waits(100, 2.0), waits(101, 59.5)]
+    found = (
+        ports(socks, tcp_tw_reuse=1) if delay_ms is None else ports(socks, tcp_tw_reuse=1, tcp_tw_reuse_delay=delay_ms)
+    )
+    (one,) = found.destinations
+    assert one.reusable == reusable
+
+
+def test_a_repeated_fin_does_not_make_a_time_wait_younger() -> None:
+    again = replace(waits(100, 60.0), state_age_s=31.0)
+    (one,) = ports([again], tcp_tw_reuse=1, tcp_tw_reuse_delay=30_000).destinations
+    assert one.reusable == 1
+
+
+def test_ports_that_bind_has_chosen() -> None:
+    five = [client(100 + at, f"192.0.2.{1 + at % 5}:443") for at in range(10)]
+    found = ports(five)
+    assert (found.distinct, found.not_by_connect, found.occupied, found.occupied_share) == (10, 5, 10, 1.0)
+    assert found.chosen_by_bind
+    assert found.meter == (10, 10)
+    even = ports([client(100 + 2 * (at % 5), f"192.0.2.{1 + at}:443") for at in range(10)])
+    assert (even.distinct, even.not_by_connect, even.chosen_by_bind, even.meter) == (5, 0, False, (1, 10))
+    half = ports([client(100 + at) for at in range(5)])
+    assert (half.not_by_connect, half.chosen_by_bind) == (0, False), "half of the range is used: connect() takes any"
+
+
+def test_a_gapless_block() -> None:
+    block = [client(140 + at) for at in range(20)]
+    assert fullest(ports(block, 100, 199)).block == (140, 159)
+    assert fullest(ports(block[1:], 100, 199)).block is None, "it may be chance"
+    assert fullest(ports([*block[:7], *block[8:], client(160)], 100, 199)).block is None
+    assert fullest(ports([*block, client(170)], 100, 199)).block is None
+    assert fullest(ports(block, 100, 139 + 20)).block == (140, 159)
+    assert fullest(ports(block, 120, 159)).block is None, "half of the range"
+    around = ports([client(port) for port in range(140, 161) if port != 150], 100, 199, reserved=((150, 150),))
+    assert fullest(around).block == (140, 160)
+
+
+# Facts from events
+
+
+def world(sample_socks: Sequence[Sock], second: float, **facts: object) -> Poll:
+    rows = make_rows(sample_socks)
+    knobs = {"ip_local_port_range_low": 100, "ip_local_port_range_high": 109, "tcp_tw_reuse": 1}
+    return first_poll(make_sample(rows, monotonic=second, sysctls=knobs, **facts), rows)
+
+
+def destroyed(*socks: Sock, options: Sequence[int] = ()) -> DestroyedSockets:
+    infos = np.zeros(len(socks), uapi.TCP_INFO)
+    infos["tcpi_options"] = options or 0
+    return DestroyedSockets(make_table(socks), infos, np.zeros(len(socks)), uapi.TCP_INFO.itemsize)
+
+
+def traced(*changes: tuple[int, State, State, int, int]) -> TraceEvents:
+    """Changes of state (socket, old, new, local port), or the end of a socket (old is new) with its cookie."""
+    events = np.zeros(len(changes), TRACE_EVENT)
+    for event, (socket, old, new, port, cookie) in zip(events, changes, strict=True):
+        event["socket"], event["old"], event["new"], event["sport"], event["dport"] = socket, old, new, port, 443
+        event["kind"] = TraceEventKind.DESTROYED if old == new else TraceEventKind.STATE
+        event["family"], event["cookie"] = uapi.AF_INET, cookie
+        event["src"][:4], event["dst"][:4] = (10, 0, 0, 1), (192, 0, 2, 1)
+    return TraceEvents(events)
+
+
+def test_timestamps_are_those_of_the_destroyed_socket() -> None:
+    analysis = EphemeralPortAnalysis()
+    socks = [replace(waits(100 + at, 50.0), cookie=11 + at) for at in range(4)]
+    ends = [replace(socks[0], cookie=11), replace(socks[1], cookie=12), replace(socks[2], cookie=99)]
+    found = analysis.step(world(socks, 1.0, destroyed=destroyed(*ends, options=(3, 2, 2))))
+    for second in (2.0, 3.0):
+        assert found is not None
+        one = fullest(found)
+        assert (one.reusable, one.unproven, one.without_timestamps, one.used) == (2, 1, 2, 2)
+        found = analysis.step(world(socks, second, destroyed=destroyed()))
+
+
+def test_an_event_that_comes_after_the_sample() -> None:
+    analysis = EphemeralPortAnalysis()
+    analysis.step(world([], 1.0, destroyed=destroyed(replace(waits(100, 60.0), cookie=5), options=(0,))))
+    found = analysis.step(world([replace(waits(100, 59.9), cookie=5)], 2.0, destroyed=destroyed()))
+    assert found is not None and fullest(found).without_timestamps == 1
+
+
+def test_a_traced_connect_with_a_port_called_bind() -> None:
+    analysis = EphemeralPortAnalysis()
+    events = traced((1, State.CLOSED, State.SYN_SENT, 101, 0), (2, State.CLOSED, State.SYN_SENT, 0, 0))
+    socks = [client(100, cookie=1), client(101, cookie=2), client(102, B, cookie=3)]
+    for second in (1.0, 2.0):
+        found = analysis.step(world(socks, second, trace_events=events))
+        assert found is not None and (found.range.held, found.range.usable) == (1, 9)
+        assert {one.remote: one.used for one in found.destinations} == {A: 1, B: 1}
+        events = traced()
+    found = analysis.step(world([client(101, B, cookie=9)], 3.0, trace_events=events))
+    assert found is not None and found.range.held == 0, "another connection uses the port now"
+
+
+def test_a_traced_connect_without_a_port_failed() -> None:
+    analysis = EphemeralPortAnalysis()
+    calls = traced(
+        (1, State.CLOSED, State.SYN_SENT, 0, 0), (1, State.SYN_SENT, State.CLOSED, 0, 0),
+        (2, State.CLOSED, State.SYN_SENT, 0, 0), (2, State.SYN_SENT, State.CLOSED, 0, 0),
+        (3, State.SYN_SENT, State.CLOSED, 105, 0),  # refused
+    )  # fmt: skip
+    ends = traced((1, State.CLOSED, State.CLOSED, 0, 71), (2, State.CLOSED, State.CLOSED, 0, 72))
+    mine = destroyed(sock("CLOSED", "0.0.0.0:0", cookie=71))  # socket 2 is of another namespace
+    socks = [client(100)]
+    assert analysis.step(world(socks, 1.0, trace_events=calls, destroyed=destroyed())) is not None
+    later = (
+        (2.0, ends, destroyed(), 0), (3.0, traced(), mine, 1), (32.0, traced(), mine, 1),
+        (34.0, traced(), destroyed(), 0),
+    )  # fmt: skip
+    for second, events, gone, failed in later:
+        found = analysis.step(world(socks, second, trace_events=events, destroyed=gone))
+        assert found is not None
+        assert (fullest(found).failed, len(found.failed)) == (failed, failed)

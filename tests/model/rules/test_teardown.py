@@ -12,6 +12,7 @@ import pytest
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_ELSEWHERE, UNKNOWN_PERMISSION
+from tcpwatch.model.analyses.port_facts import FailedConnects
 from tcpwatch.model.analyses.stalls import Stalls, UnansweredConnects, UnreadProcess, ZeroWindowPeer
 from tcpwatch.model.finding import Candidate, Severity
 from tcpwatch.model.query.filter import Filter
@@ -200,7 +201,8 @@ def test_half_closed() -> None:
 def clients(
     count: int, exhausted_in_s: float | None = None, remote: str = "192.0.2.1:443", local: str = "10.0.0.1"
 ) -> View:
-    socks = [sock("ESTAB", f"{local}:{1000 + at}", remote, role="client", process="app", pid=7) for at in range(count)]
+    chosen = [*range(1000, 1100, 2), *range(1001, 1100, 2)][:count]  # in the order in which connect() takes them
+    socks = [sock("ESTAB", f"{local}:{port}", remote, role="client", process="app", pid=7) for port in chosen]
     rows = make_rows(socks)
     knobs = {"ip_local_port_range_low": 1000, "ip_local_port_range_high": 1099}
     view = view_of(rows, make_rows([]), sample=make_sample(rows, sysctls=knobs))
@@ -219,6 +221,90 @@ def clients(
 def test_ports(count: int, exhausted_in_s: float | None, expected: list[Severity]) -> None:
     found = said(ephemeral_ports.port_exhaustion, clients(count, exhausted_in_s))
     assert found == [("destination 192.0.2.1:443 from 10.0.0.1", one) for one in expected]
+
+
+def port_view(*socks: Sock, **knobs: int) -> View:
+    rows = make_rows(socks)
+    known = {"ip_local_port_range_low": 1000, "ip_local_port_range_high": 1099, **knobs}
+    return view_of(rows, make_rows([]), sample=make_sample(rows, sysctls=known))
+
+
+def client(port: int, host: int = 1, state: str = "ESTAB", left_s: float = 0.0) -> Sock:
+    timer = "timewait" if left_s else ""
+    return sock(state, f"10.0.0.1:{port}", f"192.0.2.{host}:443", role="client", timer=timer, timer_s=left_s)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(49, []), (50, [WARNING]), (94, [WARNING]), (95, [CRITICAL]), (100, [CRITICAL])]
+)
+def test_ports_that_bind_has_chosen(count: int, expected: list[Severity]) -> None:
+    chosen = [*range(1001, 1100, 2), *range(1000, 1100, 2)][:count]  # in the order in which bind() takes them
+    view = port_view(*(client(port, 1 + at % 10) for at, port in enumerate(chosen)))
+    assert said(ephemeral_ports.port_exhaustion, view) == [("host web-1", one) for one in expected]
+    if expected:
+        assert only(ephemeral_ports.port_exhaustion, view).finding.headline == (
+            f"{count} % of all 100 ports in use, {count} by connections to 10 destinations, {100 - count} unused"
+        )
+
+
+def test_ports_that_listeners_hold() -> None:
+    listeners = [sock("LISTEN", f"0.0.0.0:{1000 + at}", role="listener") for at in range(60)]
+    finding = only(ephemeral_ports.port_exhaustion, port_view(*listeners, client(1099))).finding
+    assert finding.headline == (
+        "61 % of all 100 ports in use, 60 held by bind(), 1 by connections to 1 destination, 39 unused"
+    )
+    assert (finding.severity, finding.filter) == (WARNING, "lport:1000-1099")
+
+
+def test_a_destination_that_the_range_does_not_explain() -> None:
+    listeners = [sock("LISTEN", f"0.0.0.0:{1001 + 2 * at}", role="listener") for at in range(30)]
+    few = [client(1000 + 2 * at) for at in range(40)]
+    assert said(ephemeral_ports.port_exhaustion, port_view(*listeners, *few)) == [("host web-1", WARNING)]
+    many = [client(1000 + 2 * at) for at in range(50)]
+    assert said(ephemeral_ports.port_exhaustion, port_view(*listeners, *many)) == [
+        ("host web-1", WARNING),
+        ("destination 192.0.2.1:443 from 10.0.0.1", WARNING),
+    ]
+
+
+def test_a_gapless_block_of_ports() -> None:
+    finding = only(ephemeral_ports.port_exhaustion, port_view(*(client(1030 + at) for at in range(20)))).finding
+    assert (finding.severity, finding.headline) == (WARNING, "all 20 usable ports from 1030 to 1049 are used")
+    assert "IP_LOCAL_PORT_RANGE" in finding.why
+
+
+def test_time_waits_of_which_nothing_is_known() -> None:
+    waits = [client(1000 + at, state="TIME_WAIT", left_s=30.0) for at in range(60)]
+    assert said(ephemeral_ports.port_exhaustion, port_view(*waits, tcp_tw_reuse=1)) == []
+    finding = only(ephemeral_ports.port_exhaustion, port_view(*waits, tcp_tw_reuse=1, tcp_timestamps=0)).finding
+    assert finding.severity is WARNING
+    assert finding.headline == "0 % of 100 ports used, at most 100 left, 60 TIME_WAIT perhaps not reusable"
+
+
+def test_failed_connects_are_critical_at_once() -> None:
+    view = port_view(client(1000))
+    assert view.ephemeral_ports is not None
+    (one,) = view.ephemeral_ports.destinations
+    calls = FailedConnects(("10.0.0.1", "192.0.2.9", 80), 4)
+    changed = replace(view.ephemeral_ports, destinations=(replace(one, failed=3),), failed=(calls,))
+    first, second = ephemeral_ports.port_exhaustion(replace(view, ephemeral_ports=changed), DEFAULT)
+    assert first.finding.headline == "connect() fails with EADDRNOTAVAIL, 1.0 % of 100 ports used, 99 left"
+    assert second.finding.headline == "connect() fails with EADDRNOTAVAIL, 0 of 100 ports held by bind()"
+    assert str(second.finding.subject) == "destination 192.0.2.9:80 from 10.0.0.1"
+    assert (first.immediate_severity, second.immediate_severity) == (CRITICAL, CRITICAL)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"tcp_tw_reuse": 0}, "With net.ipv4.tcp_tw_reuse=1 connect() takes the port of a TIME_WAIT after one second."),
+        ({"tcp_tw_reuse": 0, "tcp_tw_reuse_delay": 5000}, "takes the port of a TIME_WAIT after 5 s."),
+        ({"tcp_tw_reuse": 1, "tcp_tw_reuse_delay": 60_000}, "keeps the port of a TIME_WAIT for 1 m 00 s."),
+    ],
+)
+def test_advice_about_time_waits(knobs: dict[str, int], words: str) -> None:
+    view = port_view(*(client(1000 + at, state="TIME_WAIT", left_s=30.0) for at in range(60)), **knobs)
+    assert words in " ".join(only(ephemeral_ports.port_exhaustion, view).finding.advice)
 
 
 def test_unknown_port_range() -> None:

@@ -1,0 +1,196 @@
+"""PortFacts: facts about ports that no dump shows, from destroy events and the trace.
+
+- TIME_WAIT sockets have no tcp_info. The destroy event of the full socket says whether the connection had timestamps.
+- A traced connect() shows CLOSE → SYN_SENT before it chooses a port: there is a port already if bind() was called. If
+  it finds no port (EADDRNOTAVAIL), SYN_SENT → CLOSE follows without a port (tcp_v4_connect in net/ipv4/tcp_ipv4.c).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch import units
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted, is_in_sorted
+from tcpwatch.arrays.opaque_rows import take_rows
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
+from tcpwatch.kernel.trace.trace_events import TraceEventKind
+from tcpwatch.model.poll import Poll
+from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
+from tcpwatch.model.sockets.rows import Rows
+from tcpwatch.model.states import Role, State
+from tcpwatch.sample import Sample
+
+FAILED_KEPT_S = 30.0
+"""connect() calls that found no port are counted for this time."""
+_FRESH_S = 3.0
+"""Destroy events are matched with TIME_WAIT sockets that are known for less than this time."""
+_MOST_FAILED = 1000
+"""Failed connect() calls that are remembered; more do not change the result."""
+_TCPI_OPT_TIMESTAMPS = 1
+
+
+class Timestamps(enum.IntEnum):
+    """Whether a connection used TCP timestamps; fits an int8 column."""
+
+    UNKNOWN = 0
+    NONE = 1
+    USED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FailedConnects:
+    """connect() calls of the last FAILED_KEPT_S seconds that found no port."""
+
+    ends: tuple[str, str, int]
+    """Local address, remote address, remote port."""
+    count: int
+    """At least so many."""
+
+
+def _unknown(waits: NDArray[np.intp]) -> NDArray[np.int8]:
+    return np.full(len(waits), Timestamps.UNKNOWN, np.int8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PortFacts:
+    """The facts at one poll."""
+
+    timestamps: Callable[[NDArray[np.intp]], NDArray[np.int8]] = _unknown
+    """Return Timestamps of these rows, which are in TIME_WAIT."""
+    bound_ports: NDArray[np.uint16] = field(default_factory=lambda: np.empty(0, np.uint16))
+    """Local ports of connections that are known to have called bind() before connect()."""
+    failed: tuple[FailedConnects, ...] = ()
+
+
+class PortFactsAnalysis:
+    """Remembers the facts about connections for as long as the kernel has their sockets."""
+
+    def __init__(self) -> None:
+        self._cookie = np.empty(0, np.uint64)
+        """Sockets in TIME_WAIT of which `_used` is known, ascending."""
+        self._used = np.empty(0, np.int8)
+        """Timestamps, aligned with `_cookie`."""
+        self._bound = np.empty(0, np.uint64)
+        """Hashes of the endpoints of connections that called bind() before connect(), ascending."""
+        self._bound_ports = np.empty(0, np.uint16)
+        self._failures = _Failures()
+        self._destroyed: tuple[DestroyedSockets | None, ...] = (None, None)
+        """Of the previous step and of this one: an event may be read after the sample that has the TIME_WAIT socket."""
+
+    def step(self, poll: Poll) -> PortFacts:
+        """Return the facts; `timestamps` of the result may be called until the next step, once."""
+        self._destroyed = self._destroyed[1], poll.sample.destroyed
+        self._bound_ports = self._bound_connections(poll.rows, poll.sample)
+        failed = self._failures.step(poll.sample)
+        return PortFacts(lambda waits: self._timestamps(poll, waits), self._bound_ports, failed)
+
+    def _timestamps(self, poll: Poll, waits: NDArray[np.intp]) -> NDArray[np.int8]:
+        rows, sample = poll.rows, poll.sample
+        cookie, timestamps = sample.cookie[waits], _unknown(waits)
+        if len(self._cookie):
+            at = find_sorted(self._cookie, cookie)
+            timestamps = np.where(at == NOT_FOUND, Timestamps.UNKNOWN, self._used[at]).astype(np.int8)
+        fresh = np.flatnonzero((timestamps == Timestamps.UNKNOWN) & (rows.since[waits] > rows.time - _FRESH_S))
+        for destroyed in self._destroyed:
+            if destroyed is None or not len(destroyed.table) or not len(fresh):
+                continue
+            used = (destroyed.infos["tcpi_options"] & _TCPI_OPT_TIMESTAMPS) != 0
+            # A socket that nobody had asked about has another cookie in TIME_WAIT: then its endpoints identify it.
+            names = (
+                (destroyed.table["idiag_cookie"], cookie[fresh]),
+                (endpoint_pair_hashes(destroyed.table), endpoint_pair_hashes(take_rows(sample.table, waits[fresh]))),
+            )
+            for present, wanted in names:
+                order = np.argsort(present, kind="stable")
+                at = find_sorted(present[order], wanted)
+                found = at != NOT_FOUND
+                timestamps[fresh[found]] = np.where(used[order[at[found]]], Timestamps.USED, Timestamps.NONE)
+        known = np.flatnonzero(timestamps != Timestamps.UNKNOWN)
+        known = known[np.argsort(cookie[known])]
+        self._cookie, self._used = cookie[known], timestamps[known]
+        return timestamps
+
+    def _bound_connections(self, rows: Rows, sample: Sample) -> NDArray[np.uint16]:
+        """Return the ports of the connections in the sample that are known to have called bind() before connect()."""
+        bound, ports = self._bound, self._bound_ports
+        if sample.trace_events is not None:
+            events = sample.trace_events.events
+            calls = (events["kind"] == TraceEventKind.STATE) & (events["old"] == State.CLOSED)
+            calls &= (events["new"] == State.SYN_SENT) & (events["sport"] != 0)
+            at = np.flatnonzero(calls)
+            if len(at):
+                new = endpoint_pair_hashes(take_rows(events, at), "sport", "dport", "src", "dst")
+                bound = np.unique(np.concatenate((bound, new)))
+                ports = np.concatenate((ports, events["sport"][at]))
+        if not len(bound):
+            return ports[:0]
+        candidate = np.zeros(65_536, np.bool_)
+        candidate[ports] = True
+        row = np.flatnonzero(candidate[sample.local_port] & (rows.role == Role.CLIENT))
+        hashes = endpoint_pair_hashes(take_rows(sample.table, row))
+        present = is_in_sorted(bound, hashes)
+        self._bound = np.unique(hashes[present])
+        return np.unique(sample.local_port[row[present]])
+
+
+class _Failures:
+    """Counts connect() calls of this network namespace that found no port.
+
+    The trace has those of all network namespaces. Destroy events are those of this one: the cookie of a closed socket
+    occurs in both.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[str, str, int]] = {}
+        """Kernel address of a socket whose connect() failed → its endpoints."""
+        self._closed: dict[int, tuple[str, str, int]] = {}
+        """Cookie of such a socket that is closed → its endpoints."""
+        self._destroyed: set[int] = set()
+        """Cookies in the destroy events of the previous step."""
+        self._counted: deque[tuple[float, tuple[str, str, int]]] = deque(maxlen=_MOST_FAILED)
+
+    def step(self, sample: Sample) -> tuple[FailedConnects, ...]:
+        if sample.trace_events is not None and sample.destroyed is not None:
+            self._read(sample.trace_events.events)
+            destroyed = set(sample.destroyed.table["idiag_cookie"].tolist()) if self._closed else set()
+            for cookie in self._closed.keys() & (destroyed | self._destroyed):
+                self._counted.append((sample.monotonic, self._closed.pop(cookie)))
+            self._destroyed = destroyed
+            _shorten(self._open)
+            _shorten(self._closed)
+        while self._counted and self._counted[0][0] < sample.monotonic - FAILED_KEPT_S:
+            self._counted.popleft()
+        return _counts(ends for _, ends in self._counted)
+
+    def _read(self, events: NDArray[np.void]) -> None:
+        changes = (events["kind"] == TraceEventKind.STATE) & (events["old"] == State.SYN_SENT)
+        failed = np.flatnonzero(changes & (events["new"] == State.CLOSED) & (events["sport"] == 0))
+        for event in events[failed[:_MOST_FAILED]]:
+            family = int(event["family"])
+            ends = (units.address(event[name].tobytes(), family) for name in ("src", "dst"))
+            self._open[int(event["socket"])] = (*ends, int(event["dport"]))  # type: ignore[assignment]  # two addresses
+        if not self._open:
+            return
+        closed = np.flatnonzero(events["kind"] == TraceEventKind.DESTROYED)
+        closed = closed[np.isin(events["socket"][closed], np.array(list(self._open), np.uint64))]
+        for socket, cookie in zip(events["socket"][closed].tolist(), events["cookie"][closed].tolist(), strict=True):
+            if socket in self._open:
+                self._closed[cookie] = self._open.pop(socket)
+
+
+def _shorten(known: dict[int, tuple[str, str, int]]) -> None:
+    for key in list(known)[:-_MOST_FAILED]:
+        del known[key]
+
+
+def _counts(calls: Iterable[tuple[str, str, int]]) -> tuple[FailedConnects, ...]:
+    counts: dict[tuple[str, str, int], int] = {}
+    for ends in calls:
+        counts[ends] = counts.get(ends, 0) + 1
+    return tuple(FailedConnects(ends, count) for ends, count in counts.items())
