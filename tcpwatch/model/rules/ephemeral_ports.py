@@ -179,7 +179,6 @@ def _range_finding(ports: EphemeralPorts, view: View, severity: Severity) -> Fin
     if ports.owner:
         parts.append(str(ports.owner))
     return Finding(
-        "port-exhaustion",
         severity,
         FindingSubject("host", view.sample.host),
         ", ".join(parts),
@@ -204,7 +203,6 @@ def _failed_finding(calls: FailedConnects, ports: EphemeralPorts) -> Finding:
     """Return the finding about a destination toward which no usable port is in use."""
     local, remote, port = calls.ends
     return Finding(
-        "port-exhaustion",
         Severity.CRITICAL,
         FindingSubject("destination", f"{units.endpoint(remote, port)} from {local}"),
         f"connect() fails with EADDRNOTAVAIL, {units.count(ports.range.held)} of {units.count(ports.range.size)} "
