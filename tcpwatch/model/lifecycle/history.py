@@ -16,7 +16,7 @@ from tcpwatch.model.lifecycle.transitions import Origin, Transition, TransitionK
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 
-_TICK_S = 0.02
+TICK_S = 0.02
 """Error from combining the times of kernel timers, of the trace, and of our clock."""
 
 
@@ -166,12 +166,14 @@ def _with_small_socket(changes: Sequence[Transition], now: State | None) -> list
     if time_wait is not None:
         others = [change for change in changes if change.new not in (State.CLOSED, State.TIME_WAIT)]
         orphan = any(change.new is State.FIN_WAIT_2 and change.time >= closed.time for change in others)
+        orphan |= closed.origin is Origin.TRACE and time_wait.old is State.FIN_WAIT_2
         # A destroy event reports the end of the full socket; an orphan may be in FIN_WAIT_2 for a while after that.
-        exact = closed.origin is Origin.TRACE and abs(closed.time - time_wait.time) <= time_wait.slack_s + _TICK_S
+        exact = closed.origin is Origin.TRACE and abs(closed.time - time_wait.time) <= time_wait.slack_s + TICK_S
         begin = replace(closed, new=State.TIME_WAIT, old=time_wait.old) if exact and not orphan else time_wait
         return [*others, begin]
-    if now is State.TIME_WAIT:
-        return [replace(change, new=now) if change is closed else change for change in changes]
+    waited = any(change.new is None and change.old is State.TIME_WAIT for change in changes)
+    if waited or now is State.TIME_WAIT:
+        return [replace(change, new=State.TIME_WAIT) if change is closed else change for change in changes]
     orphan = any(
         change.new is None and change.old is State.FIN_WAIT_2 and change.time >= closed.time for change in changes
     )

@@ -23,6 +23,7 @@ from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.cookie_aliases import CookieAliases, resolve_aliases
 from tcpwatch.model.lifecycle.destroyed_connections import DestroyedConnections, destroyed_connections
+from tcpwatch.model.lifecycle.history import TICK_S
 from tcpwatch.model.lifecycle.poll_changes import PollChanges
 from tcpwatch.model.lifecycle.polled_sockets import sockets_with_ports
 from tcpwatch.model.lifecycle.records import build_records, updated_records
@@ -84,6 +85,8 @@ class Tracker:
         """Cookies that a poll found ended and that have no destroy event yet; the latest last."""
         self._last_destroyed = np.empty(0, np.uint64)
         """Cookies of the previous step's destroy events: their trace events may come later."""
+        self._last_reported = np.empty(0, np.uint64)
+        """The `_state_key`s that trace and destroy events reported in the previous step."""
         self._destroyed: deque[NDArray[np.void]] = deque(maxlen=DESTROYED_STEPS)
         """TRACED_SOCKETs destroyed in the last steps."""
         self._ended = self._foreign_sockets = self._unmatched_sockets = 0
@@ -127,6 +130,7 @@ class Tracker:
     def _step(self, changes: PollChanges) -> LifecycleStep:
         joined, sample = changes.join, changes.sample
         if self._nothing_happened(joined, sample):
+            self._last_reported = self._last_reported[:0]
             return NOTHING_HAPPENED
         events = destroyed_connections(sample.destroyed)
         traced = self._step_trace(changes, events)
@@ -135,9 +139,12 @@ class Tracker:
             events = events.with_aliases(aliases)
             for part in (traced.events, traced.ended):
                 part["cookie"] = resolve_aliases(part["cookie"], aliases)
-        self._add_polled_transitions(changes, _reported_states(traced.events, events.cookie))
         self._destroyed.append(traced.ended)
         sockets = sort_traced_sockets(np.concatenate((traced.closed, *self._destroyed)))
+        reported = _reported_states(traced.events, events.cookie)
+        # The events go on to the end of the dump, which may have read a row before its last event.
+        self._add_polled_transitions(changes, ascending(self._last_reported, reported), sockets)
+        self._last_reported = reported
         reasons = sample.trace_events.reset_reasons if sample.trace_events else {}
         late = self._is_late(changes, events.cookie)
         if late.any():
@@ -176,10 +183,13 @@ class Tracker:
         self._unmatched_sockets = traced.unmatched_sockets
         return traced
 
-    def _add_polled_transitions(self, changes: PollChanges, reported: NDArray[np.uint64]) -> None:
+    def _add_polled_transitions(
+        self, changes: PollChanges, reported: NDArray[np.uint64], sockets: NDArray[np.void]
+    ) -> None:
         """Add the changes between two polls that neither the trace nor a destroy event reported (`_state_key`s).
 
-        A half-open connection is added when it changes its state or vanishes: most of a flood's never change.
+        `sockets` are the TRACED_SOCKETs that the trace saw close, ascending by cookie. A half-open connection is added
+        when it changes its state or vanishes: most of a flood's never change.
         """
         joined, rows, old = changes.join, changes.join.rows, changes.previous_join.rows
         time, slack = changes.sample.time, changes.elapsed_s
@@ -188,6 +198,9 @@ class Tracker:
         begun = np.concatenate((established, half_open))
         begun = begun[old.begin_seen[begun]]
         new = changes.new[~is_in_sorted(reported, _state_key(rows.cookie[changes.new], rows.state[changes.new]))]
+        if changes.sample.trace_events is not None and not changes.sample.trace_events.lost:
+            # The trace has reported connect(), but without a local port: it is matched by its next event.
+            new = new[rows.state[new] != State.SYN_SENT]
         states = _state_key(rows.cookie[joined.changed], rows.state[joined.changed])
         kept = np.flatnonzero(~is_in_sorted(reported, states))
         changed = joined.changed[kept]
@@ -196,8 +209,8 @@ class Tracker:
         left = np.concatenate((half_open, others[~ended]))
         for part in (
             transition_rows(old.first_seen[begun], old.cookie[begun], 0, State.SYN_RCVD, Origin.POLL, slack),
-            changes.transitions(new, 0),
-            changes.transitions(changed, joined.old_state[kept]),
+            _without_traced_ends(changes.transitions(new, 0), sockets, changes),
+            _without_traced_ends(changes.transitions(changed, joined.old_state[kept]), sockets, changes),
             transition_rows(time, old.cookie[left], old.state[left], 0, Origin.POLL, slack),
         ):
             self._transitions.add(part)
@@ -277,6 +290,25 @@ def _reported_states(events: NDArray[np.void], destroyed: NDArray[np.uint64]) ->
     changes = take_rows(events, np.flatnonzero(events["kind"] == TraceEventKind.STATE))
     keys = [_state_key(changes["cookie"], changes[name]) for name in ("old", "new")]
     return ascending(*keys, _state_key(destroyed, State.CLOSED))
+
+
+def _without_traced_ends(
+    transitions: NDArray[np.void], sockets: NDArray[np.void], changes: PollChanges
+) -> NDArray[np.void]:
+    """Return polled transitions without those to a TIME_WAIT that began when the trace saw the full socket close.
+
+    One that began later was an orphan in FIN_WAIT_2 before, which is a small socket too.
+    """
+    waits = np.flatnonzero(transitions["new"] == State.TIME_WAIT)
+    at = find_sorted(sockets["cookie"], transitions["cookie"][waits])
+    waits, closed = waits[at != NOT_FOUND], take_rows(sockets, at[at != NOT_FOUND])
+    sample, previous = changes.sample, changes.previous
+    passed_s = transitions["time"][waits] - (sample.time - sample.monotonic) - closed["closed"]
+    later = (passed_s > transitions["slack"][waits] + TICK_S) & (closed["last_state"] == State.FIN_WAIT_2)
+    was_small = closed["closed"] < (previous.begin_monotonic_s or previous.monotonic)
+    later |= was_small & (transitions["old"][waits] == State.FIN_WAIT_2)
+    transitions["old"][waits[later]] = State.FIN_WAIT_2
+    return np.delete(transitions, waits[~later & ~np.isnan(closed["closed"])])
 
 
 def _event_transitions(records: NDArray[np.void]) -> NDArray[np.void]:

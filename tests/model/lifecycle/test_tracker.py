@@ -17,7 +17,7 @@ from tcpwatch.model.lifecycle.history import History, build_history, first_known
 from tcpwatch.model.lifecycle.tracker import Tracker
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.states import Role, State
-from tests.support.flow_world import PATHS, Flow, sample
+from tests.support.flow_world import PATHS, Flow, sample, traced
 from tests.support.polls import polls as joined
 from tests.support.views import NOW
 
@@ -41,13 +41,20 @@ HONEST = {
 class Result:
     """The model after some polls."""
 
-    def __init__(self, flows: Sequence[Flow], polls: Sequence[float], trace: bool, events: bool = True) -> None:
+    def __init__(
+        self, flows: Sequence[Flow], polls: Sequence[float], trace: bool, events: bool = True, late_s: float = 0.0
+    ) -> None:
+        """`late_s` after the rows of a poll, its trace events were read."""
         self.opened = self.ended = 0
         flows = [replace(one, polls=tuple(polls)) for one in flows]
         self._cookies = {one.cookie: one.cookie_in_the_end for one in flows}
         model = Tracker()
         samples = [sample(flows, polls[0], 0.0, trace, events)]
         samples += [sample(flows, time, before, trace, events) for before, time in pairwise(polls)]
+        if late_s:
+            ends = [0.0, *(time + late_s for time in polls)]
+            traces = (traced(flows, *both) for both in pairwise(ends))
+            samples = [replace(one, trace_events=table) for one, table in zip(samples, traces, strict=True)]
         for poll in joined(*samples):
             step = model.step(poll)
             self.opened += len(step.opened)
@@ -63,6 +70,12 @@ class Result:
         if at is None:
             return build_history(transitions)
         return build_history(transitions, first_known(self.rows, at, 0.0), State(int(self.rows.state[at])))
+
+    def polled(self, cookie: int) -> list[tuple[State | None, State | None]]:
+        """The changes that polls reported."""
+        cookie = self._cookies[cookie]
+        changes = self.archive.transitions_of([cookie])[cookie]
+        return [(change.old, change.new) for change in changes if change.origin is Origin.POLL]
 
     def closed(self, cookie: int) -> np.void | None:
         return self.archive.last_record(self._cookies[cookie])
@@ -100,6 +113,18 @@ def test_the_trace_reports_every_state_and_the_ending(path: str, pace_s: float) 
         assert period.begin.origin is Origin.TRACE
     assert result.ending(one.cookie) is ENDINGS[path]
     assert (result.opened, result.ended) == (1, 1)
+    half_open = [(None, State.SYN_RCVD)] * (one.server and pace_s > 1)  # the trace reports neither
+    assert result.polled(one.cookie) == [*half_open, *[(State.TIME_WAIT, None)] * (State.TIME_WAIT in one.states)]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_polls_do_not_repeat_what_the_trace_reported_in_the_previous_step(path: str) -> None:
+    """Each state begins just after the rows were read, and before the events were."""
+    one = flow(path, *[2.0] * len(PATHS[path]), begin=10.001)
+    result = Result([one], POLLS, trace=True, late_s=0.02)
+    half_open = [(None, State.SYN_RCVD)] * one.server
+    assert result.polled(one.cookie) == [*half_open, *[(State.TIME_WAIT, None)] * (State.TIME_WAIT in one.states)]
+    assert [period.state for period in result.history(one.cookie).periods] == list(one.states)
 
 
 @pytest.mark.parametrize("path", PATHS)
