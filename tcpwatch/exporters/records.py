@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 from tcpwatch.exporters.csv_writer import BLOCK, records_csv
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.lifecycle.history import Moment, begins_with_last_ack
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
@@ -64,7 +65,14 @@ def listener_record(listener: Listener) -> dict[str, Any]:
         "interface": listener.interface,
         "inode": listener.inode or None,
         "cookie": listener.cookie,
+        "held_by": _pids(listener.owner.processes) if listener.owner else None,
+        "accepted_by": _pids(listener.accepted_by),
     }
+
+
+def _pids(processes: Iterable[Process]) -> str | None:
+    """Return process ids, ascending, with spaces between them."""
+    return " ".join(map(str, sorted(process.pid for process in processes))) or None
 
 
 def timeline_record(row: Timeline) -> dict[str, Any]:

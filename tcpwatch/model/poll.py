@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tcpwatch.kernel.proc.counters import is_gauge
+from tcpwatch.model.listeners.acceptors import Acceptors
 from tcpwatch.model.sockets.join import Join, first, join
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.sample import Sample
@@ -36,19 +37,22 @@ class SampleJoiner:
     def __init__(self) -> None:
         self._sample: Sample | None = None
         self._join: Join | None = None
+        self._acceptors = Acceptors()
 
     def step(self, sample: Sample) -> Poll:
         """Return this sample joined with the one of the previous call."""
         previous, previous_join = self._sample, self._join
         self._sample = sample
-        self._join = join(previous_join, sample) if previous_join else first(sample)
+        elapsed_s = sample.monotonic - previous.monotonic if previous else None
+        joined = join(previous_join, sample) if previous_join else first(sample)
+        self._join = self._acceptors.step(joined, sample, elapsed_s)
         return Poll(
             sample,
             previous,
             self._join,
             previous_join,
             rates(previous, sample) if previous else {},
-            sample.monotonic - previous.monotonic if previous else None,
+            elapsed_s,
         )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.sockets.flow_totals import DECADES, PERCENTILES, Distribution, FlowTotals, Totals
 from tcpwatch.model.states import STATE_ORDER
@@ -85,6 +86,10 @@ def _distribution(distribution: Distribution, extremes: tuple[str, str], digits:
     }
 
 
+def _processes(processes: Iterable[Process]) -> list[dict[str, Any]]:
+    return [{"process": process.name, "pid": process.pid} for process in sorted(processes, key=lambda it: it.pid)]
+
+
 def _listener(listener: Listener) -> dict[str, Any]:
     first = listener.owner.processes[0] if listener.owner else None
     accept, syn = listener.accept_queue, listener.syn_queue
@@ -93,6 +98,8 @@ def _listener(listener: Listener) -> dict[str, Any]:
         "local_port": listener.local_port,
         "process": first.name if first else None,
         "pid": first.pid if first else None,
+        "held_by": _processes(listener.owner.processes) if listener.owner else None,
+        "accepted_by": _processes(listener.accepted_by) or None,
         "accept_queue": {"depth": accept.depth, "limit": accept.limit},
         "syn_queue": {"depth": syn.depth, "limit": syn.limit},
         "drops": listener.drops,

@@ -47,6 +47,8 @@ def test_unknown_values_are_null() -> None:
             "local_port": 443,
             "process": None,
             "pid": None,
+            "held_by": None,
+            "accepted_by": None,
             "accept_queue": {"depth": 0, "limit": 5},
             "syn_queue": {"depth": 0, "limit": 5},
             "drops": None,

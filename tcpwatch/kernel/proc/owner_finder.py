@@ -44,10 +44,23 @@ class Owner:
     """The processes that hold one socket, by ascending pid: several after fork or SCM_RIGHTS."""
 
     processes: tuple[Process, ...]
+    accepting: int | None = None
+    """Of a listener with several: so many of them, the first ones, are known to accept its connections."""
+
+    @property
+    def shown(self) -> tuple[Process, ...]:
+        """The processes to name: those that accept, or else all that may."""
+        return self.processes[: 1 if self.accepting is None else self.accepting or None]
+
+    @property
+    def acceptors(self) -> tuple[Process, ...]:
+        """Of a listener, the processes that are certain to accept its connections; a sole holder is."""
+        return () if self.accepting == 0 else self.shown
 
     def __str__(self) -> str:
-        """Return the first process as `nginx[1234]`."""
-        return f"{self.processes[0].name}[{self.processes[0].pid}]"
+        """Return `nginx[1234]`, or `nginx[1234] +3` where each of several processes may accept connections."""
+        others = f" +{len(self.shown) - 1}" if len(self.shown) > 1 else ""
+        return self.processes[0].label + others
 
 
 class OwnerFinder:

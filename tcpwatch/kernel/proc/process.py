@@ -46,6 +46,11 @@ class Process:
     user: str
     started_unix_s: float
 
+    @property
+    def label(self) -> str:
+        """Name and pid: `nginx[1234]`."""
+        return f"{self.name}[{self.pid}]"
+
 
 def read_process_stat(proc: str, pid: int) -> ProcessStat:
     """Read /proc/PID/stat. Raises PROCESS_ENDED_ERRORS, or PermissionError under the mount option hidepid=1."""

@@ -117,6 +117,13 @@ def owner_values(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], 
     return lambda rows: [pick(rows.owners[code]) if code >= 0 else None for code in rows.owner.tolist()]
 
 
+def acceptors(rows: Rows) -> Values:
+    """Return the pids of the processes that are certain to accept connections, ascending; None of other sockets."""
+    of_owner = owner_values(lambda owner: sorted(process.pid for process in owner.acceptors) or None)(rows)
+    listens = (rows.state == State.LISTEN).tolist()
+    return [pids if listening else None for pids, listening in zip(of_owner, listens, strict=True)]
+
+
 def owner_keys(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Keys]:
     """Return sort keys by `pick` of the owners: owners are few, so rank them and look up the rank of each row."""
 
@@ -131,7 +138,7 @@ def owner_keys(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Ke
 
 
 def first_process(name: str) -> tuple[Callable[[Rows], Values], Callable[[Rows], Keys]]:
-    """Return values and sort keys of a field of the process with the lowest pid, of all that hold the socket."""
+    """Return values and sort keys of a field of the first process of all that hold the socket; see Owner."""
     pick = attrgetter(name)
     return owner_values(lambda owner: pick(owner.processes[0])), owner_keys(lambda owner: pick(owner.processes[0]))
 
@@ -166,9 +173,9 @@ def _short_unknown(code: int, is_closed: bool) -> str:
 
 
 def owner_text(owner: owner_finder.Owner) -> str:
-    """Return `nginx[1234] +3`: the process with the lowest pid, and how many more hold the socket."""
+    """Return `nginx[1234] +3`: the first process, and how many more hold the socket; see Owner."""
     first, *others = owner.processes
-    return f"{first.name}[{first.pid}]" + (f" +{len(others)}" if others else "")
+    return first.label + (f" +{len(others)}" if others else "")
 
 
 def unknown_reasons(rows: Rows) -> Values:

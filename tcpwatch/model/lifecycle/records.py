@@ -19,6 +19,7 @@ from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.poll_changes import PollChanges
 from tcpwatch.model.lifecycle.traced_sockets import TRACED_SOCKET
 from tcpwatch.model.lifecycle.transitions import Origin
+from tcpwatch.model.listeners.acceptors import accepted_owners
 from tcpwatch.model.listeners.listener_keys import NO_LISTENER, LocalEndpoints
 from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.sockets.owner_registry import OwnerRegistry
@@ -197,11 +198,10 @@ def _listened(
     local = LocalEndpoints(row, row["idiag_sport"].astype(np.uint16), np.ascontiguousarray(row["idiag_family"]))
     accepted, owner = np.zeros(len(row), np.bool_), np.full(len(row), UNKNOWN_NOT_LOOKED, np.int32)
     for joined in joins:  # a listener may have closed or opened between them
-        keys, rows = joined.listener_keys, joined.rows
+        keys = joined.listener_keys
         if len(row) and keys.keys:
             key = keys.lookup(local, np.arange(len(row)))
-            owner_of_key = np.full(len(keys.keys) + 1, UNKNOWN_NOT_LOOKED, np.int32)
-            owner_of_key[keys.key] = owners.register(rows.owner[keys.row], rows.owners)
+            owner_of_key = owners.register(*accepted_owners(joined))
             owner = np.where(key != NO_LISTENER, owner_of_key[key], owner)
             accepted |= key != NO_LISTENER
     return accepted, owner

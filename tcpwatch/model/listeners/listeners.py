@@ -7,6 +7,7 @@ the SYN queue. Its depth is the number of sockets in SYN_RCVD with the listener'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from tcpwatch import units
 from tcpwatch.kernel.proc.owner_finder import Owner
+from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.listeners.half_open import HalfOpenSockets
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
 from tcpwatch.model.listeners.queue_limits import (
@@ -76,8 +78,26 @@ class Listener:
 
     @property
     def process(self) -> str:
-        """`nginx[1234]`; empty if the owner is unknown."""
+        """`nginx[1234]`: the process that accepts; `nginx[1234] +3`: one of several; empty if the owner is unknown."""
         return str(self.owner) if self.owner else ""
+
+    @property
+    def application(self) -> str:
+        """The process that accepts, for sentences; `the application` where it is not certain."""
+        return _names(self.accepted_by) or "the application"
+
+    @property
+    def holders(self) -> str:
+        """`held by systemd[1], app[12]; accepted by app[12]`; empty where every holder accepts, or none is known."""
+        if self.owner is None or len(self.owner.processes) == len(self.accepted_by):
+            return ""
+        held = f"held by {_names(sorted(self.owner.processes, key=lambda process: process.pid))}"
+        return f"{held}; accepted by {_names(self.accepted_by)}" if self.accepted_by else held
+
+    @property
+    def accepted_by(self) -> tuple[Process, ...]:
+        """The processes that are certain to accept connections; a sole holder is."""
+        return self.owner.acceptors if self.owner else ()
 
     @property
     def accept_full(self) -> bool:
@@ -107,6 +127,16 @@ class QueueFacts:
     def without_listener(self) -> int:
         """Half-open connections whose listener has closed."""
         return len(self.half_open.row) - int(self.syn_depth.sum())
+
+
+_NAMES = 3
+
+
+def _names(processes: Sequence[Process]) -> str:
+    """Return `app[12]`, or `nginx[1], nginx[2], nginx[3] and 5 more`."""
+    names = [process.label for process in processes[:_NAMES]]
+    more = len(processes) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
 
 
 def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:

@@ -156,7 +156,7 @@ def _process(rows: Rows, at: int) -> Named:
     if code < 0:
         return WHY_UNKNOWN[code], ""
     process = rows.owners[code].processes[0]
-    return f"{process.name}[{process.pid}]", f"pid:{process.pid}"
+    return process.label, f"pid:{process.pid}"
 
 
 def _remote(rows: Rows, at: int, port: bool) -> Named:

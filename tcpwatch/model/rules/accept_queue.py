@@ -53,6 +53,7 @@ def _finding(listener: Listener, view: View, severity: Severity) -> Finding:
             "accept_queue_peak": Figure(listener.accept_peak, "connections"),
             "limit_set_by": Figure(listener.accept_limit_source.value),
             "process": Figure(listener.process or None),
+            **({"holders": Figure(listener.holders)} if listener.holders else {}),
             "oldest_waits": Figure(listener.waiting_s, "s"),
             "clients_given_up": Figure(listener.client_closed, "connections"),
             "accepted": Figure(listener.accepted_per_s, "connections/s"),
@@ -70,7 +71,7 @@ def _headline(listener: Listener) -> str:
     parts = [f"{units.count(depth)} of {units.count(queue.limit)} waiting"]
     if listener.accept_peak is not None and depth is not None and listener.accept_peak > depth:
         parts.append(f"peak {units.count(listener.accept_peak)}")
-    if listener.process:
+    if listener.accepted_by:
         parts.insert(0, listener.process)
     if listener.drops_per_s:
         parts.append(units.plural_rate(listener.drops_per_s, "drop"))
@@ -78,7 +79,7 @@ def _headline(listener: Listener) -> str:
         parts.append(f"oldest {'over ' if listener.waiting_is_minimum else ''}{units.duration(listener.waiting_s)}")
     if listener.client_closed:
         parts.append(f"{units.plural(listener.client_closed, 'client')} gave up")
-    return ", ".join(parts)
+    return "; ".join(filter(None, (", ".join(parts), listener.holders)))
 
 
 def _why(listener: Listener, view: View) -> str:
@@ -96,7 +97,7 @@ def _why(listener: Listener, view: View) -> str:
 
 
 def _advice(listener: Listener, view: View) -> tuple[str, ...]:
-    application = listener.process or "the application"
+    application = listener.application
     somaxconn = view.sample.sysctls.get("somaxconn")
     limit = {
         LimitSource.SOMAXCONN: f"The limit is net.core.somaxconn ({somaxconn}): "

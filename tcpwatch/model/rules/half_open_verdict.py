@@ -78,9 +78,10 @@ def _slow_application_verdict(listener: Listener, view: View, limits: Thresholds
         f"{units.count(listener.syn_queue.depth)} half-open, {_retransmitted(listener)}, accept queue holds "
         f"{units.count(queue.depth)} of {units.count(queue.limit)}"
     )
+    application, verb = fullest.application, "call" if len(fullest.accepted_by) > 1 else "calls"
     why = (
-        f"{fullest.process or 'The application'} calls accept() too slowly: while the accept queue is full, the kernel "
-        "drops the last ACK of honest clients."
+        f"{application if fullest.accepted_by else 'The application'} {verb} accept() too slowly: while the accept "
+        "queue is full, the kernel drops the last ACK of honest clients."
     )
     severity = Severity.CRITICAL if any(member.accept_full for member in members) else Severity.WARNING
     return HalfOpenVerdict(VerdictKind.SLOW_APPLICATION, severity, listener.key, headline, why)

@@ -55,7 +55,7 @@ class Program:
     def __str__(self) -> str:
         """Return `app[12]`, or `app (3 processes)`."""
         if len(self.processes) == 1:
-            return f"{self.name}[{self.processes[0].pid}]"
+            return self.processes[0].label
         return f"{self.name} ({units.count(len(self.processes))} processes)"
 
 

@@ -115,7 +115,7 @@ def _owner(facts: FlowFacts) -> Iterator[Entry]:
 
 
 def _process(process: Process, label: str) -> Iterator[Entry]:
-    yield Entry(label, f"{process.name}[{process.pid}]")
+    yield Entry(label, process.label)
     yield Entry("command", process.command or units.UNKNOWN)
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.started_unix_s))
     yield Entry("runs as", f"{process.user} ({process.uid}), since {started}")

@@ -38,8 +38,10 @@ def _address(row: ListenerRow, look: CellContext) -> Line:
 
 
 def _process(row: ListenerRow, look: CellContext) -> Line:
-    others = len({member.process for member in row.members}) - 1
-    return ((f"{row.fullest.process or '?'}{f' +{others}' if others else ''}", look.colours.plain),)
+    named = {process for member in row.members if member.owner for process in member.owner.shown}
+    others = f" +{len(named) - 1}" if len(named) > 1 else ""
+    fullest = row.fullest.owner
+    return ((f"{fullest.processes[0].label}{others}" if fullest else "?", look.colours.plain),)
 
 
 def _queue(queue: Queue, fullest: Queue, look: CellContext) -> Line:
@@ -164,7 +166,7 @@ ACCEPT_QUEUE: RecordColumn[ListenerRow] = RecordColumn(
 _OWNER: ListenerColumns = (
     RecordColumn("address", "Listener", "Address and port; * is any. ×4: four sockets share them (SO_REUSEPORT); "
                  "+ and -: o shows them one by one, and hides them again", _address, _of_address, 17, 7, 0),
-    RecordColumn("process", "Process", "Process that listens, with pid; +n: n more in the group; ?: not visible",
+    RecordColumn("process", "Process", "Process that accepts, with pid; +n: n more that do, or may; ?: not visible",
                  _process, lambda row: row.fullest.process or None, 12, 6, 2),
 )  # fmt: skip
 _QUEUES: ListenerColumns = (

@@ -20,7 +20,8 @@ from tests.support.views import Sock, make_rows, sock
 
 CONTRACT = [
     "state", "local_address", "local_port", "remote_address", "remote_port", "recv_queue", "send_queue", "timer",
-    "timer_s", "retransmits", "role", "uid", "user", "closer", "phase", "pid", "process", "pids", "command",
+    "timer_s", "retransmits", "role", "uid", "user", "closer", "phase", "pid", "process", "pids",
+    "accepted_by", "command",
     "owner_unknown", "inode", "cookie", "interface", "cgroup_id", "shutdown", "age_s", "state_age_s",
     "rx_bytes_per_s", "tx_bytes_per_s", "rtt_ms", "limited_by", "retransmits_total",
     "congestion",
@@ -115,6 +116,7 @@ EXPORTS: dict[str, tuple[object, object]] = {
     "pid": (12, None),
     "process": ("nginx", None),
     "pids": ([12, 34], None),
+    "accepted_by": (None, None),
     "command": ("nginx -g", None),
     "owner_unknown": (None, WHY_UNKNOWN[owner_finder.UNKNOWN_NO_PROCESS]),
     "inode": (99, 0),

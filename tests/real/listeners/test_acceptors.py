@@ -1,0 +1,117 @@
+"""Processes that share a listener: the one that accepts is named, in findings, JSON and on screens alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+import pytest
+
+from tcpwatch.monitor import Monitor
+from tcpwatch.report import list_json, summary_json
+from tcpwatch.sources.live import LiveSource
+from tests import lab
+
+BACKLOG = 3
+SERVER = """
+import socket, sys
+listener = socket.socket(fileno=int(sys.argv[1]))
+open("/proc/self/comm", "w").write("server")
+accepted = []
+print(flush=True)
+for _ in sys.stdin:
+    accepted.append(listener.accept()[0])
+    print(flush=True)
+"""
+"""A program that inherits a listener, and accepts one connection for each line that it reads."""
+
+
+class Server:
+    """A running SERVER."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        fd = listener.fileno()
+        command = [sys.executable, "-IS", "-c", SERVER, str(fd)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, text=True, pass_fds=(fd,), **pipes)  # type: ignore[call-overload]
+        assert self.process.stdout.readline() == "\n"
+        self.pid = self.process.pid
+
+    def accept(self) -> None:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "\n"
+
+
+@pytest.fixture
+def stack(namespace: lab.Namespace) -> Iterator[ExitStack]:
+    with ExitStack() as it:
+        yield it
+
+
+@contextmanager
+def served(listener: socket.socket) -> Iterator[Server]:
+    server = Server(listener)
+    with server.process:
+        yield server
+        server.process.stdin.close()
+
+
+def test_the_program_is_named_and_not_the_manager_that_started_it(stack: ExitStack) -> None:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
+    server = stack.enter_context(served(listener))
+    monitor = stack.enter_context(closing(Monitor(LiveSource(1.0))))
+    both = f"held by {os.path.basename(sys.executable)}[{os.getpid()}], server[{server.pid}]"
+    lab.wait_until(lambda: [it.holders for it in monitor.step().listeners] == [both], "the holders")
+
+    def connect() -> None:
+        stack.enter_context(socket.create_connection(listener.getsockname()))
+
+    def accepts() -> bool:
+        """Let it accept another connection, as one proves nothing if it began before the last step."""
+        connect()
+        server.accept()
+        monitor.step()
+        return bool(monitor.step().listeners[0].accepted_by)
+
+    lab.wait_until(accepts, "a proof")
+    for _ in range(BACKLOG + 1):
+        connect()
+    lab.wait_until(lambda: bool(monitor.step().findings), "the finding")
+    view = monitor.step()
+    (finding,) = [it for it in view.findings if it.rule == "accept-queue-full"]
+    assert finding.headline.startswith(f"server[{server.pid}], ")
+    assert finding.headline.endswith(f"; {both}; accepted by server[{server.pid}]")
+    assert finding.evidence["process"].value == f"server[{server.pid}]"
+    assert all(str(os.getpid()) not in line for line in finding.advice)
+    line, *_ = "".join(list_json.as_json(view, list_json.in_order(view.rows))).splitlines()
+    row = json.loads(line)
+    assert (row["state"], row["pid"], row["accepted_by"]) == ("LISTEN", server.pid, [server.pid])
+    assert row["pids"] == sorted([os.getpid(), server.pid])
+    (facts,) = summary_json.summary(view)["listeners"]
+    assert (facts["pid"], [it["pid"] for it in facts["accepted_by"]]) == (server.pid, [server.pid])
+
+
+def test_nobody_is_blamed_while_it_is_not_known_who_accepts(stack: ExitStack) -> None:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
+    servers = [stack.enter_context(served(listener)) for _ in range(2)]
+    monitor = stack.enter_context(closing(Monitor(LiveSource(1.0))))
+    for _ in range(BACKLOG + 1):
+        stack.enter_context(socket.create_connection(listener.getsockname()))
+    listener.close()
+    lab.wait_until(lambda: bool(monitor.step().findings), "the finding")
+
+    def headline() -> str:
+        return monitor.step().findings[0].headline
+
+    pids = sorted(server.pid for server in servers)
+    both = f"; held by server[{pids[0]}], server[{pids[1]}]"
+    lab.wait_until(lambda: headline().endswith(both), "both holders")
+    (finding,) = monitor.step().findings
+    assert finding.headline.startswith(f"{BACKLOG + 1} of {BACKLOG} waiting")
+    assert all("server[" not in line for line in finding.advice)
