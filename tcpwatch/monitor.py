@@ -71,7 +71,7 @@ class Monitor:
         begin_s, begin_cpu_s = time.monotonic(), time.thread_time()
         watched, watched_queue = self.watched, self.watched_queue
         wanted = self._queues.wanted_tcp_info | self._teardown.wanted_tcp_info | self._stalls.wanted_tcp_info
-        sample = self._source.sample(watched | wanted)
+        sample = self._source.sample(watched | wanted | self._joiner.wanted_tcp_info)
         self._step += 1
         poll = self._joiner.step(sample)
         states = self._state_counter.step(poll)

@@ -39,6 +39,11 @@ class SampleJoiner:
         self._join: Join | None = None
         self._acceptors = Acceptors()
 
+    @property
+    def wanted_tcp_info(self) -> frozenset[int]:
+        """Cookies whose role tcp_info in the next sample would show."""
+        return frozenset(self._join.rows.cookie[self._join.unproved].tolist()) if self._join else frozenset()
+
     def step(self, sample: Sample) -> Poll:
         """Return this sample joined with the one of the previous call."""
         previous, previous_join = self._sample, self._join

@@ -52,8 +52,9 @@ def open_source(
 
     `owners_least_s` is the time that each sample may spend on finding owners: a front end that draws once sets a larger
     value than one that polls. With `watch_queues` a thread reads the accept queues between two samples. With
-    `ask_infos` samples have the tcp_info of all connections: every sample, or every few if there are very many. With
-    `events` they have all destroyed sockets, and with `trace` also the trace events, if tracing is permitted.
+    `ask_infos` samples have the tcp_info of all connections: every sample, or every few if there are very many. The
+    first sample has it in any case, as it shows which end opened a connection. With `events` they have all destroyed
+    sockets, and with `trace` also the trace events, if tracing is permitted.
     """
     if kind == "psutil":
         return _psutil()
@@ -102,6 +103,7 @@ class LiveSource:
         self._limits = DescriptorLimits()
         self._bound = _BoundSockets(self._diag)
         self._info_turns = _InfoTurns() if ask_infos else None
+        self._is_first = True
         self._host = printable(socket.gethostname())
         try:
             self._diag.listeners()  # a kernel without tcp_diag fails here, before a screen is drawn
@@ -183,7 +185,8 @@ class LiveSource:
 
     def _dump(self, bound: NDArray[np.void]) -> Dump:
         if self._info_turns is None:
-            return self._diag.dump(first=bound)
+            dump, self._is_first = self._diag.dump(first=bound, infos=self._is_first), False
+            return dump
         begin = time.monotonic()
         dump = self._diag.dump(first=bound, infos=self._info_turns.due())
         if dump.infos:

@@ -123,7 +123,8 @@ in ms; rates in bytes/s; cwnd and the counts in segments. wscale is snd_wscale i
 high one; flags is delivery_rate_app_limited in bit 0 and fastopen_client_fail in bits 1 and 2.
 """
 
-_FLOW = f"bytes_acked bytes_received busy_time rwnd_limited sndbuf_limited {_BYTES} rtt total_retrans"
+_FLOW = f"""bytes_acked bytes_received busy_time rwnd_limited sndbuf_limited bytes_sent bytes_retrans {_BYTES}
+rtt total_retrans notsent_bytes"""
 
 FLOW_INFO = np.dtype(
     [
@@ -132,4 +133,4 @@ FLOW_INFO = np.dtype(
         ("congestion", f"S{TCP_CA_NAME_MAX}"),
     ]
 )
-"""tcp_info of every connection, in part, and INET_DIAG_CONG: 80 bytes, so that 200,000 fit into 16 MB."""
+"""tcp_info of every connection, in part, and INET_DIAG_CONG: 100 bytes, so that 200,000 fit into 20 MB."""

@@ -236,9 +236,10 @@ def ephemeral_ports(rows: Rows, sample: Sample, facts: PortFacts | None = None) 
 
 
 def _client_rows(rows: Rows, sample: Sample, low: int, high: int) -> NDArray[np.intp]:
-    """Return the rows of connections that this host opened from a port of the range."""
+    """Return the rows of connections that this host opened from a port of the range, or may have opened."""
     port = sample.local_port
-    row = np.flatnonzero((rows.role == Role.CLIENT) & (port >= low) & (port <= high))
+    client = (rows.role <= Role.CLIENT) & (rows.state != State.CLOSED)  # CLIENT or UNKNOWN
+    row = np.flatnonzero(client & (port >= low) & (port <= high))
     half_open = (rows.state[row] == State.SYN_RCVD) & (sample.inode[row] == 0)
     return row[~half_open] if half_open.any() else row
 

@@ -113,7 +113,7 @@ COLUMNS: tuple[SocketColumn, ...] = (
       values.timer_seconds, values.timer_keys, values.show_seconds, width=8, in_table=False, needs="timers"),
     SocketColumn("retransmits", "Retr", "Retransmits in a row without an answer; SYN_RCVD: SYN+ACK retransmits",
       *values.field("idiag_retrans"), values.plain, width=4, priority=7, right=True, needs="timers"),
-    SocketColumn("role", "Role", "client or server; server if the local port has a listener",
+    SocketColumn("role", "Role", "client or server: which end opened the connection; empty where it cannot be known",
       values.from_enum("role", [r.word if r else None for r in Role]), values.hot("role"), values.plain, width=8,
       priority=8),
     SocketColumn("state_age", "In state", "Time in this state since tcpwatch first saw it; >: at least",

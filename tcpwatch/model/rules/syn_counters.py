@@ -52,8 +52,8 @@ def counters_of_host(view: View) -> SynCounters:
     cookies, dropped = rates.get("TCPReqQFullDoCookies"), rates.get("TCPReqQFullDrop")
     if mode == COOKIES_ALWAYS:
         cookies = dropped = None
-    elif mode == COOKIES_NEVER and dropped is not None and _is_syn_backlog_reached(view):
-        dropped = max(dropped, rates.get("ListenDrops", 0.0) - rates.get("ListenOverflows", 0.0))
+    elif mode == COOKIES_NEVER and _is_syn_backlog_reached(view):
+        dropped = max(dropped or 0.0, rates.get("ListenDrops", 0.0) - rates.get("ListenOverflows", 0.0))
     return SynCounters(cookies, dropped, rates.get("SyncookiesSent"), rates.get("SyncookiesRecv"))
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.model.listeners.listener_keys import ListenerKeys
+from tcpwatch.model.sockets.opener import has_proof, roles_by_bytes
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.states import Closer, Role, State
@@ -20,6 +22,9 @@ from tcpwatch.sample import Sample
 
 CLOSED_KEPT = 2_000
 """Closed sockets in `Join.closed`; beyond it they are only counted."""
+
+UNPROVED_KEPT = 200
+"""Sockets in `Join.unproved`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +46,8 @@ class Join:
     """Their previous states."""
     new: NDArray[np.intp]
     """Rows of new sockets; empty on the first step."""
+    unproved: NDArray[np.intp]
+    """The first UNPROVED_KEPT rows whose role is unknown or assumed, and whose tcp_info would show it."""
     listener_keys: ListenerKeys
 
 
@@ -51,7 +58,7 @@ def first(sample: Sample) -> Join:
     memory = {name: np.zeros(size, np.uint8) for name in ("role", "closer", "mark")}
     rows = _rows(sample, Throughput(), first_seen=times, since=times, begin_seen=np.zeros(size, np.bool_), **memory)
     listening = ListenerKeys.of(sample)
-    _set_role_and_closer(rows, np.arange(size), sample, listening)
+    unproved = _set_role_and_closer(rows, np.arange(size), np.zeros(size, np.bool_), sample, listening)
     return Join(
         rows=_frozen(rows),
         closed=rows.take(none),
@@ -61,6 +68,7 @@ def first(sample: Sample) -> Join:
         changed_previous=none,
         old_state=sample.state[:0],
         new=none,
+        unproved=unproved[has_proof(sample, unproved)][:UNPROVED_KEPT],
         listener_keys=listening,
     )
 
@@ -80,7 +88,9 @@ def join(previous: Join, sample: Sample) -> Join:
     memory["since"][changed] = sample.time
     rows = _rows(sample, before.throughput, mark=mark, **memory)
     listening = ListenerKeys.of(sample)
-    _set_role_and_closer(rows, np.concatenate((changed, new)), sample, listening)
+    connected = np.concatenate((old_state == State.CLOSED, np.zeros(len(new), np.bool_)))
+    assumed = _set_role_and_closer(rows, np.concatenate((changed, new)), connected, sample, listening)
+    unproved = _prove_roles(rows, _still_unproved(previous, rows, assumed, sample), sample)
     if set(listening.keys) - set(previous.listener_keys.keys):  # a new listener: its connections are a server's
         _set_servers(rows, sample, listening)
     return Join(
@@ -92,6 +102,7 @@ def join(previous: Join, sample: Sample) -> Join:
         changed_previous=np.flatnonzero(stays)[differs],
         old_state=old_state,
         new=new,
+        unproved=unproved,
         listener_keys=listening,
     )
 
@@ -151,18 +162,70 @@ def _rows(sample: Sample, before: Throughput, **memory: NDArray[Any]) -> Rows:
     )
 
 
-def _set_role_and_closer(rows: Rows, where: NDArray[np.intp], sample: Sample, listening: ListenerKeys) -> None:
-    """Set role and first closer of the rows that are new or in a new state."""
+def _set_role_and_closer(
+    rows: Rows, where: NDArray[np.intp], connected: NDArray[np.bool_], sample: Sample, listening: ListenerKeys
+) -> NDArray[np.intp]:
+    """Set role and first closer of the rows that are new or in a new state. Return those whose role is not proved.
+
+    The state proves the role of a connection that is being opened or waits to be accepted, and tcp_info that of others.
+    Without tcp_info, a local end that a listener accepts is a server's. Another connection is taken for a client's if
+    it began after the first sample: a listener may have opened, accepted it and closed meanwhile. `connected` are the
+    rows of sockets that were bound to a port before, and did not listen.
+    """
     state = rows.state[where]
     role = rows.role[where]
-    # A half-open socket belongs to a listener, which may be closed by now. One with an inode is a connect() in a
-    # simultaneous open.
-    half_open = (state == State.SYN_RCVD) & (sample.inode[where] == 0)
-    server = ((listening.lookup(sample, where) >= 0) & (state != State.SYN_SENT)) | half_open
-    role = np.where(role == Role.UNKNOWN, np.where(server, Role.SERVER, Role.CLIENT), role)
+    unset = role == Role.UNKNOWN
+    by_state = _roles_by_state(sample, where)
+    by_state[connected & (by_state == Role.UNKNOWN)] = Role.CLIENT
+    asked = np.flatnonzero(unset & (by_state == Role.UNKNOWN))
+    by_bytes, matched = np.zeros(len(where), np.uint8), np.zeros(len(where), np.bool_)
+    by_bytes[asked] = roles_by_bytes(sample, where[asked])
+    matched[asked] = listening.lookup(sample, where[asked]) >= 0
+    otherwise = np.where(matched, Role.SERVER, np.where(rows.begin_seen[where], Role.CLIENT, Role.UNKNOWN))
+    found = np.where(by_state != Role.UNKNOWN, by_state, np.where(by_bytes != Role.UNKNOWN, by_bytes, otherwise))
+    role = np.where(unset, found, role)
     role[state == State.LISTEN] = Role.LISTENER
     role[state == State.CLOSED] = Role.UNKNOWN
     rows.role[where] = role
+    _set_closer(rows, where)
+    unproved: NDArray[np.intp] = where[asked[(by_bytes[asked] == Role.UNKNOWN) & ~matched[asked]]]
+    return unproved
+
+
+def _roles_by_state(sample: Sample, where: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Return the roles that state and inode prove; UNKNOWN for the other rows."""
+    state = sample.state[where]
+    no_inode = sample.inode[where] == 0
+    roles = np.zeros(len(where), np.uint8)
+    # A half-open socket belongs to a listener, which may be closed by now. One with an inode is a connect() in a
+    # simultaneous open.
+    roles[state == State.SYN_RCVD] = Role.CLIENT
+    roles[(state == State.SYN_RCVD) & no_inode] = Role.SERVER
+    roles[state == State.SYN_SENT] = Role.CLIENT
+    if sample.capabilities.inodes:  # it waits to be accepted
+        roles[((state == State.ESTABLISHED) | (state == State.CLOSE_WAIT)) & no_inode] = Role.SERVER
+    return roles
+
+
+def _still_unproved(previous: Join, rows: Rows, assumed: NDArray[np.intp], sample: Sample) -> NDArray[np.intp]:
+    """Return the rows whose role is still to be proved; `assumed` are the new ones of this step."""
+    has_infos = sample.tcp_info_table is not None
+    unknown = np.flatnonzero(rows.role == Role.UNKNOWN) if has_infos else assumed[:0]
+    earlier = find_sorted(rows.cookie, previous.rows.cookie[previous.unproved])
+    return np.unique(np.concatenate((unknown, earlier[earlier != NOT_FOUND], assumed)))
+
+
+def _prove_roles(rows: Rows, unproved: NDArray[np.intp], sample: Sample) -> NDArray[np.intp]:
+    """Set the roles that tcp_info shows now, and return the first of the rows whose role is still not proved."""
+    unproved = unproved[has_proof(sample, unproved)]
+    role = roles_by_bytes(sample, unproved)
+    rows.role[unproved[role != Role.UNKNOWN]] = role[role != Role.UNKNOWN]
+    remaining: NDArray[np.intp] = unproved[role == Role.UNKNOWN][:UNPROVED_KEPT]
+    return remaining
+
+
+def _set_closer(rows: Rows, where: NDArray[np.intp]) -> None:
+    state = rows.state[where]
     closer = rows.closer[where]
     first_closer = _FIRST_CLOSER[state]
     # TIME_WAIT follows an active close, or CLOSING, where both sides closed: it does not replace a known closer.
@@ -171,8 +234,14 @@ def _set_role_and_closer(rows: Rows, where: NDArray[np.intp], sample: Sample, li
 
 
 def _set_servers(rows: Rows, sample: Sample, listening: ListenerKeys) -> None:
-    clients = np.flatnonzero((rows.role == Role.CLIENT) & (rows.state != State.SYN_SENT))
-    rows.role[clients[listening.lookup(sample, clients) >= 0]] = Role.SERVER
+    others = np.flatnonzero(((rows.role == Role.CLIENT) | (rows.role == Role.UNKNOWN)) & _ACCEPTED[rows.state])
+    served = others[listening.lookup(sample, others) >= 0]
+    rows.role[served[roles_by_bytes(sample, served) != Role.CLIENT]] = Role.SERVER
+
+
+_ACCEPTED = np.ones(256, np.bool_)
+_ACCEPTED[[State.LISTEN, State.SYN_SENT, State.CLOSED]] = False
+"""Whether a socket in this state may be a listener's."""
 
 
 _FIRST_CLOSER = np.zeros(256, np.uint8)

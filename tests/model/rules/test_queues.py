@@ -149,7 +149,7 @@ SYN = {
         Host({"0.0.0.0:80 0/10": (0, 0)}, DROPS, 0), {("syn-queue-full", "web-1"): CRITICAL},
     ),
     "one SYN in two seconds is dropped": (
-        Host({"0.0.0.0:80 0/10": (10, 0)}, {"TCPReqQFullDrop": 0.5, "ListenDrops": 0.5}, 0),
+        Host({"0.0.0.0:80 0/10": (10, 0)}, {"TCPReqQFullDrop": 0.5, "ListenDrops": 0.5}, 0, dropping=("*:80",)),
         {("syn-queue-full", "*:80"): CRITICAL},
     ),
     "one SYN in two seconds is answered with a cookie": (
@@ -171,7 +171,7 @@ SYN = {
         {("syn-queue-full", "*:80"): CRITICAL},
     ),
     "the silent last quarter, one SYN in two seconds": (
-        Host({"0.0.0.0:80 0/4096": (97, 0)}, {"ListenDrops": 0.5}, 0, {"tcp_max_syn_backlog": 128}),
+        Host({"0.0.0.0:80 0/4096": (97, 0)}, {"ListenDrops": 0.5}, 0, {"tcp_max_syn_backlog": 128}, dropping=("*:80",)),
         {("syn-queue-full", "*:80"): CRITICAL},
     ),
 }  # fmt: skip

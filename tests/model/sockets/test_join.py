@@ -17,11 +17,12 @@ from tests.support.views import NOW, make_rows, make_sample, sock
 
 # Each round is a sample, one second after the one before. A flow is written `cookie state port` and, behind the
 # colon, what is to be known of it then: mark, role, first closer (? unknown), round first seen, round since which it
-# is in its state; `*` behind the first means that we saw it begin. `inode` marks a socket that an application holds.
+# is in its state; `*` behind the first means that we saw it begin. An application holds the socket, unless `waits`
+# stands behind the port or it is half-open; `inode` marks a half-open one that an application holds.
 STORIES = {
     "what was there before us": """
-        1 LISTEN 80 : none listener ? 1 1 | 2 ESTAB 80 : none server ? 1 1 | 3 ESTAB 99 : none client ? 1 1
-        1 LISTEN 80 : none listener ? 1 1 | 2 ESTAB 80 : none server ? 1 1 | 3 ESTAB 99 : none client ? 1 1
+        1 LISTEN 80 : none listener ? 1 1 | 2 ESTAB 80 : none server ? 1 1 | 3 ESTAB 99 : none ? ? 1 1
+        1 LISTEN 80 : none listener ? 1 1 | 2 ESTAB 80 : none server ? 1 1 | 3 ESTAB 99 : none ? ? 1 1
     """,
     "a life on the server": """
         1 LISTEN 80 : none listener ? 1 1
@@ -42,13 +43,13 @@ STORIES = {
         -
     """,
     "both closed at once": """
-        1 ESTAB 99 : none client ? 1 1
-        1 CLOSING 99 : changed client both 1 2
-        1 TIME_WAIT 99 : changed client both 1 3
+        1 ESTAB 99 : none ? ? 1 1
+        1 CLOSING 99 : changed ? both 1 2
+        1 TIME_WAIT 99 : changed ? both 1 3
     """,
     "a closer seen too late": """
-        1 ESTAB 99 : none client ? 1 1 | 2 ESTAB 98 : none client ? 1 1
-        1 TIME_WAIT 99 : changed client local 1 2 | 2 LAST_ACK 98 : changed client peer 1 2
+        1 ESTAB 99 : none ? ? 1 1 | 2 ESTAB 98 : none ? ? 1 1
+        1 TIME_WAIT 99 : changed ? local 1 2 | 2 LAST_ACK 98 : changed ? peer 1 2
     """,
     "both called": """
         1 SYN_SENT 99 inode : none client ? 1 1 | 2 SYN_RCVD 98 inode : none client ? 1 1
@@ -60,18 +61,31 @@ STORIES = {
         1 LISTEN 80 : none listener ? 1 1 | 2 ESTAB 80 : changed client ? 1 2
     """,
     "a listener that came late": """
-        1 ESTAB 80 : none client ? 1 1 | 2 ESTAB 99 : none client ? 1 1
-        1 ESTAB 80 : none server ? 1 1 | 2 ESTAB 99 : none client ? 1 1 | 3 LISTEN 80 : new listener ? 2* 2
-        1 ESTAB 80 : none server ? 1 1 | 2 ESTAB 99 : none client ? 1 1
+        1 ESTAB 80 : none ? ? 1 1 | 2 ESTAB 99 : none ? ? 1 1
+        1 ESTAB 80 : none server ? 1 1 | 2 ESTAB 99 : none ? ? 1 1 | 3 LISTEN 80 : new listener ? 2* 2
+        1 ESTAB 80 : none server ? 1 1 | 2 ESTAB 99 : none ? ? 1 1
     """,
     "a socket that listens, stops and calls": """
         1 LISTEN 80 : none listener ? 1 1
         1 CLOSED 80 : changed ? ? 1 2
         1 SYN_SENT 80 : changed client ? 1 3
     """,
+    "a socket that was bound, then connected": """
+        1 CLOSED 99 : none ? ? 1 1
+        1 ESTAB 99 : changed client ? 1 2
+    """,
+    "accepted for an address that no listener has, and from a listener that has closed": """
+        1 LISTEN 80 : none listener ? 1 1 | 2 ESTAB 443 waits : none server ? 1 1 | 3 ESTAB 80 : none server ? 1 1
+        1 LISTEN 80 : none listener ? 1 1 | 2 ESTAB 443 : none server ? 1 1 | 3 ESTAB 80 : none server ? 1 1
+        2 CLOSE_WAIT 443 : changed server peer 1 3 | 3 ESTAB 80 : none server ? 1 1
+    """,
+    "waits for an address that no listener has, and its client has closed": """
+        -
+        4 CLOSE_WAIT 444 waits : new server peer 2* 2
+    """,
     "all at once": """
-        2 ESTAB 99 : none client ? 1 1 | 4 ESTAB 98 : none client ? 1 1 | 6 ESTAB 97 : none client ? 1 1
-        1 ESTAB 96 : new client ? 2* 2 | 4 CLOSE_WAIT 98 : changed client peer 1 2 | 7 SYN_RCVD 95 : new server ? 2* 2
+        2 ESTAB 99 : none ? ? 1 1 | 4 ESTAB 98 : none ? ? 1 1 | 6 ESTAB 97 : none ? ? 1 1
+        1 ESTAB 96 : new client ? 2* 2 | 4 CLOSE_WAIT 98 : changed ? peer 1 2 | 7 SYN_RCVD 95 : new server ? 2* 2
         -
         4 ESTAB 98 : new client ? 4* 4
     """,
@@ -98,7 +112,8 @@ def read(text: str) -> list[list[Flow]]:
 def flow(text: str) -> Flow:
     facts, _, known = text.partition(":")
     cookie, state, port, *held = facts.split()
-    return Flow(int(cookie), State.parse(state), int(port), bool(held), tuple(known.split()))
+    is_held = held != ["waits"] and (State.parse(state) is not State.SYN_RCVD or held == ["inode"])
+    return Flow(int(cookie), State.parse(state), int(port), is_held, tuple(known.split()))
 
 
 def sample_of(round_: list[Flow], number: int) -> Sample:
@@ -140,14 +155,24 @@ class Memory:
     mark: int
 
 
-def judge(state: State, port: int, held: bool, listening: set[int], role: Role, closer: Closer) -> tuple[Role, Closer]:
+def judge(
+    state: State,
+    port: int,
+    held: bool,
+    listening: set[int],
+    role: Role,
+    closer: Closer,
+    default: Role,
+    was_bound: bool = False,
+) -> tuple[Role, Closer]:
     if state is State.LISTEN:
         role = Role.LISTENER
     elif state is State.CLOSED:
         role = Role.UNKNOWN
     elif role is Role.UNKNOWN:
-        server = (port in listening and state is not State.SYN_SENT) or (state is State.SYN_RCVD and not held)
-        role = Role.SERVER if server else Role.CLIENT
+        waits = state in (State.SYN_RCVD, State.ESTABLISHED, State.CLOSE_WAIT) and not held
+        calls = state is State.SYN_SENT or (state is State.SYN_RCVD and held) or was_bound
+        role = Role.SERVER if waits else Role.CLIENT if calls else Role.SERVER if port in listening else default
     unknown = state is State.TIME_WAIT and closer is Closer.UNKNOWN
     if unknown or state in (State.FIN_WAIT_1, State.FIN_WAIT_2):
         closer = Closer.LOCAL
@@ -165,16 +190,19 @@ def reference(before: dict[int, Memory] | None, round_: list[Flow], number: int)
     for f in round_:
         known = (before or {}).get(f.cookie)
         if known is None:
-            role, closer = judge(f.state, f.port, f.held, listening, Role.UNKNOWN, Closer.UNKNOWN)
+            default = Role.UNKNOWN if before is None else Role.CLIENT
+            role, closer = judge(f.state, f.port, f.held, listening, Role.UNKNOWN, Closer.UNKNOWN, default)
             mark = Mark.NONE if before is None else Mark.NEW
             known = Memory(f.state, f.port, number, number, before is not None, role, closer, mark)
         elif known.state != f.state:
-            role, closer = judge(f.state, f.port, f.held, listening, Role(known.role), Closer(known.closer))
+            default = Role.CLIENT if known.begin_seen else Role.UNKNOWN
+            roles = Role(known.role), Closer(known.closer), default, known.state == State.CLOSED
+            role, closer = judge(f.state, f.port, f.held, listening, *roles)
             known = replace(known, state=f.state, since=number, role=role, closer=closer, mark=Mark.CHANGED)
         else:
             known = replace(known, mark=Mark.NONE)
-        late = before is not None and f.port in listening - earlier and f.state is not State.SYN_SENT
-        if late and known.role == Role.CLIENT:
+        late = before is not None and f.port in listening - earlier and f.state not in (State.SYN_SENT, State.CLOSED)
+        if late and known.role in (Role.CLIENT, Role.UNKNOWN):
             known = replace(known, role=Role.SERVER)
         after[f.cookie] = replace(known, port=f.port)
     return after
@@ -239,7 +267,7 @@ def test_what_was_joined_cannot_be_written_to() -> None:
         for name in ("first_seen", "since", "begin_seen", "role", "closer", "mark"):
             with pytest.raises(ValueError, match="read-only"):
                 getattr(rows, name)[0] = 0
-    assert known_of(first.rows, 0) == ("none", "client", "?", "1", "1")
+    assert known_of(first.rows, 0) == ("none", "?", "?", "1", "1")
 
 
 @given(st.sets(st.integers(1, 60)), st.sets(st.integers(1, 60)), st.sampled_from([1, 10**12]))
