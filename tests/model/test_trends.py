@@ -45,6 +45,12 @@ def test_a_second_in_which_nothing_was_polled_is_a_gap() -> None:
     assert known(trend[State.LISTEN]) == [1, 1, None, 0]
 
 
+def test_a_trend_covers_two_minutes() -> None:
+    trend = counted(*(sample(second, *[OPEN] * (second == 3)) for second in range(123)))[-1].trend
+    assert len(trend[State.ESTABLISHED]) == 120
+    assert trend[State.ESTABLISHED][:2] == (1, 0)
+
+
 def test_two_polls_at_the_same_time_have_no_change_per_second() -> None:
     assert counted(sample(5, LISTEN), sample(5, OPEN))[-1].per_s == {}
 

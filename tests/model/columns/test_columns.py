@@ -247,6 +247,12 @@ def test_order(key: str, specs: list[Sock], reverse: bool) -> None:
     assert sorted_by(key, rows.take(order[::-1] if reverse else order)) == list(range(1, len(specs) + 1))
 
 
+@pytest.mark.parametrize("code", sorted(WHY_UNKNOWN))
+def test_a_socket_of_an_unknown_owner_comes_before_those_of_known_ones(code: int) -> None:
+    rows = make_rows([sock("ESTAB", "10.0.0.1:1", owner_code=code), held_by("a", 9), held_by("b", 1)])
+    assert sorted_by("owner", rows) == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     "key", ["rx_bytes_per_s", "tx_bytes_per_s", "rtt_ms", "limited_by", "retransmits_total", "congestion"]
 )

@@ -260,6 +260,12 @@ def test_ended_flows_are_kept_up_to_a_number_and_counted_beyond() -> None:
     assert joined.closed.time == NOW + 5
 
 
+def test_nothing_changed_in_the_first_sample() -> None:
+    found = join.first(sample_of([flow("1 LISTEN 80"), flow("2 ESTAB 80")], 1))
+    changes = (found.ended_cookie, found.ended_previous, found.changed, found.changed_previous, found.old_state)
+    assert [len(column) for column in (*changes, found.new, found.closed)] == [0] * 7
+
+
 def test_what_was_joined_cannot_be_written_to() -> None:
     first = join.first(sample_of([flow("1 ESTAB 80")], 1))
     joined = join.join(first, sample_of([flow("1 CLOSE_WAIT 80")], 2))
