@@ -9,6 +9,7 @@ from dataclasses import replace
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.analyses.ephemeral_ports import EphemeralPortAnalysis, EphemeralPorts
 from tcpwatch.model.analyses.port_scans import PortScanAnalysis
+from tcpwatch.model.analyses.retransmits import RetransmitAnalysis
 from tcpwatch.model.analyses.stalls import StallAnalysis
 from tcpwatch.model.analyses.teardown import TeardownAnalysis
 from tcpwatch.model.lifecycle.archive import Archive
@@ -61,7 +62,8 @@ class Monitor:
         self._teardown = TeardownAnalysis(
             thresholds.close_wait_age_s, thresholds.half_closed_age_s, thresholds.close_wait_count
         )
-        self._stalls = StallAnalysis(thresholds.connect_stuck_repeats)
+        self._stalls = StallAnalysis(thresholds)
+        self._retransmits = RetransmitAnalysis(thresholds.retransmissions_window_s)
         self._ephemeral_ports = EphemeralPortAnalysis()
         self._port_scans = PortScanAnalysis()
         self._rules = RuleEngine()
@@ -105,7 +107,8 @@ class Monitor:
             port_usage=_port_usage(ports),
             ephemeral_ports=ports,
             teardown=self._teardown.step(poll),
-            stalls=self._stalls.step(poll),
+            stalls=self._stalls.step(poll, lifecycle),
+            retransmits=self._retransmits.step(poll),
             port_scans=self._port_scans.step(poll),
             archive=lifecycle.archive,
             flow_totals=self._flow_totals.step(poll, lifecycle),

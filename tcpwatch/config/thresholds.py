@@ -58,6 +58,20 @@ class Thresholds:
     """Unanswered connect() calls to one destination, for connect-stuck. [H]"""
     connect_stuck_repeats: float = 2
     """SYN retransmits of each of these calls. [H]"""
+    connect_stuck_addresses: float = 5
+    """Addresses of one network with unanswered connect() calls, for connect-stuck. [H]"""
+    connect_stuck_wait_s: float = 0.2
+    """Shortest time after which a connect() call that its caller has given up counts as unanswered. [H]"""
+    connect_stuck_window_s: float = 30.0
+    """Time for which such calls count. [H]"""
+    silent_peer_count: float = 3
+    """Connections to one address that retransmit, for peer-silent. [H]"""
+    silent_peer_critical_count: float = 20
+    """The same, for a critical finding. [H]"""
+    silent_peer_addresses: float = 5
+    """Silent addresses of one network, for peer-silent. [H]"""
+    silent_peer_s: float = 10.0
+    """Time without any segment from the peer, for peer-silent. [H]"""
     zero_window_age_s: float = 5.0
     """Age of a peer's zero window, for zero-window. [H]"""
     memory_critical_share: float = 0.9

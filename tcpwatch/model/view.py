@@ -11,6 +11,7 @@ from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
 from tcpwatch.model.analyses.ephemeral_ports import EphemeralPorts
 from tcpwatch.model.analyses.port_scans import PortScan
+from tcpwatch.model.analyses.retransmits import Retransmits
 from tcpwatch.model.analyses.stalls import Stalls
 from tcpwatch.model.analyses.teardown import Teardown
 from tcpwatch.model.finding import Finding
@@ -136,6 +137,8 @@ class View:
     queue_detail: QueueDetail | None
     """The members of the watched queues."""
     pace: Pace
+    retransmits: Retransmits = field(default_factory=Retransmits)
+    """Of the last seconds."""
     thresholds: Thresholds = DEFAULT
     """The thresholds of the rules."""
     findings: tuple[Finding, ...] = ()

@@ -33,6 +33,7 @@ def open_monitor(
             settings.source,
             OWNER_SEARCH_MIN_S if continuous else OWNER_SEARCH_MAX_S,
             watch_queues,
+            ask_infos=events and not continuous,
             events=events,
             trace=events and settings.trace,
         )

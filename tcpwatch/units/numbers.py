@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 UNKNOWN = "–"
 """Shown where a figure is not known: never 0, never a guess."""
 
@@ -18,6 +20,14 @@ def count(number: float | None, exact: bool = False) -> str:
 def plural(number: float | None, noun: str, nouns: str | None = None) -> str:
     """Return a count with its noun: `1 connection`, `1,200 connections`; `nouns` if its plural is not `noun` + "s"."""
     return f"{count(number)} {noun if number == 1 else nouns or f'{noun}s'}"
+
+
+def listing(names: Sequence[str], total: int) -> str:
+    """Return the first few of `total` names: `a, b, c and 27 more`, `a and b`."""
+    rest = total - len(names)
+    if rest > 0:
+        return f"{', '.join(names)} and {count(rest)} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def scaled(number: float, base: int, prefixes: str) -> str:

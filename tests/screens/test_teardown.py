@@ -13,8 +13,12 @@ from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
-from tcpwatch.model.analyses.stalls import Stalls, UnansweredConnects, UnreadProcess, ZeroWindowPeer
+from tcpwatch.model.analyses.silent_peers import SilentPeer, SilentPeers
+from tcpwatch.model.analyses.stalls import Stalls, UnreadProgram
+from tcpwatch.model.analyses.unanswered_connects import Unanswered, UnansweredConnects
+from tcpwatch.model.analyses.zero_windows import ZeroWindowPeer, ZeroWindows
 from tcpwatch.model.sockets.endpoint import Endpoint
+from tcpwatch.model.sockets.programs import Program
 from tcpwatch.model.view import Gauge, View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
@@ -94,9 +98,12 @@ def ending(**overrides: Any) -> View:
     assert owner is not None
     facts: dict[str, Any] = {
         "orphans": Gauge(9, 65_536),
-        "stalls": Stalls((UnansweredConnects(Endpoint("192.0.2.9", 25), 7, 3),),
-                     (ZeroWindowPeer(Endpoint("198.51.100.5"), 2, 44.0, 262_144),),
-                     (UnreadProcess(owner, 5, 1_300_000),)),
+        "stalls": Stalls(
+            Unanswered((UnansweredConnects(Endpoint("192.0.2.9", 25), 7, 3),), 1, 7),
+            ZeroWindows((ZeroWindowPeer(Endpoint("198.51.100.5"), 2, 44.0, 262_144),), 1),
+            (UnreadProgram(Program(owner.processes[:1]), 5, 1_300_000),),
+            SilentPeers((SilentPeer(Endpoint("192.0.2.99"), 9, 71.0, 88_000),), 1, 9),
+        ),
     }  # fmt: skip
     view = view_with(*numbered, **{**facts, **overrides})
     waiting = replace(view.teardown.time_wait, entered_per_s=68.0, left_per_s=51.4)
@@ -343,8 +350,9 @@ TO_API = "raddr:192.0.2.1 rport:443 laddr:10.0.0.1"
         (LARGE, "", f"state:time-wait {TO_API}", 32),
         (LARGE, "right", "state:time-wait lport:80", 120),
         (LARGE, "right right", TO_API, 82),
-        (LARGE, "left", "state:syn-sent raddr:192.0.2.9 rport:25", 0),
-        (LARGE, "left j", "raddr:198.51.100.5", 2),
+        (LARGE, "left", "raddr:192.0.2.99", 0),
+        (LARGE, "left j", "state:syn-sent raddr:192.0.2.9 rport:25", 0),
+        (LARGE, "left j j", "raddr:198.51.100.5", 2),
         (LARGE, "G", "pid:1234", 1),
     ],
 )

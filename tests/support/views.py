@@ -313,7 +313,7 @@ def view_of(
         "port_usage": Gauge(0, 28_232),
         "ephemeral_ports": ephemeral_ports(rows, sample),
         "teardown": TeardownAnalysis(60.0, 300.0).step(poll),
-        "stalls": StallAnalysis(2).step(poll),
+        "stalls": StallAnalysis(DEFAULT).step(poll),
         "details": details or {},
         "queue_detail": None,
         "pace": Pace(0.012, 0.011, 1.0, 1.0),

@@ -15,6 +15,7 @@ from functools import reduce
 
 import numpy as np
 
+from tcpwatch.kernel.netlink.uapi import TIMER_NAMES
 from tcpwatch.model.lifecycle.ending import NOT_ENDED, Ending
 from tcpwatch.model.query import filter_terms as terms
 from tcpwatch.model.query.address_match import Mask
@@ -34,6 +35,7 @@ HELP: tuple[tuple[str, str], ...] = (
     ("user:www-data", "user of the socket: name or user id"),
     ("role:server", "client, server, listener or unknown"),
     ("ending:reset,refused", "how the flow ended, or the beginning of that word; or live (Timelines, events)"),
+    ("timer:persist", "running timer, or none"),
     ("inode: cookie:", "inode or cookie of the socket (0x… for hexadecimal)"),
     ("-term  !term", "exclude matches"),
     ("anything else", "search in everything that the row shows; quote text with spaces"),
@@ -182,6 +184,14 @@ def _listed(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()] or [value]
 
 
+def _timer(value: str) -> Test:
+    names = ["none", *TIMER_NAMES[1:-1]]
+    wanted = [[number for number, name in enumerate(names) if name.startswith(part)] for part in _listed(value.lower())]
+    if any(len(matching) != 1 for matching in wanted):
+        raise ValueError(f"{value!r} is not a timer; type timer:on, keepalive, timewait, persist or none")
+    return terms.field("idiag_timer", [matching[0] for matching in wanted])
+
+
 def _ports(key: str, ends: terms.Ends) -> Callable[[str], Test]:
     return lambda value: terms.ports([_port_range(key, part) for part in _listed(value)], ends)
 
@@ -264,6 +274,7 @@ TERM_PARSERS: dict[str, Callable[[str], Test]] = {
     "user": terms.users,
     "role": _role,
     "ending": _ending,
+    "timer": _timer,
     "inode": _numbers("inode", lambda wanted: terms.field("idiag_inode", wanted)),
     "cookie": _numbers("cookie", terms.cookies, 64),
 }
@@ -276,5 +287,5 @@ EXAMPLES = {
     "state": "state:established", "port": "port:443", "lport": "lport:443", "rport": "rport:443",
     "addr": "addr:10.0.0.1", "laddr": "laddr:10.0.0.1", "raddr": "raddr:10.0.0.1", "pid": "pid:1234",
     "process": "process:nginx", "user": "user:root", "role": "role:server", "ending": "ending:reset",
-    "inode": "inode:4711", "cookie": "cookie:4711",
+    "timer": "timer:persist", "inode": "inode:4711", "cookie": "cookie:4711",
 }  # fmt: skip

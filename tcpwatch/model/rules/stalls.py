@@ -1,161 +1,93 @@
-"""Rules about data that does not get through: `retransmissions`, `connect-stuck`, `zero-window`, `tcp-memory`."""
+"""Rules about data that is not read or not sent: `zero-window`, `tcp-memory`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-
-import numpy as np
 
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.analyses.stalls import UnansweredConnects, UnreadProcess, ZeroWindowPeer
-from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
-from tcpwatch.model.query.groups import GroupField, SocketGroup, group_sockets
+from tcpwatch.model.analyses.stalls import UnreadProgram
+from tcpwatch.model.analyses.zero_windows import ZeroWindowGroup
+from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.rules.registry import rule
+from tcpwatch.model.rules.subjects import program_subject
+from tcpwatch.model.sockets.endpoint import Endpoint
+from tcpwatch.model.sockets.programs import Program
 from tcpwatch.model.view import View
-
-
-@rule("retransmissions", rank=90)
-def retransmissions(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """Segments get lost between this host and its peers, or a peer is overloaded.
-
-    Warning: this host retransmitted 1 % of its data segments in the last 30 s.
-    Critical: it retransmitted 5 %.
-    Source: snmp_counter.rst, tcp_retransmit_skb and tcp_rtx_synack (net/ipv4): retransmitted SYNs and SYN+ACKs count in
-        RetransSegs and in TCPSynRetrans, so they are subtracted.
-    """
-    window_s = limits.retransmissions_window_s
-    all_, syns, sent = (_increase(view, name, window_s) for name in ("RetransSegs", "TCPSynRetrans", "TCPOrigDataSent"))
-    if all_ is None or sent is None or sent < limits.retransmissions_segments:
-        return
-    data = max(0.0, all_ - (syns or 0.0))
-    share = data / sent
-    if share >= limits.retransmissions_share:
-        severity = Severity.CRITICAL if share >= limits.retransmissions_critical_share else Severity.WARNING
-        yield Candidate(_retransmissions_finding(view, severity, data, syns, sent, window_s))
-
-
-def _increase(view: View, counter: str, seconds: float) -> float | None:
-    """Return the increase of a counter over the last seconds, None if it is unknown."""
-    per_s = view.rate_trend.get(counter, ())[-max(1, round(seconds)) :]
-    known = [value for value in per_s if not math.isnan(value)]
-    return sum(known) if known else None
-
-
-def _worst_peer(view: View) -> SocketGroup | None:
-    """Return the peer with the most retransmissions, None if tcp_info is missing."""
-    retransmitted = view.rows.take(np.flatnonzero(view.rows.throughput.retransmits_per_s(view.rows.cookie) > 0))
-    peers = group_sockets(retransmitted, GroupField.PEER).groups
-    return max(peers, key=lambda peer: peer.retransmits_per_s or 0.0, default=None)
-
-
-def _retransmissions_finding(
-    view: View, severity: Severity, data: float, syns: float | None, sent: float, window_s: float
-) -> Finding:
-    worst = _worst_peer(view)
-    most = f", most to {worst.name}" if worst else ""
-    segments = f"{units.share(data / sent)} of {units.plural(sent, 'data segment')}"
-    return Finding(
-        severity,
-        FindingSubject("host", view.sample.host),
-        f"{segments} retransmitted within {units.duration(window_s)}{most}",
-        {
-            "retransmitted_share": Figure(data / sent, "share"),
-            "retransmitted": Figure(round(data), "segments"),
-            "data_segments": Figure(round(sent), "segments"),
-            "syn_retransmitted": Figure(None if syns is None else round(syns), "segments"),
-            "timeouts": Figure(view.rates.get("TCPTimeouts"), "timeouts/s"),
-            "worst_peer": Figure(worst.name if worst else None),
-            "worst_peer_retransmitted": Figure(worst.retransmits_per_s if worst else None, "segments/s"),
-        },
-        "Segments or their ACKs get lost on the network, or a peer is overloaded: connections slow down.",
-        ("Check whether one destination or all are affected: the Connections screen, grouped by peer (`a`), shows the "
-         "retransmissions to each.",
-         "One destination: check the path to it, and the host itself. All: check this host's link, its errors and "
-         "drops (ip -s link), and its CPU load."),
-        worst.filter if worst else "",
-    )  # fmt: skip
-
-
-@rule("connect-stuck", rank=50)
-def connect_stuck(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """A destination does not answer connection attempts of this host.
-
-    Warning: 5 connection attempts to one destination wait for an answer, each after at least 2 SYN retries.
-    Source: RFC 9293, section 3.10.7.3; ip-sysctl.rst (tcp_syn_retries).
-    """
-    for destination in view.stalls.unanswered:
-        if destination.count >= limits.connect_stuck_count:
-            yield Candidate(_connect_stuck_finding(destination))
-
-
-def _connect_stuck_finding(destination: UnansweredConnects) -> Finding:
-    attempts = units.plural(destination.count, "connection attempt")
-    retries = units.plural(destination.retransmits, "SYN retry", "SYN retries")
-    return Finding(
-        Severity.WARNING,
-        FindingSubject("destination", destination.remote),
-        f"{attempts} unanswered, up to {retries}",
-        {"syn_sent": Figure(destination.count, "sockets"), "repeats": Figure(destination.retransmits, "SYNs")},
-        "The SYN gets no answer: the host is down, or a firewall drops the SYNs or the answers. A closed port would "
-        "refuse the connection at once.",
-        ("Check whether the host answers at all, whether a firewall here or there drops packets, and the route.",
-         "Each attempt takes more than two minutes to fail; net.ipv4.tcp_syn_retries shortens this."),
-        f"state:syn-sent {destination.remote.remote_filter}",
-    )  # fmt: skip
 
 
 @rule("zero-window", rank=80)
 def zero_window(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A peer, or a process of this host, does not read the data sent to it.
 
-    Warning: a peer's receive window has been zero for 5 s; or this host advertises a zero window while a process does
-        not read a long receive queue.
+    Warning: the receive windows of peers have been zero for 5 s; or this host advertises a zero window while a process
+        does not read a long receive queue.
     Source: RFC 9293, section 3.8.6.1; tcp_probe_timer (net/ipv4/tcp_timer.c); snmp_counter.rst (TCPToZeroWindowAdv).
     """
-    for peer in view.stalls.zero_window:
-        if peer.longest_s >= limits.zero_window_age_s:
-            yield Candidate(_peer_finding(peer))
-    for process in view.stalls.unread:
-        yield Candidate(_process_finding(process, view))
+    for group in view.stalls.zero_window.groups:
+        yield Candidate(_peers_finding(view, group))
+    for unread in view.stalls.unread:
+        yield Candidate(_unread_finding(unread, view))
 
 
-def _peer_finding(peer: ZeroWindowPeer) -> Finding:
-    connections = units.plural(peer.count, "connection")
+def _peers_finding(view: View, group: ZeroWindowGroup) -> Finding:
+    subject, filter_text = _subject(view, group.subject)
+    connections = units.plural(group.count, "connection")
+    peers = ""
+    if not isinstance(group.subject, Endpoint):
+        noun = "client" if isinstance(group.subject, ListenerKey) else "destination"
+        peers = f" to {units.plural(group.peers, noun)}"
+    names = f"; {units.listing(group.examples, group.peers)}" if peers else ""
+    window = "the peer's zero window" if group.peers == 1 else "their zero windows"
     return Finding(
         Severity.WARNING,
-        FindingSubject("destination", peer.remote),
-        f"{connections} blocked by the peer's zero window, longest {units.duration(peer.longest_s)}, "
-        f"{units.byte_size(peer.unsent)} unsent",
+        subject,
+        f"{connections}{peers} blocked by {window}, longest {units.duration(group.longest_s)}, "
+        f"{units.byte_size(group.unsent)} unsent{names}",
         {
-            "connections": Figure(peer.count, "connections"),
-            "longest": Figure(peer.longest_s, "s"),
-            "unsent": Figure(peer.unsent, "bytes"),
+            "connections": Figure(group.count, "connections"),
+            "longest": Figure(group.longest_s, "s"),
+            "unsent": Figure(group.unsent, "bytes"),
+            "peers": Figure(group.peers, "peers"),
         },
         "The peer's receive window is zero: its application does not read the data that arrives. This host sends "
         "window probes and waits.",
         ("Check the application at the other end: it is stuck, or too slow for the data sent to it.",),
-        peer.remote.remote_filter,
+        filter_text,
     )
 
 
-def _process_finding(process: UnreadProcess, view: View) -> Finding:
-    connections = units.plural(process.count, "connection")
+def _subject(view: View, subject: ListenerKey | Program | Endpoint | None) -> tuple[FindingSubject, str]:
+    """Return the subject of the finding, and the filter that selects its connections."""
+    if isinstance(subject, ListenerKey):
+        return FindingSubject("listener", ListenerSubject(subject)), f"{subject.local_filter} timer:persist"
+    if isinstance(subject, Endpoint):
+        return FindingSubject("destination", subject), f"{subject.remote_filter} timer:persist"
+    if subject is None:
+        return FindingSubject("host", view.sample.host), "timer:persist"
+    return program_subject(subject), f"{subject.filter} timer:persist"
+
+
+def _unread_finding(unread: UnreadProgram, view: View) -> Finding:
+    program = unread.program
+    count = len(program.processes)
+    reader = f"{program.name} is" if count == 1 else f"{units.count(count)} processes are"
     return Finding(
         Severity.WARNING,
-        FindingSubject("process", process.process),
-        f"{process.owner.processes[0].name} is not reading {connections} "
-        f"({units.byte_size(process.unread_bytes)} queued, zero window)",
+        program_subject(program),
+        f"{reader} not reading {units.plural(unread.count, 'connection')} ({units.byte_size(unread.unread_bytes)} "
+        "queued, zero window)",
         {
-            "connections": Figure(process.count, "connections"),
-            "unread": Figure(process.unread_bytes, "bytes"),
+            "connections": Figure(unread.count, "connections"),
+            "unread": Figure(unread.unread_bytes, "bytes"),
             "windows_closed": Figure(view.rates.get("TCPToZeroWindowAdv"), "windows/s"),
+            "processes": Figure(count, "processes"),
         },
         "The application does not read the data that its peers send. The receive buffers are full, so this host "
         "advertises a zero window and the peers wait.",
-        (f"Check what keeps {process.process} from reading: a lock, a slow backend or disk, all threads busy.",),
-        f"pid:{process.owner.processes[0].pid} state:established,fin-wait-2",
+        (f"Check what keeps {program} from reading: a lock, a slow backend or disk, all threads busy.",),
+        f"{program.filter} state:established,fin-wait-2",
     )
 
 

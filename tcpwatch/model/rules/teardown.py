@@ -11,6 +11,7 @@ from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.rules.registry import rule
+from tcpwatch.model.rules.subjects import program_subject
 from tcpwatch.model.sockets.programs import Program
 from tcpwatch.model.states import State
 from tcpwatch.model.view import View
@@ -80,9 +81,7 @@ def _subject(holder: SocketHolder) -> FindingSubject:
         return FindingSubject("listener", ListenerSubject(holder))
     if not isinstance(holder, Program):
         return FindingSubject("user", str(holder))
-    if len(holder.processes) == 1:
-        return FindingSubject("process", str(holder))
-    return FindingSubject("program", f"{holder.name} of {holder.user}")
+    return program_subject(holder)
 
 
 def _processes(pids: Sequence[int]) -> str:

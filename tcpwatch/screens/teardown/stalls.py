@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tcpwatch import units
-from tcpwatch.model.analyses.stalls import UnansweredConnects, UnreadProcess, ZeroWindowPeer
+from tcpwatch.model.analyses.silent_peers import SilentPeer
+from tcpwatch.model.analyses.stalls import UnreadProgram
+from tcpwatch.model.analyses.unanswered_connects import UnansweredConnects
+from tcpwatch.model.analyses.zero_windows import ZeroWindowPeer
 from tcpwatch.model.view import View
 from tcpwatch.screens.teardown.ports import count_piece, text_piece
 from tcpwatch.screens.teardown.table import InlineColumn, InlineTable
@@ -29,7 +32,7 @@ class StalledRow:
 
 
 def stalled_table(view: View) -> InlineTable[StalledRow]:
-    """Return unanswered connect() calls, then zero windows of peers, then processes that do not read."""
+    """Return silent peers, unanswered connect() calls, zero windows of peers, and processes that do not read."""
     stalls = view.stalls
     columns: Sequence[InlineColumn[StalledRow]] = (
         InlineColumn("", 15, lambda row, cell: text_piece(row.kind, cell), right=False),
@@ -43,7 +46,12 @@ def stalled_table(view: View) -> InlineTable[StalledRow]:
     return InlineTable(
         STALLED,
         "Stalled sending",
-        [*map(_unanswered, stalls.unanswered), *map(_zero_window, stalls.zero_window), *map(_unread, stalls.unread)],
+        [
+            *map(_silent, stalls.silent.peers),
+            *map(_unanswered, stalls.unanswered.destinations),
+            *map(_zero_window, stalls.zero_window.peers),
+            *map(_unread, stalls.unread),
+        ],
         lambda width: columns,
         identity=lambda row: (row.kind, row.peer_or_process),
         filter=lambda row: row.filter,
@@ -52,11 +60,19 @@ def stalled_table(view: View) -> InlineTable[StalledRow]:
     )
 
 
+def _silent(peer: SilentPeer) -> StalledRow:
+    detail = "connections retransmit, and nothing comes from the peer"
+    silent = units.duration(peer.silent_s)
+    return StalledRow(
+        "silent peer", str(peer.remote), peer.count, silent, peer.unacknowledged, peer.remote.remote_filter, detail
+    )
+
+
 def _unanswered(connects: UnansweredConnects) -> StalledRow:
-    retries = units.plural(connects.retransmits, "retry", "retries")
+    retries = units.plural(connects.retransmits, "retry", "retries") if connects.count else "given up"
     filter_text = f"state:syn-sent {connects.remote.remote_filter}"
     detail = "connect() gets no answer; the peer or the path to it is down"
-    return StalledRow("no answer", str(connects.remote), connects.count, retries, None, filter_text, detail)
+    return StalledRow("no answer", str(connects.remote), connects.attempts, retries, None, filter_text, detail)
 
 
 def _zero_window(peer: ZeroWindowPeer) -> StalledRow:
@@ -67,7 +83,9 @@ def _zero_window(peer: ZeroWindowPeer) -> StalledRow:
     )
 
 
-def _unread(owner: UnreadProcess) -> StalledRow:
-    detail = "this process does not read; its peers are blocked by a zero window"
-    filter_text = f"pid:{owner.owner.processes[0].pid}"
-    return StalledRow("not reading", owner.process, owner.count, units.UNKNOWN, owner.unread_bytes, filter_text, detail)
+def _unread(unread: UnreadProgram) -> StalledRow:
+    detail = "the program does not read; its peers are blocked by a zero window"
+    name = str(unread.program)
+    return StalledRow(
+        "not reading", name, unread.count, units.UNKNOWN, unread.unread_bytes, unread.program.filter, detail
+    )

@@ -139,6 +139,7 @@ def test_the_largest_and_the_smallest_numbers(filter_text: str) -> None:
     ("addr:10.0.0.0/40", "10.0.0.0/8"),
     ("pid:x", "pid:1234"),
     ("inode:-1", "inode:4711"),
+    ("timer:x", "type timer:on"),
     ("inode:4294967296", "inode:4711"),
     ("cookie:18446744073709551616", "cookie:4711"),
     ("role:boss", "role:client"),
@@ -155,6 +156,14 @@ def test_an_error_is_one_line_that_says_what_to_type(filter_text: str, said: str
     assert said in message
     assert "\n" not in message
     assert len(message) <= 110
+
+
+def test_terms_of_timers() -> None:
+    timers = ("", "on", "keepalive", "timewait", "persist")
+    rows = make_rows([sock("ESTAB", "10.0.0.1:1", "10.0.0.2:2", timer=timer) for timer in timers])
+    for number, word in enumerate(("none", "on", "keep", "timewait", "PERSIST")):
+        assert passing(f"timer:{word}", rows) == [number]
+    assert passing("timer:on,persist", rows) == [1, 4]
 
 
 def test_every_example_and_alias_is_understood() -> None:

@@ -1,27 +1,20 @@
-"""The rules about how connections end, about ports and about the path, on made-up hosts."""
+"""The rules about how connections end, about ports and about memory, on made-up hosts."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
-from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_ELSEWHERE, UNKNOWN_PERMISSION
 from tcpwatch.model.analyses.port_facts import FailedConnects
-from tcpwatch.model.analyses.stalls import Stalls, UnansweredConnects, UnreadProcess, ZeroWindowPeer
 from tcpwatch.model.finding import Candidate, Severity
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules import ephemeral_ports, stalls, teardown
 from tcpwatch.model.rules.registry import RuleFunction
-from tcpwatch.model.sockets.endpoint import Endpoint
-from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.view import Gauge, View
-from tcpwatch.sample import TcpInfoTable
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
@@ -331,122 +324,7 @@ def test_when_a_port_is_free_again_matters_once_none_is_left() -> None:
     assert headline(99, 30) == "99 % of 100 ports used, 1 left, 30 TIME_WAIT, app[7]"
 
 
-# The path
-
-
-def lossy(again: float, syns: float, sent: float, seconds: int = 30) -> View:
-    counters = {"RetransSegs": again, "TCPSynRetrans": syns, "TCPOrigDataSent": sent}
-    trend = {name: (math.nan, *[value] * seconds) for name, value in counters.items()}
-    return make_view(rate_trend=trend)
-
-
-@pytest.mark.parametrize(
-    ("again", "syns", "sent", "expected"),
-    [
-        (0, 0, 1000, []),
-        (9, 0, 1000, []),
-        (10, 0, 1000, [WARNING]),
-        (49, 0, 1000, [WARNING]),
-        (50, 0, 1000, [CRITICAL]),
-        (100, 100, 1000, []),  # SYNs and SYN+ACKs: that is connect-stuck's, or a flood
-        (3, 0, 3, []),  # 90 segments in 30 s prove nothing
-        (0, 0, 0, []),
-    ],
-)
-def test_retransmissions(again: float, syns: float, sent: float, expected: list[Severity]) -> None:
-    assert said(stalls.retransmissions, lossy(again, syns, sent)) == [("host web-1", one) for one in expected]
-
-
-def test_a_window_of_one_second_is_the_last_second() -> None:
-    short = Thresholds(retransmissions_window_s=1)
-    trend = {"RetransSegs": (50.0, 0.0), "TCPSynRetrans": (0.0, 0.0), "TCPOrigDataSent": (1000.0, 1000.0)}
-    assert said(stalls.retransmissions, make_view(rate_trend=trend), short) == []
-    assert said(stalls.retransmissions, make_view(rate_trend=trend)) == [("host web-1", WARNING)]
-    shortest = Thresholds(retransmissions_window_s=0.1)
-    assert said(stalls.retransmissions, make_view(rate_trend=trend), shortest) == [], "at least one second"
-
-
-def test_more_syns_than_segments_were_retransmitted() -> None:
-    assert said(stalls.retransmissions, lossy(5, 9, 100, 1)) == []
-    assert said(stalls.retransmissions, lossy(1, 0, 100, 1)) == [("host web-1", WARNING)]
-    assert said(stalls.retransmissions, lossy(1, 0, 99, 1)) == [], "too few segments"
-
-
-def test_retransmissions_of_the_last_seconds_alone() -> None:
-    view = lossy(10, 0, 100, 3)
-    changed = {name: (*values, *[0.0] * 30) for name, values in view.rate_trend.items()}
-    assert said(stalls.retransmissions, replace(view, rate_trend=changed)) == []
-    assert said(stalls.retransmissions, make_view()) == [], "nothing is known"
-    short = Thresholds(retransmissions_window_s=3)
-    assert said(stalls.retransmissions, lossy(10, 0, 100, 3), short) == [("host web-1", CRITICAL)]
-
-
-def test_the_peer_with_most_retransmissions() -> None:
-    socks = [sock("ESTAB", f"10.0.0.1:{port}", f"192.0.2.{1 + port % 2}:443", cookie=port) for port in (1, 2, 3)]
-    view = replace(make_view(*socks), rate_trend=lossy(100, 0, 1000).rate_trend)
-
-    def infos(when: float, repeated: list[int]) -> TcpInfoTable:
-        figures = np.zeros(3, uapi.FLOW_INFO)
-        figures["tcpi_total_retrans"] = repeated
-        return TcpInfoTable(figures, np.full(3, when), uapi.TCP_INFO.itemsize, np.array([1, 2, 3], np.uint64))
-
-    throughput = Throughput(infos(2.0, [10, 12, 9]), infos(0.0, [0, 0, 3]))
-    finding = only(stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=throughput))).finding
-    assert finding.headline.endswith("10 % of 30,000 data segments retransmitted within 30 s, most to 192.0.2.2")
-    assert (finding.filter, finding.evidence["worst_peer_retransmitted"].value) == ("raddr:192.0.2.2", 8.0)
-
-
-def test_a_peer_with_few_retransmits_is_still_the_worst() -> None:
-    socks = [sock("ESTAB", "10.0.0.1:1", f"192.0.2.{cookie}:443", cookie=cookie) for cookie in (1, 2)]
-    view = replace(make_view(*socks), rate_trend=lossy(100, 0, 1000).rate_trend)
-    for repeated, worst in (([0, 1], "192.0.2.2"), ([0, 0], None)):
-        figures = np.zeros(2, uapi.FLOW_INFO)
-        cookies, zero = np.array([1, 2], np.uint64), figures.copy()
-        figures["tcpi_total_retrans"] = repeated
-        throughput = Throughput(
-            TcpInfoTable(figures, np.full(2, 2.0), uapi.TCP_INFO.itemsize, cookies),
-            TcpInfoTable(zero, np.full(2, 0.0), uapi.TCP_INFO.itemsize, cookies),
-        )
-        evidence = only(
-            stalls.retransmissions, replace(view, rows=replace(view.rows, throughput=throughput))
-        ).finding.evidence
-        assert evidence["worst_peer"].value == worst
-        assert evidence["worst_peer_retransmitted"].value == (0.5 if worst else None)
-
-
-SERVER, SERVER_V6 = Endpoint("192.0.2.1", 443), Endpoint("2001:db8::1", 80)
-
-
-def on_the_way(
-    *stuck: UnansweredConnects, closed: tuple[ZeroWindowPeer, ...] = (), unread: tuple[UnreadProcess, ...] = ()
-) -> View:
-    return make_view(stalls=Stalls(stuck, closed, unread))
-
-
-def test_stuck() -> None:
-    view = on_the_way(UnansweredConnects(SERVER, 5, 3), UnansweredConnects(SERVER_V6, 4, 9))
-    assert said(stalls.connect_stuck, view) == [("destination 192.0.2.1:443", WARNING)]
-
-
-def test_closed_windows() -> None:
-    owner = make_view(sock("ESTAB", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)).rows.owners[0]
-    closed = (ZeroWindowPeer(SERVER, 2, 5.0, 100), ZeroWindowPeer(Endpoint("192.0.2.2"), 1, 4.9, 1))
-    view = on_the_way(closed=closed, unread=(UnreadProcess(owner, 3, 99_999),))
-    assert said(stalls.zero_window, view) == [("destination 192.0.2.1:443", WARNING), ("process app[7]", WARNING)]
-
-
-def test_headlines_of_stalls() -> None:
-    owner = make_view(sock("ESTAB", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)).rows.owners[0]
-    view = on_the_way(
-        UnansweredConnects(SERVER, 8, 1),
-        closed=(ZeroWindowPeer(SERVER, 1, 5.0, 1_000),),
-        unread=(UnreadProcess(owner, 2, 400_000),),
-    )
-    assert only(stalls.connect_stuck, view).finding.headline == "8 connection attempts unanswered, up to 1 SYN retry"
-    assert [one.finding.headline for one in stalls.zero_window(view, DEFAULT)] == [
-        "1 connection blocked by the peer's zero window, longest 5 s, 1,000 B unsent",
-        "app is not reading 2 connections (391 kB queued, zero window)",
-    ]
+# Filters
 
 
 def one(state: str, local: str, remote: str, **facts: Any) -> list[Sock]:
@@ -455,18 +333,6 @@ def one(state: str, local: str, remote: str, **facts: Any) -> list[Sock]:
 
 LEAK = one("CLOSE_WAIT", "10.0.0.1:80", "192.0.2.1:1", process="app", pid=7)
 SELECTED: dict[str, tuple[RuleFunction, View, list[Sock]]] = {
-    "connect-stuck": (
-        stalls.connect_stuck, on_the_way(UnansweredConnects(SERVER_V6, 9, 3)),
-        one("SYN_SENT", "[::1]:4000", "[2001:db8::1]:80"),
-    ),
-    "a client's peer": (
-        stalls.zero_window, on_the_way(closed=(ZeroWindowPeer(Endpoint("192.0.2.9", 443), 1, 9, 1),)),
-        one("ESTAB", "10.0.0.1:4000", "192.0.2.9:443"),
-    ),
-    "a server's peer": (
-        stalls.zero_window, on_the_way(closed=(ZeroWindowPeer(Endpoint("2001:db8::1"), 1, 9, 1),)),
-        one("ESTAB", "[::1]:80", "[2001:db8::1]:4000"),
-    ),
     "ports": (ephemeral_ports.port_exhaustion, clients(60), one("TIME_WAIT", "10.0.0.1:1001", "192.0.2.1:443")),
     "ports, IPv6": (
         ephemeral_ports.port_exhaustion, clients(60, remote="[2001:db8::1]:443", local="[::1]"),
