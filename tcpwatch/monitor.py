@@ -100,6 +100,7 @@ class Monitor:
             half_open_by_listener=queues.half_open_by_listener,
             half_open_without_listener=queues.facts.without_listener,
             syn_arrivals_per_s=queues.syn_arrivals_per_s,
+            accepted_at_most_per_s=queues.accepted_at_most_per_s,
             queue_detail=queue_detail(watched_queue, poll.rows, queues.facts) if watched_queue is not None else None,
             time_wait=Gauge(states.counts[State.TIME_WAIT], sample.sysctls.get("tcp_max_tw_buckets")),
             orphans=Gauge(sample.counters.get("TCP_orphan"), sample.sysctls.get("tcp_max_orphans")),

@@ -13,6 +13,10 @@ class Thresholds:
     """Share of a SYN queue's limit, for a syn-queue-full warning. [H]"""
     accept_queue_share: float = 0.8
     """Share of an accept queue's limit, for an accept-queue-full warning. [H]"""
+    accept_stalled_s: float = 30.0
+    """Seconds without a successful accept() while connections wait, for accept-stalled. [H]"""
+    accept_stalled_count: float = 100
+    """Connections waiting then, for a critical accept-stalled. [H]"""
     flood_repeated_share: float = 0.5
     """Share of a full SYN queue's connections with SYN+ACK retransmits, for syn-flood. [H]"""
     flood_cookies_per_s: float = 50.0

@@ -79,3 +79,5 @@ class Candidate:
     finding: Finding
     immediate_severity: Severity | None = field(default=None)
     """Up to this severity the finding is shown without waiting for a second step, as a kernel counter proves it."""
+    stays: bool = True
+    """The finding stays for some steps after its condition; False if its words would then contradict the figures."""

@@ -148,6 +148,8 @@ class View:
     flow_totals: FlowTotals | None = None
     """None where the source does not report destroyed sockets."""
     trace: TraceStats = field(default_factory=TraceStats)
+    accepted_at_most_per_s: float | None = None
+    """Connections accepted by all listeners together, at most; None on the first step and where unknown."""
     port_scans: tuple[PortScan, ...] = ()
     """Needs the trace."""
 

@@ -134,17 +134,26 @@ async def test_a_source_that_tells_no_queues_has_no_figures() -> None:
 
 @pytest.mark.parametrize(("opened", "sign"), [(1298.0, ""), (9_000.0, "≥")])
 async def test_what_the_polls_cannot_have_seen(opened: float, sign: str) -> None:
-    async with shown(waiting_view(rates={"PassiveOpens": opened})) as it:
+    async with shown(waiting_view(accepted_at_most_per_s=opened)) as it:
         assert f" {sign}47 " in it.line("https")
         assert ("accept ≥: 1,297 of 9,000/s" in shot(it.app)) is bool(sign)
         await it.pilot.resize_terminal(*LARGE)
-        assert ("accept rates are minimums: 9,000/s opened, 1,297/s attributed" in shot(it.app)) is bool(sign)
+        assert ("accept rates are minimums: 9,000/s accepted, 1,297/s attributed" in shot(it.app)) is bool(sign)
+
+
+async def test_a_socket_that_certainly_accepts_nothing_has_an_exact_figure() -> None:
+    view = waiting_view(accepted_at_most_per_s=9_000.0)
+    stalled = tuple(replace(one, stalled_s=9.0 if one.local_port == 22 else None) for one in view.listeners)
+    async with shown(replace(view, listeners=stalled)) as it:
+        assert " 0 " in it.line("sshd")
+        assert "≥" not in it.line("sshd")
+        assert " ≥0 " in it.line("8443")
 
 
 async def test_the_sign_stays_for_some_seconds() -> None:
-    async with shown(waiting_view(rates={"PassiveOpens": 9_000.0})) as it:
+    async with shown(waiting_view(accepted_at_most_per_s=9_000.0)) as it:
         for step, sign in ((3, "≥"), (9, "≥"), (14, ""), (15, "")):
-            await it.show(waiting_view(step=step, rates={"PassiveOpens": 1298.0}))
+            await it.show(waiting_view(step=step, accepted_at_most_per_s=1298.0))
             assert f" {sign}47 " in it.line("https"), step
 
 

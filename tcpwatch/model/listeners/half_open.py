@@ -31,7 +31,8 @@ RETRANSMIT_CLASSES = 6
 class HalfOpenSockets:
     """The half-open connections of a sample, as aligned columns.
 
-    Without sockets in SYN_RCVD that have an inode: they come from a simultaneous open.
+    The kernel keeps each in a request socket. A full socket in SYN_RCVD takes no place in a SYN queue: it comes from a
+    simultaneous open or from TCP Fast Open (RFC 7413).
     """
 
     row: NDArray[np.intp]
@@ -43,6 +44,8 @@ class HalfOpenSockets:
     arrival_seen: NDArray[np.bool_]
     """Whether the age is exact to one interval; otherwise it is an estimate."""
     source: RemoteAddresses
+    fast_open: NDArray[np.intp]
+    """The sample's rows in SYN_RCVD that are full sockets and have no inode: TCP Fast Open, see WaitingConnections."""
 
     def count_by_key(self, keys: int, retransmitted: bool = False) -> NDArray[np.intp]:
         """Return the connections of each of `keys` keys, or only those whose SYN+ACK was retransmitted."""
@@ -61,7 +64,7 @@ class HalfOpenSockets:
             return self
         return HalfOpenSockets(
             self.row[of_key], self.key[of_key], self.retransmits[of_key], self.age_s[of_key],
-            self.arrival_seen[of_key], self.source.take(of_key),
+            self.arrival_seen[of_key], self.source.take(of_key), self.fast_open,
         )  # fmt: skip
 
 
@@ -96,6 +99,7 @@ def half_open_sockets(poll: Poll) -> HalfOpenSockets:
     rows, sample = poll.rows, poll.sample
     row = np.flatnonzero((sample.state == State.SYN_RCVD) & (sample.inode == 0))
     size = len(row)
+    full = np.empty(size, np.bool_)
     retransmits = np.empty(size, np.uint8)
     expires_ms = np.empty(size, np.uint32)
     source4 = np.empty(size, np.uint32)
@@ -104,9 +108,13 @@ def half_open_sockets(poll: Poll) -> HalfOpenSockets:
         rows_of_block = row[part]
         block = sample.table[rows_of_block[0] : rows_of_block[-1] + 1]
         wanted = slice(None) if len(rows_of_block) == len(block) else rows_of_block - rows_of_block[0]
+        full[part] = block["has"][wanted] & uapi.HAS_SHUTDOWN  # sent of full sockets alone (inet_diag_msg_attrs_fill)
         retransmits[part] = block["idiag_retrans"][wanted]
         expires_ms[part] = block["idiag_expires"][wanted]
         source4[part] = first_words(block, "idiag_dst")[wanted]
+    fast_open = row[full]
+    if len(fast_open):
+        row, retransmits, expires_ms, source4 = row[~full], retransmits[~full], expires_ms[~full], source4[~full]
     arrival_seen = rows.begin_seen[row]
     v6 = np.flatnonzero(sample.family[row] != uapi.AF_INET)
     return HalfOpenSockets(
@@ -116,6 +124,7 @@ def half_open_sockets(poll: Poll) -> HalfOpenSockets:
         _ages(rows, row, retransmits, expires_ms, sample.capabilities.timers),
         arrival_seen,
         RemoteAddresses.of(source4, v6, sample.table["idiag_dst"][row[v6]]),
+        fast_open,
     )
 
 

@@ -1,13 +1,13 @@
 """Listeners: each listening socket with its accept queue and its SYN queue.
 
 Of a listener the kernel reports the accept queue's depth (`idiag_rqueue`) and limit (`idiag_wqueue`), and nothing about
-the SYN queue. Its depth is the number of sockets in SYN_RCVD with the listener's local address and port
+the SYN queue. Its depth is the number of request sockets (SYN_RCVD) with the listener's local address and port
 (inet_connection_sock.c; sock_diag(7)); for the limits see queue_limits.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tcpwatch import units
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import Process
+from tcpwatch.model.listeners.accept_stalls import AcceptStall
 from tcpwatch.model.listeners.half_open import HalfOpenSockets
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
 from tcpwatch.model.listeners.queue_limits import (
@@ -59,11 +60,17 @@ class Listener:
     accept_limit_source: LimitSource = LimitSource.UNKNOWN
     syn_limit_source: LimitSource = LimitSource.UNKNOWN
     accepted_per_s: float | None = None
-    """Accepted by the group; a minimum, as connections that open and close between two polls are missing."""
+    """Accepted by the group, at least: connections that open and close between two polls are missing."""
+    stalled_s: float | None = None
+    """This socket has certainly accepted nothing for so long, at least, while connections waited; None if unknown."""
+    stalled_since_first_sample: bool = False
+    """`stalled_s` begins with the first sample: it may have accepted nothing for much longer."""
     waiting: int = 0
     """Connections of the sample that wait in the group's accept queues."""
     client_closed: int = 0
     """How many of these their clients have closed."""
+    client_reset: int = 0
+    """Connections that wait and have been reset, so that the kernel does not list them; 0 where this is not certain."""
     waiting_s: float | None = None
     """How long the oldest of them has waited; None if none waits."""
     waiting_is_minimum: bool = False
@@ -117,7 +124,9 @@ class QueueFacts:
     half_open: HalfOpenSockets
     waiting: WaitingConnections
     accepted: NDArray[np.intp] | None
-    """Per key; None on the first step."""
+    """Per key, at least; None on the first step."""
+    stalls: Mapping[int, AcceptStall]
+    """Cookie of a listener → how long it has certainly accepted nothing."""
     syn_depth: NDArray[np.intp]
     """Per key: half-open connections."""
     syn_peak: NDArray[np.intp]
@@ -146,6 +155,7 @@ def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
     keys, groups = facts.listener_keys, _groups(poll, facts)
     _, capped_by_syn_backlog = syn_queue_limits(sample, keys.row)
     rows = poll.rows.take(keys.row)
+    unlisted = _unlisted(keys, rows.table["idiag_rqueue"], facts.waiting)
     listeners_ = []
     for at, place in enumerate(keys.key.tolist()):
         row, cookie, code = rows.table[at], int(rows.cookie[at]), int(rows.owner[at])
@@ -154,6 +164,11 @@ def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
         peak = None if queue.depth is None else max(sample.accept_queue_peaks.get(cookie, 0), queue.depth)
         accept_source = accept_limit_source(queue.limit, sample.sysctls.get("somaxconn"))
         syn_source = LimitSource.SYN_BACKLOG if queues_known and capped_by_syn_backlog[at] else accept_source
+        stall, group = facts.stalls.get(cookie), groups[place]
+        stalled_s = _stalled_s(stall, **group) if stall else None
+        if stalled_s and group["group_size"] == 1:
+            group = {**group, "client_reset": unlisted[place]}
+            group["accepted_per_s"] = 0.0 if poll.elapsed_s else None
         listeners_.append(
             Listener(
                 cookie=cookie,
@@ -170,10 +185,29 @@ def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
                 accept_peak=peak,
                 accept_limit_source=accept_source,
                 syn_limit_source=syn_source,
-                **groups[place],
+                stalled_s=stalled_s,
+                stalled_since_first_sample=stall is not None and stall.since_first_sample and not stall.never_accepted,
+                **group,
             )
         )
     return tuple(sorted(listeners_, key=_fullest_first))
+
+
+def _unlisted(keys: ListenerKeys, depths: NDArray[np.uint32], waiting: WaitingConnections) -> list[int]:
+    """Return for each key the connections that its queues hold and the sample does not list.
+
+    All 0 if the listener of some connection is not known, or certainly not the right one.
+    """
+    size = len(keys.keys)
+    unlisted = np.bincount(keys.key, depths, size).astype(np.intp) - np.bincount(waiting.key, minlength=size)
+    certain = not waiting.without_listener and bool((unlisted >= 0).all())
+    return unlisted.tolist() if certain else [0] * size
+
+
+def _stalled_s(stall: AcceptStall, group_size: int, waiting_s: float | None, **_: Any) -> float | None:
+    # What waits at a socket that has never accepted anything has found it so.
+    oldest_s = waiting_s or 0.0 if stall.never_accepted and group_size == 1 else 0.0
+    return max(stall.for_s, oldest_s) or None
 
 
 def _groups(poll: Poll, facts: QueueFacts) -> list[dict[str, Any]]:

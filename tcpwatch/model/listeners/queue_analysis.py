@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.model.listeners.half_open import HalfOpenSummary, half_open_sockets, half_open_summary
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.model.listeners.accept_stalls import AcceptStalls
+from tcpwatch.model.listeners.half_open import (
+    HalfOpenSockets,
+    HalfOpenSummary,
+    half_open_sockets,
+    half_open_summary,
+)
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
 from tcpwatch.model.listeners.listeners import Listener, QueueFacts, listeners
 from tcpwatch.model.listeners.queue_history import QueueHistory, QueueTrend
@@ -40,6 +47,8 @@ class ListenerQueues:
     half_open_by_listener: Mapping[ListenerKey, HalfOpenSummary]
     """For each listener whose SYN queue is nearly full or was in the last PEAK_S."""
     syn_arrivals_per_s: float | None
+    accepted_at_most_per_s: float | None
+    """Accepted by all listeners together, at most; None on the first step and where the kernel lacks the counter."""
 
 
 class QueueAnalysis:
@@ -50,6 +59,7 @@ class QueueAnalysis:
         self._nearly_full_share = nearly_full_share
         self._waiting: WaitingConnections | None = None
         self._waiting_since = Since(*AGE_FIELDS)
+        self._stalls = AcceptStalls()
         self._history = QueueHistory()
 
     @property
@@ -61,12 +71,13 @@ class QueueAnalysis:
         """Return the queues of this poll."""
         sample, keys, queues_known = poll.sample, poll.join.listener_keys, poll.sample.capabilities.queues
         half_open = half_open_sockets(poll)
-        waiting = waiting_connections(poll, self._waiting_since)
+        waiting = waiting_connections(poll, self._waiting_since, half_open.fast_open)
         accepted = accepted_by_key(poll, self._waiting, waiting) if queues_known and self._waiting else None
         self._waiting = waiting
         depth = half_open.count_by_key(len(keys.keys))
         peak = self._add_to_history(keys, sample, depth, queues_known)
-        facts = QueueFacts(keys, half_open, waiting, accepted, depth, peak)
+        accepting = self._stalls.step(sample, keys, waiting)
+        facts = QueueFacts(keys, half_open, waiting, accepted, accepting.stalls, depth, peak)
         listeners_ = listeners(poll, facts)
         summary = half_open_summary(half_open)
         return ListenerQueues(
@@ -75,7 +86,10 @@ class QueueAnalysis:
             self._history.trend(),
             summary,
             self._summaries_of_nearly_full(listeners_, facts, summary),
-            _arrivals_per_s(poll, poll.elapsed_s) if poll.elapsed_s else None,
+            _arrivals_per_s(poll, half_open, poll.elapsed_s) if poll.elapsed_s else None,
+            accepting.accepted_at_most / poll.elapsed_s
+            if poll.elapsed_s and accepting.accepted_at_most is not None
+            else None,
         )
 
     def _add_to_history(
@@ -106,15 +120,23 @@ class QueueAnalysis:
         return summaries
 
 
-def _arrivals_per_s(poll: Poll, elapsed_s: float) -> float:
+def _arrivals_per_s(poll: Poll, half_open: HalfOpenSockets, elapsed_s: float) -> float:
     """Return the SYNs per second, as far as they leave a trace.
 
     The sum of new half-open connections, handshakes completed between the polls, cookies sent and SYNs dropped.
-    ListenOverflows are subtracted: they include dropped last ACKs.
+    ListenOverflows are subtracted: they include dropped last ACKs. PassiveOpens counts with the last ACK, with TCP Fast
+    Open with the SYN.
     """
-    new = (poll.rows.mark == Mark.NEW) & (poll.rows.state == State.SYN_RCVD)
-    started = int(np.count_nonzero(new)) / elapsed_s
-    completed = int(np.count_nonzero(poll.join.old_state == State.SYN_RCVD)) / elapsed_s
+    started = int(np.count_nonzero(poll.rows.mark[half_open.row] == Mark.NEW)) / elapsed_s
+    completed = _completed(poll) / elapsed_s
     names = ("PassiveOpens", "SyncookiesSent", "SyncookiesRecv", "ListenDrops", "ListenOverflows")
     opened, sent, returned, drops, overflows = (poll.rates.get(name, 0.0) for name in names)
     return started + max(0.0, opened - returned - completed) + sent + max(0.0, drops - overflows)
+
+
+def _completed(poll: Poll) -> int:
+    """Return the half-open connections of the previous sample that have got their last ACK."""
+    if poll.previous is None:
+        return 0
+    before = poll.join.changed_previous[poll.join.old_state == State.SYN_RCVD]
+    return int(np.count_nonzero(poll.previous.table["has"][before] & uapi.HAS_SHUTDOWN == 0))

@@ -1,7 +1,9 @@
 """Connections that wait in accept queues, since when, and how many the applications accepted.
 
 A connection of a listener in ESTABLISHED, or in CLOSE_WAIT if its client has already closed, has no inode until the
-application calls accept() (tried on Linux 6.18).
+application calls accept(). With TCP Fast Open (RFC 7413) it waits already in SYN_RCVD, as a full socket, and may be
+accepted there. One that is reset while it waits keeps its place in the queue, but the kernel no longer lists it (all
+tried on Linux 6.18).
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ class WaitingConnections:
     """Whether it arrived after the first sample, so that `since` is exact to one interval."""
     client_closed: NDArray[np.bool_]
     """Whether the client has closed."""
+    without_listener: int = 0
+    """Connections without an inode whose listener is not known."""
 
     def oldest_by_key(self, keys: int) -> NDArray[np.float64]:
         """Return the `since` of the oldest connection of each key; infinity if none waits."""
@@ -48,39 +52,81 @@ accepted has sent nothing: it is the connection's age.
 """
 
 
-def waiting_connections(poll: Poll, waiting_since: Since) -> WaitingConnections:
+def waiting_connections(poll: Poll, waiting_since: Since, fast_open: NDArray[np.intp]) -> WaitingConnections:
     """Return the connections that wait to be accepted, none where the source does not report queues.
 
-    `waiting_since` remembers those of the previous poll.
+    `waiting_since` remembers those of the previous poll; `fast_open` is that of HalfOpenSockets.
     """
     sample = poll.sample
     open_or_closed = (sample.state == State.ESTABLISHED) | (sample.state == State.CLOSE_WAIT)
     row = np.flatnonzero(open_or_closed & (sample.inode == 0) & sample.capabilities.queues)
+    if len(fast_open):
+        row = np.union1d(row, fast_open)
     key = poll.join.listener_keys.lookup(sample, row)
+    found = len(row)
     row, key = row[key != NO_LISTENER], key[key != NO_LISTENER]
     since = waiting_since.step(sample, row)
     client_closed = sample.state[row] == State.CLOSE_WAIT
-    return WaitingConnections(row, sample.cookie[row], key, since, waiting_since.begin_seen, client_closed)
+    return WaitingConnections(
+        row, sample.cookie[row], key, since, waiting_since.begin_seen, client_closed, found - len(row)
+    )
 
 
 def accepted_by_key(poll: Poll, before: WaitingConnections, now: WaitingConnections) -> NDArray[np.intp]:
-    """Return how many connections of each key were accepted since the previous sample.
+    """Return how many connections of each key are known to have been accepted since the previous sample.
 
     This is a minimum: connections that opened and closed between the two samples are missing.
     """
     sample, join = poll.sample, poll.join
+    accepted = np.zeros(len(sample.cookie), np.bool_)
+    fresh = np.concatenate((_established(poll), join.new))
+    accepted[fresh[_ACCEPTED[sample.state[fresh]]]] = True
     waited = find_sorted(sample.cookie, before.cookie)
     waited = waited[waited != NOT_FOUND]
-    established = join.changed[join.old_state == State.SYN_RCVD]
-    row = np.concatenate((waited, established, join.new))
-    row = row[_ACCEPTED[sample.state[row]]]
-    waiting = np.zeros(len(sample.cookie), np.bool_)
-    waiting[now.row] = True
-    row = row[~waiting[row]]
-    key = join.listener_keys.lookup(sample, row)
-    return np.bincount(key[key != NO_LISTENER], minlength=len(join.listener_keys.keys))
+    accepted[waited[_ACCEPTED[sample.state[waited]] | (sample.state[waited] == State.SYN_RCVD)]] = True
+    accepted[now.row] = False
+    key = join.listener_keys.lookup(sample, np.flatnonzero(accepted))
+    count: NDArray[np.intp] = np.bincount(key[key != NO_LISTENER], minlength=len(join.listener_keys.keys))
+    count += _freed_by_key(poll, before)
+    return count
 
 
 _ACCEPTED = np.ones(256, np.bool_)
 _ACCEPTED[[State.LISTEN, State.SYN_SENT, State.SYN_RCVD, State.CLOSED]] = False
 """Whether a listener's connection in this state has been accepted, unless it is waiting."""
+
+
+def _established(poll: Poll) -> NDArray[np.intp]:
+    """Return the rows that were in SYN_RCVD in the previous sample, without those that had an inode.
+
+    Those had been accepted before (TCP Fast Open), or are connect() calls in a simultaneous open.
+    """
+    join, was_half_open = poll.join, poll.join.old_state == State.SYN_RCVD
+    if poll.previous is None or not was_half_open.any():
+        return join.changed[:0]
+    owned = poll.previous.inode[join.changed_previous[was_half_open]] != 0
+    row: NDArray[np.intp] = join.changed[was_half_open][~owned]
+    return row
+
+
+def _freed_by_key(poll: Poll, before: WaitingConnections) -> NDArray[np.intp]:
+    """Return how many connections of each key waited in the previous sample and have been freed since.
+
+    The kernel frees a waiting connection only after accept(), even if it is reset, or when its listener closes.
+    """
+    sample, keys = poll.sample, poll.join.listener_keys
+    none = np.zeros(len(keys.keys), np.intp)
+    if sample.destroyed is None or poll.previous is None or poll.previous_join is None or not len(before.cookie):
+        return none
+    ended = find_sorted(sample.cookie, before.cookie) == NOT_FOUND
+    freed = before.key[ended][np.isin(before.cookie[ended], sample.destroyed.table["idiag_cookie"])]
+    if not len(freed):
+        return none
+    keys_before = poll.previous_join.listener_keys
+    closed = ~np.isin(poll.previous.cookie[keys_before.row], sample.cookie[keys.row])
+    places = {key: at for at, key in enumerate(keys.keys)}
+    place = np.array([places.get(key, NO_LISTENER) for key in keys_before.keys])
+    place[keys_before.key[closed]] = NO_LISTENER
+    now = place[freed]
+    count: NDArray[np.intp] = np.bincount(now[now != NO_LISTENER], minlength=len(keys.keys))
+    return count

@@ -1,4 +1,4 @@
-"""Rule about accept queues: `accept-queue-full`."""
+"""Rules about accept queues: `accept-queue-full` and `accept-stalled`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,41 @@ def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
         ip-sysctl.rst (somaxconn, tcp_abort_on_overflow).
     """
     for listener in view.listeners:
-        dropping = listener.accept_full and _drops_for_full_queue(listener, view)
+        dropping = _is_dropping(listener, view)
         if listener.accept_queue.is_over_limit or dropping:
             # A counter rose: one step is enough, also if the queue was full only between two polls.
-            yield Candidate(_finding(listener, view, Severity.CRITICAL), Severity.CRITICAL if dropping else None)
-        elif listener.accept_queue.share >= limits.accept_queue_share:
-            yield Candidate(_finding(listener, view, Severity.WARNING))
+            yield Candidate(_full_finding(listener, view, Severity.CRITICAL), Severity.CRITICAL if dropping else None)
+        elif listener.accept_queue.share >= limits.accept_queue_share and not _is_stalled(listener, limits):
+            yield Candidate(_full_finding(listener, view, Severity.WARNING))
+
+
+@rule("accept-stalled", rank=25)
+def accept_stalled(view: View, limits: Thresholds) -> Iterator[Candidate]:
+    """An application accepts nothing, and its clients wait for an answer.
+
+    Warning: no accept() has succeeded for 30 s while connections wait; or none since the first poll, and the oldest
+        connection waits longer. Only where this is certain, and unless the queue is full (accept-queue-full).
+    Critical: in addition, 100 connections wait.
+    Source: reqsk_queue_remove (include/net/request_sock.h): accept() takes the oldest connection; accept(2), listen(2).
+    """
+    for listener in view.listeners:
+        if not _is_stalled(listener, limits) or listener.accept_queue.is_over_limit or _is_dropping(listener, view):
+            continue
+        critical = (listener.accept_queue.depth or 0) >= limits.accept_stalled_count
+        severity = Severity.CRITICAL if critical else Severity.WARNING
+        yield Candidate(_stalled_finding(listener, view, severity), stays=False)
+
+
+def _is_stalled(listener: Listener, limits: Thresholds) -> bool:
+    if listener.stalled_s is None:
+        return False
+    # A slow application is none that has stopped: what was before the first poll does not count later.
+    waits_s = listener.waiting_s if listener.stalled_since_first_sample and listener.group_size == 1 else None
+    return max(listener.stalled_s, waits_s or 0.0) >= limits.accept_stalled_s
+
+
+def _is_dropping(listener: Listener, view: View) -> bool:
+    return listener.accept_full and _drops_for_full_queue(listener, view)
 
 
 def _drops_for_full_queue(listener: Listener, view: View) -> bool:
@@ -41,73 +70,136 @@ def _drops_for_full_queue(listener: Listener, view: View) -> bool:
     return bool(known) and all(rate > 0 for rate in known)
 
 
-def _finding(listener: Listener, view: View, severity: Severity) -> Finding:
-    queue = listener.accept_queue
+def accept_pace(listener: Listener) -> str:
+    """Return a sentence about how the application accepts: `nginx[7] has accepted nothing for 12 s.`"""
+    application = listener.application if listener.accepted_by else "The application"
+    several = len(listener.accepted_by) > 1
+    if listener.stalled_s is not None:
+        return f"{application} {'have' if several else 'has'} accepted nothing for {_stalled_for(listener)}."
+    return f"{application} {'accept' if several else 'accepts'} connections more slowly than clients open them."
+
+
+def _stalled_for(listener: Listener) -> str:
+    at_least = "at least " if listener.stalled_since_first_sample else ""
+    return at_least + units.duration(listener.stalled_s)
+
+
+def _full_finding(listener: Listener, view: View, severity: Severity) -> Finding:
     return Finding(
         severity,
-        FindingSubject("listener", ListenerSubject(listener.key, listener.inode if listener.group_size > 1 else 0)),
-        _headline(listener),
+        _subject(listener),
+        _headline(listener, _queue_parts(listener, view)),
         {
-            "accept_queue": Figure(queue.depth, "connections"),
-            "accept_queue_limit": Figure(queue.limit, "connections"),
+            "accept_queue": Figure(listener.accept_queue.depth, "connections"),
+            "accept_queue_limit": Figure(listener.accept_queue.limit, "connections"),
             "accept_queue_peak": Figure(listener.accept_peak, "connections"),
             "limit_set_by": Figure(listener.accept_limit_source.value),
-            "process": Figure(listener.process or None),
-            **({"holders": Figure(listener.holders)} if listener.holders else {}),
-            "oldest_waits": Figure(listener.waiting_s, "s"),
-            "clients_given_up": Figure(listener.client_closed, "connections"),
-            "accepted": Figure(listener.accepted_per_s, "connections/s"),
+            **_process_figures(listener),
+            **_waiting_figures(listener, view),
+            "accepted": Figure(listener.accepted_per_s, f"connections/s{'' if listener.stalled_s else ' or more'}"),
+            "nothing_accepted_for": Figure(listener.stalled_s, "s"),
             "drops": Figure(listener.drops_per_s, "segments/s"),
             "listen_overflows": Figure(view.rates.get("ListenOverflows"), "segments/s"),
         },
-        _why(listener, view),
-        _advice(listener, view),
-        f"state:established,close-wait inode:0 {listener.key.local_filter}",
+        f"{accept_pace(listener)} The kernel refuses clients beyond the limit: it {_effect(view)}.",
+        (_blocked(listener), *_limit_advice(listener, view)),
+        _filter(listener),
     )
 
 
-def _headline(listener: Listener) -> str:
-    queue, depth = listener.accept_queue, listener.accept_queue.depth
+def _stalled_finding(listener: Listener, view: View, severity: Severity) -> Finding:
+    stalled = f"no accept() succeeded for {_stalled_for(listener)}"
+    return Finding(
+        severity,
+        _subject(listener),
+        _headline(listener, [stalled, *_queue_parts(listener, view)]),
+        {
+            "nothing_accepted_for": Figure(listener.stalled_s, "s"),
+            "accept_queue": Figure(listener.accept_queue.depth, "connections"),
+            "accept_queue_limit": Figure(listener.accept_queue.limit, "connections"),
+            **_process_figures(listener),
+            **_waiting_figures(listener, view),
+        },
+        "The kernel has completed the handshakes of the waiting clients: they are connected, and get no answer.",
+        (_blocked(listener), "strace -f -p PID shows whether a thread calls accept(), and how the call fails."),
+        _filter(listener),
+    )
+
+
+def _subject(listener: Listener) -> FindingSubject:
+    return FindingSubject("listener", ListenerSubject(listener.key, listener.inode if listener.group_size > 1 else 0))
+
+
+def _filter(listener: Listener) -> str:
+    return f"state:established,close-wait inode:0 {listener.key.local_filter}"
+
+
+def _waits_here(listener: Listener, view: View) -> bool:
+    """Return whether all waiting connections of the group are this socket's: the kernel does not report the member."""
+    others = (each for each in view.listeners if each.key == listener.key and each.cookie != listener.cookie)
+    return listener.group_size == 1 or not any(each.accept_queue.depth for each in others)
+
+
+def _process_figures(listener: Listener) -> dict[str, Figure]:
+    holders = {"holders": Figure(listener.holders)} if listener.holders else {}
+    return {"process": Figure(listener.process or None), **holders}
+
+
+def _waiting_figures(listener: Listener, view: View) -> dict[str, Figure]:
+    here = _waits_here(listener, view)
+    return {
+        "oldest_waits": Figure(listener.waiting_s if here else None, "s"),
+        "clients_given_up": Figure(_gave_up(listener) if here else None, "connections"),
+    }
+
+
+def _gave_up(listener: Listener) -> int:
+    return listener.client_closed + listener.client_reset
+
+
+def _headline(listener: Listener, parts: list[str]) -> str:
+    process = [listener.process] if listener.accepted_by else []
+    return "; ".join(filter(None, (", ".join([*process, *parts]), listener.holders)))
+
+
+def _queue_parts(listener: Listener, view: View) -> list[str]:
+    queue, depth, here = listener.accept_queue, listener.accept_queue.depth, _waits_here(listener, view)
     parts = [f"{units.count(depth)} of {units.count(queue.limit)} waiting"]
     if listener.accept_peak is not None and depth is not None and listener.accept_peak > depth:
         parts.append(f"peak {units.count(listener.accept_peak)}")
-    if listener.accepted_by:
-        parts.insert(0, listener.process)
     if listener.drops_per_s:
         parts.append(units.plural_rate(listener.drops_per_s, "drop"))
-    if listener.waiting_s is not None:
+    if here and listener.waiting_s is not None:
         parts.append(f"oldest {'over ' if listener.waiting_is_minimum else ''}{units.duration(listener.waiting_s)}")
-    if listener.client_closed:
-        parts.append(f"{units.plural(listener.client_closed, 'client')} gave up")
-    return "; ".join(filter(None, (", ".join(parts), listener.holders)))
+    if here and _gave_up(listener):
+        parts.append(f"{units.plural(_gave_up(listener), 'client')} gave up")
+    return parts
 
 
-def _why(listener: Listener, view: View) -> str:
-    effect = (
-        "resets them (tcp_abort_on_overflow=1)"
-        if view.sample.sysctls.get("tcp_abort_on_overflow")
-        else "drops the last ACK of their handshake, and the client believes it is connected"
+def _effect(view: View) -> str:
+    if view.sample.sysctls.get("tcp_abort_on_overflow"):
+        return "resets them (tcp_abort_on_overflow=1)"
+    return "drops the last ACK of their handshake, and the client believes it is connected"
+
+
+def _blocked(listener: Listener) -> str:
+    return (
+        f"Check what keeps {listener.application} from calling accept(): a lock, a slow backend, all "
+        "workers busy, no file descriptors left."
     )
-    pace = (
-        "has stopped calling accept()"
-        if listener.accepted_per_s == 0
-        else "calls accept() more slowly than clients connect"
-    )
-    return f"The application {pace}. The kernel refuses clients beyond the limit: it {effect}."
 
 
-def _advice(listener: Listener, view: View) -> tuple[str, ...]:
+def _limit_advice(listener: Listener, view: View) -> Iterator[str]:
     application = listener.application
     somaxconn = view.sample.sysctls.get("somaxconn")
-    limit = {
-        LimitSource.SOMAXCONN: f"The limit is net.core.somaxconn ({somaxconn}): "
-        f"raise it, then restart {application}, as it must call listen() again.",
-        LimitSource.LISTEN: f"The limit is the backlog that {application} passes to listen() "
-        f"(somaxconn is {somaxconn}): raise the backlog and restart.",
-    }
-    blocked = (
-        f"Check what keeps {application} from calling accept(): a lock, a slow backend, all workers busy, "
-        "no file descriptors left."
-    )
-    longer = "A longer queue only helps with bursts; clients that wait too long give up anyway."
-    return tuple(filter(None, (blocked, limit.get(listener.accept_limit_source), longer)))
+    if listener.accept_limit_source is LimitSource.SOMAXCONN:
+        yield (
+            f"The limit is net.core.somaxconn ({somaxconn}): raise it, then restart {application}, as it must call "
+            "listen() again."
+        )
+    elif listener.accept_limit_source is LimitSource.LISTEN:
+        yield (
+            f"The limit is the backlog that {application} passes to listen() (somaxconn is {somaxconn}): raise the "
+            "backlog and restart."
+        )
+    yield "A longer queue only helps with bursts; clients that wait too long give up anyway."

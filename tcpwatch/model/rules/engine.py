@@ -12,7 +12,10 @@ from tcpwatch.model.view import View
 RULES = all_rules()
 """Imported with this module and not later: Ctrl-C inside an import can end the process without exit code 130."""
 STEPS_IN, STEPS_OUT = 2, 5
-"""A finding appears when its condition was true for STEPS_IN steps, and leaves when it was false for STEPS_OUT."""
+"""A finding appears when its condition was true for STEPS_IN steps, and leaves when it was false for STEPS_OUT.
+
+With Candidate.stays False it leaves at once.
+"""
 
 
 @dataclass(slots=True)
@@ -23,11 +26,11 @@ class _Level:
     steps_false: int = 0
     shown: bool = False
 
-    def step(self, condition: bool, immediate: bool) -> None:
+    def step(self, condition: bool, immediate: bool, steps_out: int) -> None:
         self.steps_true, self.steps_false = (self.steps_true + 1, 0) if condition else (0, self.steps_false + 1)
         if self.steps_true >= STEPS_IN or (condition and immediate):
             self.shown = True
-        elif self.steps_false >= STEPS_OUT:
+        elif self.steps_false >= steps_out:
             self.shown = False
 
 
@@ -36,15 +39,16 @@ class _Case:
     """One rule applied to one subject."""
 
     newest: Finding
+    steps_out: int = STEPS_OUT
     levels: dict[Severity, _Level] = field(default_factory=lambda: {severity: _Level() for severity in Severity})
 
     def step(self, candidate: Candidate | None) -> None:
         severity = candidate.finding.severity if candidate else 0
         immediate = (candidate.immediate_severity if candidate else None) or 0
-        for threshold, level in self.levels.items():
-            level.step(severity >= threshold, immediate >= threshold)
         if candidate:
-            self.newest = candidate.finding
+            self.newest, self.steps_out = candidate.finding, STEPS_OUT if candidate.stays else 1
+        for threshold, level in self.levels.items():
+            level.step(severity >= threshold, immediate >= threshold, self.steps_out)
 
     @property
     def finding(self) -> Finding | None:
@@ -54,7 +58,7 @@ class _Case:
 
     @property
     def is_over(self) -> bool:
-        return all(level.steps_false >= STEPS_OUT for level in self.levels.values())
+        return all(level.steps_false >= self.steps_out for level in self.levels.values())
 
 
 class RuleEngine:

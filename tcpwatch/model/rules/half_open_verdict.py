@@ -15,6 +15,7 @@ from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.rules import syn_flood, syn_queue
+from tcpwatch.model.rules.accept_queue import accept_pace
 from tcpwatch.model.rules.half_open_calm import HalfOpenFigures, calm_verdict, closed_listener_verdict
 from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
 from tcpwatch.model.rules.syn_counters import counters_of
@@ -78,11 +79,7 @@ def _slow_application_verdict(listener: Listener, view: View, limits: Thresholds
         f"{units.count(listener.syn_queue.depth)} half-open, {_retransmitted(listener)}, accept queue holds "
         f"{units.count(queue.depth)} of {units.count(queue.limit)}"
     )
-    application, verb = fullest.application, "call" if len(fullest.accepted_by) > 1 else "calls"
-    why = (
-        f"{application if fullest.accepted_by else 'The application'} {verb} accept() too slowly: while the accept "
-        "queue is full, the kernel drops the last ACK of honest clients."
-    )
+    why = f"{accept_pace(fullest)} While the accept queue is full, the kernel drops the last ACK of honest clients."
     severity = Severity.CRITICAL if any(member.accept_full for member in members) else Severity.WARNING
     return HalfOpenVerdict(VerdictKind.SLOW_APPLICATION, severity, listener.key, headline, why)
 

@@ -104,7 +104,7 @@ def cookies_headline(view: View) -> str:
 
 
 FLOOD_WHY = (
-    "Most clients do not answer the SYN+ACK, though the application accepts: they are spoofed, or do not intend to "
+    "Most clients do not answer the SYN+ACK, though the accept queue has room: they are spoofed, or do not intend to "
     "connect (RFC 4987)."
 )
 UNRETURNED_WHY = (

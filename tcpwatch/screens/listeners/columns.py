@@ -95,8 +95,7 @@ def _accepted(row: ListenerRow, look: CellContext) -> Line:
     per_s = row.fullest.accepted_per_s
     if row.is_member:
         return ()
-    sign = "≥" if row.is_lower_bound and per_s is not None else ""
-    return ((sign + units.rate(per_s), look.colours.plain if _moves(per_s) else look.colours.dim),)
+    return ((row.accepted_sign + units.rate(per_s), look.colours.plain if _moves(per_s) else look.colours.dim),)
 
 
 def _moves(per_s: float | None) -> bool:
@@ -181,7 +180,7 @@ _QUEUES: ListenerColumns = (
 )  # fmt: skip
 _TRAFFIC: ListenerColumns = (
     RecordColumn("accepted", "acc/s", "Connections accepted per second. Those that opened and closed between two polls "
-                 "are not counted; ≥: a minimum, as the kernel counted more", _accepted,
+                 "are not counted; ≥: a minimum, as more were accepted", _accepted,
                  lambda row: row.fullest.accepted_per_s, 6, 2, 4, True),
     RecordColumn("drops", "drops/s", "Segments dropped by the listener per second, such as SYNs and last ACKs",
                  _drops, lambda row: row.drops_per_s, 7, 0, 4, True),

@@ -198,11 +198,11 @@ def _remarks(view: View, unseen: UnseenAccepts | None, width: int, colours: Pale
         orphaned = units.plural(view.half_open_without_listener, "half-open connection")
         remarks.append(f" {orphaned} whose listener has closed")
     if unseen is not None:
-        opened, seen = units.rate(unseen.opened_per_s), units.rate(unseen.seen_per_s)
+        accepted, seen = units.rate(unseen.accepted_per_s), units.rate(unseen.seen_per_s)
         room = width - sum(map(len, remarks)) - 3
         words = (
-            f"accept rates are minimums: {opened}/s opened, {seen}/s attributed",
-            f"accept ≥: {seen} of {opened}/s",
+            f"accept rates are minimums: {accepted}/s accepted, {seen}/s attributed",
+            f"accept ≥: {seen} of {accepted}/s",
         )
         remarks += [f" {words}" for words in words if len(words) <= room][:1]
     return ((" ·".join(remarks), colours.dim),)

@@ -20,7 +20,7 @@ class ListenerRow:
     """The listeners, the fullest accept queue first; one if it is no group."""
     trend: QueueTrend
     is_lower_bound: bool = False
-    """Polls missed accepted connections, and some may have been here."""
+    """Polls missed accepted connections, and some may have been of any listener."""
     is_member: bool = False
     """It is a member of an unfolded group."""
 
@@ -76,6 +76,12 @@ class ListenerRow:
         return sum(known) if known else None
 
     @property
+    def accepted_sign(self) -> str:
+        """`≥` if polls missed accepted connections, and some may have been here."""
+        known = self.fullest.accepted_per_s is None or (self.fullest.stalled_s is not None and not self.is_group)
+        return "≥" if self.is_lower_bound and not known else ""
+
+    @property
     def accept_history(self) -> Sequence[float]:
         """The deepest accept queue of the members in each slot."""
         if not self.accept_queue_known:
@@ -118,12 +124,12 @@ class UnseenAccepts:
 
     seen_per_s: float
     """Accept rate of all listeners as seen by polls."""
-    opened_per_s: float
-    """Rate of the kernel counter PassiveOpens."""
+    accepted_per_s: float
+    """See View.accepted_at_most_per_s."""
 
 
 _MISSED_FACTOR = 1.25
-"""PassiveOpens must be higher than the seen rate by this factor: filling accept queues explain less."""
+"""The kernel's figure must be higher than the seen one by this factor: the two are not read at the same moment."""
 _KEPT_S = 10.0
 
 
@@ -147,8 +153,8 @@ def unseen_accepts(view: View) -> UnseenAccepts | None:
     by_key = {
         listener.key: listener.accepted_per_s for listener in view.listeners if listener.accepted_per_s is not None
     }
-    opened = view.rates.get("PassiveOpens")
+    accepted = view.accepted_at_most_per_s
     seen = sum(by_key.values())
-    if opened is None or not by_key or opened <= _MISSED_FACTOR * seen + 1:
+    if accepted is None or not by_key or accepted <= _MISSED_FACTOR * seen:
         return None
-    return UnseenAccepts(seen, opened)
+    return UnseenAccepts(seen, accepted)

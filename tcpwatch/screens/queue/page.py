@@ -133,11 +133,10 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         fullest = row.fullest
         sockets = f" · {len(row.members)} sockets" if row.is_group else ""
         why = " (SO_REUSEPORT)" if sockets and width >= SIDE_BY_SIDE_FROM else ""
-        least = "≥" if row.is_lower_bound and fullest.accepted_per_s is not None else ""
         return (
             (f" {self.endpoint}  ", colours.strong),
             (f"{fullest.process or '?'}{sockets}{why}", colours.plain),
-            (f" · accepted {least}{units.per_second(fullest.accepted_per_s)}", colours.plain),
+            (f" · accepted {row.accepted_sign}{units.per_second(fullest.accepted_per_s)}", colours.plain),
             (" · drops ", colours.plain),
             (units.per_second(row.drops_per_s), colours.alarm if row.drops_per_s else colours.plain),
         )

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.model.listeners.half_open import half_open_sockets
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import ListenerQueues, QueueAnalysis
@@ -13,7 +15,7 @@ from tcpwatch.model.listeners.queue_detail import MAX_MEMBERS, queue_detail
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.sample import Sample, SourceInfo
 from tests.support.polls import first_poll, polls
-from tests.support.views import NOW, Sock, make_rows, make_sample, sock
+from tests.support.views import NOW, Sock, make_rows, make_sample, make_table, sock
 
 LISTEN = sock("LISTEN", "0.0.0.0:80", cookie=1, inode=7, recv_queue=2, send_queue=8)
 WAITS = sock("ESTAB", "10.0.0.1:80", "192.0.2.1:1", cookie=2)
@@ -96,6 +98,58 @@ def test_accepted_per_second() -> None:
         sample(6, LISTEN, replace(accepted, state=TIME_WAIT.state, inode=0)),  # an end is no acceptance
     )
     assert [one.accepted_per_s for one in found] == [None, 0.5, 1.5, 0.0, 0.0]
+
+
+def destroyed(*socks: Sock) -> DestroyedSockets:
+    table = make_table(socks)
+    return DestroyedSockets(table, np.zeros(len(table), uapi.TCP_INFO), np.zeros(len(table)), 0)
+
+
+def test_a_connection_that_waited_and_is_freed_was_accepted() -> None:
+    gone = destroyed(WAITS, OURS)
+    _, one = listener(sample(0, LISTEN, WAITS, GAVE_UP), sample(2, LISTEN, GAVE_UP, destroyed=gone))
+    assert one.accepted_per_s == 0.5
+    _, one = listener(sample(0, LISTEN, WAITS, GAVE_UP), sample(2, LISTEN, GAVE_UP))
+    assert one.accepted_per_s == 0.0, "perhaps it was reset"
+    successor = replace(LISTEN, cookie=77)
+    _, one = listener(sample(0, LISTEN, WAITS), sample(2, successor, destroyed=gone))
+    assert one.accepted_per_s == 0.0, "the old listener was closed, and its connections with it"
+
+
+FAST_OPEN = sock("SYN_RCVD", "10.0.0.1:80", "192.0.2.1:7", cookie=7, shutdown=0, recv_queue=5)
+"""TCP Fast Open: a full socket, unlike HALF."""
+
+
+def test_tcp_fast_open_waits_in_the_accept_queue() -> None:
+    deep = replace(LISTEN, recv_queue=1)
+    found = follow(
+        sample(0, deep, HALF, FAST_OPEN),
+        sample(2, LISTEN, HALF, replace(FAST_OPEN, inode=9)),
+        sample(4, LISTEN, HALF, replace(OURS, cookie=FAST_OPEN.cookie)),
+    )
+    assert [(now.listeners[0].syn_queue.depth, now.half_open.count) for _, now in found] == [(1, 1)] * 3
+    assert [now.listeners[0].waiting for _, now in found] == [1, 0, 0]
+    assert [now.listeners[0].accepted_per_s for _, now in found] == [None, 0.5, 0.0], "accepted in SYN_RCVD"
+
+
+def test_tcp_fast_open_that_completes_while_it_waits() -> None:
+    deep, waits = replace(LISTEN, recv_queue=1), replace(WAITS, cookie=FAST_OPEN.cookie)
+    first, second, third = listener(
+        sample(0, deep, FAST_OPEN), sample(2, deep, waits), sample(4, LISTEN, replace(waits, inode=9))
+    )
+    assert (first.waiting, second.waiting, third.waiting) == (1, 1, 0)
+    assert (second.waiting_s, second.stalled_s, second.accepted_per_s) == (2.0, 2.0, 0.0)
+    assert (third.stalled_s, third.accepted_per_s) == (None, 0.5)
+
+
+def test_arrivals_with_tcp_fast_open() -> None:
+    """PassiveOpens counts them with the SYN."""
+    samples = (
+        sample(0, LISTEN, counters={"PassiveOpens": 0}),
+        sample(1, LISTEN, FAST_OPEN, HALF, counters={"PassiveOpens": 1}),
+        sample(2, LISTEN, replace(WAITS, cookie=FAST_OPEN.cookie), HALF, counters={"PassiveOpens": 1}),
+    )
+    assert [now.syn_arrivals_per_s for _, now in follow(*samples)] == [None, 2.0, 0.0]
 
 
 def test_other_listeners_accept_nothing() -> None:

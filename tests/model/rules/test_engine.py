@@ -65,6 +65,19 @@ def test_two_in_five_out(conditions: str, expected: str) -> None:
     assert shown(conditions) == expected
 
 
+def test_a_finding_that_does_not_stay() -> None:
+    conditions = iter([True, True, False, True, True, False])
+
+    def rule(view: View, limits: Thresholds) -> Iterator[Candidate]:
+        if next(conditions):
+            yield Candidate(
+                Finding(Severity.WARNING, FindingSubject("host", ""), "", {}, "", (), rule="rule"), stays=False
+            )
+
+    diagnosis = RuleEngine([as_rule("rule", rule)])
+    assert [len(diagnosis.step(VIEW)) for _ in range(6)] == [0, 1, 0, 0, 1, 0]
+
+
 @given(st.text(alphabet=".wcWC", max_size=40))
 def test_what_is_shown_has_a_reason(conditions: str) -> None:
     answer = shown(conditions)

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
-from tcpwatch.model.finding import Candidate, Severity
+from tcpwatch.model.finding import Candidate, Figure, Severity
+from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.rules.accept_queue import accept_queue_full
+from tcpwatch.model.rules.accept_queue import accept_queue_full, accept_stalled
+from tcpwatch.model.rules.half_open_verdict import half_open_verdict
 from tcpwatch.model.rules.syn_flood import syn_flood
 from tcpwatch.model.rules.syn_queue import syn_queue_full
 from tcpwatch.model.view import View
@@ -229,6 +231,99 @@ def test_accept_queues(host: Host, expected: dict[tuple[str, str], Severity], at
     assert [one.immediate_severity for one in found] == [at_once] * len(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """A listener that has accepted nothing: `accept/limit`, and what is known of it."""
+
+    queue: str
+    stalled_s: float | None
+    waiting_s: float | None = 40.0
+    since_first: bool = False
+    group_size: int = 1
+    peaks: Mapping[int, int] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    def view(self) -> View:
+        dropping = ("*:80",) if self.rates else ()
+        view = Host({f"0.0.0.0:80 {self.queue}": (0, 0)}, self.rates, peaks=self.peaks, dropping=dropping).view()
+        known: dict[str, Any] = {
+            "stalled_s": self.stalled_s,
+            "waiting_s": self.waiting_s,
+            "stalled_since_first_sample": self.since_first,
+            "group_size": self.group_size,
+            "client_closed": 2,
+            "client_reset": 1,
+        }
+        return replace(view, listeners=(replace(view.listeners[0], **known),))
+
+
+STALLED = ("accept-stalled", "*:80")
+STALLS = {
+    "30 s": (Stall("3/4096", 30.0), {STALLED: WARNING}),
+    "29 s": (Stall("3/4096", 29.0), {}),
+    "not certain": (Stall("3/4096", None), {}),
+    "99 wait": (Stall("99/4096", 30.0), {STALLED: WARNING}),
+    "100 wait": (Stall("100/4096", 30.0), {STALLED: CRITICAL}),
+    "since the first poll, and the oldest waits longer": (Stall("3/4096", 2.0, 40.0, True), {STALLED: WARNING}),
+    "since the first poll, and the oldest is young": (Stall("3/4096", 2.0, 9.0, True), {}),
+    "it accepted after the first poll": (Stall("3/4096", 2.0, 40.0), {}),
+    "the oldest of a group may wait elsewhere": (
+        Stall("3/4096", 2.0, 40.0, True, 2), {},
+    ),
+    "a member of a group": (Stall("3/4096", 30.0, 40.0, False, 2), {("accept-stalled", "*:80 inode 100001"): WARNING}),
+    "nearly full": (Stall("90/100", 30.0), {STALLED: WARNING}),
+    "nearly full, and not certain": (Stall("90/100", None), {NGINX: WARNING}),
+    "full": (Stall("101/100", 30.0), {NGINX: CRITICAL}),
+    "full, and it drops": (Stall("100/100", 30.0, rates=OVERFLOWS), {NGINX: CRITICAL}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stall", "expected"), STALLS.values(), ids=STALLS)
+def test_stalled_applications(stall: Stall, expected: dict[tuple[str, str], Severity]) -> None:
+    view = stall.view()
+    assert said([*accept_queue_full(view, DEFAULT), *accept_stalled(view, DEFAULT)]) == expected
+
+
+def test_what_is_said_of_a_stalled_application() -> None:
+    def headline(stall: Stall) -> str:
+        (one,) = accept_stalled(stall.view(), DEFAULT)
+        assert not one.stays, "one accept() makes the words false"
+        return one.finding.headline
+
+    assert headline(Stall("3/4096", 65.0, 65.0)) == (
+        "nginx[7], no accept() succeeded for 1 m 05 s, 3 of 4,096 waiting, oldest 1 m 05 s, 3 clients gave up"
+    )
+    assert "no accept() succeeded for at least 2 s" in headline(Stall("3/4096", 2.0, 65.0, True))
+
+
+@pytest.mark.parametrize(
+    ("stall", "words", "unit"),
+    [
+        (Stall("101/100", None), "nginx[7] accepts connections more slowly than clients open them.", " or more"),
+        (Stall("101/100", 3.0), "nginx[7] has accepted nothing for 3 s.", ""),
+        (Stall("101/100", 3.0, 9.0, True), "nginx[7] has accepted nothing for at least 3 s.", ""),
+    ],
+)
+def test_a_minimum_is_not_said_to_be_zero(stall: Stall, words: str, unit: str) -> None:
+    view = stall.view()
+    view = replace(view, listeners=(replace(view.listeners[0], accepted_per_s=0.0, retransmitted=1),))
+    (one,) = accept_queue_full(view, DEFAULT)
+    assert one.finding.why.startswith(words)
+    assert one.finding.evidence["accepted"] == Figure(0.0, f"connections/s{unit}")
+    assert half_open_verdict(view).why.startswith(words), "the screens agree"
+
+
+def test_who_waits_at_which_member_is_not_known() -> None:
+    view = Host({"0.0.0.0:80 1/10": (0, 0), "second 0.0.0.0:80 11/10": (0, 0)}).view()
+    listeners = [replace(one, waiting_s=40.0, client_closed=2) for one in view.listeners]
+    (one,) = accept_queue_full(replace(view, listeners=tuple(listeners)), DEFAULT)
+    assert one.finding.headline == "nginx[7], 11 of 10 waiting"
+    assert one.finding.evidence["oldest_waits"].value is None
+    idle = replace(listeners[1], accept_queue=Queue(0, 10))
+    (one,) = accept_queue_full(replace(view, listeners=(listeners[0], idle)), DEFAULT)
+    assert one.finding.headline == "nginx[7], 11 of 10 waiting, oldest 40 s, 2 clients gave up"
+
+
 def test_no_findings_without_queue_figures() -> None:
     view = Host({"0.0.0.0:80 0/10": (11, 11)}).view()
     unknown = replace(view.listeners[0], accept_queue=replace(view.listeners[0].accept_queue, depth=None, limit=None))
@@ -267,16 +362,6 @@ def test_headline_of_an_accept_queue(facts: dict[str, Any], headline: str) -> No
     view = replace(view, listeners=(replace(view.listeners[0], **facts),))
     (one,) = accept_queue_full(view, DEFAULT)
     assert one.finding.headline == headline
-
-
-@pytest.mark.parametrize(
-    ("accepted_per_s", "words"), [(0.0, "has stopped calling"), (0.5, "more slowly"), (None, "more slowly")]
-)
-def test_whether_the_application_still_accepts(accepted_per_s: float | None, words: str) -> None:
-    view = Host({"0.0.0.0:80 101/100": (0, 0)}).view()
-    view = replace(view, listeners=(replace(view.listeners[0], accepted_per_s=accepted_per_s),))
-    (one,) = accept_queue_full(view, DEFAULT)
-    assert words in one.finding.why
 
 
 @pytest.mark.parametrize(("abort", "words"), [(0, "drops the last ACK"), (1, "resets them")])

@@ -1,0 +1,166 @@
+"""AcceptStalls: since when it is certain that a listening socket has accepted nothing.
+
+accept() takes the first connection of a queue (reqsk_queue_remove in include/net/request_sock.h), and nothing else
+takes one out: a connection that is reset keeps its place, unseen, until it is accepted. There are two proofs:
+
+- A queue whose connections were all visible in one sample has accepted none of them as long as all still wait.
+- Each connection that enters any accept queue of a network namespace raises PassiveOpens
+  (tcp_create_openreq_child in net/ipv4/tcp_minisocks.c). If the queues together grew by as much as the counter, no
+  socket has accepted any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
+from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
+from tcpwatch.model.listeners.waiting_connections import WaitingConnections
+from tcpwatch.sample import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptStall:
+    """A socket with waiting connections that has accepted none for some time."""
+
+    for_s: float
+    """It has accepted nothing for so long, at least."""
+    since_first_sample: bool = False
+    """Whether it accepted anything before that is not known."""
+    never_accepted: bool = False
+    """Nothing was ever accepted in this network namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptFigures:
+    """The proofs of one poll."""
+
+    stalls: dict[int, AcceptStall]
+    """Cookie of the listener → how long it has accepted nothing; absent where that is not certain."""
+    accepted_at_most: int | None
+    """Connections that all listeners together have accepted since the previous sample; None if unknown."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The accept queue of one socket in the previous sample; times are monotonic seconds."""
+
+    depth: int
+    stalled_since: float | None
+    """Nothing was accepted since then."""
+    all_visible_at: float | None
+    """All connections of the key were visible at that time, and those of that time still wait."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Before:
+    """The previous sample."""
+
+    monotonic: float
+    keys: tuple[ListenerKey, ...]
+    cookie: NDArray[np.uint64]
+    """Waiting connections, ascending."""
+    key: NDArray[np.int32]
+    entered: NDArray[np.float64]
+    """Monotonic seconds of the first sample with each of them."""
+    total_depth: int
+    passive_opens: int | None
+
+
+_NOTHING_YET = _Before(0.0, (), np.empty(0, np.uint64), np.empty(0, np.int32), np.empty(0), 0, 0)
+"""The state of a new network namespace."""
+
+
+class AcceptStalls:
+    """Remembers the accept queues of the previous sample."""
+
+    def __init__(self) -> None:
+        self._before = _NOTHING_YET
+        self._queues: dict[int, _Queue] = {}
+        self._first: float | None = None
+        self._never_accepted = True
+
+    def step(self, sample: Sample, keys: ListenerKeys, waiting: WaitingConnections) -> AcceptFigures:
+        """Return the proofs of this sample."""
+        if not sample.capabilities.queues:
+            return AcceptFigures({}, None)
+        before, now = self._before, sample.monotonic
+        depths = sample.table["idiag_rqueue"][keys.row]
+        total_depth = int(depths.sum())
+        passive_opens = sample.counters.get("PassiveOpens")
+        at_most = _accepted_at_most(before, total_depth, passive_opens)
+        self._never_accepted = self._never_accepted and at_most == 0
+        entered = _entered(before, waiting, now)
+        first_lost, visible = _first_lost(before, waiting), _all_visible(keys, depths, waiting)
+        queues: dict[int, _Queue] = {}
+        for at in np.flatnonzero(depths).tolist():
+            cookie, key, depth = int(sample.cookie[keys.row[at]]), int(keys.key[at]), int(depths[at])
+            lost = first_lost.get(keys.keys[key], np.inf)
+            queues[cookie] = self._queue(depth, self._queues.get(cookie), lost, bool(visible[key]), at_most == 0, now)
+        first_step = self._first is None
+        self._first = now if first_step else self._first
+        self._queues = queues
+        self._before = _Before(now, keys.keys, waiting.cookie, waiting.key, entered, total_depth, passive_opens)
+        return AcceptFigures(self._stalls(queues, keys, sample, waiting), None if first_step else at_most)
+
+    def _queue(
+        self, depth: int, before: _Queue | None, lost: float, visible: bool, none_accepted: bool, now: float
+    ) -> _Queue:
+        """Return the queue after this sample; of the connections that no longer wait, the oldest came at `lost`."""
+        at = before.all_visible_at if before else None
+        all_visible_at = at if at is not None and at < lost else None
+        still_proved = none_accepted or all_visible_at is not None
+        if all_visible_at is None and visible:
+            all_visible_at = now
+        since: float | None = None
+        if before is not None and depth >= before.depth and still_proved:
+            since = self._before.monotonic if before.stalled_since is None else before.stalled_since
+        elif all_visible_at is not None or none_accepted:
+            since = now
+        return _Queue(depth, since, all_visible_at)
+
+    def _stalls(
+        self, queues: dict[int, _Queue], keys: ListenerKeys, sample: Sample, waiting: WaitingConnections
+    ) -> dict[int, AcceptStall]:
+        stalls = {}
+        for cookie, queue in queues.items():
+            if queue.stalled_since is not None and (self._never_accepted or queue.stalled_since < sample.monotonic):
+                for_s, from_first = sample.monotonic - queue.stalled_since, queue.stalled_since == self._first
+                stalls[cookie] = AcceptStall(for_s, from_first, from_first and self._never_accepted)
+        return stalls
+
+
+def _accepted_at_most(before: _Before, total_depth: int, passive_opens: int | None) -> int | None:
+    """Return how many connections have left the accept queues at most; None if the counter is unknown or was reset."""
+    if passive_opens is None or before.passive_opens is None or passive_opens < before.passive_opens:
+        return None
+    return max(0, passive_opens - before.passive_opens - (total_depth - before.total_depth))
+
+
+def _entered(before: _Before, waiting: WaitingConnections, now: float) -> NDArray[np.float64]:
+    entered = np.full(len(waiting.cookie), now)
+    place = find_sorted(before.cookie, waiting.cookie)
+    known = np.flatnonzero(place != NOT_FOUND)
+    entered[known] = before.entered[place[known]]
+    return entered
+
+
+def _first_lost(before: _Before, waiting: WaitingConnections) -> dict[ListenerKey, float]:
+    """Return when the oldest of those connections came that waited and wait no longer, of each key that lost one."""
+    lost = find_sorted(waiting.cookie, before.cookie) == NOT_FOUND
+    if not lost.any():
+        return {}
+    first = np.full(len(before.keys), np.inf)
+    np.minimum.at(first, before.key[lost], before.entered[lost])
+    return {before.keys[at]: float(first[at]) for at in np.flatnonzero(first < np.inf).tolist()}
+
+
+def _all_visible(keys: ListenerKeys, depths: NDArray[np.uint32], waiting: WaitingConnections) -> NDArray[np.bool_]:
+    """Return for each key whether its queues hold as many connections as the sample shows."""
+    size = len(keys.keys)
+    held = np.bincount(keys.key, depths, size).astype(np.intp)
+    visible: NDArray[np.bool_] = held == np.bincount(waiting.key, minlength=size)
+    return visible
