@@ -8,8 +8,8 @@ started later has inherited it.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,13 +21,17 @@ from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.states import Role
 from tcpwatch.sample import Sample
 
-_LOOKED_AT = 4096
-"""Connections looked at in one step, the newest ones."""
+_LOOKED_AT, _NEWEST = 4096, 65_536
+"""Connections looked at in one step: the newest of these listeners, among so many sockets of the host; among all when a
+listener is seen for the first time."""
 _CLOCK_S = 0.05
 """Error of the start time of a process, which is in ticks of the clock."""
 _FADING = 0.95
 _OLDER = -np.inf
 """In place of the beginning of a connection that is older than the first sample."""
+
+
+_Identity = tuple[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class _SharedListener:
     cookie: int
     key: int
     owner: Owner
+    holders: frozenset[_Identity]
 
 
 class Acceptors:
@@ -51,13 +56,14 @@ class Acceptors:
     def step(self, join: Join, sample: Sample, elapsed_s: float | None) -> Join:
         """Return the join with the owners of shared listeners in order: first the processes that accept."""
         shared = _shared_listeners(join)
-        held = {listener.cookie: {_identity(process) for process in listener.owner.processes} for listener in shared}
+        held = {listener.cookie: listener.holders for listener in shared}
+        begin = 0 if held.keys() - self._accepting.keys() else max(0, len(join.rows) - _NEWEST)
         self._accepting = {cookie: self._accepting.get(cookie, set()) & held[cookie] for cookie in held}
         if not shared:
             return join
         # A connection may have been found out some steps ago, when a step took longer.
         self._interval_s = max(elapsed_s or 0.0, _FADING * self._interval_s)
-        for listener, process in _accepted(join, sample, shared, self._interval_s):
+        for listener, process in _accepted(join, sample, shared, self._interval_s, begin):
             self._accepting[listener.cookie].add(_identity(process))
         rows = join.rows
         owner, owners = rows.owner.copy(), list(rows.owners)
@@ -68,9 +74,6 @@ class Acceptors:
         return replace(join, rows=replace(rows, owner=owner, owners=owners))
 
 
-_Identity = tuple[int, float]
-
-
 def _identity(process: Process) -> _Identity:
     return process.pid, process.started_unix_s
 
@@ -78,39 +81,41 @@ def _identity(process: Process) -> _Identity:
 def _shared_listeners(join: Join) -> list[_SharedListener]:
     keys, rows = join.listener_keys, join.rows
     codes = rows.owner[keys.row]
-    several = [code for code in np.unique(codes[codes >= 0]).tolist() if len(rows.owners[code].processes) > 1]
+    distinct = ((code, rows.owners[code].processes) for code in np.unique(codes[codes >= 0]).tolist())
+    holders = {code: frozenset(map(_identity, processes)) for code, processes in distinct if len(processes) > 1}
     return [
-        _SharedListener(int(row), int(rows.cookie[row]), int(key), rows.owners[code])
+        _SharedListener(int(row), int(rows.cookie[row]), int(key), rows.owners[code], holders[code])
         for row, key, code in zip(keys.row, keys.key, codes.tolist(), strict=True)
-        if code in several
+        if code in holders
     ]
 
 
 def _accepted(
-    join: Join, sample: Sample, shared: Sequence[_SharedListener], interval_s: float
+    join: Join, sample: Sample, shared: Sequence[_SharedListener], interval_s: float, begin: int
 ) -> Iterator[tuple[_SharedListener, Process]]:
     """Yield the pairs of a listener and a process that has accepted a connection of it."""
-    by_key = defaultdict(list)
+    by_key, names = defaultdict(list), defaultdict[int, Counter[str]](Counter)
     for listener in shared:
         by_key[listener.key].append(listener)
-    for key, owner, began, older in _connections(join, sample, shared, interval_s):
-        for process in _acceptor(owner, began, older, by_key.get(key, ())):
-            holding = [it for it in by_key[key] if _identity(process) in map(_identity, it.owner.processes)]
+        names[listener.key].update(process.name for process in listener.owner.processes)
+    for key, owner, began, older in _connections(join, sample, shared, interval_s, begin):
+        for process in _acceptor(owner, began, older, names[key]):
+            holding = [listener for listener in by_key[key] if _identity(process) in listener.holders]
             if len(holding) == 1:  # of a SO_REUSEPORT group, a process may hold sockets that others serve
                 yield holding[0], process
 
 
 def _connections(
-    join: Join, sample: Sample, shared: Sequence[_SharedListener], interval_s: float
+    join: Join, sample: Sample, shared: Sequence[_SharedListener], interval_s: float, begin: int
 ) -> Iterator[tuple[int, Owner, float, int]]:
     """Yield listener key, holders, when the newest connection began at the earliest, and how many are older than us.
 
-    The connections of a key with the same holders are one group.
+    The connections of a key with the same holders are one group. Rows before `begin` are left out.
     """
     rows, is_shared = join.rows, np.zeros(1 << 16, np.bool_)
     is_shared[sample.local_port[[listener.row for listener in shared]]] = True
-    accepted = is_shared[sample.local_port] & (rows.owner >= 0) & (rows.role == Role.SERVER)
-    at = np.flatnonzero(accepted)[-_LOOKED_AT:]
+    accepted = is_shared[sample.local_port[begin:]] & (rows.owner[begin:] >= 0) & (rows.role[begin:] == Role.SERVER)
+    at = begin + np.flatnonzero(accepted)[-_LOOKED_AT:]
     key, code = join.listener_keys.lookup(sample, at).astype(np.int64), rows.owner[at]
     distinct, inverse = np.unique(key << 32 | code, return_inverse=True)
     began = np.full(len(distinct), _OLDER)
@@ -120,16 +125,18 @@ def _connections(
         yield group >> 32, rows.owners[group & 0xFFFFFFFF], float(began[number]), int(older[number])
 
 
-def _acceptor(owner: Owner, began: float, older: int, listeners: Sequence[_SharedListener]) -> Iterator[Process]:
-    """Yield the process that accepted these connections, if it is certain."""
+def _acceptor(owner: Owner, began: float, older: int, names: Mapping[str, int]) -> Iterator[Process]:
+    """Yield the process that accepted these connections, if it is certain.
+
+    `names` counts the holders of the listener by name.
+    """
     running = [process for process in owner.processes if process.started_unix_s <= began]
     if len(running) == 1:
         yield running[0]
     elif not running and older and len(owner.processes) == 1:
         # A server that forks for each connection, and whose child keeps the listener open, has one in each child.
         process = owner.processes[0]
-        others = {it.name for listener in listeners for it in listener.owner.processes if it != process}
-        if older > 1 or process.name not in others:
+        if older > 1 or names.get(process.name, 0) <= 1:
             yield process
 
 
