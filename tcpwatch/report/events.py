@@ -90,7 +90,8 @@ class EventReporter:
         state = fact["new"] or fact["old"]
         code = STATE_COLOURS[State[state]] if state else None
         change = coloured(_change(fact).ljust(_CHANGE), code, self._colour)
-        owner = f"{fact['process']}[{fact['pid']}]" if fact["process"] is not None else units.UNKNOWN
+        pid = "" if fact["pid"] is None else f"[{fact['pid']}]"
+        owner = units.UNKNOWN if fact["process"] is None else f"{fact['process']}{pid}"
         owner_and_ending = [owner] if fact["ending"] is None else [owner.ljust(_OWNER), _TEXTS[fact["ending"]]]
         return "  ".join([moment, *endpoints, change, fact["origin"].ljust(_ORIGIN), *owner_and_ending])
 

@@ -45,7 +45,16 @@ class Owner:
 
     processes: tuple[Process, ...]
     accepting: int | None = None
-    """Of a listener with several: so many of them, the first ones, are known to accept its connections."""
+    """Of a listener with several: so many of them, the first ones, are known to accept its connections.
+
+    Of a connection that no poll saw: not None if one of the processes accepted it, and it is not known which.
+    """
+
+    @property
+    def common_name(self) -> str | None:
+        """The name of all processes; None if they have several names."""
+        names = {process.name for process in self.processes}
+        return names.pop() if len(names) == 1 else None
 
     @property
     def shown(self) -> tuple[Process, ...]:

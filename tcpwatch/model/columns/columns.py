@@ -137,7 +137,7 @@ COLUMNS: tuple[SocketColumn, ...] = (
     SocketColumn("pid", "Pid", "Process id; of several that hold the socket one that accepts, else the lowest",
       *_PID, values.plain, width=7, in_table=False),
     SocketColumn("process", "Process", "Name of that process",
-      *values.first_process("name"), values.plain, width=15, in_table=False),
+      values.process_names, values.first_process("name")[1], values.plain, width=15, in_table=False),
     SocketColumn("pids", "Pids", "All processes that hold the socket",
       values.owner_values(lambda owner: sorted(process.pid for process in owner.processes)), _PID[1], values.plain,
       width=7, in_table=False),

@@ -6,7 +6,7 @@ the text needs two facts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -119,8 +119,24 @@ def timer_keys(rows: Rows) -> Keys:
 
 
 def owner_values(pick: Callable[[owner_finder.Owner], Any]) -> Callable[[Rows], Values]:
-    """Return `pick` of the owner of each row; None without a known owner."""
-    return lambda rows: [pick(rows.owners[code]) if code >= 0 else None for code in rows.owner.tolist()]
+    """Return `pick` of the owner of each row; None without a known owner, or if it is one of several processes."""
+    return lambda rows: [pick(owner) if owner and holds else None for owner, holds in _owners(rows)]
+
+
+def process_names(rows: Rows) -> Values:
+    """Return the name of the first process, or the one that all processes have of which one accepted the connection."""
+    return [
+        None if owner is None else owner.processes[0].name if holds else owner.common_name
+        for owner, holds in _owners(rows)
+    ]
+
+
+def _owners(rows: Rows) -> Iterator[tuple[owner_finder.Owner | None, bool]]:
+    """Yield the owner of each row, None if it is unknown, and whether all of its processes hold the socket."""
+    listens = (rows.state == State.LISTEN).tolist()
+    for code, listening in zip(rows.owner.tolist(), listens, strict=True):
+        owner = rows.owners[code] if code >= 0 else None
+        yield owner, owner is not None and (listening or owner.accepting is None)
 
 
 def acceptors(rows: Rows) -> Values:

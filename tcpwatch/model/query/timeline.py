@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink.tcp_info import has_field
-from tcpwatch.model.columns.socket_values import endpoints, owner_cells
+from tcpwatch.model.columns.socket_values import endpoints, first_process, owner_cells
 from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorded_owners
 from tcpwatch.model.lifecycle.connection_detail import connection_detail
 from tcpwatch.model.lifecycle.ending import Ending
@@ -132,7 +132,7 @@ def _facts(rows: Rows, byte_counts: Mapping[int, ByteCounts]) -> list[Timeline]:
         endpoints("idiag_dst", "idiag_dport")(rows),
         map(Role, rows.role.tolist()),
         owner_cells(rows),
-        [rows.owners[code].processes[0].pid if code >= 0 else None for code in rows.owner.tolist()],
+        first_process("pid")[0](rows),
         [State(state) if state else None for state in rows.state.tolist()],
         [byte_counts[cookie] for cookie in rows.cookie.tolist()],
         strict=True,

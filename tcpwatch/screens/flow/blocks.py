@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from tcpwatch import units
+from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.columns.socket_values import why_unknown
 from tcpwatch.model.lifecycle.ending import ORDERLY_ENDINGS, sentence
@@ -106,12 +107,22 @@ def _owner(facts: FlowFacts) -> Iterator[Entry]:
     if code < 0:
         yield Entry("process", why_unknown(code, facts.ended_at is not None))
     else:
-        for process in facts.row.owners[code].processes:
-            yield from _process(process, "last held by" if facts.state is State.TIME_WAIT else "process")
+        owner = facts.row.owners[code]
+        for at, process in enumerate(owner.processes):
+            yield from _process(process, _holding(owner, at, facts.state))
     if facts.cell("uid") == units.UNKNOWN:
         yield Entry("socket user", units.UNKNOWN)
     else:
         yield Entry("socket user", f"{facts.cell('user_or_uid')} ({facts.cell('uid')})")
+
+
+def _holding(owner: Owner, at: int, state: State | None) -> str:
+    """Return how a process is connected with the socket."""
+    if owner.accepting is None:
+        return "last held by" if state is State.TIME_WAIT else "process"
+    if state is not State.LISTEN:
+        return "one of"
+    return "accepted by" if at < owner.accepting else "held by"
 
 
 def _process(process: Process, label: str) -> Iterator[Entry]:

@@ -211,6 +211,28 @@ def test_the_owner_of_a_closed_socket_is_not_looked_up_later() -> None:
     assert value("owner_unknown", replace(spec, mark=Mark.CLOSED)) == "unknown"
 
 
+def shared(state: str, *names: str, accepting: int | None) -> Rows:
+    """Return the row of a socket with processes of these names, with pids from 1 on."""
+    rows = make_rows([sock(state, "10.0.0.1:1", process=names[0], pid=1, also=[*enumerate(names[1:], 2)])])
+    return replace(rows, owners=[replace(rows.owners[0], accepting=accepting)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (shared("LISTEN", "app", "systemd", accepting=1), (1, "app", [1, 2], [1])),
+        (shared("LISTEN", "nginx", "nginx", "nginx", accepting=2), (1, "nginx", [1, 2, 3], [1, 2])),
+        (shared("LISTEN", "app", "systemd", accepting=0), (1, "app", [1, 2], None)),
+        (shared("LISTEN", "app", accepting=None), (1, "app", [1], [1])),
+        (shared("ESTAB", "app", "app", accepting=None), (1, "app", [1, 2], None)),
+        (shared("ESTAB", "nginx", "nginx", accepting=2), (None, "nginx", None, None)),
+        (shared("ESTAB", "app", "systemd", accepting=0), (None, None, None, None)),
+    ],
+)
+def test_processes_that_share_a_listener(rows: Rows, expected: tuple[object, ...]) -> None:
+    assert tuple(BY_KEY[key].values(rows)[0] for key in ("pid", "process", "pids", "accepted_by")) == expected
+
+
 def held_by(name: str, pid: int) -> Sock:
     return sock("ESTAB", "10.0.0.1:1", process=name, pid=pid)
 

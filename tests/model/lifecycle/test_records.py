@@ -191,6 +191,18 @@ def test_the_owner_of_a_connection_between_two_polls_is_as_hidden_as_its_listene
     assert records["owner"].tolist() == [reason]
 
 
+def test_the_owner_of_a_connection_between_two_polls_is_one_of_those_that_share_the_listener() -> None:
+    listener = replace(LISTENER, also=((13, "httpd"),))
+    gone = event(replace(OPEN, cookie=20), 1.0)
+    _, (record,), archive = run(Poll([listener]), Poll([listener], [gone]))
+    owner = archive.owner(int(record["owner"]))
+    assert owner is not None and (owner.accepting, [it.pid for it in owner.processes]) == (0, [12, 13])
+    accepted = replace(OPEN, cookie=21, process="httpd", pid=13)
+    _, records, archive = run(Poll([listener]), Poll([listener]), Poll([listener, accepted], [event(OPEN, 5.0)]))
+    owner = archive.owner(int(records["owner"][0]))
+    assert owner is not None and (owner.accepting, [it.pid for it in owner.processes]) == (None, [13])
+
+
 def test_a_connection_that_no_process_had_accepted_has_none() -> None:
     waiting = replace(OPEN, process=None, inode=0)
     record = only(Poll([]), Poll([waiting]), Poll([], [event(waiting, 3.0)]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,9 +71,12 @@ def leak(end: str) -> Iterator[int]:
         process.stdin.close()
 
 
-def findings(rule: str, uid: int = 0) -> list[str]:
-    """Return the first findings of this rule, as a user sees them."""
-    command = [sys.executable, "-c", WATCH, rule, str(uid)]
+PID_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+def findings(rule: str, uid: int = 0, prefix: Sequence[str] = ()) -> list[str]:
+    """Return the first findings of this rule, as a user sees them; `prefix` is a command that starts the program."""
+    command = [*prefix, sys.executable, "-c", WATCH, rule, str(uid)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd="/")
     assert done.stderr == ""
     return done.stdout.splitlines()
@@ -100,6 +103,14 @@ def test_a_leak_of_processes_that_are_not_visible(namespace: lab.Namespace) -> N
         (finding,) = findings("close-wait-leak", uid=65534)
     assert finding.startswith(f"listener 127.0.0.1:{port}: {WORKERS} CLOSE_WAIT")
     assert "owner unknown: held by a process of another user" in finding
+
+
+def test_a_leak_of_processes_in_another_pid_namespace(namespace: lab.Namespace) -> None:
+    lab.require(other_users, lab.program("unshare"))
+    with leak("close()") as port:
+        (finding,) = findings("close-wait-leak", prefix=PID_NAMESPACE)
+    assert finding.startswith(f"listener 127.0.0.1:{port}: {WORKERS} CLOSE_WAIT")
+    assert "owner unknown: no visible process holds it (another pid namespace, or the kernel)" in finding
 
 
 @pytest.mark.parametrize("uid", [0, 65534])
