@@ -21,6 +21,7 @@ from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.sockets.throughput import Throughput
 from tcpwatch.model.states import State
 from tcpwatch.model.view import FlowDetail, View
+from tcpwatch.screens.flow.blocks import holding
 from tcpwatch.screens.flow.page import FlowScreen
 from tcpwatch.screens.flow.tcp_info import GROUPS, info_sections
 from tcpwatch.screens.shared.page import FlowSelected
@@ -121,6 +122,23 @@ async def test_all_owners_are_shown_and_a_hostile_name_has_no_effect() -> None:
         y, line = next((y, line) for y, line in enumerate(shot(app).splitlines()) if f"{HOSTILE}[12]" in line)
         await pilot.click(offset=(line.index(HOSTILE) + 12, y))
         assert not app._exit
+
+
+@pytest.mark.parametrize(
+    ("state", "accepting", "labels"),
+    [
+        ("ESTAB", None, ("process", "process")),
+        ("TIME_WAIT", None, ("last held by", "last held by")),
+        ("ESTAB", 0, ("one of", "one of")),
+        ("LISTEN", 0, ("held by", "held by")),
+        ("LISTEN", 1, ("accepted by", "held by")),
+    ],
+)
+def test_how_a_process_is_connected_with_the_socket(state: str, accepting: int | None, labels: tuple[str, ...]) -> None:
+    owner = _flow().owner
+    assert owner is not None
+    owner = replace(owner, accepting=accepting)
+    assert tuple(holding(owner, at, State.parse(state)) for at in range(2)) == labels
 
 
 @pytest.mark.parametrize("code", [UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION])

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from tcpwatch.app import TcpwatchApp
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NOT_LOOKED, UNKNOWN_PERMISSION
 from tcpwatch.model.analyses.silent_peers import SilentPeer, SilentPeers
 from tcpwatch.model.analyses.stalls import Stalls, UnreadProgram
 from tcpwatch.model.analyses.unanswered_connects import Unanswered, UnansweredConnects
@@ -269,6 +269,18 @@ async def test_sockets_of_unknown_owners() -> None:
         await pilot.press("enter")
         assert filter_of(app) == "state:close-wait -inode:0 -pid:77"
         assert rows_shown(app) == 4
+
+
+async def test_the_processes_of_a_program_are_one_row_and_those_not_looked_up_are_not_called_unknown() -> None:
+    workers = [replace(one, pid=100 + at) for at, one in enumerate(left_open(30, "worker"))]
+    sought = sock("CLOSE_WAIT", "10.0.0.1:80", "10.0.0.2:9", inode=7, owner_code=UNKNOWN_NOT_LOOKED)
+    app = make_app()
+    async with driven(app, SMALL) as pilot:
+        await shown(app, pilot, view_with(*(replace(s, cookie=at) for at, s in enumerate([*workers, sought], 1))))
+        assert line_with(app, "worker").split()[:6] == ["▸", "worker", "(30", "processes)", "30", "0"]
+        assert "1 not looked up yet" in line_with(app, "not looked")
+        await pilot.press("enter")
+        assert rows_shown(app) == 30
 
 
 async def test_exact_numbers() -> None:

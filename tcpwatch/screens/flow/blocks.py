@@ -109,14 +109,14 @@ def _owner(facts: FlowFacts) -> Iterator[Entry]:
     else:
         owner = facts.row.owners[code]
         for at, process in enumerate(owner.processes):
-            yield from _process(process, _holding(owner, at, facts.state))
+            yield from _process(process, holding(owner, at, facts.state))
     if facts.cell("uid") == units.UNKNOWN:
         yield Entry("socket user", units.UNKNOWN)
     else:
         yield Entry("socket user", f"{facts.cell('user_or_uid')} ({facts.cell('uid')})")
 
 
-def _holding(owner: Owner, at: int, state: State | None) -> str:
+def holding(owner: Owner, at: int, state: State | None) -> str:
     """Return how a process is connected with the socket."""
     if owner.accepting is None:
         return "last held by" if state is State.TIME_WAIT else "process"

@@ -23,8 +23,9 @@ GLOSSARY = (
     ("EOF seen", "CLOSE_WAIT: the program has read the end of the stream and never calls close(): a leak"),
     ("EOF pending", "CLOSE_WAIT: the program has not read the end of the stream: it is stuck or busy"),
     ("data pending", "CLOSE_WAIT: the program has not read the data before the end of the stream either"),
-    ("fd limit", "CLOSE_WAIT sockets of the process as a share of its limit of open descriptors (RLIMIT_NOFILE)"),
-    ("▲", "after a process: its number of CLOSE_WAIT sockets grew in each of the last five minutes"),
+    ("fd limit", "CLOSE_WAIT sockets of a process as a share of its limit of open descriptors (RLIMIT_NOFILE); of "
+     "several processes the largest share"),
+    ("▲", "after a program: its number of CLOSE_WAIT sockets grew in each of the last five minutes"),
     ("FIN_WAIT_2", "with process: the process has shut down its side and still holds the socket; there is no timeout"),
     ("no process", "the program has closed the socket and the kernel finishes the teardown; FIN_WAIT_2 without a "
      "process ends after tcp_fin_timeout"),

@@ -9,7 +9,7 @@ import numpy as np
 from rich.style import Style
 
 from tcpwatch import units
-from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS
+from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_NOT_LOOKED
 from tcpwatch.model.analyses.teardown import CLOSING_STATES, CloseWaits, HalfClosed
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.states import State
@@ -54,8 +54,11 @@ def _unowned_rows(
     if unknown > 0:
         pids = ",".join(str(pid) for held in programs for pid in held.pids)
         terms = [state_filter, "-inode:0" if has_inodes else "", f"-pid:{pids}" if pids else ""]
-        name = f"{units.count(unknown)} of unknown owner"
-        rows.append(UnownedRow("unknown owner", name, " ".join(filter(None, terms)), _why_unknown(view, state)))
+        reason = _why_unknown(view, state)
+        name = "not looked up yet" if reason == UNKNOWN_NOT_LOOKED else "of unknown owner"
+        detail = WHY_UNKNOWN[reason].removeprefix("unknown: ") if reason < UNKNOWN_NO_PROCESS else "unknown"
+        text = f"{units.count(unknown)} {name}"
+        rows.append(UnownedRow("unknown owner", text, " ".join(filter(None, terms)), detail))
     return rows
 
 
@@ -63,10 +66,10 @@ def _filter_name(state: State) -> str:
     return state.name.lower().replace("_", "-")
 
 
-def _why_unknown(view: View, state: State) -> str:
-    """Return the most frequent reason why the owner of such a socket is unknown."""
+def _why_unknown(view: View, state: State) -> int:
+    """Return the most frequent reason why the owner of such a socket is unknown; UNKNOWN_NO_PROCESS if none is."""
     codes = view.rows.owner[(view.rows.state == state) & (view.rows.owner < UNKNOWN_NO_PROCESS)]
-    return WHY_UNKNOWN[-int(np.bincount(-codes).argmax())].removeprefix("unknown: ") if len(codes) else "unknown"
+    return -int(np.bincount(-codes).argmax()) if len(codes) else UNKNOWN_NO_PROCESS
 
 
 # CLOSE_WAIT --------------------------------------------------------------------------------------
