@@ -45,7 +45,6 @@ def test_unknown_values_are_null() -> None:
         {
             "local_address": "::",
             "local_port": 443,
-            "interface": None,
             "process": None,
             "pid": None,
             "held_by": None,

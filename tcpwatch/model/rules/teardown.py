@@ -105,7 +105,8 @@ def _close_wait_finding(waits: CloseWaits, severity: Severity) -> Finding:
     else:
         parts = ", ".join(f"{units.count(number)} {kind}" for kind, number in present.items())
         detail = f" ({parts})" if parts else ""
-    why = _CLOSE_WAIT_WHY[max(present, key=lambda kind: present[kind])] if present else _CLOSE_WAIT_WHY_UNKNOWN
+    most = max(present, key=lambda kind: present[kind], default="")
+    why = _CLOSE_WAIT_WHY.get(most, _CLOSE_WAIT_WHY_UNKNOWN)
     processes = _processes(waits.pids)
     share = f", {'at most ' * bool(processes)}{units.share(waits.share)} of fd limit" if waits.limit else ""
     owner = _owner_unknown(waits.hidden, waits.count, waits.why_hidden)
@@ -127,13 +128,22 @@ def _close_wait_finding(waits: CloseWaits, severity: Severity) -> Finding:
             "growing": Figure("yes" if waits.growing else "no"),
         },
         why,
-        ("No kernel setting helps: only the application can end CLOSE_WAIT. Look for a code path that never calls "
-         "close(), often after an error.",
-         "Restart the process to free the sockets; otherwise it will run out of file descriptors."
-         if not processes else
-         "Restart the processes to free the sockets; otherwise they will run out of file descriptors."),
+        _close_wait_advice(waits, most),
         waits.filter,
-    )  # fmt: skip
+    )
+
+
+def _close_wait_advice(waits: CloseWaits, most: str) -> tuple[str, ...]:
+    cause = (
+        "Look for a code path that never calls close(), often after an error."
+        if most == "EOF seen"
+        else "Check what keeps the application from reading: a lock, a slow backend, all threads busy."
+    )
+    many = len(waits.pids) > 1
+    restart = f"Restart the process{'es' * many} to free the sockets"
+    if waits.growing:
+        restart += f"; otherwise {'they' if many else 'it'} will run out of file descriptors"
+    return f"No kernel setting helps: only the application can end CLOSE_WAIT. {cause}", f"{restart}."
 
 
 _CLOSE_WAIT_APPLICATION = {

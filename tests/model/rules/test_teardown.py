@@ -122,6 +122,20 @@ def test_why_it_is_in_close_wait(queue: int, words: str) -> None:
     assert finding.headline.startswith("20 CLOSE_WAIT; application ")
 
 
+@pytest.mark.parametrize(
+    ("facts", "cause", "restart"),
+    [
+        ({"queue": 0}, "never calls close()", "Restart the process to free the sockets."),
+        ({"queue": 1}, "from reading", "Restart the process to free the sockets."),
+        ({"queue": 9, "growing": True}, "from reading", "; otherwise it will run out of file descriptors."),
+    ],
+)
+def test_advice_about_close_wait(facts: dict[str, Any], cause: str, restart: str) -> None:
+    look, free = only(teardown.close_wait_leak, leaking(20, 0, **facts)).finding.advice
+    assert cause in look
+    assert free.endswith(restart)
+
+
 def test_headline_of_several_kinds_of_close_wait() -> None:
     view = leaking(20, 0)
     (process,) = view.teardown.close_wait
