@@ -60,7 +60,7 @@ def listener_record(listener: Listener) -> dict[str, Any]:
         "drops_per_s": _rounded(listener.drops_per_s),
         "oldest_wait_s": _rounded(listener.waiting_s),
         "waits_longer": str(listener.waiting_is_minimum).lower() if listener.waiting_s is not None else None,
-        "gave_up": listener.client_closed if accept.depth is not None else None,
+        "gave_up": listener.gave_up if accept.depth is not None else None,
         "group": listener.group_size,
         "interface": listener.interface,
         "inode": listener.inode or None,

@@ -107,6 +107,11 @@ class Listener:
         return self.owner.acceptors if self.owner else ()
 
     @property
+    def gave_up(self) -> int:
+        """The waiting connections that their clients have closed or reset, at least."""
+        return self.client_closed + self.client_reset
+
+    @property
     def accept_full(self) -> bool:
         """Return whether the accept queue reached its limit at some moment since the last step.
 

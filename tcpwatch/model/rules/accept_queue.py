@@ -149,12 +149,8 @@ def _waiting_figures(listener: Listener, view: View) -> dict[str, Figure]:
     here = _waits_here(listener, view)
     return {
         "oldest_waits": Figure(listener.waiting_s if here else None, "s"),
-        "clients_given_up": Figure(_gave_up(listener) if here else None, "connections"),
+        "clients_given_up": Figure(listener.gave_up if here else None, "connections"),
     }
-
-
-def _gave_up(listener: Listener) -> int:
-    return listener.client_closed + listener.client_reset
 
 
 def _headline(listener: Listener, parts: list[str]) -> str:
@@ -171,8 +167,8 @@ def _queue_parts(listener: Listener, view: View) -> list[str]:
         parts.append(units.plural_rate(listener.drops_per_s, "drop"))
     if here and listener.waiting_s is not None:
         parts.append(f"oldest {'over ' if listener.waiting_is_minimum else ''}{units.duration(listener.waiting_s)}")
-    if here and _gave_up(listener):
-        parts.append(f"{units.plural(_gave_up(listener), 'client')} gave up")
+    if here and listener.gave_up:
+        parts.append(f"{units.plural(listener.gave_up, 'client')} gave up")
     return parts
 
 

@@ -181,7 +181,9 @@ def _set_role_and_closer(
     by_bytes, matched = np.zeros(len(where), np.uint8), np.zeros(len(where), np.bool_)
     by_bytes[asked] = roles_by_bytes(sample, where[asked])
     matched[asked] = listening.lookup(sample, where[asked]) >= 0
-    otherwise = np.where(matched, Role.SERVER, np.where(rows.begin_seen[where], Role.CLIENT, Role.UNKNOWN))
+    # In SYN_RCVD a full socket comes from a connect() in a simultaneous open, or was accepted with TCP Fast Open.
+    calls = rows.begin_seen[where] | (state == State.SYN_RCVD)
+    otherwise = np.where(matched, Role.SERVER, np.where(calls, Role.CLIENT, Role.UNKNOWN))
     found = np.where(by_state != Role.UNKNOWN, by_state, np.where(by_bytes != Role.UNKNOWN, by_bytes, otherwise))
     role = np.where(unset, found, role)
     role[state == State.LISTEN] = Role.LISTENER
@@ -197,9 +199,7 @@ def _roles_by_state(sample: Sample, where: NDArray[np.intp]) -> NDArray[np.uint8
     state = sample.state[where]
     no_inode = sample.inode[where] == 0
     roles = np.zeros(len(where), np.uint8)
-    # A half-open socket belongs to a listener, which may be closed by now. One with an inode is a connect() in a
-    # simultaneous open.
-    roles[state == State.SYN_RCVD] = Role.CLIENT
+    # A half-open socket belongs to a listener, which may be closed by now.
     roles[(state == State.SYN_RCVD) & no_inode] = Role.SERVER
     roles[state == State.SYN_SENT] = Role.CLIENT
     if sample.capabilities.inodes:  # it waits to be accepted

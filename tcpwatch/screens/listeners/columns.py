@@ -111,7 +111,7 @@ def _oldest(row: ListenerRow, look: CellContext) -> Line:
 
 
 def _closed(row: ListenerRow, look: CellContext) -> Line:
-    closed = row.fullest.client_closed if row.accept_queue_known else None
+    closed = row.fullest.gave_up if row.accept_queue_known else None
     return () if row.is_member else _count(closed, look)
 
 
@@ -186,8 +186,8 @@ _TRAFFIC: ListenerColumns = (
                  _drops, lambda row: row.drops_per_s, 7, 0, 4, True),
     RecordColumn("oldest", "Oldest", "Waiting time of the first connection in the accept queue; ≥: it is older "
                  "than tcpwatch", _oldest, lambda row: row.fullest.waiting_s, 10, 0, 6, True),
-    RecordColumn("gave_up", "Closed", "Connections in the accept queue that the client has closed already",
-                 _closed, lambda row: row.fullest.client_closed, 7, 0, 7, True),
+    RecordColumn("gave_up", "Closed", "Connections in the accept queue that the client has closed or reset",
+                 _closed, lambda row: row.fullest.gave_up, 7, 0, 7, True),
     RecordColumn("repeated", "Retries", "Half-open connections whose SYN+ACK was retransmitted", _repeated,
                  lambda row: row.fullest.retransmitted, 7, 0, 11, True),
     RecordColumn("cap", "Capped by", "Who sets the limit: net.core.somaxconn or the application's argument of "

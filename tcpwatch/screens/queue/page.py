@@ -113,8 +113,8 @@ class QueueScreen(Screen[None], inherit_bindings=False):
 
     def _show_members(self) -> None:
         accept, syn = (self._inside.accept_queue, self._inside.syn_queue) if self._inside else (None, None)
-        closed = self.row.fullest.client_closed if self.row else 0
-        words = f", {closed:,} closed by the client" if closed else ""
+        closed, reset = (self.row.fullest.client_closed, self.row.fullest.client_reset) if self.row else (0, 0)
+        words = (f", {closed:,} closed by the client" if closed else "") + (f", {reset:,} more reset" if reset else "")
         self.accept_queue.show(accept, words, self._why_empty("The accept queue is empty."))
         repeated = self._inside.half_open.retransmitted if self._inside else 0
         words = f", {repeated:,} retried" if repeated else ""

@@ -55,6 +55,10 @@ STORIES = {
         1 SYN_SENT 99 inode : none client ? 1 1 | 2 SYN_RCVD 98 inode : none client ? 1 1
         1 SYN_RCVD 99 inode : changed client ? 1 2 | 2 ESTAB 98 inode : changed client ? 1 2
     """,
+    "accepted before the last ACK, with TCP Fast Open": """
+        1 LISTEN 80 : none listener ? 1 1 | 2 SYN_RCVD 80 inode : none server ? 1 1
+        1 LISTEN 80 : none listener ? 1 1 | 2 ESTAB 80 : changed server ? 1 2 | 3 SYN_RCVD 80 inode : new server ? 2* 2
+    """,
     "half-open without its listener": "1 SYN_RCVD 80 : none server ? 1 1",
     "a call from a listener's port": """
         1 LISTEN 80 : none listener ? 1 1 | 2 SYN_SENT 80 : none client ? 1 1
@@ -171,7 +175,7 @@ def judge(
         role = Role.UNKNOWN
     elif role is Role.UNKNOWN:
         waits = state in (State.SYN_RCVD, State.ESTABLISHED, State.CLOSE_WAIT) and not held
-        calls = state is State.SYN_SENT or (state is State.SYN_RCVD and held) or was_bound
+        calls = state is State.SYN_SENT or (state is State.SYN_RCVD and port not in listening) or was_bound
         role = Role.SERVER if waits else Role.CLIENT if calls else Role.SERVER if port in listening else default
     unknown = state is State.TIME_WAIT and closer is Closer.UNKNOWN
     if unknown or state in (State.FIN_WAIT_1, State.FIN_WAIT_2):

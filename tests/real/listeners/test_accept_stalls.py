@@ -15,7 +15,7 @@ from tcpwatch.model.finding import Finding
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.rules.half_open_verdict import half_open_verdict
-from tcpwatch.model.states import State
+from tcpwatch.model.states import Role, State
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
@@ -192,6 +192,9 @@ def test_tcp_fast_open_waits_in_the_accept_queue(namespace: lab.Namespace, peer:
         view = monitor.step()
         assert listener_of(view, kernel).stalled_s, "the last ACK is no accept()"
         accepted, _ = kernel.accept()
+        with closing(Monitor(LiveSource())) as later:
+            rows = later.step().rows
+            assert rows.role[rows.state == State.SYN_RCVD].tolist() == [Role.SERVER] * 4, "also the accepted one"
         view = monitor.step()
         one = listener_of(view, kernel)
         assert (one.waiting, one.stalled_s, view.half_open.count) == (2, None, 2)
