@@ -142,7 +142,7 @@ def _waits_here(listener: Listener, view: View) -> bool:
 
 def _process_figures(listener: Listener) -> dict[str, Figure]:
     holders = {"holders": Figure(listener.holders)} if listener.holders else {}
-    return {"process": Figure(listener.process or None), **holders}
+    return {"process": Figure(listener.process if listener.accepted_by else None), **holders}
 
 
 def _waiting_figures(listener: Listener, view: View) -> dict[str, Figure]:
@@ -186,7 +186,9 @@ def _blocked(listener: Listener) -> str:
 
 
 def _limit_advice(listener: Listener, view: View) -> Iterator[str]:
-    application = listener.application
+    # A listener that several processes hold was opened by one of them, or by another one: systemd, a master process.
+    several = listener.owner is not None and len(listener.owner.processes) > 1
+    application = "the program that opened the socket" if several else listener.application
     somaxconn = view.sample.sysctls.get("somaxconn")
     if listener.accept_limit_source is LimitSource.SOMAXCONN:
         yield (

@@ -89,6 +89,7 @@ def test_the_program_is_named_and_not_the_manager_that_started_it(stack: ExitSta
     assert finding.headline.endswith(f"; {both}; accepted by server[{server.pid}]")
     assert finding.evidence["process"].value == f"server[{server.pid}]"
     assert all(str(os.getpid()) not in line for line in finding.advice)
+    assert any("backlog that the program that opened the socket passes to listen()" in line for line in finding.advice)
     line, *_ = "".join(list_json.as_json(view, list_json.in_order(view.rows))).splitlines()
     row = json.loads(line)
     assert (row["state"], row["pid"], row["accepted_by"]) == ("LISTEN", server.pid, [server.pid])
@@ -114,4 +115,5 @@ def test_nobody_is_blamed_while_it_is_not_known_who_accepts(stack: ExitStack) ->
     lab.wait_until(lambda: headline().endswith(both), "both holders")
     (finding,) = monitor.step().findings
     assert finding.headline.startswith(f"{BACKLOG + 1} of {BACKLOG} waiting")
+    assert finding.evidence["process"].value is None
     assert all("server[" not in line for line in finding.advice)
