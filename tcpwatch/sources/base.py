@@ -37,11 +37,10 @@ def privilege() -> Literal["root", "user"]:
 
 
 def try_read_counters(proc_net: Path = PROC_NET) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return the kernel's counters, and the reason in words if they cannot be read."""
-    try:
-        return counters.read(proc_net), ()
-    except OSError as error:
-        return {}, (f"no counters ({error.filename}: {error.strerror})",)
+    """Return the kernel's counters, and in words which files of them cannot be read."""
+    values, errors = counters.read(proc_net)
+    some, errors = ("not all", errors) if values else ("no", errors[:1])
+    return values, tuple(f"{some} counters ({error.filename}: {error.strerror})" for error in errors)
 
 
 def try_read_sysctls(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[dict[str, int], tuple[str, ...]]:

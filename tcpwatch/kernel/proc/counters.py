@@ -19,15 +19,19 @@ def is_gauge(name: str) -> bool:
     return name in GAUGES or name.startswith(SOCKSTAT_PREFIX)
 
 
-def read(proc_net: Path) -> dict[str, int]:
-    """Read all counters from /proc/net or /proc/PID/net. Raises OSError if a file cannot be read."""
-    values = _paired((proc_net / "snmp").read_text(), "Tcp:")
-    values |= _paired((proc_net / "netstat").read_text(), "TcpExt:")
-    values |= _alternating((proc_net / "sockstat").read_text(), "TCP:")
-    sockstat6 = proc_net / "sockstat6"
-    if sockstat6.exists():  # absent if IPv6 is disabled
-        values |= _alternating(sockstat6.read_text(), "TCP6:")
-    return values
+def read(proc_net: Path) -> tuple[dict[str, int], tuple[OSError, ...]]:
+    """Return all counters of /proc/net or /proc/PID/net, and an error for each file that cannot be read."""
+    values: dict[str, int] = {}
+    errors = []
+    for name, parse, head in _FILES:
+        try:
+            values |= parse((proc_net / name).read_text(), head)
+        except FileNotFoundError as error:
+            if name != "sockstat6":  # absent if IPv6 is disabled
+                errors.append(error)
+        except OSError as error:
+            errors.append(error)
+    return values, tuple(errors)
 
 
 def _paired(text: str, head: str) -> dict[str, int]:
@@ -48,3 +52,10 @@ def _alternating(text: str, head: str) -> dict[str, int]:
             names = (f"{protocol[:-1]}_{word}" for word in words[::2])
             return dict(zip(names, map(int, words[1::2]), strict=False))
     return {}
+
+
+_FILES = (
+    ("snmp", _paired, "Tcp:"), ("netstat", _paired, "TcpExt:"), ("sockstat", _alternating, "TCP:"),
+    ("sockstat6", _alternating, "TCP6:"),
+)  # fmt: skip
+"""Name, parser, and beginning of the lines."""
