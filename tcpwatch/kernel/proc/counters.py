@@ -22,15 +22,13 @@ def is_gauge(name: str) -> bool:
 def read(proc_net: Path) -> tuple[dict[str, int], tuple[OSError, ...]]:
     """Return all counters of /proc/net or /proc/PID/net, and an error for each file that cannot be read."""
     values: dict[str, int] = {}
-    errors = []
+    errors: list[OSError] = []
     for name, parse, head in _FILES:
         try:
             values |= parse((proc_net / name).read_text(), head)
-        except FileNotFoundError as error:
-            if name != "sockstat6":  # absent if IPv6 is disabled
-                errors.append(error)
         except OSError as error:
-            errors.append(error)
+            if name != "sockstat6" or not isinstance(error, FileNotFoundError):  # absent if IPv6 is disabled
+                errors.append(error)
     return values, tuple(errors)
 
 

@@ -3,13 +3,14 @@
 With socket activation systemd(1) holds the listener too, a server that forks shares it with its workers, and a program
 that was started without closing it has it by accident. The kernel does not report who calls accept(). An accepted
 connection proves it: the process that holds it, and was running before it began, has accepted it. A process that was
-started later has inherited it.
+started later has inherited it. Where all connections are older than the first sample, their holders are presumed to
+have accepted them.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NOT_LOOKED, Owner
 from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.sockets.join import Join
-from tcpwatch.model.states import Role
+from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
 
 _LOOKED_AT, _NEWEST = 4096, 65_536
@@ -45,11 +46,24 @@ class _SharedListener:
     holders: frozenset[_Identity]
 
 
+@dataclass(frozen=True, slots=True)
+class _Connections:
+    """The connections of one listener key with the same holders."""
+
+    key: int
+    owner: Owner
+    began: float
+    """Unix seconds; the newest did not begin before. _OLDER if all are older than the first sample."""
+    older: int
+    """How many are older than the first sample, and open."""
+
+
 class Acceptors:
     """Remembers the processes that accepted a connection, for as long as they hold the listener."""
 
     def __init__(self) -> None:
-        self._accepting: dict[int, set[_Identity]] = {}
+        self._certain: dict[int, set[_Identity]] = {}
+        self._presumed: dict[int, set[_Identity]] = {}
         """By cookie of the listener."""
         self._interval_s = 0.0
 
@@ -57,21 +71,50 @@ class Acceptors:
         """Return the join with the owners of shared listeners in order: first the processes that accept."""
         shared = _shared_listeners(join)
         held = {listener.cookie: listener.holders for listener in shared}
-        begin = 0 if held.keys() - self._accepting.keys() else max(0, len(join.rows) - _NEWEST)
-        self._accepting = {cookie: self._accepting.get(cookie, set()) & held[cookie] for cookie in held}
+        begin = 0 if held.keys() - self._certain.keys() else max(0, len(join.rows) - _NEWEST)
+        self._certain = {cookie: self._certain.get(cookie, set()) & held[cookie] for cookie in held}
+        self._presumed = {cookie: self._presumed.get(cookie, set()) & held[cookie] for cookie in held}
         if not shared:
             return join
         # A connection may have been found out some steps ago, when a step took longer.
         self._interval_s = max(elapsed_s or 0.0, _FADING * self._interval_s)
-        for listener, process in _accepted(join, sample, shared, self._interval_s, begin):
-            self._accepting[listener.cookie].add(_identity(process))
+        self._learn(shared, _connections(join, sample, shared, self._interval_s, begin))
         rows = join.rows
         owner, owners = rows.owner.copy(), list(rows.owners)
         for listener in shared:
             owner[listener.row] = len(owners)
-            owners.append(_ordered(listener.owner, self._accepting[listener.cookie]))
+            accepting = self._certain[listener.cookie] or self._presumed[listener.cookie]
+            owners.append(_ordered(listener.owner, accepting))
         owner.flags.writeable = False
         return replace(join, rows=replace(rows, owner=owner, owners=owners))
+
+    def _learn(self, shared: Sequence[_SharedListener], connections: Iterator[_Connections]) -> None:
+        """Learn from the connections of shared listeners."""
+        by_key, names = defaultdict(list), defaultdict[int, Counter[str]](Counter)
+        for listener in shared:
+            by_key[listener.key].append(listener)
+            names[listener.key].update(process.name for process in listener.owner.processes)
+        inherited = set[_Identity]()
+        for group in connections:
+            running = [_identity(process) for process in group.owner.processes if process.started_unix_s <= group.began]
+            if len(running) == 1:
+                self._add(self._certain, by_key[group.key], running[0])
+            elif not running and group.older:
+                # Of processes that share a connection the oldest has accepted it, before it started the others.
+                first, *later = sorted(group.owner.processes, key=lambda process: process.started_unix_s)
+                inherited.update(map(_identity, later))
+                # A server that forks for each connection, and whose child keeps the listener, has one in each child.
+                if later or group.older > 1 or names[group.key][first.name] <= 1:
+                    self._add(self._presumed, by_key[group.key], _identity(first))
+        for presumed in self._presumed.values():
+            presumed -= inherited
+
+    def _add(
+        self, accepting: dict[int, set[_Identity]], listeners: Sequence[_SharedListener], process: _Identity
+    ) -> None:
+        holding = [listener.cookie for listener in listeners if process in listener.holders]
+        if len(holding) == 1:  # of a SO_REUSEPORT group, a process may hold sockets that others serve
+            accepting[holding[0]].add(process)
 
 
 def _identity(process: Process) -> _Identity:
@@ -90,28 +133,10 @@ def _shared_listeners(join: Join) -> list[_SharedListener]:
     ]
 
 
-def _accepted(
-    join: Join, sample: Sample, shared: Sequence[_SharedListener], interval_s: float, begin: int
-) -> Iterator[tuple[_SharedListener, Process]]:
-    """Yield the pairs of a listener and a process that has accepted a connection of it."""
-    by_key, names = defaultdict(list), defaultdict[int, Counter[str]](Counter)
-    for listener in shared:
-        by_key[listener.key].append(listener)
-        names[listener.key].update(process.name for process in listener.owner.processes)
-    for key, owner, began, older in _connections(join, sample, shared, interval_s, begin):
-        for process in _acceptor(owner, began, older, names[key]):
-            holding = [listener for listener in by_key[key] if _identity(process) in listener.holders]
-            if len(holding) == 1:  # of a SO_REUSEPORT group, a process may hold sockets that others serve
-                yield holding[0], process
-
-
 def _connections(
     join: Join, sample: Sample, shared: Sequence[_SharedListener], interval_s: float, begin: int
-) -> Iterator[tuple[int, Owner, float, int]]:
-    """Yield listener key, holders, when the newest connection began at the earliest, and how many are older than us.
-
-    The connections of a key with the same holders are one group. Rows before `begin` are left out.
-    """
+) -> Iterator[_Connections]:
+    """Yield the connections of shared listeners; rows before `begin` are left out."""
     rows, is_shared = join.rows, np.zeros(1 << 16, np.bool_)
     is_shared[sample.local_port[[listener.row for listener in shared]]] = True
     accepted = is_shared[sample.local_port[begin:]] & (rows.owner[begin:] >= 0) & (rows.role[begin:] == Role.SERVER)
@@ -120,24 +145,12 @@ def _connections(
     distinct, inverse = np.unique(key << 32 | code, return_inverse=True)
     began = np.full(len(distinct), _OLDER)
     np.maximum.at(began, inverse, np.where(rows.begin_seen[at], rows.first_seen[at] - interval_s - _CLOCK_S, _OLDER))
-    older = np.bincount(inverse[~rows.begin_seen[at]], minlength=len(distinct))
+    # A process that has inherited a connection does not close it when the peer has closed.
+    is_older = ~rows.begin_seen[at] & (rows.state[at] == State.ESTABLISHED)
+    older = np.bincount(inverse[is_older], minlength=len(distinct))
     for number, group in enumerate(distinct.tolist()):
-        yield group >> 32, rows.owners[group & 0xFFFFFFFF], float(began[number]), int(older[number])
-
-
-def _acceptor(owner: Owner, began: float, older: int, names: Mapping[str, int]) -> Iterator[Process]:
-    """Yield the process that accepted these connections, if it is certain.
-
-    `names` counts the holders of the listener by name.
-    """
-    running = [process for process in owner.processes if process.started_unix_s <= began]
-    if len(running) == 1:
-        yield running[0]
-    elif not running and older and len(owner.processes) == 1:
-        # A server that forks for each connection, and whose child keeps the listener open, has one in each child.
-        process = owner.processes[0]
-        if older > 1 or names.get(process.name, 0) <= 1:
-            yield process
+        owner = rows.owners[group & 0xFFFFFFFF]
+        yield _Connections(group >> 32, owner, float(began[number]), int(older[number]))
 
 
 def _ordered(owner: Owner, accepting: set[_Identity]) -> Owner:

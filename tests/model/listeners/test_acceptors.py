@@ -128,6 +128,21 @@ def test_a_child_that_was_started_later_has_inherited_the_connection() -> None:
     assert (listener.accepted_by, listener.holders) == ((), "held by server[12], server[99]")
 
 
+HELPER = process(98, "helper", -60.0)
+SERVER = process(97, "server")
+LEAKED: Held = ("LISTEN 80", (SERVER, HELPER))
+
+
+def test_a_helper_that_has_inherited_connections_does_not_accept() -> None:
+    stale, shared_one = ("ESTAB 4000", (HELPER,)), ("ESTAB 4001", (SERVER, HELPER))
+    (listener,) = seen([[LEAKED, stale, shared_one]])
+    assert listener.accepted_by == (SERVER,), "it shares a connection with the older one, which has accepted it"
+    (listener,) = seen([[LEAKED, stale], [LEAKED, stale, ("ESTAB 4002", (SERVER,))]])
+    assert listener.accepted_by == (SERVER,), "what is proved by a new connection replaces what is presumed"
+    (listener,) = seen([[LEAKED, ("CLOSE_WAIT 4000", (HELPER,))]])
+    assert listener.accepted_by == ()
+
+
 def test_a_process_that_has_ended_is_forgotten() -> None:
     after: Held = ("LISTEN 80", (SYSTEMD, process(13, "app")))
     (listener,) = seen([[ACTIVATED], [ACTIVATED, ("ESTAB 4000", (APP,))], [after]])

@@ -98,6 +98,19 @@ def test_the_program_is_named_and_not_the_manager_that_started_it(stack: ExitSta
     assert (facts["pid"], [it["pid"] for it in facts["accepted_by"]]) == (server.pid, [server.pid])
 
 
+def test_a_helper_that_has_inherited_everything_does_not_accept(stack: ExitStack) -> None:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    stack.enter_context(socket.create_connection(listener.getsockname()))
+    accepted = stack.enter_context(listener.accept()[0])
+    fds = (listener.fileno(), accepted.fileno())
+    helper = stack.enter_context(subprocess.Popen(["sleep", "100"], pass_fds=fds))
+    stack.callback(helper.kill)
+    monitor = stack.enter_context(closing(Monitor(LiveSource(1.0))))
+    me = f"{os.path.basename(sys.executable)}[{os.getpid()}]"
+    expected = f"held by {me}, sleep[{helper.pid}]; accepted by {me}"
+    lab.wait_until(lambda: [it.holders for it in monitor.step().listeners] == [expected], "the one that accepts")
+
+
 def test_nobody_is_blamed_while_it_is_not_known_who_accepts(stack: ExitStack) -> None:
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
     servers = [stack.enter_context(served(listener)) for _ in range(2)]
