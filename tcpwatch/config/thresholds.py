@@ -64,7 +64,7 @@ class Thresholds:
     """SYN retransmits of each of these calls. [H]"""
     connect_stuck_addresses: float = 5
     """Addresses of one network with unanswered connect() calls, for connect-stuck. [H]"""
-    connect_stuck_wait_s: float = 0.2
+    connect_stuck_wait_s: float = 0.1
     """Shortest time after which a connect() call that its caller has given up counts as unanswered. [H]"""
     connect_stuck_window_s: float = 30.0
     """Time for which such calls count. [H]"""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.address_words import hash_addresses, mapped_halves
+from tcpwatch.arrays.address_words import mapped_halves
 from tcpwatch.arrays.group_by import group_by
 from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.arrays.opaque_rows import take_rows
@@ -22,7 +22,7 @@ from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.endpoint import Endpoint
-from tcpwatch.model.sockets.remote_ends import RemoteEnds, concatenated
+from tcpwatch.model.sockets.remote_ends import RemoteEnds, both_ends, concatenated, pair_numbers
 from tcpwatch.model.states import State
 from tcpwatch.sample import TcpInfoTable
 
@@ -153,7 +153,7 @@ def _traced(poll: Poll, traced: TraceEvents) -> PeerRetransmits:
     v4 = table["family"] == uapi.AF_INET
     remote = RemoteEnds(mapped_halves(table["dst"], v4), table["dport"].astype(np.uint16))
     local = RemoteEnds(mapped_halves(table["src"], v4), table["sport"].astype(np.uint16))
-    ours = np.isin(_pairs(local, remote), _open_pairs(poll, table["sport"]))
+    ours = np.isin(pair_numbers(local, remote), _open_pairs(poll, table["sport"]))
     return _summed(remote.take(ours), np.ones(np.count_nonzero(ours), np.int64))
 
 
@@ -165,14 +165,7 @@ def _open_pairs(poll: Poll, ports: NDArray[np.uint16]) -> NDArray[np.uint64]:
     tables = [take_rows(sample.table, np.flatnonzero(used[sample.local_port])), closed]
     tables += [destroyed.table] if destroyed else []
     table = np.concatenate([part[used[part["idiag_sport"]]] for part in tables])
-    v4 = table["idiag_family"] == uapi.AF_INET
-    local = RemoteEnds(mapped_halves(table["idiag_src"], v4), table["idiag_sport"].astype(np.uint16))
-    return _pairs(local, RemoteEnds.of(table))
-
-
-def _pairs(local: RemoteEnds, remote: RemoteEnds) -> NDArray[np.uint64]:
-    ports = local.port.astype(np.uint64) << np.uint64(16) | remote.port.astype(np.uint64)
-    return hash_addresses(remote.address, hash_addresses(local.address, ports))
+    return pair_numbers(*both_ends(table))
 
 
 def _grown(poll: Poll, before: TcpInfoTable, last: TcpInfoTable) -> PeerRetransmits:

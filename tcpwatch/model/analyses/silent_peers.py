@@ -249,8 +249,7 @@ def _silent(members: _Members, limits: SilenceLimits) -> SilentPeers:
 
 def _peer(members: _Members, place: NDArray[np.intp], silent_s: float, is_network: bool) -> SilentPeer:
     remote, sample = members.remote.take(place), members.poll.sample
-    first = group_by(remote.address_numbers).first
-    order = first[np.lexsort((remote.address[first, 1], remote.address[first, 0]))]
+    addresses = remote.take(group_by(remote.address_numbers).first)
     waiting = take_rows(sample.table, np.flatnonzero(sample.state == State.SYN_SENT))
     return SilentPeer(
         remote.network(0) if is_network else remote.host(0),
@@ -258,6 +257,6 @@ def _peer(members: _Members, place: NDArray[np.intp], silent_s: float, is_networ
         silent_s,
         int(sample.table["idiag_wqueue"][members.row[place]].sum(dtype=np.int64)),
         int(np.count_nonzero(np.isin(RemoteEnds.of(waiting).address_numbers, remote.address_numbers))),
-        len(first),
-        tuple(remote.host(at).address for at in order[:EXAMPLES].tolist()) if is_network else (),
+        len(addresses),
+        addresses.first_hosts(EXAMPLES) if is_network else (),
     )

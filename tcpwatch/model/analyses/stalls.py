@@ -10,14 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tcpwatch.arrays.group_by import group_by
+from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.analyses.silent_peers import SilenceLimits, SilentPeerAnalysis, SilentPeers, unanswered_rows
 from tcpwatch.model.analyses.unanswered_connects import ConnectLimits, Unanswered, UnansweredConnectAnalysis
-from tcpwatch.model.analyses.zero_windows import PERSIST, ZeroWindowAnalysis, ZeroWindows
+from tcpwatch.model.analyses.zero_windows import EXAMPLES, PERSIST, ZeroWindowAnalysis, ZeroWindows
 from tcpwatch.model.lifecycle.tracker import NOTHING_HAPPENED, LifecycleStep
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.programs import Program, by_program
+from tcpwatch.model.sockets.remote_ends import RemoteEnds
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
@@ -38,6 +42,10 @@ class UnreadProgram:
     count: int
     unread_bytes: int
     """Bytes in their receive queues."""
+    peers: int = 0
+    """Addresses that the data comes from."""
+    examples: tuple[str, ...] = ()
+    """Some of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,15 +87,16 @@ class StallAnalysis:
         full = np.flatnonzero((sample.inode != 0) | np.isin(sample.state, _SENDING_ORPHANS))
         timer = sample.table["idiag_timer"][full]
         silent = self._silent.step(poll, unanswered_rows(sample, full, timer))
+        unread = self._unread_rows(rows, sample, poll.rates)
         return Stalls(
             self._unanswered.step(poll, lifecycle, silent.addresses),
-            self._zero_windows.step(poll, full[timer == PERSIST]),
-            self._unread_programs(rows, sample, poll.rates),
+            self._zero_windows.step(poll, full[timer == PERSIST], unread),
+            _programs(rows, sample, unread),
             silent,
         )
 
-    def _unread_programs(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> tuple[UnreadProgram, ...]:
-        """Return the programs whose receive queues were high when a zero window was advertised, and still are."""
+    def _unread_rows(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> NDArray[np.intp]:
+        """Return the rows whose receive queues were high when a zero window was advertised, and still are."""
         row = np.flatnonzero(
             (rows.owner >= 0) & ((sample.state == State.ESTABLISHED) | (sample.state == State.FIN_WAIT_2))
         )
@@ -95,6 +104,18 @@ class StallAnalysis:
         if rates.get("TCPToZeroWindowAdv", 0) <= 0:
             row = row[np.isin(sample.cookie[row], self._unread)]
         self._unread = sample.cookie[row]
-        unread = sample.table["idiag_rqueue"][row].astype(np.int64)
-        found = (UnreadProgram(it.program, len(it.at), int(unread[it.at].sum())) for it in by_program(rows, row))
-        return tuple(sorted(found, key=lambda unread: (-unread.unread_bytes, str(unread.program))))
+        return row
+
+
+def _programs(rows: Rows, sample: Sample, row: NDArray[np.intp]) -> tuple[UnreadProgram, ...]:
+    unread = sample.table["idiag_rqueue"][row].astype(np.int64)
+    found = []
+    for part in by_program(rows, row):
+        remote = RemoteEnds.of(take_rows(sample.table, row[part.at]))
+        peers = remote.take(group_by(remote.address_numbers).first)
+        found.append(
+            UnreadProgram(
+                part.program, len(part.at), int(unread[part.at].sum()), len(peers), peers.first_hosts(EXAMPLES)
+            )
+        )
+    return tuple(sorted(found, key=lambda unread: (-unread.unread_bytes, str(unread.program))))

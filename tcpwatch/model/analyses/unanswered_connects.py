@@ -80,7 +80,7 @@ class ConnectLimits:
     """Attempts to one destination."""
     addresses: float = 5
     """Addresses of one network, with one attempt or more each."""
-    wait_s: float = 0.2
+    wait_s: float = 0.1
     """Shortest time after which a given up attempt counts: a caller may close an attempt because another succeeded."""
     window_s: float = 30.0
     """Time for which given up attempts are kept."""
@@ -232,10 +232,9 @@ def _destination(attempts: _Attempts, at: int) -> UnansweredConnects:
 
 def _network(attempts: _Attempts, at: int, addresses: RemoteEnds) -> UnansweredConnects:
     number = attempts.remote.network_numbers[at]
-    members = np.flatnonzero(addresses.network_numbers == number)
-    order = np.lexsort((addresses.address[members, 1], addresses.address[members, 0]))
-    names = tuple(addresses.host(place).address for place in members[order[:EXAMPLES]].tolist())
-    return UnansweredConnects(attempts.remote.network(at), *_figures(attempts, at), len(members), names)
+    members = addresses.take(addresses.network_numbers == number)
+    figures = _figures(attempts, at)
+    return UnansweredConnects(attempts.remote.network(at), *figures, len(members), members.first_hosts(EXAMPLES))
 
 
 def _figures(attempts: _Attempts, at: int) -> tuple[int, int, int, float]:

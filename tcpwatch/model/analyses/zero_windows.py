@@ -17,7 +17,7 @@ from tcpwatch.model.listeners.listener_keys import NO_LISTENER, ListenerKey
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.endpoint import Endpoint
 from tcpwatch.model.sockets.programs import Program, by_program
-from tcpwatch.model.sockets.remote_ends import RemoteEnds
+from tcpwatch.model.sockets.remote_ends import RemoteEnds, both_ends, pair_numbers
 from tcpwatch.model.sockets.since import Since
 from tcpwatch.model.states import Role
 
@@ -84,8 +84,12 @@ class ZeroWindowAnalysis:
         """Cookies whose tcp_info the next sample should contain."""
         return self._since.wanted_tcp_info
 
-    def step(self, poll: Poll, persisting: NDArray[np.intp]) -> ZeroWindows:
-        """Return the peers that advertise a zero window; `persisting` are the rows whose timer is PERSIST."""
+    def step(self, poll: Poll, persisting: NDArray[np.intp], unread: NDArray[np.intp]) -> ZeroWindows:
+        """Return the peers that advertise a zero window; `persisting` are the rows whose timer is PERSIST.
+
+        `unread` are rows of connections that a process of this host does not read. If one is the other end of a
+        connection that waits, that process is the reason, and the connection belongs to no group.
+        """
         sample, rows = poll.sample, poll.rows
         answered = sample.table["idiag_retrans"][persisting] < UNANSWERED_PROBES
         row = persisting[answered]
@@ -97,7 +101,9 @@ class ZeroWindowAnalysis:
         # The ports of clients mean nothing: the connections of one client address are one group.
         peer = np.where(server, remote.address_numbers, remote.endpoint_numbers)
         waiting = _Waiting(poll, row, remote, server, peer, rows.time - since, table["idiag_wqueue"].astype(np.int64))
-        old = waiting.take(np.flatnonzero(waiting.age_s >= self._age_s))
+        ends_unread = both_ends(take_rows(sample.table, unread))
+        here = np.isin(pair_numbers(*both_ends(table)), pair_numbers(*reversed(ends_unread)))
+        old = waiting.take(np.flatnonzero((waiting.age_s >= self._age_s) & ~here))
         peers = group_by(peer)
         return ZeroWindows(_peers(waiting), len(peers), _groups(old) if len(old.row) else ())
 

@@ -77,12 +77,13 @@ def _unread_finding(unread: UnreadProgram, view: View) -> Finding:
         Severity.WARNING,
         program_subject(program),
         f"{reader} not reading {units.plural(unread.count, 'connection')} ({units.byte_size(unread.unread_bytes)} "
-        "queued, zero window)",
+        f"queued, zero window) from {units.listing(unread.examples, unread.peers)}",
         {
             "connections": Figure(unread.count, "connections"),
             "unread": Figure(unread.unread_bytes, "bytes"),
             "windows_closed": Figure(view.rates.get("TCPToZeroWindowAdv"), "windows/s"),
             "processes": Figure(count, "processes"),
+            "peers": Figure(unread.peers, "peers"),
         },
         "The application does not read the data that its peers send. The receive buffers are full, so this host "
         "advertises a zero window and the peers wait.",

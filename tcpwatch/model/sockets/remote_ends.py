@@ -66,12 +66,29 @@ class RemoteEnds:
         bits = NETWORK_BITS[4 if are_mapped(self.address[at : at + 1])[0] else 6]
         return Endpoint(f"{_text(self._networks[at])}/{bits}")
 
+    def first_hosts(self, number: int) -> tuple[str, ...]:
+        """Return the smallest addresses."""
+        order = np.lexsort((self.address[:, 1], self.address[:, 0]))[:number]
+        return tuple(self.host(at).address for at in order.tolist())
+
     @property
     def _networks(self) -> Halves:
         networks, mapped = self.address.copy(), are_mapped(self.address)
         networks[mapped, 1] &= ~np.uint64((1 << 32 - NETWORK_BITS[4]) - 1)
         networks[~mapped, 1] = 0
         return networks
+
+
+def both_ends(table: NDArray[np.void]) -> tuple[RemoteEnds, RemoteEnds]:
+    """Return the local and the remote ends of rows of uapi.SOCKET."""
+    local = mapped_halves(table["idiag_src"], table["idiag_family"] == uapi.AF_INET)
+    return RemoteEnds(local, table["idiag_sport"].astype(np.uint16)), RemoteEnds.of(table)
+
+
+def pair_numbers(local: RemoteEnds, remote: RemoteEnds) -> NDArray[np.uint64]:
+    """Return a hash of the two ends of each connection."""
+    ports = local.port.astype(np.uint64) << np.uint64(16) | remote.port.astype(np.uint64)
+    return hash_addresses(remote.address, hash_addresses(local.address, ports))
 
 
 def concatenated(*parts: RemoteEnds) -> RemoteEnds:

@@ -106,7 +106,7 @@ def test_what_is_no_unanswered_attempt() -> None:
     """Refused, closed too early (another attempt succeeded), without a tcp_info, or by an older kernel's tcp_info."""
     for records in (
         closed(DEAD, 9, received=1),
-        closed(DEAD, 9, waited_s=0.19),
+        closed(DEAD, 9, waited_s=0.09),
         closed(DEAD, 9, info_bytes=0),
         closed(DEAD, 9, info_bytes=uapi.TCP_INFO.fields["tcpi_segs_in"][1]),  # type: ignore[index]
     ):

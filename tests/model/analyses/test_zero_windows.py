@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,8 +23,9 @@ def sample(second: float, *socks: Sock) -> Sample:
     return make_sample(make_rows(numbered, time=NOW + second), monotonic=second)
 
 
-def step(analysis: ZeroWindowAnalysis, poll: Poll) -> ZeroWindows:
-    return analysis.step(poll, np.flatnonzero(poll.sample.table["idiag_timer"] == PERSIST))
+def step(analysis: ZeroWindowAnalysis, poll: Poll, unread: Sequence[int] = ()) -> ZeroWindows:
+    waiting = np.flatnonzero(poll.sample.table["idiag_timer"] == PERSIST)
+    return analysis.step(poll, waiting, np.array(unread, np.intp))
 
 
 def follow(*samples: Sample, age_s: float = 5) -> list[ZeroWindows]:
@@ -110,6 +112,19 @@ def test_destinations_of_one_process() -> None:
     ((subject, count, peers, names),) = grouped(*of(30))
     assert (subject, count, peers) == ("app[7]", 30, 30)
     assert names == ("192.0.2.1:443", "192.0.2.2:443", "192.0.2.3:443")
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_process_of_this_host_that_does_not_read_is_the_reason(mapped: bool) -> None:
+    """It is a finding of its own: the other end of its connections is not a second one."""
+    waiting = probing("127.0.0.1:5000", local="127.0.0.1:80", cookie=2)
+    reader = sock("ESTAB", "127.0.0.1:5000", "127.0.0.1:80", recv_queue=99_999, process="reader", pid=9, mapped=mapped)
+    socks = [LISTENER, waiting, probing("192.0.2.1:443", cookie=3), replace(reader, cookie=4)]
+    analysis = ZeroWindowAnalysis(0)
+    for poll in polls(sample(0, *socks), sample(1, *socks)):
+        assert [it.count for it in step(analysis, poll).groups] == [1, 1]
+        groups = step(analysis, poll, [3]).groups
+        assert [str(it.subject) for it in groups] == ["192.0.2.1:443"]
 
 
 def test_hidden_owners() -> None:

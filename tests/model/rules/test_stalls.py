@@ -175,10 +175,16 @@ def test_zero_windows_of_peers(found: ZeroWindowGroup, subject: str, headline: s
 
 
 def test_programs_that_do_not_read() -> None:
-    unread = (UnreadProgram(app(7), 2, 400_000), UnreadProgram(app(8, 9, 10), 1, 40_000))
+    unread = (
+        UnreadProgram(app(7), 2, 400_000, 1, ("::1",)),
+        UnreadProgram(app(8, 9, 10), 30, 40_000, 30, ("::1", "::2")),
+    )
     assert said(stalls.zero_window, Stalls(unread=unread)) == [
-        ("process app[7]", "app is not reading 2 connections (391 kB queued, zero window)"),
-        ("program app of www", "3 processes are not reading 1 connection (40,000 B queued, zero window)"),
+        ("process app[7]", "app is not reading 2 connections (391 kB queued, zero window) from ::1"),
+        (
+            "program app of www",
+            "3 processes are not reading 30 connections (40,000 B queued, zero window) from ::1, ::2 and 28 more",
+        ),
     ]
 
 
