@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tcpwatch.kernel.proc import owner_finder
-from tcpwatch.kernel.proc.descriptors import Inodes
+from tcpwatch.kernel.proc import descriptors, owner_finder
+from tcpwatch.kernel.proc.descriptors import Descriptors, Inodes
 from tcpwatch.kernel.proc.hidden_descriptors import HiddenDescriptors
 from tcpwatch.kernel.proc.owner_finder import (
     UNKNOWN_ELSEWHERE,
@@ -388,6 +388,37 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(os, "readlink", counted)
     return numbers
+
+
+def test_a_ring_that_is_in_use_keeps_its_sockets(tree: Tree) -> None:
+    """The kernel lists nothing while it cannot lock the ring (io_uring_show_fdinfo)."""
+    tree.add(7, 100)
+    (tree.path / "7" / "fd" / "9").symlink_to("anon_inode:[io_uring]")
+    (tree.path / "7" / "fdinfo").mkdir()
+    info = tree.path / "7" / "fdinfo" / "9"
+    info.write_text("pos:\t0\nUserFiles:\t2\n    0: /var/log/socket:[501]\n    1: socket:[500]\nUserBufs:\t0\n")
+    finder = OwnerFinder(str(tree.path))
+    assert holders(finder, 500) == [7]
+    assert holders(finder, 501) == UNKNOWN_NOT_LOOKED
+    for text in ("pos:\t0\n", "UserFiles:\t2\nUserBufs:\t0\n"):
+        info.write_text(text)
+        for _ in range(2 * LONGEST_INTERVAL):
+            assert holders(finder, 500) == [7]
+    info.write_text("UserFiles:\t0\n")
+    until(lambda: holders(finder, 500) == UNKNOWN_ELSEWHERE, 4 * LONGEST_INTERVAL)
+
+
+def test_a_ring_is_not_read_again_at_once(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.add(7, 100)
+    (tree.path / "7" / "fd" / "9").symlink_to("anon_inode:[io_uring]")
+    (tree.path / "7" / "fdinfo").mkdir()
+    (tree.path / "7" / "fdinfo" / "9").write_text("UserFiles:\t1\n    0: socket:[500]\n")
+    clock = iter([0.0, 0.1, 5.0, 9.9, 10.2, 10.3])
+    monkeypatch.setattr(descriptors, "perf_counter", lambda: next(clock))
+    table = Descriptors(f"{tree.path}/7/fd")
+    assert [inode for part in table.scan(array(), True) for inode in part.tolist()] == [100, 0]
+    read = [[part.tolist() for part in table.scan_registered()] for _ in range(4)]
+    assert read == [[[500]], [], [], [[500]]], "a tenth of a second in ten seconds"
 
 
 def test_nothing_new_reads_nothing(tree: Tree, reads: list[str]) -> None:
