@@ -22,8 +22,6 @@ class SourceInfo:
 
     kind: Literal["sock_diag", "psutil"]
     privilege: Literal["root", "user"]
-    missing: tuple[str, ...] = ()
-    """Facts that this source cannot read, in words, for the header: "no queues", "no timers", ..."""
     why_no_trace: str = "not asked for"
     """The reason why there is no trace: "needs root", "switched off", ...; empty if there is one."""
 
@@ -54,7 +52,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """How complete the table of sockets is."""
+    """How complete a sample is."""
 
     interrupted: bool = False
     """The kernel reported that its table changed during the dump, twice in succession."""
@@ -63,7 +61,7 @@ class Completeness:
     retried: bool = False
     """The first dump was interrupted or incomplete; this is the second."""
     reasons: tuple[str, ...] = ()
-    """Other facts that could not be read, in words."""
+    """Other facts that could not be read, in words: "no queues, timers, ...", "the trace has ended (...)", ..."""
 
     @property
     def complete(self) -> bool:
@@ -71,10 +69,14 @@ class Completeness:
         return not (self.interrupted or self.answers_lost or self.reasons)
 
     @property
-    def words(self) -> str:
+    def missing(self) -> tuple[str, ...]:
         """Return what is missing, in words; empty if complete."""
-        missing = ["interrupted dump"] * self.interrupted + ["answers lost"] * self.answers_lost
-        return ", ".join([*missing, *self.reasons])
+        return (*["interrupted dump"] * self.interrupted, *["answers lost"] * self.answers_lost, *self.reasons)
+
+    @property
+    def words(self) -> str:
+        """Return what is missing as one text; empty if complete."""
+        return ", ".join(self.missing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +147,8 @@ class Sample(SortedSockets):
     callers: Mapping[int, Owner] = field(default_factory=dict)
     """Thread id of a traced connect() call → its process; absent if unknown."""
     capabilities: Capabilities = Capabilities()
+    other_namespaces: int | None = None
+    """Other network namespaces with TCP sockets, as far as this process may see; None if not looked for yet."""
     begin_monotonic_s: float = 0.0
     """Monotonic seconds at the beginning of the dump; `destroyed` has events from before."""
 

@@ -175,7 +175,8 @@ def check(context: click.Context, /, duration: str | None, **flags: Any) -> None
     """Print findings, one per line, for monitoring systems and scripts.
 
     Exit code 0: no findings, 1: warnings, 3: critical findings, 2: the check failed. A finding needs its condition in
-    two polls in a row. Every finding that appeared while polling is printed.
+    two polls in a row. Every finding that appeared while polling is printed. What is not looked at (other network
+    namespaces, rules without all their data) is noted on stderr.
     """
     loaded, output = _settings(context.obj, flags), Output()
     seconds = 2 * loaded.interval_s if duration is None else _seconds(duration)
@@ -183,7 +184,9 @@ def check(context: click.Context, /, duration: str | None, **flags: Any) -> None
     from tcpwatch.report import polling
 
     with _expected_failures(), polling.open_monitor(loaded, watch_queues=True, events=True) as monitor:
-        merged = check_report.merge_findings(polling.views(monitor, seconds))
+        merged, remarks = check_report.findings_and_remarks(polling.views(monitor, seconds))
+    for remark in remarks:  # on stderr and without an exit code: they are no problem of the host
+        print_error(f"note: {remark}")
     output.write_text(f"{check_report.finding_text(finding, output.colour)}\n" for finding in merged)
     context.exit(check_report.exit_code(merged))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tcpwatch.model.finding import Finding, FindingSubject, Severity
+from tcpwatch.model.rules.remarks import remarks
 from tcpwatch.model.view import View
 from tcpwatch.report.ansi import BOLD, coloured
+from tcpwatch.sample import Sample
 
 EXIT_CODES = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 3}
 """Severity of the most severe finding → exit code."""
@@ -29,6 +31,20 @@ def merge_findings(views: Iterable[View]) -> list[Finding]:
             if earlier is None or finding.severity >= earlier.severity:
                 merged[finding.rule, finding.subject] = finding
     return sorted(merged.values(), key=lambda finding: -finding.severity)
+
+
+def findings_and_remarks(views: Iterable[View]) -> tuple[list[Finding], tuple[str, ...]]:
+    """Return the merged findings, and what the last View does not look at, in words."""
+    last: Sample | None = None
+
+    def remembered() -> Iterator[View]:
+        nonlocal last
+        for view in views:
+            last = view.sample
+            yield view
+
+    findings = merge_findings(remembered())
+    return findings, remarks(last) if last else ()
 
 
 def finding_object(finding: Finding) -> dict[str, Any]:

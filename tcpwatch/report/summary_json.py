@@ -9,6 +9,7 @@ from typing import Any
 
 from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.rules.remarks import rules_without_data
 from tcpwatch.model.sockets.flow_totals import DECADES, PERCENTILES, Distribution, FlowTotals, Totals
 from tcpwatch.model.states import STATE_ORDER
 from tcpwatch.model.view import View
@@ -32,6 +33,7 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
             "kind": sample.source.kind,
             "privilege": sample.source.privilege,
             "complete": sample.completeness.complete,
+            "missing": list(sample.completeness.missing),
         },
         "sockets": len(view.rows),
         "states": {state.name: view.counts.get(state, 0) for state in STATE_ORDER},
@@ -42,6 +44,8 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
         "rates": {name: round(rate, RATE_DIGITS) for name, rate in (rates or {}).items()},
         "findings": [check.finding_object(finding) for finding in view.findings],
         "flows": None if rates is None or view.flow_totals is None else _flows(view.flow_totals),
+        "other_namespaces": sample.other_namespaces,
+        "rules_without_data": {rule.name: list(needs) for rule, needs in rules_without_data(sample).items()},
     }
 
 

@@ -8,6 +8,7 @@ from tcpwatch import units
 from tcpwatch.model.columns.socket_values import owner_text
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
+from tcpwatch.model.rules.remarks import remarks
 from tcpwatch.model.sockets.flow_totals import PERCENTILES
 from tcpwatch.model.states import STATE_ORDER
 from tcpwatch.model.view import View
@@ -49,10 +50,9 @@ def _head(view: View) -> list[str]:
     sample = view.sample
     source = sample.source
     lines = [f"{sample.host} · {source.kind} · {source.privilege} · {rfc3339(sample.time)}"]
-    missing = [*source.missing, sample.completeness.words]
-    if any(missing):
-        lines.append("incomplete: " + ", ".join(filter(None, missing)))
-    return lines
+    if not sample.completeness.complete:
+        lines.append(f"incomplete: {sample.completeness.words}")
+    return [*lines, *remarks(sample)]
 
 
 def _states(view: View, room: int, exact: bool, colour: bool) -> list[str]:

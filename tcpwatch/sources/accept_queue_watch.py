@@ -11,6 +11,7 @@ import time
 
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
 from tcpwatch.kernel.netlink.sock_diag import SockDiag, SockDiagError
+from tcpwatch.sources.base import reason_of
 
 PERIOD_S = 0.1
 SHARE = 0.003
@@ -22,6 +23,8 @@ class AcceptQueueWatch:
 
     def __init__(self) -> None:
         """Start the thread. Raises SockDiagError if sock_diag cannot be used."""
+        self.failure = ""
+        """The reason why the thread has ended; empty while it runs."""
         self._diag = SockDiag()
         self._peaks: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -49,8 +52,11 @@ class AcceptQueueWatch:
             begin = time.thread_time()
             try:
                 self._read_depths()
-            except (SockDiagError, MessageError):
-                return  # the samples report the failure of sock_diag; there are no more peaks
+            except (SockDiagError, MessageError) as error:
+                self.failure = reason_of(error)  # the samples report it; there are no more peaks
+                with self._lock:
+                    self._peaks = {}
+                return
             pause_s = max(PERIOD_S, (time.thread_time() - begin) / SHARE)
 
     def _read_depths(self) -> None:

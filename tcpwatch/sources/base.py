@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tcpwatch.kernel.netlink.decode_sockets import MessageError
+from tcpwatch.kernel.netlink.sock_diag import SockDiagError
 from tcpwatch.kernel.proc import counters, sysctl
 from tcpwatch.sample import Sample, SourceInfo
 
@@ -31,9 +33,20 @@ PROC_NET = Path("/proc/self/net")
 """/proc/net is a link to it, which the mount option subset=pid hides."""
 
 
+NAMESPACE_SEARCH_S = 0.2
+"""Longest search for other network namespaces in one sample, for front ends that draw once."""
+
+
 def privilege() -> Literal["root", "user"]:
     """Return whether this process may read every other process."""
     return "root" if os.geteuid() == 0 else "user"
+
+
+def reason_of(error: SockDiagError | MessageError) -> str:
+    """Return why sock_diag cannot be used, without the number of the error."""
+    if isinstance(error, MessageError):
+        return f"unexpected answer from sock_diag: {error}"
+    return error.strerror or str(error)
 
 
 def try_read_counters(proc_net: Path = PROC_NET) -> tuple[dict[str, int], tuple[str, ...]]:

@@ -18,6 +18,7 @@ from tcpwatch.kernel.netlink.sock_diag import SockDiagError
 from tcpwatch.kernel.trace.trace_events import TraceEvents
 from tcpwatch.kernel.trace.tracefs import TraceError
 from tcpwatch.kernel.trace.tracepoint_reader import TracepointReader
+from tcpwatch.sources.base import reason_of
 
 SHARE = 0.25
 """Share of a buffer that may fill between two reads."""
@@ -36,11 +37,18 @@ class EventWatch:
         """Start the thread; with `trace` also start tracing, if permitted."""
         self.why_no_trace = "switched off"
         """The reason why there is no trace; empty while there is one."""
+        self.why_no_destroyed = ""
+        """The reason why there are no destroy events; empty while there are."""
         self._lock = threading.Lock()
-        self._destroy = _destroy_events()
+        self._destroy: DestroyEventReader | None = None
+        try:
+            self._destroy = DestroyEventReader()
+        except SockDiagError as error:  # seccomp or an old kernel
+            self.why_no_destroyed = reason_of(error)
         self._listening = self._destroy is not None
         """False after a failure; the reader stays open until close(), as the thread may be polling its descriptor."""
         self._trace: TracepointReader | None = None
+        self._trace_failed = False
         if trace:
             try:
                 self._trace, self.why_no_trace = TracepointReader(), ""
@@ -59,9 +67,16 @@ class EventWatch:
             self._read_destroyed()
             try:
                 return self._destroy.take() if self._destroy and self._listening else None
-            except MessageError:
-                self._listening = False
+            except MessageError as error:
+                self._end_destroyed(error)
                 return None
+
+    @property
+    def failures(self) -> list[str]:
+        """Return what has failed, in words."""
+        destroyed = f"no events of closed sockets ({self.why_no_destroyed})"
+        trace = f"the trace has ended ({self.why_no_trace})"
+        return [destroyed] * bool(self.why_no_destroyed) + [trace] * self._trace_failed
 
     def take_trace_events(self) -> TraceEvents | None:
         """Return the trace events between the last call and this one; None if there is no trace."""
@@ -119,9 +134,12 @@ class EventWatch:
         """Return how many events were read; a failure ends the reading for good."""
         try:
             return self._destroy.read() if self._destroy and self._listening else 0
-        except (SockDiagError, MessageError):
-            self._listening = False
+        except (SockDiagError, MessageError) as error:
+            self._end_destroyed(error)
             return 0
+
+    def _end_destroyed(self, error: SockDiagError | MessageError) -> None:
+        self._listening, self.why_no_destroyed = False, reason_of(error)
 
     def _read_trace(self, period_s: float) -> float:
         """Return the seconds until the next read; a failure ends the trace."""
@@ -135,11 +153,4 @@ class EventWatch:
     def _end_trace(self, why: str) -> None:
         if self._trace:
             self._trace.close()
-        self._trace, self.why_no_trace = None, why
-
-
-def _destroy_events() -> DestroyEventReader | None:
-    try:
-        return DestroyEventReader()
-    except SockDiagError:  # seccomp or an old kernel: the samples report the failure of sock_diag
-        return None
+        self._trace, self.why_no_trace, self._trace_failed = None, why, True

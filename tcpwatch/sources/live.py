@@ -21,11 +21,20 @@ from tcpwatch.kernel.netlink.sock_diag import Dump, SockDiag, SockDiagError
 from tcpwatch.kernel.proc import owner_finder, sysctl
 from tcpwatch.kernel.proc.connect_callers import ConnectCallers
 from tcpwatch.kernel.proc.limits import DescriptorLimits
+from tcpwatch.kernel.proc.namespaces import NamespaceCensus
 from tcpwatch.kernel.proc.owner_finder import Owner, OwnerFinder
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
 from tcpwatch.sample import Completeness, Sample, SortedSockets, SourceInfo, sort_by_cookie, sort_tcp_info
 from tcpwatch.sources.accept_queue_watch import AcceptQueueWatch
-from tcpwatch.sources.base import Source, SourceError, privilege, try_read_counters, try_read_sysctls
+from tcpwatch.sources.base import (
+    NAMESPACE_SEARCH_S,
+    Source,
+    SourceError,
+    privilege,
+    reason_of,
+    try_read_counters,
+    try_read_sysctls,
+)
 from tcpwatch.sources.event_watch import EventWatch
 from tcpwatch.units.printable import printable
 
@@ -33,6 +42,9 @@ OWNER_SEARCH_SHARE = 0.5
 """Time for finding owners in one sample, as a share of the duration of the dump ..."""
 OWNER_SEARCH_MIN_S = 0.05
 """... but at least this, so that small hosts show every owner at once."""
+
+NAMESPACE_SLICE_S = 0.001
+"""Time for finding other network namespaces in one sample, for front ends that poll."""
 
 TCP_INFO_SHARE = 0.1
 """Time that tcp_info of all connections may add to the dumps on average, as a share of their duration ..."""
@@ -57,25 +69,19 @@ def open_source(
     sockets, and with `trace` also the trace events, if tracing is permitted.
     """
     if kind == "psutil":
-        return _psutil()
+        return _psutil("")
     try:
         return LiveSource(owners_least_s, watch_queues, ask_infos, events, trace)
     except (SockDiagError, MessageError) as error:
         if kind == "sock_diag":
-            raise SourceError(f"{_reason(error)}; --source psutil shows less, but works without it") from error
-        return _psutil()
+            raise SourceError(f"{reason_of(error)}; --source psutil shows less, but works without it") from error
+        return _psutil(reason_of(error))
 
 
-def _psutil() -> Source:
+def _psutil(why_no_sock_diag: str) -> Source:
     from tcpwatch.sources.psutil import PsutilSource
 
-    return PsutilSource()
-
-
-def _reason(error: SockDiagError | MessageError) -> str:
-    if isinstance(error, MessageError):
-        return f"unexpected answer from sock_diag: {error}"
-    return error.strerror or str(error)
+    return PsutilSource(why_no_sock_diag)
 
 
 class LiveSource:
@@ -113,6 +119,8 @@ class LiveSource:
             raise
         self._events = EventWatch(trace) if events else None
         self._callers = ConnectCallers()
+        self._namespaces = NamespaceCensus()
+        self._namespaces_s = NAMESPACE_SEARCH_S if owners_least_s > OWNER_SEARCH_MIN_S else NAMESPACE_SLICE_S
         self._unused: DestroyedSockets | None = None
         self._update_trace_info()
 
@@ -121,7 +129,7 @@ class LiveSource:
         try:
             return self._sample(watched)
         except (SockDiagError, MessageError) as error:
-            raise SourceError(_reason(error)) from error
+            raise SourceError(reason_of(error)) from error
 
     def _sample(self, watched: Iterable[int]) -> Sample:
         destroyed = self._take_destroyed()
@@ -151,7 +159,7 @@ class LiveSource:
                 dump.interrupted or listeners.interrupted,
                 dump.answers_lost or listeners.answers_lost,
                 dump.retried or listeners.retried,
-                no_counters + no_sysctls,
+                (*no_counters, *no_sysctls, *self._failed_watches()),
             ),
             **ordered.columns(),
             owner=owner,
@@ -169,8 +177,15 @@ class LiveSource:
             destroyed=destroyed,
             trace_events=traced,
             callers=self._callers.lookup(_threads(traced)) if traced else {},
+            other_namespaces=self._namespaces.look(self._namespaces_s),
             begin_monotonic_s=begin,
         )
+
+    def _failed_watches(self) -> list[str]:
+        """Return what is no longer watched, in words."""
+        peaks = self._queues.failure if self._queues else ""
+        reasons = [f"accept queues are not watched between polls ({peaks})"] if peaks else []
+        return reasons + (self._events.failures if self._events else [])
 
     def _take_destroyed(self) -> DestroyedSockets | None:
         """Take the destroyed sockets, including those taken for an earlier sample that failed."""

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc import owner_finder, sysctl
+from tcpwatch.kernel.proc.namespaces import NamespaceCensus
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, read_process, read_process_stat
 from tcpwatch.sample import Capabilities, Completeness, Sample, SourceInfo, sort_by_cookie
-from tcpwatch.sources.base import SourceError, privilege, try_read_counters, try_read_sysctls
+from tcpwatch.sources.base import NAMESPACE_SEARCH_S, SourceError, privilege, try_read_counters, try_read_sysctls
 from tcpwatch.units.printable import printable
 
 _STATES = {
@@ -34,9 +35,12 @@ PSUTIL_CAPABILITIES = Capabilities(*[False] * len(fields(Capabilities)))
 class PsutilSource:
     """Samples of psutil.net_connections(): endpoints, state and pid of each socket."""
 
-    def __init__(self) -> None:
-        missing = ("no queues, timers, tcp_info or cookies",)
-        self.info = SourceInfo("psutil", privilege(), missing=missing, why_no_trace="not with psutil")
+    def __init__(self, why_no_sock_diag: str = "") -> None:
+        """`why_no_sock_diag` is the reason why the better source cannot be used; empty if psutil was asked for."""
+        self.info = SourceInfo("psutil", privilege(), why_no_trace="not with psutil")
+        why = f" (sock_diag: {why_no_sock_diag})" if why_no_sock_diag else ""
+        self._missing = f"no queues, timers, tcp_info or cookies{why}"
+        self._namespaces = NamespaceCensus()
         self._owners: dict[int, int] = {}
         self._known: list[Owner] = []
 
@@ -59,7 +63,7 @@ class PsutilSource:
             monotonic=monotonic,
             host=printable(socket.gethostname()),
             source=self.info,
-            completeness=Completeness(reasons=no_counters + no_sysctls),
+            completeness=Completeness(reasons=(self._missing, *no_counters, *no_sysctls)),
             **ordered.columns(),
             owner=self._owner_codes([pids[c] for c in ordered.cookie.tolist()]),
             owners=self._known,
@@ -69,6 +73,7 @@ class PsutilSource:
             sysctls=sysctls,
             reserved_ports=sysctl.reserved_ports(),
             capabilities=PSUTIL_CAPABILITIES,
+            other_namespaces=self._namespaces.look(NAMESPACE_SEARCH_S),
         )
 
     def close(self) -> None:

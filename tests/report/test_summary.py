@@ -30,7 +30,8 @@ def test_json() -> None:
 
 def test_the_promised_keys() -> None:
     facts = summary_json.summary(make_view())
-    promised = "time host source sockets states half_open time_wait listeners counters rates findings flows"
+    promised = "time host source sockets states half_open time_wait listeners counters rates findings flows "
+    promised += "other_namespaces rules_without_data"
     assert list(facts) == promised.split()
     assert list(facts["states"]) == [state.name for state in STATE_ORDER]
     assert set(facts["states"].values()) == {0}
@@ -58,10 +59,12 @@ def test_unknown_values_are_null() -> None:
 
 def test_psutil_has_no_queues() -> None:
     facts = summary_json.summary(small_host(kind="psutil", complete=False))
-    assert facts["source"] == {"kind": "psutil", "privilege": "user", "complete": False}
+    missing = ["interrupted dump", "no queues"]
+    assert facts["source"] == {"kind": "psutil", "privilege": "user", "complete": False, "missing": missing}
+    assert "queues" in facts["rules_without_data"]["accept-queue-full"]
     assert facts["listeners"][0]["accept_queue"] == {"depth": None, "limit": None}
     assert facts["listeners"][0]["syn_queue"] == {"depth": 1, "limit": None}
-    assert "incomplete: no queues, interrupted dump\n" in summary_text.as_text(
+    assert "incomplete: interrupted dump, no queues\n" in summary_text.as_text(
         small_host(kind="psutil", complete=False)
     )
 

@@ -39,10 +39,8 @@ def small_host(*, kind: str = "sock_diag", complete: bool = True) -> View:
     listener = replace(view.listeners[0], syn_queue=Queue(1, 511), drops=38)
     if kind == "psutil":
         listener = replace(listener, accept_queue=UNKNOWN_QUEUE, syn_queue=Queue(1, None))
-    source = (
-        SourceInfo("psutil", "user", missing=("no queues",)) if kind == "psutil" else SourceInfo("sock_diag", "root")
-    )
-    completeness = Completeness() if complete else Completeness(interrupted=True)
+    source = SourceInfo("psutil", "user") if kind == "psutil" else SourceInfo("sock_diag", "root")
+    completeness = Completeness(interrupted=not complete, reasons=("no queues",) if kind == "psutil" else ())
     counters = {"ActiveOpens": 5, "CurrEstab": 3, "ListenOverflows": 38}
     sample = replace(view.sample, source=source, completeness=completeness, counters=counters)
     if kind == "psutil":

@@ -121,10 +121,11 @@ async def test_header_says_what_is_missing() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
         socks = [sock("ESTAB", "10.0.0.1:80", f"10.0.0.2:{port}", owner_code=UNKNOWN_PERMISSION) for port in (1, 2)]
-        source = SourceInfo("psutil", "user", ("no queues", "no timers"))
-        app.show(_sampled(make_view(*socks), source=source, completeness=Completeness(interrupted=True)))
+        source = SourceInfo("psutil", "user")
+        missing = Completeness(interrupted=True, reasons=("no queues", "no timers"))
+        app.show(_sampled(make_view(*socks), source=source, completeness=missing))
         await pilot.pause()
-        for words in ("psutil · not root: 2 owners hidden", "incomplete: interrupted dump", "no queues, no"):
+        for words in ("psutil · not root: 2 owners hidden", "incomplete: interrupted dump, no queues, no timers"):
             assert words in _header(app)
 
 

@@ -54,7 +54,7 @@ class Listener:
     interface: str = ""
     """The interface that the socket is bound to; empty for any."""
     accept_peak: int | None = None
-    """Peak depth of the accept queue since the last step."""
+    """Peak depth of the accept queue since the last step; None if the queue is not watched between the polls."""
     syn_peak: int = 0
     """Peak depth of the group's SYN queue in the last 10 s."""
     accept_limit_source: LimitSource = LimitSource.UNKNOWN
@@ -117,8 +117,8 @@ class Listener:
 
         It need not be over the limit: a poll often sees a slow application just after it has accepted one connection.
         """
-        peak, limit = self.accept_peak, self.accept_queue.limit
-        return peak is not None and limit is not None and peak >= max(limit, 1)
+        limit, depths = self.accept_queue.limit, (self.accept_peak, self.accept_queue.depth)
+        return limit is not None and any(depth is not None and depth >= max(limit, 1) for depth in depths)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +166,8 @@ def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
         row, cookie, code = rows.table[at], int(rows.cookie[at]), int(rows.owner[at])
         key, drops = keys.keys[place], sample.drops.get(cookie)
         queue = Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if queues_known else UNKNOWN_QUEUE
-        peak = None if queue.depth is None else max(sample.accept_queue_peaks.get(cookie, 0), queue.depth)
+        watched = sample.accept_queue_peaks.get(cookie)
+        peak = None if queue.depth is None or watched is None else max(watched, queue.depth)
         accept_source = accept_limit_source(queue.limit, sample.sysctls.get("somaxconn"))
         syn_source = LimitSource.SYN_BACKLOG if queues_known and capped_by_syn_backlog[at] else accept_source
         stall, group = facts.stalls.get(cookie), groups[place]

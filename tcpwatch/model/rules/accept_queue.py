@@ -13,7 +13,7 @@ from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.view import View
 
 
-@rule("accept-queue-full", rank=20)
+@rule("accept-queue-full", rank=20, needs=("queues", "ListenOverflows"))
 def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """An application accepts connections more slowly than clients open them.
 
@@ -31,7 +31,7 @@ def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
             yield Candidate(_full_finding(listener, view, Severity.WARNING))
 
 
-@rule("accept-stalled", rank=25)
+@rule("accept-stalled", rank=25, needs=("queues",))
 def accept_stalled(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """An application accepts nothing, and its clients wait for an answer.
 

@@ -8,6 +8,7 @@ from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
 from tcpwatch.model.rules.registry import rule
+from tcpwatch.model.rules.remarks import blind_rules
 from tcpwatch.model.view import View
 
 
@@ -15,8 +16,8 @@ from tcpwatch.model.view import View
 def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """tcpwatch shows incomplete or late data, so other findings may be missing.
 
-    Warning: the kernel interrupted a dump or data could not be read, events were lost, or a poll takes longer than the
-        interval.
+    Warning: the kernel interrupted a dump or data could not be read (also: sock_diag is not available, a watcher has
+        ended), events were lost, or a poll takes longer than the interval.
     Source: sock_diag(7), NLM_F_DUMP_INTR and ENOBUFS in netlink(7).
     """
     completeness, pace = view.sample.completeness, view.pace
@@ -26,7 +27,9 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     if completeness.complete and not late and not lost:
         return
     slow = f"a poll takes {units.duration(pace.duration_s)}, the interval is {units.duration(pace.interval_s)}"
+    blind = [rule.name for rule in blind_rules(view.sample)] if completeness.reasons else []
     problems = [completeness.words] * (not completeness.complete) + lost + [slow] * late
+    problems += [f"rules without all their data: {', '.join(blind)}"] * bool(blind)
     advice = ["Use a longer interval (+): then the kernel has time between two dumps."] * late
     advice += ["Use a shorter interval (-): then the kernel's buffers are read more often."] * bool(lost and not late)
     finding = Finding(
@@ -37,6 +40,7 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
             "step": Figure(pace.duration_s, "s"),
             "interval": Figure(pace.interval_s, "s"),
             "missing": Figure(completeness.words or None),
+            "rules_without_data": Figure(", ".join(blind) or None),
             "trace_events_lost": Figure(view.trace.events_lost_in_step, "events"),
             "destroy_events_lost": Figure(view.trace.destroy_events_lost_in_step, "events"),
         },

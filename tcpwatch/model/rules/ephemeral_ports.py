@@ -13,7 +13,7 @@ from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.view import View
 
 
-@rule("port-exhaustion", rank=40)
+@rule("port-exhaustion", rank=40, needs=("timers", "ip_local_port_range_low"))
 def port_exhaustion(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """The host runs out of ephemeral ports toward one destination, or altogether because of bind().
 

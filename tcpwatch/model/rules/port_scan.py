@@ -15,7 +15,7 @@ SOURCES = 5
 """Sources with a finding of their own: a scan from many hosts at once must not hide other findings."""
 
 
-@rule("port-scan", rank=130)
+@rule("port-scan", rank=130, needs=("trace",))
 def port_scan(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """One source probes this host for open ports. Needs the kernel's tracepoints.
 

@@ -16,6 +16,7 @@ from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model import rules
 from tcpwatch.model.finding import Candidate
 from tcpwatch.model.view import View
+from tcpwatch.sample import Sample
 
 RuleFunction = Callable[[View, Thresholds], Iterator[Candidate]]
 _SECTIONS = ("Warning", "Critical", "Source")
@@ -37,13 +38,25 @@ class Rule:
     """The condition of a critical finding; empty if the rule has none."""
     source: str
     """The RFC, kernel file or document."""
+    needs: tuple[str, ...] = ()
+    """The data that the rule judges: capabilities of the source, counters, sysctls, and `trace`."""
+
+    def lacking(self, sample: Sample) -> tuple[str, ...]:
+        """Return what the rule needs and this sample does not have."""
+        return tuple(need for need in self.needs if not _has(sample, need))
+
+
+def _has(sample: Sample, need: str) -> bool:
+    if need == "trace":
+        return sample.trace_events is not None
+    return getattr(sample.capabilities, need, need in sample.counters or need in sample.sysctls)
 
 
 _registered: dict[str, Rule] = {}
 
 
-def rule(name: str, rank: int) -> Callable[[RuleFunction], RuleFunction]:
-    """Register the decorated function as a rule, and set the name of its findings.
+def rule(name: str, rank: int, needs: tuple[str, ...] = ()) -> Callable[[RuleFunction], RuleFunction]:
+    """Register the decorated function as a rule, and set the name of its findings; `needs` as in Rule.
 
     Its docstring begins with what a finding means. Then follow the sections `Warning:`, `Critical:` and `Source:`, of
     which the first or the second may be absent.
@@ -58,7 +71,7 @@ def rule(name: str, rank: int) -> Callable[[RuleFunction], RuleFunction]:
             for candidate in check(view, limits):
                 yield replace(candidate, finding=replace(candidate.finding, rule=name))
 
-        _registered[name] = Rule(name, rank, named, *_sections(inspect.getdoc(check) or ""))
+        _registered[name] = Rule(name, rank, named, *_sections(inspect.getdoc(check) or ""), needs)
         return named
 
     return register

@@ -15,7 +15,7 @@ _RECENT_S, _EARLIER_S, _LEAST_KNOWN_S = 10, 60, 20
 """The last seconds, the seconds before them, and how many of the latter must be known."""
 
 
-@rule("resets", rank=140)
+@rule("resets", rank=140, needs=("OutRsts",))
 def resets(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """The host suddenly refuses or tears down many connections.
 

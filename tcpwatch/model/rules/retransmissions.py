@@ -11,7 +11,7 @@ from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.view import View
 
 
-@rule("retransmissions", rank=90)
+@rule("retransmissions", rank=90, needs=("RetransSegs", "TCPOrigDataSent"))
 def retransmissions(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """Segments get lost between this host and its peers, or a peer is overloaded.
 

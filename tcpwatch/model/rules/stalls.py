@@ -17,7 +17,7 @@ from tcpwatch.model.sockets.programs import Program
 from tcpwatch.model.view import View
 
 
-@rule("zero-window", rank=80)
+@rule("zero-window", rank=80, needs=("timers", "queues", "TCPToZeroWindowAdv"))
 def zero_window(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A peer, or a process of this host, does not read the data sent to it.
 
@@ -92,7 +92,7 @@ def _unread_finding(unread: UnreadProgram, view: View) -> Finding:
     )
 
 
-@rule("tcp-memory", rank=100)
+@rule("tcp-memory", rank=100, needs=("tcp_mem_high", "TCP_mem", "PruneCalled"))
 def tcp_memory(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """The buffers of all TCP sockets use too much memory.
 

@@ -15,7 +15,7 @@ from tcpwatch.model.rules.syn_queue import group_listeners, is_accept_queue_back
 from tcpwatch.model.view import View
 
 
-@rule("syn-flood", rank=10)
+@rule("syn-flood", rank=10, needs=("queues", "timers", "SyncookiesSent", "SyncookiesRecv"))
 def syn_flood(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """Clients send SYNs and do not complete the handshake.
 

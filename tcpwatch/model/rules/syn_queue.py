@@ -19,7 +19,7 @@ from tcpwatch.model.rules.syn_counters import (
 from tcpwatch.model.view import View
 
 
-@rule("syn-queue-full", rank=30)
+@rule("syn-queue-full", rank=30, needs=("queues", "TCPReqQFullDoCookies", "TCPReqQFullDrop"))
 def syn_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """More handshakes are in progress than a listener's SYN queue holds.
 

@@ -17,7 +17,7 @@ from tcpwatch.model.states import State
 from tcpwatch.model.view import View
 
 
-@rule("time-wait-buildup", rank=70)
+@rule("time-wait-buildup", rank=70, needs=("tcp_max_tw_buckets", "TCPTimeWaitOverflow"))
 def time_wait_buildup(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """TIME_WAIT sockets reach the host's limit.
 
@@ -193,7 +193,7 @@ def _half_closed_finding(held: HalfClosed) -> Finding:
     )
 
 
-@rule("orphans", rank=110)
+@rule("orphans", rank=110, needs=("tcp_max_orphans", "TCP_orphan", "TCPAbortOnMemory"))
 def orphans(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """Peers do not acknowledge the FIN of sockets that the processes have closed.
 

@@ -17,7 +17,7 @@ SEPARATE = 5
 _NAMED = 3
 
 
-@rule("connect-stuck", rank=50)
+@rule("connect-stuck", rank=50, needs=("timers",))
 def connect_stuck(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A destination does not answer connection attempts of this host.
 
@@ -99,7 +99,7 @@ def _many_stuck(view: View, unanswered: Unanswered) -> Finding:
     )
 
 
-@rule("peer-silent", rank=45)
+@rule("peer-silent", rank=45, needs=("timers",))
 def peer_silent(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A peer with open connections does not answer any more.
 

@@ -70,8 +70,6 @@ class HeaderLine(Lines):
                 notices.append((f"incomplete: {view.sample.completeness.words}", colours.warning))
             if view.pace.slowed:
                 notices.append((f"slowed to {units.duration(view.pace.interval_s)} (CPU budget)", colours.warning))
-            if view.sample.source.missing:
-                notices.append((", ".join(view.sample.source.missing), colours.warning))
         gap = ("  ", colours.plain)
         return tuple(piece for notice in notices for piece in (notice, gap))[:-1]
 
@@ -83,6 +81,12 @@ def severity_notice(view: View, colours: Palette) -> list[Piece]:
         return []
     count = sum(finding.severity is top for finding in view.findings)
     return [(f"{SEVERITY_SIGNS[top]} {count}", severity_style(top, colours))]
+
+
+def _not_watched(view: View) -> str:
+    """Return `3 other netns not watched`; empty if there are none with TCP sockets."""
+    others = view.sample.other_namespaces
+    return f"{others} other netns not watched" if others else ""
 
 
 def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours: Palette) -> Line:
@@ -99,6 +103,7 @@ def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours
         (5, "root" if source.privilege == "root" else user),
         (3, units.duration(interval_s)),
         (2, cost),
+        (6, _not_watched(view)),
     ]
     items = [(rank, words) for rank, words in ranked if words]
     while items:

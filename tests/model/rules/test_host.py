@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEvents
 from tcpwatch.model.finding import Severity
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.rules.completeness import data_incomplete
+from tcpwatch.model.rules.registry import all_rules
+from tcpwatch.model.rules.remarks import remarks, rules_without_data
 from tcpwatch.model.rules.resets import resets
 from tcpwatch.model.view import Pace
-from tcpwatch.sample import Completeness
+from tcpwatch.sample import Completeness, SourceInfo
+from tcpwatch.sources.psutil import PSUTIL_CAPABILITIES
 from tests.support.views import make_view
 
 NAN = math.nan
@@ -68,10 +73,47 @@ def test_incomplete_data(
     completeness: Completeness, duration_s: float, headline: str | None, at_once: Severity | None
 ) -> None:
     view = make_view(pace=Pace(duration_s, 0.1, 1.0, 2.0))
-    view = replace(view, sample=replace(view.sample, completeness=completeness))
+    figures = dict.fromkeys(("OutRsts", "somaxconn"), 1)
+    view = replace(view, sample=replace(view.sample, completeness=completeness, counters=figures, sysctls=figures))
     found = list(data_incomplete(view, DEFAULT))
     assert [one.finding.headline for one in found] == [headline] * (headline is not None)
     assert [one.immediate_severity for one in found] == [at_once] * (headline is not None)
+
+
+def test_the_rules_that_a_source_cannot_serve_are_named() -> None:
+    reasons = ("no queues, timers, tcp_info or cookies",)
+    figures = dict.fromkeys(("OutRsts", "somaxconn"), 1)
+    view = make_view()
+    source = SourceInfo("psutil", "root", why_no_trace="not with psutil")
+    sample = replace(view.sample, source=source, capabilities=PSUTIL_CAPABILITIES, counters=figures, sysctls=figures)
+    (one,) = data_incomplete(replace(view, sample=replace(sample, completeness=Completeness(reasons=reasons))), DEFAULT)
+    headline = one.finding.headline
+    assert headline.startswith("no queues, timers, tcp_info or cookies; rules without all their data: syn-flood, ")
+    assert "accept-queue-full" in headline and "resets" not in headline
+    counters = replace(view.sample, completeness=Completeness(reasons=("no counters",)), sysctls=figures)
+    (one,) = data_incomplete(replace(view, sample=counters), DEFAULT)
+    assert "resets" in one.finding.headline
+
+
+def test_remarks() -> None:
+    figures = {need: 1 for rule in all_rules() for need in rule.needs}
+    sample = replace(make_view().sample, counters=figures, sysctls=figures)
+    assert remarks(sample) == ()
+    assert remarks(replace(sample, other_namespaces=0)) == ()
+    assert remarks(replace(sample, other_namespaces=1)) == (
+        "1 other network namespace with TCP sockets is not watched",
+    )
+    assert remarks(replace(sample, other_namespaces=3)) == (
+        "3 other network namespaces with TCP sockets are not watched",
+    )
+    del figures["tcp_max_orphans"]
+    user = replace(sample, source=SourceInfo("sock_diag", "user", why_no_trace="needs root"))
+    assert remarks(user) == (
+        "rules without all their data: orphans (no tcp_max_orphans), port-scan (no trace: needs root)",
+    )
+    assert rules_without_data(replace(sample, trace_events=TraceEvents(np.empty(0, TRACE_EVENT)))).keys() == {
+        rule for rule in all_rules() if rule.name == "orphans"
+    }
 
 
 LOST = {

@@ -75,7 +75,7 @@ def test_counts_equal_those_of_ss(namespace: lab.Namespace, live: LiveSource, cr
     assert found.pop("CLOSED") == bound
     assert found == expected
     assert sample.completeness.complete
-    assert (sample.source.kind, sample.source.missing) == ("sock_diag", ())
+    assert (sample.source.kind, sample.completeness.missing) == ("sock_diag", ())
 
 
 def test_a_sample_is_sorted_and_cannot_be_written_to(live: LiveSource, crowd: list[lab.Produced]) -> None:
@@ -281,7 +281,7 @@ def test_psutil_sees_the_same_ends_and_states(live: LiveSource, crowd: list[lab.
     lab.wait_until(same, "the same from both")
     sample = theirs.sample()
     assert len(ends(sample)) > len(crowd)
-    assert sample.source.missing
+    assert sample.completeness.missing == ("no queues, timers, tcp_info or cookies",)
     assert (sample.cookie[1:] > sample.cookie[:-1]).all()
     owned = {sample.owners[code].processes[0].pid for code in sample.owner.tolist() if code >= 0}
     assert os.getpid() in owned

@@ -1,0 +1,48 @@
+"""Remarks: what is not looked at although nothing has failed, so that it is no finding."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from tcpwatch import units
+from tcpwatch.model.rules.registry import Rule, all_rules
+from tcpwatch.sample import Capabilities, Sample
+
+_CAPABILITIES = frozenset(field.name for field in fields(Capabilities))
+_NOT_WANTED = ("not asked for", "switched off")
+"""Reasons why there is no trace that need no remark."""
+
+
+def remarks(sample: Sample) -> tuple[str, ...]:
+    """Return what is not looked at, in words."""
+    words = []
+    if sample.other_namespaces:
+        verb = "is" if sample.other_namespaces == 1 else "are"
+        namespaces = units.plural(sample.other_namespaces, "other network namespace")
+        words.append(f"{namespaces} with TCP sockets {verb} not watched")
+    lacking = [
+        f"{rule.name} ({', '.join(_shown(sample, need) for need in needs)})"
+        for rule, needs in rules_without_data(sample).items()
+        if not _is_blind(sample, needs) and not (needs == ("trace",) and sample.source.why_no_trace in _NOT_WANTED)
+    ]
+    return (*words, *[f"rules without all their data: {', '.join(lacking)}"] * bool(lacking))
+
+
+def _shown(sample: Sample, need: str) -> str:
+    return f"no trace: {sample.source.why_no_trace}" if need == "trace" else f"no {need}"
+
+
+def rules_without_data(sample: Sample) -> dict[Rule, tuple[str, ...]]:
+    """Return the rules that this sample does not have all data for, and what they lack, by rank."""
+    lacking = {rule: rule.lacking(sample) for rule in all_rules()}
+    return {rule: needs for rule, needs in lacking.items() if needs}
+
+
+def blind_rules(sample: Sample) -> tuple[Rule, ...]:
+    """Return the rules that lack data which every host has, because the source cannot read it."""
+    return tuple(rule for rule, needs in rules_without_data(sample).items() if _is_blind(sample, needs))
+
+
+def _is_blind(sample: Sample, needs: tuple[str, ...]) -> bool:
+    nothing_read = not sample.counters or not sample.sysctls
+    return any(need in _CAPABILITIES or (nothing_read and need != "trace") for need in needs)
