@@ -38,7 +38,7 @@ class PsutilSource:
     def __init__(self, why_no_sock_diag: str = "") -> None:
         """`why_no_sock_diag` is the reason why the better source cannot be used; empty if psutil was asked for."""
         self.info = SourceInfo("psutil", privilege(), why_no_trace="not with psutil")
-        why = f" (sock_diag: {why_no_sock_diag})" if why_no_sock_diag else ""
+        why = f" ({why_no_sock_diag})" if why_no_sock_diag else ""
         self._missing = f"no queues, timers, tcp_info or cookies{why}"
         self._namespaces = NamespaceCensus()
         self._owners: dict[int, int] = {}

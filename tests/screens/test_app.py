@@ -129,6 +129,15 @@ async def test_header_says_what_is_missing() -> None:
             assert words in _header(app)
 
 
+async def test_header_says_that_other_namespaces_are_not_watched() -> None:
+    app = make_app()
+    async with driven(app, LARGE) as pilot:
+        for count, shown in ((None, False), (0, False), (3, True)):
+            app.show(_sampled(make_view(), other_namespaces=count))
+            await pilot.pause()
+            assert ("3 other netns not watched" in _header(app)) == shown
+
+
 async def test_an_ordinary_user_who_sees_all_owners() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:

@@ -77,7 +77,35 @@ def test_a_failing_sock_diag_ends_the_watch_and_nothing_else(
     watch._thread.join(5)
     assert not watch._thread.is_alive()
     assert watch.take() == {}
+    assert watch.failure == "no"
     watch.close()
+
+
+def test_a_watch_that_has_ended_is_reported_and_a_depth_is_no_peak(
+    namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=8) as listener,
+        closing(Monitor(LiveSource(watch_queues=True))) as monitor,
+    ):
+        watch = monitor._source._queues  # type: ignore[attr-defined]
+        cookie = int.from_bytes(listener.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+        lab.wait_until(lambda: cookie in watch._peaks, "the first look")
+        (one,) = monitor.step().listeners
+        assert one.accept_peak == 0
+
+        def fail(diag: SockDiag) -> None:
+            raise SockDiagError(1, "broken")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(watch._diag, "listeners", lambda: fail(watch._diag))
+            watch._thread.join(5)
+        view = monitor.step()
+        (one,) = view.listeners
+        assert (one.accept_queue.depth, one.accept_peak) == (0, None)
+        assert view.sample.completeness.missing == ("accept queues are not watched between polls (broken)",)
+        (finding,) = view.findings
+        assert (finding.rule, finding.headline) == ("data-incomplete", view.sample.completeness.words)
 
 
 def test_how_long_a_connection_waited_before_the_start(namespace: lab.Namespace) -> None:

@@ -204,7 +204,9 @@ def raising(error: Exception) -> Callable[..., None]:
 def test_samples_without_destroy_events(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DestroyEventReader, "__init__", raising(SockDiagError(errno.EPERM, "no")))
     with closing(LiveSource(events=True)) as source:
-        assert source.sample().destroyed is None
+        sample = source.sample()
+        assert sample.destroyed is None
+        assert sample.completeness.missing == ("no events of closed sockets (no)",)
 
 
 @pytest.mark.parametrize("error", [SockDiagError(errno.EIO, "broken"), MessageError("invalid")])
@@ -218,6 +220,8 @@ def test_destroy_events_that_fail_later_are_no_longer_reported(
         watch._thread.join(5)
         assert not watch._thread.is_alive()
         assert watch.take_destroyed() is None
+        (words,) = watch.failures
+        assert words.startswith("no events of closed sockets (")
 
 
 def test_the_reason_for_a_missing_trace(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +230,7 @@ def test_the_reason_for_a_missing_trace(namespace: lab.Namespace, monkeypatch: p
         assert source.info.why_no_trace == "needs root"
         sample = source.sample()
         assert (sample.trace_events, sample.source.why_no_trace) == (None, "needs root")
+        assert sample.completeness.complete, "there has never been a trace that could end"
         assert sample.destroyed is not None
 
 
@@ -239,6 +244,7 @@ def test_a_trace_that_fails_later_ends_with_a_reason(namespace: lab.Namespace, m
         monkeypatch.setattr(TracepointReader, "read", raising(TraceError(errno.EIO, "the trace cannot be read")))
         sample = source.sample()
         assert (sample.trace_events, sample.source.why_no_trace) == (None, "the trace cannot be read")
+        assert sample.completeness.missing == ("the trace has ended (the trace cannot be read)",)
         assert sample.destroyed is not None
         assert not os.path.exists(path)
         assert np.isfinite(sample.begin_monotonic_s)
