@@ -132,7 +132,7 @@ class PortFactsAnalysis:
             return ports[:0]
         candidate = np.zeros(65_536, np.bool_)
         candidate[ports] = True
-        row = np.flatnonzero(candidate[sample.local_port] & (rows.role == Role.CLIENT))
+        row = np.flatnonzero(candidate[sample.local_port] & (rows.role <= Role.CLIENT))
         hashes = endpoint_pair_hashes(take_rows(sample.table, row))
         present = is_in_sorted(bound, hashes)
         self._bound = np.unique(hashes[present])
