@@ -413,7 +413,11 @@ async def test_a_listener_shows_its_accept_queue() -> None:
 
 
 def _values(info: dict[str, int], exact: bool = False) -> dict[str, str]:
-    return {e.note or e.label: e.value for section in info_sections(info, exact) for e in section.entries}
+    return {
+        (e.note or e.label).partition("-")[0]: e.value
+        for section in info_sections(info, exact)
+        for e in section.entries
+    }
 
 
 def test_every_field_of_tcp_info_is_in_a_group() -> None:
@@ -436,6 +440,16 @@ def test_fields_as_text_with_units() -> None:
     assert values["bytes_sent"] == "11.8 MB"
     assert _values(INFO, exact=True)["bytes_sent"].replace(",", "") == "12345678 B"
     assert _values(INFO, exact=True)["rtt"] == "23,456 µs"
+
+
+@pytest.mark.parametrize(
+    ("field", "count"), [("last_data_sent", "data_segs_out"), ("last_data_recv", "data_segs_in"),
+                         ("last_ack_recv", "delivered")],
+)  # fmt: skip
+def test_what_never_was_has_no_age(field: str, count: str) -> None:
+    """The kernel sends the uptime of the host then, or the age of the connection."""
+    shown = [_values(info)[field] for info in ({field: 2_880_000, count: 0}, {field: 1_500, count: 1}, {field: 1_500})]
+    assert shown == ["none", "1.5 s ago", "1.5 s ago"]
 
 
 def test_a_missing_field_is_a_dash_and_a_new_field_has_the_kernels_name() -> None:

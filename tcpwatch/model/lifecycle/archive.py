@@ -28,6 +28,8 @@ RECORD = np.dtype(
         ("ending", "u1"),
         ("origin", "u1"),
         ("seen", "?"),
+        ("control_received", "u1"),
+        ("control_acked", "u1"),
         ("row", uapi.SOCKET),
         ("info", uapi.TCP_INFO),
     ]
@@ -43,6 +45,7 @@ state: the last known state; 0 for unknown.
 ending: Ending.
 origin: transitions.Origin of the end.
 seen: whether any poll saw the connection.
+control_received, control_acked: FINs and SYNs that tcpi_bytes_received and tcpi_bytes_acked in `info` count as bytes.
 row: the socket as it was last seen, in whatever state.
 """
 

@@ -14,6 +14,7 @@ from tcpwatch.kernel.netlink.tcp_info import info_fields
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_NOT_LOOKED
 from tcpwatch.model.lifecycle.archive import RECORD
 from tcpwatch.model.lifecycle.classify import EndingEvidence, classify
+from tcpwatch.model.lifecycle.control_bytes import control_bytes
 from tcpwatch.model.lifecycle.destroyed_connections import DestroyedConnections
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.poll_changes import PollChanges
@@ -23,6 +24,7 @@ from tcpwatch.model.listeners.acceptors import accepted_owners
 from tcpwatch.model.listeners.listener_keys import NO_LISTENER, LocalEndpoints
 from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.sockets.owner_registry import OwnerRegistry
+from tcpwatch.model.sockets.payload import less
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import SMALL_SOCKET_STATES, Role, State
 from tcpwatch.sample import Sample
@@ -85,6 +87,9 @@ def build_records(
     evidence = _evidence(records, ended, owners)
     records["state"] = evidence.state
     records["ending"] = classify(evidence, {name: number for number, name in reasons.items()})
+    unread = np.zeros(len(records), np.int64)
+    unread[: len(events.cookie)] = events.table["idiag_rqueue"]
+    _fill_control_bytes(records, evidence, unread, events.events.info_bytes)
     _fill_endings_without_event(records, changes.sample)
     _fill_times(records, ended)
     no_info = records["info_bytes"] == 0
@@ -126,13 +131,37 @@ def updated_records(
     )
     ending = classify(evidence, {name: number for number, name in reasons.items()})
     updated["ending"] = np.where(ending != Ending.UNKNOWN, ending, updated["ending"])
+    unread = events.table["idiag_rqueue"].astype(np.int64)
+    _fill_control_bytes(updated, evidence, unread, events.events.info_bytes)
     return updated
 
 
+def _fill_control_bytes(
+    records: NDArray[np.void], evidence: EndingEvidence, unread: NDArray[np.int64], info_bytes: int
+) -> None:
+    control = control_bytes(evidence, records["ending"], unread, info_bytes)
+    records["control_received"], records["control_acked"] = control
+
+
 def tcp_info_of(record: np.void) -> dict[str, int] | None:
-    """Return the last tcp_info of one archive.RECORD, or None where its destroy event had none."""
+    """Return the last tcp_info of one archive.RECORD, or None where its destroy event had none.
+
+    bytes_received and bytes_acked are bytes of data, without SYN and FIN.
+    """
     size = int(record["info_bytes"])
-    return info_fields(record["info"].tobytes()[:size]) if size else None
+    if not size:
+        return None
+    info = info_fields(record["info"].tobytes()[:size])
+    return {**info, **less(info, int(record["control_received"]), int(record["control_acked"]))}
+
+
+def payload_of_records(records: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the bytes of data that each archive.RECORD's connection received, and that were acknowledged."""
+    info = records["info"]
+    return (
+        info["tcpi_bytes_received"].astype(np.int64) - records["control_received"],
+        info["tcpi_bytes_acked"].astype(np.int64) - records["control_acked"],
+    )
 
 
 def _fill_rows(records: NDArray[np.void], ended: _Ended) -> None:

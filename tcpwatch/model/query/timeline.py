@@ -14,8 +14,10 @@ from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorde
 from tcpwatch.model.lifecycle.connection_detail import connection_detail
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import Moment, StatePeriod
+from tcpwatch.model.lifecycle.records import payload_of_records
 from tcpwatch.model.lifecycle.transitions import Origin, Transition
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement
+from tcpwatch.model.sockets.payload import payload
 from tcpwatch.model.sockets.rows import Mark, Rows
 from tcpwatch.model.states import Role, State
 from tcpwatch.model.view import View
@@ -52,7 +54,7 @@ class Timeline:
     incidents: tuple[Transition, ...]
     received_bytes: int | None
     sent_bytes: int | None
-    """Byte counts of tcp_info: received in order, and acknowledged by the peer."""
+    """Bytes of data received in order, and acknowledged by the peer."""
 
     @property
     def length_s(self) -> float:
@@ -151,8 +153,7 @@ _RECEIVED, _SENT = "tcpi_bytes_received", "tcpi_bytes_acked"
 
 
 def _bytes_of_records(records: NDArray[np.void]) -> list[ByteCounts]:
-    names, info = (_RECEIVED, _SENT), records["info"]
-    columns = zip(records["info_bytes"].tolist(), *(info[name].tolist() for name in names), strict=True)
+    columns = zip(records["info_bytes"].tolist(), *(one.tolist() for one in payload_of_records(records)), strict=True)
     return [
         (received if has_field(_RECEIVED, size) else None, sent if has_field(_SENT, size) else None)
         for size, received, sent in columns
@@ -166,5 +167,6 @@ def _bytes_of_rows(rows: Rows) -> list[ByteCounts]:
         return [(None, None)] * len(rows)
     at = np.minimum(np.searchsorted(infos.cookie, rows.cookie), len(infos.cookie) - 1)
     has, table = infos.cookie[at] == rows.cookie, infos.table[at]
-    columns = zip(has.tolist(), table[_RECEIVED].tolist(), table[_SENT].tolist(), strict=True)
+    received, acked = payload(table, rows.role == Role.CLIENT, infos.info_bytes)
+    columns = zip(has.tolist(), received.tolist(), acked.tolist(), strict=True)
     return [(received, sent) if known else (None, None) for known, received, sent in columns]

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.model.poll import Poll
+from tcpwatch.model.sockets.payload import without_control_bytes
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import State
+from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
 
 SLOTS = 256
@@ -85,7 +86,7 @@ class _Figures:
 
     received: float
     acked: float
-    """Bytes since the flow began."""
+    """Bytes of data since the flow began."""
     levels: NDArray[np.float64]
     """rtt_us, cwnd, recv_queue, send_queue."""
 
@@ -100,7 +101,8 @@ def _figures(sample: Sample, rows: Rows, cookie: int) -> _Figures | None:
     # A socket in TIME_WAIT has no queues, but the kernel reports 0.
     if at is not None and rows.state[at] != State.TIME_WAIT and sample.capabilities.queues:
         queues = float(rows.table["idiag_rqueue"][at]), float(rows.table["idiag_wqueue"][at])
-    return _Figures(_field(info, "bytes_received"), _field(info, "bytes_acked"), np.array([rtt, cwnd, *queues]))
+    data = without_control_bytes(info, client=at is not None and rows.role[at] == Role.CLIENT)
+    return _Figures(_field(data, "bytes_received"), _field(data, "bytes_acked"), np.array([rtt, cwnd, *queues]))
 
 
 def _field(info: Mapping[str, int], name: str) -> float:

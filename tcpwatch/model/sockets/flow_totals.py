@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tcpwatch import units
 from tcpwatch.model.lifecycle.archive import Archive
+from tcpwatch.model.lifecycle.records import payload_of_records
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.endpoint_hashes import remote_endpoint, table_remote_hashes
@@ -63,7 +64,7 @@ class Totals:
     lifetime_ms: Distribution
     """From the first state to the end of the full socket, without TIME_WAIT."""
     bytes: Distribution
-    """Bytes received and sent per flow."""
+    """Bytes of data per flow: received, and sent and acknowledged."""
     exact: float = 1.0
     """Share of the lifetimes that are exact, by the trace; the others are upper bounds."""
 
@@ -127,8 +128,8 @@ class FlowTotalsCounter:
         opened, ended, archive = lifecycle.opened, lifecycle.ended, lifecycle.archive
         lifetime_ms = 1000 * (ended["end"] - ended["begin"] + ended["begin_slack"])
         exact = (ended["begin_slack"] == 0) & (ended["end_slack"] == 0)
-        info, known = ended["info"], ended["info_bytes"] != 0
-        carried = (info["tcpi_bytes_received"] + info["tcpi_bytes_sent"]).astype(np.float64)
+        known = ended["info_bytes"] != 0
+        carried = np.add(*payload_of_records(ended)).astype(np.float64)
         lifetime, size = _classes(lifetime_ms), _classes(np.where(known, carried, np.nan))
         services, processes = self._services.of_services, self._processes.of_processes
         for name, opened_group, ended_group in (

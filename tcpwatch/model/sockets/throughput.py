@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.kernel.netlink.tcp_info import has_field
 from tcpwatch.kernel.netlink.uapi import TCP_CA_NAME_MAX
+from tcpwatch.model.sockets.payload import acked_bytes, received_bytes
+from tcpwatch.model.states import State
 from tcpwatch.sample import TcpInfoTable
 
 Cookies = NDArray[np.uint64]
@@ -56,16 +58,19 @@ class Throughput:
         return self if infos is None else Throughput(infos, self.last)
 
     def rx_bytes_per_s(self, cookies: Cookies) -> Floats:
-        """Return bytes per second received in order (tcpi_bytes_received; a FIN counts as one byte)."""
-        return self._per_s("tcpi_bytes_received", cookies)
+        """Return bytes of data per second received in order (tcpi_bytes_received)."""
+        pair = self._pair("tcpi_bytes_received", cookies)
+        return _per_s(pair, pair.received(), cookies) if pair else _none(cookies)
 
     def tx_bytes_per_s(self, cookies: Cookies) -> Floats:
-        """Return bytes per second acknowledged by the peer (tcpi_bytes_acked; SYN and FIN count as one byte each)."""
-        return self._per_s("tcpi_bytes_acked", cookies)
+        """Return bytes of data per second acknowledged by the peer (tcpi_bytes_acked)."""
+        pair = self._pair("tcpi_bytes_acked", cookies)
+        return _per_s(pair, pair.acked(), cookies) if pair else _none(cookies)
 
     def retransmits_per_s(self, cookies: Cookies) -> Floats:
         """Return retransmitted segments per second (tcpi_total_retrans)."""
-        return self._per_s("tcpi_total_retrans", cookies)
+        pair = self._pair("tcpi_total_retrans", cookies)
+        return _per_s(pair, pair.grown("tcpi_total_retrans"), cookies) if pair else _none(cookies)
 
     def retransmits(self, cookies: Cookies) -> Floats:
         """Return segments retransmitted since the connection began (tcpi_total_retrans)."""
@@ -116,13 +121,6 @@ class Throughput:
             values[where] = self.last.table[name][at]
         return values
 
-    def _per_s(self, name: str, cookies: Cookies) -> Floats:
-        values = np.full(len(cookies), np.nan)
-        if pair := self._pair(name, cookies):
-            grown = pair.grown(name)
-            values[pair.where] = np.where(grown >= 0, grown / pair.seconds, np.nan)  # TCP_REPAIR may reset the counters
-        return values
-
     def _pair(self, name: str, cookies: Cookies) -> _Pair | None:
         """Return the connections that are in both dumps; None where a dump is missing or lacks the field."""
         last, before = self.last, self.before
@@ -154,10 +152,39 @@ class _Pair:
         """Return the values of a field in the last dump."""
         return self.last.table[name][self.at]
 
+    def earliest(self, name: str) -> NDArray[Any]:
+        """Return the values of a field in the dump before it."""
+        return self.before.table[name][self.earlier]
+
     def grown(self, name: str) -> Floats:
         """Return how much a counter grew."""
-        before = self.before.table[name][self.earlier]
-        return (self.latest(name).astype(np.int64) - before.astype(np.int64)).astype(np.float64)
+        return (self.latest(name).astype(np.int64) - self.earliest(name).astype(np.int64)).astype(np.float64)
+
+    def received(self) -> NDArray[np.int64]:
+        """Return the bytes of data received."""
+        before, last = (
+            received_bytes(read("tcpi_bytes_received"), read("tcpi_state")) for read in (self.earliest, self.latest)
+        )
+        return last - before
+
+    def acked(self) -> NDArray[np.int64]:
+        """Return the bytes of data acknowledged."""
+        connected = self.earliest("tcpi_state") == State.SYN_SENT  # then the last dump alone counts the SYN
+        before, last = (
+            acked_bytes(read("tcpi_bytes_acked"), read("tcpi_state"), connected)
+            for read in (self.earliest, self.latest)
+        )
+        return last - before
+
+
+def _none(cookies: Cookies) -> Floats:
+    return np.full(len(cookies), np.nan)
+
+
+def _per_s(pair: _Pair, grown: NDArray[Any], cookies: Cookies) -> Floats:
+    values = _none(cookies)
+    values[pair.where] = np.where(grown >= 0, grown / pair.seconds, np.nan)  # TCP_REPAIR may reset the counters
+    return values
 
 
 def _found(infos: TcpInfoTable, cookies: Cookies) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -17,8 +17,9 @@ from tcpwatch.model.lifecycle.records import tcp_info_of
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
+from tcpwatch.model.sockets.payload import without_control_bytes
 from tcpwatch.model.sockets.rows import Rows
-from tcpwatch.model.states import SMALL_SOCKET_STATES, State
+from tcpwatch.model.states import SMALL_SOCKET_STATES, Role, State
 from tcpwatch.model.view import View
 from tcpwatch.sample import Capabilities
 
@@ -30,6 +31,7 @@ class FlowFacts:
     row: Rows
     """Its last known row."""
     tcp_info: Mapping[str, int] | None = None
+    """Its bytes_received and bytes_acked are bytes of data."""
     tcp_info_time: float | None = None
     """Unix seconds of `tcp_info`."""
     detail_polled: bool = False
@@ -143,7 +145,8 @@ def _with_detail(facts: FlowFacts, view: View, cookie: int) -> FlowFacts:
     )
     if detail.tcp_info is None:
         return facts
-    return replace(facts, tcp_info=detail.tcp_info, tcp_info_time=view.sample.time)
+    info = without_control_bytes(detail.tcp_info, client=facts.row.role[0] == Role.CLIENT)
+    return replace(facts, tcp_info=info, tcp_info_time=view.sample.time)
 
 
 def _with_history(facts: FlowFacts, view: View, recorded: bool) -> FlowFacts:

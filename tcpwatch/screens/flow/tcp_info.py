@@ -133,7 +133,11 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str, FormatField], ...]], ...] = (
 )  # fmt: skip
 """Title of each group, and its fields: the kernel's name without tcpi_, the label, and its format."""
 
-_AGO = frozenset({"last_data_sent", "last_data_recv", "last_ack_recv"})
+_COUNTS = {"last_data_sent": "data_segs_out", "last_data_recv": "data_segs_in", "last_ack_recv": "delivered"}
+"""Age of the last event of a kind → the number of these events. Without any, the kernel sends the age of the socket, or
+the uptime of the host."""
+_NOTES = {"bytes_acked": "bytes_acked-SYN-FIN", "bytes_received": "bytes_received-FIN"}
+"""Fields that are shown without their control bytes (sockets.payload)."""
 _KNOWN = frozenset(name for _, fields in GROUPS for name, _, _ in fields)
 
 
@@ -153,5 +157,8 @@ def _entry(info: Mapping[str, int], name: str, label: str, show: FormatField, ex
     value = info.get(name)
     if value is None:
         return Entry(label, units.UNKNOWN, note=name)
-    ago = " ago" if name in _AGO else ""
-    return Entry(label, show(value, exact) + ago, note=name)
+    note = _NOTES.get(name, name)
+    if name not in _COUNTS:
+        return Entry(label, show(value, exact), note=note)
+    none = info.get(_COUNTS[name]) == 0
+    return Entry(label, "none" if none else f"{show(value, exact)} ago", note=note)

@@ -98,7 +98,7 @@ PROCESS: TimelineColumn = RecordColumn(
 BEGIN: TimelineColumn = RecordColumn("begin", "Begin", "When it began; <: or earlier", _begin, None, 13)
 END: TimelineColumn = RecordColumn("end", "End", "When the full socket ended; TIME_WAIT follows", _end, None, 12)
 BYTES: TimelineColumn = RecordColumn(
-    "bytes", "Bytes", "Bytes received and sent, as counted by tcp_info (SYN and FIN count one each)", _bytes, None, 7,
+    "bytes", "Bytes", "Bytes of data received, and sent and acknowledged", _bytes, None, 7,
     right=True,
 )  # fmt: skip
 LENGTH: TimelineColumn = RecordColumn(

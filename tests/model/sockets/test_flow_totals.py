@@ -128,7 +128,8 @@ def test_a_lifetime_is_exact_where_both_ends_are(slack_s: tuple[float, float], e
 
 def test_received_and_sent_bytes_are_added() -> None:
     one = record(*A_SERVER)
-    one["info_bytes"], one["info"]["tcpi_bytes_received"], one["info"]["tcpi_bytes_sent"] = 1, 700, 300
+    one["info_bytes"], one["info"]["tcpi_bytes_received"], one["info"]["tcpi_bytes_acked"] = 1, 702, 303
+    one["control_received"], one["control_acked"] = 1, 2
     assert counted(lifecycle_step(one)).all.bytes.most == pytest.approx(1000, rel=0.06)
 
 

@@ -127,6 +127,33 @@ def test_every_limit_has_a_word() -> None:
     assert [limit.word for limit in SendLimit] == [None, "application", "receiver", "send buffer", "network"]
 
 
+ESTABLISHED, SYN_SENT, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT, LAST_ACK = 1, 2, 4, 5, 8, 9
+
+
+@pytest.mark.parametrize(
+    ("states", "acked", "received", "expected"),
+    [
+        ((SYN_SENT, ESTABLISHED), (0, 1), (0, 0), (0.0, 0.0)),
+        ((SYN_SENT, ESTABLISHED), (0, 7), (0, 3), (6.0, 3.0)),
+        ((ESTABLISHED, ESTABLISHED), (1, 7), (0, 3), (6.0, 3.0)),
+        ((SYN_SENT, FIN_WAIT_2), (0, 8), (0, 3), (6.0, 3.0)),
+        ((FIN_WAIT_1, FIN_WAIT_2), (7, 8), (3, 3), (0.0, 0.0)),
+        ((FIN_WAIT_2, FIN_WAIT_2), (8, 8), (3, 5), (0.0, 2.0)),
+        ((ESTABLISHED, CLOSE_WAIT), (7, 7), (3, 4), (0.0, 0.0)),
+        ((CLOSE_WAIT, LAST_ACK), (7, 7), (4, 4), (0.0, 0.0)),
+    ],
+)
+def test_syn_and_fin_are_not_data(
+    states: tuple[int, int], acked: tuple[int, int], received: tuple[int, int], expected: tuple[float, float]
+) -> None:
+    begin, last = (
+        {"state": state, "bytes_acked": sent, "bytes_received": got}
+        for state, sent, got in zip(states, acked, received, strict=True)
+    )
+    found = over(1, begin, last)
+    assert (one(found.tx_bytes_per_s(ONE)), one(found.rx_bytes_per_s(ONE))) == expected
+
+
 # From sample to sample ----------------------------------------------------------------------------
 
 NUMBERS = st.integers(0, 5)
