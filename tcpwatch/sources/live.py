@@ -137,6 +137,8 @@ class LiveSource:
         bound = self._bound.table()
         dump = self._dump(bound)
         traced = self._events.take_trace_events() if self._events else None
+        if traced and not self._callers.readable:
+            traced = replace(traced, events=_without_threads(traced.events))
         self._update_trace_info()
         listeners, peaks = self._diag.listeners(), self._queues.take() if self._queues else {}
         drops = dict(zip(listeners.table["idiag_cookie"].tolist(), listeners.drops.tolist(), strict=True))
@@ -222,6 +224,14 @@ class LiveSource:
             self._events.close()
         self._diag.close()
         self._owners = OwnerFinder()  # an unfinished search has a directory of /proc open
+
+
+def _without_threads(events: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the events without the ids of threads, which mean nothing in this pid namespace."""
+    events = events.copy()
+    events["pid"] = 0
+    events.flags.writeable = False
+    return events
 
 
 def _threads(traced: TraceEvents) -> list[int]:

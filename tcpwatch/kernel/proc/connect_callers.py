@@ -27,14 +27,15 @@ class ConnectCallers:
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
         self._known: dict[int, tuple[float, Owner | None]] = {}
-        self._readable = _in_first_pid_namespace(proc)
+        self.readable = _in_first_pid_namespace(proc)
+        """Whether the ids of the trace are those of this pid namespace."""
 
     def lookup(self, threads: Iterable[int]) -> dict[int, Owner]:
         """Return thread id → its process, including threads of the last seconds.
 
         A thread is absent if it ended, may not be read, or has a different id in this pid namespace.
         """
-        if not self._readable:
+        if not self.readable:
             return {}
         now, wanted = monotonic(), set(threads)
         self._known = {thread: known for thread, known in self._known.items() if now - known[0] < _KEPT_S}

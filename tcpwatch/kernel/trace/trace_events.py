@@ -47,7 +47,8 @@ TRACE_EVENT = np.dtype(
         ("dst", "u1", 16),
         ("sport", "=u2"),  # host order; 0 if there is none (before connect() has chosen one)
         ("dport", "=u2"),
-        ("pid", "=i4"),  # the running thread: the caller of connect() for CLOSE → SYN_SENT, otherwise unrelated
+        ("pid", "=i4"),  # the running thread: for CLOSE → SYN_SENT the caller of connect(), for → FIN_WAIT1 and
+        # LAST_ACK that of close() or shutdown(), otherwise unrelated; 0 where unknown
         ("reason", "=u2"),  # of a reset or a drop a key of reset_reasons or drop_reasons; of an error its errno
         ("kind", "u1"),
         ("old", "u1"),  # the kernel's state numbers; both the current one if there is no transition; 0 unknown

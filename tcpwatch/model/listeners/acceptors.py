@@ -4,7 +4,8 @@ With socket activation systemd(1) holds the listener too, a server that forks sh
 that was started without closing it has it by accident. The kernel does not report who calls accept(). An accepted
 connection proves it: the process that holds it, and was running before it began, has accepted it. A process that was
 started later has inherited it. Where all connections are older than the first sample, their holders are presumed to
-have accepted them.
+have accepted them. The trace shows who closes a connection that no poll sees: the change from ESTABLISHED to FIN_WAIT_1
+or from CLOSE_WAIT to LAST_ACK is made by the last holder's thread (tcp_close_state in net/ipv4/tcp.c).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NOT_LOOKED, Owner
 from tcpwatch.kernel.proc.process import Process
+from tcpwatch.kernel.trace.trace_events import TraceEventKind
 from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
@@ -79,6 +81,7 @@ class Acceptors:
         # A connection may have been found out some steps ago, when a step took longer.
         self._interval_s = max(elapsed_s or 0.0, _FADING * self._interval_s)
         self._learn(shared, _connections(join, sample, shared, self._interval_s, begin))
+        self._learn(shared, _closed_connections(join, sample, shared))
         rows = join.rows
         owner, owners = rows.owner.copy(), list(rows.owners)
         for listener in shared:
@@ -151,6 +154,34 @@ def _connections(
     for number, group in enumerate(distinct.tolist()):
         owner = rows.owners[group & 0xFFFFFFFF]
         yield _Connections(group >> 32, owner, float(began[number]), int(older[number]))
+
+
+def _closed_connections(join: Join, sample: Sample, shared: Sequence[_SharedListener]) -> Iterator[_Connections]:
+    """Yield the connections of shared listeners that the trace saw begin and close; main threads alone are known."""
+    if sample.trace_events is None:
+        return
+    keys = Counter(key.port for key in join.listener_keys.keys)
+    listeners = {port: it for it in shared if keys[port := int(sample.local_port[it.row])] == 1}
+    is_shared = np.zeros(1 << 16, np.bool_)
+    is_shared[list(listeners)] = True
+    events = sample.trace_events.events
+    events = events[is_shared[events["sport"]] & (events["kind"] == TraceEventKind.STATE)]
+    events = events[np.argsort(events["socket"], kind="stable")]
+    change = events["old"].astype(np.int64) << 8 | events["new"]
+    begins = np.maximum.accumulate(np.where(change == _BEGIN, np.arange(len(events)), -1))
+    closed = np.flatnonzero(np.isin(change, _CLOSE) & (begins >= 0))
+    closed = closed[events["socket"][begins[closed]] == events["socket"][closed]]
+    began = events["time"][begins[closed]] + (sample.time - sample.monotonic) - _CLOCK_S
+    port_and_pid = zip(events["sport"][closed].tolist(), events["pid"][closed].tolist(), strict=True)
+    newest = dict(zip(port_and_pid, began.tolist(), strict=True))
+    for (port, pid), time in newest.items():
+        for process in listeners[port].owner.processes:
+            if process.pid == pid:
+                yield _Connections(listeners[port].key, Owner((process,)), time, 0)
+
+
+_BEGIN = State.SYN_RCVD << 8 | State.ESTABLISHED
+_CLOSE = (State.ESTABLISHED << 8 | State.FIN_WAIT_1, State.CLOSE_WAIT << 8 | State.LAST_ACK)
 
 
 def _ordered(owner: Owner, accepting: set[_Identity]) -> Owner:

@@ -11,9 +11,11 @@ import pytest
 
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NOT_LOOKED, UNKNOWN_PERMISSION, Owner
 from tcpwatch.kernel.proc.process import Process
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
 from tcpwatch.model.listeners.acceptors import accepted_owners
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
+from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
 from tests.support.polls import polls
 from tests.support.views import NOW, make_rows, make_sample, sock
@@ -141,6 +143,38 @@ def test_a_helper_that_has_inherited_connections_does_not_accept() -> None:
     assert listener.accepted_by == (SERVER,), "what is proved by a new connection replaces what is presumed"
     (listener,) = seen([[LEAKED, ("CLOSE_WAIT 4000", (HELPER,))]])
     assert listener.accepted_by == ()
+
+
+BEGIN, CLOSE = ("SYN_RCVD", "ESTAB"), ("CLOSE_WAIT", "LAST_ACK")
+Change = tuple[float, int, int, tuple[str, str], int]
+"""Monotonic time, kernel address of the socket, thread, states, local port."""
+
+
+def traced(*changes: Change) -> TraceEvents:
+    table = np.zeros(len(changes), TRACE_EVENT)
+    for row, (time, address, thread, states, port) in zip(table, changes, strict=True):
+        row["time"], row["socket"], row["pid"], row["sport"] = time, address, thread, port
+        row["kind"], (row["old"], row["new"]) = TraceEventKind.STATE, map(State.parse, states)
+    return TraceEvents(table)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([(0.5, 1, 5, BEGIN, 80), (0.6, 1, 12, CLOSE, 80)], [12]),
+        ([(0.5, 1, 5, BEGIN, 80), (0.6, 1, 12, ("ESTAB", "FIN_WAIT_1"), 80)], [12]),
+        ([(0.5, 1, 12, BEGIN, 80), (0.6, 1, 5, CLOSE, 80)], []),  # a thread that is no holder
+        ([(0.5, 1, 5, BEGIN, 80), (0.6, 2, 12, CLOSE, 80)], []),  # another socket, which began before
+        ([(0.5, 1, 5, BEGIN, 81), (0.6, 1, 12, CLOSE, 81)], []),  # of another listener
+        ([(0.5, 1, 5, BEGIN, 80), (0.6, 1, 12, ("ESTAB", "CLOSE_WAIT"), 80)], []),  # the peer has closed
+        ([(-7200.0, 1, 5, BEGIN, 80), (0.6, 1, 12, CLOSE, 80)], []),  # before the process was started
+    ],
+)
+def test_the_trace_shows_who_closes_what_it_has_accepted(changes: Sequence[Change], expected: list[int]) -> None:
+    samples = taken(0.0, [ACTIVATED]), taken(1.0, [ACTIVATED], trace_events=traced(*changes))
+    queues = QueueAnalysis(0.8)
+    _, (listener,) = [queues.step(poll).listeners for poll in polls(*samples)]
+    assert [process.pid for process in listener.accepted_by] == expected
 
 
 def test_a_process_that_has_ended_is_forgotten() -> None:

@@ -12,10 +12,13 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
+from tcpwatch.kernel.proc.connect_callers import ConnectCallers
+from tcpwatch.model.states import State
 from tcpwatch.monitor import Monitor
 from tcpwatch.report import list_json, summary_json
 from tcpwatch.sources.live import LiveSource
 from tests import lab
+from tests.lab.machine.requirements import tracefs
 
 BACKLOG = 3
 SERVER = """
@@ -24,11 +27,13 @@ listener = socket.socket(fileno=int(sys.argv[1]))
 open("/proc/self/comm", "w").write("server")
 accepted = []
 print(flush=True)
-for _ in sys.stdin:
+for line in sys.stdin:
     accepted.append(listener.accept()[0])
+    if line == "close\\n":
+        accepted.pop().close()
     print(flush=True)
 """
-"""A program that inherits a listener, and accepts one connection for each line that it reads."""
+"""A program that inherits a listener, and accepts one connection for each line that it reads: `keep` or `close`."""
 
 
 class Server:
@@ -42,8 +47,8 @@ class Server:
         assert self.process.stdout.readline() == "\n"
         self.pid = self.process.pid
 
-    def accept(self) -> None:
-        self.process.stdin.write("\n")
+    def accept(self, then: str = "keep") -> None:
+        self.process.stdin.write(f"{then}\n")
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "\n"
 
@@ -96,6 +101,28 @@ def test_the_program_is_named_and_not_the_manager_that_started_it(stack: ExitSta
     assert row["pids"] == sorted([os.getpid(), server.pid])
     (facts,) = summary_json.summary(view)["listeners"]
     assert (facts["pid"], [it["pid"] for it in facts["accepted_by"]]) == (server.pid, [server.pid])
+
+
+def first_pid_namespace() -> str:
+    return "" if ConnectCallers().readable else "the trace has other process ids than this pid namespace"
+
+
+def test_the_trace_shows_who_accepts_connections_that_no_poll_sees(stack: ExitStack) -> None:
+    lab.require(tracefs, first_pid_namespace)
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
+    server = stack.enter_context(served(listener))
+    monitor = stack.enter_context(closing(Monitor(LiveSource(1.0, events=True, trace=True))))
+    lab.wait_until(lambda: bool(monitor.step().listeners[0].holders), "the holders")
+
+    def accepts() -> list[int]:
+        with socket.create_connection(listener.getsockname()) as client:
+            server.accept("close")
+            assert client.recv(1) == b""
+        found = monitor.step()
+        assert found.counts[State.ESTABLISHED] == 0
+        return [process.pid for process in found.listeners[0].accepted_by]
+
+    lab.wait_until(lambda: accepts() == [server.pid], "the proof")
 
 
 def test_a_helper_that_has_inherited_everything_does_not_accept(stack: ExitStack) -> None:
