@@ -171,17 +171,22 @@ class _Failures:
     def _read(self, events: NDArray[np.void]) -> None:
         changes = (events["kind"] == TraceEventKind.STATE) & (events["old"] == State.SYN_SENT)
         failed = np.flatnonzero(changes & (events["new"] == State.CLOSED) & (events["sport"] == 0))
-        for event in events[failed[:_MOST_FAILED]]:
-            family = int(event["family"])
-            ends = (units.address(event[name].tobytes(), family) for name in ("src", "dst"))
-            self._open[int(event["socket"])] = (*ends, int(event["dport"]))  # type: ignore[assignment]  # two addresses
-        if not self._open:
+        failed = failed[:_MOST_FAILED]
+        if not self._open and not len(failed):
             return
+        sockets = np.append(np.array(list(self._open), np.uint64), events["socket"][failed])
         closed = np.flatnonzero(events["kind"] == TraceEventKind.DESTROYED)
-        closed = closed[np.isin(events["socket"][closed], np.array(list(self._open), np.uint64))]
-        for socket, cookie in zip(events["socket"][closed].tolist(), events["cookie"][closed].tolist(), strict=True):
-            if socket in self._open:
-                self._closed[cookie] = self._open.pop(socket)
+        closed = closed[np.isin(events["socket"][closed], sockets)]
+        # In the order of time, as the kernel uses the address of a socket again, also for another namespace.
+        for event in events[np.sort(np.concatenate((failed, closed)))]:
+            socket = int(event["socket"])
+            if event["kind"] == TraceEventKind.STATE:
+                source, destination = (
+                    units.address(event[end].tobytes(), int(event["family"])) for end in ("src", "dst")
+                )
+                self._open[socket] = source, destination, int(event["dport"])
+            elif socket in self._open:
+                self._closed[int(event["cookie"])] = self._open.pop(socket)
 
 
 def _shorten(known: dict[int, tuple[str, str, int]]) -> None:

@@ -441,6 +441,18 @@ def test_a_traced_connect_with_a_port_called_bind() -> None:
     assert found is not None and found.range.held == 0, "another connection uses the port now"
 
 
+def test_a_kernel_address_that_was_ours_before() -> None:
+    analysis = EphemeralPortAnalysis()
+    events = traced(
+        (1, State.CLOSED, State.CLOSED, 0, 71),  # the end of a socket of this namespace
+        (1, State.CLOSED, State.SYN_SENT, 0, 0), (1, State.SYN_SENT, State.CLOSED, 0, 0),
+        (1, State.CLOSED, State.CLOSED, 0, 72), (1, State.CLOSED, State.CLOSED, 0, 73),
+    )  # fmt: skip
+    mine = destroyed(sock("CLOSED", "0.0.0.0:0", cookie=71), sock("CLOSED", "0.0.0.0:0", cookie=73))
+    found = analysis.step(world([client(100)], 1.0, trace_events=events, destroyed=mine))
+    assert found is not None and found.failed == ()
+
+
 def test_a_traced_connect_without_a_port_failed() -> None:
     analysis = EphemeralPortAnalysis()
     calls = traced(
