@@ -100,6 +100,7 @@ def _listener(listener: Listener) -> dict[str, Any]:
     return {
         "local_address": listener.local_address,
         "local_port": listener.local_port,
+        "interface": listener.interface or None,
         "process": first.name if first else None,
         "pid": first.pid if first else None,
         "held_by": _processes(listener.owner.processes) if listener.owner else None,

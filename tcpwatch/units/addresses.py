@@ -18,9 +18,10 @@ def address(raw: bytes, family: int) -> str:
     return socket.inet_ntop(socket.AF_INET6, raw)
 
 
-def endpoint(host: str, port: str | int) -> str:
-    """Return `192.0.2.1:80` or `[2001:db8::1]:80`."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def endpoint(host: str, port: str | int, device: str = "") -> str:
+    """Return `192.0.2.1:80`, `[2001:db8::1]:80`, or with a device `192.0.2.1%eth0:80`, `[fe80::1]%eth0:80`."""
+    device = f"%{device}" if device else ""
+    return f"[{host}]{device}:{port}" if ":" in host else f"{host}{device}:{port}"
 
 
 def service(port: int) -> str:

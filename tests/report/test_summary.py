@@ -46,6 +46,7 @@ def test_unknown_values_are_null() -> None:
         {
             "local_address": "::",
             "local_port": 443,
+            "interface": None,
             "process": None,
             "pid": None,
             "held_by": None,

@@ -82,8 +82,8 @@ _THROUGHPUT: tuple[SocketColumn, ...] = (
 COLUMNS: tuple[SocketColumn, ...] = (
     SocketColumn("state", "State", "TCP state, RFC 9293's name",
       values.states, values.state_keys, values.plain, width=11, priority=0),
-    SocketColumn("local", "Local", "Local address and port; * is any",
-      values.endpoints("idiag_src", "idiag_sport"), _LOCAL, values.show_endpoint, width=21, grow=26, priority=1,
+    SocketColumn("local", "Local", "Local address and port; * is any; %: the interface that the socket is bound to",
+      values.local_endpoints, _LOCAL, values.show_endpoint, width=21, grow=26, priority=1,
       exported=False),
     SocketColumn("remote", "Remote", "Remote address and port",
       values.endpoints("idiag_dst", "idiag_dport"), _REMOTE, values.show_endpoint, width=21, grow=26, priority=0,

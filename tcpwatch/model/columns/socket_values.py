@@ -74,13 +74,19 @@ def endpoints(address: str, port: str) -> Callable[[Rows], Values]:
     return lambda rows: list(zip(hosts(rows), rows.table[port].tolist(), strict=True))
 
 
-def show_endpoint(value: tuple[str, int], exact: bool) -> str:
-    """Return `192.0.2.1:https`; exact: `192.0.2.1:443`."""
-    host, port = value
+def local_endpoints(rows: Rows) -> Values:
+    """Return address, port and interface of the local ends; the interface is empty where the socket is not bound."""
+    pairs, names = endpoints("idiag_src", "idiag_sport")(rows), interfaces(rows)
+    return [(*pair, name or "") for pair, name in zip(pairs, names, strict=True)]
+
+
+def show_endpoint(value: tuple[str, int] | tuple[str, int, str], exact: bool) -> str:
+    """Return `192.0.2.1:https`; exact: `192.0.2.1:443`; with an interface `192.0.2.1%eth0:https`."""
+    host, port, *device = value
     host = "*" if host in ("0.0.0.0", "::") and not exact else host
     if port == 0:
-        return units.endpoint(host, "*")
-    return units.endpoint(host, port if exact else units.service(port))
+        return units.endpoint(host, "*", *device)
+    return units.endpoint(host, port if exact else units.service(port), *device)
 
 
 def timer_names(rows: Rows) -> Values:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,8 @@ class LocalEndpoints(NamedTuple):
     family: NDArray[np.uint8]
 
 
-class ListenerKey(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class ListenerKey:
     """The kernel looks up the listener for a SYN by these fields; the sockets of a SO_REUSEPORT group share them."""
 
     port: int
@@ -37,13 +39,22 @@ class ListenerKey(NamedTuple):
     low: int
     """The address as two 64-bit halves, IPv4 in its IPv4-mapped form."""
     interface: int = 0
-    """Index of the interface that the socket is bound to (SO_BINDTODEVICE); 0 for any."""
+    """Index of the interface or VRF that the socket is bound to (SO_BINDTODEVICE, a link-local scope); 0 for any."""
     v6only: bool = False
+    device: str = field(default="", compare=False)
+    """The name of that interface; empty for any."""
+    exclusions: str = field(default="", compare=False)
+    """Filter terms that exclude the sockets of more specific listeners on the same port."""
+
+    @property
+    def halves(self) -> tuple[int, int]:
+        """The address, to compare it with ANY4 and ANY6."""
+        return self.high, self.low
 
     @property
     def any_address(self) -> bool:
         """Return whether the address is the wildcard of IPv4, of IPv6, or of both."""
-        return (self.high, self.low) in (ANY4, ANY6)
+        return self.halves in (ANY4, ANY6)
 
     @property
     def address(self) -> str:
@@ -52,13 +63,18 @@ class ListenerKey(NamedTuple):
 
     @property
     def endpoint(self) -> str:
-        """Local address and port, with `*` for any address and `[::]` for any IPv6 address alone, as in ss(8)."""
-        return units.endpoint("*" if self.any_address and not self.v6only else self.address, self.port)
+        """Local address and port, with `*` for any address and `[::]` for any IPv6 address alone, as in ss(8).
+
+        The interface stands behind the address: `*%eth0:80`, `[fe80::1]%eth0:80`.
+        """
+        return units.endpoint("*" if self.any_address and not self.v6only else self.address, self.port, self.device)
 
     @property
     def local_filter(self) -> str:
         """Filter terms for the sockets with this local end."""
-        return f"lport:{self.port}" + ("" if self.any_address else f" laddr:{self.address}")
+        interface = f" if:{self.device}" if self.interface else ""
+        address = "" if self.any_address else f" laddr:{self.address}"
+        return f"lport:{self.port}{interface}{address}{self.exclusions}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +82,10 @@ class ListenerKeys:
     """The listeners of one sample."""
 
     keys: tuple[ListenerKey, ...]
-    """Distinct keys, the most specific first, as in the kernel's lookup (inet_lookup_listener)."""
+    """Distinct keys, the most specific first, as in the kernel's lookup (inet_lookup_listener).
+
+    An accepted connection is bound to the interface of its listener. So keys with an interface come before all others.
+    """
     row: NDArray[np.intp]
     """The sample's rows in LISTEN."""
     key: NDArray[np.int32]
@@ -78,9 +97,10 @@ class ListenerKeys:
     def of(cls, sample: Sample) -> ListenerKeys:
         """Return the keys of the listeners of a sample."""
         row = np.flatnonzero(sample.state == State.LISTEN)
-        of_row = _keys_of(sample.table[row])
+        of_row = _keys_of(sample.table[row], sample.interfaces)
         keys = tuple(sorted(set(of_row), key=_specific_first))
         places = {key: at for at, key in enumerate(keys)}
+        keys = _with_exclusions(keys)
         key = np.array([places[key] for key in of_row], np.int32)
         return cls(keys, row, key, _index_by_port(keys))
 
@@ -93,7 +113,7 @@ class ListenerKeys:
         key = self._by_port[port]
         v6 = np.flatnonzero(sample.family[where] != uapi.AF_INET)
         # The last two are for _AMBIGUOUS and NO_LISTENER.
-        is_v4_only = np.array([*(known[1:3] == ANY4 for known in self.keys), False, False])
+        is_v4_only = np.array([*(known.halves == ANY4 for known in self.keys), False, False])
         key[v6[is_v4_only[key[v6]]]] = _AMBIGUOUS
         for number in np.flatnonzero(np.bincount(port[key == _AMBIGUOUS], minlength=1)).tolist():
             at = np.flatnonzero(port == number)
@@ -128,14 +148,41 @@ def _index_by_port(keys: tuple[ListenerKey, ...]) -> NDArray[np.int32]:
 
 
 def _specific_first(key: ListenerKey) -> tuple[object, ...]:
-    return key.any_address, not key.interface, key[1:3] == ANY6, key
+    return not key.interface, key.any_address, key.halves == ANY6, key
 
 
-def _keys_of(listening: NDArray[np.void]) -> list[ListenerKey]:
+def _with_exclusions(keys: tuple[ListenerKey, ...]) -> tuple[ListenerKey, ...]:
+    ports = [key.port for key in keys]
+    if len(set(ports)) == len(ports):
+        return keys
+    by_port = defaultdict(list)
+    for key in keys:
+        by_port[key.port].append(key)
+    return tuple(replace(key, exclusions=_exclusions(key, by_port[key.port])) for key in keys)
+
+
+def _exclusions(key: ListenerKey, same_port: list[ListenerKey]) -> str:
+    """Return filter terms that exclude the sockets of the other listeners on the port."""
+    terms: dict[str, None] = {}
+    for other in same_port:
+        if other.interface and not key.interface:
+            terms[f" -if:{other.device}"] = None
+        elif other.interface == key.interface and key.any_address and not other.any_address:
+            terms[f" -laddr:{other.address}"] = None
+        elif other.interface == key.interface and {key.halves, other.halves} == {ANY4, ANY6}:
+            terms[" laddr:0.0.0.0/0" if key.halves == ANY4 else " laddr:::/0"] = None
+    return "".join(terms)
+
+
+def _keys_of(listening: NDArray[np.void], interfaces: Mapping[int, str]) -> list[ListenerKey]:
     high, low = mapped_halves(listening["idiag_src"], listening["idiag_family"] == uapi.AF_INET).T
     v6only = (listening["has"] & uapi.IS_V6ONLY) != 0
     columns = (listening["idiag_sport"], high, low, listening["idiag_if"], v6only)
-    return [ListenerKey(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    keys = [ListenerKey(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    return [
+        replace(key, device=interfaces.get(key.interface) or str(key.interface)) if key.interface else key
+        for key in keys
+    ]
 
 
 def _accepts(key: ListenerKey, sample: Sample | LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -151,14 +198,14 @@ def _address_matches(
     key: ListenerKey, table: NDArray[np.void], where: NDArray[np.intp], v4: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Return whether the addresses match. IPv4 has two forms here: converting a million rows to one form costs more."""
-    if key[1:3] == ANY6 and not key.v6only:
+    if key.halves == ANY6 and not key.v6only:
         return np.ones(len(where), np.bool_)
     v6 = np.flatnonzero(~v4)
     halves = address_halves(table["idiag_src"][where[v6]])
     matches = v4.copy()
-    if key[1:3] == ANY4:
+    if key.halves == ANY4:
         matches[v6] = are_mapped(halves)
-    elif key[1:3] == ANY6:
+    elif key.halves == ANY6:
         matches[:] = False
         matches[v6] = ~are_mapped(halves)
     else:

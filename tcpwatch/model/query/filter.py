@@ -30,6 +30,7 @@ HELP: tuple[tuple[str, str], ...] = (
     ("lport: rport:", "local port, remote port"),
     ("addr:10.0.", "local or remote address, its beginning, or a network: 10.0.0.0/8, fe80::/10"),
     ("laddr: raddr:", "local address, remote address"),
+    ("if:eth0", "interface or VRF that the socket is bound to: name or index"),
     ("process:nginx", "name of a process that holds the socket, or part of it"),
     ("pid:12", "process id"),
     ("user:www-data", "user of the socket: name or user id"),
@@ -269,6 +270,7 @@ TERM_PARSERS: dict[str, Callable[[str], Test]] = {
     "addr": _addresses("addr", terms.BOTH),
     "laddr": _addresses("laddr", (terms.LOCAL,)),
     "raddr": _addresses("raddr", (terms.REMOTE,)),
+    "if": lambda value: terms.interfaces(_listed(value)),
     "pid": _numbers("pid", _pids),
     "process": _process,
     "user": terms.users,
@@ -280,11 +282,14 @@ TERM_PARSERS: dict[str, Callable[[str], Test]] = {
 }
 """Key of a term → function that returns a test for its value, or raises ValueError."""
 
-ALIASES = {"sport": "lport", "dport": "rport", "src": "laddr", "dst": "raddr", "proc": "process", "uid": "user"}
+ALIASES = {
+    "sport": "lport", "dport": "rport", "src": "laddr", "dst": "raddr", "proc": "process", "uid": "user", "dev": "if",
+    "interface": "if",
+}  # fmt: skip
 """Names of the keys in other tools."""
 
 EXAMPLES = {
-    "state": "state:established", "port": "port:443", "lport": "lport:443", "rport": "rport:443",
+    "state": "state:established", "port": "port:443", "lport": "lport:443", "rport": "rport:443", "if": "if:eth0",
     "addr": "addr:10.0.0.1", "laddr": "laddr:10.0.0.1", "raddr": "raddr:10.0.0.1", "pid": "pid:1234",
     "process": "process:nginx", "user": "user:root", "role": "role:server", "ending": "ending:reset",
     "timer": "timer:persist", "inode": "inode:4711", "cookie": "cookie:4711",

@@ -91,6 +91,17 @@ def owners(test: Callable[[Owner], bool]) -> Test:
     return mask
 
 
+def interfaces(wanted: Collection[str]) -> Test:
+    """Match sockets that are bound to an interface with one of these names or indices."""
+
+    def mask(rows: Rows) -> Mask:
+        indices = [index for index, name in rows.interfaces.items() if index and (name or str(index)) in wanted]
+        indices += [int(name) for name in wanted if name.isascii() and name.isdigit() and int(name) < 1 << 32]
+        return np.isin(rows.table["idiag_if"].astype(np.uint32), indices)
+
+    return mask
+
+
 def users(name: str) -> Test:
     """Match sockets of the user with this name or user id; a socket that no process holds has no user."""
     wanted = name.casefold()

@@ -29,7 +29,7 @@ def _address(row: ListenerRow, look: CellContext) -> Line:
     fullest = row.fullest
     if row.is_member:
         return ((f"  inode {fullest.inode}" if fullest.inode else f"  cookie {fullest.cookie}", look.colours.plain),)
-    value = fullest.local_address, fullest.local_port
+    value = fullest.local_address, fullest.local_port, fullest.key.device
     group = f" ×{len(row.members)}" if row.is_group else ""
     shown = show_endpoint(value, look.exact) + group
     if cell_len(shown) > look.width:

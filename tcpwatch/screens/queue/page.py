@@ -52,7 +52,7 @@ class QueueScreen(Screen[None], inherit_bindings=False):
     def __init__(self, listener: Listener) -> None:
         super().__init__()
         self._key = listener.key
-        self._local = listener.local_address, listener.local_port
+        self._local = listener.local_address, listener.local_port, listener.key.device
         self._head = CallbackLines(self._head_lines, height="auto")
         self.accept_queue = QueuePane("Accept queue", ACCEPT_COLUMNS)
         self.syn_queue = QueuePane("SYN queue", SYN_COLUMNS)

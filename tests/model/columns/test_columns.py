@@ -158,7 +158,7 @@ def test_shutdown(mask: int | None, word: str | None) -> None:
 @pytest.mark.parametrize(
     ("key", "spec", "text", "exact"),
     [
-        ("local", FULL, "10.0.0.1:https", "10.0.0.1:443"),
+        ("local", FULL, "10.0.0.1%eth0:https", "10.0.0.1%eth0:443"),
         ("local", ANY, "*:http", "[::]:80"),
         ("remote", ANY, "*:*", "[::]:*"),
         ("local", BARE, "[2001:db8::1]:discard", "[2001:db8::1]:9"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tcpwatch.model.listeners.listener_keys import ListenerKeys
+from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.states import State
 from tests.support.views import Sock, make_rows, make_sample, sock
 
@@ -79,3 +80,51 @@ def test_no_listener() -> None:
 def test_text_and_filter_of_a_key(spec: str, endpoint: str, local_filter: str) -> None:
     (key,) = ListenerKeys.of(make_sample(make_rows([spelled("LISTEN", spec)]))).keys
     assert (key.endpoint, key.local_filter) == (endpoint, local_filter)
+
+
+SIBLINGS = {
+    "two interfaces and none": (
+        ["eth0 0.0.0.0:80", "eth1 0.0.0.0:80", "0.0.0.0:80"],
+        ["eth0 10.0.0.1:80", "eth1 10.0.0.1:80", "10.0.0.1:80", "eth2 10.0.0.1:80"],
+        ["*%eth0:80", "*%eth1:80", "*:80", "*:80"],
+    ),
+    "an address, an interface": (
+        ["10.0.0.1:80", "eth0 0.0.0.0:80"], ["10.0.0.1:80", "eth0 10.0.0.1:80"], ["10.0.0.1:80", "*%eth0:80"],
+    ),
+    "an address on an interface": (
+        ["eth0 10.0.0.1:80", "eth0 0.0.0.0:80"], ["eth0 10.0.0.1:80", "eth0 10.0.0.2:80"],
+        ["10.0.0.1%eth0:80", "*%eth0:80"],
+    ),
+    "scopes of a link-local address": (
+        ["eth0 [fe80::1]:80", "eth1 [fe80::1]:80"], ["eth0 [fe80::1]:80", "eth1 [fe80::1]:80"],
+        ["[fe80::1]%eth0:80", "[fe80::1]%eth1:80"],
+    ),
+    "both families": (
+        ["0.0.0.0:80", "v6only [::]:80"], ["10.0.0.1:80", "mapped 10.0.0.1:80", "[2001:db8::1]:80"],
+        ["*:80", "*:80", "[::]:80"],
+    ),
+    "a wildcard beside an address": (
+        ["0.0.0.0:80", "10.0.0.1:80"], ["10.0.0.1:80", "10.0.0.2:80"], ["10.0.0.1:80", "*:80"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("listening", "ends", "expected"), SIBLINGS.values(), ids=SIBLINGS)
+def test_listeners_of_one_port_are_distinct(listening: list[str], ends: list[str], expected: list[str]) -> None:
+    """The lookup and the filter of each key agree on the sockets that belong to it."""
+    rows = make_rows([*(spelled("LISTEN", one) for one in listening), *(spelled("ESTAB", end) for end in ends)])
+    sample = make_sample(rows)
+    keys = ListenerKeys.of(sample)
+    where = np.arange(len(listening), len(rows))
+    found = keys.lookup(sample, where)
+    assert [keys.keys[at].endpoint for at in found] == expected
+    assert len(keys.keys) == len(listening)
+    for at, key in enumerate(keys.keys):
+        assert Filter.parse(key.local_filter).mask(rows)[where].tolist() == (found == at).tolist(), key.local_filter
+
+
+def test_an_interface_without_a_name() -> None:
+    rows = make_rows([spelled("LISTEN", "eth0 0.0.0.0:80")])
+    (key,) = ListenerKeys.of(make_sample(rows, interfaces={})).keys
+    assert (key.endpoint, key.local_filter) == ("*%1:80", "lport:80 if:1")
+    assert Filter.parse(key.local_filter).mask(rows).all()

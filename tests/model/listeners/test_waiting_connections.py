@@ -250,7 +250,7 @@ def test_queue_detail() -> None:
     assert found.syn_queue.rows.cookie.tolist() == [70, 71]
     assert np.allclose(found.syn_queue.age_s, [4.0, 1.0]), "an estimate, but not less than we have seen ourselves"
     assert (found.accept_queue.total, found.syn_queue.total, found.half_open.count) == (2, 2, 2)
-    assert queue_detail(key._replace(port=81), rows, now.facts) is None
+    assert queue_detail(replace(key, port=81), rows, now.facts) is None
 
 
 def test_only_the_oldest_members_are_listed() -> None:
