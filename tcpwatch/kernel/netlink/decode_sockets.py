@@ -146,6 +146,10 @@ def _copy(words: Words, offsets: Offsets, layout: AttributeSpans, table: NDArray
     table["has"] = bool(cgroup) * uapi.HAS_CGROUP_ID | bool(shutdown) * uapi.HAS_SHUTDOWN
     if v6only := _payload(layout, uapi.INET_DIAG_SKV6ONLY, 1):
         table["has"] |= (words.view(np.uint8)[4 * (offsets + v6only)] != 0) * np.uint8(uapi.IS_V6ONLY)
+    if options := _payload(layout, uapi.INET_DIAG_SOCKOPT, 1):
+        transparent = (words.view(np.uint8)[4 * (offsets + options)] & uapi.SOCKOPT_TRANSPARENT) != 0
+        if transparent.any():
+            table["has"] |= transparent * np.uint8(uapi.IS_TRANSPARENT)
 
 
 def _drops(words: Words, offsets: Offsets, layout: AttributeSpans) -> Drops | int:

@@ -6,6 +6,8 @@ unless marked `>`. Only what tcpwatch uses is here.
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
 NETLINK_SOCK_DIAG = 4
@@ -37,6 +39,7 @@ INET_DIAG_SKMEMINFO = 7
 INET_DIAG_SHUTDOWN = 8
 INET_DIAG_SKV6ONLY = 11
 INET_DIAG_CGROUP_ID = 21
+INET_DIAG_SOCKOPT = 22
 SK_MEMINFO_DROPS = 8
 TCP_CA_NAME_MAX = 16
 
@@ -94,9 +97,12 @@ SOCKET = np.dtype(
 """One row of a socket table: `inet_diag_msg`, then the attributes that are sent without a request.
 
 `shutdown` is RCV_SHUTDOWN (1) | SEND_SHUTDOWN (2); `has` says which attributes were sent (HAS_*), so that an absent
-cgroup is not taken for cgroup 0, and whether SKV6ONLY was 1, which is sent of IPv6 sockets in LISTEN and CLOSED.
+cgroup is not taken for cgroup 0, whether SKV6ONLY was 1, which is sent of IPv6 sockets in LISTEN and CLOSED, and
+whether IP_TRANSPARENT is set, which is sent of full sockets (since Linux 5.9).
 """
-HAS_CGROUP_ID, HAS_SHUTDOWN, IS_V6ONLY = 1, 2, 4
+HAS_CGROUP_ID, HAS_SHUTDOWN, IS_V6ONLY, IS_TRANSPARENT = 1, 2, 4, 8
+SOCKOPT_TRANSPARENT = 0x20 if sys.byteorder == "little" else 0x04
+"""The sixth bit field in the first byte of struct inet_diag_sockopt."""
 
 _BYTES = "state ca_state retransmits probes backoff options wscale flags"
 _U4 = """rto ato snd_mss rcv_mss unacked sacked lost retrans fackets last_data_sent last_ack_sent last_data_recv

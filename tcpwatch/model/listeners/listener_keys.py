@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from tcpwatch import units
 from tcpwatch.arrays.address_words import MAPPED_LOW, address_halves, are_mapped, first_words, mapped_halves
+from tcpwatch.arrays.lookup import find_sorted
 from tcpwatch.kernel.netlink import uapi
+from tcpwatch.model.listeners.redirected import NO_KEY, Redirected, redirected
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
 
 ANY4, ANY6 = (0, MAPPED_LOW), (0, 0)
-NO_LISTENER = -1
+NO_LISTENER = NO_KEY
 """The index of a socket without a listener."""
 
 
@@ -45,6 +47,8 @@ class ListenerKey:
     """The name of that interface; empty for any."""
     exclusions: str = field(default="", compare=False)
     """Filter terms that exclude the sockets of more specific listeners on the same port."""
+    other_ends: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    """Local addresses and ports of its connections that are not its own: see redirected.py."""
 
     @property
     def halves(self) -> tuple[int, int]:
@@ -72,9 +76,16 @@ class ListenerKey:
     @property
     def local_filter(self) -> str:
         """Filter terms for the sockets with this local end."""
-        interface = f" if:{self.device}" if self.interface else ""
-        address = "" if self.any_address else f" laddr:{self.address}"
-        return f"lport:{self.port}{interface}{address}{self.exclusions}"
+        ports = sorted({self.port, *(port for _, port in self.other_ends)})
+        addresses = [] if self.any_address else sorted({self.address, *(address for address, _ in self.other_ends)})
+        terms = [f"{name}:{','.join(map(str, values))}" for name, values in (("lport", ports), ("laddr", addresses))
+                 if 0 < len(values) <= _IN_FILTER]  # fmt: skip
+        interface = [f"if:{self.device}"] if self.interface else []
+        return " ".join((*terms[:1], *interface, *terms[1:])) + self.exclusions
+
+
+_IN_FILTER = 8
+"""Most ports, and most addresses, in a filter; it has neither if there are more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,25 +101,54 @@ class ListenerKeys:
     """The sample's rows in LISTEN."""
     key: NDArray[np.int32]
     """Index in `keys` of each of these rows."""
+    redirected: Redirected
     _by_port: NDArray[np.int32]
     """Port → index of its key if that is its only one and a wildcard; NO_LISTENER if it has none; else _AMBIGUOUS."""
 
     @classmethod
-    def of(cls, sample: Sample) -> ListenerKeys:
-        """Return the keys of the listeners of a sample."""
+    def of(cls, sample: Sample, previous: ListenerKeys | None = None) -> ListenerKeys:
+        """Return the keys of the listeners of a sample; `previous` are those of the previous one."""
         row = np.flatnonzero(sample.state == State.LISTEN)
         of_row = _keys_of(sample.table[row], sample.interfaces)
         keys = tuple(sorted(set(of_row), key=_specific_first))
         places = {key: at for at, key in enumerate(keys)}
-        keys = _with_exclusions(keys)
         key = np.array([places[key] for key in of_row], np.int32)
-        return cls(keys, row, key, _index_by_port(keys))
+        found = cls(_with_exclusions(keys), row, key, Redirected(), _index_by_port(keys))
+        moved = found._redirected(sample, previous)
+        if not len(moved.cookie) and not len(moved.orphans):
+            return found
+        return replace(found, keys=_with_other_ends(found.keys, moved, sample), redirected=moved)
+
+    def _redirected(self, sample: Sample, previous: ListenerKeys | None) -> Redirected:
+        before = Redirected()
+        if previous is not None and len(previous.redirected.cookie):
+            places = {key: at for at, key in enumerate(self.keys)}
+            now = np.array([*(places.get(key, NO_LISTENER) for key in previous.keys), NO_LISTENER], np.int32)
+            before = replace(previous.redirected, key=now[previous.redirected.key])
+        elif previous is not None:
+            before = previous.redirected
+
+        def by_end(where: NDArray[np.intp]) -> NDArray[np.int32]:
+            return self._by_end(sample, where)
+
+        def before_by_end(where: NDArray[np.intp]) -> NDArray[np.int32]:
+            assert previous is not None
+            return previous._by_end(sample, where)
+
+        return redirected(sample, self.row, self.key, by_end, before, before_by_end if previous else None)
 
     def lookup(self, sample: Sample | LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.int32]:
-        """Return for each of these rows the index of the key that accepts connections to its local end, or NO_LISTENER.
+        """Return for each of these rows the index of the key of its listener, or NO_LISTENER.
 
-        The port alone is not enough: a client may use the same port on another address.
+        The listener is the one that accepts connections to the local end, unless the connection is known to be
+        redirected. The port alone is not enough: a client may use the same port on another address.
         """
+        key = self._by_end(sample, where)
+        if len(self.redirected.cookie):
+            self.redirected.override(key, sample.table["idiag_cookie"][where])
+        return key
+
+    def _by_end(self, sample: Sample | LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.int32]:
         port = sample.local_port[where]
         key = self._by_port[port]
         v6 = np.flatnonzero(sample.family[where] != uapi.AF_INET)
@@ -159,6 +199,19 @@ def _with_exclusions(keys: tuple[ListenerKey, ...]) -> tuple[ListenerKey, ...]:
     for key in keys:
         by_port[key.port].append(key)
     return tuple(replace(key, exclusions=_exclusions(key, by_port[key.port])) for key in keys)
+
+
+def _with_other_ends(keys: tuple[ListenerKey, ...], moved: Redirected, sample: Sample) -> tuple[ListenerKey, ...]:
+    """Return the keys with the local ends of their redirected connections."""
+    ends: dict[int, set[tuple[str, int]]] = defaultdict(set)
+    row = find_sorted(sample.cookie, moved.cookie)
+    columns = np.concatenate((sample.table["idiag_src"][row], sample.local_port[row, None].view(np.uint8)), axis=1)
+    _, first = np.unique(columns, axis=0, return_index=True)
+    for at in first[: _IN_FILTER * _IN_FILTER].tolist():
+        place = int(row[at])
+        raw, family = sample.table["idiag_src"][place].tobytes(), int(sample.family[place])
+        ends[int(moved.key[at])].add((units.address(raw, family), int(sample.local_port[place])))
+    return tuple(replace(key, other_ends=tuple(sorted(ends[at]))) if at in ends else key for at, key in enumerate(keys))
 
 
 def _exclusions(key: ListenerKey, same_port: list[ListenerKey]) -> str:

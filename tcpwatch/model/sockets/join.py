@@ -87,7 +87,7 @@ def join(previous: Join, sample: Sample) -> Join:
     mark[changed], mark[new] = Mark.CHANGED, Mark.NEW
     memory["since"][changed] = sample.time
     rows = _rows(sample, before.throughput, mark=mark, **memory)
-    listening = ListenerKeys.of(sample)
+    listening = ListenerKeys.of(sample, previous.listener_keys)
     connected = np.concatenate((old_state == State.CLOSED, np.zeros(len(new), np.bool_)))
     assumed = _set_role_and_closer(rows, np.concatenate((changed, new)), connected, sample, listening)
     unproved = _prove_roles(rows, _still_unproved(previous, rows, assumed, sample), sample)

@@ -15,7 +15,7 @@ from tests.support.kernel.decoding import MUTATIONS, check, decoded, mutated, ru
 # Messages as they may be --------------------------------------------------------------------------
 
 KINDS = st.sampled_from(
-    [netlink.SHUTDOWN, netlink.SKV6ONLY, netlink.CGROUP_ID, netlink.SKMEMINFO, netlink.INFO, 15, 22]
+    [netlink.SHUTDOWN, netlink.SKV6ONLY, netlink.CGROUP_ID, netlink.SKMEMINFO, netlink.INFO, 15, netlink.SOCKOPT]
 )
 SIZES = st.sampled_from([0, 1, 2, 4, 7, 8, 9, 35, 36, 40, 100])
 ATTRIBUTES = st.lists(st.tuples(KINDS, SIZES.flatmap(lambda n: st.binary(min_size=n, max_size=n))), max_size=4)

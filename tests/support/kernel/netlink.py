@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 ERROR, DONE, GETSOCK, BY_FAMILY = 2, 3, 18, 20
 REQUEST, DUMP, DUMP_INTR = 0x1, 0x300, 0x10
-SHUTDOWN, SKV6ONLY, CGROUP_ID, SKMEMINFO, INFO, CONG = 8, 11, 21, 7, 2, 4
+SHUTDOWN, SKV6ONLY, CGROUP_ID, SOCKOPT, SKMEMINFO, INFO, CONG = 8, 11, 21, 22, 7, 2, 4
+TRANSPARENT = 0x20 if sys.byteorder == "little" else 0x04  # in the first byte of SOCKOPT
 HEADER, BODY = struct.Struct("=IHHII"), struct.Struct("=BBBB2s2s16s16sIQIIIII")
 
 CURRENT = 0xEEEEEEEE
@@ -102,12 +104,13 @@ def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 def row(payload: bytes) -> Row:
     attrs = dict(attributes(payload[BODY.size :]))  # of two of a kind the last one counts, as in nla_parse
     cgroup, shutdown, memory = attrs.get(CGROUP_ID, b""), attrs.get(SHUTDOWN, b""), attrs.get(SKMEMINFO, b"")
-    v6only = attrs.get(SKV6ONLY, b"")
+    v6only, options = attrs.get(SKV6ONLY, b""), attrs.get(SOCKOPT, b"")
+    transparent = bool(options and options[0] & TRANSPARENT)
     return Row(
         payload[: BODY.size],
         struct.unpack_from("=Q", cgroup)[0] if len(cgroup) >= 8 else 0,
         shutdown[0] if shutdown else 0,
-        (len(cgroup) >= 8) * 1 | bool(shutdown) * 2 | any(v6only[:1]) * 4,
+        (len(cgroup) >= 8) * 1 | bool(shutdown) * 2 | any(v6only[:1]) * 4 | transparent * 8,
         struct.unpack_from("=I", memory, 32)[0] if len(memory) >= 36 else 0,
     )
 
