@@ -128,6 +128,8 @@ class Sample(SortedSockets):
     """The kernel's name → value; counters that this kernel lacks are absent."""
     sysctls: Mapping[str, int]
     """Last part of the sysctl's name → value; absent if it does not exist in this namespace."""
+    holders_known: bool = True
+    """Whether each owner has all processes that hold the socket; else some processes were not read yet."""
     reserved_ports: tuple[tuple[int, int], ...] = ()
     """ip_local_reserved_ports: first and last port of each range."""
     descriptor_limits: Mapping[int, int] = field(default_factory=dict)

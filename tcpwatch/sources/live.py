@@ -166,6 +166,7 @@ class LiveSource:
             **ordered.columns(),
             owner=owner,
             owners=self._owners.owners,
+            holders_known=not self._owners.has_unread,
             drops=drops,
             accept_queue_peaks=peaks,
             counters=figures,

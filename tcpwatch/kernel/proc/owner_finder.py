@@ -102,6 +102,11 @@ class OwnerFinder:
         """Number of processes whose descriptors cannot be read."""
         return sum(holder.denied for holder in self._processes.holders.values())
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether a process was not read yet, so that it may hold a socket of which another holder is known."""
+        return any(holder.fresh for holder in self._processes.holders.values())
+
     def find(self, inodes: Inodes, budget_s: float) -> NDArray[np.int32]:
         """Return the owner code of each inode, or the reason why it has none (UNKNOWN_…), as a new array.
 

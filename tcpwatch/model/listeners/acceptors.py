@@ -39,7 +39,7 @@ _Identity = tuple[int, float]
 
 @dataclass(frozen=True, slots=True)
 class _SharedListener:
-    """A listener with several holders."""
+    """A listener with several holders, or with one that may not be the only one."""
 
     row: int
     cookie: int
@@ -71,7 +71,7 @@ class Acceptors:
 
     def step(self, join: Join, sample: Sample, elapsed_s: float | None) -> Join:
         """Return the join with the owners of shared listeners in order: first the processes that accept."""
-        shared = _shared_listeners(join)
+        shared = _shared_listeners(join, sample.holders_known)
         held = {listener.cookie: listener.holders for listener in shared}
         begin = 0 if held.keys() - self._certain.keys() else max(0, len(join.rows) - _NEWEST)
         self._certain = {cookie: self._certain.get(cookie, set()) & held[cookie] for cookie in held}
@@ -124,11 +124,12 @@ def _identity(process: Process) -> _Identity:
     return process.pid, process.started_unix_s
 
 
-def _shared_listeners(join: Join) -> list[_SharedListener]:
-    keys, rows = join.listener_keys, join.rows
+def _shared_listeners(join: Join, holders_known: bool) -> list[_SharedListener]:
+    """Return the listeners with several holders, or, as long as not all holders are known, with any."""
+    keys, rows, least = join.listener_keys, join.rows, 2 if holders_known else 1
     codes = rows.owner[keys.row]
     distinct = ((code, rows.owners[code].processes) for code in np.unique(codes[codes >= 0]).tolist())
-    holders = {code: frozenset(map(_identity, processes)) for code, processes in distinct if len(processes) > 1}
+    holders = {code: frozenset(map(_identity, processes)) for code, processes in distinct if len(processes) >= least}
     return [
         _SharedListener(int(row), int(rows.cookie[row]), int(key), rows.owners[code], holders[code])
         for row, key, code in zip(keys.row, keys.key, codes.tolist(), strict=True)
@@ -222,6 +223,7 @@ def accepted_owners(join: Join) -> tuple[NDArray[np.int32], list[Owner]]:
 def _one_of(holders: Sequence[Owner]) -> Owner:
     """Return the processes that accept, of the holders of the sockets of one key."""
     processes = {process.pid: process for owner in holders for process in owner.processes[: owner.accepting or None]}
-    are_known = len(processes) == 1 or (len(holders) == 1 and bool(holders[0].accepting))
+    are_sole = len(processes) == 1 and all(owner.accepting != 0 for owner in holders)
+    are_known = are_sole or (len(holders) == 1 and bool(holders[0].accepting))
     ordered = tuple(processes[pid] for pid in sorted(processes))
     return Owner(ordered, len(ordered) if are_known and len(ordered) > 1 else None if are_known else 0)

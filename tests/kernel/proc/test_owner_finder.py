@@ -390,6 +390,16 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return numbers
 
 
+def test_other_holders_may_exist_until_every_process_was_read(tree: Tree) -> None:
+    for pid in range(10, 20):
+        tree.add(pid, 100)
+    finder = OwnerFinder(str(tree.path))
+    found = holders(finder, 100, 0.0)
+    assert isinstance(found, list) and len(found) < 10
+    assert finder.has_unread
+    until(lambda: holders(finder, 100, 0.0) == [*range(10, 20)] and not finder.has_unread, 40)
+
+
 def test_a_ring_that_is_in_use_keeps_its_sockets(tree: Tree) -> None:
     """The kernel lists nothing while it cannot lock the ring (io_uring_show_fdinfo)."""
     tree.add(7, 100)

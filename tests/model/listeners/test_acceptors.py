@@ -130,6 +130,23 @@ def test_a_child_that_was_started_later_has_inherited_the_connection() -> None:
     assert (listener.accepted_by, listener.holders) == ((), "held by server[12], server[99]")
 
 
+def test_the_first_holder_that_is_found_need_not_be_the_only_one() -> None:
+    alone: Held = ("LISTEN 80", (WORKERS[0],))
+    samples = [taken(0.0, [alone], holders_known=False), taken(1.0, [alone])]
+    queues = QueueAnalysis(0.8)
+    (first,), (second,) = (queues.step(poll).listeners for poll in polls(*samples))
+    assert (first.application, first.holders) == ("the application", "held by nginx[21]")
+    assert (second.application, second.holders) == ("nginx[21]", "")
+    first_poll, second_poll = polls(*samples)
+    for poll, accepting in ((first_poll, 0), (second_poll, None)):
+        codes, owners = accepted_owners(poll.join)
+        assert owners[codes[0]] == Owner((WORKERS[0],), accepting)
+    accepted: Held = ("ESTAB 4000", (WORKERS[0],))
+    samples = [taken(0.0, [alone], holders_known=False), taken(1.0, [alone, accepted], holders_known=False)]
+    *_, (last,) = (queues.step(poll).listeners for poll in polls(*samples))
+    assert last.application == "nginx[21]", "it has accepted a connection"
+
+
 HELPER = process(98, "helper", -60.0)
 SERVER = process(97, "server")
 LEAKED: Held = ("LISTEN 80", (SERVER, HELPER))
