@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,34 +140,40 @@ class PortFactsAnalysis:
         return np.unique(sample.local_port[row[present]])
 
 
+class _Call(NamedTuple):
+    """A connect() call that found no port."""
+
+    time: float
+    """Monotonic seconds."""
+    ends: tuple[str, str, int]
+    """Local address, remote address, remote port."""
+
+
 class _Failures:
     """Counts connect() calls of this network namespace that found no port.
 
     The trace has those of all network namespaces. Destroy events are those of this one: the cookie of a closed socket
-    occurs in both.
+    occurs in both, and in the trace first, as each sample reads the destroy events before it.
     """
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[str, str, int]] = {}
-        """Kernel address of a socket whose connect() failed → its endpoints."""
-        self._closed: dict[int, tuple[str, str, int]] = {}
-        """Cookie of such a socket that is closed → its endpoints."""
-        self._destroyed: set[int] = set()
-        """Cookies in the destroy events of the previous step."""
-        self._counted: deque[tuple[float, tuple[str, str, int]]] = deque(maxlen=_MOST_FAILED)
+        self._open: dict[int, _Call] = {}
+        """Kernel address of a socket whose connect() failed → the call."""
+        self._closed: dict[int, _Call] = {}
+        """Cookie of such a socket that is closed → the call."""
+        self._counted: deque[_Call] = deque(maxlen=_MOST_FAILED)
 
     def step(self, sample: Sample) -> tuple[FailedConnects, ...]:
+        oldest_s = sample.monotonic - FAILED_KEPT_S
         if sample.trace_events is not None and sample.destroyed is not None:
+            if sample.trace_events.lost:  # perhaps the end of such a socket
+                self._open.clear()
             self._read(sample.trace_events.events)
-            destroyed = set(sample.destroyed.table["idiag_cookie"].tolist()) if self._closed else set()
-            for cookie in self._closed.keys() & (destroyed | self._destroyed):
-                self._counted.append((sample.monotonic, self._closed.pop(cookie)))
-            self._destroyed = destroyed
-            _shorten(self._open)
-            _shorten(self._closed)
-        while self._counted and self._counted[0][0] < sample.monotonic - FAILED_KEPT_S:
-            self._counted.popleft()
-        return _counts(ends for _, ends in self._counted)
+            ours = np.isin(np.array(list(self._closed), np.uint64), sample.destroyed.table["idiag_cookie"])
+            for cookie in np.array(list(self._closed), np.uint64)[ours].tolist():
+                self._counted.append(self._closed.pop(cookie))
+            self._open, self._closed = _newest(self._open, oldest_s), _newest(self._closed, oldest_s)
+        return _counts(call.ends for call in self._counted if call.time >= oldest_s)
 
     def _read(self, events: NDArray[np.void]) -> None:
         changes = (events["kind"] == TraceEventKind.STATE) & (events["old"] == State.SYN_SENT)
@@ -179,23 +186,17 @@ class _Failures:
         closed = closed[np.isin(events["socket"][closed], sockets)]
         # In the order of time, as the kernel uses the address of a socket again, also for another namespace.
         for event in events[np.sort(np.concatenate((failed, closed)))]:
-            socket = int(event["socket"])
+            socket, family = int(event["socket"]), int(event["family"])
             if event["kind"] == TraceEventKind.STATE:
-                source, destination = (
-                    units.address(event[end].tobytes(), int(event["family"])) for end in ("src", "dst")
-                )
-                self._open[socket] = source, destination, int(event["dport"])
+                source, destination = (units.address(event[end].tobytes(), family) for end in ("src", "dst"))
+                self._open[socket] = _Call(float(event["time"]), (source, destination, int(event["dport"])))
             elif socket in self._open:
                 self._closed[int(event["cookie"])] = self._open.pop(socket)
 
 
-def _shorten(known: dict[int, tuple[str, str, int]]) -> None:
-    for key in list(known)[:-_MOST_FAILED]:
-        del known[key]
+def _newest(calls: dict[int, _Call], oldest_s: float) -> dict[int, _Call]:
+    return {key: call for key, call in list(calls.items())[-_MOST_FAILED:] if call.time >= oldest_s}
 
 
 def _counts(calls: Iterable[tuple[str, str, int]]) -> tuple[FailedConnects, ...]:
-    counts: dict[tuple[str, str, int], int] = {}
-    for ends in calls:
-        counts[ends] = counts.get(ends, 0) + 1
-    return tuple(FailedConnects(ends, count) for ends, count in counts.items())
+    return tuple(FailedConnects(ends, count) for ends, count in Counter(calls).items())
