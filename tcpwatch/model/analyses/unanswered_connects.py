@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.arrays.group_by import group_by
+from tcpwatch.arrays.lookup import find_sorted
 from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.kernel.netlink.tcp_info import has_field
+from tcpwatch.model.lifecycle.archive import RECORD
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.endpoint import Endpoint
@@ -127,6 +129,8 @@ class UnansweredConnectAnalysis:
     def __init__(self, limits: ConnectLimits) -> None:
         self._limits = limits
         self._given_up: deque[tuple[float, _Attempts]] = deque()
+        self._vanished = np.empty(0, RECORD)
+        """Records of attempts that the last poll found ended, and whose destroy event has not come yet."""
 
     def step(self, poll: Poll, lifecycle: LifecycleStep, silent_peers: NDArray[np.uint64]) -> Unanswered:
         """Return the destinations that do not answer, without those whose open connections are silent, too.
@@ -137,11 +141,16 @@ class UnansweredConnectAnalysis:
         while self._given_up and self._given_up[0][0] <= now - self._limits.window_s:
             self._given_up.popleft()
         ended = lifecycle.ended
-        called = np.flatnonzero((ended["role"] == Role.CLIENT) & (ended["row"]["idiag_dport"] != 0))
-        called = called[_knows_received(ended["info_bytes"][called])]
+        called = np.flatnonzero((ended["role"] != Role.SERVER) & (ended["row"]["idiag_dport"] != 0))
+        known = _knows_received(ended["info_bytes"][called])
+        vanished = called[~known]
+        called = called[known]
         silent = ended["info"]["tcpi_segs_in"][called] == 0
-        if silent.any():
-            self._given_up.append((now, self._attempts(poll, take_rows(ended, called[silent]))))
+        records = np.concatenate((_begun(take_rows(ended, called[silent]), poll), self._late_records(poll)))
+        if len(records):
+            self._given_up.append((now, self._attempts(records)))
+        vanished = vanished[ended["row"]["idiag_state"][vanished] == State.SYN_SENT][:KEPT]
+        self._vanished = _begun(take_rows(ended, vanished), poll)
         if self._given_up:
             answered = concatenated(_opened(poll), RemoteEnds.of(take_rows(ended["row"], called[~silent])))
             self._forget(answered.endpoint_numbers)
@@ -150,14 +159,30 @@ class UnansweredConnectAnalysis:
             attempts = attempts.take(~np.isin(attempts.remote.address_numbers, silent_peers))
         return _summary(attempts, self._limits) if len(attempts.remote) else Unanswered()
 
+    def _late_records(self, poll: Poll) -> NDArray[np.void]:
+        """Return the attempts that the last poll found ended, of which a destroy event says that nothing came."""
+        events, records = poll.sample.destroyed, self._vanished
+        if events is None or not len(records) or not has_field("tcpi_segs_in", events.info_bytes):
+            return records[:0]
+        at = np.flatnonzero(np.isin(events.table["idiag_cookie"], records["cookie"]))
+        at = at[(events.table["idiag_dport"][at] != 0) & (events.infos["tcpi_segs_in"][at] == 0)]
+        order = np.argsort(records["cookie"])
+        records = records[order[find_sorted(records["cookie"][order], events.table["idiag_cookie"][at])]]
+        records["info"], records["info_bytes"] = events.infos[at], events.info_bytes
+        received = events.received_monotonic_s[at] + poll.sample.time - poll.sample.monotonic
+        records["end"] = np.minimum(records["end"], received)
+        return records
+
     def _forget(self, answered: NDArray[np.uint64]) -> None:
         """Forget the attempts to destinations that have answered since."""
         kept = ((when, part, ~np.isin(part.remote.endpoint_numbers, answered)) for when, part in self._given_up)
         self._given_up = deque((when, part.take(mask)) for when, part, mask in kept if mask.any())
 
-    def _attempts(self, poll: Poll, ended: NDArray[np.void]) -> _Attempts:
+    def _attempts(self, ended: NDArray[np.void]) -> _Attempts:
         """Return the attempts among these records that waited long enough, by destination."""
-        waited_s = _waited_s(ended, poll)
+        waited_s = np.asarray(ended["end"] - ended["begin"], np.float64)
+        repeated = ended["info"]["tcpi_total_retrans"] > 0
+        waited_s[repeated] = np.maximum(waited_s[repeated], _FIRST_TIMEOUT_MS / 1000)
         long = np.flatnonzero(waited_s >= self._limits.wait_s)
         none, ones = np.zeros(len(long), np.int64), np.ones(len(long), np.int64)
         attempts = _Attempts(RemoteEnds.of(ended["row"][long]), none, none, ones, waited_s[long])
@@ -176,21 +201,21 @@ def _opened(poll: Poll) -> RemoteEnds:
     """Return the remote ends of the connections that this host opened since the previous poll."""
     moved = np.concatenate((poll.join.new, poll.join.changed))
     state = poll.rows.state[moved]
-    answered = (poll.rows.role[moved] == Role.CLIENT) & (state != State.SYN_SENT) & (state != State.CLOSED)
+    answered = (poll.rows.role[moved] != Role.SERVER) & (state != State.SYN_SENT) & (state != State.CLOSED)
     return RemoteEnds.of(take_rows(poll.rows.table, moved[answered]))
 
 
-def _waited_s(ended: NDArray[np.void], poll: Poll) -> NDArray[np.float64]:
-    """Return for each record the time for which its SYN waited at least."""
-    waited_s = np.asarray(ended["end"] - ended["begin"], np.float64)
-    row, retransmits = ended["row"], ended["info"]["tcpi_total_retrans"]
-    if poll.elapsed_s is not None:
-        # The timer of the previous poll shows when the SYN was sent.
+def _begun(records: NDArray[np.void], poll: Poll) -> NDArray[np.void]:
+    """Return the records with the beginning that the timer of the previous poll shows, where that is earlier."""
+    if poll.elapsed_s is not None and len(records):
+        row = records["row"]
         left_ms = row["idiag_expires"].astype(np.float64)
-        polled = ended["seen"] & (row["idiag_timer"] == 1) & (row["idiag_retrans"] == 0) & (left_ms < _FIRST_TIMEOUT_MS)
+        first = (
+            records["seen"] & (row["idiag_timer"] == 1) & (row["idiag_retrans"] == 0) & (left_ms < _FIRST_TIMEOUT_MS)
+        )
         begin = poll.sample.time - poll.elapsed_s - (_FIRST_TIMEOUT_MS - left_ms) / 1000
-        waited_s = np.where(polled, np.maximum(waited_s, ended["end"] - begin), waited_s)
-    return np.where(retransmits > 0, np.maximum(waited_s, _FIRST_TIMEOUT_MS / 1000), waited_s)
+        records["begin"] = np.where(first, np.minimum(records["begin"], begin), records["begin"])
+    return records
 
 
 def _waiting(poll: Poll, least: float) -> _Attempts:

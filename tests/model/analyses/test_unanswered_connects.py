@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.model.analyses.unanswered_connects import (
     EXAMPLES,
     TOP,
@@ -28,9 +30,9 @@ NONE = np.empty(0, np.uint64)
 DEAD = "192.0.2.1:443"
 
 
-def sample(second: float, *socks: Sock) -> Sample:
+def sample(second: float, *socks: Sock, **facts: object) -> Sample:
     numbered = [one if one.cookie else replace(one, cookie=100 + at) for at, one in enumerate(socks)]
-    return make_sample(make_rows(numbered, time=NOW + second), monotonic=second)
+    return make_sample(make_rows(numbered, time=NOW + second), monotonic=second, **facts)
 
 
 def syn(remote: str, retransmits: int) -> Sock:
@@ -123,6 +125,23 @@ def test_how_long_an_attempt_waited() -> None:
     ):
         result = follow(((), ()), ((), [closed(DEAD, 1, **facts)]))[-1]  # type: ignore[arg-type]
         assert round(result.destinations[0].longest_s, 3) == expected
+
+
+@pytest.mark.parametrize(("received", "port", "expected"), [(0, 443, 1), (1, 443, 0), (0, 0, 0)])
+def test_a_destroy_event_that_comes_after_the_poll(received: int, port: int, expected: int) -> None:
+    """The poll found the attempt ended at second 1; its event was received at 1.002 s, and is read in the next step."""
+    ended = closed(DEAD, 1, waited_s=0.8, info_bytes=0)
+    ended["cookie"] = 7
+    events = np.zeros(1, uapi.TCP_INFO)
+    events["tcpi_segs_in"], events["tcpi_segs_out"] = received, 1
+    table = ended["row"].copy()
+    table["idiag_cookie"], table["idiag_dport"] = 7, port
+    destroyed = DestroyedSockets(table, events, np.array([1.002]), uapi.TCP_INFO.itemsize)
+    analysis = UnansweredConnectAnalysis(ConnectLimits())
+    first, second, third = polls(sample(0), sample(1), sample(2, destroyed=destroyed))
+    assert analysis.step(first, step_of(), NONE) == analysis.step(second, step_of([ended]), NONE) == Unanswered()
+    unanswered = analysis.step(third, step_of(), NONE)
+    assert [(it.given_up, round(it.longest_s, 3)) for it in unanswered.destinations] == [(1, 0.8)] * expected
 
 
 def test_an_answer_ends_it() -> None:
