@@ -265,7 +265,7 @@ async def test_sockets_of_unknown_owners() -> None:
         await shown(app, pilot, view_with(*(replace(s, cookie=at) for at, s in enumerate([*hidden, *left_open(2)], 1))))
         await pilot.press("j")
         assert line_with(app, "▸").split()[1:6] == ["4", "of", "unknown", "owner", "–"]
-        assert "4 of unknown owner: held by a process of another user (visible to root)" in lines_of(app)[-1]
+        assert "4 of unknown owner: not all processes can be read (root can)" in lines_of(app)[-1]
         await pilot.press("enter")
         assert filter_of(app) == "state:close-wait -inode:0 -pid:77"
         assert rows_shown(app) == 4

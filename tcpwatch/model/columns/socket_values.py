@@ -168,7 +168,7 @@ def first_process(name: str) -> tuple[Callable[[Rows], Values], Callable[[Rows],
 WHY_UNKNOWN = {
     owner_finder.UNKNOWN_NO_PROCESS: "(kernel, no process)",
     owner_finder.UNKNOWN_NOT_LOOKED: "not looked up yet",
-    owner_finder.UNKNOWN_PERMISSION: "unknown: held by a process of another user (visible to root)",
+    owner_finder.UNKNOWN_PERMISSION: "unknown: not all processes can be read (root can)",
     owner_finder.UNKNOWN_ELSEWHERE: "unknown: no visible process holds it (another pid namespace, or the kernel)",
     owner_finder.UNKNOWN_PROC: "unknown: /proc hides some processes",
 }

@@ -168,8 +168,8 @@ def test_a_leak_whose_owner_is_not_visible() -> None:
     finding = only(teardown.close_wait_leak, make_view(listener, *hidden)).finding
     assert str(finding.subject) == "listener *:80"
     assert finding.headline == (
-        "30 CLOSE_WAIT; application read EOF but never closed, oldest 1 m 30 s, owner unknown: held by a process of "
-        "another user (visible to root)"
+        "30 CLOSE_WAIT; application read EOF but never closed, oldest 1 m 30 s, owner unknown: not all processes can "
+        "be read (root can)"
     )
     assert finding.filter == "state:close-wait lport:80 -inode:0"
     finding = only(teardown.close_wait_leak, make_view(*hidden)).finding
