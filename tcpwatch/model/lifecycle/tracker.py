@@ -24,6 +24,7 @@ from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.cookie_aliases import CookieAliases, resolve_aliases
 from tcpwatch.model.lifecycle.destroyed_connections import DestroyedConnections, destroyed_connections
 from tcpwatch.model.lifecycle.history import TICK_S
+from tcpwatch.model.lifecycle.opened_owners import OpenedOwners
 from tcpwatch.model.lifecycle.poll_changes import PollChanges
 from tcpwatch.model.lifecycle.polled_sockets import sockets_with_ports
 from tcpwatch.model.lifecycle.records import build_records, updated_records
@@ -53,6 +54,8 @@ class LifecycleStep:
     opened_role: NDArray[np.uint8]
     opened_owner: NDArray[np.int32]
     """For Archive.owner."""
+    found_owner: NDArray[np.int32]
+    """The same, of connections that have opened without an owner and have one now."""
     ended: NDArray[np.void]
     """archive.RECORD"""
     archive: Archive = field(default_factory=Archive)
@@ -63,7 +66,7 @@ class LifecycleStep:
 
 
 NOTHING_HAPPENED = LifecycleStep(
-    np.empty(0, uapi.SOCKET), np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, RECORD)
+    np.empty(0, uapi.SOCKET), np.empty(0, np.uint8), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, RECORD)
 )
 
 
@@ -77,6 +80,7 @@ class Tracker:
         self._transitions = AppendLog(TRANSITION, max(10_000, half // TRANSITION.itemsize))
         self._index = TransitionIndex()
         self._owners = OwnerRegistry()
+        self._opened_owners = OpenedOwners(self._owners)
         self._traced_sockets = TracedSockets()
         self._aliases = CookieAliases()
         self._recorded = np.empty(0, np.uint64)
@@ -152,6 +156,8 @@ class Tracker:
             events = events.take(np.flatnonzero(~late))
         vanished = self._vanished_without_event(changes, events.cookie)
         records, counted = build_records(changes, events, vanished, sockets, reasons, self._owners)
+        self._opened_owners.add_orphans(joined, changes.previous_join)
+        self._opened_owners.fill(records)
         self._records.add(records)
         self._transitions.add(_event_transitions(records))
         self._transitions.add(_trace_transitions(traced.events, sample))
@@ -272,10 +278,12 @@ class Tracker:
         not_counted = ~ended["seen"]
         not_counted[at] |= changes.was_half_open(previous[at])
         unseen = np.flatnonzero(not_counted & ~is_in_sorted(rows.cookie, ended["cookie"]))
+        owner = self._owners.register(rows.owner[opened], rows.owners)
         return LifecycleStep(
             np.concatenate((take_rows(rows.table, opened), take_rows(ended["row"], unseen))),
             np.concatenate((rows.role[opened], ended["role"][unseen])),
-            np.concatenate((self._owners.register(rows.owner[opened], rows.owners), ended["owner"][unseen])),
+            np.concatenate((owner, ended["owner"][unseen])),
+            self._opened_owners.step(rows.cookie[opened], owner, ended, joined),
             ended,
         )
 

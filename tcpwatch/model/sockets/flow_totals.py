@@ -103,7 +103,7 @@ class FlowTotalsCounter:
         while len(self._slots) > 1 and self._slots[1].begin <= monotonic - WINDOW_S:
             self._slots.popleft()
         self._limit_names()
-        if len(lifecycle.opened) or len(lifecycle.ended):
+        if len(lifecycle.opened) or len(lifecycle.ended) or len(lifecycle.found_owner):
             self._add(self._slots[-1], lifecycle)
         window_s = max(monotonic - self._slots[0].begin, 1e-3)
         if not any(slot.counts for slot in self._slots):  # an idle host costs nothing
@@ -131,11 +131,12 @@ class FlowTotalsCounter:
         known = ended["info_bytes"] != 0
         carried = np.add(*payload_of_records(ended)).astype(np.float64)
         lifetime, size = _classes(lifetime_ms), _classes(np.where(known, carried, np.nan))
+        owners = np.concatenate((lifecycle.opened_owner, lifecycle.found_owner))
         services, processes = self._services.of_services, self._processes.of_processes
         for name, opened_group, ended_group in (
             ("all", np.zeros(len(opened), np.int64), np.zeros(len(ended), np.int64)),
             ("service", services(opened, lifecycle.opened_role), services(ended["row"], ended["role"])),
-            ("process", processes(lifecycle.opened_owner, archive), processes(ended["owner"], archive)),
+            ("process", processes(owners, archive), processes(ended["owner"], archive)),
         ):
             for figure, group, classes in (
                 ("opened", opened_group, np.zeros(len(opened_group), np.int64)),
@@ -247,8 +248,12 @@ class _Names:
 
     def of_processes(self, codes: NDArray[np.int32], archive: Archive) -> NDArray[np.int64]:
         """Return the group of each owner code; -1 where there is no owner."""
-        groups = self._of(np.maximum(codes, 0).astype(np.uint64), lambda at: str(archive.owner(int(codes[at])) or ""))
-        return np.where(codes >= 0, groups, -1)
+        known = np.flatnonzero(codes >= 0)
+        groups = np.full(len(codes), -1, np.int64)
+        groups[known] = self._of(
+            codes[known].astype(np.uint64), lambda at: str(archive.owner(int(codes[known[at]])) or "")
+        )
+        return groups
 
     def _of(self, keys: NDArray[np.uint64], name: Callable[[int], str]) -> NDArray[np.int64]:
         distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)

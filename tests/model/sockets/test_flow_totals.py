@@ -31,7 +31,7 @@ def ended(lifetimes_ms: Sequence[float], carried: Sequence[int | None], slack_ms
     made["info_bytes"] = [one is not None for one in carried]
     made["info"]["tcpi_bytes_received"] = [one or 0 for one in carried]
     nothing = made[:0]
-    return LifecycleStep(nothing["row"], nothing["role"], nothing["owner"], made)
+    return LifecycleStep(nothing["row"], nothing["role"], nothing["owner"], nothing["owner"], made)
 
 
 def counted(lifecycle: LifecycleStep) -> FlowTotals:
@@ -104,7 +104,9 @@ def record(
 def lifecycle_step(*ended_records: np.ndarray[Any, Any], opened: Sequence[np.ndarray[Any, Any]] = ()) -> LifecycleStep:
     over = np.concatenate([np.zeros(0, RECORD), *ended_records])
     begun = np.concatenate([np.zeros(0, RECORD), *opened])
-    return LifecycleStep(np.ascontiguousarray(begun["row"]), begun["role"].copy(), begun["owner"].copy(), over)
+    return LifecycleStep(
+        np.ascontiguousarray(begun["row"]), begun["role"].copy(), begun["owner"].copy(), begun["owner"][:0], over
+    )
 
 
 A_CLIENT = "10.0.0.1:9000", "192.0.2.7:443", Role.CLIENT
@@ -203,7 +205,11 @@ def test_very_many_services_are_forgotten_and_the_total_stays() -> None:
     table["role"], table["owner"], table["end"] = Role.SERVER, -1, NOW
     for step in range(40):
         table["row"]["idiag_sport"] = 1 + 500 * step + np.arange(500)
-        result = _step(tally, NOW + 1, LifecycleStep(table["row"][:0], table["role"][:0], table["owner"][:0], table))
+        result = _step(
+            tally,
+            NOW + 1,
+            LifecycleStep(table["row"][:0], table["role"][:0], table["owner"][:0], table["owner"][:0], table),
+        )
         assert len(result.by_service) == 20
     result = _step(tally, NOW + 2, lifecycle_step(record(*A_SERVER)))
     assert [one.name for one in result.by_service] == [":443"]
