@@ -158,7 +158,8 @@ class EphemeralPorts:
     distinct: int = 0
     """Usable ports in use, counted once."""
     not_by_connect: int = 0
-    """Ports among these with the other parity, in use toward destinations that use less than half of the range."""
+    """Ports among these with the other parity, in use toward destinations that use less than half of the range; 0 if
+    destinations share them, as they do after each has used more than half of the range."""
     owner: Owner | None = None
     """The owner of most of the ports in use."""
     runs_out_in_s: float | None = None
@@ -229,7 +230,7 @@ def ephemeral_ports(rows: Rows, sample: Sample, facts: PortFacts | None = None) 
         len(row),
         int(np.count_nonzero(odd)) / len(row) if len(row) else 0.0,
         distinct=distinct,
-        not_by_connect=_distinct(uses.port[odd & ~half_used]),
+        not_by_connect=_not_by_connect(uses.port[odd & ~half_used]),
         owner=_owner(rows, row),
         failed=facts.failed,
     )
@@ -242,6 +243,13 @@ def _client_rows(rows: Rows, sample: Sample, low: int, high: int) -> NDArray[np.
     row = np.flatnonzero(client & (port >= low) & (port <= high))
     half_open = (rows.state[row] == State.SYN_RCVD) & (sample.inode[row] == 0)
     return row[~half_open] if half_open.any() else row
+
+
+def _not_by_connect(ports: NDArray[np.uint16]) -> int:
+    """Return the number of these ports, unless more than a tenth of them occur several times."""
+    uses = np.bincount(ports, minlength=1)
+    distinct = int(np.count_nonzero(uses))
+    return distinct if np.count_nonzero(uses > 1) <= distinct / 10 else 0
 
 
 def _distinct(ports: NDArray[np.uint16]) -> int:

@@ -18,8 +18,9 @@ def remarks(sample: Sample) -> tuple[str, ...]:
     words = []
     if sample.other_namespaces:
         verb = "is" if sample.other_namespaces == 1 else "are"
+        at_least = "" if sample.source.privilege == "root" else "at least "  # those of other users are hidden
         namespaces = units.plural(sample.other_namespaces, "other network namespace")
-        words.append(f"{namespaces} with TCP sockets {verb} not watched")
+        words.append(f"{at_least}{namespaces} with TCP sockets {verb} not watched")
     lacking = [
         f"{rule.name} ({', '.join(_shown(sample, need) for need in needs)})"
         for rule, needs in rules_without_data(sample).items()

@@ -371,6 +371,13 @@ def test_ports_that_bind_has_chosen() -> None:
     assert (half.not_by_connect, half.chosen_by_bind) == (0, False), "half of the range is used: connect() takes any"
 
 
+def test_ports_that_destinations_share_were_chosen_by_connect() -> None:
+    odd = [client(1001 + 2 * at, f"192.0.2.{host}:443") for host in (1, 2) for at in range(host, 200)]
+    assert ports(odd, 1000, 1999).not_by_connect == 0, "each has used more than half of the range before"
+    few = [client(1001 + 2 * at, B) for at in range(199)] + [client(1001 + 2 * at) for at in range(180, 380)]
+    assert ports(few, 1000, 1999).not_by_connect == 380
+
+
 def test_a_gapless_block() -> None:
     block = [client(140 + at) for at in range(20)]
     assert fullest(ports(block, 100, 199)).block == (140, 159)

@@ -107,8 +107,9 @@ def test_remarks() -> None:
         "3 other network namespaces with TCP sockets are not watched",
     )
     del figures["tcp_max_orphans"]
-    user = replace(sample, source=SourceInfo("sock_diag", "user", why_no_trace="needs root"))
+    user = replace(sample, source=SourceInfo("sock_diag", "user", why_no_trace="needs root"), other_namespaces=2)
     assert remarks(user) == (
+        "at least 2 other network namespaces with TCP sockets are not watched",
         "rules without all their data: orphans (no tcp_max_orphans), port-scan (no trace: needs root)",
     )
     assert rules_without_data(replace(sample, trace_events=TraceEvents(np.empty(0, TRACE_EVENT)))).keys() == {
