@@ -10,13 +10,14 @@ or from CLOSE_WAIT to LAST_ACK is made by the last holder's thread (tcp_close_st
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NOT_LOOKED, Owner
 from tcpwatch.kernel.proc.process import Process
 from tcpwatch.kernel.trace.trace_events import TraceEventKind
@@ -24,9 +25,11 @@ from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Sample
 
-_LOOKED_AT, _NEWEST = 4096, 65_536
-"""Connections looked at in one step: the newest of these listeners, among so many sockets of the host; among all when a
-listener is seen for the first time."""
+_MOST = 4096
+"""Connections looked at in one step, the newest ones."""
+_FIRST_STEPS, _INTERVAL = 3, 32
+"""All connections are looked at in the first steps of a listener, as their owners may be found late, and in one of so
+many steps; otherwise those that are new since _FIRST_STEPS."""
 _CLOCK_S = 0.05
 """Error of the start time of a process, which is in ticks of the clock."""
 _FADING = 0.95
@@ -68,19 +71,22 @@ class Acceptors:
         self._presumed: dict[int, set[_Identity]] = {}
         """By cookie of the listener."""
         self._interval_s = 0.0
+        self._until_all, self._steps = 0, 0
+        self._new: deque[NDArray[np.uint64]] = deque(maxlen=_FIRST_STEPS)
 
     def step(self, join: Join, sample: Sample, elapsed_s: float | None) -> Join:
         """Return the join with the owners of shared listeners in order: first the processes that accept."""
         shared = _shared_listeners(join, sample.holders_known)
         held = {listener.cookie: listener.holders for listener in shared}
-        begin = 0 if held.keys() - self._certain.keys() else max(0, len(join.rows) - _NEWEST)
+        if held.keys() - self._certain.keys():
+            self._until_all = _FIRST_STEPS
         self._certain = {cookie: self._certain.get(cookie, set()) & held[cookie] for cookie in held}
         self._presumed = {cookie: self._presumed.get(cookie, set()) & held[cookie] for cookie in held}
         if not shared:
             return join
         # A connection may have been found out some steps ago, when a step took longer.
         self._interval_s = max(elapsed_s or 0.0, _FADING * self._interval_s)
-        self._learn(shared, _connections(join, sample, shared, self._interval_s, begin))
+        self._learn(shared, _connections(join, sample, shared, self._interval_s, self._rows_to_look_at(join)))
         self._learn(shared, _closed_connections(join, sample, shared))
         rows = join.rows
         owner, owners = rows.owner.copy(), list(rows.owners)
@@ -90,6 +96,14 @@ class Acceptors:
             owners.append(_ordered(listener.owner, accepting))
         owner.flags.writeable = False
         return replace(join, rows=replace(rows, owner=owner, owners=owners))
+
+    def _rows_to_look_at(self, join: Join) -> NDArray[np.intp] | slice:
+        self._new.append(join.rows.cookie[join.new[-_MOST:]])
+        self._steps, self._until_all = self._steps + 1, self._until_all - 1
+        if self._until_all >= 0 or self._steps % _INTERVAL == 0:
+            return slice(None)
+        at = find_sorted(join.rows.cookie, np.concatenate(self._new))
+        return np.sort(at[at != NOT_FOUND])
 
     def _learn(self, shared: Sequence[_SharedListener], connections: Iterator[_Connections]) -> None:
         """Learn from the connections of shared listeners."""
@@ -138,13 +152,20 @@ def _shared_listeners(join: Join, holders_known: bool) -> list[_SharedListener]:
 
 
 def _connections(
-    join: Join, sample: Sample, shared: Sequence[_SharedListener], interval_s: float, begin: int
+    join: Join,
+    sample: Sample,
+    shared: Sequence[_SharedListener],
+    interval_s: float,
+    where: NDArray[np.intp] | slice,
 ) -> Iterator[_Connections]:
-    """Yield the connections of shared listeners; rows before `begin` are left out."""
+    """Yield the connections of shared listeners among these rows."""
     rows, is_shared = join.rows, np.zeros(1 << 16, np.bool_)
     is_shared[sample.local_port[[listener.row for listener in shared]]] = True
-    accepted = is_shared[sample.local_port[begin:]] & (rows.owner[begin:] >= 0) & (rows.role[begin:] == Role.SERVER)
-    at = begin + np.flatnonzero(accepted)[-_LOOKED_AT:]
+    accepted = is_shared[sample.local_port[where]] & (rows.owner[where] >= 0) & (rows.role[where] == Role.SERVER)
+    at = np.flatnonzero(accepted)[-_MOST:]
+    at = at if isinstance(where, slice) else where[at]
+    if not len(at):
+        return
     key, code = join.listener_keys.lookup(sample, at).astype(np.int64), rows.owner[at]
     distinct, inverse = np.unique(key << 32 | code, return_inverse=True)
     began = np.full(len(distinct), _OLDER)
