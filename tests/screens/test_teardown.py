@@ -23,6 +23,7 @@ from tcpwatch.model.view import Gauge, View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.teardown.glossary import GLOSSARY
+from tcpwatch.screens.teardown.stalls import stalled_table
 from tests.support.busy import HOSTILE
 from tests.support.driving import at_widths, driven
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
@@ -99,7 +100,7 @@ def ending(**overrides: Any) -> View:
     facts: dict[str, Any] = {
         "orphans": Gauge(9, 65_536),
         "stalls": Stalls(
-            Unanswered((UnansweredConnects(Endpoint("192.0.2.9", 25), 7, 3),), 1, 7),
+            Unanswered((UnansweredConnects(Endpoint("192.0.2.9", 25), 7, 3),), 1, 1, 7),
             ZeroWindows((ZeroWindowPeer(Endpoint("198.51.100.5"), 2, 44.0, 262_144),), 1),
             (UnreadProgram(Program(owner.processes[:1]), 5, 1_300_000),),
             SilentPeers((SilentPeer(Endpoint("192.0.2.99"), 9, 71.0, 88_000),), 1, 9),
@@ -444,3 +445,11 @@ async def test_a_click_elsewhere_does_nothing() -> None:
         for y in (2, 4, 7, 13, 22):
             await pilot.click(offset=(30, y))
         assert cursor(app) == API
+
+
+def test_the_title_says_how_many_stalled_rows_are_not_listed() -> None:
+    view = ending()
+    stalls = replace(view.stalls, silent=replace(view.stalls.silent, all_peers=26))
+    assert [stalled_table(it).title for it in (view, replace(view, stalls=stalls))] == [
+        "Stalled sending", "Stalled sending (25 more)",
+    ]  # fmt: skip

@@ -66,6 +66,7 @@ class Unanswered:
 
     destinations: tuple[UnansweredConnects, ...] = ()
     """Those with most attempts."""
+    all_destinations: int = 0
     stuck: int = 0
     """All with as many attempts as the threshold, or as many addresses; no less than are listed."""
     stuck_attempts: int = 0
@@ -246,6 +247,7 @@ def _summary(attempts: _Attempts, limits: ConnectLimits) -> Unanswered:
     found.sort(key=lambda connects: (-connects.attempts, str(connects.remote)))
     return Unanswered(
         tuple(found[:TOP]),
+        len(single.remote) + len(merged.remote),
         int(np.count_nonzero(stuck)) + len(merged.remote),
         int(single_attempts[stuck].sum() + merged_attempts.sum()),
     )

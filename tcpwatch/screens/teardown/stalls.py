@@ -34,6 +34,11 @@ class StalledRow:
 def stalled_table(view: View) -> InlineTable[StalledRow]:
     """Return silent peers, unanswered connect() calls, zero windows of peers, and processes that do not read."""
     stalls = view.stalls
+    hidden = (
+        stalls.silent.all_peers - len(stalls.silent.peers)
+        + stalls.unanswered.all_destinations - len(stalls.unanswered.destinations)
+        + stalls.zero_window.all_peers - len(stalls.zero_window.peers)
+    )  # fmt: skip
     columns: Sequence[InlineColumn[StalledRow]] = (
         InlineColumn("", 15, lambda row, cell: text_piece(row.kind, cell), right=False),
         InlineColumn("", 0, lambda row, cell: text_piece(row.peer_or_process, cell), right=False, named=True),
@@ -45,7 +50,7 @@ def stalled_table(view: View) -> InlineTable[StalledRow]:
     )
     return InlineTable(
         STALLED,
-        "Stalled sending",
+        f"Stalled sending ({units.count(hidden)} more)" if hidden else "Stalled sending",
         [
             *map(_silent, stalls.silent.peers),
             *map(_unanswered, stalls.unanswered.destinations),

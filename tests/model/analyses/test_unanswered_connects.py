@@ -185,7 +185,7 @@ def test_ports_of_one_address_are_no_network() -> None:
 def test_a_list_that_is_cut_has_the_numbers_of_all() -> None:
     waiting = [syn(f"10.{net}.1.1:80", 2) for net in range(40) for _ in range(5)]
     (one,) = follow((waiting, ()))
-    assert (len(one.destinations), one.stuck, one.stuck_attempts) == (TOP, 40, 200)
+    assert (len(one.destinations), one.all_destinations, one.stuck, one.stuck_attempts) == (TOP, 40, 40, 200)
 
 
 def test_silent_peers_explain_their_attempts() -> None:

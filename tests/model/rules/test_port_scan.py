@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
-from tcpwatch.model.analyses.port_scans import PortScan
+from tcpwatch.model.analyses.port_scans import MAX_SCANS, PortScan
 from tcpwatch.model.finding import Figure, Severity
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules.engine import STEPS_IN, RuleEngine
@@ -22,7 +22,10 @@ SCANS = {
     "some ports": ([scan(19)], []),
     "enough ports": ([scan(20)], ["192.0.2.9"]),
     "two sources": ([scan(65_535, "2001:db8::9"), scan(1024), scan(3, "192.0.2.1")], ["2001:db8::9", "192.0.2.9"]),
-    "a whole network": ([scan(30, f"192.0.2.{at}") for at in range(20)], [f"192.0.2.{at}" for at in range(SOURCES)]),
+    "few sources": (
+        [scan(30, f"192.0.2.{at}") for at in range(SOURCES)],
+        [f"192.0.2.{at}" for at in range(SOURCES)],
+    ),
 }
 
 
@@ -31,6 +34,23 @@ def test_which_sources_have_a_finding(scans: list[PortScan], sources: list[str])
     found = list(port_scan(make_view(port_scans=tuple(scans)), DEFAULT))
     assert [str(one.finding.subject) for one in found] == [f"source {source}" for source in sources]
     assert all(one.finding.severity is Severity.WARNING and one.immediate_severity is None for one in found)
+
+
+@pytest.mark.parametrize(
+    ("count", "headline"),
+    [
+        (SOURCES + 1, "6 sources got resets from 20 ports or more each in 10 s: ::0, ::1, ::2, …"),
+        (
+            MAX_SCANS,
+            "at least 20 sources got resets from 20 ports or more each in 10 s: ::0, ::1, ::2, …",
+        ),
+    ],
+)
+def test_many_sources_are_one_finding(count: int, headline: str) -> None:
+    (one,) = port_scan(make_view(port_scans=tuple(scan(30, f"::{at:x}") for at in range(count))), DEFAULT)
+    assert (str(one.finding.subject), one.finding.headline) == ("host web-1", headline)
+    assert one.finding.evidence["sources"].value == (None if count == MAX_SCANS else count)
+    Filter.parse(one.finding.filter)
 
 
 def test_headline_and_evidence() -> None:

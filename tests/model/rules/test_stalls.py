@@ -37,7 +37,7 @@ def said(rule: RuleFunction, path: Stalls) -> list[tuple[str, str]]:
 
 
 def stuck(*destinations: UnansweredConnects, total: int | None = None, attempts: int = 0) -> Stalls:
-    return Stalls(unanswered=Unanswered(destinations, len(destinations) if total is None else total, attempts))
+    return Stalls(unanswered=Unanswered(destinations, 99, len(destinations) if total is None else total, attempts))
 
 
 def app(*pids: int) -> Program:
