@@ -35,15 +35,16 @@ def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
 def accept_stalled(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """An application accepts nothing, and its clients wait for an answer.
 
-    Warning: no accept() has succeeded for 30 s while connections wait; or none since the first poll, and the oldest
-        connection waits longer. Only where this is certain, and unless the queue is full (accept-queue-full).
-    Critical: in addition, 100 connections wait.
+    Warning: it is certain that no accept() has succeeded for 30 s while connections wait; or that none has since the
+        first poll, and the oldest connection has waited 30 s. If the queue is full, accept-queue-full reports it.
+    Critical: none has succeeded for 30 s, and 100 connections wait.
     Source: reqsk_queue_remove (include/net/request_sock.h): accept() takes the oldest connection; accept(2), listen(2).
     """
     for listener in view.listeners:
         if not _is_stalled(listener, limits) or listener.accept_queue.is_over_limit or _is_dropping(listener, view):
             continue
-        critical = (listener.accept_queue.depth or 0) >= limits.accept_stalled_count
+        long = (listener.stalled_s or 0.0) >= limits.accept_stalled_s
+        critical = long and (listener.accept_queue.depth or 0) >= limits.accept_stalled_count
         severity = Severity.CRITICAL if critical else Severity.WARNING
         yield Candidate(_stalled_finding(listener, view, severity), stays=False)
 

@@ -265,6 +265,9 @@ STALLS = {
     "99 wait": (Stall("99/4096", 30.0), {STALLED: WARNING}),
     "100 wait": (Stall("100/4096", 30.0), {STALLED: CRITICAL}),
     "since the first poll, and the oldest waits longer": (Stall("3/4096", 2.0, 40.0, True), {STALLED: WARNING}),
+    "since the first poll, and many wait: it may be slow": (
+        Stall("500/4096", 2.0, 40.0, True), {STALLED: WARNING},
+    ),
     "since the first poll, and the oldest is young": (Stall("3/4096", 2.0, 9.0, True), {}),
     "it accepted after the first poll": (Stall("3/4096", 2.0, 40.0), {}),
     "the oldest of a group may wait elsewhere": (
