@@ -12,6 +12,7 @@ import pytest
 
 from tcpwatch import units
 from tcpwatch.app import TcpwatchApp
+from tcpwatch.model.listeners.accept_stalls import AcceptStall
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.queue_history import QueueTrend
 from tcpwatch.model.view import View
@@ -143,7 +144,7 @@ async def test_what_the_polls_cannot_have_seen(opened: float, sign: str) -> None
 
 async def test_a_socket_that_certainly_accepts_nothing_has_an_exact_figure() -> None:
     view = waiting_view(accepted_at_most_per_s=9_000.0)
-    stalled = tuple(replace(one, stalled_s=9.0 if one.local_port == 22 else None) for one in view.listeners)
+    stalled = tuple(replace(one, stall=AcceptStall(9.0) if one.local_port == 22 else None) for one in view.listeners)
     async with shown(replace(view, listeners=stalled)) as it:
         assert " 0 " in it.line("sshd")
         assert "≥" not in it.line("sshd")

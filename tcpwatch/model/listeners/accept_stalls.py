@@ -3,7 +3,8 @@
 accept() takes the first connection of a queue (reqsk_queue_remove in include/net/request_sock.h), and nothing else
 takes one out: a connection that is reset keeps its place, unseen, until it is accepted. There are two proofs:
 
-- A queue whose connections were all visible in one sample has accepted none of them as long as all still wait.
+- A queue whose connections were all visible in one sample has accepted none of them as long as all still wait. If some
+  were not visible, it may have accepted these.
 - Each connection that enters any accept queue of a network namespace raises PassiveOpens
   (tcp_create_openreq_child in net/ipv4/tcp_minisocks.c). If the queues together grew by as much as the counter, no
   socket has accepted any.
@@ -32,6 +33,8 @@ class AcceptStall:
     """Whether it accepted anything before that is not known."""
     never_accepted: bool = False
     """Nothing was ever accepted in this network namespace."""
+    unseen: int = 0
+    """Connections that the sample did not show when it began, as they had been reset: it may have accepted these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +43,32 @@ class AcceptFigures:
 
     stalls: dict[int, AcceptStall]
     """Cookie of the listener → how long it has accepted nothing; absent where that is not certain."""
+    unmoved: dict[int, AcceptStall]
+    """Cookie of the listener → how long it has accepted none of the visible connections."""
     accepted_at_most: int | None
     """Connections that all listeners together have accepted since the previous sample; None if unknown."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A sample whose visible connections still wait."""
+
+    at: float
+    unseen: int
+    """Other connections in the queue at that time."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Queue:
     """The accept queue of one socket in the previous sample; times are monotonic seconds."""
 
     depth: int
     stalled_since: float | None
     """Nothing was accepted since then."""
-    all_visible_at: float | None
-    """All connections of the key were visible at that time, and those of that time still wait."""
+    all_visible: _Mark | None
+    """The mark of a sample that showed all connections of the key."""
+    some_visible: _Mark | None
+    """That of any sample, for a socket that is alone."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +102,7 @@ class AcceptStalls:
     def step(self, sample: Sample, keys: ListenerKeys, waiting: WaitingConnections) -> AcceptFigures:
         """Return the proofs of this sample."""
         if not sample.capabilities.queues:
-            return AcceptFigures({}, None)
+            return AcceptFigures({}, {}, None)
         before, now = self._before, sample.monotonic
         depths = sample.table["idiag_rqueue"][keys.row]
         total_depth = int(depths.sum())
@@ -94,43 +110,57 @@ class AcceptStalls:
         at_most = _accepted_at_most(before, total_depth, passive_opens)
         self._never_accepted = self._never_accepted and at_most == 0
         entered = _entered(before, waiting, now)
-        first_lost, visible = _first_lost(before, waiting), _all_visible(keys, depths, waiting)
+        first_lost, unseen = _first_lost(before, waiting), _unseen(keys, depths, waiting)
+        visible, sizes = np.bincount(waiting.key, minlength=len(keys.keys)), np.bincount(keys.key)
         queues: dict[int, _Queue] = {}
         for at in np.flatnonzero(depths).tolist():
             cookie, key, depth = int(sample.cookie[keys.row[at]]), int(keys.key[at]), int(depths[at])
             lost = first_lost.get(keys.keys[key], np.inf)
-            queues[cookie] = self._queue(depth, self._queues.get(cookie), lost, bool(visible[key]), at_most == 0, now)
+            mark = _Mark(now, int(unseen[key]))
+            alone = bool(visible[key]) and mark.unseen >= 0 and bool(sizes[key] == 1)
+            queues[cookie] = self._queue(depth, self._queues.get(cookie), lost, mark, alone, at_most == 0)
         first_step = self._first is None
         self._first = now if first_step else self._first
         self._queues = queues
         self._before = _Before(now, keys.keys, waiting.cookie, waiting.key, entered, total_depth, passive_opens)
-        return AcceptFigures(self._stalls(queues, keys, sample, waiting), None if first_step else at_most)
+        stalls = {cookie: stall for cookie, queue in queues.items() if (stall := self._stall(queue, now))}
+        unmoved = {cookie: stall for cookie, queue in queues.items() if (stall := self._unmoved(queue, now))}
+        return AcceptFigures(stalls, unmoved, None if first_step else at_most)
 
     def _queue(
-        self, depth: int, before: _Queue | None, lost: float, visible: bool, none_accepted: bool, now: float
+        self, depth: int, before: _Queue | None, lost: float, mark: _Mark, alone: bool, none_accepted: bool
     ) -> _Queue:
         """Return the queue after this sample; of the connections that no longer wait, the oldest came at `lost`."""
-        at = before.all_visible_at if before else None
-        all_visible_at = at if at is not None and at < lost else None
-        still_proved = none_accepted or all_visible_at is not None
-        if all_visible_at is None and visible:
-            all_visible_at = now
+        all_visible = _kept(before.all_visible, lost) if before else None
+        some_visible = _kept(before.some_visible, lost) if before else None
+        still_proved = none_accepted or all_visible is not None
+        if all_visible is None and mark.unseen == 0:
+            all_visible = mark
+        if alone and (some_visible is None or depth < (before.depth if before else 0)):
+            some_visible = mark
         since: float | None = None
         if before is not None and depth >= before.depth and still_proved:
             since = self._before.monotonic if before.stalled_since is None else before.stalled_since
-        elif all_visible_at is not None or none_accepted:
-            since = now
-        return _Queue(depth, since, all_visible_at)
+        elif all_visible is not None or none_accepted:
+            since = mark.at
+        return _Queue(depth, since, all_visible, some_visible)
 
-    def _stalls(
-        self, queues: dict[int, _Queue], keys: ListenerKeys, sample: Sample, waiting: WaitingConnections
-    ) -> dict[int, AcceptStall]:
-        stalls = {}
-        for cookie, queue in queues.items():
-            if queue.stalled_since is not None and (self._never_accepted or queue.stalled_since < sample.monotonic):
-                for_s, from_first = sample.monotonic - queue.stalled_since, queue.stalled_since == self._first
-                stalls[cookie] = AcceptStall(for_s, from_first, from_first and self._never_accepted)
-        return stalls
+    def _stall(self, queue: _Queue, now: float) -> AcceptStall | None:
+        since = queue.stalled_since
+        if since is None or (since == now and not self._never_accepted):
+            return None
+        from_first = since == self._first
+        return AcceptStall(now - since, from_first, from_first and self._never_accepted)
+
+    def _unmoved(self, queue: _Queue, now: float) -> AcceptStall | None:
+        mark = queue.some_visible
+        if mark is None or mark.at == now:
+            return None
+        return AcceptStall(now - mark.at, mark.at == self._first, unseen=mark.unseen)
+
+
+def _kept(mark: _Mark | None, lost: float) -> _Mark | None:
+    return mark if mark is not None and mark.at < lost else None
 
 
 def _accepted_at_most(before: _Before, total_depth: int, passive_opens: int | None) -> int | None:
@@ -158,9 +188,12 @@ def _first_lost(before: _Before, waiting: WaitingConnections) -> dict[ListenerKe
     return {before.keys[at]: float(first[at]) for at in np.flatnonzero(first < np.inf).tolist()}
 
 
-def _all_visible(keys: ListenerKeys, depths: NDArray[np.uint32], waiting: WaitingConnections) -> NDArray[np.bool_]:
-    """Return for each key whether its queues hold as many connections as the sample shows."""
+def _unseen(keys: ListenerKeys, depths: NDArray[np.uint32], waiting: WaitingConnections) -> NDArray[np.intp]:
+    """Return for each key how many connections its queues hold and the sample does not show.
+
+    A negative number shows that connections of another listener are among the visible ones.
+    """
     size = len(keys.keys)
-    held = np.bincount(keys.key, depths, size).astype(np.intp)
-    visible: NDArray[np.bool_] = held == np.bincount(waiting.key, minlength=size)
-    return visible
+    held: NDArray[np.intp] = np.bincount(keys.key, depths, size).astype(np.intp)
+    held -= np.bincount(waiting.key, minlength=size)
+    return held

@@ -7,7 +7,7 @@ the SYN queue. Its depth is the number of request sockets (SYN_RCVD) with the li
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tcpwatch import units
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import Process
-from tcpwatch.model.listeners.accept_stalls import AcceptStall
+from tcpwatch.model.listeners.accept_stalls import AcceptFigures, AcceptStall
 from tcpwatch.model.listeners.half_open import HalfOpenSockets
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
 from tcpwatch.model.listeners.queue_limits import (
@@ -61,10 +61,10 @@ class Listener:
     syn_limit_source: LimitSource = LimitSource.UNKNOWN
     accepted_per_s: float | None = None
     """Accepted by the group, at least: connections that open and close between two polls are missing."""
-    stalled_s: float | None = None
-    """This socket has certainly accepted nothing for so long, at least, while connections waited; None if unknown."""
-    stalled_since_first_sample: bool = False
-    """`stalled_s` begins with the first sample: it may have accepted nothing for much longer."""
+    stall: AcceptStall | None = None
+    """How long this socket has accepted nothing while connections waited; None if that is not certain."""
+    unmoved: AcceptStall | None = None
+    """How long all connections that the kernel listed still wait; None for members of a group, and where none waits."""
     waiting: int = 0
     """Connections of the sample that wait in the group's accept queues."""
     client_closed: int = 0
@@ -107,6 +107,11 @@ class Listener:
         return self.owner.acceptors if self.owner else ()
 
     @property
+    def stalled_s(self) -> float | None:
+        """For so long, at least, it has certainly accepted nothing; None if unknown."""
+        return self.stall.for_s if self.stall else None
+
+    @property
     def gave_up(self) -> int:
         """The waiting connections that their clients have closed or reset, at least."""
         return self.client_closed + self.client_reset
@@ -130,8 +135,7 @@ class QueueFacts:
     waiting: WaitingConnections
     accepted: NDArray[np.intp] | None
     """Per key, at least; None on the first step."""
-    stalls: Mapping[int, AcceptStall]
-    """Cookie of a listener → how long it has certainly accepted nothing."""
+    accepting: AcceptFigures
     syn_depth: NDArray[np.intp]
     """Per key: half-open connections."""
     syn_peak: NDArray[np.intp]
@@ -170,9 +174,9 @@ def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
         peak = None if queue.depth is None or watched is None else max(watched, queue.depth)
         accept_source = accept_limit_source(queue.limit, sample.sysctls.get("somaxconn"))
         syn_source = LimitSource.SYN_BACKLOG if queues_known and capped_by_syn_backlog[at] else accept_source
-        stall, group = facts.stalls.get(cookie), groups[place]
-        stalled_s = _stalled_s(stall, **group) if stall else None
-        if stalled_s and group["group_size"] == 1:
+        group = groups[place]
+        stall = _stall(facts.accepting.stalls.get(cookie), **group)
+        if stall and group["group_size"] == 1:
             group = {**group, "client_reset": unlisted[place]}
             group["accepted_per_s"] = 0.0 if poll.elapsed_s else None
         listeners_.append(
@@ -191,8 +195,8 @@ def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
                 accept_peak=peak,
                 accept_limit_source=accept_source,
                 syn_limit_source=syn_source,
-                stalled_s=stalled_s,
-                stalled_since_first_sample=stall is not None and stall.since_first_sample and not stall.never_accepted,
+                stall=stall,
+                unmoved=facts.accepting.unmoved.get(cookie),
                 **group,
             )
         )
@@ -210,10 +214,12 @@ def _unlisted(keys: ListenerKeys, depths: NDArray[np.uint32], waiting: WaitingCo
     return unlisted.tolist() if certain else [0] * size
 
 
-def _stalled_s(stall: AcceptStall, group_size: int, waiting_s: float | None, **_: Any) -> float | None:
+def _stall(stall: AcceptStall | None, group_size: int, waiting_s: float | None, **_: Any) -> AcceptStall | None:
+    if stall is None or not stall.never_accepted:
+        return stall
     # What waits at a socket that has never accepted anything has found it so.
-    oldest_s = waiting_s or 0.0 if stall.never_accepted and group_size == 1 else 0.0
-    return max(stall.for_s, oldest_s) or None
+    for_s = max(stall.for_s, waiting_s or 0.0) if group_size == 1 else stall.for_s
+    return AcceptStall(for_s) if for_s else None
 
 
 def _groups(poll: Poll, facts: QueueFacts) -> list[dict[str, Any]]:

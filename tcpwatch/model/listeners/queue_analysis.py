@@ -77,7 +77,7 @@ class QueueAnalysis:
         depth = half_open.count_by_key(len(keys.keys))
         peak = self._add_to_history(keys, sample, depth, queues_known)
         accepting = self._stalls.step(sample, keys, waiting)
-        facts = QueueFacts(keys, half_open, waiting, accepted, accepting.stalls, depth, peak)
+        facts = QueueFacts(keys, half_open, waiting, accepted, accepting, depth, peak)
         listeners_ = listeners(poll, facts)
         summary = half_open_summary(half_open)
         return ListenerQueues(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
+from tcpwatch.model.listeners.accept_stalls import AcceptStall
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
 from tcpwatch.model.rules.registry import rule
@@ -27,7 +28,7 @@ def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
         if listener.accept_queue.is_over_limit or dropping:
             # A counter rose: one step is enough, also if the queue was full only between two polls.
             yield Candidate(_full_finding(listener, view, Severity.CRITICAL), Severity.CRITICAL if dropping else None)
-        elif listener.accept_queue.share >= limits.accept_queue_share and not _is_stalled(listener, limits):
+        elif listener.accept_queue.share >= limits.accept_queue_share and not _stall(listener, limits):
             yield Candidate(_full_finding(listener, view, Severity.WARNING))
 
 
@@ -35,26 +36,30 @@ def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
 def accept_stalled(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """An application accepts nothing, and its clients wait for an answer.
 
-    Warning: it is certain that no accept() has succeeded for 30 s while connections wait; or that none has since the
-        first poll, and the oldest connection has waited 30 s. If the queue is full, accept-queue-full reports it.
+    Warning: no accept() has succeeded for 30 s while connections wait, or none since the first poll and the oldest
+        connection has waited 30 s; where that is not certain: all connections that waited 30 s ago still wait. If the
+        queue is full, accept-queue-full reports it.
     Critical: none has succeeded for 30 s, and 100 connections wait.
     Source: reqsk_queue_remove (include/net/request_sock.h): accept() takes the oldest connection; accept(2), listen(2).
     """
     for listener in view.listeners:
-        if not _is_stalled(listener, limits) or listener.accept_queue.is_over_limit or _is_dropping(listener, view):
+        stall = _stall(listener, limits)
+        if stall is None or listener.accept_queue.is_over_limit or _is_dropping(listener, view):
             continue
         long = (listener.stalled_s or 0.0) >= limits.accept_stalled_s
         critical = long and (listener.accept_queue.depth or 0) >= limits.accept_stalled_count
         severity = Severity.CRITICAL if critical else Severity.WARNING
-        yield Candidate(_stalled_finding(listener, view, severity), stays=False)
+        yield Candidate(_stalled_finding(listener, stall, view, severity), stays=False)
 
 
-def _is_stalled(listener: Listener, limits: Thresholds) -> bool:
-    if listener.stalled_s is None:
-        return False
-    # A slow application is none that has stopped: what was before the first poll does not count later.
-    waits_s = listener.waiting_s if listener.stalled_since_first_sample and listener.group_size == 1 else None
-    return max(listener.stalled_s, waits_s or 0.0) >= limits.accept_stalled_s
+def _stall(listener: Listener, limits: Thresholds) -> AcceptStall | None:
+    """Return for how long a listener has accepted nothing, None unless it is long."""
+    for stall in filter(None, (listener.stall, listener.unmoved)):
+        # A slow application is none that has stopped: what was before the first poll does not count later.
+        waits_s = listener.waiting_s if stall.since_first_sample and listener.group_size == 1 else None
+        if max(stall.for_s, waits_s or 0.0) >= limits.accept_stalled_s:
+            return stall
+    return None
 
 
 def _is_dropping(listener: Listener, view: View) -> bool:
@@ -75,14 +80,13 @@ def accept_pace(listener: Listener) -> str:
     """Return a sentence about how the application accepts: `nginx[7] has accepted nothing for 12 s.`"""
     application = listener.application if listener.accepted_by else "The application"
     several = len(listener.accepted_by) > 1
-    if listener.stalled_s is not None:
-        return f"{application} {'have' if several else 'has'} accepted nothing for {_stalled_for(listener)}."
+    if listener.stall is not None:
+        return f"{application} {'have' if several else 'has'} accepted nothing for {_duration(listener.stall)}."
     return f"{application} {'accept' if several else 'accepts'} connections more slowly than clients open them."
 
 
-def _stalled_for(listener: Listener) -> str:
-    at_least = "at least " if listener.stalled_since_first_sample else ""
-    return at_least + units.duration(listener.stalled_s)
+def _duration(stall: AcceptStall) -> str:
+    return ("at least " if stall.since_first_sample else "") + units.duration(stall.for_s)
 
 
 def _full_finding(listener: Listener, view: View, severity: Severity) -> Finding:
@@ -97,7 +101,9 @@ def _full_finding(listener: Listener, view: View, severity: Severity) -> Finding
             "limit_set_by": Figure(listener.accept_limit_source.value),
             **_process_figures(listener),
             **_waiting_figures(listener, view),
-            "accepted": Figure(listener.accepted_per_s, f"connections/s{'' if listener.stalled_s else ' or more'}"),
+            "accepted": Figure(
+                listener.accepted_per_s, "connections/s" if listener.stalled_s else "connections/s or more"
+            ),
             "nothing_accepted_for": Figure(listener.stalled_s, "s"),
             "drops": Figure(listener.drops_per_s, "segments/s"),
             "listen_overflows": Figure(view.rates.get("ListenOverflows"), "segments/s"),
@@ -108,14 +114,21 @@ def _full_finding(listener: Listener, view: View, severity: Severity) -> Finding
     )
 
 
-def _stalled_finding(listener: Listener, view: View, severity: Severity) -> Finding:
-    stalled = f"no accept() succeeded for {_stalled_for(listener)}"
+def _stalled_finding(listener: Listener, stall: AcceptStall, view: View, severity: Severity) -> Finding:
+    # Of connections that were reset and cannot be seen, some may have been accepted.
+    stalled = (
+        f"all connections that waited {units.duration(stall.for_s)} ago still wait"
+        if stall.unseen
+        else f"no accept() succeeded for {_duration(stall)}"
+    )
     return Finding(
         severity,
         _subject(listener),
         _headline(listener, [stalled, *_queue_parts(listener, view)]),
         {
             "nothing_accepted_for": Figure(listener.stalled_s, "s"),
+            "unchanged_for": Figure(stall.for_s, "s"),
+            "accepted_at_most": Figure(stall.unseen, "connections"),
             "accept_queue": Figure(listener.accept_queue.depth, "connections"),
             "accept_queue_limit": Figure(listener.accept_queue.limit, "connections"),
             **_process_figures(listener),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tcpwatch.model.listeners.accept_stalls import AcceptStall
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.sample import Sample, SourceInfo
@@ -99,11 +100,29 @@ def test_how_long_nothing_was_accepted(steps: list[At], expected: list[list[floa
     assert stalled(*steps) == expected
 
 
+BUSY = [500, 600, 700, 800]
+UNSEEN: dict[str, tuple[list[At], AcceptStall | None]] = {
+    "some were reset before": ([At([5], [A, B], opened) for opened in BUSY], AcceptStall(30.0, True, unseen=3)),
+    "and since": ([At([5 + at], [A, B], opened) for at, opened in enumerate(BUSY)], AcceptStall(30.0, True, unseen=3)),
+    "the depth falls": ([At([9 - at], [A, B], opened) for at, opened in enumerate(BUSY)], None),
+    "visible ones are accepted": ([At([9], [A + at], opened) for at, opened in enumerate(BUSY)], None),
+    "none is visible": ([At([9], [], opened) for opened in BUSY], None),
+    "one of a group": ([At([9, 0], [A], opened) for opened in BUSY], None),
+    "visible ones of another listener": ([At([1], [A, B], opened) for opened in BUSY], None),
+}
+
+
+@pytest.mark.parametrize(("steps", "expected"), UNSEEN.values(), ids=UNSEEN)
+def test_connections_that_nobody_sees_may_have_been_accepted(steps: list[At], expected: AcceptStall | None) -> None:
+    *_, (one, *_others) = follow(*steps)
+    assert (one.stall, one.unmoved) == (None, expected)
+
+
 def test_a_minimum_from_the_first_sample_on() -> None:
     begin, *_, end = (sockets[0] for sockets in follow(*[At([1], [A])] * 3))
-    assert (begin.stalled_s, end.stalled_since_first_sample) == (None, True)
+    assert (begin.stall, end.stall) == (None, AcceptStall(20.0, since_first_sample=True))
     *_, later = follow(At([0], []), At([1], [A]), At([1], [A]))
-    assert (later[0].stalled_s, later[0].stalled_since_first_sample) == (10.0, False)
+    assert later[0].stall == AcceptStall(10.0)
 
 
 def test_who_has_never_accepted_anything_has_not_since_the_oldest_came() -> None:
@@ -114,7 +133,7 @@ def test_who_has_never_accepted_anything_has_not_since_the_oldest_came() -> None
     analysis = QueueAnalysis(0.8)
     *_, queues = [analysis.step(poll) for poll in polls(*samples)]
     one = next(one for one in queues.listeners if one.local_port == 80)
-    assert (one.stalled_s, one.stalled_since_first_sample) == (65.0, False)
+    assert one.stall == AcceptStall(65.0)
 
 
 def test_a_proof_makes_the_rate_exact() -> None:

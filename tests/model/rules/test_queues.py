@@ -10,6 +10,7 @@ import pytest
 
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.finding import Candidate, Figure, Severity
+from tcpwatch.model.listeners.accept_stalls import AcceptStall
 from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules.accept_queue import accept_queue_full, accept_stalled
@@ -240,16 +241,17 @@ class Stall:
     waiting_s: float | None = 40.0
     since_first: bool = False
     group_size: int = 1
+    unseen: int = 0
     peaks: Mapping[int, int] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def view(self) -> View:
         dropping = ("*:80",) if self.rates else ()
         view = Host({f"0.0.0.0:80 {self.queue}": (0, 0)}, self.rates, peaks=self.peaks, dropping=dropping).view()
+        stall = AcceptStall(self.stalled_s, self.since_first, unseen=self.unseen) if self.stalled_s else None
         known: dict[str, Any] = {
-            "stalled_s": self.stalled_s,
+            "unmoved" if self.unseen else "stall": stall,
             "waiting_s": self.waiting_s,
-            "stalled_since_first_sample": self.since_first,
             "group_size": self.group_size,
             "client_closed": 2,
             "client_reset": 1,
@@ -268,6 +270,7 @@ STALLS = {
     "since the first poll, and many wait: it may be slow": (
         Stall("500/4096", 2.0, 40.0, True), {STALLED: WARNING},
     ),
+    "apart from some that were reset": (Stall("500/4096", 30.0, unseen=3), {STALLED: WARNING}),
     "since the first poll, and the oldest is young": (Stall("3/4096", 2.0, 9.0, True), {}),
     "it accepted after the first poll": (Stall("3/4096", 2.0, 40.0), {}),
     "the oldest of a group may wait elsewhere": (
@@ -296,13 +299,30 @@ def test_what_is_said_of_a_stalled_application() -> None:
     assert headline(Stall("3/4096", 65.0, 65.0)) == (
         "nginx[7], no accept() succeeded for 1 m 05 s, 3 of 4,096 waiting, oldest 1 m 05 s, 3 clients gave up"
     )
+    assert "nginx[7], all connections that waited 40 s ago still wait, 3 of" in headline(
+        Stall("3/4096", 40.0, unseen=1)
+    )
     assert "no accept() succeeded for at least 2 s" in headline(Stall("3/4096", 2.0, 65.0, True))
+
+
+def test_a_young_proof_does_not_hide_that_all_still_wait() -> None:
+    view = Stall("3/4096", 1.0).view()
+    listener = replace(view.listeners[0], unmoved=AcceptStall(50.0, unseen=9))
+    (one,) = accept_stalled(replace(view, listeners=(listener,)), DEFAULT)
+    assert "all connections that waited 50 s ago still wait" in one.finding.headline
+    figures = {name: figure.value for name, figure in one.finding.evidence.items()}
+    assert (figures["nothing_accepted_for"], figures["unchanged_for"], figures["accepted_at_most"]) == (1.0, 50.0, 9)
 
 
 @pytest.mark.parametrize(
     ("stall", "words", "unit"),
     [
         (Stall("101/100", None), "nginx[7] accepts connections more slowly than clients open them.", " or more"),
+        (
+            Stall("101/100", 3.0, unseen=1),
+            "nginx[7] accepts connections more slowly than clients open them.",
+            " or more",
+        ),
         (Stall("101/100", 3.0), "nginx[7] has accepted nothing for 3 s.", ""),
         (Stall("101/100", 3.0, 9.0, True), "nginx[7] has accepted nothing for at least 3 s.", ""),
     ],

@@ -117,8 +117,11 @@ def test_a_reset_connection_may_be_accepted_unseen(namespace: lab.Namespace, pee
         reset(kernel.accept()[0])
         peer.open(port)
         view = monitor.step()
-        assert listener_of(view, kernel).accept_queue.depth == 2
-        assert listener_of(view, kernel).stalled_s is None
+        one = listener_of(view, kernel)
+        assert one.accept_queue.depth == 2
+        assert one.stall is None
+        assert one.unmoved, "the one that the kernel lists still waits"
+        assert one.unmoved.unseen == 1, "at most so many were accepted"
 
 
 @pytest.mark.parametrize("seen", [True, False])
