@@ -16,6 +16,7 @@ from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.connection_detail import connection_detail
 from tcpwatch.model.lifecycle.trace_stats import TraceStatsCounter
 from tcpwatch.model.lifecycle.tracker import Tracker
+from tcpwatch.model.listeners.listener_drops import ListenerDropAnalysis
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.listeners.queue_detail import queue_detail
@@ -59,6 +60,7 @@ class Monitor:
         self._trace_stats = TraceStatsCounter()
         self._graphs = FlowGraphs()
         self._queues = QueueAnalysis(thresholds.syn_queue_share)
+        self._listener_drops = ListenerDropAnalysis(thresholds.listener_drops_s)
         self._teardown = TeardownAnalysis(
             thresholds.close_wait_age_s, thresholds.half_closed_age_s, thresholds.close_wait_count
         )
@@ -95,6 +97,7 @@ class Monitor:
             rates=poll.rates,
             rate_trend=self._rate_history.step(poll, queues.syn_arrivals_per_s),
             listeners=queues.listeners,
+            listener_drops=self._listener_drops.step(poll, queues.listeners, self._thresholds.syn_queue_share),
             queue_trend=queues.trend,
             half_open=queues.half_open,
             half_open_by_listener=queues.half_open_by_listener,

@@ -23,6 +23,10 @@ class Thresholds:
     """SYN cookies sent per second, below which `flood_cookies_returned` is not checked. [H]"""
     flood_cookies_returned: float = 0.5
     """Cookies returned per cookie sent, below which it is a syn-flood. [H]"""
+    listener_drops_count: float = 2
+    """Segments that a listener drops for another reason than a full queue, for listener-drops. [H]"""
+    listener_drops_s: float = 30.0
+    """The time within which they are counted. [H]"""
     resets_factor: float = 10.0
     """Resets sent in the last 10 s, relative to the minute before, for resets. [H]"""
     resets_per_s: float = 5.0

@@ -21,6 +21,7 @@ from tcpwatch.model.lifecycle.history import History
 from tcpwatch.model.lifecycle.trace_stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Transition
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
+from tcpwatch.model.listeners.listener_drops import ListenerDrops
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_detail import QueueDetail
@@ -138,6 +139,8 @@ class View:
     """The members of the watched queues."""
     pace: Pace
     retransmits: Retransmits = field(default_factory=Retransmits)
+    listener_drops: tuple[ListenerDrops, ...] = ()
+    """Segments that listeners dropped lately for another reason than a full queue."""
     """Of the last seconds."""
     thresholds: Thresholds = DEFAULT
     """The thresholds of the rules."""

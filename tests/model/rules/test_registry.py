@@ -14,9 +14,9 @@ from tcpwatch.model.rules.registry import all_rules, rule
 from tcpwatch.model.view import View
 
 NAMES = [
-    "syn-flood", "accept-queue-full", "accept-stalled", "syn-queue-full", "port-exhaustion", "peer-silent",
-    "connect-stuck", "close-wait-leak", "time-wait-buildup", "zero-window", "retransmissions", "tcp-memory", "orphans",
-    "half-closed", "port-scan", "resets", "data-incomplete",
+    "syn-flood", "accept-queue-full", "accept-stalled", "syn-queue-full", "listener-drops", "port-exhaustion",
+    "peer-silent", "connect-stuck", "close-wait-leak", "time-wait-buildup", "zero-window", "retransmissions",
+    "tcp-memory", "orphans", "half-closed", "port-scan", "resets", "data-incomplete",
 ]  # fmt: skip
 
 
