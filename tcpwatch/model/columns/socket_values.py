@@ -272,8 +272,14 @@ def phases(rows: Rows) -> Values:
 
 
 def ages(name: str) -> Callable[[Rows], Values]:
-    """Return the seconds since the time in a column of Rows."""
-    return lambda rows: [round(s, 3) for s in (rows.time - getattr(rows, name)).tolist()]
+    """Return the seconds since the time in a column of Rows; None where tcpwatch has just seen an older flow."""
+
+    def values(rows: Rows) -> Values:
+        first_look = (~rows.begin_seen & (rows.first_seen >= rows.time)).tolist()
+        seconds = (rows.time - getattr(rows, name)).tolist()
+        return [None if unknown else round(s, 3) for s, unknown in zip(seconds, first_look, strict=True)]
+
+    return values
 
 
 def age_keys(name: str) -> Callable[[Rows], Keys]:
@@ -283,11 +289,10 @@ def age_keys(name: str) -> Callable[[Rows], Keys]:
 
 def age_cells(name: str) -> Callable[[Rows], Values]:
     """Return pairs of the age, and whether it is a minimum because the flow is older than tcpwatch."""
-    seconds = ages(name)
 
     def values(rows: Rows) -> Values:
         older = ~rows.begin_seen & (getattr(rows, name) == rows.first_seen)
-        return list(zip(seconds(rows), older.tolist(), strict=True))
+        return list(zip((rows.time - getattr(rows, name)).tolist(), older.tolist(), strict=True))
 
     return values
 

@@ -197,6 +197,20 @@ def test_an_age_is_a_minimum_for_flows_older_than_tcpwatch_until_the_state_chang
     assert (shown("age", changed), shown("state_age", changed)) == (">1 m 00 s", "3 s")
 
 
+@pytest.mark.parametrize(
+    ("facts", "ages"),
+    [
+        ({"begin_seen": False, "age_s": 0}, (None, None)),  # a single look
+        ({"begin_seen": False, "age_s": 5}, (5.0, 5.0)),  # since it was first seen
+        ({"begin_seen": False, "age_s": 5, "state_age_s": 0}, (5.0, 0.0)),
+        ({"age_s": 0}, (0.0, 0.0)),  # it has just begun
+    ],
+)
+def test_the_age_of_an_older_flow_is_unknown_at_first(facts: dict[str, Any], ages: tuple[float, float]) -> None:
+    spec = sock("ESTAB", "10.0.0.1:1", **facts)
+    assert (value("age_s", spec), value("state_age_s", spec)) == ages
+
+
 @pytest.mark.parametrize("code", sorted(WHY_UNKNOWN))
 def test_an_unknown_owner_has_a_reason(code: int) -> None:
     spec = sock("ESTAB", "10.0.0.1:1", owner_code=code)
