@@ -26,7 +26,7 @@ class SourceInfo:
     """The reason why there is no trace: "needs root", "switched off", ...; empty if there is one."""
 
 
-CapabilityName = Literal["queues", "timers", "inodes", "cookies", "attributes", "tcp_info"]
+CapabilityName = Literal["queues", "timers", "inodes", "cookies", "attributes", "tcp_info", "bound"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Capabilities:
     attributes: bool = True
     """Bound interface, control group, shut down directions."""
     tcp_info: bool = True
+    bound: bool = True
+    """Sockets that are bound to a port and neither listen nor are connected."""
 
     def supports(self, needed: CapabilityName | None) -> bool:
         """Return whether the source can read this; None stands for what every source can read."""

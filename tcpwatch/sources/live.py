@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -24,7 +26,7 @@ from tcpwatch.kernel.proc.limits import DescriptorLimits
 from tcpwatch.kernel.proc.namespaces import NamespaceCensus
 from tcpwatch.kernel.proc.owner_finder import Owner, OwnerFinder
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
-from tcpwatch.sample import Completeness, Sample, SortedSockets, SourceInfo, sort_by_cookie, sort_tcp_info
+from tcpwatch.sample import Capabilities, Completeness, Sample, SortedSockets, SourceInfo, sort_by_cookie, sort_tcp_info
 from tcpwatch.sources.accept_queue_watch import AcceptQueueWatch
 from tcpwatch.sources.base import (
     NAMESPACE_SEARCH_S,
@@ -84,6 +86,16 @@ def _psutil(why_no_sock_diag: str) -> Source:
     return PsutilSource(why_no_sock_diag)
 
 
+def shows_bound_sockets(release: str) -> bool:
+    """Return whether this release of Linux dumps sockets that are only bound; unknown ones are taken for new ones."""
+    version = re.match(r"(\d+)\.(\d+)", release)
+    return version is None or (int(version[1]), int(version[2])) >= _BOUND_SOCKETS_SINCE
+
+
+_BOUND_SOCKETS_SINCE = (6, 8)
+"""Linux 6.8: TCPF_BOUND_INACTIVE in net/ipv4/inet_diag.c."""
+
+
 class LiveSource:
     """sock_diag, /proc/net, /proc/sys/net and the processes of this network namespace."""
 
@@ -119,6 +131,7 @@ class LiveSource:
             raise
         self._events = EventWatch(trace) if events else None
         self._callers = ConnectCallers()
+        self._capabilities = Capabilities(bound=shows_bound_sockets(os.uname().release))
         self._namespaces = NamespaceCensus()
         self._namespaces_s = NAMESPACE_SEARCH_S if owners_least_s > OWNER_SEARCH_MIN_S else NAMESPACE_SLICE_S
         self._unused: DestroyedSockets | None = None
@@ -180,6 +193,7 @@ class LiveSource:
             destroyed=destroyed,
             trace_events=traced,
             callers=self._callers.lookup(_threads(traced)) if traced else {},
+            capabilities=self._capabilities,
             other_namespaces=self._namespaces.look(self._namespaces_s),
             begin_monotonic_s=begin,
         )

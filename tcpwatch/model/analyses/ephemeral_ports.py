@@ -98,7 +98,8 @@ class Destination:
     without_timestamps: int = 0
     """Ports among `time_wait` whose connections had no timestamps."""
     unclear: int = 0
-    """Ports among the free ones that connect() cannot use if bind() chose them: in TIME_WAIT, or in use elsewhere."""
+    """Ports among the free ones that connect() cannot use if bind() chose them: in TIME_WAIT, in use elsewhere, or any
+    port where sockets that are only bound are not visible."""
     block: tuple[int, int] | None = None
     """The first and last port, if all between are used although connect() would have chosen others: the callers seem to
     have a range of their own (IP_LOCAL_PORT_RANGE)."""
@@ -380,6 +381,7 @@ def _destinations(
     between = usable_before[most - span.low + 1] - usable_before[least - span.low]
     dense = (between == size) & (size >= _LEAST_BLOCK) & (size < span.usable / 2)
     others = _of_no_device(sample, uses)
+    hidden = 0 if sample.capabilities.bound else span.usable  # any port may be held
     shared = np.where(others == NOT_FOUND, 0, size[others] - reusable[others]) if len(groups) else size
     top = np.argsort(-(2 * size - reusable + shared), kind="stable")[:TOP]  # used ports count double
     destinations = []
@@ -407,7 +409,7 @@ def _destinations(
                 unproven=int(np.count_nonzero(reused & (timestamps != Timestamps.USED))),
                 without_timestamps=int(np.count_nonzero(timestamps == Timestamps.NONE)),
                 # With an odd number of ports each call leaves one out, at the start or at the end of the range.
-                unclear=int(reusable[at]) + elsewhere or int(last_may_be_missed),
+                unclear=int(reusable[at]) + elsewhere + hidden or int(last_may_be_missed),
                 block=(int(least[at]), int(most[at])) if dense[at] else None,
             )
         )

@@ -21,6 +21,7 @@ from tcpwatch.model.analyses.ephemeral_ports import (
 )
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.states import Role, State
+from tcpwatch.sample import Capabilities
 from tests.support.polls import first_poll
 from tests.support.views import Sock, make_rows, make_sample, make_table, sock
 
@@ -330,6 +331,15 @@ def test_how_many_ports_are_left_is_known_within_bounds() -> None:
     assert (one.used, one.reusable, one.unproven, one.free, one.free_least) == (1, 1, 1, 9, 8)
     (one,) = ports([client(port) for port in range(100, 110)], 100, 110).destinations
     assert (one.free, one.free_least) == (1, 0), "connect() does not try every port of an odd number"
+
+
+def test_bound_sockets_that_are_not_visible_may_hold_any_port() -> None:
+    rows = make_rows([client(100)])
+    knobs = {"ip_local_port_range_low": 100, "ip_local_port_range_high": 109}
+    found = ephemeral_ports(rows, make_sample(rows, sysctls=knobs, capabilities=Capabilities(bound=False)))
+    assert found is not None
+    one = fullest(found)
+    assert (one.free, one.free_least, one.free_text) == (9, 0, "at most 9")
 
 
 def test_ports_of_sockets_bound_to_a_device() -> None:
