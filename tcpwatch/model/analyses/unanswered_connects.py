@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tcpwatch.arrays.group_by import group_by
 from tcpwatch.arrays.lookup import find_sorted
 from tcpwatch.arrays.opaque_rows import take_rows
+from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.tcp_info import has_field
 from tcpwatch.model.lifecycle.archive import RECORD
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
@@ -134,20 +135,23 @@ class UnansweredConnectAnalysis:
         """Records of attempts that the last poll found ended, and whose destroy event has not come yet."""
 
     def step(self, poll: Poll, lifecycle: LifecycleStep, silent_peers: NDArray[np.uint64]) -> Unanswered:
-        """Return the destinations that do not answer, without those whose open connections are silent, too.
+        """Return the destinations that do not answer.
 
-        The latter are RemoteEnds.address_numbers.
+        Without those whose open connections are silent, too (`silent_peers` are RemoteEnds.address_numbers), and
+        without attempts to a full accept queue of this host: that is why the kernel drops their SYNs.
         """
         now = poll.sample.monotonic
         while self._given_up and self._given_up[0][0] <= now - self._limits.window_s:
             self._given_up.popleft()
         ended = lifecycle.ended
+        full_ports = _full_ports(poll)
         called = np.flatnonzero((ended["role"] != Role.SERVER) & (ended["row"]["idiag_dport"] != 0))
         known = _knows_received(ended["info_bytes"][called])
         vanished = called[~known]
         called = called[known]
         silent = ended["info"]["tcpi_segs_in"][called] == 0
         records = np.concatenate((_begun(take_rows(ended, called[silent]), poll), self._late_records(poll)))
+        records = records[~_is_local(records["row"], full_ports)]
         if len(records):
             self._given_up.append((now, self._attempts(records)))
         vanished = vanished[ended["row"]["idiag_state"][vanished] == State.SYN_SENT][:KEPT]
@@ -155,7 +159,9 @@ class UnansweredConnectAnalysis:
         if self._given_up:
             answered = concatenated(_opened(poll), RemoteEnds.of(take_rows(ended["row"], called[~silent])))
             self._forget(answered.endpoint_numbers)
-        attempts = _joined([_waiting(poll, self._limits.retransmits), *(part for _, part in self._given_up)])
+        attempts = _joined(
+            [_waiting(poll, self._limits.retransmits, full_ports), *(part for _, part in self._given_up)]
+        )
         if len(silent_peers):
             attempts = attempts.take(~np.isin(attempts.remote.address_numbers, silent_peers))
         return _summary(attempts, self._limits) if len(attempts.remote) else Unanswered()
@@ -219,10 +225,33 @@ def _begun(records: NDArray[np.void], poll: Poll) -> NDArray[np.void]:
     return records
 
 
-def _waiting(poll: Poll, least: float) -> _Attempts:
+def _full_ports(poll: Poll) -> NDArray[np.uint16]:
+    """Return the ports of the listeners whose accept queue has reached its limit."""
+    sample = poll.sample
+    row = poll.join.listener_keys.row
+    limit, depth = sample.table["idiag_wqueue"][row], sample.table["idiag_rqueue"][row]
+    return sample.local_port[row[(depth >= limit) & (limit > 0) & sample.capabilities.queues]]
+
+
+def _is_local(table: NDArray[np.void], ports: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Return which rows of uapi.SOCKET call one of these ports of this host.
+
+    A connection of a host to itself has one address at both ends, unless it is of 127.0.0.0/8.
+    """
+    source, destination = table["idiag_src"], table["idiag_dst"]
+    loopback = (table["idiag_family"] == uapi.AF_INET) & ((destination[:, 0] & _FIRST_BYTE) == _LOOPBACK)
+    local: NDArray[np.bool_] = loopback | (source == destination).all(axis=1)
+    return local & np.isin(table["idiag_dport"], ports)
+
+
+_FIRST_BYTE, _LOOPBACK = (np.frombuffer(bytes((byte, 0, 0, 0)), np.uint32)[0] for byte in (255, 127))
+
+
+def _waiting(poll: Poll, least: float, full_ports: NDArray[np.uint16]) -> _Attempts:
     """Return the sockets in SYN_SENT with as many retransmits."""
     sample = poll.sample
     row = np.flatnonzero(sample.state == State.SYN_SENT)
+    row = row[~_is_local(take_rows(sample.table, row), full_ports)]
     retransmits = sample.table["idiag_retrans"][row].astype(np.int64)
     row, retransmits = row[retransmits >= least], retransmits[retransmits >= least]
     none, ones = np.zeros(len(row), np.int64), np.ones(len(row), np.int64)

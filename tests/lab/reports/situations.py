@@ -37,6 +37,8 @@ class Situation:
     never: tuple[str, ...] = ()
     """Regular expressions that they do not match."""
     thresholds: dict[str, float] = field(default_factory=dict)
+    steps: int = 6
+    """Polls in which nothing else may be found, beside what is expected."""
 
 
 # Accept queues ------------------------------------------------------------------------------------
@@ -330,6 +332,7 @@ SITUATIONS = (
         backlog_full_seen_by_a_client_of_the_same_host,
         ("accept-queue-full critical",),
         never=("firewall", "host is down"),
+        steps=15,  # until the SYNs have been retried twice
     ),
     Situation(_REPORTED + "envoyproxy/envoy/issues/4602", probes, thresholds={"accept_stalled_s": 0.5}),
     Situation(_REPORTED + "apache/trafficserver/pull/4086", clients_that_do_not_speak),

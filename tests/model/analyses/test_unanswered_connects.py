@@ -193,3 +193,21 @@ def test_silent_peers_explain_their_attempts() -> None:
     silent = RemoteEnds.of(make_table([dead])).address_numbers
     (one,) = follow(([dead, other], ()), silent=silent)
     assert found(one) == [("192.0.2.2:443", 1, 3, 0)]
+
+
+@pytest.mark.parametrize("end", ["127.0.0.1:80", "10.0.0.7:80", "[2001:db8::7]:80"])
+def test_a_full_accept_queue_of_this_host_explains_attempts(end: str) -> None:
+    host = end.rpartition(":")[0]
+    calls = [sock("SYN_SENT", f"{host}:{port}", end, retransmits=2) for port in range(40_000, 40_005)]
+    anywhere = "[::]:80" if "[" in end else "0.0.0.0:80"
+    full, with_room = (sock("LISTEN", anywhere, recv_queue=depth, send_queue=4) for depth in (5, 1))
+    assert found(follow(([full, *calls], ()))[-1]) == []
+    assert found(follow(([with_room, *calls], ()))[-1]) == [(end, 5, 2, 0)]
+    elsewhere = [syn("192.0.2.1:80", 2)] * 5
+    assert found(follow(([full, *elsewhere], ()))[-1]) == [("192.0.2.1:80", 5, 2, 0)]
+
+
+def test_a_full_accept_queue_of_this_host_explains_attempts_that_were_given_up() -> None:
+    full = sock("LISTEN", "0.0.0.0:80", recv_queue=5, send_queue=4)
+    records = closed("10.0.0.1:80", 5)  # their local address is 10.0.0.1, too
+    assert found(follow(([full], ()), ([full], [records]))[-1]) == []

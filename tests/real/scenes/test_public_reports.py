@@ -20,7 +20,7 @@ from tests.lab.reports.situations import SITUATIONS, Situation, connections_outl
 from tests.lab.reports.stage import Stage
 
 INTERVAL_S = 0.3
-STEPS_TO_FIND, STEPS_OF_SILENCE = 20, 6
+STEPS_TO_FIND = 30
 
 
 @pytest.fixture
@@ -53,10 +53,12 @@ def check(situation: Situation, findings: tuple[Finding, ...]) -> bool:
 def test_findings_of_a_situation(situation: Situation, stage: Stage) -> None:
     situation.make(stage)
     with closing(Monitor(open_source("sock_diag"), thresholds=Thresholds(**situation.thresholds))) as monitor:
-        for _ in range(STEPS_TO_FIND if situation.expect else STEPS_OF_SILENCE):
+        more = situation.steps
+        for _ in range(STEPS_TO_FIND):
             findings = monitor.step().findings
             complete = check(situation, findings)
-            if complete and situation.expect:
+            more -= complete
+            if not more:
                 break
             Event().wait(INTERVAL_S)
         assert complete, findings
