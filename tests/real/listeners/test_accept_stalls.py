@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -20,6 +20,7 @@ from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
 from tests import lab
+from tests.lab.machine.sk_lookup import all_connections_to, bpf_sk_lookup
 from tests.support.kernel import ss
 
 SOON = Thresholds(accept_stalled_s=0.001, accept_stalled_count=4)
@@ -150,6 +151,40 @@ def test_a_full_queue_whose_clients_come_back_from_the_same_ports(peer: lab.Peer
         assert one.accepted_per_s, "the kernel reports that those that waited are freed"
         assert view.accepted_at_most_per_s is not None
         assert one.accepted_per_s <= view.accepted_at_most_per_s
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_full_queue_of_redirected_connections(peer: lab.Peer, monitor: Monitor, others: int) -> None:
+    """As with TPROXY: the local end of the connections is not the listener's."""
+    lab.require(bpf_sk_lookup)
+    with ExitStack() as stack:
+        proxy, *_ = (stack.enter_context(transparent(15_100 + at)) for at in range(1 + others))
+        stack.enter_context(all_connections_to(proxy))
+        clients = [peer.open(9443) for _ in range(3)]
+        for _ in range(3):
+            view = monitor.step()
+            one = listener_of(view, proxy)
+            assert (one.accept_queue, one.stall) == (Queue(3, 2), None)
+            reset(proxy.accept()[0])
+            clients.pop(0).wait_for(lambda it: it.reset, "the reset")
+            clients.append(peer.open(9443))
+        (full,) = (each for each in view.findings if each.rule == "accept-queue-full")
+        assert " accepts connections more slowly than clients open them." in full.why
+        assert full.evidence["clients_given_up"].value == 0
+        for _ in range(2):
+            view = monitor.step()
+        assert listener_of(view, proxy).stall, "now it accepts nothing"
+
+
+def transparent(port: int) -> socket.socket:
+    kernel = socket.socket()
+    kernel.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
+    kernel.bind(("127.0.0.1", port))
+    kernel.listen(2)
+    return kernel
+
+
+_IP_TRANSPARENT = 19  # linux/in.h
 
 
 def test_a_hung_member_of_a_group(peer: lab.Peer, monitor: Monitor) -> None:
