@@ -50,6 +50,7 @@ class _Step:
     counter: str
     dropped: int
     rose: int
+    """Of the counter; without a counter, the drops that are usual in handshakes."""
 
 
 class ListenerDropAnalysis:
@@ -70,10 +71,20 @@ class ListenerDropAnalysis:
         for step in self._steps:
             if step.cookie in poll.sample.drops:
                 groups[step.cookie, step.counter].append(step)
-        return tuple(
-            ListenerDrops(*key, sum(it.dropped for it in steps), len(steps), sum(it.rose for it in steps))
-            for key, steps in groups.items()
-        )
+        return tuple(filter(None, (_summed(*key, steps) for key, steps in groups.items())))
+
+
+def _summed(cookie: int, counter: str, steps: list[_Step]) -> ListenerDrops | None:
+    """Return the sum of the steps; None if what is usual in handshakes explains at least half of the drops.
+
+    The counters are read some milliseconds after the drops, so that some drops of a step may be counted in the next.
+    """
+    dropped, rose = sum(step.dropped for step in steps), sum(step.rose for step in steps)
+    if counter:
+        return ListenerDrops(cookie, counter, dropped, len(steps), rose)
+    unexplained = dropped - rose
+    steps_with_others = sum(step.dropped > step.rose for step in steps)
+    return ListenerDrops(cookie, "", unexplained, steps_with_others, 0) if 2 * unexplained > dropped else None
 
 
 def _is_queue_full(listener: Listener, nearly_full_share: float) -> bool:
@@ -83,7 +94,7 @@ def _is_queue_full(listener: Listener, nearly_full_share: float) -> bool:
 
 
 def _drops(poll: Poll, among: set[int]) -> list[tuple[int, str, int, int]]:
-    """Return listener, counter, segments dropped since the previous sample, and rise of the counter."""
+    """Return the last four fields of a _Step for each listener that dropped something since the previous sample."""
     if poll.previous is None:
         return []
     before, now = poll.previous.drops, poll.sample.drops
@@ -101,7 +112,7 @@ def _drops(poll: Poll, among: set[int]) -> list[tuple[int, str, int, int]]:
     usual = sum(weight * counted[name] for name, weight in _IN_HANDSHAKES.items()) + sum(
         counted[name] for name in REASONS
     )
-    return [(cookie, "", dropped - usual, 0) for cookie, dropped in rise.items() if dropped > usual]
+    return [(cookie, "", dropped, usual) for cookie, dropped in rise.items()]
 
 
 def _rise(poll: Poll, name: str) -> int:

@@ -25,8 +25,9 @@ CASES: dict[str, tuple[list[Step], list[ListenerDrops]]] = {
         [({1: 5}, {MD5: 5}), ({1: 9}, {MD5: 9}), ({1: 10}, {MD5: 10})], [ListenerDrops(1, MD5, 5, 2, 5)],
     ),
     "it rises more, at other sockets": ([({1: 0}, {MD5: 0}), ({1: 4}, {MD5: 9})], [ListenerDrops(1, MD5, 4, 1, 9)]),
-    "it rises less: other reasons too": (
-        [({1: 0}, {MD5: 0}), ({1: 4}, {MD5: 3})], [ListenerDrops(1, "", 1, 1, 0)],
+    "it rises less: other reasons too": ([({1: 0}, {MD5: 0}), ({1: 4}, {MD5: 1})], [ListenerDrops(1, "", 3, 1, 0)]),
+    "it rises a moment later": (
+        [({1: 0}, {MD5: 0}), ({1: 4}, {MD5: 3}), ({1: 8}, {MD5: 8})], [ListenerDrops(1, MD5, 4, 1, 5)],
     ),
     "enough for two listeners": (
         [({1: 0, 2: 0}, {AO: 0}), ({1: 4, 2: 1}, {AO: 5})],
@@ -37,6 +38,9 @@ CASES: dict[str, tuple[list[Step], list[ListenerDrops]]] = {
     "repeated SYNs": ([({1: 0}, {"TCPSynRetrans": 7}), ({1: 4}, {"TCPSynRetrans": 11})], []),
     "more than repeated SYNs": (
         [({1: 0}, {"TCPSynRetrans": 7}), ({1: 4}, {"TCPSynRetrans": 8})], [ListenerDrops(1, "", 3, 1, 0)],
+    ),
+    "repeated SYNs, counted a moment later": (
+        [({1: 0}, {"TCPSynRetrans": 0}), ({1: 30}, {"TCPSynRetrans": 29}), ({1: 61}, {"TCPSynRetrans": 59})], [],
     ),
     "last ACKs for a full queue": ([({1: 0}, {"ListenDrops": 0}), ({1: 4}, {"ListenDrops": 2})], []),
     "the listener has a full queue": ([({3: 0}, {MD5: 0}), ({3: 4}, {MD5: 4})], []),
