@@ -238,11 +238,11 @@ def _silent(members: _Members, limits: SilenceLimits) -> SilentPeers:
         at = np.flatnonzero(chosen)
         groups = group_by(numbers[at])
         all_peers += len(groups)
-        for number in np.argsort(-groups.size, kind="stable")[:TOP].tolist():
+        for number in members.remote.take(at[groups.first]).by_size(groups.size)[:TOP].tolist():
             place = at[groups.order[groups.start[number] :][: groups.size[number]]]
             silent_s = now - float(heard[numbers == numbers[place[0]]].max())
             found.append(_peer(members, place, silent_s, is_network=chosen is wide))
-    found.sort(key=lambda peer: (-peer.count, str(peer.remote)))
+    found.sort(key=lambda peer: -peer.count)
     silent = wide | apart
     return SilentPeers(tuple(found[:TOP]), all_peers, int(np.count_nonzero(silent)), np.unique(by_address[silent]))
 

@@ -270,10 +270,10 @@ def _summary(attempts: _Attempts, limits: ConnectLimits) -> Unanswered:
     merged = within.by(within.remote.network_numbers)
     single_attempts, merged_attempts = single.waiting + single.given_up, merged.waiting + merged.given_up
     stuck = single_attempts >= limits.attempts
-    found = [_destination(single, at) for at in np.argsort(-single_attempts, kind="stable")[:TOP].tolist()]
-    for at in np.argsort(-merged_attempts, kind="stable")[:TOP].tolist():
+    found = [_destination(single, at) for at in single.remote.by_size(single_attempts)[:TOP].tolist()]
+    for at in merged.remote.by_size(merged_attempts)[:TOP].tolist():
         found.append(_network(merged, at, addresses))
-    found.sort(key=lambda connects: (-connects.attempts, str(connects.remote)))
+    found.sort(key=lambda connects: -connects.attempts)
     return Unanswered(
         tuple(found[:TOP]),
         len(single.remote) + len(merged.remote),

@@ -170,8 +170,7 @@ def _groups(waiting: _Waiting) -> tuple[ZeroWindowGroup, ...]:
 
 def _group(subject: ListenerKey | Program | Endpoint | None, members: _Waiting) -> ZeroWindowGroup:
     peers = group_by(members.peer)
-    address = members.remote.address[peers.first]
-    most = np.lexsort((members.remote.port[peers.first], address[:, 1], address[:, 0], -peers.size))[:EXAMPLES]
+    most = members.remote.take(peers.first).by_size(peers.size)[:EXAMPLES]
     return ZeroWindowGroup(
         subject,
         len(members.row),

@@ -56,6 +56,7 @@ class SocketGroup:
     tx_per_s: float | None
     """Bytes per second of the sockets with known rates; None if there is none."""
     retransmits_per_s: float | None
+    """Segments; without the SYNs and SYN+ACKs of connections in the handshake, as in the rule `retransmissions`."""
 
     @property
     def name(self) -> str:
@@ -90,7 +91,9 @@ def group_sockets(rows: Rows, by: GroupField) -> SocketGroups:
     unsent = partition.sums(np.where(bytes_counted, rows.table["idiag_wqueue"], 0).astype(np.int64))
     rx = _sums(partition, rows.throughput.rx_bytes_per_s(rows.cookie))
     tx = _sums(partition, rows.throughput.tx_bytes_per_s(rows.cookie))
-    retransmits = _sums(partition, rows.throughput.retransmits_per_s(rows.cookie))
+    per_s = rows.throughput.retransmits_per_s(rows.cookie)
+    per_s[(rows.state == State.SYN_SENT) | (rows.state == State.SYN_RCVD)] = np.nan
+    retransmits = _sums(partition, per_s)
     groups = [
         SocketGroup(
             by,

@@ -66,6 +66,10 @@ class RemoteEnds:
         bits = NETWORK_BITS[4 if are_mapped(self.address[at : at + 1])[0] else 6]
         return Endpoint(f"{_text(self._networks[at])}/{bits}")
 
+    def by_size(self, size: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the indices by size, the largest first, and by address and port where it is equal."""
+        return np.lexsort((self.port, self.address[:, 1], self.address[:, 0], -size))
+
     def first_hosts(self, number: int) -> tuple[str, ...]:
         """Return the smallest addresses."""
         order = np.lexsort((self.address[:, 1], self.address[:, 0]))[:number]

@@ -90,6 +90,18 @@ def test_throughput_of_those_of_which_it_is_known() -> None:
     assert found == {"nginx[7]": 100.0, "app[8]": 1.0, "(kernel, no process)": None}
 
 
+def test_retransmitted_syns_are_not_a_loss_of_data() -> None:
+    """A destination that does not answer; the column would blame it for lost segments."""
+    rows = make_rows([
+        sock("SYN_SENT", "10.0.0.1:1", "192.0.2.1:443"), sock("ESTAB", "10.0.0.1:2", "192.0.2.2:443"),
+    ])  # fmt: skip
+    figures = np.zeros(2, uapi.FLOW_INFO)
+    dumps = [TcpInfoTable(figures.copy(), np.full(2, when), uapi.TCP_INFO.itemsize, rows.cookie) for when in (0.0, 1.0)]
+    dumps[1].table["tcpi_total_retrans"] = [9, 2]
+    found = group_sockets(replace(rows, throughput=Throughput(dumps[1], dumps[0])), GroupField.PEER)
+    assert {one.name: one.retransmits_per_s for one in found.groups} == {"192.0.2.1": None, "192.0.2.2": 2.0}
+
+
 def test_nothing() -> None:
     for by in GroupField:
         found = group_sockets(make_rows([]), by)

@@ -133,3 +133,19 @@ def test_nobody_is_named_without_figures_of_peers(peer: lab.Peer) -> None:
             talk(kernel, connection, 110)
             found = finding(monitor)
         assert (found.evidence["worst_peer"].value, found.filter) == (None, "")
+
+
+def test_an_ipv4_client_of_an_ipv6_socket(namespace: lab.Namespace, peer: lab.Peer, monitor: Monitor) -> None:
+    """Its address is IPv4-mapped; the application answers with a segment at a time."""
+    with closing(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)) as listener:
+        client = peer.open(listener.getsockname()[1], remote=lab.Endpoint.of(LOSSY, 40_000))
+        kernel, _ = listener.accept()
+        with closing(kernel):
+            kernel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            monitor.step()
+            client.lose_every(10)
+            talk(kernel, client, 110)
+            found = finding(monitor)
+            counted = retransmitted(namespace, f"[::ffff:{LOSSY}]")
+    assert (found.evidence["worst_peer"].value, found.evidence["retransmitted"].value) == (LOSSY, counted)
+    assert counted >= 5
