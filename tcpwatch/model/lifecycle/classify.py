@@ -17,7 +17,11 @@ from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.states import Closer, Role, State
 
 _NEVER_MS = 600_000
-"""last_data_sent of a socket that was never connected is the host's uptime; that of an unpolled connection is less."""
+"""last_data_sent of a socket that was never connected is the time since tick 0; that of an unpolled connection is less
+than this."""
+_TICK_0_S, _NEAR_S = 300.0, 5.0
+"""The kernel's ticks begin at -300 s (INITIAL_JIFFIES in include/linux/jiffies.h): the time since tick 0 is the uptime
+less that, on a host that has just booted less than _NEVER_MS."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +40,8 @@ class EndingEvidence:
     """Which rows of `info` are filled."""
     info: NDArray[np.void]
     """uapi.TCP_INFO"""
+    when: NDArray[np.float64]
+    """Monotonic seconds at which `info` was received."""
     disconnected: NDArray[np.bool_]
     """tcp_disconnect() removed its endpoints: a failed connect(), or a reset by us."""
     traced: NDArray[np.void]
@@ -56,6 +62,14 @@ def fin_acknowledged(evidence: EndingEvidence) -> NDArray[np.bool_]:
     extra = info["tcpi_bytes_acked"].astype(np.int64) - data.astype(np.int64) - (evidence.role == Role.CLIENT)
     acknowledged: NDArray[np.bool_] = evidence.info_known & ~evidence.disconnected & (extra >= 1)
     return acknowledged
+
+
+def _was_connected(evidence: EndingEvidence) -> NDArray[np.bool_]:
+    """Return where last_data_sent, which begins with the connection, shows that there was one."""
+    last_sent_ms = evidence.info["tcpi_last_data_sent"]
+    near = np.abs(last_sent_ms / 1000.0 - (evidence.when - _TICK_0_S)) < _NEAR_S
+    connected: NDArray[np.bool_] = (last_sent_ms < _NEVER_MS) & ~near
+    return connected
 
 
 def _unanswered(evidence: EndingEvidence) -> NDArray[np.bool_]:
@@ -116,7 +130,7 @@ def _by_polls(evidence: EndingEvidence) -> NDArray[np.uint8]:
     state, info, known, disconnected = evidence.state, evidence.info, evidence.info_known, evidence.disconnected
     fin, continues = fin_acknowledged(evidence), evidence.remaining_state != 0
     connecting = state == State.SYN_SENT
-    was_open = known & (((state != 0) & ~connecting) | (info["tcpi_last_data_sent"] < _NEVER_MS))
+    was_open = known & (((state != 0) & ~connecting) | _was_connected(evidence))
     # bytes_received counts the peer's FIN: without received data it shows whether the FIN came.
     no_peer_fin = known & (info["tcpi_data_segs_in"] == 0) & (info["tcpi_bytes_received"] == 0)
     return _first(

@@ -126,6 +126,7 @@ def updated_records(
         queued=updated["ending"] == Ending.NOT_ACCEPTED,
         info_known=np.ones(len(updated), np.bool_),
         info=updated["info"],
+        when=events.when,
         disconnected=disconnected,
         traced=_sockets_of(updated["cookie"], closed),
     )
@@ -249,6 +250,7 @@ def _evidence(records: NDArray[np.void], ended: _Ended, owners: OwnerRegistry) -
         queued=queued,
         info_known=records["info_bytes"] != 0,
         info=records["info"],
+        when=np.append(ended.events.when, np.zeros(len(records) - len(ended.events.cookie))),
         disconnected=ended.disconnected,
         traced=ended.sockets,
     )

@@ -31,6 +31,8 @@ def endpoints_text(row: Timeline, exact_names: bool, host: bool = False) -> str:
 
 
 def _port(port: int, exact_names: bool) -> str:
+    if port == 0:  # connect() found none
+        return "*"
     return str(port) if exact_names else units.service(port)
 
 

@@ -32,6 +32,7 @@ def evidence(
     info: Mapping[str, int] | None = None,
     queued: bool = False,
     disconnected: bool = False,
+    when: float = 10_000.0,
     **trace: Any,
 ) -> EndingEvidence:
     """One connection: `info` is tcp_info without `tcpi_`, None without an event; `trace` are TRACED_SOCKET fields."""
@@ -53,6 +54,7 @@ def evidence(
         queued=np.array([queued]),
         info_known=np.array([info is not None]),
         info=figures,
+        when=np.array([when]),
         disconnected=np.array([disconnected]),
         traced=socket,
     )
@@ -168,6 +170,11 @@ BY_POLLS = {
     "connecting": (polled(SYN_SENT, OLD), Ending.UNKNOWN),
     "connecting, and it had a connection": (polled(SYN_SENT, {"last_data_sent": 5}), Ending.RESET),
     "no poll saw it": (polled(None, {"last_data_sent": 599_999}), Ending.RESET),
+    "no poll saw it, 8 minutes after the boot": (polled(None, {"last_data_sent": 3_000}, when=480.0), Ending.RESET),
+    "never connected, 8 min after the boot": (polled(None, {"last_data_sent": 180_400}, when=480.0), Ending.UNKNOWN),
+    "never connected, 8 min after boot, disconnected": (
+        polled(None, {"last_data_sent": 180_400}, when=480.0, disconnected=True), Ending.UNKNOWN,
+    ),
     **{f"in vain: {info}": (polled(OPEN, info), Ending.TIMED_OUT) for info in IN_VAIN},
     "no event, nothing is known": (polled(OPEN), Ending.UNKNOWN),
     "a half-open one, the SYN+ACK repeated": (polled(SYN_RCVD, {"retransmits": 1}), Ending.TIMED_OUT),
