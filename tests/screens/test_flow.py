@@ -484,7 +484,7 @@ async def test_copy_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
         app.show(_view(_flow()))
         app.push_screen(FlowScreen(COOKIE))
         await pilot.press("c")
-        assert copied[0].startswith("[2001:db8::1]:443 ← [2001:db8::42]:40123  ESTABLISHED\n")
+        assert copied[0].startswith("[2001:db8::1]%eth0:443 ← [2001:db8::42]:40123  ESTABLISHED\n")
         assert f"process: {HOSTILE}[12]" in copied[0]
         assert "  SYN_RCVD: 22:13:00.0, 1 s, polled ±1.0 s\n" in copied[0]
         await pilot.press("escape")

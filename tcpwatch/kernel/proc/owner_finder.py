@@ -49,6 +49,8 @@ class Owner:
 
     Of a connection that no poll saw: not None if one of the processes accepted it, and it is not known which.
     """
+    presumed: bool = False
+    """It is not certain: these processes hold its connections, which are older than the first sample."""
 
     @property
     def common_name(self) -> str | None:
@@ -64,7 +66,7 @@ class Owner:
     @property
     def acceptors(self) -> tuple[Process, ...]:
         """Of a listener, the processes that are certain to accept its connections; a sole holder is."""
-        return () if self.accepting == 0 else self.shown
+        return () if self.accepting == 0 or self.presumed else self.shown
 
     def __str__(self) -> str:
         """Return `nginx[1234]`, or `nginx[1234] +3` where each of several processes may accept connections."""

@@ -92,8 +92,8 @@ class Acceptors:
         owner, owners = rows.owner.copy(), list(rows.owners)
         for listener in shared:
             owner[listener.row] = len(owners)
-            accepting = self._certain[listener.cookie] or self._presumed[listener.cookie]
-            owners.append(_ordered(listener.owner, accepting))
+            certain = self._certain[listener.cookie]
+            owners.append(_ordered(listener.owner, certain or self._presumed[listener.cookie], not certain))
         owner.flags.writeable = False
         return replace(join, rows=replace(rows, owner=owner, owners=owners))
 
@@ -206,7 +206,7 @@ _BEGIN = State.SYN_RCVD << 8 | State.ESTABLISHED
 _CLOSE = (State.ESTABLISHED << 8 | State.FIN_WAIT_1, State.CLOSE_WAIT << 8 | State.LAST_ACK)
 
 
-def _ordered(owner: Owner, accepting: set[_Identity]) -> Owner:
+def _ordered(owner: Owner, accepting: set[_Identity], presumed: bool) -> Owner:
     """Return the processes that accept, then the others; where none is known, first those that another program started.
 
     A service manager opens a listener for a program that it starts later; the workers of one program have its name.
@@ -214,7 +214,7 @@ def _ordered(owner: Owner, accepting: set[_Identity]) -> Owner:
     if accepting:
         rest = [process for process in owner.processes if _identity(process) not in accepting]
         first = [process for process in owner.processes if _identity(process) in accepting]
-        return Owner((*first, *rest), len(first))
+        return Owner((*first, *rest), len(first), presumed)
     oldest = min(owner.processes, key=lambda process: (process.started_unix_s, process.pid))
     return Owner(tuple(sorted(owner.processes, key=lambda process: (process.name == oldest.name, process.pid))), 0)
 

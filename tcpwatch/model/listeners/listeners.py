@@ -95,10 +95,15 @@ class Listener:
 
     @property
     def holders(self) -> str:
-        """`held by systemd[1], app[12]; accepted by app[12]`; empty where every holder accepts, or none is known."""
+        """`held by systemd[1], app[12]; accepted by app[12]`; empty where every holder accepts, or none is known.
+
+        `connections held by app[12]` where they are older than the first sample, so that who accepted them is unknown.
+        """
         if self.owner is None or len(self.owner.processes) == len(self.accepted_by):
             return ""
         held = f"held by {_names(sorted(self.owner.processes, key=lambda process: process.pid))}"
+        if self.owner.presumed:
+            return f"{held}; connections held by {_names(self.owner.shown)}"
         return f"{held}; accepted by {_names(self.accepted_by)}" if self.accepted_by else held
 
     @property

@@ -122,7 +122,7 @@ def holding(owner: Owner, at: int, state: State | None) -> str:
         return "last held by" if state is State.TIME_WAIT else "process"
     if state is not State.LISTEN:
         return "one of"
-    return "accepted by" if at < owner.accepting else "held by"
+    return "accepted by" if at < len(owner.acceptors) else "held by"
 
 
 def _process(process: Process, label: str) -> Iterator[Entry]:

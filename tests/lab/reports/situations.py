@@ -319,7 +319,7 @@ SITUATIONS = (
         _REPORTED + "pranshuparmar/witr/issues/60",
         socket_activation,
         ("accept-queue-full critical",),
-        says=("accepted by",),
+        says=("; connections held by",),
     ),
     Situation(
         _REPORTED + "systemd/systemd/issues/19843",

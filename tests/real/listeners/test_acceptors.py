@@ -125,7 +125,7 @@ def test_the_trace_shows_who_accepts_connections_that_no_poll_sees(stack: ExitSt
     lab.wait_until(lambda: accepts() == [server.pid], "the proof")
 
 
-def test_a_helper_that_has_inherited_everything_does_not_accept(stack: ExitStack) -> None:
+def test_a_helper_that_has_inherited_everything_is_not_named(stack: ExitStack) -> None:
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     stack.enter_context(socket.create_connection(listener.getsockname()))
     accepted = stack.enter_context(listener.accept()[0])
@@ -134,8 +134,10 @@ def test_a_helper_that_has_inherited_everything_does_not_accept(stack: ExitStack
     stack.callback(helper.kill)
     monitor = stack.enter_context(closing(Monitor(LiveSource(1.0))))
     me = f"{os.path.basename(sys.executable)}[{os.getpid()}]"
-    expected = f"held by {me}, sleep[{helper.pid}]; accepted by {me}"
-    lab.wait_until(lambda: [it.holders for it in monitor.step().listeners] == [expected], "the one that accepts")
+    expected = f"held by {me}, sleep[{helper.pid}]; connections held by {me}"
+    lab.wait_until(
+        lambda: [it.holders for it in monitor.step().listeners] == [expected], "the one that holds the connections"
+    )
 
 
 def test_nobody_is_blamed_while_it_is_not_known_who_accepts(stack: ExitStack) -> None:
