@@ -96,15 +96,16 @@ class StallAnalysis:
         )
 
     def _unread_rows(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> NDArray[np.intp]:
-        """Return the rows whose receive queues were high when a zero window was advertised, and still are."""
-        row = np.flatnonzero(
-            (rows.owner >= 0) & ((sample.state == State.ESTABLISHED) | (sample.state == State.FIN_WAIT_2))
-        )
+        """Return the rows whose receive queues were high when a zero window was advertised, and still are.
+
+        Those of unknown owners are left out, and remembered: their owners may be found later.
+        """
+        row = np.flatnonzero((sample.state == State.ESTABLISHED) | (sample.state == State.FIN_WAIT_2))
         row = row[sample.table["idiag_rqueue"][row] >= HIGH_QUEUE]
         if rates.get("TCPToZeroWindowAdv", 0) <= 0:
             row = row[np.isin(sample.cookie[row], self._unread)]
         self._unread = sample.cookie[row]
-        return row
+        return row[rows.owner[row] >= 0]
 
 
 def _programs(rows: Rows, sample: Sample, row: NDArray[np.intp]) -> tuple[UnreadProgram, ...]:

@@ -46,3 +46,10 @@ def test_it_is_over_when_it_was_read() -> None:
     results = follow(sample(0, high), sample(1, low), sample(2, high), closed_windows=(0,))
     assert [len(it.unread) for it in results] == [1, 0, 0]
     assert isinstance(results[0].unread[0], UnreadProgram)
+
+
+def test_an_owner_that_is_found_later() -> None:
+    known = reading(HIGH_QUEUE, 1)
+    unknown = replace(known, process=None, inode=9)
+    results = follow(sample(0, unknown), sample(1, unknown), sample(2, known), closed_windows=(1,))
+    assert [len(it.unread) for it in results] == [0, 0, 1]
