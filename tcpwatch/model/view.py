@@ -118,7 +118,7 @@ class View:
     half_open_by_listener: Mapping[ListenerKey, HalfOpenSummary]
     """For each listener whose SYN queue is, or was in the last seconds, nearly full."""
     half_open_without_listener: int
-    """Half-open connections whose listener is closed."""
+    """Half-open connections whose listener is closed or not known."""
     syn_arrivals_per_s: float | None
     """See trends.SYN_ARRIVALS; None on the first step."""
     rate_trend: Mapping[str, Trend]

@@ -62,6 +62,8 @@ def redirected(
     other redirected connections with its local end. If there are none, and the connection began after the first sample,
     it is the only transparent listener.
     """
+    if not sample.capabilities.attributes:
+        return Redirected()
     waiting = np.flatnonzero(
         ((sample.state == State.ESTABLISHED) | (sample.state == State.CLOSE_WAIT)) & (sample.inode == 0)
     )
@@ -117,7 +119,7 @@ def _waiting(
     transparent[is_transparent, key] = True
     fits = transparent[_is_transparent(sample, row).astype(np.intp), by_address]  # NO_KEY is the last column
     stray = row[~fits]
-    if not len(stray) or not sample.capabilities.attributes:
+    if not len(stray):
         return sample.cookie[:0], key[:0]
     queued = np.bincount(key, sample.table["idiag_rqueue"][listening], keys)
     queued -= np.bincount(by_address[fits], minlength=keys)

@@ -88,8 +88,12 @@ def _arrivals(view: View) -> str:
 
 
 def _stray_verdict(figures: HalfOpenFigures) -> HalfOpenVerdict:
-    headline = f"{units.count(figures.without_listener)} of {figures.half_open} without a listener"
-    return HalfOpenVerdict(VerdictKind.LISTENER_CLOSED, Severity.INFO, figures.subject, headline, _STRAY_WHY)
+    headline = f"the listener of {units.count(figures.without_listener)} of {figures.half_open} is not known"
+    why = (
+        "It has closed, and they expire by themselves; or it accepts connections to other addresses (TPROXY, BPF "
+        "sk_lookup), and the kernel does not report which listener that is."
+    )
+    return HalfOpenVerdict(VerdictKind.UNKNOWN, Severity.INFO, figures.subject, headline, why)
 
 
 _STRAY_WHY = (

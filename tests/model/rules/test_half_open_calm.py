@@ -22,7 +22,7 @@ def shape(count: int, repeated: int = 0, late: int = 0, stray: int = 0, near: bo
 SHARES = {
     "fewer than half have no listener": (shape(10, stray=4), VerdictKind.QUIET),
     "half have no listener": (shape(10, stray=5), VerdictKind.QUIET),
-    "more than half have no listener": (shape(10, stray=6), VerdictKind.LISTENER_CLOSED),
+    "more than half have no listener": (shape(10, stray=6), VerdictKind.UNKNOWN),
     "half are repeated": (shape(10, repeated=5), VerdictKind.QUIET),
     "more than half are repeated": (shape(10, repeated=6), VerdictKind.SLOW_CLIENTS),
     "half are late": (shape(10, late=5), VerdictKind.QUIET),

@@ -137,7 +137,7 @@ def test_a_closed_listener() -> None:
     assert (verdict.kind, verdict.headline) == (
         VerdictKind.LISTENER_CLOSED, "no listener; 1 half-open connection left on this host",
     )  # fmt: skip
-    assert half_open_verdict(view).headline == "1 of 1 half-open connection without a listener"
+    assert half_open_verdict(view).headline == "the listener of 1 of 1 half-open connection is not known"
     assert half_open_verdict(make_view(), ListenerKey(80, *ANY4)).headline == "no listener"
 
 
