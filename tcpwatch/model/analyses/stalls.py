@@ -1,7 +1,7 @@
 """Connections that make no progress: unanswered connect()s, silent peers, zero windows, and data that is not read.
 
 When this host advertises a zero window, the kernel counts it (TCPToZeroWindowAdv) without naming the socket: the
-sockets with a high receive queue at that time are taken, until they are read.
+sockets with a high receive queue at that time are asked for their window.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ HIGH_QUEUE = 32 * 1024
 """Bytes in a receive queue that can be the reason for a zero window of this host. [H]"""
 
 
+_MAX_WANTED = 256
+"""Sockets whose tcp_info is asked for in one step."""
 _SENDING_ORPHANS = (State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK)
 """States of sockets that have no process any more, and so no inode, but may still have data to send."""
 
@@ -74,12 +76,16 @@ class StallAnalysis:
             SilenceLimits(limits.silent_peer_count, limits.silent_peer_addresses, limits.silent_peer_s)
         )
         self._unread = np.empty(0, np.uint64)
-        """Cookies of the sockets with a high receive queue for which a zero window was advertised."""
+        """Cookies of the sockets whose receive queue was high when this host advertised a zero window."""
+        self._closed = np.empty(0, np.uint64)
+        """Those whose receive window was 0."""
+        self._asked: frozenset[int] = frozenset()
+        """Some of the others."""
 
     @property
     def wanted_tcp_info(self) -> frozenset[int]:
         """Cookies whose tcp_info the next sample should contain."""
-        return self._zero_windows.wanted_tcp_info | self._silent.wanted_tcp_info
+        return self._zero_windows.wanted_tcp_info | self._silent.wanted_tcp_info | self._asked
 
     def step(self, poll: Poll, lifecycle: LifecycleStep = NOTHING_HAPPENED) -> Stalls:
         """Return the connections of this poll that make no progress."""
@@ -96,16 +102,23 @@ class StallAnalysis:
         )
 
     def _unread_rows(self, rows: Rows, sample: Sample, rates: Mapping[str, float]) -> NDArray[np.intp]:
-        """Return the rows whose receive queues were high when a zero window was advertised, and still are.
+        """Return the rows with a high receive queue and a zero window of this host.
 
-        Those of unknown owners are left out, and remembered: their owners may be found later.
+        The kernel's counter does not say whose window it is: a socket is one when its queue was high at that time and
+        still is, and when its tcp_info showed a receive window of 0 (tcpi_rcv_wnd, since Linux 6.2; without it, the
+        queue alone has to do). Sockets of unknown owners are left out, and remembered: their owners may be found later.
         """
         row = np.flatnonzero((sample.state == State.ESTABLISHED) | (sample.state == State.FIN_WAIT_2))
         row = row[sample.table["idiag_rqueue"][row] >= HIGH_QUEUE]
         if rates.get("TCPToZeroWindowAdv", 0) <= 0:
             row = row[np.isin(sample.cookie[row], self._unread)]
         self._unread = sample.cookie[row]
-        return row[rows.owner[row] >= 0]
+        infos = sample.watched_tcp_info
+        closed = [cookie for cookie in self._asked & infos.keys() if infos[cookie].get("rcv_wnd", 0) == 0]
+        proved = np.isin(self._unread, np.append(self._closed, np.array(closed, np.uint64)))
+        self._closed = self._unread[proved]
+        self._asked = frozenset(self._unread[~proved][:_MAX_WANTED].tolist())
+        return row[proved & (rows.owner[row] >= 0)]
 
 
 def _programs(rows: Rows, sample: Sample, row: NDArray[np.intp]) -> tuple[UnreadProgram, ...]:

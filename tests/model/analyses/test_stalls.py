@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from tcpwatch.config.thresholds import DEFAULT
 from tcpwatch.model.analyses.stalls import HIGH_QUEUE, StallAnalysis, Stalls, UnreadProgram
@@ -16,12 +18,20 @@ def sample(second: float, *socks: Sock) -> Sample:
     return make_sample(make_rows(numbered, time=NOW + second), monotonic=second)
 
 
-def follow(*samples: Sample, closed_windows: tuple[int, ...] = ()) -> list[Stalls]:
-    """`closed_windows` are the samples before which the kernel advertised a window of 0."""
+def follow(
+    *samples: Sample, closed_windows: tuple[int, ...] = (), windows: Mapping[int, int | None] = MappingProxyType({})
+) -> list[Stalls]:
+    """`closed_windows` are the samples before which the kernel advertised a window of 0.
+
+    `windows`: cookie → receive window, 0 unless given; None where the kernel does not send the field.
+    """
     analysis, found = StallAnalysis(DEFAULT), []
     for at, poll in enumerate(polls(*samples)):
         rates = {"TCPToZeroWindowAdv": 3.0 if at in closed_windows else 0.0}
-        found.append(analysis.step(replace(poll, rates=rates)))
+        sizes = {cookie: windows.get(cookie, 0) for cookie in analysis.wanted_tcp_info}
+        infos = {cookie: {} if size is None else {"rcv_wnd": size} for cookie, size in sizes.items()}
+        known = replace(poll.sample, watched_tcp_info=infos)
+        found.append(analysis.step(replace(poll, sample=known, rates=rates)))
     return found
 
 
@@ -36,20 +46,28 @@ def unread(path: Stalls) -> list[tuple[str, int, int]]:
 def test_who_does_not_read() -> None:
     high = HIGH_QUEUE
     socks = [reading(high, 1), reading(high + 1, 2), reading(high - 1, 3), reading(2 * high, 4, "other", 8)]
-    quiet, result, after = follow(sample(0, *socks), sample(1, *socks), sample(2, *socks), closed_windows=(1,))
+    quiet, asked, result, after = follow(*(sample(at, *socks) for at in range(4)), closed_windows=(1,))
     assert unread(quiet) == [], "much that waits to be read is no closed window yet"
+    assert unread(asked) == [], "their windows are not known yet"
     assert unread(result) == unread(after) == [("app[7]", 2, 2 * high + 1), ("other[8]", 1, 2 * high)]
+
+
+def test_whose_window_is_open_is_not_the_reason() -> None:
+    socks = [reading(HIGH_QUEUE, 1), reading(HIGH_QUEUE, 2, "other", 8)]
+    for window, expected in ((0, ["app[7]", "other[8]"]), (1, ["app[7]"]), (None, ["app[7]", "other[8]"])):
+        last = follow(*(sample(at, *socks) for at in range(3)), closed_windows=(1,), windows={2: window})[-1]
+        assert [name for name, *_ in unread(last)] == expected
 
 
 def test_it_is_over_when_it_was_read() -> None:
     high, low = reading(HIGH_QUEUE, 1), reading(5, 1)
-    results = follow(sample(0, high), sample(1, low), sample(2, high), closed_windows=(0,))
-    assert [len(it.unread) for it in results] == [1, 0, 0]
-    assert isinstance(results[0].unread[0], UnreadProgram)
+    results = follow(sample(0, high), sample(1, high), sample(2, low), sample(3, high), closed_windows=(0,))
+    assert [len(it.unread) for it in results] == [0, 1, 0, 0]
+    assert isinstance(results[1].unread[0], UnreadProgram)
 
 
 def test_an_owner_that_is_found_later() -> None:
     known = reading(HIGH_QUEUE, 1)
     unknown = replace(known, process=None, inode=9)
-    results = follow(sample(0, unknown), sample(1, unknown), sample(2, known), closed_windows=(1,))
-    assert [len(it.unread) for it in results] == [0, 0, 1]
+    results = follow(*(sample(at, unknown) for at in range(3)), sample(3, known), closed_windows=(1,))
+    assert [len(it.unread) for it in results] == [0, 0, 0, 1]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +90,25 @@ def test_the_program_that_does_not_read_is_the_one_finding(stack: ExitStack) -> 
     assert finding.subject.name.endswith(f"[{os.getpid()}]")
     assert "is not reading 30 connections" in finding.headline
     assert finding.headline.endswith("zero window) from 127.0.0.1")
+
+
+def test_a_process_whose_window_is_open_is_not_blamed(stack: ExitStack) -> None:
+    """It has more than 32 KiB to read as well, but this host advertises the zero window of another process."""
+    with closing(Monitor(open_source("sock_diag", events=True), thresholds=LIMITS)) as monitor:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        client = stack.enter_context(socket.create_connection(listener.getsockname()))
+        other = stack.enter_context(listener.accept()[0])
+        process = stack.enter_context(subprocess.Popen(["sleep", "60"], stdin=other.fileno()))
+        stack.callback(process.kill)
+        other.close()
+        client.send(bytes(40_000))
+        monitor.step()
+        paused_downloads(stack)
+        monitor.step()
+        wait_for_probes(CLIENTS)
+        found = [until_found(monitor) for _ in range(4)]
+    name = Path("/proc/self/comm").read_text().strip()
+    assert {str(one.subject) for (one,) in found} == {f"process {name}[{os.getpid()}]"}
 
 
 @pytest.mark.parametrize(("hosts", "subject"), [(2, "destination 198.18.7.{}:80"), (6, "process {}")])
