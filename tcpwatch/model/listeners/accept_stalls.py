@@ -106,19 +106,13 @@ class AcceptStalls:
         before, now = self._before, sample.monotonic
         depths = sample.table["idiag_rqueue"][keys.row]
         total_depth = int(depths.sum())
-        passive_opens = sample.counters.get("PassiveOpens")
+        # A queue that an incomplete dump lacks would seem to grow later.
+        whole = not (sample.completeness.interrupted or sample.completeness.answers_lost)
+        passive_opens = sample.counters.get("PassiveOpens") if whole else None
         at_most = _accepted_at_most(before, total_depth, passive_opens)
         self._never_accepted = self._never_accepted and at_most == 0
         entered = _entered(before, waiting, now)
-        first_lost, unseen = _first_lost(before, waiting), _unseen(keys, depths, waiting)
-        visible, sizes = np.bincount(waiting.key, minlength=len(keys.keys)), np.bincount(keys.key)
-        queues: dict[int, _Queue] = {}
-        for at in np.flatnonzero(depths).tolist():
-            cookie, key, depth = int(sample.cookie[keys.row[at]]), int(keys.key[at]), int(depths[at])
-            lost = first_lost.get(keys.keys[key], np.inf)
-            mark = _Mark(now, int(unseen[key]))
-            alone = bool(visible[key]) and mark.unseen >= 0 and bool(sizes[key] == 1)
-            queues[cookie] = self._queue(depth, self._queues.get(cookie), lost, mark, alone, at_most == 0)
+        queues = self._step_queues(sample, keys, depths, waiting, at_most == 0) if total_depth else {}
         first_step = self._first is None
         self._first = now if first_step else self._first
         self._queues = queues
@@ -126,6 +120,26 @@ class AcceptStalls:
         stalls = {cookie: stall for cookie, queue in queues.items() if (stall := self._stall(queue, now))}
         unmoved = {cookie: stall for cookie, queue in queues.items() if (stall := self._unmoved(queue, now))}
         return AcceptFigures(stalls, unmoved, None if first_step else at_most)
+
+    def _step_queues(
+        self,
+        sample: Sample,
+        keys: ListenerKeys,
+        depths: NDArray[np.uint32],
+        waiting: WaitingConnections,
+        none_accepted: bool,
+    ) -> dict[int, _Queue]:
+        """Return the queues that hold connections, by the listener's cookie."""
+        first_lost, unseen = _first_lost(self._before, waiting), unseen_by_key(keys, depths, waiting)
+        visible, sizes = np.bincount(waiting.key, minlength=len(keys.keys)), np.bincount(keys.key)
+        queues: dict[int, _Queue] = {}
+        for at in np.flatnonzero(depths).tolist():
+            cookie, key, depth = int(sample.cookie[keys.row[at]]), int(keys.key[at]), int(depths[at])
+            lost = first_lost.get(keys.keys[key], np.inf)
+            mark = _Mark(sample.monotonic, int(unseen[key]))
+            alone = bool(visible[key]) and mark.unseen >= 0 and bool(sizes[key] == 1)
+            queues[cookie] = self._queue(depth, self._queues.get(cookie), lost, mark, alone, none_accepted)
+        return queues
 
     def _queue(
         self, depth: int, before: _Queue | None, lost: float, mark: _Mark, alone: bool, none_accepted: bool
@@ -171,6 +185,8 @@ def _accepted_at_most(before: _Before, total_depth: int, passive_opens: int | No
 
 
 def _entered(before: _Before, waiting: WaitingConnections, now: float) -> NDArray[np.float64]:
+    if np.array_equal(before.cookie, waiting.cookie):
+        return before.entered
     entered = np.full(len(waiting.cookie), now)
     place = find_sorted(before.cookie, waiting.cookie)
     known = np.flatnonzero(place != NOT_FOUND)
@@ -180,15 +196,15 @@ def _entered(before: _Before, waiting: WaitingConnections, now: float) -> NDArra
 
 def _first_lost(before: _Before, waiting: WaitingConnections) -> dict[ListenerKey, float]:
     """Return when the oldest of those connections came that waited and wait no longer, of each key that lost one."""
-    lost = find_sorted(waiting.cookie, before.cookie) == NOT_FOUND
-    if not lost.any():
+    if np.array_equal(before.cookie, waiting.cookie):
         return {}
+    lost = find_sorted(waiting.cookie, before.cookie) == NOT_FOUND
     first = np.full(len(before.keys), np.inf)
     np.minimum.at(first, before.key[lost], before.entered[lost])
     return {before.keys[at]: float(first[at]) for at in np.flatnonzero(first < np.inf).tolist()}
 
 
-def _unseen(keys: ListenerKeys, depths: NDArray[np.uint32], waiting: WaitingConnections) -> NDArray[np.intp]:
+def unseen_by_key(keys: ListenerKeys, depths: NDArray[np.uint32], waiting: WaitingConnections) -> NDArray[np.intp]:
     """Return for each key how many connections its queues hold and the sample does not show.
 
     A negative number shows that connections of another listener are among the visible ones.

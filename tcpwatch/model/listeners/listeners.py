@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tcpwatch import units
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import Process
-from tcpwatch.model.listeners.accept_stalls import AcceptFigures, AcceptStall
+from tcpwatch.model.listeners.accept_stalls import AcceptFigures, AcceptStall, unseen_by_key
 from tcpwatch.model.listeners.half_open import HalfOpenSockets
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
 from tcpwatch.model.listeners.queue_limits import (
@@ -213,10 +213,9 @@ def _unlisted(keys: ListenerKeys, depths: NDArray[np.uint32], waiting: WaitingCo
 
     All 0 if the listener of some connection is not known, or certainly not the right one.
     """
-    size = len(keys.keys)
-    unlisted = np.bincount(keys.key, depths, size).astype(np.intp) - np.bincount(waiting.key, minlength=size)
+    unlisted = unseen_by_key(keys, depths, waiting)
     certain = not waiting.without_listener and bool((unlisted >= 0).all())
-    return unlisted.tolist() if certain else [0] * size
+    return [count if certain else 0 for count in unlisted.tolist()]
 
 
 def _stall(stall: AcceptStall | None, group_size: int, waiting_s: float | None, **_: Any) -> AcceptStall | None:

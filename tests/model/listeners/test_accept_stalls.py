@@ -10,7 +10,7 @@ import pytest
 from tcpwatch.model.listeners.accept_stalls import AcceptStall
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
-from tcpwatch.sample import Sample, SourceInfo
+from tcpwatch.sample import Completeness, Sample, SourceInfo
 from tests.support.polls import polls
 from tests.support.views import NOW, Sock, make_rows, make_sample, sock
 
@@ -156,6 +156,14 @@ def test_nothing_is_certain_without_queues() -> None:
         queues = analysis.step(poll)
         assert queues.accepted_at_most_per_s is None
         assert [one.stalled_s for one in queues.listeners] == [None, None]
+
+
+def test_a_queue_that_an_interrupted_dump_lacks_has_not_grown() -> None:
+    analysis = QueueAnalysis(0.8)
+    first = At([2], [], 500, elsewhere=0).sample(0, completeness=Completeness(interrupted=True))
+    samples = first, At([2], [], 503, elsewhere=3).sample(1), At([2], [], 503, elsewhere=3).sample(2)
+    found = [analysis.step(poll).accepted_at_most_per_s for poll in polls(*samples)]
+    assert found == [None, None, 0.0]
 
 
 def test_accepted_at_most() -> None:
