@@ -89,7 +89,17 @@ def _duration(stall: AcceptStall) -> str:
     return ("at least " if stall.since_first_sample else "") + units.duration(stall.for_s)
 
 
+def _is_only_full_one(listener: Listener, view: View) -> bool:
+    """Return whether ListenOverflows, which counts for the whole host, can be that of this listener alone."""
+    return not any(
+        (other.accept_full or other.accept_queue.is_over_limit or other.drops_per_s)
+        for other in view.listeners
+        if other.cookie != listener.cookie
+    )
+
+
 def _full_finding(listener: Listener, view: View, severity: Severity) -> Finding:
+    overflows = view.rates.get("ListenOverflows")
     return Finding(
         severity,
         _subject(listener),
@@ -106,7 +116,8 @@ def _full_finding(listener: Listener, view: View, severity: Severity) -> Finding
             ),
             "nothing_accepted_for": Figure(listener.stalled_s, "s"),
             "drops": Figure(listener.drops_per_s, "segments/s"),
-            "listen_overflows": Figure(view.rates.get("ListenOverflows"), "segments/s"),
+            "listen_overflows": Figure(overflows if _is_only_full_one(listener, view) else None, "segments/s"),
+            "host_listen_overflows": Figure(overflows, "segments/s"),
         },
         f"{accept_pace(listener)} The kernel refuses clients beyond the limit: it {_effect(view)}.",
         (_blocked(listener), *_limit_advice(listener, view)),

@@ -395,6 +395,14 @@ def test_what_the_kernel_does_with_clients_beyond_the_limit(abort: int, words: s
     assert words in one.finding.why
 
 
+@pytest.mark.parametrize(("dropping", "own"), [(("*:80",), 38.0), (("*:80", "*:81"), None)])
+def test_overflows_are_those_of_the_only_listener_that_drops(dropping: tuple[str, ...], own: float | None) -> None:
+    host = Host({"0.0.0.0:80 101/100": (0, 0), "0.0.0.0:81 1/100": (0, 0)}, OVERFLOWS, dropping=dropping)
+    (one,) = accept_queue_full(host.view(), DEFAULT)
+    evidence = {name: figure.value for name, figure in one.finding.evidence.items()}
+    assert (evidence["listen_overflows"], evidence["host_listen_overflows"]) == (own, 38.0)
+
+
 def test_advice_names_the_limit() -> None:
     def advice(host: Host) -> str:
         return " ".join(next(iter(accept_queue_full(host.view(), DEFAULT))).finding.advice)
