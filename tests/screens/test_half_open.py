@@ -17,7 +17,7 @@ from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.queue_detail import QueueDetail, QueueMembers
-from tcpwatch.model.rules.half_open_verdict import half_open_verdict
+from tcpwatch.model.rules.half_open.verdict import half_open_verdict
 from tcpwatch.model.states import State
 from tcpwatch.model.trends import SYN_ARRIVALS, Trend
 from tcpwatch.model.view import View
@@ -26,7 +26,7 @@ from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.half_open.blocks import verdict_lines
 from tcpwatch.widgets.charts.area import area
 from tcpwatch.widgets.palette import palette
-from tests.model.rules.test_half_open_verdict import SCENES as VERDICTS
+from tests.model.rules.half_open.test_verdict import SCENES as VERDICTS
 from tests.support.busy import HOSTILE
 from tests.support.driving import at_widths, driven
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot

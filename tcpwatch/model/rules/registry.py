@@ -1,6 +1,6 @@
 """Registry of the rules, and the documentation in their docstrings.
 
-A rule is one function in any module of this folder, decorated with @rule. Nothing else lists the rules.
+A rule is one function in any module below this folder, decorated with @rule. Nothing else lists the rules.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _sections(docstring: str) -> tuple[str, str, str, str]:
 
 @functools.cache
 def all_rules() -> tuple[Rule, ...]:
-    """Import every module of this folder and return the rules found, by rank."""
-    for module in pkgutil.iter_modules(rules.__path__, f"{rules.__name__}."):
+    """Import every module below this folder and return the rules found, by rank."""
+    for module in pkgutil.walk_packages(rules.__path__, f"{rules.__name__}."):
         importlib.import_module(module.name)
     return tuple(sorted(_registered.values(), key=lambda rule: rule.rank))

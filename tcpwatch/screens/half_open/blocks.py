@@ -12,7 +12,7 @@ from tcpwatch import units
 from tcpwatch.model.finding import Severity
 from tcpwatch.model.listeners.half_open import AGE_EDGES_S, RETRANSMIT_CLASSES, HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict
+from tcpwatch.model.rules.half_open.verdict_kinds import HalfOpenVerdict
 from tcpwatch.model.states import State
 from tcpwatch.model.trends import SYN_ARRIVALS, TREND_S
 from tcpwatch.model.view import View

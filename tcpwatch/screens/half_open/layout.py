@@ -11,8 +11,8 @@ from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.syn_sources import TOP, SynSources
-from tcpwatch.model.rules.half_open_verdict import half_open_of, half_open_verdict
-from tcpwatch.model.rules.syn_queue import group_listeners
+from tcpwatch.model.rules.half_open.verdict import half_open_of, half_open_verdict
+from tcpwatch.model.rules.queues.syn_queue import group_listeners
 from tcpwatch.model.view import View
 from tcpwatch.screens.half_open import blocks, source_lists
 from tcpwatch.screens.half_open.source_lists import SourcePlace

@@ -10,7 +10,7 @@ import pytest
 from tcpwatch.config.thresholds import DEFAULT
 from tcpwatch.model.listeners.listener_drops import ListenerDropAnalysis, ListenerDrops
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
-from tcpwatch.model.rules.listener_drops import listener_drops
+from tcpwatch.model.rules.queues.listener_drops import listener_drops
 from tcpwatch.sample import Sample
 from tests.support.polls import first_poll
 from tests.support.views import make_rows, make_sample, make_view, sock

@@ -13,10 +13,10 @@ from tcpwatch.model.finding import Candidate, Figure, Severity
 from tcpwatch.model.listeners.accept_stalls import AcceptStall
 from tcpwatch.model.listeners.queue_limits import Queue
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.rules.accept_queue import accept_queue_full, accept_stalled
-from tcpwatch.model.rules.half_open_verdict import half_open_verdict
-from tcpwatch.model.rules.syn_flood import syn_flood
-from tcpwatch.model.rules.syn_queue import syn_queue_full
+from tcpwatch.model.rules.half_open.verdict import half_open_verdict
+from tcpwatch.model.rules.queues.accept_queue import accept_queue_full, accept_stalled
+from tcpwatch.model.rules.queues.syn_flood import syn_flood
+from tcpwatch.model.rules.queues.syn_queue import syn_queue_full
 from tcpwatch.model.view import View
 from tests.support.views import Sock, make_rows, make_sample, sock, view_of
 

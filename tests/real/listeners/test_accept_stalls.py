@@ -14,7 +14,7 @@ from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Finding
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
-from tcpwatch.model.rules.half_open_verdict import half_open_verdict
+from tcpwatch.model.rules.half_open.verdict import half_open_verdict
 from tcpwatch.model.states import Role, State
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor

@@ -13,7 +13,7 @@ import pytest
 from tcpwatch.config.thresholds import DEFAULT
 from tcpwatch.model.finding import Finding
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.model.rules.listener_drops import listener_drops
+from tcpwatch.model.rules.queues.listener_drops import listener_drops
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource

@@ -10,8 +10,8 @@ import pytest
 
 from tcpwatch.config.thresholds import DEFAULT
 from tcpwatch.model.finding import Finding
-from tcpwatch.model.rules.syn_flood import syn_flood
-from tcpwatch.model.rules.syn_queue import syn_queue_full
+from tcpwatch.model.rules.queues.syn_flood import syn_flood
+from tcpwatch.model.rules.queues.syn_queue import syn_queue_full
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource

@@ -9,9 +9,20 @@ from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.rules.queues.syn_counters import (
+    COOKIES_ALWAYS,
+    COOKIES_NEVER,
+    SynCounters,
+    counters_of,
+    counters_of_host,
+)
+from tcpwatch.model.rules.queues.syn_queue import (
+    group_listeners,
+    is_accept_queue_backed_up,
+    is_full,
+    retransmitted_share,
+)
 from tcpwatch.model.rules.registry import rule
-from tcpwatch.model.rules.syn_counters import COOKIES_ALWAYS, COOKIES_NEVER, SynCounters, counters_of, counters_of_host
-from tcpwatch.model.rules.syn_queue import group_listeners, is_accept_queue_backed_up, is_full, retransmitted_share
 from tcpwatch.model.view import View
 
 

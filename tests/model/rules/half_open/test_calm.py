@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tcpwatch.model.finding import Severity
-from tcpwatch.model.rules.half_open_calm import HalfOpenFigures, calm_verdict
-from tcpwatch.model.rules.half_open_kinds import VerdictKind
+from tcpwatch.model.rules.half_open.calm import HalfOpenFigures, calm_verdict
+from tcpwatch.model.rules.half_open.verdict_kinds import VerdictKind
 from tests.support.views import make_view, sock
 
 NEAR = "the queue is nearly full"

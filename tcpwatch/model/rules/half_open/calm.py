@@ -9,8 +9,8 @@ from tcpwatch.model.finding import Severity
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
-from tcpwatch.model.rules.syn_counters import COOKIES_ALWAYS
+from tcpwatch.model.rules.half_open.verdict_kinds import HalfOpenVerdict, VerdictKind
+from tcpwatch.model.rules.queues.syn_counters import COOKIES_ALWAYS
 from tcpwatch.model.view import View
 
 

@@ -12,12 +12,12 @@ from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.finding import FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.listeners.listener_keys import ANY4, ListenerKey
 from tcpwatch.model.listeners.queue_detail import QueueDetail, QueueMembers
-from tcpwatch.model.rules.accept_queue import accept_queue_full
 from tcpwatch.model.rules.engine import RuleEngine
-from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
-from tcpwatch.model.rules.half_open_verdict import half_open_of, half_open_verdict
-from tcpwatch.model.rules.syn_flood import syn_flood
-from tcpwatch.model.rules.syn_queue import group_listeners, syn_queue_full
+from tcpwatch.model.rules.half_open.verdict import half_open_of, half_open_verdict
+from tcpwatch.model.rules.half_open.verdict_kinds import HalfOpenVerdict, VerdictKind
+from tcpwatch.model.rules.queues.accept_queue import accept_queue_full
+from tcpwatch.model.rules.queues.syn_flood import syn_flood
+from tcpwatch.model.rules.queues.syn_queue import group_listeners, syn_queue_full
 from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
 from tests.model.rules.test_queues import COOKIES, HONEST, OVERFLOWS, SYN, Host

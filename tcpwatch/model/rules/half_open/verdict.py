@@ -1,6 +1,6 @@
 """half_open_verdict: explain the half-open connections of the host, or of one listener, with their figures.
 
-A verdict uses the same checks as the rules (syn_queue.py) and agrees with the findings of the View, which stay for some
+A verdict uses the same checks as the rules (queues/) and agrees with the findings of the View, which stay for some
 steps after their condition has ended.
 """
 
@@ -14,11 +14,11 @@ from tcpwatch.model.finding import Finding, ListenerSubject, Severity
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.rules import syn_flood, syn_queue
-from tcpwatch.model.rules.accept_queue import accept_pace
-from tcpwatch.model.rules.half_open_calm import HalfOpenFigures, calm_verdict, closed_listener_verdict
-from tcpwatch.model.rules.half_open_kinds import HalfOpenVerdict, VerdictKind
-from tcpwatch.model.rules.syn_counters import counters_of
+from tcpwatch.model.rules.half_open.calm import HalfOpenFigures, calm_verdict, closed_listener_verdict
+from tcpwatch.model.rules.half_open.verdict_kinds import HalfOpenVerdict, VerdictKind
+from tcpwatch.model.rules.queues import syn_flood, syn_queue
+from tcpwatch.model.rules.queues.accept_queue import accept_pace
+from tcpwatch.model.rules.queues.syn_counters import counters_of
 from tcpwatch.model.view import View
 
 

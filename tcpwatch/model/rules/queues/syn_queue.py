@@ -9,13 +9,13 @@ from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
-from tcpwatch.model.rules.registry import rule
-from tcpwatch.model.rules.syn_counters import (
+from tcpwatch.model.rules.queues.syn_counters import (
     COOKIES_NEVER,
     COOKIES_WHEN_FULL,
     counters_of,
     counters_of_host,
 )
+from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.view import View
 
 

@@ -1,0 +1,1 @@
+"""Explain half-open connections, in agreement with the rules."""
