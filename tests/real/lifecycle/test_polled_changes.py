@@ -61,6 +61,7 @@ def test_a_time_wait_that_the_trace_saw_begin(watch: Watch, stage: Stage) -> Non
     kernel, connection = stage.accept()
     watch.until(connection, "ESTABLISHED")
     kernel.close()
+    connection.wait_for(lambda it: it.fin_received, "the FIN")
     connection.close()
     assert watch.until(connection, "TIME_WAIT") == [
         ("ESTABLISHED", "FIN_WAIT_1", "trace"),
@@ -79,6 +80,7 @@ def test_the_end_of_a_small_socket_is_polled(watch: Watch, stage: Stage) -> None
         ("FIN_WAIT_1", "FIN_WAIT_2", "trace"),
         ("FIN_WAIT_2", "CLOSED", "trace"),
     ]
+    assert watch.until(connection, "FIN_WAIT_2") == []  # this poll began after the full socket had closed
     connection.close()
     assert watch.until(connection, "TIME_WAIT") == [("FIN_WAIT_2", "TIME_WAIT", "poll")]
 
