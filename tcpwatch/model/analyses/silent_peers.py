@@ -3,10 +3,13 @@
 A dump shows the timer of each socket and how often it has expired in a row without an answer (idiag_timer,
 idiag_retrans: inet_sk_diag_fill in net/ipv4/inet_diag.c). It does not show when something was received: that is
 tcpi_last_data_recv and tcpi_last_ack_recv, which is requested for the sockets concerned, a few hundred in each step.
+An idle connection receives nothing either: the peer owes an answer only since the connection retransmits.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,6 +88,8 @@ class SilentPeerAnalysis:
         self._cookie = np.empty(0, np.uint64)
         self._heard = np.empty(0, np.float64)
         """Unix seconds at which something was received; NaN if it is not known."""
+        self._begun = np.empty(0, np.float64)
+        """Unix seconds since when the connection retransmits without an answer, at the latest; inf if it does not."""
         self._asked = np.empty(0, np.float64)
         """Unix seconds of the sample that had the tcp_info; -inf if there was none."""
         self._wanted: frozenset[int] = frozenset()
@@ -99,19 +104,21 @@ class SilentPeerAnalysis:
         sample = poll.sample
         suspects = self._suspects(sample, unanswered)
         if suspects is None:
-            self._cookie, self._heard, self._asked = self._cookie[:0], self._heard[:0], self._asked[:0]
+            self._cookie, self._heard = self._cookie[:0], self._heard[:0]
+            self._begun, self._asked = self._begun[:0], self._asked[:0]
             self._wanted = frozenset()
             return SilentPeers()
         row = _connections(sample, suspects)
         repeats = np.isin(row, unanswered)
-        self._remember(sample, row)
+        self._remember(sample, row, repeats)
         self._wanted = self._choose(sample.cookie[row], repeats)
         members = _Members(
             poll,
             row,
             RemoteEnds.of(take_rows(sample.table, row)),
-            repeats & ~np.isnan(self._heard),
+            repeats & ~np.isnan(self._heard) & (self._begun <= sample.time - self._limits.silent_s),
             np.where(_moves(poll, row), np.inf, self._heard),
+            self._begun,
         )
         return _silent(members, self._limits)
 
@@ -130,13 +137,15 @@ class SilentPeerAnalysis:
             return None
         return _Suspects(distinct.take(chosen), wide)
 
-    def _remember(self, sample: Sample, row: NDArray[np.intp]) -> None:
+    def _remember(self, sample: Sample, row: NDArray[np.intp], repeats: NDArray[np.bool_]) -> None:
         """Carry what is known over to these rows, and add what this sample knows. Rows are ascending by cookie."""
         cookie = sample.cookie[row]
         heard, asked = np.full(len(row), np.nan), np.full(len(row), -np.inf)
+        begun = np.where(repeats, sample.time, np.inf)
         before = find_sorted(self._cookie, cookie)
         known = np.flatnonzero(before != NOT_FOUND)
         heard[known], asked[known] = self._heard[before[known]], self._asked[before[known]]
+        begun[known] = np.where(repeats[known], np.minimum(begun[known], self._begun[before[known]]), np.inf)
         watched = np.array([*self._wanted & sample.watched_tcp_info.keys()], np.uint64)
         at = find_sorted(cookie, watched)
         for number, place in zip(watched.tolist(), at.tolist(), strict=True):
@@ -144,7 +153,9 @@ class SilentPeerAnalysis:
                 info = sample.watched_tcp_info[number]
                 silent_ms = min(info.get("last_data_recv", 0), info.get("last_ack_recv", 0))
                 heard[place], asked[place] = sample.time - silent_ms / 1000, sample.time
-        self._cookie, self._heard, self._asked = cookie, heard, asked
+                if repeats[place]:
+                    begun[place] = min(begun[place], sample.time - _unanswered_s(info))
+        self._cookie, self._heard, self._begun, self._asked = cookie, heard, begun, asked
 
     def _choose(self, cookie: NDArray[np.uint64], repeats: NDArray[np.bool_]) -> frozenset[int]:
         """Return the cookies to ask for: those asked longest ago, most of them of connections that retransmit."""
@@ -170,13 +181,21 @@ class _Members:
     row: NDArray[np.intp]
     remote: RemoteEnds
     repeats: NDArray[np.bool_]
-    """Whether the connection retransmits, and it is known when something was received."""
+    """Whether the connection has retransmitted for long enough, and it is known when something was received."""
     heard: NDArray[np.float64]
     """Unix seconds at which something was received; NaN if it is not known; inf if the connection makes progress."""
+    begun: NDArray[np.float64]
+    """Unix seconds since when it retransmits."""
 
-    def take(self, where: NDArray[np.bool_]) -> _Members:
-        columns = self.repeats[where], self.heard[where]
-        return _Members(self.poll, self.row[where], self.remote.take(where), *columns)
+
+def _unanswered_s(info: Mapping[str, int]) -> float:
+    """Return for how long a connection has retransmitted at least.
+
+    The timeout doubles each time (tcp_retransmit_timer): the first ones sum up to tcpi_rto less the timeout at the
+    beginning. tcpi_last_data_sent is the time since the last retransmit.
+    """
+    rto_s, backoff = info.get("rto", 0) / 1e6, info.get("backoff", 0)
+    return rto_s - math.ldexp(rto_s, -backoff) + info.get("last_data_sent", 0) / 1000 * (backoff > 0)
 
 
 def unanswered_rows(sample: Sample, row: NDArray[np.intp], timer: NDArray[np.uint8]) -> NDArray[np.intp]:
@@ -186,7 +205,9 @@ def unanswered_rows(sample: Sample, row: NDArray[np.intp], timer: NDArray[np.uin
     """
     running = (timer == RETRANSMIT_TIMER) | (timer == KEEPALIVE_TIMER) | (timer == PERSIST_TIMER)
     row = row[running]
-    row = row[sample.table["idiag_retrans"][row] > 0]
+    timer = timer[running]
+    # One unanswered probe may be under way.
+    row = row[sample.table["idiag_retrans"][row] > (timer != RETRANSMIT_TIMER)]
     unanswered: NDArray[np.intp] = row[np.isin(sample.state[row], _CONNECTED) & (sample.inode[row] != 0)]
     return unanswered
 
@@ -240,7 +261,8 @@ def _silent(members: _Members, limits: SilenceLimits) -> SilentPeers:
         all_peers += len(groups)
         for number in members.remote.take(at[groups.first]).by_size(groups.size)[:TOP].tolist():
             place = at[groups.order[groups.start[number] :][: groups.size[number]]]
-            silent_s = now - float(heard[numbers == numbers[place[0]]].max())
+            since = max(float(heard[numbers == numbers[place[0]]].max()), float(members.begun[place].min()))
+            silent_s = now - since
             found.append(_peer(members, place, silent_s, is_network=chosen is wide))
     found.sort(key=lambda peer: -peer.count)
     silent = wide | apart

@@ -103,8 +103,8 @@ def _many_stuck(view: View, unanswered: Unanswered) -> Finding:
 def peer_silent(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A peer with open connections does not answer any more.
 
-    Warning: 3 connections to one address, or connections to 5 addresses of one network, retransmit or probe, and
-        nothing came from it for 10 s on any connection.
+    Warning: 3 connections to one address, or connections to 5 addresses of one network, have retransmitted or probed
+        for 10 s, and in this time nothing came from it on any connection.
     Critical: 20 connections do.
     Source: RFC 9293, section 3.8.3; tcp_retransmit_timer (net/ipv4/tcp_timer.c), tcp_get_info (net/ipv4/tcp.c):
         tcpi_last_data_recv and tcpi_last_ack_recv.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from tests.support.polls import polls
 from tests.support.views import NOW, Sock, make_rows, make_sample, sock
 
 PEER = "192.0.2.1"
+LONG_SILENCE = MappingProxyType({"rto": 64_000_000, "backoff": 8, "last_data_sent": 1_000})
+"""More than a minute."""
 
 
 def busy(cookie: int, remote: str = f"{PEER}:443", retransmits: int = 3, timer: str = "on", **facts: object) -> Sock:
@@ -27,16 +30,22 @@ def sample(second: float, *socks: Sock, **facts: object) -> Sample:
 
 
 def follow(
-    *seconds: list[Sock], heard_s: Mapping[int, float] | float = -10.0, limits: SilenceLimits | None = None
+    *seconds: list[Sock],
+    heard_s: Mapping[int, float] | float = -10.0,
+    limits: SilenceLimits | None = None,
+    timer: Mapping[str, int] = LONG_SILENCE,
 ) -> list[SilentPeers]:
-    """Each second has these sockets; `heard_s`: second at which something was received, of each cookie or of all."""
+    """Each second has these sockets; `heard_s`: second at which something was received, of each cookie or of all.
+
+    `timer` has the fields of tcp_info that show for how long a connection has retransmitted.
+    """
     analysis, found = SilentPeerAnalysis(limits or SilenceLimits()), []
     samples = [sample(at, *socks) for at, socks in enumerate(seconds)]
     for at, poll in enumerate(polls(*samples)):
         asked = analysis.wanted_tcp_info
         ages = {cookie: at - (heard_s if isinstance(heard_s, float) else heard_s[cookie]) for cookie in asked}
         infos = {
-            cookie: {"last_data_recv": round(1000 * age), "last_ack_recv": round(1000 * age) + 5_000}
+            cookie: {"last_data_recv": round(1000 * age), "last_ack_recv": round(1000 * age) + 5_000, **timer}
             for cookie, age in ages.items()
         }
         known = replace(poll, sample=replace(poll.sample, watched_tcp_info=infos))
@@ -58,6 +67,16 @@ def test_a_peer_whose_connections_all_retransmit() -> None:
     assert shown(third) == [(PEER, 3, 12.0)]
     assert (second.peers[0].unacknowledged, second.all_peers, second.connections) == (300, 1, 3)
     assert len(second.addresses) == 1
+
+
+def test_a_peer_owes_no_answer_before_something_was_sent() -> None:
+    """Idle connections, on which nothing was received for a minute, begin to retransmit: the peer is not silent yet."""
+    socks = [busy(cookie) for cookie in range(1, 4)]
+    short = {"rto": 800_000, "backoff": 2, "last_data_sent": 300}  # retransmits since 0.9 s, when it is asked at 1 s
+    results = follow(*[socks] * 12, heard_s=-60.0, timer=short)
+    assert [shown(one) for one in results[:10]] == [[]] * 10
+    assert [count for _, count, _ in shown(results[-1])] == [3]
+    assert 10.9 <= results[-1].peers[0].silent_s <= 11.1
 
 
 def test_too_few_or_not_long_enough() -> None:
@@ -102,7 +121,8 @@ def test_progress_between_two_dumps_is_an_answer() -> None:
         analysis = SilentPeerAnalysis(SilenceLimits())
         dumps = [infos(0, 0), infos(1, received)]
         for poll in polls(*(sample(at, *socks, tcp_info_table=dump) for at, dump in enumerate(dumps))):
-            ages = {cookie: {"last_data_recv": 60_000, "last_ack_recv": 60_000} for cookie in analysis.wanted_tcp_info}
+            wanted = analysis.wanted_tcp_info
+            ages = {cookie: {"last_data_recv": 60_000, "last_ack_recv": 60_000, **LONG_SILENCE} for cookie in wanted}
             known = replace(poll, sample=replace(poll.sample, watched_tcp_info=ages))
             silent = analysis.step(known, np.arange(3))
         assert silent.all_peers == expected
@@ -119,6 +139,13 @@ def test_which_sockets_wait_for_an_answer() -> None:
     one = sample(0, *socks)
     rows = unanswered_rows(one, np.arange(len(socks)), one.table["idiag_timer"])
     assert one.cookie[rows].tolist() == [1, 2, 3, 8]
+    probes = [
+        busy(1, retransmits=1),
+        busy(2, timer="keepalive", retransmits=1),
+        busy(3, timer="persist", retransmits=1),
+    ]
+    once = sample(0, *probes)
+    assert once.cookie[unanswered_rows(once, np.arange(3), once.table["idiag_timer"])].tolist() == [1]
 
 
 def test_a_network() -> None:
