@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -54,6 +55,12 @@ def wait_for_probes(count: int) -> None:
     wait_until(lambda: sum(row.timer == "persist" for row in dump(4, "ESTABLISHED")) == count, "window probes", 15)
 
 
+def wait_until_they_are_old() -> None:
+    """All connections that wait now have waited for the threshold afterwards."""
+    now = time.monotonic()
+    wait_until(lambda: time.monotonic() > now + LIMITS.zero_window_age_s, "old zero windows")
+
+
 def until_found(monitor: Monitor, count: int = 1) -> list[Finding]:
     """Poll until there are findings, and return them; there are never more."""
 
@@ -68,6 +75,7 @@ def until_found(monitor: Monitor, count: int = 1) -> list[Finding]:
 def test_clients_that_do_not_read(stack: ExitStack) -> None:
     port = paused_downloads(stack)
     wait_for_probes(CLIENTS)
+    wait_until_they_are_old()
     with closing(Monitor(open_source("sock_diag", events=True), thresholds=LIMITS)) as monitor:
         (finding,) = until_found(monitor)
     assert str(finding.subject) == f"listener 127.0.0.1:{port}"
@@ -121,6 +129,7 @@ def test_destinations_that_do_not_read(hosts: int, subject: str, namespace: lab.
             peer.connection_of(kernel).window(0)
             kernel.send(b"waits")
         wait_for_probes(hosts)
+        wait_until_they_are_old()
         with closing(Monitor(open_source("sock_diag", events=True), thresholds=LIMITS)) as monitor:
             found = until_found(monitor, 2 if hosts == 2 else 1)
         stack.close()
