@@ -14,7 +14,7 @@ from tcpwatch.model.analyses.stalls import StallAnalysis
 from tcpwatch.model.analyses.teardown import TeardownAnalysis
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.connection_detail import connection_detail
-from tcpwatch.model.lifecycle.trace_stats import TraceStatsCounter
+from tcpwatch.model.lifecycle.trace.stats import TraceStatsCounter
 from tcpwatch.model.lifecycle.tracker import Tracker
 from tcpwatch.model.listeners.listener_drops import ListenerDropAnalysis
 from tcpwatch.model.listeners.listener_keys import ListenerKey

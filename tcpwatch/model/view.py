@@ -18,7 +18,7 @@ from tcpwatch.model.finding import Finding
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import History
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Transition
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_drops import ListenerDrops

@@ -14,7 +14,7 @@ from tcpwatch import units
 from tcpwatch.model.columns.columns import unsupported_columns
 from tcpwatch.model.columns.socket_values import show_endpoint
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin, TransitionKind
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.states import State

@@ -13,7 +13,7 @@ import pytest
 
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin, TransitionKind
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.states import State

@@ -11,7 +11,7 @@ from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_PERMIS
 from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, TransitionKind
 from tcpwatch.model.listeners.queue_limits import UNKNOWN_QUEUE, Queue
 from tcpwatch.model.states import State

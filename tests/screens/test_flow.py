@@ -15,7 +15,7 @@ from tcpwatch.kernel.proc.owner_finder import UNKNOWN_NO_PROCESS, UNKNOWN_PERMIS
 from tcpwatch.model.columns.socket_values import WHY_UNKNOWN
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import History
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.sockets.throughput import Throughput

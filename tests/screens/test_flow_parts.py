@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from tcpwatch.model.lifecycle.history import History, StatePeriod
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.states import STATE_ORDER, State

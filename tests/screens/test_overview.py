@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 
 from tcpwatch import units
 from tcpwatch.app import TcpwatchApp
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.sockets.flow_totals import Distribution, FlowTotals
 from tcpwatch.model.states import State
 from tcpwatch.model.view import Gauge

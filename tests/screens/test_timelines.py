@@ -15,7 +15,7 @@ import pytest
 from tcpwatch import units
 from tcpwatch.app import TcpwatchApp
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.query.timeline import timelines_at
 from tcpwatch.model.query.timeline_arrangement import TimelineArrangement, TimelineArranger, TimelineSort
 from tcpwatch.model.view import View

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin, TransitionKind
 from tcpwatch.model.view import View
 from tests.support.records import closed_flow, incident, make_archive, polled, traced

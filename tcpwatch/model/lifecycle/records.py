@@ -18,7 +18,7 @@ from tcpwatch.model.lifecycle.control_bytes import control_bytes
 from tcpwatch.model.lifecycle.destroyed_connections import DestroyedConnections
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.poll_changes import PollChanges
-from tcpwatch.model.lifecycle.traced_sockets import TRACED_SOCKET
+from tcpwatch.model.lifecycle.trace.traced_sockets import TRACED_SOCKET
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.listeners.acceptors import accepted_owners
 from tcpwatch.model.listeners.listener_keys import NO_LISTENER, LocalEndpoints

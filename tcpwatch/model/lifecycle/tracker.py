@@ -26,9 +26,9 @@ from tcpwatch.model.lifecycle.destroyed_connections import DestroyedConnections,
 from tcpwatch.model.lifecycle.history import TICK_S
 from tcpwatch.model.lifecycle.opened_owners import OpenedOwners
 from tcpwatch.model.lifecycle.poll_changes import PollChanges
-from tcpwatch.model.lifecycle.polled_sockets import sockets_with_ports
 from tcpwatch.model.lifecycle.records import build_records, updated_records
-from tcpwatch.model.lifecycle.traced_sockets import TracedSockets, TraceStep, sort_traced_sockets
+from tcpwatch.model.lifecycle.trace.polled_sockets import sockets_with_ports
+from tcpwatch.model.lifecycle.trace.traced_sockets import TracedSockets, TraceStep, sort_traced_sockets
 from tcpwatch.model.lifecycle.transitions import TRANSITION, Origin, TransitionIndex, TransitionKind, transition_rows
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.sockets.join import Join

@@ -14,7 +14,7 @@ from tcpwatch.model.lifecycle.closed_rows import rows_from_records, with_recorde
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import History, Moment, StatePeriod
 from tcpwatch.model.lifecycle.records import tcp_info_of
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.sockets.flow_graphs import FlowGraph
 from tcpwatch.model.sockets.payload import without_control_bytes

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tcpwatch import units
 from tcpwatch.model.lifecycle.history import History
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.lifecycle.transitions import Origin, Transition, TransitionKind
 from tcpwatch.model.states import State
 from tcpwatch.screens.shared.moments import UNKNOWN_DURATION, clock, duration_text, moment_clock, origin_text

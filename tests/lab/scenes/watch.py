@@ -49,7 +49,7 @@ def watch(it: Playing) -> None:
             assert all(is_expected(one, expected) for one in found), f"step {step + 1}: {found}"
             if expected and found == expected:
                 return
-        assert found == expected
+        assert found == expected, f"after {steps} steps: {found}"
 
 
 def moment(it: Playing) -> tuple[int, set[tuple[str, str]]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.model.lifecycle.classify import EndingEvidence, classify, fin_acknowledged
 from tcpwatch.model.lifecycle.ending import Ending
-from tcpwatch.model.lifecycle.traced_sockets import TRACED_SOCKET
+from tcpwatch.model.lifecycle.trace.traced_sockets import TRACED_SOCKET
 from tcpwatch.model.states import Closer, Role, State
 
 REASONS = {"TCP_ABORT_ON_DATA": 1, "TCP_KEEPALIVE_TIMEOUT": 2, "TCP_STATE": 3}

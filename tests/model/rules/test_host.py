@@ -11,7 +11,7 @@ import pytest
 from tcpwatch.config.thresholds import DEFAULT
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEvents
 from tcpwatch.model.finding import Severity
-from tcpwatch.model.lifecycle.trace_stats import TraceStats
+from tcpwatch.model.lifecycle.trace.stats import TraceStats
 from tcpwatch.model.rules.completeness import data_incomplete
 from tcpwatch.model.rules.registry import all_rules
 from tcpwatch.model.rules.remarks import remarks, rules_without_data

@@ -12,7 +12,7 @@ import pytest
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
-from tcpwatch.model.lifecycle.trace_stats import TraceStats, TraceStatsCounter
+from tcpwatch.model.lifecycle.trace.stats import TraceStats, TraceStatsCounter
 from tcpwatch.model.lifecycle.tracker import NOTHING_HAPPENED
 from tcpwatch.model.lifecycle.transitions import TransitionKind
 from tcpwatch.sample import Sample, SourceInfo

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
-from tcpwatch.model.lifecycle.polled_sockets import PolledSockets
-from tcpwatch.model.lifecycle.traced_sockets import MATCH_TIMEOUT_S, TracedSockets, TraceStep
+from tcpwatch.model.lifecycle.trace.polled_sockets import PolledSockets
+from tcpwatch.model.lifecycle.trace.traced_sockets import MATCH_TIMEOUT_S, TracedSockets, TraceStep
 from tcpwatch.model.states import State
 
 ADDRESS = 0xFFFF_8880_0000_1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tcpwatch.model.lifecycle.polled_sockets import sockets_with_ports
+from tcpwatch.model.lifecycle.trace.polled_sockets import sockets_with_ports
 from tests.support.kernel.infos import make_infos
 from tests.support.polls import polls
 from tests.support.views import NOW, make_rows, make_sample, sock

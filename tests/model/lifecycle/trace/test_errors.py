@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
-from tcpwatch.model.lifecycle.trace_errors import MAX_DISTANCE_S, event_sockets
+from tcpwatch.model.lifecycle.trace.errors import MAX_DISTANCE_S, event_sockets
 from tcpwatch.model.states import State
 
 

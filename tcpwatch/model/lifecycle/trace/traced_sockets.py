@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
-from tcpwatch.model.lifecycle.polled_sockets import PolledSockets
-from tcpwatch.model.lifecycle.trace_errors import event_sockets
+from tcpwatch.model.lifecycle.trace.errors import event_sockets
+from tcpwatch.model.lifecycle.trace.polled_sockets import PolledSockets
 from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.states import State
 

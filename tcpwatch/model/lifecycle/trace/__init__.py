@@ -1,0 +1,1 @@
+"""Trace events of connections: which connection each belongs to."""
