@@ -92,6 +92,8 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
         super().__init__(id=id)
         self.lines: Sequence[Line] = ()
         self._strips: list[Strip] = []
+        self._blank = Strip.blank(0)
+        """A line below the last one."""
         self._drawn_for: tuple[object, ...] = ()
 
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
@@ -114,7 +116,7 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
             for y, line in enumerate(lines)
         ]
         changed = [y for y, strip in enumerate(self._strips) if y >= len(before) or strip is not old[y]]
-        self.lines, self._drawn_for = lines, drawn_for
+        self.lines, self._drawn_for, self._blank = lines, drawn_for, Strip.blank(self.size.width, base)
         self._repaint(changed, len(lines) != len(old))
 
     def _repaint(self, changed: Sequence[int], resized: bool) -> None:
@@ -129,9 +131,7 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
     @override
     def render_line(self, y: int) -> Strip:
         at = y + self.scroll_offset.y
-        if at < len(self._strips):
-            return self._strips[at]
-        return Strip.blank(self.size.width, self.rich_style)
+        return self._strips[at] if at < len(self._strips) else self._blank
 
     def on_resize(self, event: Resize) -> None:
         """Draw for the new size."""

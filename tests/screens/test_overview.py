@@ -268,20 +268,24 @@ def _cursor(app: TcpwatchApp) -> str:
     return line.split()[1]
 
 
-@pytest.mark.parametrize(
-    ("keys", "state"),
-    [
+CURSOR = (
         ("j", "FIN_WAIT_1"), ("down", "FIN_WAIT_1"), ("k", "SYN_RCVD"), ("up", "SYN_RCVD"), ("g", "LISTEN"),
         ("home", "LISTEN"), ("G", "TIME_WAIT"), ("end", "TIME_WAIT"), ("ctrl+d", "CLOSING"), ("pagedown", "CLOSING"),
         ("ctrl+u", "LISTEN"), ("pageup", "LISTEN"), ("g k", "LISTEN"), ("G j", "TIME_WAIT"),
-    ],
 )  # fmt: skip
-async def test_keys_move_the_cursor(keys: str, state: str) -> None:
+"""Keys, and the row of the cursor then, from ESTABLISHED."""
+
+
+async def test_keys_move_the_cursor() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         app.show(busy_view())
-        await pilot.press(*keys.split())
-        assert _cursor(app) == state
+        await pilot.pause()
+        for keys, state in CURSOR:
+            assert _cursor(app) == "ESTABLISHED"
+            await pilot.press(*keys.split())
+            assert _cursor(app) == state, keys
+            await pilot.press("g", "j", "j", "j")
 
 
 @pytest.mark.parametrize("size", [(80, 8), (80, 12)])

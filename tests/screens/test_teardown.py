@@ -27,7 +27,7 @@ from tcpwatch.screens.teardown.stalls import stalled_table
 from tests.support.busy import HOSTILE
 from tests.support.driving import at_widths, driven
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
-from tests.support.views import Sock, make_rows, make_sample, make_view, sock
+from tests.support.views import Sock, make_rows, make_sample, make_view, shared, sock
 
 KNOBS = {
     "ip_local_port_range_low": 32_768, "ip_local_port_range_high": 32_867, "tcp_timestamps": 1, "tcp_tw_reuse": 1,
@@ -78,6 +78,7 @@ def view_with(*socks: Sock, knobs: dict[str, int] | None = None, **overrides: An
     return make_view(*socks, **facts)
 
 
+@shared
 def ending(**overrides: Any) -> View:
     """Return a View with a row in every table."""
     socks = [

@@ -10,7 +10,7 @@ from typing import Any
 from tcpwatch.model.rules.engine import STEPS_IN, RuleEngine
 from tcpwatch.model.states import STATE_ORDER, State
 from tcpwatch.model.view import Gauge, View
-from tests.support.views import Sock, make_view, sock
+from tests.support.views import Sock, make_view, shared, sock
 
 HOSTILE = "[@click=app.quit]x[/]"
 
@@ -20,6 +20,7 @@ RATES = {
 }  # fmt: skip
 
 
+@shared
 def busy_view(**overrides: Any) -> View:
     """The View; any field may be overridden."""
     facts: dict[str, Any] = {
@@ -34,6 +35,7 @@ def busy_view(**overrides: Any) -> View:
     return make_view(*_socks(), **{**facts, **overrides})
 
 
+@shared
 def sick_view(**overrides: Any) -> View:
     """The same host with what the rules make of it, a flood besides."""
     flood = {"TCPReqQFullDoCookies": 900.0, "SyncookiesSent": 900.0, "SyncookiesRecv": 3.0}

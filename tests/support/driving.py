@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 from unittest import mock
+from weakref import WeakSet
 
 import pytest
 import textual.screen
@@ -69,10 +70,14 @@ class DrivenPilot(Pilot[Any]):
         return _work_is_left()
 
     async def finish(self) -> None:
-        """Draw everything that changed: a line that cannot be drawn fails the test, also one that no test reads."""
+        """Draw a screen that the test has not read, so that one which cannot be drawn fails it."""
         await self.pause()
-        while self._does_work(draw):
+        while self.app not in read and self._does_work(draw):
             await _settled()
+
+
+read = WeakSet[App[Any]]()
+"""The apps whose screen a test has read, which draws it."""
 
 
 async def _settled() -> None:

@@ -17,7 +17,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tcpwatch.app import TcpwatchApp
-from tests.support.driving import DrivenPilot, draw
+from tests.support.driving import DrivenPilot, draw, read
 
 _FOLDER = Path(__file__).parents[1] / "screens" / "snapshots"
 SMALL, LARGE = (80, 24), (160, 50)
@@ -35,6 +35,7 @@ def make_app(**given: Any) -> TcpwatchApp:
 
 def shot(app: App[Any]) -> str:
     """The lines on the screen, without the blanks at their ends."""
+    read.add(app)
     strips = app.screen._compositor.render_strips()
     return "\n".join(strip.text.rstrip() for strip in strips) + "\n"
 

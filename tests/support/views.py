@@ -8,9 +8,9 @@ Cookies count from 1 in the order of the specs, unless they are given.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import numpy as np
@@ -256,6 +256,21 @@ def make_sample(rows: Rows, **overrides: Any) -> Sample:
     if facts["source"].kind == "psutil":
         facts.setdefault("capabilities", PSUTIL_CAPABILITIES)
     return Sample(**facts)
+
+
+def shared(build: Callable[..., View]) -> Callable[..., View]:
+    """Build the View of a call without arguments only once: nothing changes a View."""
+    views: list[View] = []
+
+    @wraps(build)
+    def view(*arguments: Any, **overrides: Any) -> View:
+        if arguments or overrides:
+            return build(*arguments, **overrides)
+        if not views:
+            views.append(build())
+        return views[0]
+
+    return view
 
 
 def make_view(
