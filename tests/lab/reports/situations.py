@@ -309,7 +309,7 @@ SITUATIONS = (
         thresholds={"accept_stalled_s": 0.5},
     ),
     Situation(
-        _REPORTED + "joyent/libuv/issues/690",
+        _REPORTED + "sustrik/libmill/issues/182",
         no_descriptors_left,
         ("accept-queue-full critical",),
         never=("stopped calling", "never call", "no accept\\(\\)"),
@@ -328,14 +328,14 @@ SITUATIONS = (
         thresholds={"accept_stalled_s": 0.5},
     ),
     Situation(
-        _REPORTED + "puma/puma/issues/2078",
+        _REPORTED + "getlogbook/logbook/pull/636",
         backlog_full_seen_by_a_client_of_the_same_host,
         ("accept-queue-full critical",),
         never=("firewall", "host is down"),
         steps=15,  # until the SYNs have been retried twice
     ),
-    Situation(_REPORTED + "envoyproxy/envoy/issues/4602", probes, thresholds={"accept_stalled_s": 0.5}),
-    Situation(_REPORTED + "apache/trafficserver/pull/4086", clients_that_do_not_speak),
+    Situation(_REPORTED + "envoyproxy/envoy/issues/9020", probes, thresholds={"accept_stalled_s": 0.5}),
+    Situation(_REPORTED + "ircd-hybrid/ircd-hybrid/issues/4", clients_that_do_not_speak),
     Situation(
         _REPORTED + "envoyproxy/envoy/issues/41086",
         proxy_half_closes,
@@ -371,8 +371,8 @@ SITUATIONS = (
         thresholds={"close_wait_age_s": 0.5},
     ),
     Situation(_REPORTED + "tinyproxy/tinyproxy/pull/600", orphans_in_fin_wait_2),
-    Situation(_REPORTED + "JasonJe/notes/issues/65", server_closes_first),
-    Situation(_REPORTED + "postgresml/pgcat/pull/503", idle_pool),
+    Situation(_REPORTED + "redis/jedis/issues/450", server_closes_first),
+    Situation(_REPORTED + "hackoregon/civic-devops/issues/177", idle_pool),
     Situation(_REPORTED + "envoyproxy/envoy/issues/44747", bind_before_connect, ("port-exhaustion critical",)),
     Situation(_REPORTED + "envoyproxy/envoy/pull/38288", bind_address_without_port),
     Situation(_REPORTED + "emqx/emqtt-bench/issues/221", several_source_addresses),
@@ -395,5 +395,5 @@ SITUATIONS = (
         says=("198.18.0.2",),
         thresholds={"silent_peer_s": 1.0},
     ),
-    Situation(_REPORTED + "haproxy/haproxy/issues/2520", connections_outlive_their_listener),
+    Situation(_REPORTED + "haproxy/haproxy/issues/228", connections_outlive_their_listener),
 )
