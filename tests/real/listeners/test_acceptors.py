@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests import lab
 from tests.lab.machine.requirements import tracefs
 
 BACKLOG = 3
+OWN_NAME = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
 SERVER = """
 import socket, sys
 listener = socket.socket(fileno=int(sys.argv[1]))
@@ -71,7 +73,7 @@ def test_the_program_is_named_and_not_the_manager_that_started_it(stack: ExitSta
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
     server = stack.enter_context(served(listener))
     monitor = stack.enter_context(closing(Monitor(LiveSource(1.0))))
-    both = f"held by {os.path.basename(sys.executable)}[{os.getpid()}], server[{server.pid}]"
+    both = f"held by {OWN_NAME}[{os.getpid()}], server[{server.pid}]"
     lab.wait_until(lambda: [it.holders for it in monitor.step().listeners] == [both], "the holders")
 
     def connect() -> None:
@@ -133,7 +135,7 @@ def test_a_helper_that_has_inherited_everything_is_not_named(stack: ExitStack) -
     helper = stack.enter_context(subprocess.Popen(["sleep", "100"], pass_fds=fds))
     stack.callback(helper.kill)
     monitor = stack.enter_context(closing(Monitor(LiveSource(1.0))))
-    me = f"{os.path.basename(sys.executable)}[{os.getpid()}]"
+    me = f"{OWN_NAME}[{os.getpid()}]"
     expected = f"held by {me}, sleep[{helper.pid}]; connections held by {me}"
     lab.wait_until(
         lambda: [it.holders for it in monitor.step().listeners] == [expected], "the one that holds the connections"
