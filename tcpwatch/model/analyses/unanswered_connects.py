@@ -143,7 +143,9 @@ class UnansweredConnectAnalysis:
         now = poll.sample.monotonic
         while self._given_up and self._given_up[0][0] <= now - self._limits.window_s:
             self._given_up.popleft()
-        ended = lifecycle.ended
+        ended, waiting = lifecycle.ended, np.flatnonzero(poll.sample.state == State.SYN_SENT)
+        if not (len(ended) or len(waiting) or len(self._vanished) or self._given_up):
+            return Unanswered()
         full_ports = _full_ports(poll)
         called = np.flatnonzero((ended["role"] != Role.SERVER) & (ended["row"]["idiag_dport"] != 0))
         known = _knows_received(ended["info_bytes"][called])
@@ -160,7 +162,7 @@ class UnansweredConnectAnalysis:
             answered = concatenated(_opened(poll), RemoteEnds.of(take_rows(ended["row"], called[~silent])))
             self._forget(answered.endpoint_numbers)
         attempts = _joined(
-            [_waiting(poll, self._limits.retransmits, full_ports), *(part for _, part in self._given_up)]
+            [_waiting(poll, waiting, self._limits.retransmits, full_ports), *(part for _, part in self._given_up)]
         )
         if len(silent_peers):
             attempts = attempts.take(~np.isin(attempts.remote.address_numbers, silent_peers))
@@ -247,10 +249,9 @@ def _is_local(table: NDArray[np.void], ports: NDArray[np.uint16]) -> NDArray[np.
 _FIRST_BYTE, _LOOPBACK = (np.frombuffer(bytes((byte, 0, 0, 0)), np.uint32)[0] for byte in (255, 127))
 
 
-def _waiting(poll: Poll, least: float, full_ports: NDArray[np.uint16]) -> _Attempts:
-    """Return the sockets in SYN_SENT with as many retransmits."""
+def _waiting(poll: Poll, row: NDArray[np.intp], least: float, full_ports: NDArray[np.uint16]) -> _Attempts:
+    """Return those of these sockets in SYN_SENT that have as many retransmits."""
     sample = poll.sample
-    row = np.flatnonzero(sample.state == State.SYN_SENT)
     row = row[~_is_local(take_rows(sample.table, row), full_ports)]
     retransmits = sample.table["idiag_retrans"][row].astype(np.int64)
     row, retransmits = row[retransmits >= least], retransmits[retransmits >= least]
