@@ -68,6 +68,8 @@ def redirected(
         ((sample.state == State.ESTABLISHED) | (sample.state == State.CLOSE_WAIT)) & (sample.inode == 0)
     )
     is_transparent = _is_transparent(sample, listening)
+    if not (len(waiting) or len(before.cookie) or is_transparent.any()):
+        return Redirected()  # as in most polls
     found, still = _waiting(sample, listening, key, waiting, lookup(waiting)), _still_open(before, sample)
     cookies, keys = np.concatenate((still[0], found[0])), np.concatenate((still[1], found[1]))
     cookies, first = np.unique(cookies, return_index=True)

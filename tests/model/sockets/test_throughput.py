@@ -159,17 +159,17 @@ def test_syn_and_fin_are_not_data(
 NUMBERS = st.integers(0, 5)
 FLOW = st.fixed_dictionaries(dict.fromkeys(("bytes_acked", "bytes_received", "total_retrans", "rtt"), NUMBERS))
 ASKED = st.none() | st.dictionaries(st.integers(1, 8), FLOW)
-Told = Mapping[int, Mapping[str, int]]
+Infos = Mapping[int, Mapping[str, int]]
 
 
 class Plain:
     """The same with dictionaries."""
 
     def __init__(self) -> None:
-        self.last: tuple[float, Told] = (0.0, {})
-        self.before: tuple[float, Told] = (0.0, {})
+        self.last: tuple[float, Infos] = (0.0, {})
+        self.before: tuple[float, Infos] = (0.0, {})
 
-    def after(self, when: float, known: Told | None) -> None:
+    def after(self, when: float, known: Infos | None) -> None:
         if known is not None:
             self.before, self.last = self.last, (when, known)
 
@@ -185,7 +185,7 @@ class Plain:
 
 
 @given(st.lists(ASKED, max_size=6), st.permutations(range(1, 10)))
-def test_the_same_as_with_dictionaries(samples: list[Told | None], asked: list[int]) -> None:
+def test_the_same_as_with_dictionaries(samples: list[Infos | None], asked: list[int]) -> None:
     """Whichever flows come and go, in samples that may not have asked; whatever rows are drawn."""
     it, plain = Throughput(), Plain()
     cookies = np.array(asked, np.uint64)
