@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tcpwatch.model.sockets.programs import Program
 from tcpwatch.model.view import Gauge, View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
+from tcpwatch.screens.teardown import ports
 from tcpwatch.screens.teardown.glossary import GLOSSARY
 from tcpwatch.screens.teardown.stalls import stalled_table
 from tests.support.busy import HOSTILE
@@ -454,3 +456,12 @@ def test_the_title_says_how_many_stalled_rows_are_not_listed() -> None:
     assert [stalled_table(it).title for it in (view, replace(view, stalls=stalls))] == [
         "Stalled sending", "Stalled sending (25 more)",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("free", "is_exact", "width", "text"),
+    [(28_182, True, 6, "28,182"), (28_182, False, 7, "≤28,182"), (28_182, False, 6, "≤28182"), (99, False, 6, "≤99")],
+)
+def test_ports_that_are_left_are_never_rounded(free: int, is_exact: bool, width: int, text: str) -> None:
+    row = SimpleNamespace(free=free, exact=is_exact)
+    assert ports._left(row, False, width) == text  # type: ignore[arg-type]

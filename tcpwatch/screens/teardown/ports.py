@@ -100,9 +100,9 @@ def _level_style(view: View) -> Callable[[Destination, CellContext], Style]:
 
 
 def _left(row: Destination, exact: bool, width: int) -> str:
-    """Return `12`, or `≤12` if fewer may be left, or `≤13k` if there is no room for `≤12,345`."""
+    """Return `12`, or `≤12` if fewer may be left, or `≤12345` if there is no room for `≤12,345`."""
     text = f"{'' if row.exact else '≤'}{units.count(row.free, exact)}"
-    return text if len(text) <= width else f"≤{-(-row.free // 1000)}k"
+    return text if len(text) <= width else text.replace(",", "")
 
 
 def _next_free_in(row: Destination, has_timers: bool) -> str:
