@@ -20,7 +20,7 @@ from tcpwatch import __version__
 from tcpwatch.cli.options import FilterCommand, options
 from tcpwatch.config import settings
 from tcpwatch.config.settings import Settings, SettingsError
-from tcpwatch.report.output import Output, OutputClosed, OutputError, abandon, print_error
+from tcpwatch.report.output import Output, OutputClosed, OutputError, abandon, print_error, whole
 from tcpwatch.units.printable import printable
 
 if TYPE_CHECKING:
@@ -187,7 +187,10 @@ def check(context: click.Context, /, duration: str | None, **flags: Any) -> None
         merged, remarks = check_report.findings_and_remarks(polling.views(monitor, seconds))
     for remark in remarks:  # on stderr and without an exit code: they are no problem of the host
         print_error(f"note: {remark}")
-    output.write_text(f"{check_report.finding_text(finding, output.colour)}\n" for finding in merged)
+    try:
+        output.write_text(f"{check_report.finding_text(finding, output.colour)}\n" for finding in merged)
+    except OutputClosed:
+        abandon(sys.stdout)  # the exit code reports the findings nevertheless
     context.exit(check_report.exit_code(merged))
 
 
@@ -262,4 +265,5 @@ def _expected_failures() -> Iterator[None]:
 
 def main() -> NoReturn:
     """Run the console script."""
+    sys.stdout, sys.stderr = whole(sys.stdout), whole(sys.stderr)
     root.main(prog_name="tcpwatch")

@@ -1,14 +1,18 @@
-"""Standard output of the headless front ends: blocks of text, errors, and whether to use colour."""
+"""Standard output of the headless front ends: whole writes, blocks of text, errors, and whether to use colour."""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
+import select
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 class OutputError(Exception):
@@ -17,6 +21,54 @@ class OutputError(Exception):
 
 class OutputClosed(Exception):
     """Raised when the reader has closed the pipe (`| head`); not an error."""
+
+
+class WholeFile(io.RawIOBase):
+    """A descriptor that takes all bytes of each write, or raises OSError. It stays open when this object is closed.
+
+    Python's own files lose the rest of a short write if they are unbuffered (PYTHONUNBUFFERED), and of any write if the
+    descriptor is non-blocking and full.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._fd
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return os.isatty(self._fd)
+
+    def writable(self) -> bool:
+        """Return True: the first write says if it cannot be written."""
+        return True
+
+    def write(self, data: Buffer) -> int:
+        """Write all of it, and wait for the reader if a non-blocking descriptor takes no more."""
+        whole = left = memoryview(data).cast("B")
+        while left:
+            try:
+                left = left[os.write(self._fd, left) :]
+            except BlockingIOError:
+                room = select.poll()
+                room.register(self._fd, select.POLLOUT)
+                room.poll()
+        return len(whole)
+
+    def flush(self) -> None:
+        """Raise the errors of writes that the file system reports late (close(2)): NFS, quotas."""
+        if not self.closed:
+            os.close(os.dup(self._fd))
+
+
+def whole(stream: TextIO | None) -> TextIO | None:
+    """Return a stream for the same descriptor that writes everything at once, or raises OSError."""
+    if stream is None:
+        return None
+    return io.TextIOWrapper(WholeFile(stream.fileno()), stream.encoding, stream.errors, write_through=True)  # type: ignore[type-var]
 
 
 class Output:

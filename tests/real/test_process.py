@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -124,12 +125,29 @@ def test_events_end_quietly_when_the_pipe_is_closed(environ: dict[str, str]) -> 
     process = start(["events"], environ, stdout=writer)
     os.close(writer)
     os.close(reader)
+    code, err = end_by_events(process)
+    assert code == 0 and (err == "" or err.startswith("tcpwatch: no trace (")), err
+
+
+def test_events_on_a_full_disk(environ: dict[str, str], tmp_path: Path) -> None:
+    with open(tmp_path / "small", "w") as small:
+        args, unbuffered = ["events", "--json", "--no-trace"], {**environ, "PYTHONUNBUFFERED": "1"}
+        code, err = end_by_events(start(args, unbuffered, stdout=small, preexec_fn=small_files))
+    assert (code, err) == (2, "tcpwatch: cannot write to standard output: File too large\n")
+
+
+def end_by_events(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Make connections until the program ends; return its exit code and its errors."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         while process.poll() is None:
             socket.create_connection(server.getsockname()).close()
             server.accept()[0].close()
-    code, _, err = end(process)
-    assert code == 0 and (err == "" or err.startswith("tcpwatch: no trace (")), err
+    return end(process)[::2]
+
+
+def small_files() -> None:
+    """Let the kernel write the first 7 bytes of a file only. Python ignores SIGXFSZ."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (7, 7))
 
 
 COMMANDS = [
@@ -141,6 +159,8 @@ COMMANDS = [
     ["--help"],
     ["--version"],
 ]
+CHECK = ["check", "--source", "psutil", "--for", "0.1", "--interval", "0.1"]
+"""It reports data-incomplete: psutil has no queues."""
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
@@ -152,12 +172,55 @@ def test_a_closed_pipe_ends_the_program_quietly(args: list[str], environ: dict[s
     assert end(process) == (0, "", "")
 
 
-@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
-def test_a_full_disk_is_an_error(args: list[str], environ: dict[str, str]) -> None:
-    with open("/dev/full", "w") as full:
-        code, _, err = end(start(args, environ, stdout=full))
-    assert code == 2
-    assert err.startswith("tcpwatch: ") and err.endswith("No space left on device\n") and err.count("\n") == 1
+def test_the_exit_code_of_check_does_not_depend_on_the_reader(environ: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(CHECK, environ, stdout=writer)
+    os.close(writer)
+    code, _, err = end(process)
+    assert code == 1 and all(line.startswith("tcpwatch: note: ") for line in err.splitlines())
+
+
+@pytest.mark.parametrize("args", [*COMMANDS, CHECK], ids=" ".join)
+def test_a_full_disk_is_an_error(args: list[str], environ: dict[str, str], tmp_path: Path) -> None:
+    """Whether it is full at once or takes a part of a write, with Python's buffer or without."""
+    with open("/dev/full", "w") as full, open(tmp_path / "small", "w") as small:
+        started = [
+            (start(args, {**environ, "PYTHONUNBUFFERED": unbuffered}, stdout=stdout, preexec_fn=limit), reason)
+            for unbuffered in ("", "1")
+            for stdout, limit, reason in (
+                (full, None, "No space left on device"),
+                (small, small_files, "File too large"),
+            )
+        ]
+        for process, reason in started:
+            code, _, err = end(process)
+            *notes, error = err.splitlines()
+            assert code == 2 and error.startswith("tcpwatch: ") and error.endswith(reason), err
+            assert all(note.startswith("tcpwatch: note: ") for note in notes)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("args", [["--help"], ["list", "--json"], CHECK], ids=" ".join)
+def test_a_non_blocking_pipe_takes_everything(args: list[str], unbuffered: str, environ: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = os.write(writer, b"-" * 1_000_000)  # as much as it takes
+    process = start(args, {**environ, "PYTHONUNBUFFERED": unbuffered}, stdout=writer)
+    os.close(writer)
+    wait_until(lambda: process.poll() is not None or waits_for_room(process.pid))
+    with open(reader, encoding="utf-8") as pipe:
+        out = pipe.read()[filled:]
+    code, _, _ = end(process)
+    assert code == (1 if args is CHECK else 0)
+    assert out.endswith("\n") and len(out) > 20
+    if args is not CHECK and "--json" in args:
+        assert all(json.loads(line) for line in out.splitlines())
+
+
+def waits_for_room(pid: int) -> bool:
+    """Return whether the program sleeps in poll(2)."""
+    return "poll" in Path(f"/proc/{pid}/wchan").read_text()
 
 
 def test_no_stdout_and_no_stderr(environ: dict[str, str]) -> None:

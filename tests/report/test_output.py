@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import threading
+from contextlib import closing
 
 import pytest
 
-from tcpwatch.report.output import Output, OutputClosed, OutputError, abandon, wants_colour
+from tcpwatch.report.output import Output, OutputClosed, OutputError, abandon, wants_colour, whole
 
 
 class Broken(io.RawIOBase):
@@ -61,6 +64,47 @@ def test_a_closed_pipe_stops_the_producer() -> None:
         Output(closed, {}).write_data(pieces())  # type: ignore[arg-type]
     assert made == [0]
     settled(closed)
+
+
+def test_a_full_non_blocking_pipe_takes_everything() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    os.write(writer, filling := b"-" * 1_000_000)  # as much as it takes
+    taken: list[bytes] = []
+
+    def read() -> None:
+        while piece := os.read(reader, 1000):
+            taken.append(piece)
+
+    pieces = [f"{number:09}\n" * 1000 for number in range(30)]
+    thread = threading.Timer(0.05, read)
+    thread.start()
+    with open(writer, "w") as file:
+        Output(whole(file), {}).write_data(pieces)
+    thread.join(30)
+    os.close(reader)
+    assert b"".join(taken).lstrip(filling[:1]) == "".join(pieces).encode()
+
+
+def test_the_reader_of_a_full_pipe_goes_away() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(writer, "w") as file:
+        end = whole(file)
+        threading.Timer(0.05, os.close, [reader]).start()
+        with pytest.raises(OutputClosed):
+            Output(end, {}).write_data(["x" * 1_000_000])
+
+
+def test_a_late_error_of_the_file_system() -> None:
+    """close() reports it, as NFS does; here the descriptor has been closed."""
+    reader, writer = os.pipe()
+    with closing(open(writer, "w", closefd=False)) as file:
+        end = whole(file)
+    os.close(reader)
+    os.close(writer)
+    with pytest.raises(OutputError, match="cannot write to standard output: Bad file descriptor"):
+        Output(end, {}).write_data([])
 
 
 def test_encodings() -> None:
