@@ -21,6 +21,8 @@ _NO_SEED = np.uint64(0)
 
 MAPPED_LOW = 0xFFFF << 32
 """The low half of ::ffff:0.0.0.0; the high half of a mapped address is 0."""
+ANY4, ANY6 = (0, MAPPED_LOW), (0, 0)
+"""The halves of 0.0.0.0 in its mapped form, and of ::."""
 
 
 def first_words(table: NDArray[np.void], name: str) -> NDArray[np.uint32]:

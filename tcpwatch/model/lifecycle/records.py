@@ -21,7 +21,8 @@ from tcpwatch.model.lifecycle.poll_changes import PollChanges
 from tcpwatch.model.lifecycle.trace.traced_sockets import TRACED_SOCKET
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.listeners.acceptors import accepted_owners
-from tcpwatch.model.listeners.listener_keys import NO_LISTENER, LocalEndpoints
+from tcpwatch.model.listeners.key_index import LocalEndpoints
+from tcpwatch.model.listeners.listener_keys import NO_LISTENER
 from tcpwatch.model.sockets.join import Join
 from tcpwatch.model.sockets.owner_registry import OwnerRegistry
 from tcpwatch.model.sockets.payload import less

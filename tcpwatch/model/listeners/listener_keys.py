@@ -5,31 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch import units
-from tcpwatch.arrays.address_words import MAPPED_LOW, address_halves, are_mapped, first_words, mapped_halves
+from tcpwatch.arrays.address_words import ANY4, ANY6
 from tcpwatch.arrays.lookup import find_sorted
+from tcpwatch.arrays.opaque_rows import take_rows
 from tcpwatch.kernel.netlink import uapi
+from tcpwatch.model.listeners.key_index import KeyColumns, KeyIndex, LocalEndpoints
 from tcpwatch.model.listeners.redirected import NO_KEY, Redirected, redirected
 from tcpwatch.model.states import State
 from tcpwatch.sample import Sample
 
-ANY4, ANY6 = (0, MAPPED_LOW), (0, 0)
 NO_LISTENER = NO_KEY
 """The index of a socket without a listener."""
-
-
-class LocalEndpoints(NamedTuple):
-    """The columns of a Sample that `lookup` reads; aligned."""
-
-    table: NDArray[np.void]
-    """uapi.SOCKET"""
-    local_port: NDArray[np.uint16]
-    family: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -102,18 +94,21 @@ class ListenerKeys:
     key: NDArray[np.int32]
     """Index in `keys` of each of these rows."""
     redirected: Redirected
-    _by_port: NDArray[np.int32]
-    """Port → index of its key if that is its only one and a wildcard; NO_LISTENER if it has none; else _AMBIGUOUS."""
+    _index: KeyIndex
+    _source: tuple[object, ...]
+    """What `keys` and `key` were computed from."""
 
     @classmethod
     def of(cls, sample: Sample, previous: ListenerKeys | None = None) -> ListenerKeys:
         """Return the keys of the listeners of a sample; `previous` are those of the previous one."""
         row = np.flatnonzero(sample.state == State.LISTEN)
-        of_row = _keys_of(sample.table[row], sample.interfaces)
-        keys = tuple(sorted(set(of_row), key=_specific_first))
-        places = {key: at for at, key in enumerate(keys)}
-        key = np.array([places[key] for key in of_row], np.int32)
-        found = cls(_with_exclusions(keys), row, key, Redirected(), _index_by_port(keys))
+        source = _source(sample, row)
+        if previous is not None and previous._source == source and not len(previous.redirected.cookie):
+            found = replace(previous, row=row, redirected=Redirected())  # the same listeners, as in most polls
+        else:
+            columns, key = KeyColumns.of(sample.table[row]).distinct()
+            keys = _with_exclusions(_keys_of(columns, sample.interfaces))
+            found = cls(keys, row, key, Redirected(), KeyIndex(columns), source)
         moved = found._redirected(sample, previous)
         if not len(moved.cookie) and not len(moved.orphans):
             return found
@@ -127,15 +122,8 @@ class ListenerKeys:
             before = replace(previous.redirected, key=now[previous.redirected.key])
         elif previous is not None:
             before = previous.redirected
-
-        def by_end(where: NDArray[np.intp]) -> NDArray[np.int32]:
-            return self._by_end(sample, where)
-
-        def before_by_end(where: NDArray[np.intp]) -> NDArray[np.int32]:
-            assert previous is not None
-            return previous._by_end(sample, where)
-
-        return redirected(sample, self.row, self.key, by_end, before, before_by_end if previous else None)
+        had_listener = partial(previous._index.find, sample) if previous else None
+        return redirected(sample, self.row, self.key, partial(self._index.find, sample), before, had_listener)
 
     def lookup(self, sample: Sample | LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.int32]:
         """Return for each of these rows the index of the key of its listener, or NO_LISTENER.
@@ -143,62 +131,34 @@ class ListenerKeys:
         The listener is the one that accepts connections to the local end, unless the connection is known to be
         redirected. The port alone is not enough: a client may use the same port on another address.
         """
-        key = self._by_end(sample, where)
+        key = self._index.find(sample, where)
         if len(self.redirected.cookie):
             self.redirected.override(key, sample.table["idiag_cookie"][where])
         return key
 
-    def _by_end(self, sample: Sample | LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.int32]:
-        port = sample.local_port[where]
-        key = self._by_port[port]
-        v6 = np.flatnonzero(sample.family[where] != uapi.AF_INET)
-        # The last two are for _AMBIGUOUS and NO_LISTENER.
-        is_v4_only = np.array([*(known.halves == ANY4 for known in self.keys), False, False])
-        key[v6[is_v4_only[key[v6]]]] = _AMBIGUOUS
-        for number in np.flatnonzero(np.bincount(port[key == _AMBIGUOUS], minlength=1)).tolist():
-            at = np.flatnonzero(port == number)
-            key[at] = self._by_address(sample, where[at], number)
-        return key
 
-    def _by_address(self, sample: Sample | LocalEndpoints, where: NDArray[np.intp], port: int) -> NDArray[np.int32]:
-        index = np.full(len(where), NO_LISTENER, np.int32)
-        unassigned = np.ones(len(where), np.bool_)
-        for at, key in enumerate(self.keys):
-            if key.port == port:
-                matches = unassigned & _accepts(key, sample, where)
-                index[matches] = at
-                unassigned &= ~matches
-        return index
-
-
-_AMBIGUOUS = -2
-"""The port has several keys, or one that is no wildcard: the address decides."""
-
-
-def _index_by_port(keys: tuple[ListenerKey, ...]) -> NDArray[np.int32]:
-    places_by_port = defaultdict(list)
-    for at, key in enumerate(keys):
-        places_by_port[key.port].append(at)
-    table = np.full(65_536, NO_LISTENER, np.int32)
-    for port, places in places_by_port.items():
-        key = keys[places[0]]
-        wildcard = len(places) == 1 and key in (ListenerKey(port, *ANY4), ListenerKey(port, *ANY6))
-        table[port] = places[0] if wildcard else _AMBIGUOUS
-    return table
-
-
-def _specific_first(key: ListenerKey) -> tuple[object, ...]:
-    return not key.interface, key.any_address, key.halves == ANY6, key
+def _source(sample: Sample, row: NDArray[np.intp]) -> tuple[object, ...]:
+    """Return all facts about these listeners that their keys depend on."""
+    table = take_rows(sample.table, row)
+    names = ("idiag_sport", "idiag_src", "idiag_if", "idiag_family")
+    devices = [int(index) for index in np.unique(table["idiag_if"]) if index] if table["idiag_if"].any() else []
+    return (
+        *(table[name].tobytes() for name in names),
+        (table["has"] & uapi.IS_V6ONLY).tobytes(),
+        *(sample.interfaces.get(index) for index in devices),
+    )
 
 
 def _with_exclusions(keys: tuple[ListenerKey, ...]) -> tuple[ListenerKey, ...]:
-    ports = [key.port for key in keys]
-    if len(set(ports)) == len(ports):
-        return keys
     by_port = defaultdict(list)
     for key in keys:
         by_port[key.port].append(key)
-    return tuple(replace(key, exclusions=_exclusions(key, by_port[key.port])) for key in keys)
+    if len(by_port) == len(keys):
+        return keys
+    exclusions = {port: _Exclusions(same_port) for port, same_port in by_port.items() if len(same_port) > 1}
+    return tuple(
+        replace(key, exclusions=exclusions[key.port].of(key)) if key.port in exclusions else key for key in keys
+    )
 
 
 def _with_other_ends(keys: tuple[ListenerKey, ...], moved: Redirected, sample: Sample) -> tuple[ListenerKey, ...]:
@@ -214,55 +174,35 @@ def _with_other_ends(keys: tuple[ListenerKey, ...], moved: Redirected, sample: S
     return tuple(replace(key, other_ends=tuple(sorted(ends[at]))) if at in ends else key for at, key in enumerate(keys))
 
 
-def _exclusions(key: ListenerKey, same_port: list[ListenerKey]) -> str:
-    """Return filter terms that exclude the sockets of the other listeners on the port."""
-    terms: dict[str, None] = {}
-    for other in same_port:
-        if other.interface and not key.interface:
-            terms[f" -if:{other.device}"] = None
-        elif other.interface == key.interface and key.any_address and not other.any_address:
-            terms[f" -laddr:{other.address}"] = None
-        elif other.interface == key.interface and {key.halves, other.halves} == {ANY4, ANY6}:
-            terms[" laddr:0.0.0.0/0" if key.halves == ANY4 else " laddr:::/0"] = None
-    return "".join(terms)
+class _Exclusions:
+    """Filter terms that exclude the sockets of the other listeners on one port."""
+
+    def __init__(self, keys: list[ListenerKey]) -> None:
+        self._wildcards = {(key.interface, key.halves) for key in keys if key.any_address}
+        self._devices = "".join(dict.fromkeys(f" -if:{key.device}" for key in keys if key.interface))
+        terms: dict[int, list[str]] = {interface: [] for interface, _ in self._wildcards}
+        for key in keys:
+            if key.interface in terms and not key.any_address:
+                terms[key.interface].append(f" -laddr:{key.address}")
+        self._addresses = {interface: "".join(dict.fromkeys(words)) for interface, words in terms.items()}
+        """Interface → the terms for the addresses of its listeners."""
+
+    def of(self, key: ListenerKey) -> str:
+        """Return the terms for the filter of `key`."""
+        terms = "" if key.interface else self._devices
+        if not key.any_address:
+            return terms
+        family = {ANY4: " laddr:0.0.0.0/0", ANY6: " laddr:::/0"}
+        other = ANY6 if key.halves == ANY4 else ANY4
+        both = (key.interface, other) in self._wildcards
+        return terms + self._addresses[key.interface] + family[key.halves] * both
 
 
-def _keys_of(listening: NDArray[np.void], interfaces: Mapping[int, str]) -> list[ListenerKey]:
-    high, low = mapped_halves(listening["idiag_src"], listening["idiag_family"] == uapi.AF_INET).T
-    v6only = (listening["has"] & uapi.IS_V6ONLY) != 0
-    columns = (listening["idiag_sport"], high, low, listening["idiag_if"], v6only)
-    keys = [ListenerKey(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
-    return [
+def _keys_of(columns: KeyColumns, interfaces: Mapping[int, str]) -> tuple[ListenerKey, ...]:
+    high, low = columns.halves.T
+    values = (columns.port, high, low, columns.interface, columns.v6only)
+    keys = [ListenerKey(*fields) for fields in zip(*(column.tolist() for column in values), strict=True)]
+    return tuple(
         replace(key, device=interfaces.get(key.interface) or str(key.interface)) if key.interface else key
         for key in keys
-    ]
-
-
-def _accepts(key: ListenerKey, sample: Sample | LocalEndpoints, where: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Return whether a listener accepts connections to the local address of these rows."""
-    v4 = sample.family[where] == uapi.AF_INET
-    matches = _address_matches(key, sample.table, where, v4)
-    if key.interface:
-        matches &= sample.table["idiag_if"][where] == key.interface
-    return matches
-
-
-def _address_matches(
-    key: ListenerKey, table: NDArray[np.void], where: NDArray[np.intp], v4: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Return whether the addresses match. IPv4 has two forms here: converting a million rows to one form costs more."""
-    if key.halves == ANY6 and not key.v6only:
-        return np.ones(len(where), np.bool_)
-    v6 = np.flatnonzero(~v4)
-    halves = address_halves(table["idiag_src"][where[v6]])
-    matches = v4.copy()
-    if key.halves == ANY4:
-        matches[v6] = are_mapped(halves)
-    elif key.halves == ANY6:
-        matches[:] = False
-        matches[v6] = ~are_mapped(halves)
-    else:
-        mapped = key.high == 0 and key.low >> 32 == 0xFFFF
-        matches &= (first_words(table, "idiag_src")[where] == key.low & 0xFFFFFFFF) if mapped else False
-        matches[v6] = (halves == (key.high, key.low)).all(axis=1)
-    return matches
+    )

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from tcpwatch.arrays.address_words import ANY4
 from tcpwatch.config.thresholds import DEFAULT
 from tcpwatch.model.analyses.silent_peers import SilentPeer, SilentPeers
 from tcpwatch.model.analyses.stalls import Stalls, UnreadProgram
 from tcpwatch.model.analyses.unanswered_connects import Unanswered, UnansweredConnects
 from tcpwatch.model.analyses.zero_windows import ZeroWindowGroup, ZeroWindows
 from tcpwatch.model.finding import Finding, Severity
-from tcpwatch.model.listeners.listener_keys import ANY4, ListenerKey
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules import stalls, unanswered
 from tcpwatch.model.rules.registry import RuleFunction

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from tcpwatch.arrays.address_words import ANY4
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.finding import FindingSubject, ListenerSubject, Severity
-from tcpwatch.model.listeners.listener_keys import ANY4, ListenerKey
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.queue_detail import QueueDetail, QueueMembers
 from tcpwatch.model.rules.engine import RuleEngine
 from tcpwatch.model.rules.half_open.verdict import half_open_of, half_open_verdict
