@@ -34,6 +34,7 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
             "privilege": sample.source.privilege,
             "complete": sample.completeness.complete,
             "missing": list(sample.completeness.missing),
+            "forged_events": sample.destroyed.forged if sample.destroyed else None,
         },
         "sockets": len(view.rows),
         "states": {state.name: view.counts.get(state, 0) for state in STATE_ORDER},

@@ -11,7 +11,6 @@ import select
 import threading
 import time
 
-from tcpwatch.kernel.netlink.decode_sockets import MessageError
 from tcpwatch.kernel.netlink.destroy_event_reader import TRUESIZE, DestroyEventReader
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
@@ -28,6 +27,8 @@ PAUSE_LEAST_S, PAUSE_MOST_S = 0.002, 0.05
 """Pause between two reads while sockets are destroyed, so that one read gets many events."""
 TRACE_LEAST_S, TRACE_MOST_S = 0.02, 0.5
 """Pause between two reads of the trace."""
+REOPEN_S = 1.0
+"""Shortest time between two attempts to open the socket of destroy events again."""
 
 
 class EventWatch:
@@ -39,6 +40,8 @@ class EventWatch:
         """The reason why there is no trace; empty while there is one."""
         self.why_no_destroyed = ""
         """The reason why there are no destroy events; empty while there are."""
+        self._why_not_taken = ""
+        """The same at the last take_destroyed()."""
         self._lock = threading.Lock()
         self._destroy: DestroyEventReader | None = None
         try:
@@ -46,7 +49,7 @@ class EventWatch:
         except SockDiagError as error:  # seccomp or an old kernel
             self.why_no_destroyed = reason_of(error)
         self._listening = self._destroy is not None
-        """False after a failure; the reader stays open until close(), as the thread may be polling its descriptor."""
+        """False after a failure, until the thread (in its network namespace) has opened the socket again."""
         self._trace: TracepointReader | None = None
         self._trace_failed = False
         if trace:
@@ -66,17 +69,19 @@ class EventWatch:
         with self._lock:
             self._read_destroyed()
             try:
-                return self._destroy.take() if self._destroy and self._listening else None
-            except MessageError as error:
-                self._end_destroyed(error)
-                return None
+                taken = self._destroy.take() if self._destroy and self._listening else None
+            except SockDiagError as error:
+                self._fail_destroyed(error)
+                taken = None
+            self._why_not_taken = self.why_no_destroyed
+            return taken
 
     @property
     def failures(self) -> list[str]:
-        """Return what has failed, in words."""
-        destroyed = f"no events of closed sockets ({self.why_no_destroyed})"
+        """Return what has failed, in words; of destroy events as of the last take_destroyed()."""
+        destroyed = f"no events of closed sockets ({self._why_not_taken})"
         trace = f"the trace has ended ({self.why_no_trace})"
-        return [destroyed] * bool(self.why_no_destroyed) + [trace] * self._trace_failed
+        return [destroyed] * bool(self._why_not_taken) + [trace] * self._trace_failed
 
     def take_trace_events(self) -> TraceEvents | None:
         """Return the trace events between the last call and this one; None if there is no trace."""
@@ -104,24 +109,26 @@ class EventWatch:
                 self._end_trace("closed")
 
     def _run(self) -> None:
-        poll, nap = select.poll(), select.poll()
-        for waiting in (poll, nap):
-            waiting.register(self._wake, select.POLLIN)
-        registered, highest_rate = self._destroy, 0.0
-        if registered:
-            poll.register(registered, select.POLLIN)
-            highest_rate = SHARE * registered.capacity / TRUESIZE
+        nap = select.poll()
+        nap.register(self._wake, select.POLLIN)
+        poll, listening, highest_rate, reopen_at = nap, None, 0.0, 0.0
         trace_s, traced_at, read_at = TRACE_MOST_S, time.monotonic(), time.monotonic()
-        while self._listening or self._trace:
-            poll.poll(1000 * max(0.0, traced_at + trace_s - time.monotonic()) if self._trace else None)
+        while self._destroy or self._trace:
+            if self._destroy and self._listening is not listening:
+                listening, poll = self._listening, self._poll_object()
+                highest_rate = SHARE * self._destroy.capacity / TRUESIZE
+            due = [traced_at + trace_s] * bool(self._trace) + [reopen_at] * bool(self._destroy and not listening)
+            ready = poll.poll(1000 * max(0.0, min(due) - time.monotonic()) if due else None)
             with self._lock:
                 if self._stopping:
                     return
+                if any(file == self._wake for file, _ in ready):
+                    os.eventfd_read(self._wake)
                 count = self._read_destroyed()
-                if registered and not self._listening:
-                    poll.unregister(registered)
-                    registered = None
                 now = time.monotonic()
+                if self._destroy and not self._listening and now >= reopen_at:
+                    listening, reopen_at = None, now + REOPEN_S
+                    self._reopen_destroyed(self._destroy)
                 if self._trace and now >= traced_at + trace_s:
                     trace_s, traced_at = self._read_trace(trace_s), now
             rate = count / max(now - read_at, 1e-6)
@@ -130,16 +137,33 @@ class EventWatch:
                 nap.poll(1000 * pause_s)
             read_at = now
 
+    def _poll_object(self) -> select.poll:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if self._destroy and self._listening:
+            poll.register(self._destroy, select.POLLIN)
+        return poll
+
     def _read_destroyed(self) -> int:
-        """Return how many events were read; a failure ends the reading for good."""
+        """Return how many events were read."""
         try:
             return self._destroy.read() if self._destroy and self._listening else 0
-        except (SockDiagError, MessageError) as error:
-            self._end_destroyed(error)
+        except SockDiagError as error:
+            self._fail_destroyed(error)
             return 0
 
-    def _end_destroyed(self, error: SockDiagError | MessageError) -> None:
+    def _fail_destroyed(self, error: SockDiagError) -> None:
+        """Have the thread open the socket again."""
         self._listening, self.why_no_destroyed = False, reason_of(error)
+        os.eventfd_write(self._wake, 1)
+
+    def _reopen_destroyed(self, reader: DestroyEventReader) -> None:
+        try:
+            reader.reopen()
+        except SockDiagError as error:
+            self.why_no_destroyed = reason_of(error)
+        else:
+            self._listening, self.why_no_destroyed = True, ""
 
     def _read_trace(self, period_s: float) -> float:
         """Return the seconds until the next read; a failure ends the trace."""

@@ -174,7 +174,7 @@ class LiveSource:
                 dump.interrupted or listeners.interrupted,
                 dump.answers_lost or listeners.answers_lost,
                 dump.retried or listeners.retried,
-                (*no_counters, *no_sysctls, *self._failed_watches()),
+                (*no_counters, *no_sysctls, *self._failed_watches(destroyed)),
             ),
             **ordered.columns(),
             owner=owner,
@@ -198,10 +198,11 @@ class LiveSource:
             begin_monotonic_s=begin,
         )
 
-    def _failed_watches(self) -> list[str]:
-        """Return what is no longer watched, in words."""
+    def _failed_watches(self, destroyed: DestroyedSockets | None) -> list[str]:
+        """Return what is no longer watched, or was not for some time, in words."""
         peaks = self._queues.failure if self._queues else ""
         reasons = [f"accept queues are not watched between polls ({peaks})"] if peaks else []
+        reasons += ["events of closed sockets were interrupted"] * bool(destroyed and destroyed.interrupted)
         return reasons + (self._events.failures if self._events else [])
 
     def _take_destroyed(self) -> DestroyedSockets | None:

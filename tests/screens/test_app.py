@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from textual.pilot import Pilot
 from textual.theme import BUILTIN_THEMES
 
 from tcpwatch.app import INTERVALS_S, TcpwatchApp, ViewReady, run
 from tcpwatch.config.settings import Settings, SettingsError
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.proc.owner_finder import UNKNOWN_PERMISSION
 from tcpwatch.model.states import FACTS, Phase, State
 from tcpwatch.model.view import View
@@ -136,6 +139,16 @@ async def test_header_says_that_other_namespaces_are_not_watched() -> None:
             app.show(_sampled(make_view(), other_namespaces=count))
             await pilot.pause()
             assert ("3 other netns not watched" in _header(app)) == shown
+
+
+async def test_header_says_that_events_are_forged() -> None:
+    nothing = np.empty(0, uapi.SOCKET), np.empty(0, uapi.TCP_INFO), np.empty(0)
+    app = make_app()
+    async with driven(app, LARGE) as pilot:
+        for count, shown in ((0, False), (3, True)):
+            app.show(_sampled(make_view(), destroyed=DestroyedSockets(*nothing, 0, forged=count)))
+            await pilot.pause()
+            assert ("3 forged destroy events" in _header(app)) == shown
 
 
 async def test_an_ordinary_user_who_sees_all_owners() -> None:

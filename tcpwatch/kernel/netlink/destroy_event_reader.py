@@ -2,7 +2,10 @@
 
 Sources: sock_diag_broadcast_destroy_work in net/core/sock_diag.c, inet_diag_handler_get_info in net/ipv4/inet_diag.c,
 netlink_overrun and netlink_broadcast_deliver in net/netlink/af_netlink.c. Each event is a datagram with one message,
-of 380 bytes on Linux 6.18. Each costs one recv_into() in Python; the messages are decoded many at once.
+of 380 bytes on Linux 6.18. Each costs one recvfrom_into() in Python; the messages are decoded many at once.
+
+Whoever is root in the user namespace that owns the network namespace may send to the same multicast groups: datagrams
+whose sender is not the kernel are counted and ignored.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ _KEPT = 250_000
 """Largest backlog in events: 85 MB."""
 _PLACE = 1024
 """Bytes reserved for one datagram."""
+_KERNEL = 0
+"""nl_pid of a datagram that the kernel sent; no other socket can have it (netlink_autobind)."""
 _BATCH = 1024
 _MOST = 100 * _BATCH
 """Largest number of events per read(), so that it ends even if events arrive as fast as they are read."""
@@ -49,12 +54,9 @@ class DestroyEventReader:
         self._arrivals: list[tuple[int, float]] = []
         """(number of datagrams, time of arrival)"""
         self._info_bytes = uapi.TCP_INFO.itemsize
-        self._dropped = 0
-        try:
-            self._newly_dropped()  # so that an old kernel that cannot count fails here
-        except OSError as error:
-            self.close()
-            raise _unusable(error) from error
+        self._dropped = self._undecoded = self._forged = 0
+        self._interrupted = False
+        self._check_count()
         self._backlog = Backlog(_KEPT, (np.empty(0, uapi.SOCKET), np.empty(0, uapi.TCP_INFO), np.empty(0)))
 
     def fileno(self) -> int:
@@ -64,45 +66,65 @@ class DestroyEventReader:
     def read(self) -> int:
         """Read waiting events, at most 100,000, into the backlog; return how many they were.
 
-        Raises SockDiagError if the socket fails, MessageError if a message is not a destroy event.
+        Forged ones are included. Raises SockDiagError if the socket fails.
         """
         done = 0
         while done < _MOST:
-            got = self._receive()
+            free, before = _BATCH - len(self._sizes), len(self._sizes)
+            got = self._receive(free)
             done += got
-            if got:
-                self._arrivals.append((got, time.monotonic()))
-            if len(self._sizes) < _BATCH:
+            if len(self._sizes) > before:
+                self._arrivals.append((len(self._sizes) - before, time.monotonic()))
+            if got < free:
                 break
             self._decode()
         return done
 
     def take(self) -> DestroyedSockets:
-        """Return the events read since the last call, and how many were lost. Raises MessageError."""
+        """Return the events read since the last call, and how many were lost. Raises SockDiagError."""
         self._decode()
+        try:
+            lost = self._newly_dropped()
+        except OSError as error:
+            raise _unusable(error) from error
         (table, infos, when), dropped = self._backlog.take()
         make_read_only(table, infos, when)
-        return DestroyedSockets(table, infos, when, self._info_bytes, self._newly_dropped() + dropped)
+        lost, self._undecoded = lost + dropped + self._undecoded, 0
+        interrupted, self._interrupted = self._interrupted, False
+        return DestroyedSockets(table, infos, when, self._info_bytes, lost, interrupted, self._forged)
+
+    def reopen(self) -> None:
+        """Replace a socket that failed; the next take() says that events are missing. Raises SockDiagError."""
+        self._socket.close()
+        self._interrupted = True
+        self._socket = _open()
+        self.capacity = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self._dropped = 0
+        self._check_count()
 
     def close(self) -> None:
         """Close the socket; closing twice is harmless."""
         self._socket.close()
 
-    def _receive(self) -> int:
-        """Receive datagrams until all places are filled or none is waiting; return how many they were."""
-        sizes, receive = self._sizes, self._socket.recv_into
-        before = len(sizes)
-        while True:
+    def _receive(self, most: int) -> int:
+        """Receive at most as many datagrams as there are free places; return how many they were, with forged ones."""
+        sizes, places, receive = self._sizes, self._places, self._socket.recvfrom_into
+        count = 0
+        while count < most:
             try:
-                for place in self._places[len(sizes) :]:
-                    sizes.append(receive(place))
+                size, sender = receive(places[len(sizes)])
             except BlockingIOError:
-                pass
+                return count
             except OSError as error:
                 if error.errno == errno.ENOBUFS:  # some were dropped: take() returns how many
                     continue
                 raise SockDiagError(error.errno or errno.EIO, f"destroy events: {error.strerror}") from error
-            return len(sizes) - before
+            count += 1
+            if sender[0] == _KERNEL:
+                sizes.append(size)
+            else:
+                self._forged += 1
+        return count
 
     def _decode(self) -> None:
         """Decode the datagrams and free their places. A call costs 0.1 ms and little for each datagram."""
@@ -113,13 +135,17 @@ class DestroyEventReader:
         self._sizes, self._arrivals = [], []
         words = self._words
         offsets = np.arange(0, len(sizes) * _PLACE >> 2, _PLACE >> 2)
-        if strange := np.flatnonzero((words[offsets] != sizes) | (sizes < uapi.NLMSG_HDRLEN)).tolist():
-            size, at = int(sizes[strange[0]]), int(offsets[strange[0]])
-            raise decode_sockets.MessageError(f"a destroy event of {size} bytes with {words[at]} as its length")
+        types = words[offsets + 1] & 0xFFFF
+        kept = (words[offsets] == sizes) & (sizes >= uapi.NLMSG_HDRLEN) & (types == uapi.SOCK_DIAG_BY_FAMILY)
         table, infos = np.empty(len(sizes), uapi.SOCKET), np.zeros(len(sizes), uapi.TCP_INFO)
-        rest = offsets
+        rest = offsets[kept]
         while len(rest):
-            alike, rest, layout = decode_sockets.same_layout(words, rest)
+            try:
+                alike, rest, layout = decode_sockets.same_layout(words, rest)
+            except decode_sockets.MessageError:
+                kept[rest[0] // (_PLACE >> 2)] = False
+                rest = rest[1:]
+                continue
             which = alike // (_PLACE >> 2)
             rows = np.empty(len(which), uapi.SOCKET)
             decode_sockets.decode_sockets(words, alike, rows)
@@ -128,7 +154,19 @@ class DestroyEventReader:
             if info_bytes:
                 self._info_bytes = min(self._info_bytes, info_bytes)
                 _copy_info(words, alike + place + 1, self._info_bytes, infos, which)
-        self._backlog.add(table, infos, np.repeat(times, counts))
+        when = np.repeat(times, counts)
+        if not kept.all():
+            self._undecoded += int((~kept).sum())
+            table, infos, when = opaque(table)[kept].view(uapi.SOCKET), infos[kept], when[kept]
+        self._backlog.add(table, infos, when)
+
+    def _check_count(self) -> None:
+        """Raise SockDiagError on a kernel that cannot count lost events."""
+        try:
+            self._newly_dropped()
+        except OSError as error:
+            self.close()
+            raise _unusable(error) from error
 
     def _newly_dropped(self) -> int:
         """Return the events that did not fit into the kernel's queue since the last call: sk_drops (netlink_overrun).
@@ -157,6 +195,7 @@ def _open() -> socket.socket:
     try:
         _enlarge(sock)
         sock.bind((0, 0))
+        sock.connect((0, 0))  # refuses datagrams that other processes send to this socket, but not those to its groups
         for group in (uapi.SKNLGRP_INET_TCP_DESTROY, uapi.SKNLGRP_INET6_TCP_DESTROY):
             sock.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, group)
     except OSError as error:

@@ -29,7 +29,11 @@ class DestroyedSockets:
     info_bytes: int
     """Bytes of struct tcp_info that this kernel sends, at most those of uapi.TCP_INFO."""
     lost: int = 0
-    """Events since the previous call that did not fit into the kernel's queue or the backlog."""
+    """Events since the previous call that did not fit into the kernel's queue or the backlog, or cannot be decoded."""
+    interrupted: bool = False
+    """The socket failed and was opened again since the previous call: an unknown number of events is missing."""
+    forged: int = 0
+    """Datagrams since the start that the kernel did not send; they were ignored."""
 
     def after(self, earlier: DestroyedSockets | None) -> DestroyedSockets:
         """Return these events appended to `earlier` ones that have not been used."""
@@ -39,4 +43,6 @@ class DestroyedSockets:
         infos = np.concatenate((earlier.infos, self.infos))
         when = np.concatenate((earlier.received_monotonic_s, self.received_monotonic_s))
         make_read_only(table, infos, when)
-        return DestroyedSockets(table, infos, when, self.info_bytes, earlier.lost + self.lost)
+        interrupted = earlier.interrupted or self.interrupted
+        lost = earlier.lost + self.lost
+        return DestroyedSockets(table, infos, when, self.info_bytes, lost, interrupted, self.forged)

@@ -65,6 +65,7 @@ class SockDiag:
         `tables` is a pool of uapi.SOCKET for the dumps, `infos` one of uapi.FLOW_INFO.
         """
         self._socket = _open()
+        self._is_closed = False
         # Random, so that it does not occur in the content of every message: headers are recognised by it.
         self._sequence = int.from_bytes(os.urandom(4))
         self._buffer = np.zeros((_BATCH + _DATAGRAM) >> 2, np.uint32)
@@ -124,6 +125,7 @@ class SockDiag:
 
     def close(self) -> None:
         """Close the socket; closing twice is harmless."""
+        self._is_closed = True
         self._socket.close()
 
     def _dump(
@@ -135,7 +137,7 @@ class SockDiag:
                 return dump
             return replace(self._dump_once(states, drops, first, infos), retried=True)
         except BaseException:
-            if self._socket.fileno() >= 0:  # the kernel refuses another dump until the rest was read: EBUSY
+            if not self._is_closed:  # the kernel refuses another dump until the rest was read: EBUSY
                 self._reopen()
             raise
 
@@ -228,6 +230,8 @@ class SockDiag:
         header["nlmsg_type"] = kind
         header["nlmsg_flags"] = uapi.NLM_F_REQUEST | flags
         header["nlmsg_seq"] = self._sequence
+        if self._socket.fileno() < 0 and not self._is_closed:  # the last _reopen() failed
+            self._socket = _open()
         try:
             self._socket.sendto(header.tobytes() + request.tobytes(), (0, 0))
         except OSError as error:
@@ -264,7 +268,12 @@ def _open() -> socket.socket:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_SOCK_DIAG)
     except OSError as error:
         raise unusable(error) from error
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _SILENCE_S, 0))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _SILENCE_S, 0))
+        sock.connect((0, 0))  # the kernel then refuses answers from other processes (netlink_getsockbyportid)
+    except OSError as error:
+        sock.close()
+        raise unusable(error) from error
     return sock
 
 

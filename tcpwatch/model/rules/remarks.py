@@ -1,4 +1,4 @@
-"""Remarks: what is not looked at although nothing has failed, so that it is no finding."""
+"""Remarks: what is not looked at although nothing has failed, and forged events; they are no findings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ _NOT_WANTED = ("not asked for", "switched off")
 
 
 def remarks(sample: Sample) -> tuple[str, ...]:
-    """Return what is not looked at, in words."""
+    """Return what is not looked at or was forged, in words."""
     words = []
+    if forged := forged_events(sample):
+        words.append(f"ignored: {forged}, sent by a process that is not the kernel")
     if sample.other_namespaces:
         verb = "is" if sample.other_namespaces == 1 else "are"
         at_least = "" if sample.source.privilege == "root" else "at least "  # those of other users are hidden
@@ -27,6 +29,12 @@ def remarks(sample: Sample) -> tuple[str, ...]:
         if not _is_blind(sample, needs) and not (needs == ("trace",) and sample.source.why_no_trace in _NOT_WANTED)
     ]
     return (*words, *[f"rules without all their data: {', '.join(lacking)}"] * bool(lacking))
+
+
+def forged_events(sample: Sample) -> str:
+    """Return `3 forged destroy events`; empty if there were none since the start."""
+    forged = sample.destroyed.forged if sample.destroyed else 0
+    return units.plural(forged, "forged destroy event") if forged else ""
 
 
 def _shown(sample: Sample, need: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tcpwatch import units
 from tcpwatch.model.finding import Severity
+from tcpwatch.model.rules.remarks import forged_events
 from tcpwatch.model.view import View
 from tcpwatch.screens.shared.finding_lines import SEVERITY_SIGNS, severity_style
 from tcpwatch.screens.shared.shell import app_state
@@ -104,6 +105,7 @@ def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours
         (3, units.duration(interval_s)),
         (2, cost),
         (6, _not_watched(view)),
+        (7, forged_events(view.sample)),
     ]
     items = [(rank, words) for rank, words in ranked if words]
     while items:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from tcpwatch.config.thresholds import DEFAULT
+from tcpwatch.kernel.netlink import uapi
+from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEvents
 from tcpwatch.model.finding import Severity
 from tcpwatch.model.lifecycle.trace.stats import TraceStats
@@ -105,6 +107,10 @@ def test_remarks() -> None:
     )
     assert remarks(replace(sample, other_namespaces=3)) == (
         "3 other network namespaces with TCP sockets are not watched",
+    )
+    destroyed = DestroyedSockets(np.empty(0, uapi.SOCKET), np.empty(0, uapi.TCP_INFO), np.empty(0), 280, forged=2)
+    assert remarks(replace(sample, destroyed=destroyed)) == (
+        "ignored: 2 forged destroy events, sent by a process that is not the kernel",
     )
     del figures["tcp_max_orphans"]
     user = replace(sample, source=SourceInfo("sock_diag", "user", why_no_trace="needs root"), other_namespaces=2)

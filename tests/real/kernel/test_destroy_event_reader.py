@@ -9,7 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpwatch.kernel.netlink import destroy_event_reader, uapi
-from tcpwatch.kernel.netlink.decode_sockets import MessageError
 from tcpwatch.kernel.netlink.destroy_event_reader import DestroyEventReader
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
@@ -62,7 +61,8 @@ def heard(events: DestroyEventReader, count: int) -> DestroyedSockets:
     table, infos, when = (
         np.concatenate([getattr(it, name) for it in parts]) for name in ("table", "infos", "received_monotonic_s")
     )
-    return DestroyedSockets(table, infos, when, parts[-1].info_bytes, sum(part.lost for part in parts))
+    lost, forged = sum(part.lost for part in parts), parts[-1].forged
+    return DestroyedSockets(table, infos, when, parts[-1].info_bytes, lost, forged=forged)
 
 
 def free(count: int) -> list[int]:
@@ -226,13 +226,13 @@ class FakeSocket:
         self.dropped = dropped
         self.closed = False
 
-    def recv_into(self, place: memoryview) -> int:
+    def recvfrom_into(self, place: memoryview) -> tuple[int, tuple[int, int]]:
         answer = self.answers.pop(0) if self.answers else BlockingIOError(errno.EAGAIN, "")
         if isinstance(answer, OSError):
             raise answer
         cut = answer[: len(place)]
         place[: len(cut)] = cut
-        return len(cut)
+        return len(cut), (0, 1)
 
     def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
         assert level == socket.SOL_SOCKET
@@ -304,17 +304,65 @@ def test_an_overrun_is_counted_once() -> None:
         netlink.message(netlink.BY_FAMILY, netlink.body() + b"\xff\xff\2\0", sequence=0),
     ],
 )
-def test_an_invalid_datagram_is_refused(datagram: bytes) -> None:
-    with pytest.raises(MessageError):
-        drained(FakeSocket(event(1, bytes(280)), datagram))
+def test_an_invalid_datagram_is_skipped_and_counted(datagram: bytes) -> None:
+    good = [event(number, bytes([number]) * 280) for number in (1, 2)]
+    taken = drained(FakeSocket(datagram, good[0], datagram, datagram, good[1], datagram))
+    assert taken.table["idiag_cookie"].tolist() == [1, 2]
+    assert taken.infos["tcpi_state"].tolist() == [1, 2]
+    assert (len(taken.infos), len(taken.received_monotonic_s), taken.lost, taken.forged) == (2, 2, 4, 0)
 
 
 @given(st.lists(st.binary(max_size=1100), min_size=1, max_size=5))
-def test_any_bytes_give_rows_or_an_error(datagrams: list[bytes]) -> None:
+def test_any_bytes_are_rows_or_lost(datagrams: list[bytes]) -> None:
     shaped = [struct.pack("=IH", min(len(it) + 6, 1024), netlink.BY_FAMILY) + it for it in datagrams]
     for answers in (datagrams, shaped):
-        with suppress(MessageError):
-            assert len(drained(FakeSocket(*answers)).table) == len(answers)
+        taken = drained(FakeSocket(*answers))
+        assert len(taken.table) + taken.lost == len(answers)
+
+
+def test_datagrams_of_other_senders_are_ignored_and_counted(namespace: lab.Namespace) -> None:
+    """Root of the namespace may send to the groups: well-formed events of our sockets, and any bytes."""
+    with (
+        closing(DestroyEventReader()) as events,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_SOCK_DIAG) as forger,
+    ):
+        datagrams = [event(cookie(listener), bytes(280)), b"x" * 20, bytes(4000), netlink.error(1, sequence=0)]
+        for group in (uapi.SKNLGRP_INET_TCP_DESTROY, uapi.SKNLGRP_INET6_TCP_DESTROY):
+            for datagram in datagrams:
+                forger.sendto(datagram, (0, 1 << (group - 1)))
+        cookies = free(2)
+        taken = heard(events, len(cookies))
+        assert (taken.table["idiag_cookie"].tolist(), taken.lost, taken.forged) == (cookies, 0, 2 * len(datagrams))
+        with pytest.raises(ConnectionRefusedError):
+            forger.sendto(datagrams[0], (events._socket.getsockname()[0], 0))
+        assert events.take().forged == 2 * len(datagrams), "the count is that since the start"
+
+
+def test_forged_datagrams_do_not_keep_it_reading_for_ever() -> None:
+    class Forger(FakeSocket):
+        def recvfrom_into(self, place: memoryview) -> tuple[int, tuple[int, int]]:
+            return 1, (4711, 1)
+
+    events = listening(Forger())
+    assert events.read() == destroy_event_reader._MOST
+    assert (len((taken := events.take()).table), taken.forged) == (0, destroy_event_reader._MOST)
+
+
+def test_a_reopened_socket_goes_on_and_says_that_events_are_missing(events: DestroyEventReader) -> None:
+    before = free(1)
+    until_known(events, 1)
+    os.close(events._socket.detach())
+    with pytest.raises(SockDiagError):
+        events.read()
+    with pytest.raises(SockDiagError):
+        events.take()
+    events.reopen()
+    after = free(2)
+    until_known(events, 3)
+    taken = events.take()
+    assert (taken.table["idiag_cookie"].tolist(), taken.lost, taken.interrupted) == (before + after, 0, True)
+    assert not events.take().interrupted
 
 
 def test_a_failing_socket_is_an_error() -> None:

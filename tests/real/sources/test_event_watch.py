@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from tcpwatch.kernel.netlink import destroy_event_reader
-from tcpwatch.kernel.netlink.decode_sockets import MessageError
 from tcpwatch.kernel.netlink.destroy_event_reader import DestroyEventReader
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
 from tcpwatch.kernel.trace.trace_events import TraceEventKind
@@ -125,7 +124,7 @@ def test_far_more_than_the_buffer_holds_is_read_in_time(
     """The thread reads events while no sample is taken."""
     monkeypatch.setattr(destroy_event_reader, "BUFFER", 512 * 1024)
     with closing(EventWatch(trace=False)) as watch:
-        assert watch._destroy
+        assert watch is not None and watch._destroy
         room = watch._destroy.capacity // destroy_event_reader.TRUESIZE
         begin, made = time.monotonic(), 0
         while made < 5 * room:
@@ -209,19 +208,46 @@ def test_samples_without_destroy_events(namespace: lab.Namespace, monkeypatch: p
         assert sample.completeness.missing == ("no events of closed sockets (no)",)
 
 
-@pytest.mark.parametrize("error", [SockDiagError(errno.EIO, "broken"), MessageError("invalid")])
-def test_destroy_events_that_fail_later_are_no_longer_reported(
-    namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_a_socket_of_destroy_events_that_fails_is_opened_again(namespace: lab.Namespace) -> None:
+    with closing(LiveSource(events=True)) as source:
+        assert source.sample().completeness.complete
+        watch = source._events
+        assert watch is not None and watch._destroy
+        for _ in range(2):  # the second time not at once, but after REOPEN_S
+            os.close(watch._destroy._socket.detach())
+            sample = source.sample()
+            assert sample.destroyed is None
+            assert sample.completeness.missing == ("no events of closed sockets (destroy events: Bad file descriptor)",)
+            lab.wait_until(lambda: watch._listening, "that it is open again")
+            expected = set(connection())
+            sample = source.sample()
+            assert sample.completeness.missing == ("events of closed sockets were interrupted",)
+            heard: set[int] = set()
+
+            def ends(heard: set[int] = heard, expected: set[int] = expected) -> bool:
+                sample = source.sample()
+                assert sample.completeness.complete
+                assert sample.destroyed
+                heard |= set(sample.destroyed.table["idiag_cookie"].tolist())
+                return expected <= heard
+
+            assert sample.destroyed
+            heard |= set(sample.destroyed.table["idiag_cookie"].tolist())
+            lab.wait_until(ends, "both ends")
+
+
+def test_destroy_events_that_cannot_be_had_again_are_no_longer_reported(
+    namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(EventWatch(trace=False)) as watch:
         assert watch.take_destroyed() is not None
-        monkeypatch.setattr(DestroyEventReader, "read", raising(error))
+        monkeypatch.setattr(DestroyEventReader, "reopen", raising(SockDiagError(errno.EPERM, "no")))
+        monkeypatch.setattr(DestroyEventReader, "read", raising(SockDiagError(errno.EIO, "broken")))
         connection()  # wakes the thread
-        watch._thread.join(5)
-        assert not watch._thread.is_alive()
+        lab.wait_until(lambda: watch.why_no_destroyed == "no", "the second failure")
         assert watch.take_destroyed() is None
-        (words,) = watch.failures
-        assert words.startswith("no events of closed sockets (")
+        assert watch.failures == ["no events of closed sockets (no)"]
+        lab.wait_until(waiting(watch), "that it does not spin")
 
 
 def test_the_reason_for_a_missing_trace(namespace: lab.Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
