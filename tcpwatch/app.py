@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,6 +26,7 @@ from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.view import View
 from tcpwatch.poller import Outcome, Poller, StepCrashed, Steppable, StepUnavailable
 from tcpwatch.screens.main import TABS, MainScreen
+from tcpwatch.screens.shared.export import finish_exports
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.units.printable import printable
 
@@ -285,9 +287,12 @@ def _run(app: TcpwatchApp) -> int:
     # If the parent ignores SIGHUP, so would this process, and it would survive its terminal.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     app.run()
+    exports = finish_exports()
+    for export in exports:
+        _print_error(export.message)
     if app.failure is not None:
         _report(app.failure)
-    return app.return_code or 0
+    return app.return_code or (FAILED if any(export.failed for export in exports) else 0)
 
 
 def _report(bug: Exception) -> None:
@@ -295,4 +300,9 @@ def _report(bug: Exception) -> None:
     if os.environ.get("TCPWATCH_DEBUG"):
         traceback.print_exception(bug)
     what = printable(f"{type(bug).__name__}: {bug}")
-    print(f"tcpwatch: internal error: {what} (TCPWATCH_DEBUG=1 shows the traceback)", file=sys.stderr)
+    _print_error(f"internal error: {what} (TCPWATCH_DEBUG=1 shows the traceback)")
+
+
+def _print_error(line: str) -> None:
+    with suppress(OSError):  # the terminal is closed
+        print(f"tcpwatch: {line}", file=sys.stderr)

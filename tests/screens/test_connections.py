@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -331,12 +332,43 @@ async def test_export_writes_what_is_shown(tmp_path: Path, monkeypatch: pytest.M
 async def test_an_export_that_fails_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(connections, "export_name", lambda now: "no/such/folder.csv")
+    monkeypatch.setenv("HOME", "/nonexistent")
     async with opened() as page:
         await page.show(*SOCKS)
         await page.press("x")
         await _until_said(page, "cannot write")
         assert page.app.said == [f"cannot write {tmp_path}/no/such/folder.csv: No such file or directory"]
         assert not list(tmp_path.iterdir())
+
+
+async def test_one_export_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    going = threading.Event()
+
+    def slow(*_: object) -> Iterator[str]:
+        going.wait(30)
+        yield "a"
+
+    monkeypatch.setattr(connections, "sockets_csv", slow)
+    async with opened() as page:
+        await page.show(*SOCKS)
+        await page.press("x", "x")
+        going.set()
+        await _until_said(page, "written to")
+        assert page.app.said[0] == "the previous export is still being written"
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_exports_of_one_second_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(connections, "export_name", lambda now: "a.csv")
+    async with opened() as page:
+        await page.show(*SOCKS)
+        await page.press("x")
+        await _until_said(page, "written")
+        await page.press("x")
+        await until(page.pilot, lambda: len(page.app.said) == 2)
+        assert page.app.said == [f"8 sockets written to {tmp_path}/{name}" for name in ("a.csv", "a-2.csv")]
 
 
 async def _until_said(page: Opened, word: str) -> None:

@@ -435,7 +435,7 @@ async def test_copy() -> None:
     async with shown(some_view()) as it:
         await it.press("c")
         assert it.app.clipboard.split("\t")[:4] == ["process", "nginx[1235]", "pid:1235", "14"]
-        assert it.said == ["row copied"]
+        assert it.said == ["row sent to the terminal's clipboard"]
 
 
 async def test_the_help_tells_keys_and_columns() -> None:

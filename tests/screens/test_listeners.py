@@ -452,11 +452,10 @@ async def test_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_an_export_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    tmp_path.chmod(0o500)
     said: list[str] = []
     async with shown(waiting_view()) as it:
         monkeypatch.setattr(it.page, "notify", lambda words, **how: said.append(words))
-        monkeypatch.setattr("tcpwatch.screens.shared.export.write_text", _refused)
+        monkeypatch.setattr("tcpwatch.screens.shared.export.write_new", _refused)
         await it.press("x")
         await until(it.pilot, lambda: bool(said))
     assert said[0].startswith("cannot write ")

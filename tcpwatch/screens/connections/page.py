@@ -204,7 +204,7 @@ class ConnectionsPage(TablePage):
             self._open_group(message.identity)
 
     def action_export(self) -> None:
-        """Export the live rows or the groups on screen to a file in the current directory."""
+        """Export the live rows or the groups on screen to a new file."""
         if self.groups.display:
             self._export_groups()
             return

@@ -15,6 +15,7 @@ from tcpwatch.model.view import View
 from tcpwatch.screens.flow.blocks import flow_blocks, headline
 from tcpwatch.screens.flow.facts import FlowFacts, updated_facts
 from tcpwatch.screens.flow.strip import strip_lines
+from tcpwatch.screens.shared.clipboard import to_clipboard
 from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.screens.shared.shell import app_state
 from tcpwatch.widgets.blocks import in_columns
@@ -77,8 +78,7 @@ class FlowScreen(Screen[None], inherit_bindings=False):
 
     def action_copy(self) -> None:
         """Copy everything on this screen as plain text."""
-        self.app.copy_to_clipboard(self._flow.as_text())
-        self.notify("Copied, if the terminal allows it.", markup=False, timeout=2)
+        to_clipboard(self, "text", self._flow.as_text())
 
 
 class _Flow(Reader):

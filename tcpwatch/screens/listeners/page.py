@@ -179,7 +179,7 @@ class ListenersPage(TablePage):
             self.copy("\n".join(tab_separated(listener_record(listener)) for listener in row.members))
 
     def action_export(self) -> None:
-        """Export the listeners on screen to a file in the current directory."""
+        """Export the listeners on screen to a new file."""
         if listeners := self.shown:
             name = export_name(time.time(), "listeners")
             self.export(name, units.plural(len(listeners), "listener"), records_csv(map(listener_record, listeners)))

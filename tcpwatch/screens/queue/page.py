@@ -21,6 +21,7 @@ from tcpwatch.screens.listeners.rows import ListenerRow, UnseenAcceptsTracker, l
 from tcpwatch.screens.queue.columns import ACCEPT_COLUMNS, SYN_COLUMNS
 from tcpwatch.screens.queue.head import head_lines
 from tcpwatch.screens.queue.pane import QueuePane
+from tcpwatch.screens.shared.clipboard import to_clipboard
 from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.screens.shared.shell import app_state
@@ -171,8 +172,7 @@ class QueueScreen(Screen[None], inherit_bindings=False):
         table = self.accept_queue.table if self.accept_queue.table.has_focus else self.syn_queue.table
         member = table.record
         if member is not None:
-            self.app.copy_to_clipboard(f"{member.cookie}\t{show_endpoint(member.remote, True)}\t{member.age_s:.3f}")
-            self.notify("row copied", markup=False)
+            to_clipboard(self, "row", f"{member.cookie}\t{show_endpoint(member.remote, True)}\t{member.age_s:.3f}")
 
     def on_cursor_table_opened(self, message: CursorTable.Opened) -> None:
         """Open the flow of a member."""

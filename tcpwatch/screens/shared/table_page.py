@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -11,7 +10,8 @@ from typing_extensions import override
 
 from tcpwatch import units
 from tcpwatch.model.query.filter import Filter
-from tcpwatch.screens.shared.export import start_export
+from tcpwatch.screens.shared.clipboard import to_clipboard
+from tcpwatch.screens.shared.export import Export, export_is_running
 from tcpwatch.screens.shared.filter_line import FilterLine
 from tcpwatch.screens.shared.page import FlowSelected, Page
 from tcpwatch.units.printable import printable
@@ -107,17 +107,15 @@ class TablePage(Page):
         self.set_filter("")
 
     def copy(self, text: str) -> None:
-        """Copy a row to the clipboard."""
-        self.app.copy_to_clipboard(text)
-        self.notify("row copied", markup=False)
+        """Send the text of a row to the clipboard."""
+        to_clipboard(self, "row", text)
 
     def export(self, name: str, what: str, blocks: Iterable[str]) -> None:
-        """Write a file in the current directory and report it; `what` describes the content: `12 listeners`."""
-        path = Path.cwd() / name
-        start_export(path, blocks, lambda error: self.call_later(self._report_export, path, what, error))
+        """Write a new file and report it; `what` describes the content: `12 listeners`."""
+        if export_is_running():
+            self.notify("the previous export is still being written", severity="warning", markup=False)
+            return
+        Export(name, what, blocks, lambda export: self.call_later(self._report_export, export))
 
-    def _report_export(self, path: Path, what: str, error: OSError | None) -> None:
-        file = printable(str(path))
-        why = printable(error.strerror or str(error)) if error else ""
-        text = f"cannot write {file}: {why}" if error else f"{what} written to {file}"
-        self.notify(text, severity="error" if error else "information", markup=False)
+    def _report_export(self, export: Export) -> None:
+        self.notify(export.report(), severity="error" if export.failed else "information", markup=False)

@@ -113,7 +113,7 @@ class TimelinesPage(TablePage):
             self.copy(tab_separated(timeline_record(self.table.flow)))
 
     def action_export(self) -> None:
-        """Write the shown flows in their order to a CSV file in the current directory."""
+        """Write the shown flows in their order to a new CSV file."""
         arrangement = self.table.arrangement
         if not arrangement:
             return
