@@ -18,9 +18,9 @@ from tcpwatch.model.poll import Poll
 
 REASONS = (
     "TCPMD5NotFound", "TCPMD5Unexpected", "TCPMD5Failure", "TCPAORequired", "TCPAOKeyNotFound", "TCPAOBad",
-    "TSEcrRejected", "PAWSEstab", "PAWSActive", "PAWSOldAck", "TCPMinTTLDrop", "InCsumErrors", "TCPBacklogDrop",
+    "TSEcrRejected", "PAWSEstab", "TCPMinTTLDrop",
 )  # fmt: skip
-"""Counters that name a reason."""
+"""Counters that name a reason. Segments with a wrong checksum are no drops of a listener, and it has no backlog."""
 _IN_HANDSHAKES = {
     "ListenDrops": 2, "TCPDeferAcceptDrop": 1, "TCPSynRetrans": 1, "TCPACKSkippedSynRecv": 1, "EmbryonicRsts": 1,
 }  # fmt: skip

@@ -31,7 +31,9 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     problems = [completeness.words] * (not completeness.complete) + lost + [slow] * late
     problems += [f"rules without all their data: {', '.join(blind)}"] * bool(blind)
     advice = ["Use a longer interval (+): then the kernel has time between two dumps."] * late
-    advice += ["Use a shorter interval (-): then the kernel's buffers are read more often."] * bool(lost and not late)
+    advice += ["Events came faster than tcpwatch reads them: some endings and changes of state are not shown."] * bool(
+        lost
+    )
     finding = Finding(
         Severity.WARNING,
         FindingSubject("tcpwatch", ""),

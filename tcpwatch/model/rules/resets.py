@@ -49,8 +49,8 @@ def _finding(view: View, recent: float, earlier: float) -> Finding:
             "resets_in_handshake": Figure(embryonic, "connections/s"),
             "established_reset": Figure(established, "connections/s"),
         },
-        "This host refuses or tears down connections: SYNs to ports without a listener, sockets closed with unread "
-        "data, or a full accept queue with tcp_abort_on_overflow.",
+        "This host refuses or tears down connections: segments to closed ports or sockets, sockets closed with unread "
+        "data or SO_LINGER 0, or a full accept queue with tcp_abort_on_overflow.",
         ("Check whether a service stopped listening: the Listeners screen shows every listener.",
          "Resets to one source from many ports are a scan: see tcpdump -n 'tcp[tcpflags] & tcp-rst != 0'."),
     )  # fmt: skip

@@ -50,7 +50,8 @@ def _finding(view: View, severity: Severity) -> Finding:
             "worst_peer_retransmitted": Figure(worst.count / counted.seconds if worst else None, "segments/s"),
             "worst_peer_share": Figure(share, "share"),
         },
-        "Segments or their ACKs get lost on the network, or a peer is overloaded: connections slow down.",
+        "Segments or their ACKs get lost or arrive late: the network loses them, or a peer is overloaded. Connections "
+        "slow down.",
         ("Check whether one destination or all are affected: the Connections screen, grouped by peer (`a`), shows the "
          "retransmissions to each.",
          "One destination: check the path to it, and the host itself. All: check this host's link, its errors and "

@@ -21,8 +21,8 @@ from tcpwatch.model.view import View
 def zero_window(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A peer, or a process of this host, does not read the data sent to it.
 
-    Warning: the receive windows of peers have been zero for 5 s; or this host advertises a zero window while a process
-        does not read a long receive queue.
+    Warning: the receive windows of peers have been zero, or too small to send, for 5 s; or this host advertises a zero
+        window while a process does not read a long receive queue.
     Source: RFC 9293, section 3.8.6.1; tcp_probe_timer (net/ipv4/tcp_timer.c); snmp_counter.rst (TCPToZeroWindowAdv).
     """
     for group in view.stalls.zero_window.groups:
@@ -39,7 +39,7 @@ def _peers_finding(view: View, group: ZeroWindowGroup) -> Finding:
         noun = "client" if isinstance(group.subject, ListenerKey) else "destination"
         peers = f" to {units.plural(group.peers, noun)}"
     names = f"; {units.listing(group.examples, group.peers)}" if peers else ""
-    window = "the peer's zero window" if group.peers == 1 else "their zero windows"
+    window = "the peer's receive window" if group.peers == 1 else "their receive windows"
     return Finding(
         Severity.WARNING,
         subject,
@@ -51,8 +51,8 @@ def _peers_finding(view: View, group: ZeroWindowGroup) -> Finding:
             "unsent": Figure(group.unsent, "bytes"),
             "peers": Figure(group.peers, "peers"),
         },
-        "The peer's receive window is zero: its application does not read the data that arrives. This host sends "
-        "window probes and waits.",
+        "The peer's receive window is zero, or too small for the next segment: its application does not read the data "
+        "that arrives, or too slowly. This host sends window probes and waits.",
         ("Check the application at the other end: it is stuck, or too slow for the data sent to it.",),
         filter_text,
     )
@@ -94,19 +94,22 @@ def _unread_finding(unread: UnreadProgram, view: View) -> Finding:
 
 @rule("tcp-memory", rank=100, needs=("tcp_mem_high", "TCP_mem", "PruneCalled"))
 def tcp_memory(view: View, limits: Thresholds) -> Iterator[Candidate]:
-    """The buffers of all TCP sockets use too much memory.
+    """The buffers of all TCP sockets use too much memory, or what arrives does not fit into those of some.
 
-    Warning: TCP is above the pressure value of tcp_mem.
-    Critical: TCP uses 90 % of the limit in tcp_mem, or the kernel prunes receive queues.
+    Warning: TCP is above the pressure value of tcp_mem; or the kernel prunes receive queues.
+    Critical: TCP uses 90 % of the limit in tcp_mem, or the kernel prunes while TCP is above the pressure value.
     Source: ip-sysctl.rst (tcp_mem), tcp_prune_queue (net/ipv4/tcp_input.c).
     """
     used, pressure = view.memory_pages.value, view.sample.sysctls.get("tcp_mem_pressure")
     pruning = view.rates.get("PruneCalled", 0) > 0
     near_limit = (view.memory_pages.share or 0) > limits.memory_critical_share
-    if pruning or near_limit:
+    pressed = used is not None and pressure is not None and used > pressure
+    if near_limit or (pressed and pruning):
         yield Candidate(_memory_finding(view, Severity.CRITICAL), Severity.CRITICAL if pruning else None)
-    elif used is not None and pressure is not None and used > pressure:
+    elif pressed:
         yield Candidate(_memory_finding(view, Severity.WARNING))
+    elif pruning:
+        yield Candidate(_pruned_finding(view))
 
 
 def _memory_finding(view: View, severity: Severity) -> Finding:
@@ -116,13 +119,36 @@ def _memory_finding(view: View, severity: Severity) -> Finding:
         severity,
         FindingSubject("host", view.sample.host),
         headline + (f", {units.rate(pruned)} receive queues/s pruned" if pruned else ""),
-        {
-            "memory": Figure(pages.value, "pages"),
-            "pressure_from": Figure(view.sample.sysctls.get("tcp_mem_pressure"), "pages"),
-            "limit": Figure(pages.limit, "pages"),
-            "pruned": Figure(pruned, "queues/s"),
-        },
-        "Socket buffers use more memory than tcp_mem allows: the kernel shrinks windows and drops out-of-order data.",
-        ("Find the long queues: on the Connections screen, sort by Recv-Q and by Send-Q.",
-         "net.ipv4.tcp_mem limits all sockets together, in pages; tcp_rmem and tcp_wmem limit one socket."),
-    )  # fmt: skip
+        _memory_figures(view),
+        "All socket buffers together use more memory than the pressure value of net.ipv4.tcp_mem: the kernel shrinks "
+        "windows.",
+        (
+            _LONG_QUEUES,
+            "net.ipv4.tcp_mem limits all sockets together, in pages; tcp_rmem and tcp_wmem limit one socket.",
+        ),
+    )
+
+
+def _pruned_finding(view: View) -> Finding:
+    """Return the finding about receive queues that are pruned though TCP as a whole has memory, as far as is known."""
+    return Finding(
+        Severity.WARNING,
+        FindingSubject("host", view.sample.host),
+        f"{units.rate(view.rates.get('PruneCalled'))} receive queues/s pruned",
+        _memory_figures(view),
+        "What arrived did not fit into the receive buffers of some sockets (SO_RCVBUF, net.ipv4.tcp_rmem): the kernel "
+        "merges it, and drops data that came out of order.",
+        (_LONG_QUEUES,),
+    )
+
+
+_LONG_QUEUES = "Find the long queues: on the Connections screen, sort by Recv-Q and by Send-Q."
+
+
+def _memory_figures(view: View) -> dict[str, Figure]:
+    return {
+        "memory": Figure(view.memory_pages.value, "pages"),
+        "pressure_from": Figure(view.sample.sysctls.get("tcp_mem_pressure"), "pages"),
+        "limit": Figure(view.memory_pages.limit, "pages"),
+        "pruned": Figure(view.rates.get("PruneCalled"), "queues/s"),
+    }

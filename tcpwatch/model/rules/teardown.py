@@ -135,7 +135,7 @@ def _close_wait_finding(waits: CloseWaits, severity: Severity) -> Finding:
 
 def _close_wait_advice(waits: CloseWaits, most: str) -> tuple[str, ...]:
     cause = (
-        "Look for a code path that never calls close(), often after an error."
+        "Look for a code path without close(), often after an error."
         if most == "EOF seen"
         else "Check what keeps the application from reading: a lock, a slow backend, all threads busy."
     )
@@ -147,13 +147,14 @@ def _close_wait_advice(waits: CloseWaits, most: str) -> tuple[str, ...]:
 
 
 _CLOSE_WAIT_APPLICATION = {
-    "EOF seen": "read EOF but never closed",
+    "EOF seen": "read EOF but has not closed",
     "EOF pending": "has not read EOF",
     "data pending": "has not read the data",
 }
 _CLOSE_WAIT_WHY_UNKNOWN = "The peers have closed, and the application has not."
 _CLOSE_WAIT_WHY = {
-    "EOF seen": "The peers have closed, and the application has read EOF but never calls close(): it leaks sockets.",
+    "EOF seen": "The peers have closed, and the application has read EOF but not called close(): it leaks sockets, or "
+    "still sends.",
     "EOF pending": "The peers have closed, and the application does not read EOF: it is stuck, or waits for something "
     "else.",
     "data pending": "The peers have sent data and closed, and the application reads neither the data nor EOF: it is "
@@ -224,9 +225,9 @@ def _orphans_finding(view: View, severity: Severity) -> Finding:
             **{state.name.lower(): Figure(number, "sockets") for state, number in states.items()},
             "killed_for_memory": Figure(killed, "sockets/s"),
         },
-        "Processes have closed these sockets, and the peers do not acknowledge the FIN: they are unreachable, or a "
-        "firewall drops their packets. The kernel keeps trying, and counts an idle orphan up to four times against "
-        "the limit.",
+        "Processes have closed these sockets, and the peers do not acknowledge the FIN: they are unreachable, a "
+        "firewall drops their packets, or they do not read the data before the FIN. The kernel keeps trying, and "
+        "counts an idle orphan up to four times against the limit.",
         ("Check which peers are affected: the filter below lists the sockets. net.ipv4.tcp_orphan_retries shortens how "
          "long the kernel tries.",),
         "state:fin-wait-1,last-ack,closing inode:0",

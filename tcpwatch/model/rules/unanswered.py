@@ -35,15 +35,15 @@ def connect_stuck(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 
 _STUCK_WHY = (
-    "The SYN gets no answer: the host is down, or a firewall drops the SYNs or the answers. A closed port would "
-    "refuse the connection at once."
+    "The SYN gets no answer: the host is down, its service accepts no more connections, or a firewall drops the SYNs "
+    "or the answers. A closed port would refuse the connection at once."
 )
 _STUCK_ADVICE = (
-    "Check whether the host answers at all, whether a firewall here or there drops packets, and the route.",
+    "Check whether the host answers at all, the accept queue of its service, firewalls here and there, and the route.",
 )
 _WAITING_ADVICE = (
-    "An attempt without a timeout of the application fails after more than two minutes; net.ipv4.tcp_syn_retries "
-    "shortens this."
+    "net.ipv4.tcp_syn_retries limits the retries of attempts without a timeout of the application, by default to more "
+    "than two minutes."
 )
 _GIVEN_UP_ADVICE = (
     "The callers close their sockets before an answer comes: check that their timeout is longer than the round trip."
@@ -123,7 +123,7 @@ def _severity(connections: int, limits: Thresholds) -> Severity:
 
 _SILENT_WHY = (
     "Data, a FIN or probes are sent again and again, and neither an acknowledgement nor data comes back: the peer or "
-    "the path to it is down. It did not close its connections, so they stay open until the kernel gives up."
+    "the path to it is down. No FIN or reset came from it, so the connections stay open until the kernel gives up."
 )
 _SILENT_ADVICE = (
     "Check whether the host answers at all, and what changed on the path: a firewall or a NAT that lost its state, a "

@@ -20,7 +20,8 @@ GLOSSARY = (
     ("runs out", "time until no port is left, at the rate of the last minute; –: the number is not growing"),
     ("bind()", "before connect(): a program selects its ports with bind(), so that each port serves only one "
      "destination; IP_BIND_ADDRESS_NO_PORT avoids this"),
-    ("EOF seen", "CLOSE_WAIT: the program has read the end of the stream and never calls close(): a leak"),
+    ("EOF seen", "CLOSE_WAIT: the program has read the end of the stream and has not called close(): a leak, "
+     "or it still sends"),
     ("EOF pending", "CLOSE_WAIT: the program has not read the end of the stream: it is stuck or busy"),
     ("data pending", "CLOSE_WAIT: the program has not read the data before the end of the stream either"),
     ("fd limit", "CLOSE_WAIT sockets of a process as a share of its limit of open descriptors (RLIMIT_NOFILE); of "

@@ -81,7 +81,7 @@ def _unanswered(connects: UnansweredConnects) -> StalledRow:
 
 
 def _zero_window(peer: ZeroWindowPeer) -> StalledRow:
-    detail = "blocked by the peer's zero window; the peer does not read the data"
+    detail = "blocked by the peer's receive window; the peer does not read the data, or too slowly"
     longest = units.duration(peer.longest_s)
     return StalledRow(
         "zero window", str(peer.remote), peer.count, longest, peer.unsent, peer.remote.remote_filter, detail

@@ -351,7 +351,7 @@ SITUATIONS = (
         _REPORTED + "kubernetes/kubernetes/issues/18270",
         clients_leak,
         ("close-wait-leak warning",),
-        says=("30 CLOSE_WAIT", "never closed"),
+        says=("30 CLOSE_WAIT", "has not closed"),
         thresholds={"close_wait_age_s": 0.5},
     ),
     Situation(
@@ -359,7 +359,7 @@ SITUATIONS = (
         request_and_fin_unread,
         ("close-wait-leak warning",),
         says=("data pending|data unread|not read",),
-        never=("never closed", "never calls close"),
+        never=("has not closed", "not called close"),
         thresholds={"close_wait_age_s": 0.5},
     ),
     Situation(
@@ -367,7 +367,7 @@ SITUATIONS = (
         fin_unread,
         ("close-wait-leak warning",),
         says=("EOF pending|not read",),
-        never=("never closed", "never calls close"),
+        never=("has not closed", "not called close"),
         thresholds={"close_wait_age_s": 0.5},
     ),
     Situation(_REPORTED + "tinyproxy/tinyproxy/pull/600", orphans_in_fin_wait_2),

@@ -360,7 +360,7 @@ def test_figures_in_headline_and_evidence() -> None:
     assert one.finding.headline == "nginx[7], 101 of 100 waiting, 8 drops/s"
     evidence = {name: figure.value for name, figure in one.finding.evidence.items()}
     assert (evidence["accept_queue"], evidence["limit_set_by"]) == (101, "listen()")
-    assert "somaxconn is 4096" in " ".join(one.finding.advice)
+    assert "(now 4096)" in " ".join(one.finding.advice)
     (flood,) = syn_flood(Host({"0.0.0.0:80 0/10": (11, 11)}, COOKIES).view(), DEFAULT)
     assert flood.finding.headline == (
         "911 SYNs/s, 11 of 10 half-open from 1 address, 100 % unanswered, 0 of 900 cookies/s returned"
@@ -387,7 +387,7 @@ def test_headline_of_an_accept_queue(facts: dict[str, Any], headline: str) -> No
     assert one.finding.headline == headline
 
 
-@pytest.mark.parametrize(("abort", "words"), [(0, "drops the last ACK"), (1, "resets them")])
+@pytest.mark.parametrize(("abort", "words"), [(0, "drops last ACKs"), (1, "resets those")])
 def test_what_the_kernel_does_with_clients_beyond_the_limit(abort: int, words: str) -> None:
     (one,) = accept_queue_full(
         Host({"0.0.0.0:80 101/100": (0, 0)}, sysctls={"tcp_abort_on_overflow": abort}).view(), DEFAULT
@@ -408,7 +408,9 @@ def test_advice_names_the_limit() -> None:
         return " ".join(next(iter(accept_queue_full(host.view(), DEFAULT))).finding.advice)
 
     assert "net.core.somaxconn (100)" in advice(Host({"0.0.0.0:80 101/100": (0, 0)}, sysctls={"somaxconn": 100}))
-    assert "passes to listen()" in advice(Host({"0.0.0.0:80 101/100": (0, 0)}))
+    assert "The limit is from listen(): the backlog that nginx[7] passed" in advice(
+        Host({"0.0.0.0:80 101/100": (0, 0)})
+    )
 
 
 def test_other_thresholds() -> None:

@@ -147,23 +147,23 @@ def group(subject: ListenerKey | Program | Endpoint | None, peers: int, *example
         (
             group(ListenerKey(8000, *ANY4), 30, "127.0.1.1", "127.0.1.2"),
             "listener *:8000",
-            "30 connections to 30 clients blocked by their zero windows, longest 20 s, 1,000 B unsent; 127.0.1.1, "
+            "30 connections to 30 clients blocked by their receive windows, longest 20 s, 1,000 B unsent; 127.0.1.1, "
             "127.0.1.2 and 28 more",
         ),
         (
             group(ListenerKey(8000, *ANY4), 1, "127.0.1.1"),
             "listener *:8000",
-            "30 connections to 1 client blocked by the peer's zero window, longest 20 s, 1,000 B unsent; 127.0.1.1",
+            "30 connections to 1 client blocked by the peer's receive window, longest 20 s, 1,000 B unsent; 127.0.1.1",
         ),
         (
             group(SERVER, 1, "192.0.2.1:443"),
             "destination 192.0.2.1:443",
-            "30 connections blocked by the peer's zero window, longest 20 s, 1,000 B unsent",
+            "30 connections blocked by the peer's receive window, longest 20 s, 1,000 B unsent",
         ),
         (
             group(app(7), 4, "192.0.2.1:443"),
             "process app[7]",
-            "30 connections to 4 destinations blocked by their zero windows, longest 20 s, 1,000 B unsent; "
+            "30 connections to 4 destinations blocked by their receive windows, longest 20 s, 1,000 B unsent; "
             "192.0.2.1:443 and 3 more",
         ),
         (group(None, 9, "192.0.2.1:443"), "host web-1", None),

@@ -74,8 +74,8 @@ def test_orphans(value: int, killed: float | None, expected: list[Severity]) -> 
 @pytest.mark.parametrize(
     ("pages", "pruned", "expected"),
     [
-        (60, 0.0, []), (61, 0.0, [WARNING]), (90, 0.0, [WARNING]), (91, 0.0, [CRITICAL]), (1, 0.5, [CRITICAL]),
-        (61, None, [WARNING]),
+        (60, 0.0, []), (61, 0.0, [WARNING]), (90, 0.0, [WARNING]), (91, 0.0, [CRITICAL]), (1, 0.5, [WARNING]),
+        (61, 0.5, [CRITICAL]), (61, None, [WARNING]),
     ],
 )  # fmt: skip
 def test_memory(pages: int, pruned: float | None, expected: list[Severity]) -> None:
@@ -125,7 +125,7 @@ def test_why_it_is_in_close_wait(queue: int, words: str) -> None:
 @pytest.mark.parametrize(
     ("facts", "cause", "restart"),
     [
-        ({"queue": 0}, "never calls close()", "Restart the process to free the sockets."),
+        ({"queue": 0}, "without close()", "Restart the process to free the sockets."),
         ({"queue": 1}, "from reading", "Restart the process to free the sockets."),
         ({"queue": 9, "growing": True}, "from reading", "; otherwise it will run out of file descriptors."),
     ],
@@ -155,7 +155,9 @@ def test_a_leak_in_many_processes_of_one_program() -> None:
     many = [replace(one, process="worker", pid=100 + at) for at, one in enumerate(waiting(60))]
     finding = only(teardown.close_wait_leak, make_view(*many)).finding
     assert str(finding.subject) == "program worker of www"
-    assert finding.headline == ("60 CLOSE_WAIT in 60 processes; application read EOF but never closed, oldest 1 m 30 s")
+    assert finding.headline == (
+        "60 CLOSE_WAIT in 60 processes; application read EOF but has not closed, oldest 1 m 30 s"
+    )
     assert finding.evidence["processes"].value == 60
     assert finding.filter == 'state:close-wait process:"worker" user:33'
     few = [replace(one, pid=100 + at % 2) for at, one in enumerate(many)]
@@ -168,7 +170,7 @@ def test_a_leak_whose_owner_is_not_visible() -> None:
     finding = only(teardown.close_wait_leak, make_view(listener, *hidden)).finding
     assert str(finding.subject) == "listener *:80"
     assert finding.headline == (
-        "30 CLOSE_WAIT; application read EOF but never closed, oldest 1 m 30 s, owner unknown: not all processes can "
+        "30 CLOSE_WAIT; application read EOF but has not closed, oldest 1 m 30 s, owner unknown: not all processes can "
         "be read (root can)"
     )
     assert finding.filter == "state:close-wait lport:80 -inode:0"

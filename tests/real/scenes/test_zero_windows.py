@@ -79,7 +79,7 @@ def test_clients_that_do_not_read(stack: ExitStack) -> None:
     with closing(Monitor(open_source("sock_diag", events=True), thresholds=LIMITS)) as monitor:
         (finding,) = until_found(monitor)
     assert str(finding.subject) == f"listener 127.0.0.1:{port}"
-    assert finding.headline.startswith("30 connections to 30 clients blocked by their zero windows, longest ")
+    assert finding.headline.startswith("30 connections to 30 clients blocked by their receive windows, longest ")
     assert finding.headline.endswith("127.0.1.1, 127.0.1.2, 127.0.1.3 and 27 more")
     unsent = sum(row.transmit_queue for row in dump(4, "ESTABLISHED") if row.timer == "persist")
     assert finding.evidence["unsent"].value == unsent

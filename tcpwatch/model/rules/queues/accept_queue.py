@@ -199,13 +199,13 @@ def _queue_parts(listener: Listener, view: View) -> list[str]:
 
 def _effect(view: View) -> str:
     if view.sample.sysctls.get("tcp_abort_on_overflow"):
-        return "resets them (tcp_abort_on_overflow=1)"
-    return "drops the last ACK of their handshake, and the client believes it is connected"
+        return "drops their SYNs, and resets those whose last ACK arrives (tcp_abort_on_overflow=1)"
+    return "drops their SYNs; it also drops last ACKs, and the clients that sent these believe they are connected"
 
 
 def _blocked(listener: Listener) -> str:
     return (
-        f"Check what keeps {listener.application} from calling accept(): a lock, a slow backend, all "
+        f"Check what keeps {listener.application} from accepting connections: a lock, a slow backend, all "
         "workers busy, no file descriptors left."
     )
 
@@ -217,12 +217,12 @@ def _limit_advice(listener: Listener, view: View) -> Iterator[str]:
     somaxconn = view.sample.sysctls.get("somaxconn")
     if listener.accept_limit_source is LimitSource.SOMAXCONN:
         yield (
-            f"The limit is net.core.somaxconn ({somaxconn}): raise it, then restart {application}, as it must call "
-            "listen() again."
+            f"The limit equals net.core.somaxconn ({somaxconn}): raise it, then restart {application} with a larger "
+            "backlog, as listen() takes the smaller of the two."
         )
     elif listener.accept_limit_source is LimitSource.LISTEN:
         yield (
-            f"The limit is the backlog that {application} passes to listen() (somaxconn is {somaxconn}): raise the "
-            "backlog and restart."
+            f"The limit is from listen(): the backlog that {application} passed, or net.core.somaxconn at that time "
+            f"(now {somaxconn}). Raise the backlog and restart."
         )
     yield "A longer queue only helps with bursts; clients that wait too long give up anyway."

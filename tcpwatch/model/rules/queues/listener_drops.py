@@ -18,8 +18,7 @@ def listener_drops(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A listener drops segments for another reason than a full queue.
 
     Warning: a listener drops two segments within 30 s while a counter of their reason rises (TCPMD5*, TCPAO*,
-        TSEcrRejected, PAWS*, TCPMinTTLDrop, InCsumErrors, TCPBacklogDrop); or it drops more than the counters of the
-        host explain, in two steps.
+        TSEcrRejected, PAWS*, TCPMinTTLDrop); or it drops more than the counters of the host explain, in two steps.
     Source: tcp_v4_rcv and tcp_inbound_hash (net/ipv4), sock_diag(7) (SK_MEMINFO_DROPS), RFC 2385, RFC 5925, RFC 7323.
     """
     listeners = {listener.cookie: listener for listener in view.listeners}
@@ -74,23 +73,23 @@ _UNNAMED = (
     "has no counter.",
     "The tracepoint skb:kfree_skb has the reason of each drop: perf trace -e skb:kfree_skb, or dropwatch.",
 )
+_NAMES = "The addresses are in the trace events tcp:tcp_hash_* and tcp:tcp_ao_*, before Linux 6.11 in the kernel log."
 _REASONS = {
     "TCPMD5NotFound": (
         "It has a TCP-MD5 key for these clients, and their segments carry no signature.",
-        "Set the key at the clients (BGP: the neighbour's password), or remove it here. The kernel log names the "
-        "addresses.",
+        f"Set the key at the clients (BGP: the neighbour's password), or remove it here. {_NAMES}",
     ),
     "TCPMD5Unexpected": (
         "The clients' segments carry a TCP-MD5 signature, and the listener has no key for them.",
-        "Set the key here for the clients' addresses, or remove it there. The kernel log names the addresses.",
+        f"Set the key here for the clients' addresses, or remove it there. {_NAMES}",
     ),
     "TCPMD5Failure": (
         "The clients' TCP-MD5 signatures do not match: the keys differ, or something on the path changes segments.",
-        "Compare the keys; NAT between the ends breaks the signature. The kernel log names the addresses.",
+        f"Compare the keys; NAT between the ends breaks the signature. {_NAMES}",
     ),
     "TCPAO": (
         "The clients' segments do not pass TCP-AO: no key, another key, or no signature (RFC 5925).",
-        "Compare the keys and their ids at both ends. The kernel log names the addresses.",
+        f"Compare the keys and their ids at both ends. {_NAMES}",
     ),
     "TSEcrRejected": (
         "Last ACKs of handshakes echo a timestamp that the kernel did not send (RFC 7323).",
@@ -103,11 +102,6 @@ _REASONS = {
     "TCPMinTTLDrop": (
         "Segments arrive with a smaller TTL than the application demands (IP_MINTTL, RFC 5082).",
         "Compare the demanded TTL with the number of hops to the clients.",
-    ),
-    "InCsumErrors": ("Segments arrive with a wrong checksum.", "Check the network card, its offloads and the path."),
-    "TCPBacklogDrop": (
-        "Segments arrive while the application holds the socket locked, more than its backlog takes.",
-        "Check why system calls on this socket take long.",
     ),
 }
 """Beginning of a counter's name → why, advice."""

@@ -115,12 +115,12 @@ def cookies_headline(view: View) -> str:
 
 
 FLOOD_WHY = (
-    "Most clients do not answer the SYN+ACK, though the accept queue has room: they are spoofed, or do not intend to "
-    "connect (RFC 4987)."
+    "Most clients do not answer the SYN+ACK, though the accept queue has room: spoofed senders (RFC 4987), or clients "
+    "that do not get it."
 )
 UNRETURNED_WHY = (
-    "The kernel answers SYNs with cookies, and few come back as the last ACK: the senders are spoofed, or do not "
-    "intend to connect (RFC 4987)."
+    "The kernel answers SYNs with cookies, and few come back as the last ACK: spoofed senders (RFC 4987), or clients "
+    "that do not get them."
 )
 
 

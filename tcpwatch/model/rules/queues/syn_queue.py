@@ -143,21 +143,22 @@ def _between_polls_finding(view: View) -> Finding:
 
 
 def _queue_why(view: View) -> str:
-    effect = {
+    effect: dict[int | None, str] = {
         COOKIES_NEVER: "The kernel drops SYNs beyond its limit: clients retry after a second or more.",
         COOKIES_WHEN_FULL: "The kernel answers SYNs beyond its limit with cookies: clients can still connect, without "
         "a place in the queue.",
     }
     mode = view.sample.sysctls.get("tcp_syncookies")
-    queue = "The SYN queue holds connections that got a SYN+ACK and have not sent the last ACK of the handshake."
-    return f"{queue} {effect.get(COOKIES_WHEN_FULL if mode is None else mode, '')}".strip()
+    queue = "The SYN queue holds connections that got a SYN+ACK and have not completed the handshake."
+    return f"{queue} {effect.get(mode, '')}".strip()
 
 
 def _queue_advice(listener: Listener, view: View) -> tuple[str, ...]:
     limit = {
-        LimitSource.SOMAXCONN: "The limit is net.core.somaxconn: raise it, then restart the application, as it must "
-        "call listen() again.",
-        LimitSource.LISTEN: "The limit is the backlog that the application passes to listen(): raise it and restart.",
+        LimitSource.SOMAXCONN: "The limit equals net.core.somaxconn: raise it, then restart the application with a "
+        "larger backlog, as listen() takes the smaller of the two.",
+        LimitSource.LISTEN: "The limit is from listen(): the backlog that the application passed, or "
+        "net.core.somaxconn at that time. Raise the backlog and restart.",
         LimitSource.SYN_BACKLOG: "The limit is three quarters of net.ipv4.tcp_max_syn_backlog "
         "(tcp_syncookies is 0): raise it.",
     }
