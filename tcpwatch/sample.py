@@ -97,7 +97,7 @@ class SortedSockets:
     """uapi.SOCKET"""
     cookie: NDArray[np.uint64]
     state: NDArray[np.uint8]
-    """The kernel's numbers, as in states.State; always one of the eleven states."""
+    """The kernel's numbers, as in states.State; always one of the eleven states in a Sample, 0 for any other before."""
     inode: NDArray[np.uint32]
     local_port: NDArray[np.uint16]
     family: NDArray[np.uint8]
@@ -158,7 +158,8 @@ class Sample(SortedSockets):
 
 
 _LISTEN, _NEW_SYN_RECV, _BOUND_INACTIVE = 10, 12, 13
-_CANONICAL = np.arange(256, dtype=np.uint8)
+_CANONICAL = np.zeros(256, np.uint8)
+_CANONICAL[1:12] = np.arange(1, 12)
 _CANONICAL[_NEW_SYN_RECV] = 3  # the same half-open connection
 _CANONICAL[_BOUND_INACTIVE] = 7  # CLOSED: bound to a port, nothing else
 
@@ -197,6 +198,19 @@ def sort_by_cookie(table: NDArray[np.void], memory: Callable[[int], NDArray[np.v
         ordered.interface[part] = block["idiag_if"]
     make_read_only(*ordered.columns().values())
     return ordered
+
+
+def without_unknown_states(sockets: SortedSockets) -> tuple[SortedSockets, int]:
+    """Return the sockets in one of the eleven states, and the number of the others, which a future kernel may have."""
+    if sockets.state.all():
+        return sockets, 0
+    known = np.flatnonzero(sockets.state)
+    columns: dict[str, Any] = {
+        name: opaque(column)[known] if name == "table" else column[known] for name, column in sockets.columns().items()
+    }
+    columns["table"] = columns["table"].view(sockets.table.dtype)
+    make_read_only(*columns.values())
+    return SortedSockets(**columns), len(sockets.state) - len(known)
 
 
 def sort_tcp_info(dump: TcpInfoDump, memory: Callable[[int], NDArray[np.void]] | None = None) -> TcpInfoTable:

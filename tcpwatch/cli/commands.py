@@ -118,7 +118,12 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 @root.command("list", cls=FilterCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
+@click.option(
+    "--csv",
+    "as_csv",
+    is_flag=True,
+    help="Print CSV with a header line. A text that begins with = + - @ gets a leading '.",
+)
 @options("source", "exact")
 @click.argument("filter_words", metavar="[FILTER]", nargs=-1)
 @click.pass_obj

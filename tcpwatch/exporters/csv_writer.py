@@ -18,13 +18,21 @@ BLOCK = 2_000
 """Lines per block. Other threads wait while a block becomes text."""
 
 
+_FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
+"""With these, a text would be a formula for a spreadsheet, and so code: a name is what a process, or a user, chose."""
+
+
 def write_csv(keys: Iterable[str], lines: Iterable[Iterable[Any]]) -> Iterator[str]:
-    """Yield a header line and the lines as CSV text, BLOCK lines at a time; None becomes an empty field."""
+    """Yield a header line and the lines as CSV text, BLOCK lines at a time.
+
+    None becomes an empty field, and a list numbers with spaces between them. A text that begins with one of _FORMULA
+    begins with an apostrophe instead; numbers stay as they are.
+    """
     left = iter(lines)
     block = [keys, *islice(left, BLOCK)]
     while block:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(block)
+        csv.writer(text, lineterminator="\n").writerows(map(_field, line) for line in block)
         yield text.getvalue()
         block = list(islice(left, BLOCK))
 
@@ -45,8 +53,10 @@ def sockets_csv(rows: Rows, order: NDArray[np.intp], unsupported: Collection[str
 def _socket_lines(rows: Rows, order: NDArray[np.intp], unsupported: Collection[str]) -> Iterator[tuple[Any, ...]]:
     for first in range(0, len(order), BLOCK):
         columns = exported_values(rows.take(order[first : first + BLOCK]), unsupported)
-        yield from zip(*(map(_field, column) for column in columns), strict=True)
+        yield from zip(*columns, strict=True)
 
 
 def _field(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if value[:1] in _FORMULA else value
     return " ".join(map(str, value)) if isinstance(value, list) else value

@@ -56,7 +56,15 @@ def try_read_counters(proc_net: Path = PROC_NET) -> tuple[dict[str, int], tuple[
     return values, tuple(f"{some} counters ({error.filename}: {error.strerror})" for error in errors)
 
 
-def try_read_sysctls(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return the sysctls of TCP, and the reason in words if none can be read: all limits are unknown then."""
-    values = sysctl.read(proc_sys_net)
-    return values, () if values else (f"no sysctls ({proc_sys_net} is not visible)",)
+def try_read_sysctls(
+    proc_sys_net: Path = Path("/proc/sys/net"),
+) -> tuple[dict[str, int], tuple[tuple[int, int], ...], tuple[str, ...]]:
+    """Return the sysctls of TCP, the ranges of reserved ports, and in words what of them cannot be read."""
+    values, errors = sysctl.read(proc_sys_net)
+    reserved: tuple[tuple[int, int], ...] = ()
+    try:
+        reserved = sysctl.reserved_ports(proc_sys_net)
+    except OSError as error:
+        errors += (error,)
+    reasons = tuple(f"not all sysctls ({error.filename}: {error.strerror})" for error in errors)
+    return values, reserved, reasons if values or errors else (f"no sysctls ({proc_sys_net} is not visible)",)

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch import units
 from tcpwatch.arrays.array_pool import ArrayPool
 from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
 from tcpwatch.kernel.name_cache import NameCache
@@ -20,13 +21,22 @@ from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import Dump, SockDiag, SockDiagError
-from tcpwatch.kernel.proc import owner_finder, sysctl
+from tcpwatch.kernel.proc import owner_finder
 from tcpwatch.kernel.proc.connect_callers import ConnectCallers
 from tcpwatch.kernel.proc.limits import DescriptorLimits
 from tcpwatch.kernel.proc.namespaces import NamespaceCensus
 from tcpwatch.kernel.proc.owner_finder import Owner, OwnerFinder
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
-from tcpwatch.sample import Capabilities, Completeness, Sample, SortedSockets, SourceInfo, sort_by_cookie, sort_tcp_info
+from tcpwatch.sample import (
+    Capabilities,
+    Completeness,
+    Sample,
+    SortedSockets,
+    SourceInfo,
+    sort_by_cookie,
+    sort_tcp_info,
+    without_unknown_states,
+)
 from tcpwatch.sources.accept_queue_watch import AcceptQueueWatch
 from tcpwatch.sources.base import (
     NAMESPACE_SEARCH_S,
@@ -156,14 +166,15 @@ class LiveSource:
         listeners, peaks = self._diag.listeners(), self._queues.take() if self._queues else {}
         drops = dict(zip(listeners.table["idiag_cookie"].tolist(), listeners.drops.tolist(), strict=True))
         now, monotonic = time.time(), time.monotonic()
-        ordered = sort_by_cookie(dump.table, self._tables.take)
+        ordered, unknown = without_unknown_states(sort_by_cookie(dump.table, self._tables.take))
+        strange = [f"{units.plural(unknown, 'socket')} in an unknown state"] * bool(unknown)
         inode = ordered.inode
         budget_s = max(self._owners_least_s, OWNER_SEARCH_SHARE * (monotonic - begin))
         held = np.flatnonzero(inode)  # a flood's half-open sockets have no inode
         owner = np.full(len(inode), owner_finder.UNKNOWN_NO_PROCESS, np.int32)
         owner[held] = self._owners.find(inode[held], budget_s)
         owner.flags.writeable = False
-        (figures, no_counters), (sysctls, no_sysctls) = try_read_counters(), try_read_sysctls()
+        (figures, no_counters), (sysctls, reserved, no_sysctls) = try_read_counters(), try_read_sysctls()
         self._unused = None
         return Sample(
             time=now,
@@ -174,7 +185,7 @@ class LiveSource:
                 dump.interrupted or listeners.interrupted,
                 dump.answers_lost or listeners.answers_lost,
                 dump.retried or listeners.retried,
-                (*no_counters, *no_sysctls, *self._failed_watches(destroyed)),
+                (*strange, *no_counters, *no_sysctls, *self._failed_watches(destroyed)),
             ),
             **ordered.columns(),
             owner=owner,
@@ -184,7 +195,7 @@ class LiveSource:
             accept_queue_peaks=peaks,
             counters=figures,
             sysctls=sysctls,
-            reserved_ports=sysctl.reserved_ports(),
+            reserved_ports=reserved,
             descriptor_limits=self._limits.lookup(_holders(ordered.state, owner, self._owners.owners)),
             users=self._names.users(ordered.table["idiag_uid"][held]),
             interfaces=self._names.interfaces(ordered.interface),

@@ -15,7 +15,7 @@ import psutil
 from numpy.typing import NDArray
 
 from tcpwatch.kernel.netlink import uapi
-from tcpwatch.kernel.proc import owner_finder, sysctl
+from tcpwatch.kernel.proc import owner_finder
 from tcpwatch.kernel.proc.namespaces import NamespaceCensus
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, read_process, read_process_stat
@@ -48,8 +48,9 @@ class PsutilSource:
         """Take a sample; `watched` is ignored. Raises SourceError."""
         try:
             connections = psutil.net_connections("tcp")
-        except (psutil.Error, OSError) as error:
-            raise SourceError(f"psutil cannot list connections: {error}") from error
+        except Exception as error:  # psutil's parser also raises RuntimeError, ValueError, KeyError, ...
+            reason = printable(str(error)) or type(error).__name__
+            raise SourceError(f"psutil cannot list connections: {reason}") from error
         now, monotonic = time.time(), time.monotonic()
         raw = np.zeros(len(connections), uapi.SOCKET)
         pids = {}
@@ -57,7 +58,7 @@ class PsutilSource:
             _fill(row, connection)
             pids[int(row["idiag_cookie"])] = connection.pid
         ordered = sort_by_cookie(raw)
-        (figures, no_counters), (sysctls, no_sysctls) = try_read_counters(), try_read_sysctls()
+        (figures, no_counters), (sysctls, reserved, no_sysctls) = try_read_counters(), try_read_sysctls()
         return Sample(
             time=now,
             monotonic=monotonic,
@@ -71,7 +72,7 @@ class PsutilSource:
             accept_queue_peaks={},
             counters=figures,
             sysctls=sysctls,
-            reserved_ports=sysctl.reserved_ports(),
+            reserved_ports=reserved,
             capabilities=PSUTIL_CAPABILITIES,
             other_namespaces=self._namespaces.look(NAMESPACE_SEARCH_S),
         )

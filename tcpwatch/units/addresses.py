@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import functools
+import re
 import socket
 from pathlib import Path
 
+from tcpwatch.units.printable import printable
+
+_SERVICE = re.compile(r"\s*([^\s#]+)\s+([0-9]{1,5})/tcp(?=[\s#]|$)")
+_NAME_LIMIT = 32
+_SERVICES = Path("/etc/services")
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
@@ -33,12 +39,11 @@ def service(port: int) -> str:
 def _services() -> dict[int, str]:
     """Return port → name of /etc/services; getservbyport() would read the file again for each port."""
     try:
-        lines = Path("/etc/services").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = _SERVICES.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}  # a container without the file: ports keep their numbers
-    words = (line.partition("#")[0].split() for line in lines)
-    named = [(name, *number.split("/")) for name, number in (w[:2] for w in words if len(w) > 1)]
-    return {int(port): name for name, port, protocol in reversed(named) if protocol == "tcp"}
+    named = filter(None, map(_SERVICE.match, reversed(lines)))
+    return {int(line[2]): printable(line[1], _NAME_LIMIT) for line in named if int(line[2]) <= 0xFFFF}
 
 
 @functools.lru_cache(256)

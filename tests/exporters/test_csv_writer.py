@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from typing import Any
 
 from tcpwatch.exporters.csv_writer import BLOCK, records_csv, write_csv
@@ -25,3 +26,11 @@ def test_records() -> None:
     assert list(records_csv(records)) == ["a,b\n1,\n2.5,c\n"]
     assert list(records_csv([])) == []
     assert tab_separated(records[0]) == "1\t"
+
+
+def test_no_text_is_a_formula_and_numbers_stay() -> None:
+    texts = ["=1+1", "+1", "-1", "@A1", "\tx", "＝1", "a=1", "", "'x"]
+    (block,) = write_csv(["n", "text", "list"], ([-5, text, [-1, 2]] for text in texts))
+    rows = list(csv.reader(io.StringIO(block, newline="")))[1:]
+    assert [row[1] for row in rows] == [f"'{text}" for text in texts[:6]] + texts[6:]
+    assert {(row[0], row[2]) for row in rows} == {("-5", "-1 2")}

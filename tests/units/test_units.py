@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpwatch import units
+from tcpwatch.units import addresses
 
 
 @pytest.mark.parametrize(
@@ -224,3 +226,24 @@ def test_shortened_keeps_both_ends(whole: str, width: int) -> None:
         assert whole.endswith(right)
         assert left
         assert right
+
+
+def test_services_with_odd_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        b"http 80/tcp www # WorldWideWeb", b"https\t443/tcp", b"80/tcp", b"odd", b"a b/tcp", b"a 1/2/tcp",
+        b"big 70000/tcp", b"huge " + b"9" * 5000 + b"/tcp", b"\x1b[31mred 81/tcp", b"\xff 82/tcp", b"udp 83/udp",
+        b"#x 84/tcp", b"", b"\0", b"second 80/tcp", b"x" * 500 + b" 85/tcp", b"tail 86/tcp#comment", b"wrong 87/tcpx",
+        "\u202eevil 88/tcp".encode(),
+    ]  # fmt: skip
+    services = tmp_path / "services"
+    services.write_bytes(b"\n".join(lines))
+    monkeypatch.setattr(addresses, "_SERVICES", services)
+    addresses._services.cache_clear()
+    try:
+        assert [units.service(port) for port in (80, 443, 86)] == ["http", "https", "tail"]
+        assert [units.service(port) for port in (83, 84, 87)] == ["83", "84", "87"]
+        assert [units.service(port) for port in (81, 88)] == ["\\x1b[31mred", "\\u202eevil"]
+        assert len(units.service(85)) == 32
+        assert all(units.service(port).isprintable() for port in range(100))
+    finally:
+        addresses._services.cache_clear()

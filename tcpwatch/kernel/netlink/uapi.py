@@ -28,6 +28,8 @@ SO_RCVBUFFORCE, SO_MEMINFO = 33, 55
 AF_INET, AF_INET6 = 2, 10
 IPPROTO_TCP = 6
 
+TCP_NEW_SYN_RECV = 12
+"""The state of a half-open connection inside the kernel, after the eleven states that RFC 9293 has."""
 TCPF_LISTEN = 1 << 10
 TCPF_ALL = 0xFFF
 TCPF_BOUND_INACTIVE = 1 << 13

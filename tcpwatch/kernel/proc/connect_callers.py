@@ -6,6 +6,7 @@ The id is that of the initial pid namespace. It gives an owner to connections th
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
@@ -13,6 +14,7 @@ from time import monotonic
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, read_process, read_process_stat
 
+_PID = re.compile(rb"^Tgid:\t(\d{1,10})$", re.MULTILINE)
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 """PROC_PID_INIT_INO of include/linux/proc_ns.h."""
 _KEPT_S = 10.0
@@ -45,10 +47,9 @@ class ConnectCallers:
 
     def _owner(self, thread: int) -> Owner | None:
         try:
-            lines = Path(self._proc, str(thread), "status").read_text(errors="replace").splitlines()
-            pid = next(int(line.split()[1]) for line in lines if line.startswith("Tgid:"))
-            process = read_process(self._proc, read_process_stat(self._proc, pid))
-        except (*PROCESS_ENDED_ERRORS, PermissionError, StopIteration):
+            pid = _PID.search(Path(self._proc, str(thread), "status").read_bytes())
+            process = read_process(self._proc, read_process_stat(self._proc, int(pid[1]))) if pid else None
+        except (*PROCESS_ENDED_ERRORS, PermissionError):
             return None
         return Owner((process,)) if process is not None else None
 

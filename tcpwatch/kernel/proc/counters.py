@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tcpwatch.kernel.proc.numbers import kernel_number, unexpected_content
+
 SOCKSTAT_PREFIX = ("TCP_", "TCP6_")
 GAUGES = frozenset({"RtoAlgorithm", "RtoMin", "RtoMax", "MaxConn", "CurrEstab"})
 """Names in Tcp that are not counters: they may fall, and have no rate. Neither have names with a SOCKSTAT_PREFIX."""
@@ -25,7 +27,9 @@ def read(proc_net: Path) -> tuple[dict[str, int], tuple[OSError, ...]]:
     errors: list[OSError] = []
     for name, parse, head in _FILES:
         try:
-            values |= parse((proc_net / name).read_text(), head)
+            values |= parse((proc_net / name).read_text(encoding="ascii", errors="replace"), head)
+        except ValueError:
+            errors.append(unexpected_content(proc_net / name))
         except OSError as error:
             if name != "sockstat6" or not isinstance(error, FileNotFoundError):  # absent if IPv6 is disabled
                 errors.append(error)
@@ -33,23 +37,30 @@ def read(proc_net: Path) -> tuple[dict[str, int], tuple[OSError, ...]]:
 
 
 def _paired(text: str, head: str) -> dict[str, int]:
-    """Parse pairs of lines that start with `head`: names, then values."""
+    """Parse pairs of lines that start with `head`: names, then values. Raises ValueError if they do not match."""
     lines = [line.split() for line in text.splitlines() if line.startswith(head)]
     return {
-        name: int(value)
-        for names, values in zip(lines[::2], lines[1::2], strict=False)
-        for name, value in zip(names[1:], values[1:], strict=False)
+        name: _number(value)
+        for names, values in zip(lines[::2], lines[1::2], strict=True)
+        for name, value in zip(names[1:], values[1:], strict=True)
     }
 
 
 def _alternating(text: str, head: str) -> dict[str, int]:
-    """Parse a line `HEAD: name value name value ...`."""
+    """Parse a line `HEAD: name value name value ...`. Raises ValueError for anything else behind HEAD."""
     for line in text.splitlines():
-        protocol, *words = line.split()
+        protocol, *words = line.split() or [""]
         if protocol == head:
             names = (f"{protocol[:-1]}_{word}" for word in words[::2])
-            return dict(zip(names, map(int, words[1::2]), strict=False))
+            return dict(zip(names, map(_number, words[1::2]), strict=True))
     return {}
+
+
+def _number(word: str) -> int:
+    number = kernel_number(word)
+    if number is None:
+        raise ValueError(word)
+    return number
 
 
 _FILES = (

@@ -98,7 +98,7 @@ class Descriptors:
                 continue
             found = _REGISTERED.findall(text)
             if found or _EMPTY in text:  # neither if the ring was in use: then the kernel lists nothing
-                self._rings[ring] = np.array(found, np.uint32)
+                self._rings[ring] = np.array(list(map(_inode, found)), np.uint32)
             yield self._rings[ring]
         registered = np.concatenate([np.empty(0, np.uint32), *self._rings.values()])
         if not np.array_equal(registered, self.registered):
@@ -156,11 +156,17 @@ def _listed(directory: int) -> Generator[Inodes, None, NDArray[np.int32]]:
     """Return the descriptor numbers, ascending; yields an empty array after each full slice."""
     numbers: list[int] = []
     with os.scandir(directory) as entries:
-        while part := [int(entry.name) for entry in islice(entries, SLICE)]:
-            numbers += part
+        while part := [entry.name for entry in islice(entries, SLICE)]:
+            numbers += [int(name) for name in part if name.isdecimal() and len(name) < 10]
             if len(part) == SLICE:
                 yield np.empty(0, np.uint32)
     return np.sort(np.array(numbers, np.int32))
+
+
+def _inode(digits: str | bytes) -> int:
+    """Return the number, or 0 if these are not the digits of one of 32 bits."""
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= 10
+    return number if is_number and (number := int(digits)) < 1 << 32 else 0
 
 
 def _read(directory: int, fds: list[int]) -> tuple[Inodes, list[int]]:
@@ -175,7 +181,7 @@ def _read(directory: int, fds: list[int]) -> tuple[Inodes, list[int]]:
         except FileNotFoundError:
             continue  # closed since it was listed
         if target.startswith("socket:["):
-            inodes[position] = int(target[8:-1])
+            inodes[position] = _inode(target[8:-1])
         elif target == "anon_inode:[io_uring]":
             rings.append(fd)
     return inodes, rings

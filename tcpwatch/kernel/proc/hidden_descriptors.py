@@ -76,7 +76,7 @@ class HiddenDescriptors:
         task, threads = f"{self._path}/task", set[int]()
         with suppress(OSError):
             if os.stat(task).st_nlink != _ONE_THREAD:
-                threads = {int(name) for name in os.listdir(task)} - {self._pid}
+                threads = {int(name) for name in os.listdir(task) if name.isdecimal()} - {self._pid}
         self._sharing &= threads
         for thread in self._tables.keys() - threads:
             self._removed += self._tables.pop(thread).changes + 1

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
 
+from tcpwatch.kernel.proc.numbers import kernel_number
+
 _LINE = "Max open files"
 _KEPT_S = 30.0
 """A program may change its limit; reading again after this time costs little."""
@@ -14,11 +16,11 @@ _KEPT_S = 30.0
 def descriptor_limit(pid: int, proc: str = "/proc") -> int | None:
     """Return the limit of a process; None if it is unlimited, cannot be read, or the process ended."""
     try:
-        lines = Path(proc, str(pid), "limits").read_text().splitlines()
+        lines = Path(proc, str(pid), "limits").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return None
-    soft = next((line.removeprefix(_LINE).split()[0] for line in lines if line.startswith(_LINE)), "")
-    return int(soft) if soft.isdecimal() else None
+    values = next((line.removeprefix(_LINE).split() for line in lines if line.startswith(_LINE)), [])
+    return kernel_number(values[0]) if values else None
 
 
 class DescriptorLimits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import re
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from time import CLOCK_BOOTTIME, clock_gettime, time
 
+from tcpwatch.kernel.proc.numbers import kernel_number
 from tcpwatch.units.printable import printable
 
 PROCESS_ENDED_ERRORS = (FileNotFoundError, ProcessLookupError)
@@ -53,18 +55,18 @@ class Process:
 
 
 def read_process_stat(proc: str, pid: int) -> ProcessStat:
-    """Read /proc/PID/stat. Raises PROCESS_ENDED_ERRORS, or PermissionError under the mount option hidepid=1."""
+    """Read /proc/PID/stat. Raises PROCESS_ENDED_ERRORS, or PermissionError under the mount option hidepid=1.
+
+    A text that is not what proc(5) says also counts as one that may not be read.
+    """
     text = os.fsdecode(Path(proc, str(pid), "stat").read_bytes())
     # The name may contain spaces and brackets: the last bracket closes it.
     comm, _, rest = text.partition("(")[2].rpartition(")")
     fields = rest.split()
-    return ProcessStat(
-        pid=pid,
-        start_ticks=int(fields[19]),
-        comm=comm,
-        kernel=bool(int(fields[6]) & _KERNEL_THREAD),
-        zombie=fields[0] in ("Z", "X"),
-    )
+    start_ticks, flags = (kernel_number(fields[at]) if len(fields) > at else None for at in (19, 6))
+    if start_ticks is None or flags is None:
+        raise PermissionError(errno.EPERM, "unexpected content", f"{proc}/{pid}/stat")
+    return ProcessStat(pid, start_ticks, comm, bool(flags & _KERNEL_THREAD), fields[0] in ("Z", "X"))
 
 
 def read_process(proc: str, task: ProcessStat) -> Process | None:
@@ -88,7 +90,7 @@ def read_process(proc: str, task: ProcessStat) -> Process | None:
 def _facts(proc: str, task: ProcessStat) -> tuple[str, str, int]:
     """Return name, command line and real uid; the name is that of the command line where the kernel has cut it off."""
     uids = _UIDS.search(_read(proc, task.pid, "status"))
-    uid = int(uids[1]) if uids else Path(proc, str(task.pid)).stat().st_uid
+    uid = int(uids[1]) & 0xFFFFFFFF if uids else Path(proc, str(task.pid)).stat().st_uid
     comm = read_process_stat(proc, task.pid).comm
     # A NUL ends each argument. A program that changes its title may write spaces in their place.
     words = os.fsdecode(_read(proc, task.pid, "cmdline")).rstrip("\0 ").split("\0")
@@ -105,7 +107,7 @@ def _read(proc: str, pid: int, name: str) -> bytes:
         return b""
 
 
-_UIDS = re.compile(rb"^Uid:\t(\d+)", re.MULTILINE)
+_UIDS = re.compile(rb"^Uid:\t(\d{1,10})", re.MULTILINE)
 _COMM_LENGTH = 15
 """TASK_COMM_LEN without the NUL (include/linux/sched.h)."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tcpwatch.kernel.proc.numbers import kernel_number, unexpected_content
+
 _IPV4 = (
     "tcp_max_tw_buckets", "tcp_syncookies", "tcp_max_syn_backlog", "tcp_synack_retries", "tcp_tw_reuse",
     "tcp_tw_reuse_delay", "tcp_fin_timeout", "tcp_abort_on_overflow", "tcp_max_orphans", "tcp_timestamps",
@@ -21,27 +23,47 @@ _FILES = {
 """File → the names of its values."""
 
 
-def read(proc_sys_net: Path = Path("/proc/sys/net")) -> dict[str, int]:
-    """Return sysctl → value; a sysctl that does not exist or cannot be read is absent.
+def read(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[dict[str, int], tuple[OSError, ...]]:
+    """Return sysctl → value, and an error for each file with other content than numbers.
 
+    A sysctl that does not exist or cannot be read is absent.
     A sysctl with several values has one entry for each: `ip_local_port_range_low`, `_high`; `tcp_mem_low`, `_pressure`,
     `_high` (pages).
     """
     values: dict[str, int] = {}
+    errors: list[OSError] = []
     for file, names in _FILES.items():
         try:
-            words = (proc_sys_net / file).read_text().split()
+            words = _text(proc_sys_net / file).split()
         except OSError:
             continue  # not in this namespace or kernel: absent
-        values.update(zip(names, map(int, words), strict=False))
-    return values
+        numbers = [number for word in words if (number := kernel_number(word)) is not None]
+        if len(numbers) == len(names) == len(words):
+            values.update(zip(names, numbers, strict=True))
+        else:
+            errors.append(unexpected_content(proc_sys_net / file))
+    return values, tuple(errors)
 
 
 def reserved_ports(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[tuple[int, int], ...]:
-    """Return the first and last port of each range in ip_local_reserved_ports; empty if none or unreadable."""
+    """Return the first and last port of each range in ip_local_reserved_ports; empty if none or unreadable.
+
+    Raises OSError if the file has other content than ranges of ports.
+    """
+    path = proc_sys_net / "ipv4" / "ip_local_reserved_ports"
     try:
-        words = (proc_sys_net / "ipv4" / "ip_local_reserved_ports").read_text().strip()
+        words = _text(path).strip()
     except OSError:
         return ()
-    ranges = (word.partition("-") for word in words.split(",") if word)
-    return tuple((int(first), int(last or first)) for first, _, last in ranges)
+    ranges = []
+    for word in filter(None, words.split(",")):
+        first, _, last = word.partition("-")
+        low, high = kernel_number(first), kernel_number(last or first)
+        if low is None or high is None or not 0 <= low <= high <= 0xFFFF:
+            raise unexpected_content(path)
+        ranges.append((low, high))
+    return tuple(ranges)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="ascii", errors="replace")

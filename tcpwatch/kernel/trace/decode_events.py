@@ -6,6 +6,7 @@ Sources: include/trace/events/{sock,tcp,skb}.h, TP_STORE_ADDR_PORTS in include/t
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,14 +50,20 @@ def decode_trace_events(
         if form.has(name):
             out["reason"] = payload[name]
     if form.has("oldstate", "newstate"):
-        out["old"], out["new"] = payload["oldstate"], payload["newstate"]
+        last = uapi.TCP_NEW_SYN_RECV - 1
+        out["old"], out["new"] = _states(payload["oldstate"], last), _states(payload["newstate"], last)
     elif form.has("state"):
-        out["old"] = out["new"] = payload["state"]
+        out["old"] = out["new"] = _states(payload["state"], uapi.TCP_NEW_SYN_RECV)
     if form.has(*_ENDS):
         _fields(out, payload)
     elif form.has("saddr", "daddr") and payload.dtype["saddr"].itemsize >= _SOCKADDR:
         _sockaddrs(out, payload)
     return out
+
+
+def _states(numbers: NDArray[Any], last: int) -> NDArray[Any]:
+    """Return the numbers of states from 1 to `last`, and 0 for others."""
+    return np.where((numbers > 0) & (numbers <= last), numbers, 0)
 
 
 def _fields(out: NDArray[np.void], payload: NDArray[np.void]) -> None:

@@ -14,9 +14,11 @@ import numpy as np
 
 from tcpwatch.kernel.trace.tracefs import TraceError
 
-_FIELD = re.compile(r"^\s*field:\s*([^;]+);\s*offset:(\d+);\s*size:(\d+);(?:\s*signed:([01]);)?", re.MULTILINE)
+_FIELD = re.compile(
+    r"^\s*field:\s*([^;]+);\s*offset:([0-9]{1,9});\s*size:([0-9]{1,9});(?:\s*signed:([01]);)?", re.MULTILINE
+)
 _NAME = re.compile(r"(\w+)\s*(?:\[([^\]]*)\])?$")
-_PAIR = re.compile(r"\{\s*(0x[0-9a-fA-F]+|\d+)\s*,\s*\"([^\"]*)\"\s*\}")
+_PAIR = re.compile(r"\{\s*(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})\s*,\s*\"([^\"]*)\"\s*\}")
 _LARGEST = 16 * 1024 * 1024
 """Largest size of a struct in bytes: that of the largest page of a ring buffer."""
 
@@ -44,7 +46,7 @@ class EventFormat:
         if not begin:
             return {}
         pairs = _PAIR.finditer(self.print_fmt, begin.end(), _end_of_call(self.print_fmt, begin.end()))
-        return {int(pair[1], 0): pair[2] for pair in pairs}
+        return {int(pair[1], 16 if pair[1].startswith("0x") else 10): pair[2] for pair in pairs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def _kind(size: int, length: str | None, signed: bool) -> object:
     letter = "i" if signed else "u"
     if not length:
         return f"={letter}{size}" if size in (1, 2, 4, 8) else (np.uint8, (size,))
-    count = int(length) if length.isdecimal() and int(length) else size
+    count = int(length) if length.isdecimal() and len(length) < 10 and int(length) else size
     each = size // count
     return (f"={letter}{each}", (count,)) if each in (1, 2, 4, 8) and each * count == size else (np.uint8, (size,))
 

@@ -65,7 +65,7 @@ class TraceEvents:
     events: NDArray[np.void]
     """TRACE_EVENT, in order of time, read-only."""
     lost: int = 0
-    """Events that the kernel overwrote before they were read, or that did not fit into the backlog."""
+    """Events that the kernel overwrote before they were read, did not fit into the backlog, or have unknown states."""
     reset_reasons: Mapping[int, str] = field(default_factory=dict)
     """Number → the kernel's name, such as `TCP_ABORT_ON_CLOSE`; empty before Linux 6.10."""
     drop_reasons: Mapping[int, str] = field(default_factory=dict)

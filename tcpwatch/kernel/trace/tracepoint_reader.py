@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tcpwatch.arrays.backlog import Backlog
-from tcpwatch.arrays.opaque_rows import concat_rows, opaque
+from tcpwatch.arrays.opaque_rows import concat_rows, opaque, take_rows
 from tcpwatch.kernel.trace import decode_events, event_format, ring_buffer
 from tcpwatch.kernel.trace.event_format import EventFormat
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
@@ -180,7 +180,12 @@ class TracepointReader:
                 places.append(which)
         if parts:
             order = np.argsort(np.concatenate(places))
-            self._backlog.add(opaque(concat_rows(parts))[order].view(TRACE_EVENT))
+            decoded = opaque(concat_rows(parts))[order].view(TRACE_EVENT)
+            unknown = (decoded["kind"] == TraceEventKind.STATE) & ((decoded["old"] == 0) | (decoded["new"] == 0))
+            if unknown.any():  # a state of a newer kernel
+                self._lost += int(unknown.sum())
+                decoded = take_rows(decoded, ~unknown)
+            self._backlog.add(decoded)
 
 
 def _page_size(instance: TraceInstance) -> int:

@@ -131,10 +131,12 @@ def test_a_counter_that_a_kernel_lacks_is_absent(proc_net: Path) -> None:
     assert READ.keys() - read(proc_net).keys() == {"ListenOverflows", "ListenDrops"}
 
 
-def test_a_line_without_values_counts_nothing(proc_net: Path) -> None:
+def test_a_line_without_values_is_an_error_and_a_file_without_the_line_is_none(proc_net: Path) -> None:
     (proc_net / "netstat").write_text("TcpExt: SyncookiesSent ListenOverflows\n")
     (proc_net / "sockstat").write_text("sockets: used 300\n")
-    assert read(proc_net).keys() == {name for name in READ if name in SNMP} | {"TCP6_inuse"}
+    values, errors = counters.read(proc_net)
+    assert values.keys() == {name for name in READ if name in SNMP} | {"TCP6_inuse"}
+    assert [error.filename for error in errors] == [str(proc_net / "netstat")]
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,14 @@ PLACES = {
 
 
 def test_sysctls_equal_those_of_the_namespace(namespace: lab.Namespace) -> None:
-    found = sysctl.read()
+    found = sysctl.read()[0]
     assert {name: found[name] for name in PLACES} == {name: int(namespace.sysctl(at)) for name, at in PLACES.items()}
     low, high = namespace.sysctl("net.ipv4.ip_local_port_range").split()
     assert (found["ip_local_port_range_low"], found["ip_local_port_range_high"]) == (int(low), int(high))
 
 
 def test_a_changed_sysctl_is_seen(namespace: lab.Namespace) -> None:
-    before = sysctl.read()
+    before = sysctl.read()[0]
     with lab.Namespace() as other:
         other.sysctl("net.ipv4.tcp_fin_timeout", 17)
         other.sysctl("net.core.somaxconn", 99)
@@ -40,15 +40,15 @@ def test_a_changed_sysctl_is_seen(namespace: lab.Namespace) -> None:
             "ip_local_port_range_low": 20_000,
             "ip_local_port_range_high": 20_009,
         }
-        assert sysctl.read() == {**before, **turned}
-    assert sysctl.read() == before
+        assert sysctl.read()[0] == {**before, **turned}
+    assert sysctl.read()[0] == before
 
 
 def test_sysctls_the_namespace_lacks_are_absent(namespace: lab.Namespace) -> None:
     """They belong to the whole machine, and exist in its first namespace only (seen on 6.18)."""
     alone = {"tcp_mem_low", "tcp_mem_pressure", "tcp_mem_high", "tcp_max_orphans"}
     there = {"tcp_mem", "tcp_max_orphans"} & {path.name for path in Path("/proc/sys/net/ipv4").iterdir()}
-    assert bool(alone & sysctl.read().keys()) == bool(there)
+    assert bool(alone & sysctl.read()[0].keys()) == bool(there)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def proc_sys_net(tmp_path: Path) -> Path:
 
 
 def test_sysctls_with_several_figures_are_split(proc_sys_net: Path) -> None:
-    assert sysctl.read(proc_sys_net) == {
+    assert sysctl.read(proc_sys_net)[0] == {
         "somaxconn": 128,
         "tcp_mem_low": 11,
         "tcp_mem_pressure": 22,
@@ -77,8 +77,8 @@ def test_sysctls_with_several_figures_are_split(proc_sys_net: Path) -> None:
 def test_unreadable_sysctls_are_absent(proc_sys_net: Path) -> None:
     (proc_sys_net / "ipv4" / "tcp_syncookies").mkdir()  # an error also for root
     (proc_sys_net / "core" / "somaxconn").unlink()
-    assert sysctl.read(proc_sys_net).keys().isdisjoint({"tcp_syncookies", "somaxconn"})
+    assert sysctl.read(proc_sys_net)[0].keys().isdisjoint({"tcp_syncookies", "somaxconn"})
 
 
 def test_without_files_nothing_is_known(tmp_path: Path) -> None:
-    assert sysctl.read(tmp_path / "missing") == {}
+    assert sysctl.read(tmp_path / "missing") == ({}, ())

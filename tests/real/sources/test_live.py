@@ -180,6 +180,18 @@ INTERRUPTED = netlink.message(netlink.GETSOCK, netlink.body(cookie=9), flags=net
 LOST = OSError(errno.ENOBUFS, "No buffer space available")
 
 
+def test_sockets_in_an_unknown_state_are_left_out_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = (1, 0, 10, 14, 255, 12, 13)
+    rows = [netlink.message(netlink.GETSOCK, netlink.body(cookie=9 + at, state=it)) for at, it in enumerate(states)]
+    FakeKernel([netlink.done()], *answers(*rows)).install(monkeypatch)
+    with closing(LiveSource()) as live:
+        sample = live.sample()
+        assert sample.cookie.tolist() == sample.table["idiag_cookie"].tolist() == [9, 11, 14, 15]
+        assert sample.state.tolist() == [State.ESTABLISHED, State.LISTEN, State.SYN_RCVD, State.CLOSED]
+        assert len(sample.owner) == 4
+        assert sample.completeness.missing[0] == "3 sockets in an unknown state"
+
+
 def test_incomplete_dumps_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted: list[bytes | OSError] = [INTERRUPTED, netlink.done()]
     empty = [netlink.done()]
