@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.view import View
-from tcpwatch.sources.base import SourceError
+from tcpwatch.sources.base import SourceError, reason_of
 
 
 class Steppable(Protocol):
@@ -102,7 +102,7 @@ class Poller:
         try:
             return self._monitor.step()
         except (SourceError, OSError) as error:
-            return StepUnavailable(_reason(error))
+            return StepUnavailable(reason_of(error))
         except Exception as error:
             return StepCrashed(error)
 
@@ -113,10 +113,3 @@ class Poller:
                 self._early = outcome
         if deliver is not None and not self._stopping:
             deliver(outcome)
-
-
-def _reason(error: Exception) -> str:
-    """Return one line about a failure of the system."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__

@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -32,6 +32,8 @@ DURATION_S = (0.1, 86_400.0)
 EVENTS_DEFAULTS = Settings(interval_s=0.2)
 """`events` polls more often than other commands."""
 _COMPLETION_VARIABLE = "_TCPWATCH_COMPLETE"
+_DEBUG_VARIABLE = "TCPWATCH_DEBUG"
+"""If it is set, an unexpected exception ends the program with its traceback."""
 
 
 class CommandError(Exception):
@@ -70,6 +72,12 @@ class Commands(click.Group):
             # An OSError of click: --help on a full disk, or a closed terminal.
             abandon(sys.stdout)
             print_error(str(error))
+        except Exception as error:  # a fault of tcpwatch, or no memory
+            if os.environ.get(_DEBUG_VARIABLE):
+                raise
+            abandon(sys.stdout)
+            words = printable(": ".join(filter(None, (type(error).__name__, str(error)))))
+            print_error(f"unexpected failure ({words}); {_DEBUG_VARIABLE}=1 shows where it happened")
         return FAILED
 
 
@@ -174,29 +182,32 @@ def summarise(inherited: dict[str, Any], /, as_json: bool, duration: str | None,
 
 @root.command("check")
 @click.option("--for", "duration", metavar="SECONDS", help="Poll for this long [two intervals: three polls].")
+@click.option("--skip", "skipped", metavar="RULE", multiple=True, help="Leave this rule out; may be given many times.")
 @options("interval", "budget", "source", "trace")
 @click.pass_context
-def check(context: click.Context, /, duration: str | None, **flags: Any) -> None:
+def check(context: click.Context, /, duration: str | None, skipped: tuple[str, ...], **flags: Any) -> None:
     """Print findings, one per line, for monitoring systems and scripts.
 
-    Exit code 0: no findings, 1: warnings, 3: critical findings, 2: the check failed. A finding needs its condition in
-    two polls in a row. Every finding that appeared while polling is printed. What is not looked at (other network
-    namespaces, rules without all their data) is noted on stderr.
+    Exit code 0: no findings, and no rule lacked data; 1: warnings, 3: critical findings, 2: the check failed. A finding
+    needs its condition in two polls in a row. Every finding that appeared while polling is printed. A rule without all
+    its data is a warning (data-incomplete), unless --skip leaves it out; with --no-trace, rules that need the trace are
+    left out. Other network namespaces, which are not looked at, are noted on stderr.
     """
     loaded, output = _settings(context.obj, flags), Output()
     seconds = 2 * loaded.interval_s if duration is None else _seconds(duration)
     from tcpwatch.report import check as check_report
     from tcpwatch.report import polling
 
+    _require_rules(skipped)
     with _expected_failures(), polling.open_monitor(loaded, watch_queues=True, events=True) as monitor:
-        merged, remarks = check_report.findings_and_remarks(polling.views(monitor, seconds))
-    for remark in remarks:  # on stderr and without an exit code: they are no problem of the host
-        print_error(f"note: {remark}")
+        result = check_report.check(polling.views(monitor, seconds), skipped)
+    for note in result.notes:  # on stderr and without an exit code: they are no problem of the host
+        print_error(f"note: {note}")
     try:
-        output.write_text(f"{check_report.finding_text(finding, output.colour)}\n" for finding in merged)
+        output.write_text(f"{check_report.finding_text(finding, output.colour)}\n" for finding in result.findings)
     except OutputClosed:
         abandon(sys.stdout)  # the exit code reports the findings nevertheless
-    context.exit(check_report.exit_code(merged))
+    context.exit(check_report.exit_code(result.findings))
 
 
 @root.command("events", cls=FilterCommand)
@@ -243,6 +254,15 @@ def _seconds(words: str) -> float:
     if not low <= seconds <= high:
         raise CommandError(f'--for must be a number of seconds from {low:g} to {high:g}, not "{printable(words)}"')
     return seconds
+
+
+def _require_rules(names: Iterable[str]) -> None:
+    from tcpwatch.model.rules.registry import all_rules
+
+    known = [rule.name for rule in all_rules()]
+    for name in names:
+        if name not in known:
+            raise CommandError(f'--skip: there is no rule "{printable(name)}"; the rules are {", ".join(known)}')
 
 
 def _filter(words: str) -> Filter | None:

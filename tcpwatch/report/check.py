@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from tcpwatch.model.finding import Finding, FindingSubject, Severity
-from tcpwatch.model.rules.remarks import remarks
+from tcpwatch.model.rules.completeness import rules_lack_data
+from tcpwatch.model.rules.registry import Rule
+from tcpwatch.model.rules.remarks import missing_data, host_remarks
 from tcpwatch.model.view import View
 from tcpwatch.report.ansi import BOLD, coloured
-from tcpwatch.sample import Sample
 
 EXIT_CODES = {Severity.INFO: 0, Severity.WARNING: 1, Severity.CRITICAL: 3}
 """Severity of the most severe finding → exit code."""
@@ -22,29 +24,37 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return max((EXIT_CODES[finding.severity] for finding in findings), default=0)
 
 
-def merge_findings(views: Iterable[View]) -> list[Finding]:
-    """Return the findings of all Views, each at its highest severity, the most severe first."""
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What some polls found."""
+
+    findings: tuple[Finding, ...]
+    """Each at its highest severity, the most severe first; a rule that lacked data in a poll is a finding, too."""
+    notes: tuple[str, ...]
+    """What is not looked at although nothing failed, in words."""
+
+
+def check(views: Iterable[View], skipped: Collection[str] = ()) -> CheckResult:
+    """Merge the findings of all Views, without those of the rules named in `skipped`.
+
+    Without findings, every other rule had all its data in each poll. Rules that need the trace are skipped, too, if a
+    person has switched it off.
+    """
     merged: dict[tuple[str, FindingSubject], Finding] = {}
+    lacking: dict[Rule, str] = {}
+    notes: tuple[str, ...] = ()
     for view in views:
         for finding in view.findings:
             earlier = merged.get((finding.rule, finding.subject))
-            if earlier is None or finding.severity >= earlier.severity:
+            if finding.rule not in skipped and (earlier is None or finding.severity >= earlier.severity):
                 merged[finding.rule, finding.subject] = finding
-    return sorted(merged.values(), key=lambda finding: -finding.severity)
-
-
-def findings_and_remarks(views: Iterable[View]) -> tuple[list[Finding], tuple[str, ...]]:
-    """Return the merged findings, and what the last View does not look at, in words."""
-    last: Sample | None = None
-
-    def remembered() -> Iterator[View]:
-        nonlocal last
-        for view in views:
-            last = view.sample
-            yield view
-
-    findings = merge_findings(remembered())
-    return findings, remarks(last) if last else ()
+        lacking |= {rule: words for rule, words in missing_data(view.sample).items() if rule.name not in skipped}
+        notes = host_remarks(view.sample)
+    if lacking:
+        finding = rules_lack_data(lacking)
+        if merged.setdefault((finding.rule, finding.subject), finding) is not finding:
+            notes = (*notes, finding.headline)
+    return CheckResult(tuple(sorted(merged.values(), key=lambda finding: -finding.severity)), notes)
 
 
 def finding_object(finding: Finding) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import random
 import threading
 import time
 
-from tcpwatch.kernel.netlink.decode_sockets import MessageError
-from tcpwatch.kernel.netlink.sock_diag import SockDiag, SockDiagError
+from tcpwatch.kernel.netlink.sock_diag import SockDiag
 from tcpwatch.sources.base import reason_of
 
 PERIOD_S = 0.1
@@ -52,7 +51,7 @@ class AcceptQueueWatch:
             begin = time.thread_time()
             try:
                 self._read_depths()
-            except (SockDiagError, MessageError) as error:
+            except Exception as error:  # whatever it is: a depth must not be taken for a peak
                 self.failure = reason_of(error)  # the samples report it; there are no more peaks
                 with self._lock:
                     self._peaks = {}

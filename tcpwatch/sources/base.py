@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
-from tcpwatch.kernel.netlink.sock_diag import SockDiagError
 from tcpwatch.kernel.proc import counters, sysctl
 from tcpwatch.sample import Sample, SourceInfo
 
@@ -42,11 +41,15 @@ def privilege() -> Literal["root", "user"]:
     return "root" if os.geteuid() == 0 else "user"
 
 
-def reason_of(error: SockDiagError | MessageError) -> str:
-    """Return why sock_diag cannot be used, without the number of the error."""
+def reason_of(error: Exception) -> str:
+    """Return one line on why something cannot be read, without the number of the error."""
+    if isinstance(error, SourceError):
+        return str(error)
     if isinstance(error, MessageError):
         return f"unexpected answer from sock_diag: {error}"
-    return error.strerror or str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
 def try_read_counters(proc_net: Path = PROC_NET) -> tuple[dict[str, int], tuple[str, ...]]:

@@ -109,6 +109,14 @@ class EventWatch:
                 self._end_trace("closed")
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # whatever it is: nothing is read any more, and the samples report it
+            with self._lock:
+                self._fail_destroyed(error)
+                self._end_trace(reason_of(error))
+
+    def _watch(self) -> None:
         nap = select.poll()
         nap.register(self._wake, select.POLLIN)
         poll, listening, highest_rate, reopen_at = nap, None, 0.0, 0.0
@@ -152,7 +160,7 @@ class EventWatch:
             self._fail_destroyed(error)
             return 0
 
-    def _fail_destroyed(self, error: SockDiagError) -> None:
+    def _fail_destroyed(self, error: Exception) -> None:
         """Have the thread open the socket again."""
         self._listening, self.why_no_destroyed = False, reason_of(error)
         os.eventfd_write(self._wake, 1)

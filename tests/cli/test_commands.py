@@ -10,15 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from tcpwatch import __version__, app
 from tcpwatch.cli import commands
 from tcpwatch.config.settings import Settings
+from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEvents
 from tcpwatch.model.finding import Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.rules.registry import all_rules
 from tcpwatch.model.view import Pace, View
 from tcpwatch.report import polling
+from tcpwatch.sample import SourceInfo
 from tcpwatch.sources.base import SourceError
 from tests.report.views import small_host, two_views
 
@@ -154,9 +158,10 @@ def _later(seconds: float, counters: dict[str, int]) -> View:
 
 
 def test_check(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_monitor(monkeypatch, whole(small_host()))
     assert (run("check", "--for", "0.1").exit_code, run("check", "--for", "0.1").output) == (0, "")
     finding = Finding(Severity.WARNING, FindingSubject("host", "web-1"), "9 SYNs/s", {}, "", (), rule="syn-flood")
-    quick = replace(small_host(), pace=Pace(0.0, 0.0, 0.1, 0.1))
+    quick = replace(whole(small_host()), pace=Pace(0.0, 0.0, 0.1, 0.1))
     sick = replace(quick, findings=(finding,))
     worse = replace(quick, findings=(replace(finding, severity=Severity.CRITICAL),))
     for views, code, word in (([quick, sick, quick], 1, "warning"), ([sick, worse, sick], 3, "critical")):
@@ -165,6 +170,46 @@ def test_check(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> N
         assert (result.exit_code, result.stdout) == (code, f"{word} syn-flood host web-1: 9 SYNs/s\n")
         assert result.stderr == ""
     assert "\x1b[31mcritical" in run("check", "--for", "0.1", env={"FORCE_COLOR": "1"}).stdout
+
+
+def whole(view: View, without: str = "") -> View:
+    """Return the View with the data of every rule, but for the rules of this name."""
+    figures = {need: 1 for rule in all_rules() for need in rule.needs if rule.name != without}
+    traced = None if without == "port-scan" else TraceEvents(np.empty(0, TRACE_EVENT))
+    source = SourceInfo("sock_diag", "root", why_no_trace="" if traced else "needs root")
+    sample = replace(view.sample, source=source, counters=figures, sysctls=figures, trace_events=traced)
+    return replace(view, sample=sample)
+
+
+def test_check_says_that_a_rule_lacked_data(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    good, lacking = whole(small_host()), whole(small_host(), "resets")
+    quick = Pace(0.0, 0.0, 0.1, 0.1)
+    fake_monitor(monkeypatch, *(replace(view, pace=quick) for view in (good, lacking, good)))
+    line = "warning data-incomplete tcpwatch: rules without all their data: resets (no OutRsts)\n"
+    result = run("check", "--for", "0.3", "--interval", "0.1")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, line, ""), "in one poll of three"
+    fake_monitor(monkeypatch, lacking)
+    assert (run("check", "--for", "0.1", "--skip", "resets").exit_code, EXTRA["events"]) == (0, True)
+    fake_monitor(monkeypatch, whole(small_host(), "port-scan"))
+    assert "port-scan (no trace: needs root)" in run("check", "--for", "0.1").stdout
+    assert failure(run("check", "--skip", "reset")).startswith(
+        '--skip: there is no rule "reset"; the rules are syn-flood,'
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(ValueError("bad\nfigure"), "ValueError: bad\\x0afigure"), (MemoryError(), "MemoryError")]
+)
+@pytest.mark.parametrize("command", ["list", "summary", "check", "events"])
+def test_an_unexpected_failure_is_one_line(
+    command: str, error: Exception, words: str, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: FakeMonitor) -> View:
+        raise error
+
+    monkeypatch.setattr(FakeMonitor, "step", fail)
+    assert failure(run(command)) == f"unexpected failure ({words}); TCPWATCH_DEBUG=1 shows where it happened"
+    assert run(command, env={"TCPWATCH_DEBUG": "1"}).exception is error
 
 
 def test_findings_in_the_summary(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,9 @@ class Queue:
 
 UNKNOWN_QUEUE = Queue(None, None)
 
+SYN_QUEUE_SYSCTLS = ("tcp_syncookies", "tcp_max_syn_backlog")
+"""They decide the limit of a SYN queue, and what the kernel does when it is full."""
+
 
 class LimitSource(enum.Enum):
     """The setting that is a queue's limit; the value is its name for people."""

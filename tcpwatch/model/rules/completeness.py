@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
-from tcpwatch.model.rules.registry import rule
-from tcpwatch.model.rules.remarks import blind_rules
+from tcpwatch.model.rules.registry import Rule, rule
+from tcpwatch.model.rules.remarks import blind_rules, lack_of_data
 from tcpwatch.model.view import View
 
+_NAME, _SUBJECT = "data-incomplete", FindingSubject("tcpwatch", "")
+_WHY = "tcpwatch does not show everything, or shows it late: other findings may be missing."
 
-@rule("data-incomplete", rank=150)
+
+@rule(_NAME, rank=150)
 def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """tcpwatch shows incomplete or late data, so other findings may be missing.
 
@@ -36,7 +39,7 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     )
     finding = Finding(
         Severity.WARNING,
-        FindingSubject("tcpwatch", ""),
+        _SUBJECT,
         "; ".join(problems),
         {
             "step": Figure(pace.duration_s, "s"),
@@ -46,8 +49,25 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
             "trace_events_lost": Figure(view.trace.events_lost_in_step, "events"),
             "destroy_events_lost": Figure(view.trace.destroy_events_lost_in_step, "events"),
         },
-        "tcpwatch does not show everything, or shows it late: other findings may be missing.",
+        _WHY,
         tuple(advice),
     )
     # The source has retried an interrupted dump, and losses are counted; one slow poll may be an accident.
     yield Candidate(finding, Severity.WARNING if lost or not completeness.complete else None)
+
+
+def rules_lack_data(lacking: Mapping[Rule, str]) -> Finding:
+    """Return the finding that these rules lack data; for a check, whose silence means that all is well.
+
+    In a monitor it is no finding: a host that lacks a counter, or an ordinary user who has no trace, would always have
+    it.
+    """
+    return Finding(
+        Severity.WARNING,
+        _SUBJECT,
+        lack_of_data(lacking),
+        {"rules_without_data": Figure(", ".join(rule.name for rule in lacking))},
+        _WHY,
+        ("Give tcpwatch the privilege that is missing, or leave these rules out: check --skip RULE.",),
+        rule=_NAME,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 
 from tcpwatch import units
@@ -15,6 +16,12 @@ _NOT_WANTED = ("not asked for", "switched off")
 
 def remarks(sample: Sample) -> tuple[str, ...]:
     """Return what is not looked at or was forged, in words."""
+    lacking = {rule: words for rule, words in missing_data(sample).items() if rule not in blind_rules(sample)}
+    return (*host_remarks(sample), *[lack_of_data(lacking)] * bool(lacking))
+
+
+def host_remarks(sample: Sample) -> tuple[str, ...]:
+    """Return what was forged, and that other network namespaces are not watched, in words."""
     words = []
     if forged := forged_events(sample):
         words.append(f"ignored: {forged}, sent by a process that is not the kernel")
@@ -23,12 +30,22 @@ def remarks(sample: Sample) -> tuple[str, ...]:
         at_least = "" if sample.source.privilege == "root" else "at least "  # those of other users are hidden
         namespaces = units.plural(sample.other_namespaces, "other network namespace")
         words.append(f"{at_least}{namespaces} with TCP sockets {verb} not watched")
-    lacking = [
-        f"{rule.name} ({', '.join(_shown(sample, need) for need in needs)})"
+    return tuple(words)
+
+
+def lack_of_data(lacking: Mapping[Rule, str]) -> str:
+    """Return rules and what they lack as one text."""
+    return "rules without all their data: " + ", ".join(f"{rule.name} ({words})" for rule, words in lacking.items())
+
+
+def missing_data(sample: Sample) -> dict[Rule, str]:
+    """Return what rules lack, in words, by rank; without a trace that nobody wants."""
+    unwanted = ("trace",) if sample.source.why_no_trace in _NOT_WANTED else ()
+    return {
+        rule: ", ".join(_shown(sample, need) for need in needs)
         for rule, needs in rules_without_data(sample).items()
-        if not _is_blind(sample, needs) and not (needs == ("trace",) and sample.source.why_no_trace in _NOT_WANTED)
-    ]
-    return (*words, *[f"rules without all their data: {', '.join(lacking)}"] * bool(lacking))
+        if needs != unwanted
+    }
 
 
 def forged_events(sample: Sample) -> str:

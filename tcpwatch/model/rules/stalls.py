@@ -92,7 +92,7 @@ def _unread_finding(unread: UnreadProgram, view: View) -> Finding:
     )
 
 
-@rule("tcp-memory", rank=100, needs=("tcp_mem_high", "TCP_mem", "PruneCalled"))
+@rule("tcp-memory", rank=100, needs=("tcp_mem_pressure", "tcp_mem_high", "TCP_mem", "PruneCalled"))
 def tcp_memory(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """The buffers of all TCP sockets use too much memory, or what arrives does not fit into those of some.
 

@@ -60,7 +60,7 @@ def _time_wait_finding(view: View, severity: Severity) -> Finding:
     )  # fmt: skip
 
 
-@rule("close-wait-leak", rank=60)
+@rule("close-wait-leak", rank=60, needs=("queues", "inodes", "tcp_info"))
 def close_wait_leak(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A program does not close connections that its peers have closed.
 
@@ -162,7 +162,7 @@ _CLOSE_WAIT_WHY = {
 }
 
 
-@rule("half-closed", rank=120)
+@rule("half-closed", rank=120, needs=("inodes", "tcp_info"))
 def half_closed(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A program calls shutdown() but not close(), and its peers do not close either.
 

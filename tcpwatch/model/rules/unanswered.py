@@ -99,7 +99,7 @@ def _many_stuck(view: View, unanswered: Unanswered) -> Finding:
     )
 
 
-@rule("peer-silent", rank=45, needs=("timers",))
+@rule("peer-silent", rank=45, needs=("timers", "tcp_info"))
 def peer_silent(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """A peer with open connections does not answer any more.
 

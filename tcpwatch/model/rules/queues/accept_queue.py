@@ -32,7 +32,7 @@ def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
             yield Candidate(_full_finding(listener, view, Severity.WARNING))
 
 
-@rule("accept-stalled", rank=25, needs=("queues",))
+@rule("accept-stalled", rank=25, needs=("queues", "inodes", "PassiveOpens"))
 def accept_stalled(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """An application accepts nothing, and its clients wait for an answer.
 

@@ -9,6 +9,7 @@ from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listeners import Listener
+from tcpwatch.model.listeners.queue_limits import SYN_QUEUE_SYSCTLS
 from tcpwatch.model.rules.queues.syn_counters import (
     COOKIES_ALWAYS,
     COOKIES_NEVER,
@@ -26,7 +27,7 @@ from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.view import View
 
 
-@rule("syn-flood", rank=10, needs=("queues", "timers", "SyncookiesSent", "SyncookiesRecv"))
+@rule("syn-flood", rank=10, needs=("queues", "timers", "SyncookiesSent", "SyncookiesRecv", *SYN_QUEUE_SYSCTLS))
 def syn_flood(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """Clients send SYNs and do not complete the handshake.
 

@@ -8,7 +8,7 @@ from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, ListenerSubject, Severity
 from tcpwatch.model.listeners.listeners import Listener
-from tcpwatch.model.listeners.queue_limits import LimitSource
+from tcpwatch.model.listeners.queue_limits import SYN_QUEUE_SYSCTLS, LimitSource
 from tcpwatch.model.rules.queues.syn_counters import (
     COOKIES_NEVER,
     COOKIES_WHEN_FULL,
@@ -19,7 +19,13 @@ from tcpwatch.model.rules.registry import rule
 from tcpwatch.model.view import View
 
 
-@rule("syn-queue-full", rank=30, needs=("queues", "TCPReqQFullDoCookies", "TCPReqQFullDrop"))
+@rule(
+    "syn-queue-full",
+    rank=30,
+    needs=(
+        "queues", "TCPReqQFullDoCookies", "TCPReqQFullDrop", "ListenDrops", "ListenOverflows", *SYN_QUEUE_SYSCTLS,
+    ),
+)  # fmt: skip
 def syn_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """More handshakes are in progress than a listener's SYN queue holds.
 
