@@ -181,7 +181,7 @@ def summarise(inherited: dict[str, Any], /, as_json: bool, duration: str | None,
 
 
 @root.command("check")
-@click.option("--for", "duration", metavar="SECONDS", help="Poll for this long [two intervals: three polls].")
+@click.option("--for", "duration", metavar="SECONDS", help="Poll for this long, at least three times [two intervals].")
 @click.option("--skip", "skipped", metavar="RULE", multiple=True, help="Leave this rule out; may be given many times.")
 @options("interval", "budget", "source", "trace")
 @click.pass_context
@@ -200,7 +200,7 @@ def check(context: click.Context, /, duration: str | None, skipped: tuple[str, .
 
     _require_rules(skipped)
     with _expected_failures(), polling.open_monitor(loaded, watch_queues=True, events=True) as monitor:
-        result = check_report.check(polling.views(monitor, seconds), skipped)
+        result = check_report.check(polling.views(monitor, seconds, polling.CHECK_POLLS), skipped)
     for note in result.notes:  # on stderr and without an exit code: they are no problem of the host
         print_error(f"note: {note}")
     try:

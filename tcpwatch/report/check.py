@@ -9,7 +9,7 @@ from typing import Any
 from tcpwatch.model.finding import Finding, FindingSubject, Severity
 from tcpwatch.model.rules.completeness import rules_lack_data
 from tcpwatch.model.rules.registry import Rule
-from tcpwatch.model.rules.remarks import missing_data, host_remarks
+from tcpwatch.model.rules.remarks import host_remarks, missing_data
 from tcpwatch.model.view import View
 from tcpwatch.report.ansi import BOLD, coloured
 

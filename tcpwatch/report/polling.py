@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tcpwatch.config.settings import Settings
+from tcpwatch.model.lifecycle.trace.stats import lost_events
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
+from tcpwatch.sample import Completeness
 from tcpwatch.sources.live import OWNER_SEARCH_MIN_S, open_source
 
 OWNER_SEARCH_MAX_S = 10.0
@@ -63,19 +66,33 @@ def _terminable() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def views(monitor: Monitor, seconds: float) -> Iterator[View]:
-    """Yield the Views of `seconds` (math.inf: no end), at least one, at the pace of the interval and the budget."""
+CHECK_POLLS = 3
+"""Polls that `check` needs: rates need two, and a condition must be true in two steps."""
+
+
+def views(monitor: Monitor, seconds: float, least: int = 1) -> Iterator[View]:
+    """Yield the Views of `seconds` (math.inf: no end), at least so many, at the pace of the interval and the budget."""
     deadline = time.monotonic() + seconds
-    yield (last := monitor.step())
-    while (left_s := deadline - time.monotonic()) > 0:
-        pause_s = last.pace.interval_s - last.pace.duration_s
-        time.sleep(max(0.0, min(pause_s, left_s)))
+    for missing in itertools.count(least - 1, -1):
         yield (last := monitor.step())
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 and missing <= 0:
+            return
+        pause_s = min(last.pace.interval_s - last.pace.duration_s, left_s / max(1, missing))
+        time.sleep(max(0.0, pause_s))
 
 
 def first_and_last_view(monitor: Monitor, seconds: float) -> tuple[View, View]:
-    """Return the first and the last of these Views; the others are not kept, as each may be large."""
-    polled = views(monitor, seconds)
-    first = next(polled)
-    rest = deque(polled, maxlen=1)
-    return first, rest[0] if rest else first
+    """Return the first and the last of these Views; the others are not kept, as each may be large.
+
+    The last one lacks what any of them lacks.
+    """
+    first = last = None
+    missing: dict[str, None] = {}
+    for last in views(monitor, seconds):
+        first = first or last
+        missing |= dict.fromkeys(last.sample.completeness.missing)
+    assert first and last
+    lost = lost_events(last.trace.events_lost, last.trace.destroy_events_lost)
+    sample = replace(last.sample, completeness=Completeness(reasons=(*missing, *lost)))
+    return first, replace(last, sample=sample)

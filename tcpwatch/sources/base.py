@@ -47,8 +47,8 @@ def reason_of(error: Exception) -> str:
         return str(error)
     if isinstance(error, MessageError):
         return f"unexpected answer from sock_diag: {error}"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, OSError) and (words := error.strerror or str(error)):
+        return f"{error.filename}: {words}" if error.filename else words
     return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
@@ -64,10 +64,11 @@ def try_read_sysctls(
 ) -> tuple[dict[str, int], tuple[tuple[int, int], ...], tuple[str, ...]]:
     """Return the sysctls of TCP, the ranges of reserved ports, and in words what of them cannot be read."""
     values, errors = sysctl.read(proc_sys_net)
+    if not values and not errors:
+        return values, (), (f"no sysctls ({proc_sys_net} is not visible)",)
     reserved: tuple[tuple[int, int], ...] = ()
     try:
         reserved = sysctl.reserved_ports(proc_sys_net)
     except OSError as error:
         errors += (error,)
-    reasons = tuple(f"not all sysctls ({error.filename}: {error.strerror})" for error in errors)
-    return values, reserved, reasons if values or errors else (f"no sysctls ({proc_sys_net} is not visible)",)
+    return values, reserved, tuple(f"not all sysctls ({error.filename}: {error.strerror})" for error in errors)

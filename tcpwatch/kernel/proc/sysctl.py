@@ -46,15 +46,12 @@ def read(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[dict[str, int], tu
 
 
 def reserved_ports(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[tuple[int, int], ...]:
-    """Return the first and last port of each range in ip_local_reserved_ports; empty if none or unreadable.
+    """Return the first and last port of each range in ip_local_reserved_ports.
 
-    Raises OSError if the file has other content than ranges of ports.
+    Raises OSError if the file cannot be read, or has other content than ranges of ports.
     """
     path = proc_sys_net / "ipv4" / "ip_local_reserved_ports"
-    try:
-        words = _text(path).strip()
-    except OSError:
-        return ()
+    words = _text(path).strip()
     ranges = []
     for word in filter(None, words.split(",")):
         first, _, last = word.partition("-")

@@ -70,3 +70,5 @@ class TraceEvents:
     """Number → the kernel's name, such as `TCP_ABORT_ON_CLOSE`; empty before Linux 6.10."""
     drop_reasons: Mapping[int, str] = field(default_factory=dict)
     """Number → the kernel's name, such as `TCP_LISTEN_OVERFLOW`."""
+    missing: tuple[str, ...] = ()
+    """Tracepoints that this kernel does not have, such as `tcp/tcp_send_reset`."""

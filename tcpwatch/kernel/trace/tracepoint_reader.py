@@ -152,7 +152,7 @@ class TracepointReader:
             events = events[:whole]
         events.flags.writeable = False
         lost, self._lost = self._lost, 0
-        return TraceEvents(events, lost + dropped, self._reset_reasons, self._drop_reasons)
+        return TraceEvents(events, lost + dropped, self._reset_reasons, self._drop_reasons, self.missing)
 
     def close(self) -> None:
         """Stop recording and remove the instance; closing twice is harmless."""

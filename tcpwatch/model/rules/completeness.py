@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from tcpwatch import units
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Figure, Finding, FindingSubject, Severity
+from tcpwatch.model.lifecycle.trace.stats import lost_events
 from tcpwatch.model.rules.registry import Rule, rule
 from tcpwatch.model.rules.remarks import blind_rules, lack_of_data
 from tcpwatch.model.view import View
@@ -25,13 +26,12 @@ def data_incomplete(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """
     completeness, pace = view.sample.completeness, view.pace
     late = pace.duration_s > pace.interval_s
-    events = ((view.trace.events_lost_in_step, "trace"), (view.trace.destroy_events_lost_in_step, "destroy"))
-    lost = [f"{units.plural(number, f'{kind} event')} lost" for number, kind in events if number]
+    lost = lost_events(view.trace.events_lost_in_step, view.trace.destroy_events_lost_in_step)
     if completeness.complete and not late and not lost:
         return
     slow = f"a poll takes {units.duration(pace.duration_s)}, the interval is {units.duration(pace.interval_s)}"
     blind = [rule.name for rule in blind_rules(view.sample)] if completeness.reasons else []
-    problems = [completeness.words] * (not completeness.complete) + lost + [slow] * late
+    problems = [completeness.words] * (not completeness.complete) + [*lost] + [slow] * late
     problems += [f"rules without all their data: {', '.join(blind)}"] * bool(blind)
     advice = ["Use a longer interval (+): then the kernel has time between two dumps."] * late
     advice += ["Events came faster than tcpwatch reads them: some endings and changes of state are not shown."] * bool(
@@ -65,7 +65,7 @@ def rules_lack_data(lacking: Mapping[Rule, str]) -> Finding:
     return Finding(
         Severity.WARNING,
         _SUBJECT,
-        lack_of_data(lacking),
+        f"{lack_of_data(lacking)}; --skip leaves a rule out",
         {"rules_without_data": Figure(", ".join(rule.name for rule in lacking))},
         _WHY,
         ("Give tcpwatch the privilege that is missing, or leave these rules out: check --skip RULE.",),

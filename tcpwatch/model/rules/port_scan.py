@@ -16,7 +16,7 @@ SOURCES = 5
 _NAMED = 3
 
 
-@rule("port-scan", rank=130, needs=("trace",))
+@rule("port-scan", rank=130, needs=("trace", "tcp/tcp_send_reset"))
 def port_scan(view: View, limits: Thresholds) -> Iterator[Candidate]:
     """One source probes this host for open ports. Needs the kernel's tracepoints.
 

@@ -39,7 +39,7 @@ class Rule:
     source: str
     """The RFC, kernel file or document."""
     needs: tuple[str, ...] = ()
-    """The data that the rule judges: capabilities of the source, counters, sysctls, and `trace`."""
+    """The data that the rule judges: capabilities of the source, counters, sysctls, `trace`, and tracepoints."""
 
     def lacking(self, sample: Sample) -> tuple[str, ...]:
         """Return what the rule needs and this sample does not have."""
@@ -49,6 +49,8 @@ class Rule:
 def _has(sample: Sample, need: str) -> bool:
     if need == "trace":
         return sample.trace_events is not None
+    if "/" in need:  # a tracepoint
+        return sample.trace_events is None or need not in sample.trace_events.missing
     return getattr(sample.capabilities, need, need in sample.counters or need in sample.sysctls)
 
 

@@ -64,6 +64,7 @@ def test_a_sysctl_with_other_content_is_absent_and_reported(tmp_path: Path, text
     for folder in ("core", "ipv4"):
         (tmp_path / folder).mkdir()
     (tmp_path / "core" / "somaxconn").write_text("128\n")
+    (tmp_path / "ipv4" / "ip_local_reserved_ports").write_text("\n")
     (tmp_path / "ipv4" / "tcp_max_orphans").write_bytes(text)
     values, _, reasons = try_read_sysctls(tmp_path)
     assert values == {"somaxconn": 128}
@@ -74,6 +75,7 @@ def test_a_sysctl_with_other_content_is_absent_and_reported(tmp_path: Path, text
 def test_reserved_ports_that_are_none_are_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "ipv4").mkdir()
     (tmp_path / "ipv4" / "ip_local_reserved_ports").write_text(text)
+    (tmp_path / "ipv4" / "tcp_syncookies").write_text("1\n")
     if text == "1-":  # as the kernel's own parser reads it
         assert sysctl.reserved_ports(tmp_path) == ((1, 1),)
         return

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tcpwatch import units
 from tcpwatch.kernel.trace.trace_events import TraceEventKind
 from tcpwatch.model.lifecycle.tracker import LifecycleStep
 from tcpwatch.model.lifecycle.transitions import TransitionKind
@@ -46,6 +47,12 @@ class TraceStats:
         """Return the names of Transition.reason for this kind; for errors, as `ECONNREFUSED`."""
         names = {TransitionKind.DROPPED: self.drop_reasons, TransitionKind.ERROR: errno.errorcode}
         return names.get(kind, self.reset_reasons)
+
+
+def lost_events(trace: int, destroy: int) -> tuple[str, ...]:
+    """Return these numbers of lost events in words; empty if none are lost."""
+    lost = ((trace, "trace event"), (destroy, "destroy event"))
+    return tuple(f"{units.plural(number, kind)} lost" for number, kind in lost if number)
 
 
 class TraceStatsCounter:
