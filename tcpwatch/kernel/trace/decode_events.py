@@ -24,6 +24,25 @@ _SOCKETS = ("skaddr", "sk", "rx_sk")
 _ENDS = ("sport", "dport", "family", "saddr", "daddr", "saddr_v6", "daddr_v6")
 
 
+_ARRAYS = {"saddr": 4, "daddr": 4, "saddr_v6": 16, "daddr_v6": 16}
+"""Fields that are addresses → bytes; saddr and daddr may also be a sockaddr. All others used here are numbers."""
+_NUMBERS = (*_SOCKETS, "common_pid", "sock_cookie", "reason", "error", "oldstate", "newstate", "state", *_ENDS[:3])
+
+
+def check_fields(form: EventFormat) -> None:
+    """Raise TraceError if fields that decode_trace_events() uses have other types."""
+    types = {name: place[0] for name, place in (form.dtype.fields or {}).items()}
+    numbers = [name for name in _NUMBERS if name in types and types[name].shape]
+    arrays = [
+        name
+        for name, size in _ARRAYS.items()
+        if name in types and types[name] != (np.uint8, (size,)) and types[name] != (np.uint8, (_SOCKADDR,))
+    ]
+    mixed = form.has(*_ENDS) and any(types[name].itemsize != size for name, size in _ARRAYS.items())
+    if "common_pid" not in types or numbers or arrays or mixed:
+        raise TraceError(errno.EPROTO, "tracefs describes an event whose fields have unexpected types")
+
+
 def payloads(words: Words, at: NDArray[np.intp], size: NDArray[np.intp], form: EventFormat) -> NDArray[np.void]:
     """Return the structs of `form` at the word offsets `at`, of `size` words. Raises TraceError if one is shorter."""
     need = form.dtype.itemsize
@@ -36,7 +55,7 @@ def payloads(words: Words, at: NDArray[np.intp], size: NDArray[np.intp], form: E
 def decode_trace_events(
     kind: TraceEventKind, form: EventFormat, payload: NDArray[np.void], time: NDArray[np.int64]
 ) -> NDArray[np.void]:
-    """Return TRACE_EVENT rows from payloads and their times (ns)."""
+    """Return TRACE_EVENT rows from payloads and their times (ns); `form` has passed check_fields()."""
     out = np.zeros(len(payload), TRACE_EVENT)
     out["kind"] = kind
     out["time"] = time * 1e-9
@@ -56,7 +75,7 @@ def decode_trace_events(
         out["old"] = out["new"] = _states(payload["state"], uapi.TCP_NEW_SYN_RECV)
     if form.has(*_ENDS):
         _fields(out, payload)
-    elif form.has("saddr", "daddr") and payload.dtype["saddr"].itemsize >= _SOCKADDR:
+    elif form.has("saddr", "daddr") and payload.dtype["saddr"].itemsize == payload.dtype["daddr"].itemsize == _SOCKADDR:
         _sockaddrs(out, payload)
     return out
 

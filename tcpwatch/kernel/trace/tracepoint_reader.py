@@ -101,6 +101,7 @@ class TracepointReader:
                 raise TraceError(errno.ENOENT, f"this kernel has no tracepoint {point.name}")
             return False
         form = event_format.parse(instance.read(f"{folder}/format"))
+        decode_events.check_fields(form)
         if point.kind is TraceEventKind.DROP:
             self._drop_reasons = {number: name for number, name in form.symbols("reason").items() if _of_tcp(name)}
             if not self._drop_reasons or not form.has("protocol", "reason"):

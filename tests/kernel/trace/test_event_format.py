@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpwatch.kernel.trace import event_format
+from tcpwatch.kernel.trace.decode_events import check_fields
 from tcpwatch.kernel.trace.event_format import PageHeader
 from tcpwatch.kernel.trace.tracefs import TraceError
 from tests.support.kernel import tracepoint_texts as texts
@@ -115,3 +116,24 @@ def test_changed_texts_are_understood_or_refused(text: str, data: st.DataObject)
         event_format.parse(text).symbols("reason")
     with suppress(TraceError):
         event_format.page_header(text)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("__u8 daddr_v6[16];\toffset:56;\tsize:16", "__u8 daddr_v6[16];\toffset:56;\tsize:6"),
+        ("int oldstate;\toffset:16;\tsize:4", "int oldstate;\toffset:16;\tsize:3"),
+        ("int common_pid;", "int common_tid;"),
+        ("__u8 saddr[4];\toffset:32;\tsize:4", "__u8 saddr[28];\toffset:32;\tsize:28"),
+    ],
+)
+def test_fields_of_unexpected_types_are_refused(before: str, after: str) -> None:
+    check_fields(event_format.parse(texts.SET_STATE))
+    assert before in texts.SET_STATE
+    with pytest.raises(TraceError, match="unexpected types"):
+        check_fields(event_format.parse(texts.SET_STATE.replace(before, after)))
+
+
+def test_numbers_of_symbols_that_are_no_literals_of_python() -> None:
+    form = event_format.parse(texts.SEND_RESET.replace('{ 1, "NO_SOCKET" }', '{ 010, "TEN" }, { 0x, "NONE" }'))
+    assert form.symbols("reason")[10] == "TEN"

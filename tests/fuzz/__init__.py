@@ -1,0 +1,1 @@
+"""Mutated input for everything that decodes what others wrote: `python -m tests.fuzz`."""
