@@ -6,7 +6,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-DEADLINE_S = 5.0
+DEADLINE_S = 20.0
 _PAUSE_S = 0.002  # between two checks: short against the deadline, long against one check
 
 
