@@ -44,10 +44,12 @@ class FooterLine(Lines):
             if enabled and (binding.show or binding.action == _PALETTE):
                 shown.setdefault(binding.action, binding)
         keys = {action: (self.app.get_key_display(b), b.description, b.key) for action, b in shown.items()}
-        self._more = keys.pop(_PALETTE, None)
+        more = keys.pop(_PALETTE, None)
         always = [keys.pop(action) for action in _ALWAYS if action in keys]
-        self._keys = [*always, *keys.values()]
-        self.redraw()
+        shown_keys = [*always, *keys.values()]
+        if (shown_keys, more) != (self._keys, self._more):
+            self._keys, self._more = shown_keys, more
+            self.redraw()
 
     def _layout(self, width: int) -> list[tuple[int, Key]]:
         """Return the position of each key: from the left as many as fit, and `ctrl+p more` at the right end."""

@@ -106,9 +106,8 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
         if not width or not self.is_attached:
             return
         lines = self.draw(width, self.size.height, palette(self.app))
-        base = self.rich_style
         # If one of these has changed, every finished strip is stale, even where its line is the same.
-        drawn_for = (width, self.app.theme, self.app.native_ansi_color, base)
+        drawn_for, base = (width, *self._look), self.rich_style
         before = self.lines if drawn_for == self._drawn_for else ()
         old = self._strips
         self._strips = [
@@ -118,6 +117,11 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
         changed = [y for y, strip in enumerate(self._strips) if y >= len(before) or strip is not old[y]]
         self.lines, self._drawn_for, self._blank = lines, drawn_for, Strip.blank(self.size.width, base)
         self._repaint(changed, len(lines) != len(old))
+
+    @property
+    def _look(self) -> tuple[object, ...]:
+        """What the colours of the lines depend on."""
+        return self.app.theme, self.app.native_ansi_color, self.rich_style
 
     def _repaint(self, changed: Sequence[int], resized: bool) -> None:
         if resized:
@@ -140,7 +144,8 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
     @override
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self.redraw()
+        if self._drawn_for[1:] != self._look:  # each change of the focus comes here, and seldom changes a colour
+            self.redraw()
 
 
 class CallbackLines(Lines):

@@ -92,8 +92,11 @@ def _work_is_left() -> bool:
 
 
 draw = Screen._compositor_refresh
-_parse = Stylesheet._parse_rules
-_parsed: dict[Hashable, list[RuleSet]] = {}
+_parse = Stylesheet.parse
+_parse_source = Stylesheet._parse_rules
+_rules_map: Callable[[Stylesheet], dict[str, list[RuleSet]]] = Stylesheet.rules_map.fget  # type: ignore[attr-defined]
+_parsed: dict[Hashable, tuple[list[RuleSet], dict[str, list[RuleSet]]]] = {}
+_parsed_sources: dict[Hashable, list[RuleSet]] = {}
 
 
 def _draw_later(screen: Screen[Any]) -> None:
@@ -104,12 +107,27 @@ def _draw_later(screen: Screen[Any]) -> None:
         draw(screen)
 
 
-def _parse_once(sheet: Stylesheet, css: str, **source: Any) -> list[RuleSet]:
-    """Parse a source of styles once, and not for each app."""
-    key = (css, *source.items(), *sheet._variables.items())
+def _parse_once(sheet: Stylesheet) -> None:
+    """Parse the same styles once, and not for each app."""
+    key = (*sheet.source.items(), *sheet._variables.items())
     if key not in _parsed:
-        _parsed[key] = _parse(sheet, css, **source)
-    return _parsed[key]
+        _parse(sheet)
+        _parsed[key] = sheet._rules, _rules_map(sheet)
+    (sheet._rules, sheet._rules_map), sheet._require_parse = _parsed[key], False
+
+
+def _parse_source_once(sheet: Stylesheet, css: str, **source: Any) -> list[RuleSet]:
+    """Parse one source of styles once, whatever the others are."""
+    key = (css, *source.items(), *sheet._variables.items())
+    if key not in _parsed_sources:
+        _parsed_sources[key] = _parse_source(sheet, css, **source)
+    return _parsed_sources[key]
+
+
+def _parsed_rules_map(sheet: Stylesheet) -> dict[str, list[RuleSet]]:
+    """Return the map that was made when the same styles were parsed."""
+    assert sheet.rules is not None  # parses them, if they have changed
+    return _rules_map(sheet)
 
 
 @asynccontextmanager
@@ -119,7 +137,9 @@ async def driven(app: App[Any], size: tuple[int, int]) -> AsyncIterator[DrivenPi
         # Textual draws now and then in the middle of what a key causes; here the pilot draws, where a test needs it.
         mock.patch.object(textual.screen, "UPDATE_PERIOD", 24 * 3600),
         mock.patch.object(Screen, "_compositor_refresh", _draw_later),
-        mock.patch.object(Stylesheet, "_parse_rules", _parse_once),
+        mock.patch.object(Stylesheet, "parse", _parse_once),
+        mock.patch.object(Stylesheet, "_parse_rules", _parse_source_once),
+        mock.patch.object(Stylesheet, "rules_map", property(_parsed_rules_map)),
         # An error in the app is raised at the end; before that Textual renders all local variables, for some seconds.
         mock.patch.object(App, "_fatal_error", App._close_messages_no_wait),
     ):

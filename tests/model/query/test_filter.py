@@ -268,9 +268,12 @@ def test_pieces_of_an_ipv4_compatible_address(start: bool, end: bool) -> None:
         assert ipv6_contain(np.array(addresses, ">u2"), term).tolist() == [found_in(t, term) for t in texts], term
 
 
-@pytest.mark.parametrize("high", range(16))
-def test_every_way_to_shorten_an_ipv6_address(high: int) -> None:
-    addresses = [[0 if zeros >> i & 1 else 0x2B + i for i in range(8)] for zeros in range(16 * high, 16 * high + 16)]
+@pytest.mark.parametrize("part", range(16))
+def test_every_way_to_shorten_an_ipv6_address(part: int) -> None:
+    addresses = [[0 if zeros >> i & 1 else 0x2B + i for i in range(8)] for zeros in range(256)]
+    # Those with `::` at the same place go together, as they are compared at once.
+    addresses.sort(key=lambda address: (written(address).find("::"), written(address).count(":")))
+    addresses = addresses[16 * part : 16 * part + 16]
     texts, hextets = [written(a) for a in addresses], np.array(addresses, ">u2")
     pieces = {
         piece
