@@ -27,7 +27,7 @@ from tcpwatch.screens.flow.tcp_info import GROUPS, info_sections
 from tcpwatch.screens.shared.page import FlowSelected
 from tcpwatch.widgets.sections import wrapped
 from tests.support.busy import HOSTILE
-from tests.support.driving import at_widths, driven
+from tests.support.driving import at_sizes, at_widths, driven
 from tests.support.flow_cases import (
     BY_PEER,
     NAN,
@@ -141,14 +141,14 @@ def test_how_a_process_is_connected_with_the_socket(state: str, accepting: int |
     assert tuple(holding(owner, at, State.parse(state)) for at in range(2)) == labels
 
 
-@pytest.mark.parametrize("code", [UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION])
-async def test_why_there_is_no_owner(code: int) -> None:
+async def test_why_there_is_no_owner() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
-        app.show(_view(_flow(process=None, owner_code=code)))
         app.push_screen(FlowScreen(COOKIE))
-        await pilot.pause()
-        assert WHY_UNKNOWN[code] in _text(app)
+        for code in (UNKNOWN_NO_PROCESS, UNKNOWN_PERMISSION):
+            app.show(_view(_flow(process=None, owner_code=code)))
+            await pilot.pause()
+            assert WHY_UNKNOWN[code] in _text(app), code
 
 
 async def test_the_owner_of_a_closed_connection_that_is_no_longer_kept_is_unknown() -> None:
@@ -253,15 +253,16 @@ def _unreachable() -> View:
 ENDS = {"orderly": _orderly, "reset": _reset, "by_peer": _by_peer, "unreachable": _unreachable}
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
-@pytest.mark.parametrize("name", ENDS)
-async def test_snapshot_of_an_end(name: str, size: tuple[int, int]) -> None:
+async def test_snapshot_of_an_end() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
-        app.show(ENDS[name]())
-        app.push_screen(FlowScreen(COOKIE))
-        await pilot.pause()
-        check_snapshot(f"flow_{name}_{size[0]}x{size[1]}", page_shot(app))
+    async with driven(app, SMALL) as pilot:
+        async for width, height in at_sizes(pilot, (SMALL, LARGE)):
+            for name, view in ENDS.items():
+                app.show(view())
+                app.push_screen(FlowScreen(COOKIE))
+                await pilot.pause()
+                check_snapshot(f"flow_{name}_{width}x{height}", page_shot(app))
+                await pilot.press("escape")
 
 
 async def test_an_orderly_end_while_in_time_wait() -> None:
@@ -330,19 +331,20 @@ async def test_without_a_trace_a_line_gives_the_reason() -> None:
         assert "No trace (needs root): times are exact to one poll." in shot(app)
 
 
-@pytest.mark.parametrize("given", [{}, {"theme": "textual-light"}, {"theme": "ansi-dark"}])
 @pytest.mark.parametrize("no_color", [False, True])
-async def test_every_theme_shows_the_same(
-    given: dict[str, str], no_color: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_every_theme_shows_the_same(no_color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
-    app = make_app(**given)
+    app = make_app(theme="ansi-dark")
     async with driven(app, LARGE) as pilot:
         app.show(_orderly())
-        app.push_screen(FlowScreen(COOKIE))
-        await pilot.pause()
-        check_snapshot("flow_orderly_160x50", page_shot(app))
+        for theme in ("ansi-dark", "textual-light", "textual-dark"):
+            app.theme = theme
+            app.push_screen(FlowScreen(COOKIE))
+            await pilot.pause()
+            assert app.current_theme.name == theme
+            check_snapshot("flow_orderly_160x50", page_shot(app))
+            await pilot.press("escape")
 
 
 async def test_a_long_title_shortens_the_addresses_but_not_the_state() -> None:
@@ -358,25 +360,25 @@ async def test_a_long_title_shortens_the_addresses_but_not_the_state() -> None:
         assert len(title) < SMALL[0]
 
 
-@pytest.mark.parametrize(
-    ("throughput", "words"),
-    [
+RATES = (
         (THROUGHPUT, "throughput: rx 2,500 B/s, tx 4.29 MB/s, limited by network timer"),
         (
             Throughput(make_infos({COOKIE: {}}, 1001), THROUGHPUT.before),
             "throughput: rx 0 B/s, tx 0 B/s timer",
         ),
         (Throughput(), "throughput: – timer"),
-    ],
-)
-async def test_throughput(throughput: Throughput, words: str) -> None:
+)  # fmt: skip
+
+
+async def test_throughput() -> None:
     view = _view(_flow())
     app = make_app()
     async with driven(app, LARGE) as pilot:
-        app.show(replace(view, rows=replace(view.rows, throughput=throughput)))
         app.push_screen(FlowScreen(COOKIE))
-        await pilot.pause()
-        assert words in _text(app)
+        for throughput, words in RATES:
+            app.show(replace(view, rows=replace(view.rows, throughput=throughput)))
+            await pilot.pause()
+            assert words in _text(app), words
 
 
 async def test_an_unknown_connection() -> None:
@@ -459,8 +461,7 @@ def test_a_missing_field_is_a_dash_and_a_new_field_has_the_kernels_name() -> Non
     assert values["tomorrow"] == "5"
 
 
-@pytest.mark.parametrize("key", ["j", "down"])
-async def test_keys_scroll(key: str) -> None:
+async def test_keys_scroll() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
         app.show(_view(_flow()))
@@ -469,7 +470,8 @@ async def test_keys_scroll(key: str) -> None:
         reader = app.screen.focused
         assert reader is not None
         for keys, offset in (
-            ([key], 1), ([key, "k"], 1), (["up"], 0), (["ctrl+d"], 9), (["ctrl+u"], 0), (["pagedown"], 18),
+            (["j"], 1), (["j", "k"], 1), (["up"], 0), (["down"], 1), (["down", "k"], 1), (["up"], 0),
+            (["ctrl+d"], 9), (["ctrl+u"], 0), (["pagedown"], 18),
             (["pageup"], 0), (["G"], reader.max_scroll_y), (["g"], 0), (["end"], reader.max_scroll_y), (["home"], 0),
         ):  # fmt: skip
             await pilot.press(*keys)

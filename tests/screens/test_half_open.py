@@ -25,10 +25,10 @@ from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.half_open.blocks import verdict_lines
 from tcpwatch.widgets.charts.area import area
-from tcpwatch.widgets.palette import palette
+from tcpwatch.widgets.palette import Palette, palette
 from tests.model.rules.half_open.test_verdict import SCENES as VERDICTS
 from tests.support.busy import HOSTILE
-from tests.support.driving import at_widths, driven
+from tests.support.driving import at_sizes, at_widths, driven
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
 from tests.support.views import NOW, Sock, make_rows, make_sample, make_view, shared, sock, view_of
 
@@ -85,32 +85,26 @@ def lines_of(app: TcpwatchApp) -> list[str]:
 # What is drawn ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
-async def test_snapshot(size: tuple[int, int]) -> None:
+async def test_snapshot() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, flooded())
-        check_snapshot(f"half_open_{size[0]}x{size[1]}", page_shot(app))
+        async for width, height in at_sizes(pilot, (SMALL, LARGE)):
+            check_snapshot(f"half_open_{width}x{height}", page_shot(app))
+            await pilot.press("L")
+            check_snapshot(f"half_open_one_{width}x{height}", page_shot(app))
+            await pilot.press("l")
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
-async def test_snapshot_of_one_listener(size: tuple[int, int]) -> None:
-    app = make_app()
-    async with driven(app, size) as pilot:
-        await shown(app, pilot, flooded())
-        await pilot.press("L")
-        check_snapshot(f"half_open_one_{size[0]}x{size[1]}", page_shot(app))
-
-
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
-async def test_snapshot_of_both_families(size: tuple[int, int]) -> None:
+async def test_snapshot_of_both_families() -> None:
     four = [f"192.0.{at % 3}.{at}" for at in range(20)]
     six = [f"[2001:db8:{at % 2:x}:{at % 5:x}:ffff:ffff:ffff:{at % 9:x}]" for at in range(30)]
     view = make_view(sock("LISTEN", "[::]:80", send_queue=400), *calls(four), *calls(six))
     app = make_app()
-    async with driven(app, size) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, view)
-        check_snapshot(f"half_open_v6_{size[0]}x{size[1]}", page_shot(app))
+        async for width, height in at_sizes(pilot, (SMALL, LARGE)):
+            check_snapshot(f"half_open_v6_{width}x{height}", page_shot(app))
 
 
 async def test_no_line_is_wider_than_the_screen() -> None:
@@ -123,13 +117,13 @@ async def test_no_line_is_wider_than_the_screen() -> None:
                 assert all(cell_len(line) <= width for line in lines_of(app))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 3), (20, 5), (49, 60)])
-async def test_the_smallest_screens_break_nothing(size: tuple[int, int]) -> None:
+async def test_the_smallest_screens_break_nothing() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
-        await shown(app, pilot, flooded())
-        await pilot.press("j", "right", "l", "n", "escape")
-        assert app.is_running
+    async with driven(app, (1, 1)) as pilot:
+        async for size in at_sizes(pilot, ((1, 1), (5, 3), (20, 5), (49, 60))):
+            await shown(app, pilot, flooded())
+            await pilot.press("j", "right", "l", "n", "escape")
+            assert app.is_running, size
 
 
 async def test_everything_fits_80x24() -> None:
@@ -140,28 +134,31 @@ async def test_everything_fits_80x24() -> None:
         assert not app.screen.focused.show_vertical_scrollbar  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("width", [80, 120, 160])
-async def test_lines_keep_their_places_with_other_figures(width: int) -> None:
+async def test_lines_keep_their_places_with_other_figures() -> None:
     quiet = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=9))
     few = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=9), *calls(["192.0.2.1"]))
     app = make_app()
-    async with driven(app, (width, 24)) as pilot:
-        places = []
-        for view in (quiet, few, flooded(), make_view()):
-            await shown(app, pilot, view)
-            titles = ("── Age", "── SYN+ACK", "── Addresses")
-            places.append([next(y for y, line in enumerate(lines_of(app)) if title in line) for title in titles])
-        assert places == [places[0]] * 4
+    async with driven(app, SMALL) as pilot:
+        async for width in at_widths(pilot, (80, 120, 160), 24):
+            places = []
+            for view in (quiet, few, flooded(), make_view()):
+                await shown(app, pilot, view)
+                titles = ("── Age", "── SYN+ACK", "── Addresses")
+                places.append([next(y for y, line in enumerate(lines_of(app)) if title in line) for title in titles])
+            assert places == [places[0]] * 4, width
+
+
+@pytest.fixture(scope="module")
+def colours() -> Palette:
+    return palette(make_app())
 
 
 @pytest.mark.parametrize("name", VERDICTS)
 @pytest.mark.parametrize("width", [72, 80, 120, 160])
-def test_every_verdict_has_the_same_height(name: str, width: int) -> None:
+def test_every_verdict_has_the_same_height(name: str, width: int, colours: Palette) -> None:
     view = VERDICTS[name].host.view()
     view = replace(view, syn_arrivals_per_s=123_456.0, rates={rate: 1000 * value for rate, value in view.rates.items()})
-    heights = {
-        len(verdict_lines(half_open_verdict(view, key), True, width, palette(TcpwatchApp()))) for key in keys_of(view)
-    }
+    heights = {len(verdict_lines(half_open_verdict(view, key), True, width, colours)) for key in keys_of(view)}
     assert len(heights) == 1
     assert heights == {2 * -(-146 // (width - 4))}
 
@@ -418,23 +415,25 @@ async def test_keys_move_the_cursor() -> None:
             await pilot.press("left", "g")
 
 
-@pytest.mark.parametrize(
-    ("keys", "filter_text"),
-    [
+ROWS = (
         ("enter", "state:syn-rcvd raddr:192.0.2.1"),
         ("right enter", "state:syn-rcvd raddr:198.19.0.0/24"),
         ("G enter", "state:syn-rcvd raddr:192.0.0.0/16"),
         ("L enter", "state:syn-rcvd raddr:198.19.0.0 lport:443"),
         ("L right enter", "state:syn-rcvd raddr:198.19.0.0/24 lport:443"),
-    ],
-)
-async def test_enter_shows_the_sockets_of_the_source(keys: str, filter_text: str) -> None:
+)  # fmt: skip
+"""Keys, and the filter they set."""
+
+
+async def test_enter_shows_the_sockets_of_the_source() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
-        await shown(app, pilot, flooded())
-        await pilot.press(*keys.split())
-        assert filter_of(app) == filter_text
-        assert app.screen.query_one(ConnectionsPage).table.arrangement.shown > 0  # type: ignore[union-attr]
+        for keys, filter_text in ROWS:
+            await shown(app, pilot, flooded())
+            await pilot.press(*keys.split())
+            assert filter_of(app) == filter_text, keys
+            assert app.screen.query_one(ConnectionsPage).table.arrangement.shown > 0, keys  # type: ignore[union-attr]
+            await pilot.press("4", "left", "g", *["l"] * keys.count("L"))
 
 
 async def test_enter_without_a_source() -> None:
@@ -469,32 +468,30 @@ async def test_the_cursor_stays_on_its_source_while_ranks_change() -> None:
         assert "▸" not in shot(app)
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE, (60, 60)], ids=["80x24", "160x50", "60x60"])
-async def test_a_click_moves_the_cursor_and_a_second_one_opens(size: tuple[int, int]) -> None:
-    app = make_app()
-    async with driven(app, size) as pilot:
-        screen = await shown(app, pilot, flooded())
-        y, line = next((y, line) for y, line in enumerate(screen.splitlines()) if "198.19.1.0/24" in line)
-        place = (line.index("198.19.1.0/24"), y)
-        await pilot.click(offset=place)
-        assert cursor(app) == "198.19.1.0/24"
-        await pilot.click(offset=place)
-        assert filter_of(app) == "state:syn-rcvd raddr:198.19.1.0/24"
-
-
-@pytest.mark.parametrize(
-    ("addresses", "words"),
-    [
-        (["192.0.2.1"] * 9, "1 source (11 %)"),
-        ([f"192.0.2.{at}" for at in range(3)], "source spread: narrow"),
-        ([f"192.0.2.{at}" for at in range(9)], "source spread: medium"),
-        ([f"192.0.2.{at}" for at in range(32)], "source spread: wide"),
-    ],
-)
-async def test_the_spread_of_the_sources_in_words(addresses: list[str], words: str) -> None:
+async def test_a_click_moves_the_cursor_and_a_second_one_opens() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
-        assert words in await shown(app, pilot, make_view(*calls(addresses)))
+        async for size in at_sizes(pilot, (SMALL, LARGE, (60, 60))):
+            screen = await shown(app, pilot, flooded())
+            y, line = next((y, line) for y, line in enumerate(screen.splitlines()) if "198.19.1.0/24" in line)
+            place = (line.index("198.19.1.0/24"), y)
+            await pilot.click(offset=place)
+            assert cursor(app) == "198.19.1.0/24", size
+            await pilot.click(offset=place)
+            assert filter_of(app) == "state:syn-rcvd raddr:198.19.1.0/24", size
+            await pilot.press("4", "left", "g")
+
+
+async def test_the_spread_of_the_sources_in_words() -> None:
+    app = make_app()
+    async with driven(app, SMALL) as pilot:
+        for addresses, words in (
+            (["192.0.2.1"] * 9, "1 source (11 %)"),
+            ([f"192.0.2.{at}" for at in range(3)], "source spread: narrow"),
+            ([f"192.0.2.{at}" for at in range(9)], "source spread: medium"),
+            ([f"192.0.2.{at}" for at in range(32)], "source spread: wide"),
+        ):
+            assert words in await shown(app, pilot, make_view(*calls(addresses))), words
 
 
 async def test_a_click_elsewhere_does_nothing() -> None:

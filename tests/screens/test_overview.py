@@ -20,19 +20,25 @@ from tcpwatch.screens.connections.page import ConnectionsPage
 from tcpwatch.screens.overview.totals import decade_sparkline
 from tcpwatch.widgets.charts.bars import resample, sparkline
 from tests.support.busy import HOSTILE, busy_view, sick_view
-from tests.support.driving import at_widths, driven
+from tests.support.driving import at_sizes, at_widths, driven
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
 from tests.support.totals import FLOWS, totals
 from tests.support.views import make_view, sock
 
+DROPS = {f"TCP_REASON_{at}": 9.0 - at for at in range(8)} | {"TCP_LISTEN_OVERFLOW": 38.0}
+TRACE = TraceStats(on=True, retransmitted_per_s=3.2, resets_sent_per_s=5.0, drops_per_s=DROPS)
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
-async def test_snapshot(size: tuple[int, int]) -> None:
+
+async def test_snapshot() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
-        app.show(busy_view())
-        await pilot.pause()
-        check_snapshot(f"overview_{size[0]}x{size[1]}", page_shot(app))
+    async with driven(app, SMALL) as pilot:
+        async for width, height in at_sizes(pilot, (SMALL, LARGE)):
+            app.show(busy_view())
+            await pilot.pause()
+            check_snapshot(f"overview_{width}x{height}", page_shot(app))
+            app.show(busy_view(flow_totals=FLOWS, trace=TRACE))
+            await pilot.pause()
+            check_snapshot(f"overview_flows_{width}x{height}", page_shot(app))
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -46,19 +52,6 @@ async def test_snapshot_of_findings(size: tuple[int, int]) -> None:
         check_snapshot(f"findings_{size[0]}x{size[1]}", page_shot(app))
         await pilot.press("escape")
         assert "Handshake" in shot(app)
-
-
-DROPS = {f"TCP_REASON_{at}": 9.0 - at for at in range(8)} | {"TCP_LISTEN_OVERFLOW": 38.0}
-TRACE = TraceStats(on=True, retransmitted_per_s=3.2, resets_sent_per_s=5.0, drops_per_s=DROPS)
-
-
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
-async def test_snapshot_of_flows(size: tuple[int, int]) -> None:
-    app = make_app()
-    async with driven(app, size) as pilot:
-        app.show(busy_view(flow_totals=FLOWS, trace=TRACE))
-        await pilot.pause()
-        check_snapshot(f"overview_flows_{size[0]}x{size[1]}", page_shot(app))
 
 
 async def test_flows_leave_before_anything_else_does() -> None:
@@ -115,27 +108,27 @@ async def test_the_busiest_are_as_many_as_there_is_room_for() -> None:
         assert "── Flows by service, top 20  opened/s" in shot(app) and ":5555:20]:443 " in shot(app)
 
 
-@pytest.mark.parametrize(
-    ("width", "heads"),
-    [
-        (100, "ended/s life <ms·s··h·· p50 p99 longest bytes 0B··k··M··"),
-        (120, "opened/s ended/s life <ms·s··h·· shortest p50 p99 longest bytes 0B··k··M·· p50"),
-        (160, "opened/s ended/s life <ms·s··h·· shortest p50 p90 p99 longest bytes 0B··k··M·· p50 p99 largest"),
-        (300, "opened/s ended/s life <ms·s··h·· shortest p50 p90 p99 longest bytes 0B··k··M·· p50 p99 largest"),
-    ],
-)
-async def test_columns_of_flows(width: int, heads: str) -> None:
+HEADS = {
+    100: "ended/s life <ms·s··h·· p50 p99 longest bytes 0B··k··M··",
+    120: "opened/s ended/s life <ms·s··h·· shortest p50 p99 longest bytes 0B··k··M·· p50",
+    160: "opened/s ended/s life <ms·s··h·· shortest p50 p90 p99 longest bytes 0B··k··M·· p50 p99 largest",
+    300: "opened/s ended/s life <ms·s··h·· shortest p50 p90 p99 longest bytes 0B··k··M·· p50 p99 largest",
+}
+"""The heads of the columns at each width."""
+
+
+async def test_columns_of_flows() -> None:
     app = make_app()
-    async with driven(app, (width, 50)) as pilot:
+    async with driven(app, (100, 50)) as pilot:
         app.show(busy_view(flow_totals=FLOWS))
-        await pilot.pause()
-        lines = shot(app).splitlines()
-        at, head = next((at, line) for at, line in enumerate(lines) if "Flows by service" in line)
-        assert head.rpartition("──")[2].lstrip("─").split() == heads.split()
-        row = lines[at + 1]
-        # What a cell means is read above it.
-        assert row[head.index("<ms·s··h··") :].startswith("▂▄█▂▂▂▁▁▁▁ ")
-        assert row[head.index("0B··k··M··") :].startswith("▂▁▂▂█▄▂▂▂▂")
+        async for width in at_widths(pilot, HEADS, 50):
+            lines = shot(app).splitlines()
+            at, head = next((at, line) for at, line in enumerate(lines) if "Flows by service" in line)
+            assert head.rpartition("──")[2].lstrip("─").split() == HEADS[width].split(), width
+            row = lines[at + 1]
+            # What a cell means is read above it.
+            assert row[head.index("<ms·s··h··") :].startswith("▂▄█▂▂▂▁▁▁▁ "), width
+            assert row[head.index("0B··k··M··") :].startswith("▂▁▂▂█▄▂▂▂▂"), width
 
 
 async def test_help_explains_the_histograms() -> None:
@@ -209,13 +202,13 @@ async def test_no_line_is_wider_than_the_screen() -> None:
                 assert sum(cell_len(text) for text, _ in line) <= width
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 3), (20, 5), (49, 60)])
-async def test_the_smallest_screens_break_nothing(size: tuple[int, int]) -> None:
+async def test_the_smallest_screens_break_nothing() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
-        app.show(busy_view())
-        await pilot.press("j", "space", "n")
-        assert app.is_running
+    async with driven(app, (1, 1)) as pilot:
+        async for size in at_sizes(pilot, ((1, 1), (3, 3), (5, 3), (20, 5), (49, 60))):
+            app.show(busy_view())
+            await pilot.press("j", "space", "n")
+            assert app.is_running, size
 
 
 async def test_everything_fits_80x24() -> None:
@@ -288,14 +281,14 @@ async def test_keys_move_the_cursor() -> None:
             await pilot.press("g", "j", "j", "j")
 
 
-@pytest.mark.parametrize("size", [(80, 8), (80, 12)])
-async def test_the_cursor_stays_in_sight_on_a_low_screen(size: tuple[int, int]) -> None:
+async def test_the_cursor_stays_in_sight_on_a_low_screen() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
+    async with driven(app, (80, 8)) as pilot:
         app.show(busy_view())
-        for key, state in (("G", "TIME_WAIT"), ("g", "LISTEN"), ("j", "SYN_SENT")):
-            await pilot.press(key)
-            assert _cursor(app) == state
+        async for size in at_sizes(pilot, ((80, 8), (80, 12))):
+            for key, state in (("G", "TIME_WAIT"), ("g", "LISTEN"), ("j", "SYN_SENT")):
+                await pilot.press(key)
+                assert _cursor(app) == state, (size, key)
 
 
 async def _connections_filter(app: TcpwatchApp, pilot: Pilot[None]) -> str:

@@ -27,7 +27,7 @@ from tcpwatch.screens.teardown import ports
 from tcpwatch.screens.teardown.glossary import GLOSSARY
 from tcpwatch.screens.teardown.stalls import stalled_table
 from tests.support.busy import HOSTILE
-from tests.support.driving import at_widths, driven
+from tests.support.driving import at_sizes, at_widths, driven
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, shot
 from tests.support.views import Sock, make_rows, make_sample, make_view, shared, sock
 
@@ -128,12 +128,12 @@ async def shown(app: TcpwatchApp, pilot: Pilot[None], view: View) -> str:
     return shot(app)
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
-async def test_snapshot(size: tuple[int, int]) -> None:
+async def test_snapshot() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
+    async with driven(app, SMALL) as pilot:
         await shown(app, pilot, ending())
-        check_snapshot(f"teardown_{size[0]}x{size[1]}", page_shot(app))
+        async for width, height in at_sizes(pilot, (SMALL, LARGE)):
+            check_snapshot(f"teardown_{width}x{height}", page_shot(app))
 
 
 def lines_of(app: TcpwatchApp) -> list[str]:
@@ -157,26 +157,27 @@ async def test_no_line_is_wider_than_the_screen() -> None:
                 assert all(cell_len(line) <= width for line in lines_of(app))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 3), (20, 5), (30, 12), (49, 60), (130, 4)])
-async def test_the_smallest_screens_break_nothing(size: tuple[int, int]) -> None:
+async def test_the_smallest_screens_break_nothing() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
-        await shown(app, pilot, ending())
-        await pilot.press("j", "right", "G", "g", "left")
-        app.show(make_view())
-        await pilot.pause()
+    async with driven(app, (1, 1)) as pilot:
+        async for size in at_sizes(pilot, ((1, 1), (5, 3), (20, 5), (30, 12), (49, 60), (130, 4))):
+            await shown(app, pilot, ending())
+            await pilot.press("j", "right", "G", "g", "left")
+            app.show(make_view())
+            await pilot.pause()
+            assert app.is_running, size
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE, (100, 35), (120, 24), (80, 50)])
-async def test_it_fills_the_screen_and_nothing_moves(size: tuple[int, int]) -> None:
+async def test_it_fills_the_screen_and_nothing_moves() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
-        titles = []
-        for view in (make_view(), ending(), view_with(*calls(range(32_768, 32_866), API)), make_view(step=2)):
-            await shown(app, pilot, view)
-            assert len(lines_of(app)) == size[1] - 3
-            titles.append([y for y, line in enumerate(lines_of(app)) if line.startswith(" ── ")])
-        assert all(one == titles[0] for one in titles)
+    async with driven(app, SMALL) as pilot:
+        async for size in at_sizes(pilot, (SMALL, LARGE, (100, 35), (120, 24), (80, 50))):
+            titles = []
+            for view in (make_view(), ending(), view_with(*calls(range(32_768, 32_866), API)), make_view(step=2)):
+                await shown(app, pilot, view)
+                assert len(lines_of(app)) == size[1] - 3, size
+                titles.append([y for y, line in enumerate(lines_of(app)) if line.startswith(" ── ")])
+            assert all(one == titles[0] for one in titles), size
 
 
 async def test_an_empty_host() -> None:
@@ -346,9 +347,7 @@ def rows_shown(app: TcpwatchApp) -> int:
 TO_API = "raddr:192.0.2.1 rport:443 laddr:10.0.0.1"
 
 
-@pytest.mark.parametrize(
-    ("size", "keys", "filter_text", "count"),
-    [
+ROWS = (
         (SMALL, "", TO_API, 82),
         (SMALL, "j", "raddr:10.0.0.7 rport:5432 laddr:10.0.0.1", 11),
         (SMALL, "j j", "raddr:192.0.2.1 rport:443 laddr:10.0.0.2", 1),
@@ -370,17 +369,20 @@ TO_API = "raddr:192.0.2.1 rport:443 laddr:10.0.0.1"
         (LARGE, "left j", "state:syn-sent raddr:192.0.2.9 rport:25", 0),
         (LARGE, "left j j", "raddr:198.51.100.5", 2),
         (LARGE, "G", "pid:1234", 1),
-    ],
-)
-async def test_enter_shows_the_sockets_of_the_row(
-    size: tuple[int, int], keys: str, filter_text: str, count: int
-) -> None:
+)  # fmt: skip
+"""Size, keys from the first row, the filter that Enter sets then, and the number of sockets it shows."""
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
+async def test_enter_shows_the_sockets_of_the_row(size: tuple[int, int]) -> None:
     app = make_app()
     async with driven(app, size) as pilot:
-        await shown(app, pilot, ending())
-        await pilot.press(*keys.split(), "enter")
-        assert filter_of(app) == filter_text
-        assert rows_shown(app) == count
+        for keys, filter_text, count in (case[1:] for case in ROWS if case[0] == size):
+            await shown(app, pilot, ending())
+            await pilot.press(*keys.split(), "enter")
+            assert filter_of(app) == filter_text, keys
+            assert rows_shown(app) == count, keys
+            await pilot.press("5", "g")
 
 
 async def test_the_cursor_stays_on_its_destination_while_ranks_change() -> None:
@@ -422,23 +424,25 @@ async def test_a_long_table_scrolls_with_the_cursor() -> None:
         assert lines_of(app)[7][1:3] == "▸ "
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE, (60, 60)], ids=["80x24", "160x50", "60x60"])
-@pytest.mark.parametrize(
-    ("words", "filter_text"),
-    [("leaky[77]", "state:close-wait pid:77"), ("proxy[90]", "state:fin-wait-2 pid:90"),
-     (":8080", "state:time-wait lport:8080")],
-)  # fmt: skip
-async def test_a_click_moves_the_cursor_and_a_second_one_opens(
-    size: tuple[int, int], words: str, filter_text: str
-) -> None:
+CLICKED = {
+    "leaky[77]": "state:close-wait pid:77",
+    "proxy[90]": "state:fin-wait-2 pid:90",
+    ":8080": "state:time-wait lport:8080",
+}
+"""What is clicked twice, and the filter it sets."""
+
+
+async def test_a_click_moves_the_cursor_and_a_second_one_opens() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
-        screen = await shown(app, pilot, ending())
-        y, line = next((y, line) for y, line in enumerate(screen.splitlines()) if words in line)
-        for _ in range(2):
-            assert app.screen.page.id == "teardown"  # type: ignore[attr-defined]
-            await pilot.click(offset=(line.index(words), y))
-        assert filter_of(app) == filter_text
+    async with driven(app, SMALL) as pilot:
+        async for size in at_sizes(pilot, (SMALL, LARGE, (60, 60))):
+            for words, filter_text in CLICKED.items():
+                screen = await shown(app, pilot, ending())
+                y, line = next((y, line) for y, line in enumerate(screen.splitlines()) if words in line)
+                for _ in range(2):
+                    assert app.screen.page.id == "teardown", (size, words)  # type: ignore[attr-defined]
+                    await pilot.click(offset=(line.index(words), y))
+                assert filter_of(app) == filter_text, (size, words)
 
 
 async def test_a_click_elsewhere_does_nothing() -> None:

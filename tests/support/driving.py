@@ -150,10 +150,16 @@ async def driven(app: App[Any], size: tuple[int, int]) -> AsyncIterator[DrivenPi
             await pilot.finish()
 
 
+async def at_sizes(pilot: Pilot[Any], sizes: Iterable[tuple[int, int]]) -> AsyncIterator[tuple[int, int]]:
+    """Give the screen each of these sizes, and yield it when the screen is laid out."""
+    for size in sizes:
+        await pilot.resize_terminal(*size)
+        yield size
+
+
 async def at_widths(pilot: Pilot[Any], widths: Iterable[int], height: int) -> AsyncIterator[int]:
     """Give the screen each of these widths, and yield it when the screen is laid out."""
-    for width in widths:
-        await pilot.resize_terminal(width, height)
+    async for width, _ in at_sizes(pilot, ((width, height) for width in widths)):
         yield width
 
 
