@@ -22,6 +22,7 @@ from textual.screen import Screen
 from textual.theme import BUILTIN_THEMES
 from typing_extensions import override
 
+from tcpwatch import signals
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.view import View
 from tcpwatch.poller import Outcome, Poller, StepCrashed, Steppable, StepUnavailable
@@ -107,12 +108,14 @@ class TcpwatchApp(App[None]):
     def get_default_screen(self) -> Screen[None]:
         return MainScreen()
 
+    def on_load(self) -> None:
+        """Exit after a signal; from now on the terminal is changed."""
+        if not self.is_headless:
+            loop = asyncio.get_running_loop()
+            signals.ask(lambda _: None if loop.is_closed() else loop.call_soon_threadsafe(self.exit))
+
     def on_mount(self) -> None:
         """Begin polling."""
-        if not self.is_headless:  # leave the terminal and the kernel as they were
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                ended = partial(self.exit, return_code=128 + number)
-                asyncio.get_running_loop().add_signal_handler(number, ended)
         if self._poller is not None:
             self._poller.attach(self._deliver)
             self._ask_every(self.interval_s)
@@ -273,19 +276,20 @@ def run(settings: Settings) -> int:
     if settings.theme is not None and settings.theme not in BUILTIN_THEMES:
         themes = ", ".join(sorted(BUILTIN_THEMES))
         raise SettingsError(f"no theme is called {settings.theme!r}; there are {themes}")
-    source = open_source(settings.source, watch_queues=True, ask_infos=True, events=True, trace=settings.trace)
+    signals.install(signal.SIGHUP)  # even if the parent ignores it: nothing survives its terminal
+    with signals.held():
+        source = open_source(settings.source, watch_queues=True, ask_infos=True, events=True, trace=settings.trace)
     monitor = Monitor(source, settings.interval_s, settings.budget, settings.thresholds, settings.memory_mib)
     poller = Poller(monitor)
-    poller.start()
     try:
+        poller.start()
         return _run(TcpwatchApp(monitor, poller, theme=settings.theme, exact=settings.exact))
     finally:
-        poller.stop()
+        with signals.held():
+            poller.stop()
 
 
 def _run(app: TcpwatchApp) -> int:
-    # If the parent ignores SIGHUP, so would this process, and it would survive its terminal.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     app.run()
     exports = finish_exports()
     for export in exports:

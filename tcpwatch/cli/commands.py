@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
-from tcpwatch import __version__
+from tcpwatch import __version__, signals
 from tcpwatch.cli.options import FilterCommand, options
 from tcpwatch.config import settings
 from tcpwatch.config.settings import Settings, SettingsError
@@ -113,11 +112,7 @@ def _monitor(loaded: Settings) -> int:
     from tcpwatch.app import run
 
     with _expected_failures():
-        code = run(loaded)
-    if code == 128 + signal.SIGHUP:  # the terminal was closed
-        for stream in (sys.stdout, sys.stderr):
-            abandon(stream)
-    return code
+        return run(loaded)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -290,5 +285,6 @@ def _expected_failures() -> Iterator[None]:
 
 def main() -> NoReturn:
     """Run the console script."""
+    signals.install()
     sys.stdout, sys.stderr = whole(sys.stdout), whole(sys.stderr)
     root.main(prog_name="tcpwatch")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from tcpwatch import signals
 from tcpwatch.config.settings import Settings
 from tcpwatch.model.lifecycle.trace.stats import lost_events
 from tcpwatch.model.view import View
@@ -31,7 +29,7 @@ def open_monitor(
     With `events`, the trace is used too if the settings allow it. With `continuous`, the search for owners is spread
     over several polls. Raises SourceError.
     """
-    with _terminable():
+    with signals.held():  # a trace instance is made
         source = open_source(
             settings.source,
             OWNER_SEARCH_MIN_S if continuous else OWNER_SEARCH_MAX_S,
@@ -40,30 +38,12 @@ def open_monitor(
             events=events,
             trace=events and settings.trace,
         )
-        monitor = Monitor(source, settings.interval_s, settings.budget, settings.thresholds, settings.memory_mib)
-        try:
-            yield monitor
-        finally:
-            monitor.close()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Exit normally on SIGTERM and SIGHUP, so that the trace instance is removed from the kernel."""
-
-    def leave(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
-    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    for number in numbers:  # not the ignored ones, as with nohup
-        signal.signal(number, leave)
+    monitor = Monitor(source, settings.interval_s, settings.budget, settings.thresholds, settings.memory_mib)
     try:
-        yield
+        yield monitor
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        with signals.held():
+            monitor.close()
 
 
 CHECK_POLLS = 3

@@ -93,20 +93,21 @@ class EventWatch:
                 return None
 
     def close(self) -> None:
-        """End the thread and remove the trace instance; calling it twice is harmless."""
-        if self._stopping:
-            return
-        atexit.unregister(self.close)
+        """End the thread and remove the trace instance; calling it twice, or after an interrupted call, is harmless."""
         self._stopping = True
-        os.eventfd_write(self._wake, 1)
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
         self._thread.join()
-        os.close(self._wake)
         with self._lock:
             self._listening = False
             if self._destroy:
                 self._destroy.close()
             if self._trace:
                 self._end_trace("closed")
+            if self._wake >= 0:
+                os.close(self._wake)
+            self._wake = -1
+        atexit.unregister(self.close)
 
     def _run(self) -> None:
         try:

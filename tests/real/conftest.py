@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,13 @@ from tests import lab
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark every test of this folder, so that `pytest -m "not real"` is the quick run."""
     item.add_marker("real")
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """The environment of the program, without settings and with an empty home."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL")}
+    return {**kept, "HOME": str(tmp_path)}
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import resource
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,28 +18,17 @@ from typing import Any
 
 import pytest
 
-from tests.lab.machine.requirements import tracefs
-from tests.lab.machine.tracefs import tracefs_root
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL", "PYTHONPATH")}
-    return {**kept, "HOME": str(tmp_path)}
-
-
-def start(args: list[str], environ: dict[str, str], **extra: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tcpwatch", *args]
-    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, cwd=ROOT, env=environ, **{**streams, **extra})
-
-
-def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    with process:
-        out, err = process.communicate(timeout=60)
-    return process.returncode, out or "", err or ""
+from tests.support.program import (
+    ROOT,
+    end,
+    has_socket,
+    make_terminal,
+    monitor,
+    read_to_the_end,
+    read_until,
+    start,
+    trace_instances_of,
+)
 
 
 @pytest.fixture
@@ -97,11 +82,6 @@ def test_events(environ: dict[str, str]) -> None:
     assert not trace_instances_of(process.pid), "nothing is left behind"
     assert {one["what"] for one in events} == {"state"}
     assert {one["origin"] for one in events} <= {"poll", "event", "trace"}
-
-
-def trace_instances_of(pid: int) -> list[Path]:
-    """Return the trace instances of this process; none where it cannot have any."""
-    return [] if tracefs() else list((tracefs_root() / "instances").glob(f"tcpwatch-{pid}*"))
 
 
 def _events_of_a_connection(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
@@ -264,31 +244,6 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def has_socket(pid: int) -> bool:
-    descriptors = Path(f"/proc/{pid}/fd")
-    try:
-        return any(str(one.readlink()).startswith("socket:") for one in descriptors.iterdir())
-    except FileNotFoundError:  # one was closed just now
-        return False
-
-
-def read_to_the_end(leader: int) -> bytes:
-    """Read from a terminal until it is closed."""
-    written = b""
-    try:
-        while piece := os.read(leader, 4096):
-            written += piece
-    except OSError as error:  # how a terminal's end looks on Linux
-        assert error.errno == errno.EIO
-    return written
-
-
-def make_terminal(columns: int) -> tuple[int, int]:
-    leader, follower = os.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    return leader, follower
-
-
 def on_a_terminal(args: list[str], environ: dict[str, str], columns: int) -> str:
     """Return what the program writes to a terminal with this number of columns."""
     leader, follower = make_terminal(columns)
@@ -316,23 +271,17 @@ def test_another_locale(connection: tuple[int, int], environ: dict[str, str]) ->
         assert (code, err) == (0, "") and out.isascii()
 
 
-@pytest.mark.parametrize("how", ["the terminal is closed", "SIGTERM"])
-def test_the_monitor_leaves_nothing_behind(environ: dict[str, str], how: str) -> None:
-    leader, follower = make_terminal(80)
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), follower)
-    # A session of its own with this controlling terminal: closing the terminal sends SIGHUP.
-    controlled = {"start_new_session": True, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
-    process = start([], {**environ, "TERM": "xterm-256color"}, **streams, **controlled)
-    os.close(follower)
-    with process:
-        written = b""
-        while b"ESTABLISHED" not in written:  # the first screen stands
-            assert select.select([leader], [], [], 60)[0], written
-            written += os.read(leader, 4096)
-        if how == "SIGTERM":
-            process.send_signal(signal.SIGTERM)
-            read_to_the_end(leader)
-        os.close(leader)
-        process.wait(60)
-    assert process.returncode == 128 + (signal.SIGTERM if how == "SIGTERM" else signal.SIGHUP)
-    assert not trace_instances_of(process.pid)
+def test_an_export_that_is_left_at_the_end(
+    connection: tuple[int, int], environ: dict[str, str], tmp_path: Path
+) -> None:
+    with monitor(environ, cwd=tmp_path) as (process, leader):
+        leader.write(b"2")
+        read_until(leader, str(connection[1]).encode())
+        leader.write(b"xq")
+        written = read_to_the_end(leader.fileno()).decode()
+        assert process.wait(60) == 0
+    (path,) = tmp_path.glob("tcpwatch-*")
+    with path.open() as file:
+        lines = sum(1 for _ in file)
+    assert path.suffix == ".csv" and lines > 3
+    assert written.endswith(f"tcpwatch: {lines - 1:,} sockets written to {path}\r\n")

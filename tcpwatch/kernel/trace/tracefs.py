@@ -100,6 +100,7 @@ class TraceInstance:
         """Create an instance that records nothing yet, and remove instances left by a crash."""
         self._mount = TracefsMount()
         self._holding = -1
+        self.path = ""
         try:
             folder = f"{self._mount.path}/instances"
             _remove_stale(folder)
@@ -182,8 +183,10 @@ class TraceInstance:
         if self._holding >= 0:
             os.close(self._holding)
             self._holding = -1
+        if self.path:
             with suppress(OSError):  # in use by another program: the next start removes it
                 os.rmdir(self.path)
+            self.path = ""
         self._mount.close()
 
 

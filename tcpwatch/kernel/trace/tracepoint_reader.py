@@ -157,11 +157,10 @@ class TracepointReader:
 
     def close(self) -> None:
         """Stop recording and remove the instance; closing twice is harmless."""
-        atexit.unregister(self.close)
-        for file in self._files:
-            os.close(file)
-        self._files = []
+        while self._files:
+            os.close(self._files.pop())
         self._instance.close()
+        atexit.unregister(self.close)
 
     def _decode(self, count: int) -> None:
         pages = self._pages[:count]
