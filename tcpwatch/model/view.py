@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +89,7 @@ class FlowDetail:
     """Its figures since it is watched; None where the source has none."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class View:
     """The result of one step."""
 
@@ -116,7 +118,7 @@ class View:
     queue_trend: QueueTrend
     half_open: HalfOpenSummary
     half_open_by_listener: Mapping[ListenerKey, HalfOpenSummary]
-    """For each listener whose SYN queue is, or was in the last seconds, nearly full."""
+    """For listeners whose SYN queue is, or was in the last seconds, nearly full: the deepest queues."""
     half_open_without_listener: int
     """Half-open connections whose listener is closed or not known."""
     syn_arrivals_per_s: float | None
@@ -155,6 +157,28 @@ class View:
     """Connections accepted by all listeners together, at most; None on the first step and where unknown."""
     port_scans: tuple[PortScan, ...] = ()
     """Needs the trace."""
+
+    @cached_property
+    def busy_listeners(self) -> tuple[Listener, ...]:
+        """The listeners whose figures may concern a rule, in the order of `listeners`: see Listener.is_busy."""
+        return tuple(listener for listener in self.listeners if listener.is_busy)
+
+    @cached_property
+    def memo(self) -> dict[Hashable, Any]:
+        """Results that functions of this View keep, as they are needed for each of many listeners."""
+        return {}
+
+    @cached_property
+    def _groups(self) -> Mapping[ListenerKey, Sequence[Listener]]:
+        groups: dict[ListenerKey, list[Listener]] = {}
+        for listener in self.listeners:
+            if listener.group_size > 1:
+                groups.setdefault(listener.key, []).append(listener)
+        return groups
+
+    def group_of(self, listener: Listener) -> Sequence[Listener]:
+        """Return the listeners with the key of this one, in the order of `listeners`."""
+        return (listener,) if listener.group_size == 1 else self._groups.get(listener.key, (listener,))
 
     @property
     def hidden_owners(self) -> int:

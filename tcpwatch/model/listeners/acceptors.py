@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,15 +41,21 @@ _OLDER = -np.inf
 _Identity = tuple[int, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _SharedListener:
-    """A listener with several holders, or with one that may not be the only one."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _SharedListeners:
+    """The listeners with several holders, or with one that may not be the only one; aligned columns."""
 
-    row: int
-    cookie: int
-    key: int
-    owner: Owner
-    holders: frozenset[_Identity]
+    row: NDArray[np.intp]
+    cookie: NDArray[np.uint64]
+    key: NDArray[np.int32]
+    code: NDArray[np.int32]
+    """Index in `owners`."""
+    owners: Sequence[Owner]
+    """Of all sockets."""
+
+    def holders(self, at: int) -> frozenset[_Identity]:
+        """Return the holders of one of them."""
+        return frozenset(map(_identity, self.owners[self.code[at]].processes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,9 @@ class Acceptors:
     def __init__(self) -> None:
         self._certain: dict[int, set[_Identity]] = {}
         self._presumed: dict[int, set[_Identity]] = {}
-        """By cookie of the listener."""
+        """By cookie of the listener; absent where nothing is known."""
+        self._shared = np.empty(0, np.uint64)
+        """The cookies of the shared listeners."""
         self._interval_s = 0.0
         self._until_all, self._steps = 0, 0
         self._new: deque[NDArray[np.uint64]] = deque(maxlen=_FIRST_STEPS)
@@ -77,23 +86,49 @@ class Acceptors:
     def step(self, join: Join, sample: Sample, elapsed_s: float | None) -> Join:
         """Return the join with the owners of shared listeners in order: first the processes that accept."""
         shared = _shared_listeners(join, sample.holders_known)
-        held = {listener.cookie: listener.holders for listener in shared}
-        if held.keys() - self._certain.keys():
+        if not np.isin(shared.cookie, self._shared).all():
             self._until_all = _FIRST_STEPS
-        self._certain = {cookie: self._certain.get(cookie, set()) & held[cookie] for cookie in held}
-        self._presumed = {cookie: self._presumed.get(cookie, set()) & held[cookie] for cookie in held}
-        if not shared:
+        self._shared = shared.cookie
+        if not len(shared.cookie):
+            self._certain, self._presumed = {}, {}
             return join
+        self._forget(shared)
         # A connection may have been found out some steps ago, when a step took longer.
         self._interval_s = max(elapsed_s or 0.0, _FADING * self._interval_s)
-        self._learn(shared, _connections(join, sample, shared, self._interval_s, self._rows_to_look_at(join)))
-        self._learn(shared, _closed_connections(join, sample, shared))
+        connections = chain(
+            _connections(join, sample, shared, self._interval_s, self._rows_to_look_at(join)),
+            _closed_connections(join, sample, shared),
+        )
+        self._learn(shared, list(connections))
+        return self._with_owners_in_order(join, shared)
+
+    def _forget(self, shared: _SharedListeners) -> None:
+        """Forget who no longer holds a listener."""
+        known = np.array([*self._certain.keys() | self._presumed.keys()], np.uint64)
+        present = np.flatnonzero(np.isin(shared.cookie, known))
+        holders = {int(shared.cookie[at]): shared.holders(at) for at in present.tolist()}
+        for accepting in (self._certain, self._presumed):
+            held = {cookie: found & holders[cookie] for cookie, found in accepting.items() if cookie in holders}
+            accepting.clear()
+            accepting.update({cookie: found for cookie, found in held.items() if found})
+
+    def _with_owners_in_order(self, join: Join, shared: _SharedListeners) -> Join:
         rows = join.rows
         owner, owners = rows.owner.copy(), list(rows.owners)
-        for listener in shared:
-            owner[listener.row] = len(owners)
-            certain = self._certain[listener.cookie]
-            owners.append(_ordered(listener.owner, certain or self._presumed[listener.cookie], not certain))
+        # Where nothing is known of any listener, its order depends on its holders alone.
+        codes = np.unique(shared.code)
+        unknown = np.empty(int(codes[-1]) + 1, np.int32)
+        for code in codes.tolist():
+            unknown[code] = len(owners)
+            owners.append(_ordered(rows.owners[code], set(), presumed=True))
+        owner[shared.row] = unknown[shared.code]
+        known = np.array([*self._certain.keys() | self._presumed.keys()], np.uint64)
+        for at in np.flatnonzero(np.isin(shared.cookie, known)).tolist():
+            cookie = int(shared.cookie[at])
+            certain = self._certain.get(cookie)
+            owner[shared.row[at]] = len(owners)
+            accepting = certain or self._presumed.get(cookie, set())
+            owners.append(_ordered(rows.owners[shared.code[at]], accepting, not certain))
         owner.flags.writeable = False
         return replace(join, rows=replace(rows, owner=owner, owners=owners))
 
@@ -105,62 +140,64 @@ class Acceptors:
         at = find_sorted(join.rows.cookie, np.concatenate(self._new))
         return np.sort(at[at != NOT_FOUND])
 
-    def _learn(self, shared: Sequence[_SharedListener], connections: Iterator[_Connections]) -> None:
+    def _learn(self, shared: _SharedListeners, connections: Sequence[_Connections]) -> None:
         """Learn from the connections of shared listeners."""
+        if not connections:
+            return
         by_key, names = defaultdict(list), defaultdict[int, Counter[str]](Counter)
-        for listener in shared:
-            by_key[listener.key].append(listener)
-            names[listener.key].update(process.name for process in listener.owner.processes)
+        wanted = np.array([group.key for group in connections], np.int32)
+        for at in np.flatnonzero(np.isin(shared.key, wanted)).tolist():
+            key = int(shared.key[at])
+            by_key[key].append((int(shared.cookie[at]), shared.holders(at)))
+            names[key].update(process.name for process in shared.owners[shared.code[at]].processes)
         inherited = set[_Identity]()
         for group in connections:
             running = [_identity(process) for process in group.owner.processes if process.started_unix_s <= group.began]
             if len(running) == 1:
-                self._add(self._certain, by_key[group.key], running[0])
+                _add(self._certain, by_key[group.key], running[0])
             elif not running and group.older:
                 # Of processes that share a connection the oldest has accepted it, before it started the others.
                 first, *later = sorted(group.owner.processes, key=lambda process: process.started_unix_s)
                 inherited.update(map(_identity, later))
                 # A server that forks for each connection, and whose child keeps the listener, has one in each child.
                 if later or group.older > 1 or names[group.key][first.name] <= 1:
-                    self._add(self._presumed, by_key[group.key], _identity(first))
+                    _add(self._presumed, by_key[group.key], _identity(first))
         for presumed in self._presumed.values():
             presumed -= inherited
 
-    def _add(
-        self, accepting: dict[int, set[_Identity]], listeners: Sequence[_SharedListener], process: _Identity
-    ) -> None:
-        holding = [listener.cookie for listener in listeners if process in listener.holders]
-        if len(holding) == 1:  # of a SO_REUSEPORT group, a process may hold sockets that others serve
-            accepting[holding[0]].add(process)
+
+def _add(
+    accepting: dict[int, set[_Identity]], listeners: Sequence[tuple[int, frozenset[_Identity]]], process: _Identity
+) -> None:
+    holding = [cookie for cookie, holders in listeners if process in holders]
+    if len(holding) == 1:  # of a SO_REUSEPORT group, a process may hold sockets that others serve
+        accepting.setdefault(holding[0], set()).add(process)
 
 
 def _identity(process: Process) -> _Identity:
     return process.pid, process.started_unix_s
 
 
-def _shared_listeners(join: Join, holders_known: bool) -> list[_SharedListener]:
+def _shared_listeners(join: Join, holders_known: bool) -> _SharedListeners:
     """Return the listeners with several holders, or, as long as not all holders are known, with any."""
     keys, rows, least = join.listener_keys, join.rows, 2 if holders_known else 1
     codes = rows.owner[keys.row]
-    distinct = ((code, rows.owners[code].processes) for code in np.unique(codes[codes >= 0]).tolist())
-    holders = {code: frozenset(map(_identity, processes)) for code, processes in distinct if len(processes) >= least}
-    return [
-        _SharedListener(int(row), int(rows.cookie[row]), int(key), rows.owners[code], holders[code])
-        for row, key, code in zip(keys.row, keys.key, codes.tolist(), strict=True)
-        if code in holders
-    ]
+    distinct = np.unique(codes[codes >= 0])
+    shared = [code for code in distinct.tolist() if len(rows.owners[code].processes) >= least]
+    at = np.flatnonzero(np.isin(codes, np.array(shared, np.int32))) if shared else distinct[:0].astype(np.intp)
+    return _SharedListeners(keys.row[at], rows.cookie[keys.row[at]], keys.key[at], codes[at], rows.owners)
 
 
 def _connections(
     join: Join,
     sample: Sample,
-    shared: Sequence[_SharedListener],
+    shared: _SharedListeners,
     interval_s: float,
     where: NDArray[np.intp] | slice,
 ) -> Iterator[_Connections]:
     """Yield the connections of shared listeners among these rows."""
     rows, is_shared = join.rows, np.zeros(1 << 16, np.bool_)
-    is_shared[sample.local_port[[listener.row for listener in shared]]] = True
+    is_shared[sample.local_port[shared.row]] = True
     accepted = is_shared[sample.local_port[where]] & (rows.owner[where] >= 0) & (rows.role[where] == Role.SERVER)
     at = np.flatnonzero(accepted)[-_MOST:]
     at = at if isinstance(where, slice) else where[at]
@@ -178,14 +215,15 @@ def _connections(
         yield _Connections(group >> 32, owner, float(began[number]), int(older[number]))
 
 
-def _closed_connections(join: Join, sample: Sample, shared: Sequence[_SharedListener]) -> Iterator[_Connections]:
+def _closed_connections(join: Join, sample: Sample, shared: _SharedListeners) -> Iterator[_Connections]:
     """Yield the connections of shared listeners that the trace saw begin and close; main threads alone are known."""
     if sample.trace_events is None:
         return
-    keys = Counter(key.port for key in join.listener_keys.keys)
-    listeners = {port: it for it in shared if keys[port := int(sample.local_port[it.row])] == 1}
+    keys = np.bincount(np.array([key.port for key in join.listener_keys.keys], np.intp), minlength=1 << 16)
+    ports = sample.local_port[shared.row]
+    at_port = {int(ports[at]): at for at in np.flatnonzero(keys[ports] == 1).tolist()}
     is_shared = np.zeros(1 << 16, np.bool_)
-    is_shared[list(listeners)] = True
+    is_shared[list(at_port)] = True
     events = sample.trace_events.events
     events = events[is_shared[events["sport"]] & (events["kind"] == TraceEventKind.STATE)]
     events = events[np.argsort(events["socket"], kind="stable")]
@@ -197,9 +235,10 @@ def _closed_connections(join: Join, sample: Sample, shared: Sequence[_SharedList
     port_and_pid = zip(events["sport"][closed].tolist(), events["pid"][closed].tolist(), strict=True)
     newest = dict(zip(port_and_pid, began.tolist(), strict=True))
     for (port, pid), time in newest.items():
-        for process in listeners[port].owner.processes:
+        at = at_port[port]
+        for process in shared.owners[shared.code[at]].processes:
             if process.pid == pid:
-                yield _Connections(listeners[port].key, Owner((process,)), time, 0)
+                yield _Connections(int(shared.key[at]), Owner((process,)), time, 0)
 
 
 _BEGIN = State.SYN_RCVD << 8 | State.ESTABLISHED
@@ -231,8 +270,11 @@ def accepted_owners(join: Join) -> tuple[NDArray[np.int32], list[Owner]]:
     codes[keys.key] = member
     differs = set(keys.key[codes[keys.key] != member].tolist())
     shared = [code for code in np.unique(member[member >= 0]).tolist() if owners[code].accepting is not None]
-    for key in sorted(differs | set(np.flatnonzero(np.isin(codes, shared)).tolist())):
-        held = member[keys.key == key]
+    several = sorted(differs | set(np.flatnonzero(np.isin(codes, shared)).tolist()))
+    order = np.argsort(keys.key, kind="stable") if several else keys.key[:0]
+    begin, end = (np.searchsorted(keys.key[order], several, side).tolist() for side in ("left", "right"))
+    for key, first, last in zip(several, begin, end, strict=True):
+        held = member[order[first:last]]
         if (held < 0).any():
             codes[key] = held.min()
             continue

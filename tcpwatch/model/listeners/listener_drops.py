@@ -65,7 +65,11 @@ class ListenerDropAnalysis:
         now = poll.sample.monotonic
         while self._steps and self._steps[0].monotonic <= now - self._window_s:
             self._steps.popleft()
-        rising = {listener.cookie for listener in listeners if not _is_queue_full(listener, nearly_full_share)}
+        rising = {
+            listener.cookie
+            for listener in listeners
+            if listener.drops_per_s and not _is_queue_full(listener, nearly_full_share)
+        }
         self._steps += [_Step(now, *found) for found in _drops(poll, rising)]
         groups: dict[tuple[int, str], list[_Step]] = defaultdict(list)
         for step in self._steps:

@@ -47,6 +47,11 @@ class ListenerKey:
         """The address, to compare it with ANY4 and ANY6."""
         return self.high, self.low
 
+    def is_spelled_as(self, other: ListenerKey) -> bool:
+        """Return whether an equal key has the same texts."""
+        texts, others = ((key.device, key.exclusions, key.other_ends) for key in (self, other))
+        return texts == others
+
     @property
     def any_address(self) -> bool:
         """Return whether the address is the wildcard of IPv4, of IPv6, or of both."""

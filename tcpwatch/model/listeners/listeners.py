@@ -8,27 +8,21 @@ the SYN queue. Its depth is the number of request sockets (SYN_RCVD) with the li
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch import units
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import Process
-from tcpwatch.model.listeners.accept_stalls import AcceptFigures, AcceptStall, unseen_by_key
+from tcpwatch.model.listeners.accept_stalls import AcceptFigures, AcceptStall
 from tcpwatch.model.listeners.half_open import HalfOpenSockets
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
 from tcpwatch.model.listeners.queue_limits import (
-    UNKNOWN_QUEUE,
     LimitSource,
     Queue,
-    accept_limit_source,
-    syn_queue_limits,
 )
 from tcpwatch.model.listeners.waiting_connections import WaitingConnections
-from tcpwatch.model.poll import Poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +71,20 @@ class Listener:
     """One of them was waiting in the first sample, so that `waiting_s` is a minimum."""
     retransmitted: int = 0
     """Half-open connections of the group whose SYN+ACK was retransmitted."""
+
+    is_busy: bool = field(init=False)
+    """Whether a queue holds a connection, or did lately, or it accepted or dropped something, or a limit is unknown.
+
+    No rule has anything to say about the other listeners, which may be tens of thousands.
+    """
+
+    def __post_init__(self) -> None:
+        figures = (
+            self.accept_queue.depth, self.accept_peak, self.syn_queue.depth, self.syn_peak, self.accepted_per_s,
+            self.drops_per_s, self.stall, self.unmoved,
+        )  # fmt: skip
+        unknown = None in (self.accept_queue.depth, self.accept_queue.limit, self.syn_queue.limit)
+        object.__setattr__(self, "is_busy", unknown or any(figures))
 
     @property
     def endpoint(self) -> str:
@@ -160,107 +168,3 @@ def _names(processes: Sequence[Process]) -> str:
     names = [process.label for process in processes[:_NAMES]]
     more = len(processes) - len(names)
     return ", ".join(names) + (f" and {more} more" if more else "")
-
-
-def listeners(poll: Poll, facts: QueueFacts) -> tuple[Listener, ...]:
-    """Return every listener of the sample: the fullest accept queue first, then by port."""
-    sample, queues_known = poll.sample, poll.sample.capabilities.queues
-    drops_before = poll.previous.drops if poll.previous else {}
-    keys, groups = facts.listener_keys, _groups(poll, facts)
-    _, capped_by_syn_backlog = syn_queue_limits(sample, keys.row)
-    rows = poll.rows.take(keys.row)
-    unlisted = _unlisted(keys, rows.table["idiag_rqueue"], facts.waiting)
-    listeners_ = []
-    for at, place in enumerate(keys.key.tolist()):
-        row, cookie, code = rows.table[at], int(rows.cookie[at]), int(rows.owner[at])
-        key, drops = keys.keys[place], sample.drops.get(cookie)
-        queue = Queue(int(row["idiag_rqueue"]), int(row["idiag_wqueue"])) if queues_known else UNKNOWN_QUEUE
-        watched = sample.accept_queue_peaks.get(cookie)
-        peak = None if queue.depth is None or watched is None else max(watched, queue.depth)
-        accept_source = accept_limit_source(queue.limit, sample.sysctls.get("somaxconn"))
-        syn_source = LimitSource.SYN_BACKLOG if queues_known and capped_by_syn_backlog[at] else accept_source
-        group = groups[place]
-        stall = _stall(facts.accepting.stalls.get(cookie), **group)
-        if stall and group["group_size"] == 1:
-            group = {**group, "client_reset": unlisted[place]}
-            group["accepted_per_s"] = 0.0 if poll.elapsed_s else None
-        listeners_.append(
-            Listener(
-                cookie=cookie,
-                family=int(row["idiag_family"]),
-                local_address=units.address(row["idiag_src"].tobytes(), int(row["idiag_family"])),
-                local_port=key.port,
-                owner=rows.owners[code] if code >= 0 else None,
-                accept_queue=queue,
-                drops=drops,
-                drops_per_s=_drops_per_s(drops, drops_before.get(cookie), poll.elapsed_s),
-                key=key,
-                inode=int(row["idiag_inode"]),
-                interface=rows.interfaces.get(key.interface, ""),
-                accept_peak=peak,
-                accept_limit_source=accept_source,
-                syn_limit_source=syn_source,
-                stall=stall,
-                unmoved=facts.accepting.unmoved.get(cookie),
-                **group,
-            )
-        )
-    return tuple(sorted(listeners_, key=_fullest_first))
-
-
-def _unlisted(keys: ListenerKeys, depths: NDArray[np.uint32], waiting: WaitingConnections) -> list[int]:
-    """Return for each key the connections that its queues hold and the sample does not list.
-
-    All 0 if the listener of some connection is not known, or certainly not the right one.
-    """
-    unlisted = unseen_by_key(keys, depths, waiting)
-    certain = not waiting.without_listener and bool((unlisted >= 0).all())
-    return [count if certain else 0 for count in unlisted.tolist()]
-
-
-def _stall(stall: AcceptStall | None, group_size: int, waiting_s: float | None, **_: Any) -> AcceptStall | None:
-    if stall is None or not stall.never_accepted:
-        return stall
-    # What waits at a socket that has never accepted anything has found it so.
-    for_s = max(stall.for_s, waiting_s or 0.0) if group_size == 1 else stall.for_s
-    return AcceptStall(for_s) if for_s else None
-
-
-def _groups(poll: Poll, facts: QueueFacts) -> list[dict[str, Any]]:
-    """Return for each key the fields of Listener that all sockets of the group share."""
-    keys, waiting = facts.listener_keys, facts.waiting
-    count, elapsed_s, accepted = len(keys.keys), poll.elapsed_s, facts.accepted
-    sizes = np.bincount(keys.key, minlength=count)
-    limits, _ = syn_queue_limits(poll.sample, keys.row)
-    syn_limit = np.bincount(keys.key, limits, count).astype(np.intp).tolist()
-    syn_depth = facts.syn_depth.tolist()
-    retransmitted = facts.half_open.count_by_key(count, retransmitted=True).tolist()
-    waiting_count = np.bincount(waiting.key, minlength=count).tolist()
-    client_closed = np.bincount(waiting.key[waiting.client_closed], minlength=count).tolist()
-    oldest = waiting.oldest_by_key(count)
-    is_minimum = np.zeros(count, np.bool_)
-    is_minimum[waiting.key[~waiting.arrival_seen]] = True
-    return [
-        {
-            "group_size": int(sizes[at]),
-            "syn_queue": Queue(syn_depth[at], syn_limit[at] if poll.sample.capabilities.queues else None),
-            "syn_peak": int(facts.syn_peak[at]),
-            "retransmitted": retransmitted[at],
-            "waiting": waiting_count[at],
-            "client_closed": client_closed[at],
-            "waiting_s": max(0.0, poll.rows.time - float(oldest[at])) if waiting_count[at] else None,
-            "waiting_is_minimum": bool(is_minimum[at]),
-            "accepted_per_s": float(accepted[at]) / elapsed_s if accepted is not None and elapsed_s else None,
-        }
-        for at in range(count)
-    ]
-
-
-def _fullest_first(listener: Listener) -> tuple[object, ...]:
-    return -listener.accept_queue.share, listener.local_port, listener.local_address, listener.cookie
-
-
-def _drops_per_s(now: int | None, before: int | None, elapsed_s: float | None) -> float | None:
-    if now is None or before is None or not elapsed_s:
-        return None
-    return ((now - before) & 0xFFFFFFFF) / elapsed_s  # sk_drops is a u32 that may wrap

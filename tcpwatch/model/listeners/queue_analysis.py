@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from tcpwatch.model.listeners.half_open import (
     half_open_summary,
 )
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
-from tcpwatch.model.listeners.listeners import Listener, QueueFacts, listeners
+from tcpwatch.model.listeners.listener_table import ListenerTable
+from tcpwatch.model.listeners.listeners import Listener, QueueFacts
 from tcpwatch.model.listeners.queue_history import QueueHistory, QueueTrend
+from tcpwatch.model.listeners.queue_limits import syn_queue_limits
 from tcpwatch.model.listeners.waiting_connections import (
     AGE_FIELDS,
     WaitingConnections,
@@ -35,6 +37,9 @@ from tcpwatch.sample import Sample
 PEAK_S = 10
 """The peak of a SYN queue is taken over so many seconds, as about every 7 s half of a flooded queue expires at once."""
 
+SUMMARIES = 64
+"""Listeners whose half-open connections are summed up."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ListenerQueues:
@@ -45,7 +50,7 @@ class ListenerQueues:
     trend: QueueTrend
     half_open: HalfOpenSummary
     half_open_by_listener: Mapping[ListenerKey, HalfOpenSummary]
-    """For each listener whose SYN queue is nearly full or was in the last PEAK_S."""
+    """For the listeners whose SYN queue is nearly full or was in the last PEAK_S: the SUMMARIES deepest queues."""
     syn_arrivals_per_s: float | None
     accepted_at_most_per_s: float | None
     """Accepted by all listeners together, at most; None on the first step and where the kernel lacks the counter."""
@@ -61,6 +66,7 @@ class QueueAnalysis:
         self._waiting_since = Since(*AGE_FIELDS)
         self._stalls = AcceptStalls()
         self._history = QueueHistory()
+        self._listeners = ListenerTable()
 
     @property
     def wanted_tcp_info(self) -> frozenset[int]:
@@ -78,14 +84,14 @@ class QueueAnalysis:
         peak = self._add_to_history(keys, sample, depth, queues_known)
         accepting = self._stalls.step(sample, keys, waiting)
         facts = QueueFacts(keys, half_open, waiting, accepted, accepting, depth, peak)
-        listeners_ = listeners(poll, facts)
+        listeners_ = self._listeners.step(poll, facts)
         summary = half_open_summary(half_open)
         return ListenerQueues(
             facts,
             listeners_,
             self._history.trend(),
             summary,
-            self._summaries_of_nearly_full(listeners_, facts, summary),
+            self._summaries_of_nearly_full(sample, facts, summary) if queues_known else {},
             _arrivals_per_s(poll, half_open, poll.elapsed_s) if poll.elapsed_s else None,
             accepting.accepted_at_most / poll.elapsed_s
             if poll.elapsed_s and accepting.accepted_at_most is not None
@@ -96,26 +102,29 @@ class QueueAnalysis:
         self, keys: ListenerKeys, sample: Sample, syn_depth: NDArray[np.intp], queues_known: bool
     ) -> NDArray[np.intp]:
         """Add the depths to the history. Return the SYN queue's peak of each key."""
-        cookies = sample.cookie[keys.row].tolist()
-        accept_depths = sample.table["idiag_rqueue"][keys.row].tolist()
-        accept_peaks = [
-            max(depth, sample.accept_queue_peaks.get(cookie, 0)) if queues_known else math.nan
-            for depth, cookie in zip(accept_depths, cookies, strict=True)
-        ]
-        self._history.add(sample.monotonic, cookies, accept_peaks, syn_depth[keys.key].tolist())
+        cookies, watched = sample.cookie[keys.row], sample.accept_queue_peaks
+        accept: NDArray[Any] = sample.table["idiag_rqueue"][keys.row]
+        if not queues_known:
+            accept = np.full(len(cookies), np.nan)
+        elif watched:
+            peaks_between = np.array([watched.get(cookie, 0) for cookie in cookies.tolist()], accept.dtype)
+            accept = np.maximum(accept, peaks_between)
+        self._history.add(sample.monotonic, cookies, accept, syn_depth[keys.key])
         peaks = np.zeros(len(syn_depth), np.intp)
         np.maximum.at(peaks, keys.key, self._history.syn_peaks(PEAK_S))
         return peaks
 
     def _summaries_of_nearly_full(
-        self, listeners_: tuple[Listener, ...], facts: QueueFacts, of_all: HalfOpenSummary
+        self, sample: Sample, facts: QueueFacts, of_all: HalfOpenSummary
     ) -> dict[ListenerKey, HalfOpenSummary]:
+        keys = facts.listener_keys
+        limit = np.bincount(keys.key, syn_queue_limits(sample, keys.row)[0], len(keys.keys))
+        nearly_full = np.flatnonzero(facts.syn_peak >= self._nearly_full_share * np.maximum(limit, 1))
+        deepest = nearly_full[np.argsort(-facts.syn_depth[nearly_full], kind="stable")[:SUMMARIES]]
         summaries: dict[ListenerKey, HalfOpenSummary] = {}
-        for listener in listeners_:
-            limit, key = listener.syn_queue.limit, listener.key
-            if limit is None or listener.syn_peak < self._nearly_full_share * max(limit, 1) or key in summaries:
-                continue
-            sockets = facts.half_open.for_key(facts.listener_keys.keys.index(key))
+        for place in deepest.tolist():
+            sockets = facts.half_open.for_key(place)
+            key = keys.keys[place]
             summaries[key] = of_all if sockets is facts.half_open else half_open_summary(sockets)
         return summaries
 

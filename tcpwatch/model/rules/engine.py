@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from tcpwatch.model.finding import Candidate, Finding, FindingSubject, Severity
 from tcpwatch.model.rules.registry import Rule, all_rules
@@ -16,6 +17,10 @@ STEPS_IN, STEPS_OUT = 2, 5
 
 With Candidate.stays False it leaves at once.
 """
+
+
+LISTED = 100
+"""Findings of one rule that are listed: any user can open tens of thousands of listeners that deserve one."""
 
 
 @dataclass(slots=True)
@@ -74,7 +79,7 @@ class RuleEngine:
         candidates = {
             (candidate.finding.rule, candidate.finding.subject): candidate
             for rule in self._rules
-            for candidate in rule.check(view, view.thresholds)
+            for candidate in _at_most(LISTED, rule.check(view, view.thresholds))
         }
         for key, candidate in candidates.items():
             self._cases.setdefault(key, _Case(candidate.finding))
@@ -85,3 +90,20 @@ class RuleEngine:
         return tuple(
             sorted(findings, key=lambda finding: (-finding.severity, self._rank[finding.rule], str(finding.subject)))
         )
+
+
+def _at_most(number: int, candidates: Iterator[Candidate]) -> Iterator[Candidate]:
+    """Yield the first candidates; and if there are more, one that says so."""
+    last = None
+    for last in islice(candidates, number):
+        yield last
+    if last is not None and (more := next(candidates, None)) is not None:
+        finding = replace(
+            more.finding,
+            subject=FindingSubject("tcpwatch", ""),
+            headline=f"more than {number} findings of this rule: only the first {number} are listed",
+            evidence={},
+            why="The others have the same reason.",
+            filter="",
+        )
+        yield replace(more, finding=finding)

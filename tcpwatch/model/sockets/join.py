@@ -91,7 +91,10 @@ def join(previous: Join, sample: Sample) -> Join:
     connected = np.concatenate((old_state == State.CLOSED, np.zeros(len(new), np.bool_)))
     assumed = _set_role_and_closer(rows, np.concatenate((changed, new)), connected, sample, listening)
     unproved = _prove_roles(rows, _still_unproved(previous, rows, assumed, sample), sample)
-    if set(listening.keys) - set(previous.listener_keys.keys):  # a new listener: its connections are a server's
+    before_keys = previous.listener_keys.keys
+    if listening.keys is not before_keys and set(listening.keys) - set(
+        before_keys
+    ):  # a new listener: its connections are a server's
         _set_servers(rows, sample, listening)
     return Join(
         rows=_frozen(rows),

@@ -39,7 +39,7 @@ class HalfOpenScope:
     @property
     def listener(self) -> Listener | None:
         """The listener; None for all listeners, or if it has closed."""
-        listeners = group_listeners(self.view) if self.key else ()
+        listeners = self.view.listeners if self.key else ()
         return next((listener for listener in listeners if listener.key == self.key), None)
 
     @property
@@ -55,11 +55,9 @@ class HalfOpenScope:
     @property
     def choices(self) -> list[ListenerKey | None]:
         """The steps of the key `l`: all listeners, then those with half-open connections, and the present one."""
-        busy = self.view.half_open_by_listener
-        return [None, *sorted(
-            listener.key for listener in group_listeners(self.view)
-            if listener.syn_queue.depth or listener.key in busy or listener.key == self.key
-        )]  # fmt: skip
+        nearly_full, present = self.view.half_open_by_listener, {self.listener.key} if self.listener else set()
+        busy = (each.key for each in group_listeners(self.view) if each.syn_queue.depth or each.key in nearly_full)
+        return [None, *sorted(present.union(busy))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,4 +173,9 @@ def _fullest(view: View, limit: int) -> list[Listener]:
         return listener.syn_queue.share, listener.syn_queue.depth or 0
 
     fullest = sorted(group_listeners(view), key=fullness, reverse=True)[:limit]
-    return sorted(fullest, key=lambda listener: listener.key)
+    shown = {listener.key: listener for listener in fullest}
+    for listener in view.listeners:  # those with empty queues fill the room that is left
+        if len(shown) >= limit:
+            break
+        shown.setdefault(listener.key, listener)
+    return [shown[key] for key in sorted(shown)]

@@ -103,8 +103,8 @@ class QueueScreen(Screen[None], inherit_bindings=False):
     def _show(self, view: View | None) -> None:
         if view is None or not self.is_current:
             return
-        rows = listener_rows(view, is_lower_bound=self._unseen_tracker.update(view) is not None)
-        self.row = next((row for row in rows if row.fullest.key == self._key), None)
+        rows = listener_rows(view, self._unseen_tracker.update(view) is not None, self._key)
+        self.row = next(iter(rows), None)
         if view.queue_detail is not None and view.queue_detail.key == self._key:
             self._inside = view.queue_detail
         elif self.row is None:

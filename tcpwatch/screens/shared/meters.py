@@ -18,8 +18,9 @@ Meter = tuple[str, Gauge]
 
 def meters_of(view: View) -> list[Meter]:
     """Return the limits of a host, the queues first."""
-    accept = max(view.listeners, key=lambda listener: listener.accept_queue.share, default=None)
-    syn = max(view.listeners, key=lambda listener: listener.syn_queue.share, default=None)
+    listeners = view.busy_listeners or view.listeners[:1]
+    accept = max(listeners, key=lambda listener: listener.accept_queue.share, default=None)
+    syn = max(listeners, key=lambda listener: listener.syn_queue.share, default=None)
     return [
         (f"accept :{accept.local_port}" if accept else "accept queue", _of(accept.accept_queue if accept else None)),
         (f"SYN :{syn.local_port}" if syn else "SYN queue", _of(syn.syn_queue if syn else None)),

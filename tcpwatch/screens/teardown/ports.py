@@ -195,7 +195,9 @@ def _time_wait_detail(row: Destination, exact: bool) -> str:
 def time_wait_ports_table(view: View) -> InlineTable[tuple[int, int]]:
     """Return TIME_WAIT sockets of the server side, by port."""
     counts = view.teardown.time_wait.by_port
-    processes = {listener.local_port: listener.process for listener in view.listeners if listener.process}
+    ports = {port for port, _ in counts}
+    processes = {listener.local_port: listener.process for listener in view.listeners
+                 if listener.local_port in ports and listener.process}  # fmt: skip
     largest = max((count for _, count in counts), default=1)
 
     def named(port: int) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.model.finding import Candidate, Finding, FindingSubject, Severity
-from tcpwatch.model.rules.engine import RuleEngine
+from tcpwatch.model.rules.engine import LISTED, RuleEngine
 from tcpwatch.model.rules.registry import Rule, RuleFunction
 from tcpwatch.model.view import View
 from tests.support.views import make_view
@@ -118,3 +118,20 @@ def test_the_most_severe_first_then_what_explains_others() -> None:
     assert [f"{one.rule} {one.subject.name}" for one in found] == [
         "second a", "third a", "first a", "first b", "fourth a",
     ]  # fmt: skip
+
+
+def test_one_rule_lists_a_hundred_findings_and_says_that_there_are_more() -> None:
+    made = 0
+
+    def rule(view: View, limits: Thresholds) -> Iterator[Candidate]:
+        nonlocal made
+        for made in range(1, 50_000):
+            subject = FindingSubject("destination", f"192.0.2.1:{made}")
+            finding = Finding(Severity.WARNING, subject, "", {}, "", (), "state:listen", rule="rule")
+            yield Candidate(finding, Severity.WARNING)
+
+    *listed, more = sorted(RuleEngine([as_rule("rule", rule)]).step(VIEW), key=lambda one: one.subject.kind)
+    assert (len(listed), made) == (LISTED, LISTED + 1)
+    assert (more.subject.kind, more.headline) == (
+        "tcpwatch", "more than 100 findings of this rule: only the first 100 are listed",
+    )  # fmt: skip

@@ -25,7 +25,7 @@ from tcpwatch.model.view import View
 def half_open_verdict(view: View, key: ListenerKey | None = None) -> HalfOpenVerdict:
     """Return the verdict about one listening address and port, or about the host."""
     limits = view.thresholds
-    listeners = [each for each in syn_queue.group_listeners(view) if key in (None, each.key)]
+    listeners = _listeners_of(view, key)
     if key is not None and not listeners:
         return closed_listener_verdict(view)
     urgent = next(_urgent_verdicts(listeners, view, limits), None)
@@ -38,6 +38,15 @@ def half_open_verdict(view: View, key: ListenerKey | None = None) -> HalfOpenVer
         return calm_verdict(HalfOpenFigures.of_all(view, near), view)
     figures = HalfOpenFigures.of_one(listeners[0], half_open_of(view, key), near)
     return _hidden_by_cookies_verdict(listeners[0], view, limits) or calm_verdict(figures, view)
+
+
+def _listeners_of(view: View, key: ListenerKey | None) -> list[Listener]:
+    """Return one listener of this address and port, or of each that may be the reason of a verdict about the host."""
+    if key is not None:
+        return [each for each in view.listeners if each.key == key][:1]
+    listeners = syn_queue.group_listeners(view)
+    others = set(map(_listener_key, view.findings)) - {each.key for each in listeners}
+    return listeners + list({each.key: each for each in view.listeners if each.key in others}.values())
 
 
 def half_open_of(view: View, key: ListenerKey | None = None) -> HalfOpenSummary | None:
@@ -54,9 +63,8 @@ def half_open_of(view: View, key: ListenerKey | None = None) -> HalfOpenSummary 
 
 def _urgent_verdicts(listeners: list[Listener], view: View, limits: Thresholds) -> Iterator[HalfOpenVerdict]:
     """Yield verdicts about problems: the most urgent kind first, then the deepest queue."""
-    deepest_first = sorted(listeners, key=lambda listener: -(listener.syn_queue.depth or 0))
     for verdict in (_flood_verdict, _slow_application_verdict, _burst_verdict):
-        yield from filter(None, (verdict(listener, view, limits) for listener in deepest_first))
+        yield from filter(None, (verdict(listener, view, limits) for listener in listeners))
 
 
 def _flood_verdict(listener: Listener, view: View, limits: Thresholds) -> HalfOpenVerdict | None:
@@ -72,7 +80,7 @@ def _slow_application_verdict(listener: Listener, view: View, limits: Thresholds
         return None
     if not (listener.retransmitted or syn_queue.is_full(listener, view, limits)):
         return None
-    members = [member for member in view.listeners if member.key == listener.key]
+    members = view.group_of(listener)
     fullest = max(members, key=lambda member: member.accept_queue.share)
     queue = fullest.accept_queue
     headline = (

@@ -23,7 +23,7 @@ def accept_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
     Source: sk_acceptq_is_full (include/net/sock.h), tcp_conn_request and tcp_check_req (net/ipv4), listen(2),
         ip-sysctl.rst (somaxconn, tcp_abort_on_overflow).
     """
-    for listener in view.listeners:
+    for listener in view.busy_listeners:
         dropping = _is_dropping(listener, view)
         if listener.accept_queue.is_over_limit or dropping:
             # A counter rose: one step is enough, also if the queue was full only between two polls.
@@ -42,7 +42,7 @@ def accept_stalled(view: View, limits: Thresholds) -> Iterator[Candidate]:
     Critical: none has succeeded for 30 s, and 100 connections wait.
     Source: reqsk_queue_remove (include/net/request_sock.h): accept() takes the oldest connection; accept(2), listen(2).
     """
-    for listener in view.listeners:
+    for listener in view.busy_listeners:
         stall = _stall(listener, limits)
         if stall is None or listener.accept_queue.is_over_limit or _is_dropping(listener, view):
             continue
@@ -93,7 +93,7 @@ def _is_only_full_one(listener: Listener, view: View) -> bool:
     """Return whether ListenOverflows, which counts for the whole host, can be that of this listener alone."""
     return not any(
         (other.accept_full or other.accept_queue.is_over_limit or other.drops_per_s)
-        for other in view.listeners
+        for other in view.busy_listeners
         if other.cookie != listener.cookie
     )
 
@@ -161,7 +161,7 @@ def _filter(listener: Listener) -> str:
 
 def _waits_here(listener: Listener, view: View) -> bool:
     """Return whether all waiting connections of the group are this socket's: the kernel does not report the member."""
-    others = (each for each in view.listeners if each.key == listener.key and each.cookie != listener.cookie)
+    others = (each for each in view.group_of(listener) if each.cookie != listener.cookie)
     return listener.group_size == 1 or not any(each.accept_queue.depth for each in others)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tcpwatch.config.thresholds import Thresholds
+from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import LimitSource
 from tcpwatch.model.view import View
@@ -48,6 +49,13 @@ def counters_of_host(view: View) -> SynCounters:
     tcp_syncookies=0 SYNs dropped above three quarters of tcp_max_syn_backlog have no counter of their own: they are
     those ListenDrops that no other counter includes, while a SYN queue with this limit is nearly full.
     """
+    if counters_of_host not in view.memo:
+        view.memo[counters_of_host] = _counters_of_host(view)
+    counters: SynCounters = view.memo[counters_of_host]
+    return counters
+
+
+def _counters_of_host(view: View) -> SynCounters:
     mode, rates = view.sample.sysctls.get("tcp_syncookies"), view.rates
     cookies, dropped = rates.get("TCPReqQFullDoCookies"), rates.get("TCPReqQFullDrop")
     if mode == COOKIES_ALWAYS:
@@ -61,7 +69,7 @@ def counters_of(listener: Listener, view: View, limits: Thresholds) -> SynCounte
     """Return what is proved of one listener: everything if no other SYN queue can have been full, else its drops."""
     host, own_drops = counters_of_host(view), _own_drops_per_s(listener, view)
     dropped = None if host.dropped is None or own_drops is None else min(host.dropped, own_drops)
-    if any(_may_have_been_full(other, limits) for other in view.listeners if other.key != listener.key):
+    if _perhaps_full(view, limits) - {listener.key}:
         return SynCounters(None, dropped, None, None)
     return SynCounters(host.cookies, host.dropped if own_drops is None else dropped, host.sent, host.returned)
 
@@ -69,13 +77,23 @@ def counters_of(listener: Listener, view: View, limits: Thresholds) -> SynCounte
 def _is_syn_backlog_reached(view: View) -> bool:
     return any(
         listener.syn_limit_source is LimitSource.SYN_BACKLOG and _may_have_been_full(listener, view.thresholds)
-        for listener in view.listeners
+        for listener in view.busy_listeners
     )
 
 
 def _own_drops_per_s(listener: Listener, view: View) -> float | None:
-    members = [member.drops_per_s for member in view.listeners if member.key == listener.key]
+    members = [member.drops_per_s for member in view.group_of(listener)]
     return sum(drops or 0.0 for drops in members) if any(drops is not None for drops in members) else None
+
+
+def _perhaps_full(view: View, limits: Thresholds) -> frozenset[ListenerKey]:
+    """Return the listeners whose SYN queue may have been full since the last step."""
+    memo = _perhaps_full, limits
+    if memo not in view.memo:
+        full = (listener.key for listener in view.busy_listeners if _may_have_been_full(listener, limits))
+        view.memo[memo] = frozenset(full)
+    keys: frozenset[ListenerKey] = view.memo[memo]
+    return keys
 
 
 def _may_have_been_full(listener: Listener, limits: Thresholds) -> bool:

@@ -72,12 +72,12 @@ def _explains_cookies(listener: Listener, view: View, limits: Thresholds) -> boo
 
 def flood_headline(listener: Listener, view: View) -> str:
     """`1,000 SYNs/s, 257 of 256 half-open from 256 addresses, 96 % unanswered, 3 of 740 cookies/s returned`."""
-    summary = view.half_open_by_listener.get(listener.key, view.half_open)
+    summary = view.half_open_by_listener.get(listener.key)
     own = counters_of(listener, view, view.thresholds)
+    sources = f" from {units.plural(summary.sources.distinct, 'address', 'addresses')}" if summary else ""
     headline = (
         f"{_syn_rate(listener, view)}, {units.count(listener.syn_queue.depth)} of "
-        f"{units.count(listener.syn_queue.limit)} half-open from "
-        f"{units.plural(summary.sources.distinct, 'address', 'addresses')}, "
+        f"{units.count(listener.syn_queue.limit)} half-open{sources}, "
         f"{units.share(retransmitted_share(listener))} unanswered"
     )
     if own.sent:
@@ -126,7 +126,7 @@ UNRETURNED_WHY = (
 
 
 def _flood_finding(listener: Listener, view: View) -> Finding:
-    summary = view.half_open_by_listener.get(listener.key, view.half_open)
+    summary = view.half_open_by_listener.get(listener.key)
     return Finding(
         Severity.CRITICAL,
         FindingSubject("listener", ListenerSubject(listener.key)),
@@ -134,7 +134,7 @@ def _flood_finding(listener: Listener, view: View) -> Finding:
         {
             "arrivals": Figure(_flood_syns_per_s(listener, view), "SYNs/s"),
             **_cookie_figures(counters_of(listener, view, view.thresholds), view),
-            **_half_open_figures(summary),
+            **(_half_open_figures(summary) if summary else {}),
         },
         FLOOD_WHY,
         _flood_advice(view.sample.sysctls.get("tcp_syncookies"), summary),
@@ -184,14 +184,16 @@ def _half_open_figures(summary: HalfOpenSummary) -> dict[str, Figure]:
     }
 
 
-def _flood_advice(mode: int | None, summary: HalfOpenSummary) -> tuple[str, ...]:
-    networks = filter(None, (summary.sources.largest("/16"), summary.sources.largest("/48")))
+def _flood_advice(mode: int | None, summary: HalfOpenSummary | None) -> tuple[str, ...]:
+    networks = filter(None, (summary.sources.largest("/16"), summary.sources.largest("/48"))) if summary else ()
     largest = max(networks, key=lambda network: network.share, default=None)
     cookies = (
         "Set net.ipv4.tcp_syncookies=1: then a full SYN queue refuses no honest client."
         if mode == COOKIES_NEVER
         else "SYN cookies keep the service reachable; a larger backlog would only be flooded too."
     )
+    if summary is None:
+        return (cookies,)
     block = (
         f"{units.share(largest.share)} come from {largest.prefix}: block it before it reaches this host."
         if largest is not None and largest.share >= 0.5

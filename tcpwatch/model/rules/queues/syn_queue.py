@@ -49,8 +49,12 @@ def syn_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 
 def group_listeners(view: View) -> list[Listener]:
-    """Return one listener per address and port: the members of a SO_REUSEPORT group share the SYN queue's figures."""
-    return list({listener.key: listener for listener in reversed(view.listeners)}.values())[::-1]
+    """Return one busy listener per address and port, the deepest SYN queue first.
+
+    The members of a SO_REUSEPORT group share a SYN queue.
+    """
+    groups = list({listener.key: listener for listener in reversed(view.busy_listeners)}.values())[::-1]
+    return sorted(groups, key=lambda listener: -(listener.syn_queue.depth or 0))
 
 
 def is_full(listener: Listener, view: View, limits: Thresholds) -> bool:
@@ -75,8 +79,7 @@ def is_accept_queue_backed_up(view: View, listener: Listener, limits: Thresholds
     """Return whether an accept queue of this address and port is full or nearly full."""
     return any(
         member.accept_full or member.accept_queue.share >= limits.accept_queue_share
-        for member in view.listeners
-        if member.key == listener.key
+        for member in view.group_of(listener)
     )
 
 
