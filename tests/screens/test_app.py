@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -97,14 +98,13 @@ async def test_pause_keeps_the_view_and_lets_its_age_grow() -> None:
 # Header
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
-async def test_header(size: tuple[int, int]) -> None:
+async def test_header() -> None:
     app = make_app()
-    async with driven(app, size) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(make_view())
-        await pilot.pause()
-        left = " tcpwatch  web-1 · sock_diag · root · 1 s · poll 12 ms 1.1 %"
-        assert _header(app) == left + "● LIVE 0.4 s".rjust(size[0] - 1 - len(left))
+        async for width in at_widths(pilot, (80, 160), 24):
+            left = " tcpwatch  web-1 · sock_diag · root · 1 s · poll 12 ms 1.1 %"
+            assert _header(app) == left + "● LIVE 0.4 s".rjust(width - 1 - len(left)), width
 
 
 async def test_the_left_part_gives_way_first() -> None:
@@ -209,14 +209,14 @@ async def test_narrow_screens_show_the_title_of_the_active_tab_and_the_numbers_o
 # Footer
 
 
-@pytest.mark.parametrize("width", [30, 40, 60, 80, 160])
-async def test_footer_always_tells_how_to_quit_and_to_get_help(width: int) -> None:
+async def test_footer_always_tells_how_to_quit_and_to_get_help() -> None:
     app = make_app()
-    async with driven(app, (width, 24)) as pilot:
+    async with driven(app, SMALL) as pilot:
         app.show(busy_view())
         for key in ("2", "1", "question_mark"):
             await pilot.press(key)
-            assert shot(app).splitlines()[-1].startswith(" q quit  ? help")
+            async for width in at_widths(pilot, (30, 40, 60, 80, 160), 24):
+                assert shot(app).splitlines()[-1].startswith(" q quit  ? help"), (key, width)
 
 
 async def test_a_click_on_a_key_does_what_the_key_does() -> None:
@@ -300,14 +300,14 @@ async def test_help_lists_keys_columns_states_spellings_and_the_filter() -> None
             assert words in shown
 
 
-@pytest.mark.parametrize("key", ["question_mark", "escape"])
-async def test_help_closes(key: str) -> None:
+async def test_help_closes() -> None:
     app = make_app()
     async with driven(app, SMALL) as pilot:
-        await pilot.press("question_mark")
-        assert _on_top(app) is HelpScreen
-        await pilot.press(key)
-        assert _on_top(app) is MainScreen
+        for key in ("question_mark", "escape"):
+            await pilot.press("question_mark")
+            assert _on_top(app) is HelpScreen, key
+            await pilot.press(key)
+            assert _on_top(app) is MainScreen, key
 
 
 async def test_the_page_below_the_help_catches_up() -> None:
@@ -331,18 +331,20 @@ async def test_the_palette_offers_what_the_keys_do() -> None:
         assert {"Poll every 0.5 s", "Show exact numbers", "Theme", "Help", "Quit"} <= set(titles)
 
 
-@pytest.mark.parametrize("typed", ["connections", "pause", "every 30 s", "exact numbers"])
-async def test_a_command_of_the_palette_runs(typed: str) -> None:
+async def test_a_command_of_the_palette_runs() -> None:
     app = make_app()
+    done: dict[str, Callable[[], bool]] = {
+            "connections": lambda: _page(app) == "connections", "pause": lambda: app.paused,
+            "every 30 s": lambda: app.interval_s == 30, "exact numbers": lambda: app.exact}  # fmt: skip
     async with driven(app, SMALL) as pilot:
         app.show(make_view())
-        await pilot.press("ctrl+p")
-        await pilot.press(*("space" if letter == " " else letter for letter in typed))
-        await until(pilot, lambda: all(worker.is_finished for worker in app.workers))  # they search
-        await pilot.press("enter")
-        done = {"connections": lambda: _page(app) == "connections", "pause": lambda: app.paused,
-                "every 30 s": lambda: app.interval_s == 30, "exact numbers": lambda: app.exact}  # fmt: skip
-        await until(pilot, done[typed])
+        for typed, is_done in done.items():
+            assert not is_done(), typed
+            await pilot.press("ctrl+p")
+            await pilot.press(*("space" if letter == " " else letter for letter in typed))
+            await until(pilot, lambda: all(worker.is_finished for worker in app.workers))  # they search
+            await pilot.press("enter")
+            await until(pilot, is_done)
 
 
 # Colours

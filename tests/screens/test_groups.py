@@ -255,20 +255,21 @@ async def test_enter_shows_the_sockets_of_a_group_and_esc_goes_back() -> None:
         assert not isinstance(it.app.screen.query_one("ContentSwitcher").visible_content, ConnectionsPage)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("by", GroupField)
-async def test_what_enter_shows_is_the_group(by: GroupField) -> None:
-    async with shown(some_view(), keys="a" * (1 + list(GroupField).index(by))) as it:
-        for at, row in enumerate(it.page.groups.records):
-            it.page.groups.move_to(at)
-            it.said.clear()
-            await it.press("enter")
-            if not row.filter:
-                assert it.said == [f"no filter selects the sockets of this group: {row.name}"]
-                continue
-            assert it.title().startswith(f"{row.sockets} of 22 sockets · filter {row.filter} · ")
-            await it.press("escape")
-            assert it.under_cursor() == row.name
-            assert it.page.filter.text == ""
+async def test_what_enter_shows_is_the_group() -> None:
+    async with shown(some_view(), keys="") as it:
+        for by in GroupField:
+            await it.press("a")
+            for at, row in enumerate(it.page.groups.records):
+                it.page.groups.move_to(at)
+                it.said.clear()
+                await it.press("enter")
+                if not row.filter:
+                    assert it.said == [f"no filter selects the sockets of this group: {row.name}"], by
+                    continue
+                assert it.title().startswith(f"{row.sockets} of 22 sockets · filter {row.filter} · "), (by, row.name)
+                await it.press("escape")
+                assert it.under_cursor() == row.name, by
+                assert it.page.filter.text == "", (by, row.name)
 
 
 async def test_a_flow_opens_from_inside_a_group_and_the_way_back_is_kept() -> None:

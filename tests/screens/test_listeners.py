@@ -21,7 +21,7 @@ from tcpwatch.screens.flow.page import FlowScreen
 from tcpwatch.screens.listeners.page import ListenersPage
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.queue.page import QueueScreen
-from tests.support.driving import DrivenPilot, at_widths, driven, until
+from tests.support.driving import DrivenPilot, at_sizes, at_widths, driven, until
 from tests.support.shots import LARGE, SMALL, check_snapshot, make_app, page_shot, painted_lines, shot
 from tests.support.shown import ShownTab
 from tests.support.views import make_rows, make_sample, make_view, sock
@@ -346,19 +346,18 @@ async def test_only_lines_that_differ_are_painted(monkeypatch: pytest.MonkeyPatc
 # What waits inside
 
 
-@SIZES
-async def test_inside_looks(size: tuple[int, int]) -> None:
-    view = looked_into(waiting_view(), 443)
-    async with shown(view, size) as it:
+async def test_inside_looks() -> None:
+    async with shown(looked_into(waiting_view(), 443)) as it:
         await it.press("j", "enter")
-        check_snapshot(f"listeners_inside_{size[0]}x{size[1]}", page_shot(it.app))
+        async for width, height in at_sizes(it.pilot, (SMALL, LARGE)):
+            check_snapshot(f"listeners_inside_{width}x{height}", page_shot(it.app))
 
 
-@SIZES
-async def test_inside_a_group_looks(size: tuple[int, int]) -> None:
-    async with shown(looked_into(waiting_view(), 9000), size) as it:
+async def test_inside_a_group_looks() -> None:
+    async with shown(looked_into(waiting_view(), 9000)) as it:
         await it.press("enter")
-        check_snapshot(f"listeners_inside_group_{size[0]}x{size[1]}", page_shot(it.app))
+        async for width, height in at_sizes(it.pilot, (SMALL, LARGE)):
+            check_snapshot(f"listeners_inside_group_{width}x{height}", page_shot(it.app))
 
 
 async def test_members_come_with_the_next_view_and_are_asked_for_as_long() -> None:
