@@ -207,7 +207,11 @@ def test_the_interval_may_be_changed_meanwhile() -> None:
 def test_memory_does_not_grow_over_a_night() -> None:
     """Flows that come and go each step: the memory for history stays within its setting."""
     churn = [sock("ESTAB", "10.0.0.1:80", f"192.0.2.1:{4000 + at}", cookie=10 + at) for at in range(600)]
-    night = (sample(600.0 * step, *churn[step % 2 :: 2]) for step in range(150))
+    halves = [make_rows(churn[at::2]) for at in range(2)]
+    night = (
+        make_sample(dataclasses.replace(halves[step % 2], time=NOW + 1200.0 * step), monotonic=600.0 * step)
+        for step in range(150)
+    )
     source = FakeSource()
     monitor = Monitor(source, memory_mib=1)
     for poll in night:
