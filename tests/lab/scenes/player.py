@@ -49,8 +49,12 @@ class Playing:
         return [f"{condition}, but is {value:g}" for condition, value in looks if not condition.holds(value)]
 
 
-_RTO_MIN = Path("/proc/sys/net/ipv4/tcp_rto_min_us")
-"""The shortest retransmission timeout, since Linux 6.11."""
+def _be_patient() -> None:
+    """Let hosts outside that answer late on a busy machine not look like loss: no probe of the tail, late timeouts."""
+    ipv4 = Path("/proc/sys/net/ipv4")
+    (ipv4 / "tcp_early_retrans").write_text("0")
+    if (ipv4 / "tcp_rto_min_us").exists():  # since Linux 6.11
+        (ipv4 / "tcp_rto_min_us").write_text("2000000")
 
 
 @contextmanager
@@ -60,8 +64,8 @@ def play(scene: Scene, family: Family) -> Iterator[Playing]:
         namespace = stack.enter_context(Namespace())
         for name, value in scene.sysctls.items():
             namespace.sysctl(name, value)
-        if scene.silent and _RTO_MIN.exists():
-            _RTO_MIN.write_text("2000000")  # hosts outside that answer late on a busy machine must not look like loss
+        if scene.silent:
+            _be_patient()
         fd = make_device(namespace, "clients0")
         stack.callback(os.close, fd)
         counts = stack.enter_context(tally())
