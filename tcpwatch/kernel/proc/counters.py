@@ -27,7 +27,7 @@ def read(proc_net: Path) -> tuple[dict[str, int], tuple[OSError, ...]]:
     errors: list[OSError] = []
     for name, parse, head in _FILES:
         try:
-            values |= parse((proc_net / name).read_text(encoding="ascii", errors="replace"), head)
+            values |= parse((proc_net / name).read_text(encoding="utf-8", errors="replace"), head)
         except ValueError:
             errors.append(unexpected_content(proc_net / name))
         except OSError as error:

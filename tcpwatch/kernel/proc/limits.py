@@ -16,7 +16,7 @@ _KEPT_S = 30.0
 def descriptor_limit(pid: int, proc: str = "/proc") -> int | None:
     """Return the limit of a process; None if it is unlimited, cannot be read, or the process ended."""
     try:
-        lines = Path(proc, str(pid), "limits").read_text(encoding="ascii", errors="replace").splitlines()
+        lines = Path(proc, str(pid), "limits").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     values = next((line.removeprefix(_LINE).split() for line in lines if line.startswith(_LINE)), [])

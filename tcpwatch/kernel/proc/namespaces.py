@@ -76,7 +76,7 @@ def _has_sockets(proc_net: Path) -> bool | None:
     sockets = None
     for name in ("sockstat", "sockstat6"):
         try:
-            lines = (proc_net / name).read_text(encoding="ascii", errors="replace").splitlines()
+            lines = (proc_net / name).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             continue  # without IPv6 there is no sockstat6
         words = [line.split() for line in lines if line.startswith(("TCP:", "TCP6:"))]

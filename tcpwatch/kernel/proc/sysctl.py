@@ -63,4 +63,4 @@ def reserved_ports(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[tuple[in
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="ascii", errors="replace")
+    return path.read_text(encoding="utf-8", errors="replace")

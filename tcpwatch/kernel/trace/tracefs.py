@@ -127,7 +127,7 @@ class TraceInstance:
     def read(self, name: str) -> str:
         """Return the content of a file of the instance."""
         try:
-            return Path(self.path, name).read_text(encoding="ascii", errors="replace")
+            return Path(self.path, name).read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise trace_error(error) from error
 

@@ -131,9 +131,12 @@ def test_a_full_queue_whose_clients_come_back_from_the_same_ports(peer: lab.Peer
     with socket.create_server((lab.LOCAL[4], 0), backlog=2) as kernel:
         port = kernel.getsockname()[1]
         clients = [peer.open(port, remote=lab.Endpoint(lab.REMOTE[4], 31_000 + at)) for at in range(3)]
+        rates = []
         for step in range(4):
             view = monitor.step()
             one = listener_of(view, kernel)
+            rates.append(one.accepted_per_s or 0)
+            assert rates[-1] <= (view.accepted_at_most_per_s or 0)
             assert one.accept_queue == Queue(3, 2)
             assert one.stalled_s is None
             (full,) = (each for each in view.findings if each.rule == "accept-queue-full") if step else (None,)
@@ -148,9 +151,8 @@ def test_a_full_queue_whose_clients_come_back_from_the_same_ports(peer: lab.Peer
                 clients[at].wait_for(lambda it: it.reset, "the reset")
                 clients[at] = peer.open(port, remote=clients[at].remote)
             clients = clients if seen else [*clients[1:], clients[0]]
-        assert one.accepted_per_s, "the kernel reports that those that waited are freed"
         assert view.accepted_at_most_per_s is not None
-        assert one.accepted_per_s <= view.accepted_at_most_per_s
+        assert any(rates), "the kernel reports, sooner or later, that those that waited are freed"
 
 
 @pytest.mark.parametrize("others", [0, 1])
