@@ -14,8 +14,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandList, CommandPalette
+from textual.driver import Driver
 from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
@@ -26,10 +28,10 @@ from tcpwatch import signals
 from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.view import View
 from tcpwatch.poller import Outcome, Poller, StepCrashed, Steppable, StepUnavailable
+from tcpwatch.screens.failures import MOST, ContainingApp, error_line
 from tcpwatch.screens.main import TABS, MainScreen
 from tcpwatch.screens.shared.export import finish_exports
-from tcpwatch.screens.shared.page import FlowSelected
-from tcpwatch.units.printable import printable
+from tcpwatch.screens.shared.page import FlowSelected, Page
 
 if TYPE_CHECKING:
     from textual.timer import Timer
@@ -57,7 +59,7 @@ class StepFailed(Message):
         self.outcome = outcome
 
 
-class TcpwatchApp(App[None]):
+class TcpwatchApp(ContainingApp):
     """Shows Views. Without a monitor nothing is polled, and Views are handed to `show`."""
 
     TITLE = "tcpwatch"
@@ -91,8 +93,6 @@ class TcpwatchApp(App[None]):
         """`poller` calls `monitor.step()` and may be running. `clock` is the clock of `Sample.monotonic`."""
         super().__init__()
         self.monitor = monitor
-        self.failure: Exception | None = None
-        """The unexpected exception that ended the app."""
         self._poller = poller
         self._clock = clock
         self._latest: View | None = None
@@ -129,6 +129,31 @@ class TcpwatchApp(App[None]):
             gc.freeze()
         self._leave_after_failure()
 
+    @override
+    def get_driver_class(self) -> type[Driver]:
+        driver = super().get_driver_class()
+        if driver.__name__ != "LinuxDriver":
+            return driver  # of a test
+        from tcpwatch.widgets.terminal_driver import TerminalDriver
+
+        return TerminalDriver
+
+    @override
+    def replace_page(self, page: Page, error: Exception) -> None:
+        main = self.screen_stack[0]
+        if isinstance(main, MainScreen):
+            self.call_later(main.replace_page, page, error)
+
+    @override
+    def end_with(self, error: Exception) -> None:
+        self.failure = error
+        self._leave_after_failure()
+
+    @override
+    def action_command_palette(self) -> None:
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(_Palette(id="--command-palette"))
+
     def _leave_after_failure(self) -> None:
         """Exit after a failure, but not before the first screen is complete."""
         if self._is_ready and self.failure is not None:
@@ -157,9 +182,13 @@ class TcpwatchApp(App[None]):
         outcome = message.outcome
         if isinstance(outcome, StepUnavailable):
             self.poll_error = outcome.reason
+        elif self._latest is None or len(self.failures) >= MOST:
+            self.end_with(outcome.error)
         else:
-            self.failure = outcome.error
-            self._leave_after_failure()
+            self.failures.append(outcome.error)
+            self.poll_error = f"internal error: {error_line(outcome.error)}"
+            words = f"The poll failed, and the history of all connections begins anew: {self.poll_error}"
+            self.notify(words, severity="error", timeout=30, markup=False)
 
     @property
     def age_s(self) -> float:
@@ -256,6 +285,14 @@ class TcpwatchApp(App[None]):
         yield SystemCommand("Quit", "Key q", self.action_quit)
 
 
+class _Palette(CommandPalette):
+    """The command palette. Textual's fails at keys that move in its list before the list is drawn."""
+
+    def _action_command_list(self, action: str) -> None:
+        if self.query_one(CommandList).size:
+            super()._action_command_list(action)
+
+
 def _default_theme() -> str:
     """Return the theme that fits TERM and COLORFGBG, which ends with the number of the background."""
     background = os.environ.get("COLORFGBG", "").rpartition(";")[2]
@@ -294,8 +331,8 @@ def _run(app: TcpwatchApp) -> int:
     exports = finish_exports()
     for export in exports:
         _print_error(export.message)
-    if app.failure is not None:
-        _report(app.failure)
+    for failure in dict.fromkeys([*app.failures, *filter(None, [app.failure])]):
+        _report(failure)
     return app.return_code or (FAILED if any(export.failed for export in exports) else 0)
 
 
@@ -303,8 +340,7 @@ def _report(bug: Exception) -> None:
     """Print one line about an unexpected exception, or the traceback if TCPWATCH_DEBUG is set."""
     if os.environ.get("TCPWATCH_DEBUG"):
         traceback.print_exception(bug)
-    what = printable(f"{type(bug).__name__}: {bug}")
-    _print_error(f"internal error: {what} (TCPWATCH_DEBUG=1 shows the traceback)")
+    _print_error(f"internal error: {error_line(bug)} (TCPWATCH_DEBUG=1 shows the traceback)")
 
 
 def _print_error(line: str) -> None:

@@ -27,7 +27,7 @@ from tcpwatch.model.sockets.flow_totals import FlowTotalsCounter
 from tcpwatch.model.states import State
 from tcpwatch.model.trends import RateHistory, StateCounter
 from tcpwatch.model.view import FlowDetail, Gauge, Pace, View
-from tcpwatch.sources.base import Source
+from tcpwatch.sources.base import Source, SourceError
 
 
 class Monitor:
@@ -51,11 +51,17 @@ class Monitor:
         self._source = source
         self._budget = budget
         self._thresholds = thresholds
+        self._memory_mib = memory_mib
+        self._begin_history()
+
+    def _begin_history(self) -> None:
+        """Make new analyses."""
+        thresholds = self._thresholds
         self._step = 0
         self._joiner = SampleJoiner()
         self._state_counter = StateCounter()
         self._rate_history = RateHistory()
-        self._tracker = Tracker(memory_mib)
+        self._tracker = Tracker(self._memory_mib)
         self._flow_totals = FlowTotalsCounter()
         self._trace_stats = TraceStatsCounter()
         self._graphs = FlowGraphs()
@@ -71,7 +77,19 @@ class Monitor:
         self._rules = RuleEngine()
 
     def step(self) -> View:
-        """Poll once. Raises SourceError where no sample can be had; the next step tries again."""
+        """Poll once. Raises SourceError where no sample can be had; the next step tries again.
+
+        After any other exception the analyses do not fit together: the next step begins without a history.
+        """
+        try:
+            return self._poll()
+        except (SourceError, OSError):
+            raise
+        except Exception:
+            self._begin_history()
+            raise
+
+    def _poll(self) -> View:
         begin_s, begin_cpu_s = time.monotonic(), time.thread_time()
         watched, watched_queue = self.watched, self.watched_queue
         wanted = self._queues.wanted_tcp_info | self._teardown.wanted_tcp_info | self._stalls.wanted_tcp_info

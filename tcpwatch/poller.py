@@ -38,7 +38,7 @@ class StepUnavailable:
 
 @dataclass(frozen=True, slots=True)
 class StepCrashed:
-    """A step that raised an unexpected exception. The thread has ended."""
+    """A step that raised an unexpected exception; the next one begins without a history."""
 
     error: Exception
 
@@ -93,10 +93,7 @@ class Poller:
             self._requested.clear()
             if self._stopping:
                 return
-            outcome = self._step()
-            self._hand_over(outcome)
-            if isinstance(outcome, StepCrashed):
-                return
+            self._hand_over(self._step())
 
     def _step(self) -> Outcome:
         try:

@@ -239,3 +239,15 @@ def test_unsupported_facts_are_not_zero() -> None:
     assert view.listeners[0].accept_queue == Queue(None, None)
     assert view.listeners[0].syn_queue == Queue(1, None)
     assert view.listeners[0].accept_queue.share == 0
+
+
+def test_after_an_unexpected_exception_the_history_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The analyses that have seen the sample do not fit to those that have not."""
+    monitor = Monitor(FakeSource(*(sample(second, LISTEN, OPENED) for second in (5, 6, 7, 8))))
+    monitor.step()
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(monitor._queues, "step", lambda poll: 1 // 0)
+        monitor.step()
+    view = monitor.step()
+    assert (view.step, view.elapsed_s, view.opened, view.rates) == (1, None, 0, {})
+    assert monitor.step().elapsed_s == 1.0

@@ -123,15 +123,16 @@ def test_what_cannot_be_read_now_is_tried_again(
     assert got.get(timeout=PATIENCE_S) is view
 
 
-def test_a_bug_ends_the_thread_and_is_reported(monitor: FakeMonitor, poller: Poller) -> None:
-    got, error = _attached(poller), ZeroDivisionError("oh")
+def test_a_bug_is_reported_and_the_next_step_is_taken(monitor: FakeMonitor, poller: Poller) -> None:
+    got, error, view = _attached(poller), ZeroDivisionError("oh"), make_view()
     poller.start()
     monitor.outcomes.put(error)
     outcome = got.get(timeout=PATIENCE_S)
     assert isinstance(outcome, StepCrashed)
     assert outcome.error is error
-    poller._thread.join(PATIENCE_S)
-    assert not poller._thread.is_alive()
+    monitor.outcomes.put(view)
+    poller.ask()
+    assert got.get(timeout=PATIENCE_S) is view
 
 
 def test_stop_ends_the_thread_and_closes_the_monitor(monitor: FakeMonitor, poller: Poller) -> None:
@@ -182,7 +183,25 @@ async def test_trouble_is_one_line_and_goes_when_it_is_over(monitor: FakeMonitor
         assert "cannot read" not in shot(app)
 
 
-async def test_a_bug_ends_the_app_with_code_2(monitor: FakeMonitor, poller: Poller) -> None:
+async def test_a_bug_in_a_later_poll_is_shown_and_recorded(monitor: FakeMonitor, poller: Poller) -> None:
+    monitor.outcomes.put(None)
+    poller.start()
+    app = make_app(monitor=monitor, poller=poller)
+    async with driven(app, SMALL) as pilot:
+        await until(pilot, lambda: app.view is not None)
+        monitor.outcomes.put(KeyError("what"))
+        poller.ask()
+        await until(pilot, lambda: bool(app.poll_error))
+        assert "cannot read: internal error: KeyError: 'what'" in shot(app)
+        monitor.outcomes.put(None)
+        poller.ask()
+        await until(pilot, lambda: not app.poll_error)
+        await pilot.press("2")
+        assert [str(failure) for failure in app.failures] == ["'what'"]
+        assert app.failure is None
+
+
+async def test_a_bug_in_the_first_poll_ends_the_app_with_code_2(monitor: FakeMonitor, poller: Poller) -> None:
     error = KeyError("what")
     monitor.outcomes.put(error)
     poller.start()
@@ -237,6 +256,7 @@ def test_a_bug_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.delenv("TCPWATCH_DEBUG", raising=False)
     app = TcpwatchApp()
     app.failure = KeyError("what\x1b[2J")
+    app.failures.append(app.failure)
     monkeypatch.setattr(app, "run", lambda: None)
     monkeypatch.setattr(app, "_return_code", FAILED)
     assert _run(app) == FAILED

@@ -13,6 +13,7 @@ from textual.widgets import ContentSwitcher, Input
 from typing_extensions import override
 
 from tcpwatch.model.view import View
+from tcpwatch.screens.failures import ContainingApp, FailedPage, Surviving
 from tcpwatch.screens.shared.header_line import HeaderLine
 from tcpwatch.screens.shared.page import Page, SocketsRequested
 from tcpwatch.screens.shared.shell import app_state
@@ -34,7 +35,6 @@ class Tab:
         """Build the page."""
         module = import_module(f"tcpwatch.screens.{self.id}.page")
         page: Page = getattr(module, self.page_class)()
-        page.id = self.id
         return page
 
 
@@ -49,7 +49,7 @@ TABS = (
 """All tabs, by their number: the one list of them."""
 
 
-class MainScreen(Screen[None], inherit_bindings=False):
+class MainScreen(Surviving, Screen[None], inherit_bindings=False):
     """Shows one page at a time."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -63,12 +63,16 @@ class MainScreen(Screen[None], inherit_bindings=False):
         super().__init__()
         self._at = 0
         self._before: list[int] = []
+        self._pages: dict[int, Page] = {}
+        """Index of a tab → its page."""
+        self._built = 0
 
     @override
     def compose(self) -> ComposeResult:
         yield HeaderLine()
         yield TabLine([tab.title for tab in TABS])
-        first = TABS[0].make()
+        first = self._made(0)
+        self._pages[0] = first
         with ContentSwitcher(initial=first.id):
             yield first
         yield FooterLine()
@@ -82,7 +86,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
     @property
     def page(self) -> Page:
         """The page on screen."""
-        return cast(Page, self.query_one(ContentSwitcher).visible_content)
+        return self._pages[self._at]
 
     def _show(self, view: View | None) -> None:
         # Nothing is drawn while another screen is on top.
@@ -103,7 +107,9 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     async def action_go(self, at: int) -> None:
         """Show the tab at this index; ignored where there is none."""
-        if at != self._at and at < len(TABS):
+        if at == self._at and isinstance(self.page, FailedPage):
+            await self._switch(at)
+        elif at != self._at and at < len(TABS):
             self._before = [*self._before[-9:], self._at]
             await self._switch(at)
 
@@ -117,15 +123,48 @@ class MainScreen(Screen[None], inherit_bindings=False):
             await self._switch(self._before.pop())
 
     async def _switch(self, at: int) -> None:
-        tab, switcher = TABS[at], self.query_one(ContentSwitcher)
         self._at = at
-        if not switcher.query_children(f"#{tab.id}"):
-            await switcher.add_content(tab.make())
-        switcher.current = tab.id
+        page = self._pages.get(at)
+        if page is None or isinstance(page, FailedPage):
+            await self._show_page(at, self._made(at))
+        else:
+            self.query_one(ContentSwitcher).current = page.id
         self.query_one(TabLine).activate(at)
         self._show_names(app_state(self).exact)
         self._show(app_state(self).view)
         self._focus_page()
+
+    def _made(self, at: int) -> Page:
+        """Build the page of a tab. One that failed may stay in the DOM, so that ids are not used again."""
+        tab, self._built = TABS[at], self._built + 1
+        try:
+            page = tab.make()
+        except Exception as error:
+            cast(ContainingApp, self.app).record(error)
+            page = FailedPage(error)
+        page.id = f"{tab.id}-{self._built}" if at in self._pages else tab.id
+        return page
+
+    async def _show_page(self, at: int, page: Page) -> None:
+        """Show a new page of a tab, which may be on screen."""
+        switcher, old = self.query_one(ContentSwitcher), self._pages.get(at)
+        self._pages[at] = page
+        await switcher.add_content(page)
+        if at == self._at:
+            switcher.current = page.id
+        if old is not None and old.is_attached:
+            old.remove()
+
+    async def replace_page(self, page: Page, error: Exception) -> None:
+        """Show what failed in the place of a page."""
+        at = next((at for at, known in self._pages.items() if known is page), None)
+        if at is None:
+            return
+        failed, self._built = FailedPage(error), self._built + 1
+        failed.id = f"{TABS[at].id}-{self._built}"
+        await self._show_page(at, failed)
+        if at == self._at:
+            self._focus_page()
 
     def _focus_page(self) -> None:
         """Give the focus to the page's first focusable widget that is not an input."""
@@ -141,4 +180,5 @@ class MainScreen(Screen[None], inherit_bindings=False):
     async def on_sockets_requested(self, message: SocketsRequested) -> None:
         """Show these sockets on the Connections page."""
         page = await self.go_to("connections")
-        cast(TablePage, page).set_filter(message.filter_text)
+        if isinstance(page, TablePage):  # else it has failed
+            page.set_filter(message.filter_text)
