@@ -153,6 +153,8 @@ class Sample(SortedSockets):
     capabilities: Capabilities = Capabilities()
     other_namespaces: int | None = None
     """Other network namespaces with TCP sockets, as far as this process may see; None if not looked for yet."""
+    unanswered: tuple[str, ...] = ()
+    """Names that are left out because reading them blocks, in words."""
     begin_monotonic_s: float = 0.0
     """Monotonic seconds at the beginning of the dump; `destroyed` has events from before."""
 

@@ -147,6 +147,8 @@ def list_sockets(
         view = monitor.step()
     if not view.sample.completeness.complete:
         print_error(f"incomplete: {view.sample.completeness.words}")
+    for note in view.sample.unanswered:
+        print_error(f"note: {note}")
     order = list_json.in_order(view.rows, filter_.mask(view.rows) if filter_ else None)
     if as_json or as_csv:
         output.write_data(list_json.as_json(view, order) if as_json else list_json.as_csv(view, order))

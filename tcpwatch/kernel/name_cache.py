@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-import pwd
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from time import monotonic
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.blocking import Unanswered
+from tcpwatch.kernel.user_names import user_name
 from tcpwatch.units.printable import printable
+
+_LOOKUPS_S = 0.2
+"""Longest time for new names in one call; the others follow in the next ones."""
 
 
 class NameCache:
-    """Names of users and interfaces, each looked up once."""
+    """Names of users and interfaces, each looked up once. What it has returned never changes."""
 
     def __init__(self) -> None:
-        self._users: dict[int, str] = {}
-        self._interfaces: dict[int, str] = {}
+        self._users: Mapping[int, str] = {}
+        self._interfaces: Mapping[int, str] = {}
 
-    def users(self, uids: NDArray[np.uint32]) -> dict[int, str]:
-        """Return uid → name for the uids of a column; a uid without a name is absent."""
-        return _named(uids, self._users, _user_name)
+    def users(self, uids: NDArray[np.uint32]) -> Mapping[int, str]:
+        """Return uid → name for the uids of a column; a uid is absent without a name, or while it is not known."""
+        self._users = _named(uids, self._users, _user_name)
+        return self._users
 
-    def interfaces(self, indices: NDArray[np.uint32]) -> dict[int, str]:
+    def interfaces(self, indices: NDArray[np.uint32]) -> Mapping[int, str]:
         """Return interface index → name for the indices of a column; 0 and removed interfaces are absent."""
-        return _named(indices, self._interfaces, _interface_name)
+        self._interfaces = _named(indices, self._interfaces, _interface_name)
+        return self._interfaces
 
 
-def _named(numbers: NDArray[np.uint32], known: dict[int, str], look_up: Callable[[int], str | None]) -> dict[int, str]:
+def _named(
+    numbers: NDArray[np.uint32], known: Mapping[int, str], look_up: Callable[[int], str | None]
+) -> Mapping[int, str]:
+    """Return the known names if nothing is new, otherwise a copy with the new ones."""
+    new: dict[int, str] = {}
+    deadline = monotonic() + _LOOKUPS_S
     for number in _distinct(numbers):
-        if number not in known and (name := look_up(number)):
-            known[number] = name
-    return known
+        if number in known:
+            continue
+        if name := look_up(number):
+            new[number] = name
+        if monotonic() > deadline:
+            break
+    return MappingProxyType({**known, **new}) if new else known
 
 
 def _distinct(numbers: NDArray[np.uint32]) -> list[int]:
@@ -45,8 +62,8 @@ def _distinct(numbers: NDArray[np.uint32]) -> list[int]:
 
 def _user_name(uid: int) -> str | None:
     try:
-        return printable(pwd.getpwuid(uid).pw_name)
-    except KeyError:
+        return user_name(uid)
+    except Unanswered:
         return None
 
 

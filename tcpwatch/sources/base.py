@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
 from tcpwatch.kernel.proc import counters, sysctl
+from tcpwatch.kernel.proc.process import command_lines_block
+from tcpwatch.kernel.user_names import lookups_block
 from tcpwatch.sample import Sample, SourceInfo
 
 
@@ -50,6 +52,12 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and (words := error.strerror or str(error)):
         return f"{error.filename}: {words}" if error.filename else words
     return ": ".join(filter(None, (type(error).__name__, str(error))))
+
+
+def unanswered_names() -> tuple[str, ...]:
+    """Return which names were left out since the last call because reading them blocks, in words."""
+    commands, users = command_lines_block(), lookups_block()
+    return (*["some command lines not read: blocked"] * commands, *["some user names not read: blocked"] * users)
 
 
 def try_read_counters(proc_net: Path = PROC_NET) -> tuple[dict[str, int], tuple[str, ...]]:

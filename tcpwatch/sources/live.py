@@ -46,6 +46,7 @@ from tcpwatch.sources.base import (
     reason_of,
     try_read_counters,
     try_read_sysctls,
+    unanswered_names,
 )
 from tcpwatch.sources.event_watch import EventWatch
 from tcpwatch.units.printable import printable
@@ -207,6 +208,7 @@ class LiveSource:
             capabilities=self._capabilities,
             other_namespaces=self._namespaces.look(self._namespaces_s),
             begin_monotonic_s=begin,
+            unanswered=unanswered_names(),
         )
 
     def _failed_watches(self, destroyed: DestroyedSockets | None) -> list[str]:

@@ -14,13 +14,21 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.growing_tuple import GrowingTuple
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.proc import owner_finder
 from tcpwatch.kernel.proc.namespaces import NamespaceCensus
 from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, read_process, read_process_stat
 from tcpwatch.sample import Capabilities, Completeness, Sample, SourceInfo, sort_by_cookie
-from tcpwatch.sources.base import NAMESPACE_SEARCH_S, SourceError, privilege, try_read_counters, try_read_sysctls
+from tcpwatch.sources.base import (
+    NAMESPACE_SEARCH_S,
+    SourceError,
+    privilege,
+    try_read_counters,
+    try_read_sysctls,
+    unanswered_names,
+)
 from tcpwatch.units.printable import printable
 
 _STATES = {
@@ -42,7 +50,7 @@ class PsutilSource:
         self._missing = f"no queues, timers, tcp_info or cookies{why}"
         self._namespaces = NamespaceCensus()
         self._owners: dict[int, int] = {}
-        self._known: list[Owner] = []
+        self._known = GrowingTuple[Owner]()
 
     def sample(self, watched: Iterable[int] = ()) -> Sample:
         """Take a sample; `watched` is ignored. Raises SourceError."""
@@ -67,7 +75,7 @@ class PsutilSource:
             completeness=Completeness(reasons=(self._missing, *no_counters, *no_sysctls)),
             **ordered.columns(),
             owner=self._owner_codes([pids[c] for c in ordered.cookie.tolist()]),
-            owners=self._known,
+            owners=self._known.snapshot(),
             drops={},
             accept_queue_peaks={},
             counters=figures,
@@ -75,6 +83,7 @@ class PsutilSource:
             reserved_ports=reserved,
             capabilities=PSUTIL_CAPABILITIES,
             other_namespaces=self._namespaces.look(NAMESPACE_SEARCH_S),
+            unanswered=unanswered_names(),
         )
 
     def close(self) -> None:
@@ -82,7 +91,7 @@ class PsutilSource:
 
     def _owner_codes(self, pids: list[int | None]) -> NDArray[np.int32]:
         if len(self._known) > 4 * len(pids) + 1024:
-            self._known, self._owners = [], {}  # old samples keep their list
+            self._known, self._owners = GrowingTuple(), {}
         return np.array([self._owner_code(pid) for pid in pids], np.int32)
 
     def _owner_code(self, pid: int | None) -> int:

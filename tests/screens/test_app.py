@@ -141,6 +141,14 @@ async def test_header_says_that_other_namespaces_are_not_watched() -> None:
             assert ("3 other netns not watched" in _header(app)) == shown
 
 
+async def test_header_says_which_names_are_missing() -> None:
+    app = make_app()
+    async with driven(app, SMALL) as pilot:
+        app.show(_sampled(make_view(), unanswered=("some command lines not read: blocked",)))
+        await pilot.pause()
+        assert "some command lines not read: blocked" in _header(app)
+
+
 async def test_header_says_that_events_are_forged() -> None:
     nothing = np.empty(0, uapi.SOCKET), np.empty(0, uapi.TCP_INFO), np.empty(0)
     app = make_app()

@@ -16,6 +16,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.growing_tuple import GrowingTuple
 from tcpwatch.arrays.lookup import is_in_sorted
 from tcpwatch.kernel.proc.descriptors import Inodes, unique_sorted
 from tcpwatch.kernel.proc.inode_table import HolderGroups, InodeTable
@@ -77,12 +78,12 @@ class Owner:
 class OwnerFinder:
     """Finds the owners of sockets, call by call. Not thread-safe.
 
-    `owners[code]` is the owner for a code ≥ 0. The list only grows until most of it is unused; then the next call
-    replaces it by a new list. Keep codes together with the list of the same call: neither changes afterwards.
+    `owners[code]` is the owner for a code ≥ 0. Keep codes together with the owners of the same call: neither changes
+    afterwards, and later codes may mean other owners.
     """
 
     def __init__(self, proc: str = "/proc") -> None:
-        self.owners: list[Owner] = []
+        self._owners = GrowingTuple[Owner]()
         self._proc = proc
         self._processes = ProcessTable(proc)
         self._call = 0
@@ -98,6 +99,11 @@ class OwnerFinder:
         self._lost, self._since = _NO_INODES, np.empty(0, np.int64)
         self._wanted, self._found = _NO_INODES, np.empty(0, np.bool_)
         self._open = self._newest = 0
+
+    @property
+    def owners(self) -> tuple[Owner, ...]:
+        """The owners found so far; unused ones are dropped now and then."""
+        return self._owners.snapshot()
 
     @property
     def unreadable(self) -> int:
@@ -149,8 +155,8 @@ class OwnerFinder:
         # One more for group -1. The names of a group are read when one of its sockets is in the sample.
         self._group_codes = np.full(size + 1, UNKNOWN_NOT_LOOKED, np.int32)
         self._last_inodes, self._last_groups = _NO_INODES, np.empty(0, np.int32)
-        if len(self.owners) > 4 * size + _SPARE_OWNERS:
-            self.owners, self._codes = [], {}
+        if len(self._owners) > 4 * size + _SPARE_OWNERS:
+            self._owners, self._codes = GrowingTuple(), {}
 
     def _want(self, inodes: Inodes, groups: HolderGroups) -> None:
         """Update the inodes without a known holder, and which of them are still to be searched for.
@@ -355,6 +361,6 @@ class OwnerFinder:
             return UNKNOWN_NOT_LOOKED
         key = tuple(holder.serial for holder in existing)
         if key not in self._codes:
-            self._codes[key] = len(self.owners)
-            self.owners.append(Owner(processes))
+            self._codes[key] = len(self._owners)
+            self._owners.append(Owner(processes))
         return self._codes[key]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from time import CLOCK_BOOTTIME, clock_gettime, time
 
+from tcpwatch.blocking import BlockingCalls, Unanswered
 from tcpwatch.kernel.proc.numbers import kernel_number
+from tcpwatch.kernel.user_names import user_name
 from tcpwatch.units.printable import printable
 
 PROCESS_ENDED_ERRORS = (FileNotFoundError, ProcessLookupError)
@@ -39,6 +40,7 @@ class Process:
     """A process as it is shown. All strings are printable.
 
     `uid` is the real user id. `command` has the arguments joined by spaces; it is empty if they cannot be read.
+    `pending` is whether the command line or the user's name was not read yet, because that blocks.
     """
 
     pid: int
@@ -47,6 +49,7 @@ class Process:
     uid: int
     user: str
     started_unix_s: float
+    pending: bool = False
 
     @property
     def label(self) -> str:
@@ -59,7 +62,7 @@ def read_process_stat(proc: str, pid: int) -> ProcessStat:
 
     A text that is not what proc(5) says also counts as one that may not be read.
     """
-    text = os.fsdecode(Path(proc, str(pid), "stat").read_bytes())
+    text = os.fsdecode(_content(f"{proc}/{pid}/stat"))
     # The name may contain spaces and brackets: the last bracket closes it.
     comm, _, rest = text.partition("(")[2].rpartition(")")
     fields = rest.split()
@@ -72,53 +75,81 @@ def read_process_stat(proc: str, pid: int) -> ProcessStat:
 def read_process(proc: str, task: ProcessStat) -> Process | None:
     """Return the facts about `task` as far as they can be read, or None if it has ended."""
     try:
-        name, command, uid = _facts(proc, task)
-        if read_process_stat(proc, task.pid).start_ticks != task.start_ticks:
-            return None  # the pid was reused in the meantime: the facts may be of another process
+        uids = _UIDS.search(_content_or_nothing(f"{proc}/{task.pid}/status"))
+        uid = int(uids[1]) & 0xFFFFFFFF if uids else Path(proc, str(task.pid)).stat().st_uid
+        words, has_command = _command_words(f"{proc}/{task.pid}/cmdline", task.start_ticks, uid)
+        now = read_process_stat(proc, task.pid)
     except (*PROCESS_ENDED_ERRORS, PermissionError):
         return None
+    if now.start_ticks != task.start_ticks:
+        return None  # the pid was reused in the meantime: the facts may be of another process
+    user, has_user = _user(uid)
     return Process(
         pid=task.pid,
-        name=printable(name, _NAME_LIMIT),
-        command=printable(command),
+        name=printable(_name(now.comm, words), _NAME_LIMIT),
+        command=printable(" ".join(words)),
         uid=uid,
-        user=_user(uid),
+        user=user,
         started_unix_s=_boot_time() + task.start_ticks / _TICKS_PER_S,
+        pending=not (has_command and has_user),
     )
 
 
-def _facts(proc: str, task: ProcessStat) -> tuple[str, str, int]:
-    """Return name, command line and real uid; the name is that of the command line where the kernel has cut it off."""
-    uids = _UIDS.search(_read(proc, task.pid, "status"))
-    uid = int(uids[1]) & 0xFFFFFFFF if uids else Path(proc, str(task.pid)).stat().st_uid
-    comm = read_process_stat(proc, task.pid).comm
+def command_lines_block() -> bool:
+    """Return whether a command line is not known yet, since this was last asked."""
+    return _command_lines.blocked()
+
+
+_command_lines = BlockingCalls[bytes]()
+"""The read waits for the mmap lock of the process, which its threads may hold for ever: a page fault on a file system
+in user space is enough. One user's processes cannot prevent that those of others are read."""
+
+
+def _command_words(path: str, start_ticks: int, uid: int) -> tuple[list[str], bool]:
+    """Return the arguments, and False if they are not known yet."""
+    try:
+        content = _command_lines.answer((path, start_ticks), partial(_content_or_nothing, path), group=uid)
+    except Unanswered:
+        return [""], False
     # A NUL ends each argument. A program that changes its title may write spaces in their place.
-    words = os.fsdecode(_read(proc, task.pid, "cmdline")).rstrip("\0 ").split("\0")
+    return os.fsdecode(content).rstrip("\0 ").split("\0"), True
+
+
+def _name(comm: str, words: list[str]) -> str:
+    """Return the name; that of the command line where the kernel has cut it off."""
     program = os.path.basename(words[0] if len(words) > 1 else words[0].partition(" ")[0])
     is_cut_off = len(os.fsencode(comm)) == _COMM_LENGTH and program.startswith(comm)
-    return program if is_cut_off else comm, " ".join(words), uid
+    return program if is_cut_off else comm
 
 
-def _read(proc: str, pid: int, name: str) -> bytes:
-    """Return a file of a process; empty if it cannot be read."""
+def _user(uid: int) -> tuple[str, bool]:
+    """Return the name of the user or the uid as text, and False if the name is not known yet."""
     try:
-        return Path(proc, str(pid), name).read_bytes()
+        return user_name(uid) or str(uid), True
+    except Unanswered:
+        return str(uid), False
+
+
+def _content(path: str) -> bytes:
+    """Return the beginning of a file of /proc; the kernel makes it in one read(2)."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, _LONGEST)
+    finally:
+        os.close(file)
+
+
+def _content_or_nothing(path: str) -> bytes:
+    try:
+        return _content(path)
     except OSError:
         return b""
 
 
+_LONGEST = 1 << 15
 _UIDS = re.compile(rb"^Uid:\t(\d{1,10})", re.MULTILINE)
 _COMM_LENGTH = 15
 """TASK_COMM_LEN without the NUL (include/linux/sched.h)."""
-
-
-@cache
-def _user(uid: int) -> str:
-    """Return the user's name, or the uid as text. Cached, as the answer may come from the network (NSS)."""
-    try:
-        return printable(pwd.getpwuid(uid).pw_name, _NAME_LIMIT)
-    except KeyError:
-        return str(uid)
 
 
 @cache

@@ -14,6 +14,8 @@ from tcpwatch.kernel.proc.process import PROCESS_ENDED_ERRORS, Process, ProcessS
 
 LONGEST_INTERVAL = 32
 """Calls between two thorough scans of a process, unless it is new."""
+_PENDING_INTERVAL = 4
+"""The same while facts about the process are not read yet."""
 
 _serials = count()
 
@@ -96,6 +98,8 @@ class Holder:
         process = read_process(proc, self.task)
         if process is not None and process != self.process:
             self.process, self.serial = process, next(_serials)
+        if process is not None and process.pending:
+            self.interval = min(self.interval, _PENDING_INTERVAL)
         return process is not None
 
 

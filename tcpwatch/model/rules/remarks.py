@@ -1,4 +1,4 @@
-"""Remarks: what is not looked at although nothing has failed, and forged events; they are no findings."""
+"""Remarks: what is not looked at although nothing has failed, names not read, forged events; they are no findings."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def remarks(sample: Sample) -> tuple[str, ...]:
 
 
 def host_remarks(sample: Sample) -> tuple[str, ...]:
-    """Return what was forged, and that other network namespaces are not watched, in words."""
-    words = []
+    """Return what was forged, which names are not read, and that other namespaces are not watched, in words."""
+    words = list(sample.unanswered)
     if forged := forged_events(sample):
         words.append(f"ignored: {forged}, sent by a process that is not the kernel")
     if sample.other_namespaces:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tcpwatch.arrays.growing_tuple import GrowingTuple
 from tcpwatch.kernel.proc.owner_finder import Owner
 
 _MOST = 20_000
@@ -17,10 +18,15 @@ class OwnerRegistry:
     """Gives each owner a code. Codes count up and are never used twice."""
 
     def __init__(self) -> None:
-        self.owners: list[Owner] = []
-        """The owners of the codes from `begin` on. The list only grows or is replaced, so that a View may hold it."""
+        self._owners = GrowingTuple[Owner]()
         self.begin = 0
+        """The first code of `owners`."""
         self._codes: dict[Owner, int] = {}
+
+    @property
+    def owners(self) -> tuple[Owner, ...]:
+        """The owners of the codes from `begin` on."""
+        return self._owners.snapshot()
 
     def register(self, codes: NDArray[np.int32], owners: Sequence[Owner]) -> NDArray[np.int32]:
         """Return the registered code for each code of a sample; negative codes (unknown owners) stay."""
@@ -34,11 +40,13 @@ class OwnerRegistry:
         code = self._codes.get(owner)
         if code is not None:
             return code
-        if len(self.owners) >= _MOST:
+        if len(self._owners) >= _MOST:
             half = _MOST // 2
             self.begin += half
-            self.owners = self.owners[half:]
-            self._codes = {known: self.begin + at for at, known in enumerate(self.owners)}
-        self.owners.append(owner)
-        self._codes[owner] = self.begin + len(self.owners) - 1
+            kept, self._owners = self.owners[half:], GrowingTuple()
+            for known in kept:
+                self._owners.append(known)
+            self._codes = {known: self.begin + at for at, known in enumerate(kept)}
+        self._owners.append(owner)
+        self._codes[owner] = self.begin + len(self._owners) - 1
         return self._codes[owner]

@@ -106,6 +106,7 @@ def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours
         (2, cost),
         (6, _not_watched(view)),
         (7, forged_events(view.sample)),
+        (8, ", ".join(view.sample.unanswered)),
     ]
     items = [(rank, words) for rank, words in ranked if words]
     while items:

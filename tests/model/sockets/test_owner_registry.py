@@ -37,7 +37,7 @@ def test_a_negative_code_is_a_reason_and_stays() -> None:
     numbers = OwnerRegistry()
     assert coded(numbers, [UNKNOWN_NO_PROCESS, 0, -3], [owner(1)]) == [UNKNOWN_NO_PROCESS, 0, -3]
     assert coded(numbers, [], []) == []
-    assert numbers.owners == [owner(1)]
+    assert numbers.owners == (owner(1),)
 
 
 def test_beyond_the_limit_the_older_half_is_forgotten() -> None:

@@ -1,0 +1,102 @@
+"""The program answers whatever other processes do, and ends when it is asked to."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from tcpwatch.cli import commands
+from tcpwatch.kernel import user_names
+from tcpwatch.kernel.proc.owner_finder import OwnerFinder
+from tcpwatch.kernel.proc.process import command_lines_block
+from tests import lab
+from tests.lab.machine.faults import run_with
+from tests.lab.machine.stuck_processes import Stuck, fuse, stuck_processes
+from tests.support.program import end, start
+
+NOTE = "some command lines not read: blocked"
+UIDS = (1001, 1001, 1001, 1002)
+WORKING = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+print(flush=True)
+sys.stdin.read()
+"""
+FOR_EVER_S = 30.0
+"""The program would need as long, or for ever, if it waited."""
+
+
+@pytest.fixture(scope="module")
+def stuck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stuck]]:
+    lab.require(fuse)
+    with stuck_processes(tmp_path_factory.mktemp("stuck"), UIDS) as processes:
+        yield processes
+
+
+def test_names_without_command_lines(stuck: list[Stuck]) -> None:
+    """The processes have their name from comm, all others everything; few threads block; names come later."""
+    finder = OwnerFinder()
+    with subprocess.Popen([sys.executable, "-c", WORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdin
+        process.stdout.readline()
+        inodes = np.array([inode(pid) for pid in (*(one.pid for one in stuck), process.pid)], np.uint32)
+        begin = monotonic()
+        for _ in range(3):
+            codes = finder.find(inodes, 10.0).tolist()
+        assert monotonic() - begin < FOR_EVER_S
+        processes = [finder.owners[code].processes[0] for code in codes]
+        process.stdin.close()
+    assert [one.pid for one in processes] == [*(one.pid for one in stuck), process.pid]
+    *blocked, working = processes
+    assert {(one.name.startswith("python"), one.command, one.pending) for one in blocked} == {(True, "", True)}
+    assert sorted(one.uid for one in blocked) == sorted(UIDS)
+    assert "create_server" in working.command and not working.pending
+    assert command_lines_block()
+
+
+def inode(pid: int) -> int:
+    """Return the inode of the only socket of a process."""
+    links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    (number,) = [link for link in links if link.startswith("socket:")]
+    return int(number[8:-1])
+
+
+def test_the_commands(stuck: list[Stuck], environ: dict[str, str]) -> None:
+    ports = " ".join(f"port:{one.port}" for one in stuck[:1])
+    begin = monotonic()
+    code, out, err = end(start(["list", "--json", ports], environ))
+    assert (code, err) == (0, f"tcpwatch: note: {NOTE}\n")
+    assert [json.loads(line)["pid"] for line in out.splitlines()] == [stuck[0].pid]
+    code, out, err = end(start(["summary"], environ))
+    assert (code, err) == (0, "") and NOTE in out
+    assert monotonic() - begin < FOR_EVER_S
+
+
+def test_a_name_service_that_does_not_answer() -> None:
+    """Names of users come later or not at all; everything else is there, and the program ends."""
+
+    def silent() -> None:
+        user_names._known.clear()
+        pwd.getpwuid = lambda uid: time.sleep(1_000)  # type: ignore[assignment, return-value]
+
+    begin = monotonic()
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+        outcome = run_with(silent, partial(commands.root.main, ["list", "--json", f"port:{port}"]), FOR_EVER_S)
+    assert outcome.code == 0 and "tcpwatch: note: some user names not read: blocked\n" in outcome.stderr
+    (row,) = map(json.loads, outcome.stdout.splitlines())
+    assert (row["pid"] is not None, row["uid"], row["user"]) == (True, os.getuid(), None)
+    assert monotonic() - begin < FOR_EVER_S
