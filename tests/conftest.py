@@ -69,3 +69,12 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Hold what the rules say in this test against the list of their sentences."""
+    from tests.sentences.recorder import recorded  # later than pytest_configure, as it imports numpy
+
+    with recorded(item.nodeid.removeprefix("tests/")):
+        return (yield)

@@ -10,17 +10,25 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tcpwatch.kernel.proc import namespaces
 from tcpwatch.kernel.proc.namespaces import NamespaceCensus
+from tcpwatch.model.rules.remarks import remarks
+from tcpwatch.monitor import Monitor
+from tcpwatch.sample import Sample
+from tcpwatch.sources.live import LiveSource
 from tests import lab
+from tests.lab.machine.requirements import other_users, tracefs
+from tests.sentences.recorder import note_texts
 
 ROOT = Path(__file__).parent.parent.parent
+NOBODY = 65534
 _SOCKET_CALL = {"x86_64": 41, "aarch64": 198}
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
 
@@ -86,10 +94,33 @@ def test_blind_is_not_well(namespace: lab.Namespace) -> None:
         assert "\nincomplete: no queues, timers, tcp_info or cookies (sock_diag cannot be used here: " in text
 
 
+class FullSource(LiveSource):
+    """A live source with the sysctls that a network namespace of its own lacks."""
+
+    def sample(self, watched: Iterable[int] = ()) -> Sample:
+        sample = super().sample(watched)
+        lacking = dict.fromkeys(("tcp_mem_pressure", "tcp_mem_high", "tcp_max_orphans"), 1 << 40)
+        return replace(sample, sysctls={**sample.sysctls, **lacking})
+
+
+def test_nothing_is_missing(namespace: lab.Namespace, tmp_path: Path) -> None:
+    lab.require(tracefs)
+    with closing(source := FullSource(events=True, trace=True)), closing(Monitor(source)) as monitor:
+        with process() as here:
+            source._namespaces = NamespaceCensus(proc_of(tmp_path, here))
+            lab.wait_until(lambda: monitor.step().sample.other_namespaces == 0, "the search")
+        view = monitor.step()
+    assert remarks(view.sample) == ()
+    assert view.findings == ()
+
+
 # Other network namespaces -------------------------------------------------------------------------
 
 _HOLD = """
-import socket, sys
+import ctypes, os, socket, sys
+if user := int(os.environ["HOLD_USER"]):
+    os.setgroups([]); os.setgid(user); os.setuid(user)
+    ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: the user may look at it
 held = [socket.create_server((a, 0), family=socket.AF_INET6 if ":" in a else socket.AF_INET) for a in sys.argv[1:]]
 print(1, flush=True)
 sys.stdin.read()
@@ -97,10 +128,13 @@ sys.stdin.read()
 
 
 @contextmanager
-def process(*arguments: str) -> Iterator[int]:
+def process(*arguments: str, user: int = 0) -> Iterator[int]:
     """A process in the network namespace of the caller that listens at an address, or has no socket."""
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", _HOLD, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "HOLD_USER": str(user)},
     ) as child:
         assert child.stdout and child.stdin
         try:
@@ -111,10 +145,10 @@ def process(*arguments: str) -> Iterator[int]:
 
 
 @contextmanager
-def elsewhere(*arguments: str) -> Iterator[int]:
+def elsewhere(*arguments: str, user: int = 0) -> Iterator[int]:
     """Such a process in another network namespace."""
     with lab.Namespace():
-        running = process(*arguments)
+        running = process(*arguments, user=user)
         pid = running.__enter__()
     try:
         yield pid
@@ -185,3 +219,26 @@ def test_check_and_summary_note_them(namespace: lab.Namespace) -> None:
             [*arguments, "summary", "--json"], env=environment, capture_output=True, text=True, timeout=60, check=True
         )
         assert json.loads(done.stdout)["other_namespaces"] >= 1
+
+
+_AS_NOBODY = f"""
+import os, sys
+sys.path[:0] = {[str(ROOT), *sys.path]!r}
+from tcpwatch.model.rules.remarks import remarks
+from tcpwatch.sources.live import open_source
+os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+source = open_source("sock_diag", owners_least_s=0.5, events=True, trace=True)
+while (sample := source.sample()).other_namespaces is None: pass
+print(*remarks(sample), sep="\\n")
+"""
+
+
+def test_an_ordinary_user_sees_some_of_them(namespace: lab.Namespace) -> None:
+    lab.require(other_users)
+    with elsewhere("127.0.0.1"), elsewhere("127.0.0.1", user=NOBODY):
+        command = [sys.executable, "-c", _AS_NOBODY]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+    note_texts("remarks", done.stdout.splitlines())
+    assert "at least 1 other network namespace with TCP sockets is not watched" in done.stdout
+    assert "port-scan (no trace: needs root)" in done.stdout

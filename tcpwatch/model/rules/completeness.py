@@ -68,6 +68,6 @@ def rules_lack_data(lacking: Mapping[Rule, str]) -> Finding:
         f"{lack_of_data(lacking)}; --skip leaves a rule out",
         {"rules_without_data": Figure(", ".join(rule.name for rule in lacking))},
         _WHY,
-        ("Give tcpwatch the privilege that is missing, or leave these rules out: check --skip RULE.",),
+        ("Give tcpwatch the privilege, where that is missing; or leave these rules out: check --skip RULE.",),
         rule=_NAME,
     )

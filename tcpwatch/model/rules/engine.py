@@ -103,7 +103,8 @@ def _at_most(number: int, candidates: Iterator[Candidate]) -> Iterator[Candidate
             subject=FindingSubject("tcpwatch", ""),
             headline=f"more than {number} findings of this rule: only the first {number} are listed",
             evidence={},
-            why="The others have the same reason.",
+            why="So many findings of one rule may have one cause.",
+            advice=(),
             filter="",
         )
         yield replace(more, finding=finding)

@@ -67,6 +67,13 @@ def tracefs() -> str:
     return "tracefs is not open to this user, needs root"
 
 
+def other_users() -> str:
+    """Another user can be had: root of the host can become one."""
+    maps = [list(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    can = os.geteuid() == 0 and any(first <= 65534 < first + count for first, _, count in maps)
+    return "" if can else "needs root, to become another user"
+
+
 def ipv6() -> str:
     """The kernel speaks IPv6."""
     return "" if Path("/proc/net/if_inet6").exists() else "this kernel has no IPv6"

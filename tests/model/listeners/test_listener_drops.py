@@ -12,6 +12,7 @@ from tcpwatch.model.listeners.listener_drops import ListenerDropAnalysis, Listen
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tcpwatch.model.rules.queues.listener_drops import listener_drops
 from tcpwatch.sample import Sample
+from tests.sentences.recorder import note
 from tests.support.polls import first_poll
 from tests.support.views import make_rows, make_sample, make_view, sock
 
@@ -99,3 +100,12 @@ def test_findings(drops: list[ListenerDrops], words: str) -> None:
     for one in found:
         assert one.why.endswith(".")
         assert all(advice.endswith(".") for advice in one.advice)
+
+
+def test_advice_about_tcp_ao() -> None:
+    (step,) = analysed([({1: 0}, {AO: 0}), ({1: 4}, {AO: 4})], window_s=3)
+    view = make_view(sock("LISTEN", "0.0.0.0:80", send_queue=8), listener_drops=(step,))
+    (finding,) = [candidate.finding for candidate in listener_drops(view, DEFAULT)]
+    note([finding])
+    assert finding.headline == "4 segments dropped within 30 s, TCPAOBad rose by 4"
+    assert finding.why.endswith("TCP-AO: no key, another key, or no signature (RFC 5925).")

@@ -15,6 +15,7 @@ from tcpwatch.model.query.filter import Filter
 from tcpwatch.model.rules import ephemeral_ports, stalls, teardown
 from tcpwatch.model.rules.registry import RuleFunction
 from tcpwatch.model.view import Gauge, View
+from tests.sentences.recorder import note
 from tests.support.views import Sock, make_rows, make_sample, make_view, sock, view_of
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
@@ -69,6 +70,13 @@ def test_orphans(value: int, killed: float | None, expected: list[Severity]) -> 
     view = make_view(orphans=Gauge(value, 100), rates=known(TCPAbortOnMemory=killed))
     assert said(teardown.orphans, view) == [("host web-1", one) for one in expected]
     assert said(teardown.orphans, make_view(orphans=Gauge(value, None))) == [], "where the limit is not known"
+
+
+def test_orphans_that_the_kernel_kills() -> None:
+    view = make_view(orphans=Gauge(40, 100), rates={"TCPAbortOnMemory": 3.0})
+    finding = only(teardown.orphans, view).finding
+    note([finding])
+    assert finding.headline == "40 orphans, 40 % of tcp_max_orphans, 3/s killed"
 
 
 @pytest.mark.parametrize(

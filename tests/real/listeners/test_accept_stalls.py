@@ -125,6 +125,29 @@ def test_a_reset_connection_may_be_accepted_unseen(namespace: lab.Namespace, pee
         assert one.unmoved.unseen == 1, "at most so many were accepted"
 
 
+def test_what_still_waits_where_others_may_have_been_accepted(
+    namespace: lab.Namespace, peer: lab.Peer, monitor: Monitor
+) -> None:
+    with socket.create_server((lab.LOCAL[4], 0), backlog=100) as kernel:
+        port = kernel.getsockname()[1]
+        hidden = [peer.open(port) for _ in range(2)]
+        waiting = peer.open(port)
+        for client in hidden:
+            client.rst()
+        lab.wait_until(lambda: sum(line.local.port == port for line in ss.lines(namespace)) == 2, "the resets")
+        monitor.step()
+        for _ in hidden:
+            reset(kernel.accept()[0])
+            peer.open(port)
+            view = monitor.step()
+        (finding,) = stalled(view)
+        assert "all connections that waited " in finding.headline
+        assert " ago still wait, 3 of 100 waiting" in finding.headline
+        accepted, address = kernel.accept()
+        accepted.close()
+        assert address == waiting.remote
+
+
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_full_queue_whose_clients_come_back_from_the_same_ports(peer: lab.Peer, monitor: Monitor, seen: bool) -> None:
     """Between two polls each accepted connection ends and another one with the same addresses waits."""

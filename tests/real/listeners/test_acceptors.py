@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.kernel.proc.connect_callers import ConnectCallers
 from tcpwatch.model.states import State
 from tcpwatch.monitor import Monitor
@@ -103,6 +104,35 @@ def test_the_program_is_named_and_not_the_manager_that_started_it(stack: ExitSta
     assert row["pids"] == sorted([os.getpid(), server.pid])
     (facts,) = summary_json.summary(view)["listeners"]
     assert (facts["pid"], [it["pid"] for it in facts["accepted_by"]]) == (server.pid, [server.pid])
+
+
+def test_several_programs_that_accept(stack: ExitStack) -> None:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
+    servers = [stack.enter_context(served(listener)) for _ in range(2)]
+    address = listener.getsockname()
+    listener.close()
+    limits = Thresholds(accept_stalled_s=0.001)
+    monitor = stack.enter_context(closing(Monitor(LiveSource(1.0, events=True), thresholds=limits)))
+
+    def both_accept() -> bool:
+        for server in servers:
+            stack.enter_context(socket.create_connection(address))
+            server.accept()
+        return len(monitor.step().listeners[0].accepted_by) == 2
+
+    lab.wait_until(both_accept, "a proof")
+    for _ in range(BACKLOG + 1):
+        stack.enter_context(socket.create_connection(address))
+    names = ", ".join(f"server[{pid}]" for pid in sorted(server.pid for server in servers))
+
+    def why(words: str) -> str:
+        found = [one for one in monitor.step().findings if one.rule == "accept-queue-full"]
+        return found[0].why if found and words in found[0].why else ""
+
+    assert lab.wait_until(lambda: why("accepted nothing"), "a stall").startswith(f"{names} have accepted nothing for ")
+    servers[0].accept()
+    stack.enter_context(socket.create_connection(address))
+    assert why("accept connections").startswith(f"{names} accept connections more slowly than clients open them.")
 
 
 def first_pid_namespace() -> str:

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 
 from tcpwatch.monitor import Monitor
-from tcpwatch.sample import Sample
-from tcpwatch.sources.live import LiveSource
 from tests import lab
+from tests.support.clock import SteadySource
 
 QUIET_S, RECENT_S = 25, 10
 
 
-class SecondlySource(LiveSource):
-    """A live source whose samples are one second apart."""
-
-    taken = 0
-
-    def sample(self, watched: Iterable[int] = ()) -> Sample:
-        self.taken += 1
-        return replace(super().sample(watched), monotonic=1_000.0 + self.taken)
-
-
 @pytest.fixture
 def monitor(namespace: lab.Namespace) -> Iterator[Monitor]:
-    with closing(Monitor(SecondlySource())) as it:
+    with closing(Monitor(SteadySource())) as it:
         yield it
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests import lab
+from tests.lab.machine.requirements import other_users
+from tests.sentences.recorder import note_texts
 
 ROOT = Path(__file__).parents[3]
 WORKERS = 24
@@ -42,7 +45,7 @@ for pid in workers:
 """A server with one connection in each of its workers; HALF is how the clients end their side."""
 
 WATCH = f"""
-import os, sys, time
+import json, os, sys, time
 sys.path[:0] = {[str(ROOT), *sys.path]!r}
 from tcpwatch.config.thresholds import Thresholds
 from tcpwatch.monitor import Monitor
@@ -56,7 +59,7 @@ while not found and time.monotonic() < deadline:
     found = [finding for finding in monitor.step().findings if finding.rule == rule]
     time.sleep(0.1)
 for finding in found:
-    print(finding.subject, finding.headline, sep=": ")
+    print(json.dumps([str(finding.subject), finding.headline, finding.why, *finding.advice]))
 """
 
 
@@ -79,14 +82,10 @@ def findings(rule: str, uid: int = 0, prefix: Sequence[str] = ()) -> list[str]:
     command = [*prefix, sys.executable, "-c", WATCH, rule, str(uid)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd="/")
     assert done.stderr == ""
-    return done.stdout.splitlines()
-
-
-def other_users() -> str:
-    """Another user can be had: root of the host can become one."""
-    maps = [list(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
-    can = os.geteuid() == 0 and any(first <= 65534 < first + count for first, _, count in maps)
-    return "" if can else "needs root, to become another user"
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for _, *texts in found:
+        note_texts("teardown", texts)
+    return [f"{subject}: {headline}" for subject, headline, *_ in found]
 
 
 def test_one_connection_in_each_worker_is_a_leak_of_their_program(namespace: lab.Namespace) -> None:

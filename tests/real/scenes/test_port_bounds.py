@@ -22,6 +22,7 @@ from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import LiveSource
 from tests import lab
 from tests.lab.machine.requirements import tracefs
+from tests.support.clock import SteadySource
 
 LOW, HIGH = 30_000, 30_029
 SIZE = HIGH - LOW + 1
@@ -448,6 +449,90 @@ def test_a_range_that_listeners_have_used_up(host: Host) -> None:
         assert "30 held by bind(), 0 unused" in finding.headline
 
 
+def test_when_the_ports_run_out(host: Host) -> None:
+    """One connection a second, of which the finding is right: after so many seconds connect() fails."""
+    server = host.listen()[1]
+    host.open(SIZE // 2, server)
+    with closing(Monitor(SteadySource())) as monitor:
+        for _ in range(4):
+            host.open(1, server)
+            found = findings(monitor, 1)
+    (finding,) = found
+    used, left = SIZE // 2 + 4, SIZE // 2 - 4
+    assert finding.headline.startswith(f"63 % of {SIZE} ports used, {left} left, runs out in {left} s")
+    assert host.count_connects(server) == SIZE - used == left
+
+
+@pytest.mark.parametrize(("delay_ms", "words"), [(1_000, "after one second"), (200, "after 0.2 s")])
+def test_time_waits_that_hold_ports(host: Host, delay_ms: int, words: str) -> None:
+    """connect() takes them when and as soon as the advice says."""
+    host.namespace.sysctl("net.ipv4.tcp_tw_reuse", 0)
+    if delay_ms != 1_000:
+        lab.require(lab.kernel(6, 14))
+        host.namespace.sysctl("net.ipv4.tcp_tw_reuse_delay", delay_ms)
+    listener, server = host.listen()
+    host.leave_time_waits(SIZE, listener)
+    with closing(Monitor(LiveSource())) as monitor:
+        (finding,) = findings(monitor)
+    assert finding.headline.startswith(f"100 % of {SIZE} ports used, 0 left, {SIZE} TIME_WAIT, next free in ")
+    assert finding.advice[1] == f"With net.ipv4.tcp_tw_reuse=1 connect() takes the port of a TIME_WAIT {words}."
+    assert host.count_connects(server) == 0
+    host.namespace.sysctl("net.ipv4.tcp_tw_reuse", 1)
+    lab.wait_until(lambda: host.count_connects(server) > 0, "a port that is taken", 10)
+
+
+def test_time_waits_whose_ports_are_kept(host: Host) -> None:
+    called = reuse_delayed(host)
+    with closing(Monitor(LiveSource())) as monitor:
+        (finding,) = findings(monitor)
+    assert finding.advice[1] == "net.ipv4.tcp_tw_reuse_delay keeps the port of a TIME_WAIT for 1 m 00 s."
+    assert host.count_connects(called.server) == 0
+
+
+def leave_time_waits_without_timestamps(host: Host) -> Address:
+    host.namespace.sysctl("net.ipv4.tcp_timestamps", 0)
+    host.namespace.sysctl("net.ipv4.tcp_tw_reuse", 1)
+    _reuse_at_once(host)
+    listener, server = host.listen()
+    host.leave_time_waits(20, listener)
+    return server
+
+
+def test_time_waits_without_timestamps(host: Host) -> None:
+    """The destroy events of connections that end while tcpwatch runs show whether they had timestamps."""
+    with closing(Monitor(LiveSource(events=True))) as monitor:
+        ports(monitor)
+        server = leave_time_waits_without_timestamps(host)
+
+        def known() -> list[Finding]:
+            return [one for one in findings(monitor, 1) if ", 20 TIME_WAIT" in one.headline]
+
+        (finding,) = lab.wait_until(known, "the finding")
+    assert finding.headline.startswith(f"67 % of {SIZE} ports used, 10 left, 20 TIME_WAIT")
+    assert "had no TCP timestamps, so tcp_tw_reuse does not free their ports." in finding.advice[1]
+    assert host.count_connects(server) == 10
+
+
+def test_time_waits_that_perhaps_had_no_timestamps(host: Host) -> None:
+    server = leave_time_waits_without_timestamps(host)
+    with closing(Monitor(LiveSource())) as monitor:
+        (finding,) = findings(monitor)
+    assert finding.headline.startswith(f"0 % of {SIZE} ports used, at most {SIZE} left, 20 TIME_WAIT perhaps not")
+    assert "whether the connections in TIME_WAIT had timestamps, without which their ports" in finding.why
+    assert host.count_connects(server) == 10
+
+
+def test_ports_that_bind_may_have_chosen(host: Host) -> None:
+    server, other = host.listen()[1], host.listen()[1]
+    host.open(5, other, bound)
+    host.open(16, server)
+    with closing(Monitor(LiveSource())) as monitor:
+        (finding,) = findings(monitor)
+    assert finding.headline.startswith(f"53 % of {SIZE} ports used, at most 14 left")
+    assert "whether bind() chose ports that are in TIME_WAIT or in use elsewhere: fewer" in finding.why
+    assert host.count_connects(server) == 9
+
+
 def test_plain_connections_to_many_destinations_are_no_finding(host: Host) -> None:
     for _ in range(12):
         host.open(SIZE // 2 - 1, host.listen()[1])
@@ -486,6 +571,20 @@ def test_failed_connects_are_proof(host: Host, traced: Monitor) -> None:
     (finding,) = findings(traced, 1)
     assert finding.severity is Severity.CRITICAL
     assert finding.headline.startswith("connect() fails with EADDRNOTAVAIL")
+    assert str(finding.subject) == f"destination 127.0.0.1:{server[1]} from 127.0.0.1"
+
+
+def test_failed_connects_toward_a_destination_without_connections(host: Host, traced: Monitor) -> None:
+    server = host.listen()[1]
+    for _ in range(SIZE):
+        host.keep(socket.create_server(("127.0.0.1", 0)))
+    assert host.count_connects(server) == 0
+
+    def found() -> list[Finding]:
+        return [one for one in findings(traced, 1) if one.subject.kind == "destination"]
+
+    (finding,) = lab.wait_until(found, "the finding")
+    assert finding.headline == f"connect() fails with EADDRNOTAVAIL, {SIZE} of {SIZE} ports held by bind()"
     assert str(finding.subject) == f"destination 127.0.0.1:{server[1]} from 127.0.0.1"
 
 

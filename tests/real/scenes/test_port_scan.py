@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 
+from tcpwatch.model.analyses.port_scans import MAX_SCANS
 from tcpwatch.model.finding import Finding
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
@@ -76,6 +77,19 @@ def test_a_scan_is_found(flags: lab.Flag, family: lab.Family, peer: lab.Peer, mo
         "got resets from 30 ports in 10 s (maybe of another network namespace): 100, 101,"
     )
     assert finding.evidence["resets"].value == 30
+
+
+@pytest.mark.parametrize("sources", [6, MAX_SCANS])
+def test_scans_from_many_sources_are_one_finding(sources: int, peer: lab.Peer, monitor: Monitor) -> None:
+    addresses = {a_source(4) for _ in range(4 * sources)}
+    for source in sorted(addresses)[:sources]:
+        scan(peer, source, range(100, 120), lab.Flag.SYN)
+    monitor.step()
+    (finding,) = (one for one in monitor.step().findings if one.rule == "port-scan")
+    at_least = "at least " * (sources == MAX_SCANS)
+    assert finding.headline.startswith(f"{at_least}{sources} sources got resets from 20 ports or more each in 10 s: ")
+    assert set(finding.filter.removeprefix("raddr:").split(",")) <= addresses
+    assert [each for each in peer.log() if each.from_kernel and each.segment.flags & lab.Flag.RST][sources * 20 - 1 :]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tcpwatch.config.thresholds import Thresholds
-from tcpwatch.model.finding import Finding, Severity
+from tcpwatch.model.finding import Figure, Finding, Severity
 from tcpwatch.model.view import View
 from tcpwatch.monitor import Monitor
 from tcpwatch.sources.live import open_source
@@ -76,6 +77,9 @@ def watch(request: pytest.FixtureRequest, peer: lab.Peer) -> Iterator[Watch]:
         monitor.close()
 
 
+without_trace = pytest.mark.parametrize("watch", [False], indirect=True, ids=["no trace"])
+
+
 def host(number: int, family: lab.Family = 4) -> str:
     return f"198.18.7.{number}" if family == 4 else f"fd00:198:18::7:{number}"
 
@@ -119,6 +123,46 @@ def test_hosts_of_one_network(family: lab.Family, peer: lab.Peer, watch: Watch) 
     assert str(finding.subject) == f"destination {network}"
     assert [one.rule for one in watch.said] == ["connect-stuck"]
     assert len(calls) == 7
+
+
+@without_trace
+def test_many_destinations(peer: lab.Peer, watch: Watch) -> None:
+    """In networks of their own; some callers have given up meanwhile."""
+    peer.listen(PORT, Policy.SILENT)
+    calls = [dial(f"198.18.{number}.9") for number in range(10, 16) for _ in range(5)]
+    finding = watch.until("connect-stuck", lambda one: one.evidence["destinations"].value == 6)
+    assert finding.headline.startswith("30 connection attempts to 6 destinations unanswered: 198.18.")
+    assert finding.headline.endswith(f":{PORT} and 3 more")
+    assert len(dump(4, "SYN_SENT")) == len(calls)
+
+
+@without_trace
+def test_some_callers_give_up(peer: lab.Peer, watch: Watch) -> None:
+    peer.listen(PORT, Policy.SILENT)
+    calls = [dial(host(9)) for _ in range(8)]
+    watch.step()
+    wait_until(lambda: all(row.retransmits >= 2 for row in dump(4, "SYN_SENT")), "SYN retries", 15)
+    watch.step()
+    for call in calls[:2]:
+        call.close()
+    finding = watch.until("connect-stuck", lambda one: one.evidence["given_up"].value == 2)
+    assert finding.headline.startswith("8 connection attempts unanswered, up to ")
+    assert finding.headline.endswith(" SYN retries; 2 of them given up within 30 s")
+    assert len(dump(4, "SYN_SENT")) == 6
+
+
+@without_trace
+def test_the_kernel_gives_up_when_its_sysctl_says_so(peer: lab.Peer, watch: Watch) -> None:
+    peer._namespace.sysctl("net.ipv4.tcp_syn_retries", 1)
+    peer._namespace.sysctl("net.ipv4.tcp_syn_linear_timeouts", 1)
+    peer.listen(PORT, Policy.SILENT)
+    calls = [dial(host(9)) for _ in range(5)]
+    begin = time.monotonic()
+    finding = watch.until("connect-stuck")
+    assert "net.ipv4.tcp_syn_retries limits the retries of attempts without a timeout" in finding.advice[1]
+    wait_until(lambda: not dump(4, "SYN_SENT"), "the end of the attempts", 15)
+    assert time.monotonic() - begin < 30, "the default is more than two minutes"
+    assert {call.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for call in calls} == {errno.ETIMEDOUT}
 
 
 def test_refused_and_cancelled_attempts_are_answered_ones(peer: lab.Peer, watch: Watch) -> None:
@@ -228,6 +272,16 @@ def test_a_network_that_is_cut_off(peer: lab.Peer, watch: Watch) -> None:
     finding = watch.until("peer-silent", lambda one: one.evidence["addresses"].value == 6)
     assert str(finding.subject) == "destination 198.18.7.0/24"
     assert "198.18.7.1, 198.18.7.2, 198.18.7.3 and 3 more" in finding.headline
+
+
+@without_trace
+def test_many_silent_peers(peer: lab.Peer, watch: Watch) -> None:
+    opened = [pair for number in range(10, 16) for pair in connect(peer, f"198.18.{number}.9", 3)]
+    break_(opened)
+    finding = watch.until("peer-silent", lambda one: one.evidence.get("peers", Figure(0)).value == 6)
+    assert finding.headline.startswith("18 connections to 6 peers without an answer: 198.18.")
+    assert finding.headline.endswith(" and 3 more")
+    assert sum(row.retransmits > 0 for row in dump(4, "ESTABLISHED")) == 18
 
 
 def test_attempts_to_the_dead_peer_are_not_a_second_finding(peer: lab.Peer, watch: Watch) -> None:

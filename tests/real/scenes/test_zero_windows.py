@@ -100,6 +100,43 @@ def test_the_program_that_does_not_read_is_the_one_finding(stack: ExitStack) -> 
     assert finding.headline.endswith("zero window) from 127.0.0.1")
 
 
+def test_a_window_that_is_too_small(namespace: lab.Namespace, stack: ExitStack) -> None:
+    """The peer takes 100 bytes at a time: its window is not zero, and the timer is the same."""
+    monitor = stack.enter_context(closing(Monitor(open_source("sock_diag", events=True), thresholds=LIMITS)))
+    with lab.Peer(namespace) as peer, stack:
+        peer.listen(80)
+        kernel = stack.enter_context(socket.create_connection((lab.REMOTE[4], 80)))
+        connection = peer.connection_of(kernel)
+        connection.window(100)
+        kernel.setblocking(False)
+        kernel.send(bytes(100_000))
+        wait_for_probes(1)
+        monitor.step()
+        wait_until_they_are_old()
+        (finding,) = until_found(monitor)
+        assert len(connection.received) > 0
+    assert finding.headline.startswith("1 connection blocked by the peer's receive window, longest ")
+    assert finding.why.startswith("The peer's receive window is zero, or too small for the next segment")
+
+
+def test_several_processes_that_do_not_read(stack: ExitStack) -> None:
+    with closing(Monitor(open_source("sock_diag", events=True), thresholds=LIMITS)) as monitor:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        for _ in range(2):
+            client = stack.enter_context(socket.create_connection(listener.getsockname()))
+            accepted = listener.accept()[0]
+            process = stack.enter_context(subprocess.Popen(["sleep", "60"], stdin=accepted.fileno()))
+            stack.callback(process.kill)
+            accepted.close()
+            client.setblocking(False)
+            monitor.step()
+            client.send(MUCH)
+        wait_for_probes(2)
+        (finding,) = until_found(monitor)
+    assert finding.subject.name.startswith("sleep of ")
+    assert finding.headline.startswith("2 processes are not reading 2 connections (")
+
+
 def test_a_process_whose_window_is_open_is_not_blamed(stack: ExitStack) -> None:
     """It has more than 32 KiB to read as well, but this host advertises the zero window of another process."""
     with closing(Monitor(open_source("sock_diag", events=True), thresholds=LIMITS)) as monitor:
