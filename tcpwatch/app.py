@@ -315,7 +315,14 @@ def run(settings: Settings) -> int:
         raise SettingsError(f"no theme is called {settings.theme!r}; there are {themes}")
     signals.install(signal.SIGHUP)  # even if the parent ignores it: nothing survives its terminal
     with signals.held():
-        source = open_source(settings.source, watch_queues=True, ask_infos=True, events=True, trace=settings.trace)
+        source = open_source(
+            settings.source,
+            watch_queues=True,
+            ask_infos=True,
+            events=True,
+            trace=settings.trace,
+            keep_privileges=settings.keep_privileges,
+        )
     monitor = Monitor(source, settings.interval_s, settings.budget, settings.thresholds, settings.memory_mib)
     poller = Poller(monitor)
     try:

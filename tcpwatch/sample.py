@@ -24,6 +24,13 @@ class SourceInfo:
     privilege: Literal["root", "user"]
     why_no_trace: str = "not asked for"
     """The reason why there is no trace: "needs root", "switched off", ...; empty if there is one."""
+    capabilities: tuple[str, ...] | None = None
+    """The capabilities(7) that were kept after the start; None: all that there were."""
+
+    @property
+    def privilege_text(self) -> str:
+        """Return `user`, `root`, or `root, 3 caps` if the others were given up."""
+        return f"{self.privilege}, {len(self.capabilities)} caps" if self.capabilities else self.privilege
 
 
 CapabilityName = Literal["queues", "timers", "inodes", "cookies", "attributes", "tcp_info", "bound"]

@@ -87,7 +87,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@options("interval", "budget", "theme", "source", "exact", "memory", "trace")
+@options("interval", "budget", "theme", "source", "exact", "memory", "trace", "keep_privileges")
 @click.option(
     "-V", "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
     help="Show the version and exit.",
@@ -127,7 +127,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
     is_flag=True,
     help="Print CSV with a header line. A text that begins with = + - @ gets a leading '.",
 )
-@options("source", "exact")
+@options("source", "exact", "keep_privileges")
 @click.argument("filter_words", metavar="[FILTER]", nargs=-1)
 @click.pass_obj
 def list_sockets(
@@ -159,7 +159,7 @@ def list_sockets(
 @root.command("summary")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--for", "duration", metavar="SECONDS", help="Poll for this long, to add rates and flow statistics.")
-@options("interval", "budget", "source", "exact", "trace")
+@options("interval", "budget", "source", "exact", "trace", "keep_privileges")
 @click.pass_obj
 def summarise(inherited: dict[str, Any], /, as_json: bool, duration: str | None, **flags: Any) -> None:
     """Summarise TCP health: states, listeners and their queues, counters, findings; with --for also rates and flows."""
@@ -180,7 +180,7 @@ def summarise(inherited: dict[str, Any], /, as_json: bool, duration: str | None,
 @root.command("check")
 @click.option("--for", "duration", metavar="SECONDS", help="Poll for this long, at least three times [two intervals].")
 @click.option("--skip", "skipped", metavar="RULE", multiple=True, help="Leave this rule out; may be given many times.")
-@options("interval", "budget", "source", "trace")
+@options("interval", "budget", "source", "trace", "keep_privileges")
 @click.pass_context
 def check(context: click.Context, /, duration: str | None, skipped: tuple[str, ...], **flags: Any) -> None:
     """Print findings, one per line, for monitoring systems and scripts.
@@ -210,7 +210,7 @@ def check(context: click.Context, /, duration: str | None, skipped: tuple[str, .
 @root.command("events", cls=FilterCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--for", "duration", metavar="SECONDS", help="Stop after this long [when interrupted].")
-@options("interval", "budget", "source", "exact", "memory", "trace", defaults=EVENTS_DEFAULTS)
+@options("interval", "budget", "source", "exact", "memory", "trace", "keep_privileges", defaults=EVENTS_DEFAULTS)
 @click.argument("filter_words", metavar="[FILTER]", nargs=-1)
 @click.pass_obj
 def print_events(
@@ -288,5 +288,6 @@ def _expected_failures() -> Iterator[None]:
 def main() -> NoReturn:
     """Run the console script."""
     signals.install()
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a thread that numpy starts at its import would keep all privileges
     sys.stdout, sys.stderr = whole(sys.stdout), whole(sys.stderr)
     root.main(prog_name="tcpwatch")

@@ -52,6 +52,7 @@ _FLAGS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "exact": (("-n", "--exact"), None),
     "memory": (("--memory",), "MIB"),
     "trace": (("--trace/--no-trace",), None),
+    "keep_privileges": (("--keep-privileges",), None),
 }
 """Key of a setting → its flags and the metavar, None for a switch."""
 _CONFIG = click.option("--config", metavar="FILE", help="Configuration file, instead of the default one.")

@@ -37,6 +37,7 @@ class Settings:
     exact: bool = False
     memory_mib: int = 64
     trace: bool = True
+    keep_privileges: bool = False
     thresholds: Thresholds = DEFAULT
     """A table in the configuration file; there is no flag or variable for it."""
 
@@ -119,6 +120,7 @@ KEYS: dict[str, Key] = {
     "exact": _switch("exact", "Show exact numbers: no rounding, no names"),
     "memory": _number("memory_mib", "Memory for flow history", 1, 65_536, " MiB", "a whole number of MiB {}", int),
     "trace": _switch("trace", "Use the kernel's tracepoints; needs root"),
+    "keep_privileges": _switch("keep_privileges", "Keep all privileges after the start"),
 }
 """Key in the file → its description and check. The variable is TCPWATCH_<KEY>, the flag --<key>."""
 

@@ -118,7 +118,7 @@ def _failure(error: OSError) -> OutputError | OutputClosed:
 def print_error(line: str) -> None:
     """Print one line on stderr."""
     try:
-        print(f"tcpwatch: {line}", file=sys.stderr if sys.stderr is not None else io.StringIO(), flush=True)
+        print(f"tcpwatch: {line}\n", end="", file=sys.stderr if sys.stderr is not None else io.StringIO(), flush=True)
     except OSError:  # the exit code still reports the failure
         abandon(sys.stderr)
 

@@ -37,6 +37,7 @@ def open_monitor(
             ask_infos=events and not continuous,
             events=events,
             trace=events and settings.trace,
+            keep_privileges=settings.keep_privileges,
         )
     monitor = Monitor(source, settings.interval_s, settings.budget, settings.thresholds, settings.memory_mib)
     try:

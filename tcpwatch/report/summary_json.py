@@ -32,6 +32,7 @@ def summary(view: View, rates: Mapping[str, float] | None = None) -> dict[str, A
         "source": {
             "kind": sample.source.kind,
             "privilege": sample.source.privilege,
+            "capabilities": None if sample.source.capabilities is None else list(sample.source.capabilities),
             "complete": sample.completeness.complete,
             "missing": list(sample.completeness.missing),
             "forged_events": sample.destroyed.forged if sample.destroyed else None,

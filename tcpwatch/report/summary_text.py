@@ -49,7 +49,7 @@ def as_text(
 def _head(view: View) -> list[str]:
     sample = view.sample
     source = sample.source
-    lines = [f"{sample.host} · {source.kind} · {source.privilege} · {rfc3339(sample.time)}"]
+    lines = [f"{sample.host} · {source.kind} · {source.privilege_text} · {rfc3339(sample.time)}"]
     if not sample.completeness.complete:
         lines.append(f"incomplete: {sample.completeness.words}")
     return [*lines, *remarks(sample)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tcpwatch.kernel import privileges
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
 from tcpwatch.kernel.proc import counters, sysctl
 from tcpwatch.kernel.proc.process import command_lines_block
@@ -39,8 +40,10 @@ NAMESPACE_SEARCH_S = 0.2
 
 
 def privilege() -> Literal["root", "user"]:
-    """Return whether this process may read every other process."""
-    return "root" if os.geteuid() == 0 else "user"
+    """Return whether this process may read every other process: root of a container may not."""
+    held = privileges.effective()
+    readable = privileges.SYS_PTRACE in held and held & {privileges.DAC_READ_SEARCH, "CAP_DAC_OVERRIDE"}
+    return "root" if os.geteuid() == 0 and readable else "user"
 
 
 def reason_of(error: Exception) -> str:

@@ -10,6 +10,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
 
 from tcpwatch.kernel.netlink.destroy_event_reader import TRUESIZE, DestroyEventReader
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
@@ -34,8 +35,8 @@ REOPEN_S = 1.0
 class EventWatch:
     """A thread that reads destroy events of its creator's network namespace, and the trace of all namespaces."""
 
-    def __init__(self, trace: bool) -> None:
-        """Start the thread; with `trace` also start tracing, if permitted."""
+    def __init__(self, trace: bool, opened: Callable[[], object] = lambda: None) -> None:
+        """Start the thread, after a call of `opened`; with `trace` also start tracing, if permitted."""
         self.why_no_trace = "switched off"
         """The reason why there is no trace; empty while there is one."""
         self.why_no_destroyed = ""
@@ -57,6 +58,7 @@ class EventWatch:
                 self._trace, self.why_no_trace = TracepointReader(), ""
             except TraceError as error:
                 self.why_no_trace = str(error.strerror)
+        opened()
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # A daemon, so that it does not delay the end of the process, which releases its kernel resources.

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from tcpwatch import units
 from tcpwatch.arrays.array_pool import ArrayPool
 from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
+from tcpwatch.kernel import privileges
 from tcpwatch.kernel.name_cache import NameCache
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.netlink.decode_sockets import MessageError
@@ -72,6 +74,7 @@ def open_source(
     ask_infos: bool = False,
     events: bool = False,
     trace: bool = False,
+    keep_privileges: bool = True,
 ) -> Source:
     """Open the best source of this host, or the requested one. Raises SourceError.
 
@@ -79,22 +82,30 @@ def open_source(
     value than one that polls. With `watch_queues` a thread reads the accept queues between two samples. With
     `ask_infos` samples have the tcp_info of all connections: every sample, or every few if there are very many. The
     first sample has it in any case, as it shows which end opened a connection. With `events` they have all destroyed
-    sockets, and with `trace` also the trace events, if tracing is permitted.
+    sockets, and with `trace` also the trace events, if tracing is permitted. Without `keep_privileges` the calling
+    thread and those that it starts give up all capabilities for which the samples have no use.
     """
     if kind == "psutil":
-        return _psutil("")
+        return _psutil("", keep_privileges)
     try:
-        return LiveSource(owners_least_s, watch_queues, ask_infos, events, trace)
+        return LiveSource(owners_least_s, watch_queues, ask_infos, events, trace, keep_privileges)
     except (SockDiagError, MessageError) as error:
         if kind == "sock_diag":
             raise SourceError(f"{reason_of(error)}; --source psutil shows less, but works without it") from error
-        return _psutil(reason_of(error))
+        return _psutil(reason_of(error), keep_privileges)
 
 
-def _psutil(why_no_sock_diag: str) -> Source:
+def _psutil(why_no_sock_diag: str, keep_privileges: bool) -> Source:
     from tcpwatch.sources.psutil import PsutilSource
 
-    return PsutilSource(why_no_sock_diag)
+    source = PsutilSource(why_no_sock_diag)
+    if not keep_privileges:
+        source.info = replace(source.info, capabilities=privileges.keep_only(_TO_READ_PROCESSES))
+    return source
+
+
+_TO_READ_PROCESSES = (privileges.SYS_PTRACE, privileges.DAC_READ_SEARCH)
+"""Links and directories in /proc/PID of other users, see ptrace(2)."""
 
 
 def shows_bound_sockets(release: str) -> bool:
@@ -117,6 +128,7 @@ class LiveSource:
         ask_infos: bool = False,
         events: bool = False,
         trace: bool = False,
+        keep_privileges: bool = True,
     ) -> None:
         """Open sock_diag and start the threads; parameters as for open_source().
 
@@ -134,19 +146,32 @@ class LiveSource:
         self._info_turns = _InfoTurns() if ask_infos else None
         self._is_first = True
         self._host = printable(socket.gethostname())
+        self._queues: AcceptQueueWatch | None = None
+        self._events: EventWatch | None = None
         try:
             self._diag.listeners()  # a kernel without tcp_diag fails here, before a screen is drawn
+            limit_privileges = partial(self._limit_privileges, keep_privileges, events)
+            if events:
+                self._events = EventWatch(trace, limit_privileges)
+            else:
+                limit_privileges()
             self._queues = AcceptQueueWatch() if watch_queues else None
         except BaseException:
-            self._diag.close()
+            self.close()
             raise
-        self._events = EventWatch(trace) if events else None
         self._callers = ConnectCallers()
         self._capabilities = Capabilities(bound=shows_bound_sockets(os.uname().release))
         self._namespaces = NamespaceCensus()
         self._namespaces_s = NAMESPACE_SEARCH_S if owners_least_s > OWNER_SEARCH_MIN_S else NAMESPACE_SLICE_S
         self._unused: DestroyedSockets | None = None
         self._update_trace_info()
+
+    def _limit_privileges(self, keep_all: bool, events: bool) -> None:
+        """Keep the capabilities that are used from now on: the trace needs none, as it is open."""
+        if not keep_all:
+            to_reopen = (privileges.NET_ADMIN,) if events else ()  # for the size of the buffer, socket(7)
+            kept = privileges.keep_only((*_TO_READ_PROCESSES, *to_reopen))
+            self.info = replace(self.info, capabilities=kept)
 
     def sample(self, watched: Iterable[int] = ()) -> Sample:
         """Take a sample. Raises SourceError."""

@@ -67,6 +67,12 @@ def test_memory_and_trace(home: dict[str, str]) -> None:
     chosen = settings.load({"memory": " 65536 ", "trace": True}, {**home, "TCPWATCH_TRACE": "0"})
     assert (chosen.memory_mib, chosen.trace) == (65_536, True)
     assert settings.load({}, {**home, "TCPWATCH_TRACE": "on"}).trace
+
+
+def test_privileges_are_kept_on_request(home: dict[str, str]) -> None:
+    assert not settings.load({}, home).keep_privileges
+    assert settings.load({"keep_privileges": True}, home).keep_privileges
+    assert settings.load({}, {**home, "TCPWATCH_KEEP_PRIVILEGES": "1"}).keep_privileges
     assert refusal({}, {**home, "TCPWATCH_TRACE": "maybe"}) == 'TCPWATCH_TRACE must be true or false, not "maybe"'
 
 

@@ -61,8 +61,8 @@ def test_unknown_values_are_null() -> None:
 def test_psutil_has_no_queues() -> None:
     facts = summary_json.summary(small_host(kind="psutil", complete=False))
     missing = ["interrupted dump", "no queues"]
-    source = {"kind": "psutil", "privilege": "user", "complete": False, "missing": missing, "forged_events": None}
-    assert facts["source"] == source
+    source = {"kind": "psutil", "privilege": "user", "capabilities": None, "complete": False, "missing": missing}
+    assert facts["source"] == {**source, "forged_events": None}
     assert "queues" in facts["rules_without_data"]["accept-queue-full"]
     assert facts["listeners"][0]["accept_queue"] == {"depth": None, "limit": None}
     assert facts["listeners"][0]["syn_queue"] == {"depth": 1, "limit": None}

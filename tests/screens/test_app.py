@@ -120,15 +120,19 @@ async def test_the_left_part_gives_way_first() -> None:
                 assert "tcpwatch" in header or width < 50
 
 
-async def test_header_says_what_is_missing() -> None:
+async def test_header_says_what_is_kept_and_what_is_missing() -> None:
     app = make_app()
     async with driven(app, LARGE) as pilot:
+        for kept, words in (("CAP_SYS_PTRACE",) * 3, "root, 3 caps"), (None, "· root ·"), ((), "· root ·"):
+            app.show(_sampled(make_view(), source=SourceInfo("sock_diag", "root", "", kept)))
+            await pilot.pause()
+            assert words in _header(app)
         socks = [sock("ESTAB", "10.0.0.1:80", f"10.0.0.2:{port}", owner_code=UNKNOWN_PERMISSION) for port in (1, 2)]
         source = SourceInfo("psutil", "user")
         missing = Completeness(interrupted=True, reasons=("no queues", "no timers"))
         app.show(_sampled(make_view(*socks), source=source, completeness=missing))
         await pilot.pause()
-        for words in ("psutil · not root: 2 owners hidden", "incomplete: interrupted dump, no queues, no timers"):
+        for words in ("psutil · unprivileged: 2 owners hidden", "incomplete: interrupted dump, no queues, no timers"):
             assert words in _header(app)
 
 

@@ -96,12 +96,12 @@ def _facts(view: View | None, interval_s: float, hidden: int, room: int, colours
     if view is None:
         return cropped(name, room)
     source, pace = view.sample.source, view.pace
-    user = f"not root: {units.plural(hidden, 'owner')} hidden" if hidden else "user"
+    hidden_owners = f"unprivileged: {units.plural(hidden, 'owner')} hidden" if hidden else ""
     cost = f"poll {pace.duration_s * 1000:.0f} ms {units.share(pace.core_share)}"
     ranked = [  # rank, text: a low rank is left out first
         (9, view.sample.host),
         (4, source.kind),
-        (5, "root" if source.privilege == "root" else user),
+        (5, hidden_owners or source.privilege_text),
         (3, units.duration(interval_s)),
         (2, cost),
         (6, _not_watched(view)),
