@@ -352,3 +352,22 @@ def test_interrupted_while_polling(run: Callable[..., Result], monkeypatch: pyte
     monkeypatch.setattr(polling, "open_monitor", open_monitor)
     result = run("list")
     assert (result.exit_code, result.output) == (130, "")
+
+
+@pytest.mark.parametrize("odd", ["\x1b[31m\n", "\x9b\u202e", "a\x07\x7f", "\udcff"])
+def test_arguments_with_control_characters_are_quoted_with_escapes(run: Callable[..., Result], odd: str) -> None:
+    words = (
+        odd,
+        f"state:{odd}",
+        f"port:{odd}",
+        f"addr:{odd}",
+        f'"{odd}',
+        f"--{odd}",
+        f"--source={odd}",
+        f"--interval={odd}",
+    )
+    for args in ([odd], ["--config", f"/{odd}", "list"], ["check", "--skip", odd], *(["list", word] for word in words)):
+        done = run(*args)
+        assert isinstance(done.exception, SystemExit | None), done.exception
+        for line in (done.stdout + done.stderr).split("\n"):
+            assert line.isprintable(), (args, line)

@@ -7,6 +7,7 @@ import socket
 import struct
 
 # linux/sched.h
+CLONE_NEWUTS = 0x04000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
