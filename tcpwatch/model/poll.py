@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tcpwatch.kernel.proc.counters import is_gauge
 from tcpwatch.model.listeners.acceptors import Acceptors
@@ -69,6 +70,11 @@ def rates(before: Sample, after: Sample) -> dict[str, float]:
     elapsed_s = after.monotonic - before.monotonic
     if elapsed_s <= 0:
         return {}
-    both = before.counters.keys() & after.counters.keys()
-    steps = {name: after.counters[name] - before.counters[name] for name in sorted(both) if not is_gauge(name)}
-    return {name: step / elapsed_s for name, step in steps.items() if step >= 0}
+    then, now = before.counters, after.counters
+    names = _counters_of_both(tuple(then), tuple(now))
+    return {name: (now[name] - then[name]) / elapsed_s for name in names if now[name] >= then[name]}
+
+
+@lru_cache(4)  # the names are those of the poll before
+def _counters_of_both(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in set(before).intersection(after) if not is_gauge(name)))

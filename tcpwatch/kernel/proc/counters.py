@@ -7,9 +7,10 @@ Sources: proc_net(5), Documentation/networking/snmp_counter.rst.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
-from tcpwatch.kernel.proc.numbers import kernel_number, unexpected_content
+from tcpwatch.kernel.proc.numbers import kernel_numbers, kernel_text, unexpected_content
 
 SOCKSTAT_PREFIX = ("TCP_", "TCP6_")
 GAUGES = frozenset({"RtoAlgorithm", "RtoMin", "RtoMax", "MaxConn", "CurrEstab"})
@@ -27,7 +28,7 @@ def read(proc_net: Path) -> tuple[dict[str, int], tuple[OSError, ...]]:
     errors: list[OSError] = []
     for name, parse, head in _FILES:
         try:
-            values |= parse((proc_net / name).read_text(encoding="utf-8", errors="replace"), head)
+            values |= parse(kernel_text(f"{proc_net}/{name}"), head)
         except ValueError:
             errors.append(unexpected_content(proc_net / name))
         except OSError as error:
@@ -36,14 +37,14 @@ def read(proc_net: Path) -> tuple[dict[str, int], tuple[OSError, ...]]:
     return values, tuple(errors)
 
 
+@lru_cache(4)  # on a quiet host most texts are those of the poll before
 def _paired(text: str, head: str) -> dict[str, int]:
     """Parse pairs of lines that start with `head`: names, then values. Raises ValueError if they do not match."""
     lines = [line.split() for line in text.splitlines() if line.startswith(head)]
-    return {
-        name: _number(value)
-        for names, values in zip(lines[::2], lines[1::2], strict=True)
-        for name, value in zip(names[1:], values[1:], strict=True)
-    }
+    values: dict[str, int] = {}
+    for names, words in zip(lines[::2], lines[1::2], strict=True):
+        values.update(zip(names[1:], _numbers(words[1:]), strict=True))
+    return values
 
 
 def _alternating(text: str, head: str) -> dict[str, int]:
@@ -52,15 +53,15 @@ def _alternating(text: str, head: str) -> dict[str, int]:
         protocol, *words = line.split() or [""]
         if protocol == head:
             names = (f"{protocol[:-1]}_{word}" for word in words[::2])
-            return dict(zip(names, map(_number, words[1::2]), strict=True))
+            return dict(zip(names, _numbers(words[1::2]), strict=True))
     return {}
 
 
-def _number(word: str) -> int:
-    number = kernel_number(word)
-    if number is None:
-        raise ValueError(word)
-    return number
+def _numbers(words: list[str]) -> list[int]:
+    numbers = kernel_numbers(words)
+    if numbers is None:
+        raise ValueError(words)
+    return numbers
 
 
 _FILES = (

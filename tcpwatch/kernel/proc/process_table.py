@@ -113,13 +113,18 @@ class ProcessTable:
     def __init__(self, proc: str) -> None:
         self._proc = proc
         self._kernel: dict[int, int] = {}
+        self._seen: dict[str, int] = {}
+        """The directory in the last refresh(); empty if it has to be gone through again."""
         self.holders: dict[int, Holder] = {}
         self.changes = 0
         self.hides_processes = True
 
     def refresh(self, call: int) -> None:
         """List the processes. This reads one directory, and no other file of a known process."""
-        entries = self._entries()
+        directory = self._directory()
+        if directory == self._seen:
+            return
+        self._seen, entries = directory, {int(name): entry for name, entry in directory.items() if name.isdecimal()}
         self.hides_processes = 1 not in entries
         for pid in self.holders.keys() - entries.keys():
             self.drop(pid)
@@ -134,14 +139,15 @@ class ProcessTable:
     def drop(self, pid: int) -> None:
         """Remove a process that has ended."""
         holder = self.holders.pop(pid)
+        self._seen = {}  # it may be found again
         if holder.inodes.any():
             self.changes += 1
 
-    def _entries(self) -> dict[int, int]:
-        """Return pid → inode of /proc/PID from the directory entries; empty if unreadable."""
+    def _directory(self) -> dict[str, int]:
+        """Return name → inode of all entries of /proc; empty if unreadable."""
         try:
             with os.scandir(self._proc) as entries:
-                return {int(e.name): e.inode() for e in entries if e.name.isdecimal()}
+                return {entry.name: entry.inode() for entry in entries}
         except OSError:
             return {}  # not mounted or not readable: hides_processes becomes true
 

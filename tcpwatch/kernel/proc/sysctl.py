@@ -6,9 +6,10 @@ namespace of the thread that opens the file. tcp_mem and tcp_max_orphans exist i
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
-from tcpwatch.kernel.proc.numbers import kernel_number, unexpected_content
+from tcpwatch.kernel.proc.numbers import kernel_number, kernel_numbers, kernel_text, unexpected_content
 
 _IPV4 = (
     "tcp_max_tw_buckets", "tcp_syncookies", "tcp_max_syn_backlog", "tcp_synack_retries", "tcp_tw_reuse",
@@ -34,11 +35,10 @@ def read(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[dict[str, int], tu
     errors: list[OSError] = []
     for file, names in _FILES.items():
         try:
-            words = _text(proc_sys_net / file).split()
+            numbers = _numbers(kernel_text(f"{proc_sys_net}/{file}"))
         except OSError:
             continue  # not in this namespace or kernel: absent
-        numbers = [number for word in words if (number := kernel_number(word)) is not None]
-        if len(numbers) == len(names) == len(words):
+        if len(numbers) == len(names):
             values.update(zip(names, numbers, strict=True))
         else:
             errors.append(unexpected_content(proc_sys_net / file))
@@ -51,16 +51,29 @@ def reserved_ports(proc_sys_net: Path = Path("/proc/sys/net")) -> tuple[tuple[in
     Raises OSError if the file cannot be read, or has other content than ranges of ports.
     """
     path = proc_sys_net / "ipv4" / "ip_local_reserved_ports"
-    words = _text(path).strip()
+    ranges = _ranges(kernel_text(str(path)).strip())
+    if ranges is None:
+        raise unexpected_content(path)
+    return ranges
+
+
+# The texts hardly ever change.
+
+
+@lru_cache(64)
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers in a text; empty if it has other words."""
+    return tuple(kernel_numbers(text.split()) or ())
+
+
+@lru_cache(1)
+def _ranges(words: str) -> tuple[tuple[int, int], ...] | None:
+    """Return the ranges of ports; None if the text has anything else."""
     ranges = []
     for word in filter(None, words.split(",")):
         first, _, last = word.partition("-")
         low, high = kernel_number(first), kernel_number(last or first)
         if low is None or high is None or not 0 <= low <= high <= 0xFFFF:
-            raise unexpected_content(path)
+            return None
         ranges.append((low, high))
     return tuple(ranges)
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
