@@ -164,8 +164,33 @@ class Sample(SortedSockets):
     """Names that are left out because reading them blocks, in words."""
     begin_monotonic_s: float = 0.0
     """Monotonic seconds at the beginning of the dump; `destroyed` has events from before."""
+    _counts: tuple[list[int], list[int]] = field(init=False, repr=False)
+    """Sockets by state, first those without an inode, then those with one."""
+
+    def __post_init__(self) -> None:
+        # Counted once, as most analyses look at the sockets of a few states, and mostly there are none.
+        combined = self.state | (self.inode != 0).view(np.uint8) << _STATE_BITS
+        counts = np.bincount(combined, minlength=2 << _STATE_BITS).tolist()
+        object.__setattr__(self, "_counts", (counts[: 1 << _STATE_BITS], counts[1 << _STATE_BITS :]))
+
+    def count(self, *states: int, has_inode: bool | None = None) -> int:
+        """Return the number of sockets in these states, or of those with an inode, or of those without."""
+        counts = self._counts if has_inode is None else self._counts[has_inode:][:1]
+        return sum(part[state] for part in counts for state in states)
+
+    def rows_in(self, *states: int, has_inode: bool | None = None) -> NDArray[np.intp]:
+        """Return the rows of these sockets, ascending."""
+        if not self.count(*states, has_inode=has_inode):
+            return np.empty(0, np.intp)
+        wanted = self.state == states[0]
+        for state in states[1:]:
+            wanted |= self.state == state
+        if has_inode is not None:
+            wanted &= (self.inode != 0) if has_inode else (self.inode == 0)
+        return np.flatnonzero(wanted)
 
 
+_STATE_BITS = 4
 _LISTEN, _NEW_SYN_RECV, _BOUND_INACTIVE = 10, 12, 13
 _CANONICAL = np.zeros(256, np.uint8)
 _CANONICAL[1:12] = np.arange(1, 12)

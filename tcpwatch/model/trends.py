@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from tcpwatch.arrays.time_series import TimeSeries
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.states import STATE_ORDER, State
@@ -46,8 +44,7 @@ class StateCounter:
 
     def step(self, poll: Poll) -> StateCounts:
         """Return the counts, how fast they change, and their trend."""
-        per_number = np.bincount(poll.sample.state, minlength=max(State) + 1)
-        before, self._counts = self._counts, {state: int(per_number[state]) for state in STATE_ORDER}
+        before, self._counts = self._counts, {state: poll.sample.count(state) for state in STATE_ORDER}
         counts, elapsed_s = self._counts, poll.elapsed_s
         self._history.add(poll.sample.monotonic, counts)
         return StateCounts(

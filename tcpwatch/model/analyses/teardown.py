@@ -177,8 +177,8 @@ class TeardownAnalysis:
     def step(self, poll: Poll) -> Teardown:
         """Return how the connections of this poll end."""
         rows, sample = poll.rows, poll.sample
-        close_wait = np.flatnonzero(sample.state == State.CLOSE_WAIT)
-        fin_wait = np.flatnonzero((sample.state == State.FIN_WAIT_2) & (sample.inode != 0))
+        close_wait = sample.rows_in(State.CLOSE_WAIT)
+        fin_wait = sample.rows_in(State.FIN_WAIT_2, has_inode=True)
         close_wait_s = rows.time - self._close_wait.step(sample, close_wait, rows.since[close_wait])
         fin_wait_s = rows.time - self._fin_wait.step(sample, fin_wait, rows.since[fin_wait])
         programs, spread = self._close_waits(poll, close_wait, close_wait_s)
@@ -186,11 +186,11 @@ class TeardownAnalysis:
             time_wait=_time_waits(rows, sample, poll.rates.get("TW"), self._left_per_s(sample)),
             close_wait=programs,
             close_wait_spread=spread,
-            close_wait_unaccepted=int(np.count_nonzero(sample.inode[close_wait] == 0)),
+            close_wait_unaccepted=sample.count(State.CLOSE_WAIT, has_inode=False),
             half_closed=self._half_closed(rows, fin_wait, fin_wait_s),
             half_closed_hidden=self._half_closed_hidden(rows, fin_wait, fin_wait_s),
-            orphaned={state: _count(sample, state, orphaned=True) for state in CLOSING_STATES},
-            owned={state: _count(sample, state, orphaned=False) for state in CLOSING_STATES},
+            orphaned={state: sample.count(state, has_inode=False) for state in CLOSING_STATES},
+            owned={state: sample.count(state, has_inode=True) for state in CLOSING_STATES},
         )
 
     def _close_waits(
@@ -269,7 +269,7 @@ class TeardownAnalysis:
         return HalfClosed(holder, len(age_s), old, float(age_s.max()), why_hidden)
 
     def _left_per_s(self, sample: Sample) -> float | None:
-        entered, count = sample.counters.get("TW"), int(np.count_nonzero(sample.state == State.TIME_WAIT))
+        entered, count = sample.counters.get("TW"), sample.count(State.TIME_WAIT)
         if entered is None:
             return None
         self._recent.append((sample.monotonic, entered, count))
@@ -330,15 +330,13 @@ def _most_first(held: Sequence[_Held]) -> tuple[_Held, ...]:
     return tuple(sorted(held, key=lambda one: (-one.count, one.name)))
 
 
-def _count(sample: Sample, state: State, *, orphaned: bool) -> int:
-    return int(np.count_nonzero((sample.state == state) & ((sample.inode == 0) == orphaned)))
-
-
 _BATCHES_S = 10.0
 
 
 def _time_waits(rows: Rows, sample: Sample, entered: float | None, left: float | None) -> TimeWaitSummary:
-    waits = np.flatnonzero(sample.state == State.TIME_WAIT)
+    waits = sample.rows_in(State.TIME_WAIT)
+    if not len(waits):
+        return TimeWaitSummary(0, 0, entered, left, (0,) * TIME_WAIT_S, ())
     left_s = np.minimum(sample.table["idiag_expires"][waits] // 1000, TIME_WAIT_S - 1)
     server = waits[rows.role[waits] == Role.SERVER]
     per_port = np.bincount(sample.local_port[server], minlength=1)

@@ -97,8 +97,10 @@ class HalfOpenSummary:
 def half_open_sockets(poll: Poll) -> HalfOpenSockets:
     """Return the half-open connections of a poll's sample."""
     rows, sample = poll.rows, poll.sample
-    row = np.flatnonzero((sample.state == State.SYN_RCVD) & (sample.inode == 0))
+    row = sample.rows_in(State.SYN_RCVD, has_inode=False)
     size = len(row)
+    if not size:
+        return _NONE
     full = np.empty(size, np.bool_)
     retransmits = np.empty(size, np.uint8)
     expires_ms = np.empty(size, np.uint32)
@@ -129,6 +131,11 @@ def half_open_sockets(poll: Poll) -> HalfOpenSockets:
 
 
 _BLOCK = 16_384
+_NO_ROWS, _NO_ADDRESSES = np.empty(0, np.intp), np.empty((0, 2), np.uint64)
+_NONE = HalfOpenSockets(
+    _NO_ROWS, np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, np.float32), np.empty(0, np.bool_),
+    RemoteAddresses(np.empty(0, np.uint32), _NO_ROWS, _NO_ADDRESSES), _NO_ROWS,
+)  # fmt: skip
 
 
 def _ages(
@@ -158,6 +165,8 @@ _DUE_S = np.exp2(np.minimum(np.arange(256), 16) + 1).astype(np.float32) - 1
 
 def half_open_summary(sockets: HalfOpenSockets) -> HalfOpenSummary:
     """Return the figures of these connections."""
+    if not len(sockets.row):
+        return _EMPTY
     # Counting comparisons costs a tenth of sorting into bins.
     at_least = [int(np.count_nonzero(sockets.retransmits >= number)) for number in range(RETRANSMIT_CLASSES)]
     older = [int(np.count_nonzero(sockets.age_s >= np.float32(edge))) for edge in AGE_EDGES_S]
@@ -168,11 +177,16 @@ def half_open_summary(sockets: HalfOpenSockets) -> HalfOpenSummary:
         retransmitted=at_least[1],
         estimated=size - int(np.count_nonzero(sockets.arrival_seen)),
         deferred=int(np.count_nonzero((sockets.retransmits == 0) & (sockets.age_s > _DEFERRED_S))),
-        oldest_s=float(sockets.age_s.max()) if size else None,
+        oldest_s=float(sockets.age_s.max()),
         ages=_differences(older),
         by_retransmits=_differences(at_least),
         sources=syn_sources(sockets.source),
     )
+
+
+_EMPTY = HalfOpenSummary(
+    0, 0, 0, 0, 0, None, (0,) * len(AGE_EDGES_S), (0,) * RETRANSMIT_CLASSES, syn_sources(_NONE.source)
+)
 
 
 def _differences(cumulative: list[int]) -> tuple[int, ...]:

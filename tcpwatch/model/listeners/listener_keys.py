@@ -106,7 +106,7 @@ class ListenerKeys:
     @classmethod
     def of(cls, sample: Sample, previous: ListenerKeys | None = None) -> ListenerKeys:
         """Return the keys of the listeners of a sample; `previous` are those of the previous one."""
-        row = np.flatnonzero(sample.state == State.LISTEN)
+        row = sample.rows_in(State.LISTEN)
         source = _source(sample, row)
         if previous is not None and previous._source == source and not len(previous.redirected.cookie):
             found = replace(previous, row=row, redirected=Redirected())  # the same listeners, as in most polls

@@ -64,9 +64,7 @@ def redirected(
     """
     if not sample.capabilities.attributes:
         return Redirected()
-    waiting = np.flatnonzero(
-        ((sample.state == State.ESTABLISHED) | (sample.state == State.CLOSE_WAIT)) & (sample.inode == 0)
-    )
+    waiting = sample.rows_in(State.ESTABLISHED, State.CLOSE_WAIT, has_inode=False)
     is_transparent = _is_transparent(sample, listening)
     if not (len(waiting) or len(before.cookie) or is_transparent.any()):
         return Redirected()  # as in most polls
@@ -76,7 +74,7 @@ def redirected(
     keys = keys[first]
     if not len(cookies) and not is_transparent.any():
         return Redirected()
-    half_open = np.flatnonzero((sample.state == State.SYN_RCVD) & (sample.inode == 0))
+    half_open = sample.rows_in(State.SYN_RCVD, has_inode=False)
     half_open = half_open[lookup(half_open) == NO_KEY]
     half_open = half_open[~np.isin(sample.cookie[half_open], cookies)]
     owner = _owners_by_end(sample, half_open, (cookies, keys))

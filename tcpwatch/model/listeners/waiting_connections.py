@@ -58,8 +58,8 @@ def waiting_connections(poll: Poll, waiting_since: Since, fast_open: NDArray[np.
     `waiting_since` remembers those of the previous poll; `fast_open` is that of HalfOpenSockets.
     """
     sample = poll.sample
-    open_or_closed = (sample.state == State.ESTABLISHED) | (sample.state == State.CLOSE_WAIT)
-    row = np.flatnonzero(open_or_closed & (sample.inode == 0) & sample.capabilities.queues)
+    states = (State.ESTABLISHED, State.CLOSE_WAIT) if sample.capabilities.queues else ()
+    row = sample.rows_in(*states, has_inode=False)
     if len(fast_open):
         row = np.union1d(row, fast_open)
     key = poll.join.listener_keys.lookup(sample, row)
@@ -78,8 +78,10 @@ def accepted_by_key(poll: Poll, before: WaitingConnections, now: WaitingConnecti
     This is a minimum: connections that opened and closed between the two samples are missing.
     """
     sample, join = poll.sample, poll.join
-    accepted = np.zeros(len(sample.cookie), np.bool_)
     fresh = np.concatenate((_established(poll), join.new))
+    if not len(fresh) and not len(before.cookie):
+        return np.zeros(len(join.listener_keys.keys), np.intp)
+    accepted = np.zeros(len(sample.cookie), np.bool_)
     accepted[fresh[_ACCEPTED[sample.state[fresh]]]] = True
     waited = find_sorted(sample.cookie, before.cookie)
     waited = waited[waited != NOT_FOUND]

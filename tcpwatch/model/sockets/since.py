@@ -40,6 +40,10 @@ class Since:
 
         It holds for these rows in this sample, and began at `at_latest` or before, where that is known.
         """
+        if not len(row) and not len(self._cookie):  # as in most steps
+            self._unknown = self._unknown or []
+            del self._unknown[:_MAX_WANTED]
+            return np.empty(0, np.float64)
         cookie = sample.cookie[row]
         begin_seen = np.full(len(row), self._unknown is not None)
         if self._unknown is None:
