@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from tcpwatch.kernel.proc.counters import is_gauge
 from tcpwatch.model.listeners.acceptors import Acceptors
 from tcpwatch.model.sockets.join import Join, first, join
@@ -25,6 +27,8 @@ class Poll:
     """Kernel counter → increase per second; empty on the first poll."""
     elapsed_s: float | None
     """Seconds between the two samples; None on the first poll."""
+    same_sockets: bool = False
+    """Whether all sockets are those of the previous poll, with the same state, role, owner, inode and interface."""
 
     @property
     def rows(self) -> Rows:
@@ -59,7 +63,23 @@ class SampleJoiner:
             previous_join,
             rates(previous, sample) if previous else {},
             elapsed_s,
+            previous is not None and previous_join is not None and _same(previous_join, previous, self._join, sample),
         )
+
+
+def _same(before: Join, previous: Sample, now: Join, sample: Sample) -> bool:
+    """Return Poll.same_sockets."""
+    if len(now.new) or len(now.ended_cookie) or len(now.changed):
+        return False
+    pairs = (
+        (before.rows.role, now.rows.role), (before.rows.owner, now.rows.owner), (previous.inode, sample.inode),
+        (previous.interface, sample.interface),
+    )  # fmt: skip
+    if not all(old is new or np.array_equal(old, new) for old, new in pairs):
+        return False
+    then, owners = before.rows.owners, now.rows.owners
+    codes = np.unique(now.rows.owner).tolist()
+    return then is owners or all(then[code] == owners[code] for code in codes if code >= 0)
 
 
 def rates(before: Sample, after: Sample) -> dict[str, float]:

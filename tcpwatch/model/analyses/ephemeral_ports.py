@@ -461,11 +461,12 @@ class EphemeralPortAnalysis:
     def __init__(self) -> None:
         self._facts = PortFactsAnalysis()
         self._history: deque[_Moment] = deque()
+        self._last: tuple[tuple[object, ...], EphemeralPorts | None] | None = None
 
     def step(self, poll: Poll) -> EphemeralPorts | None:
         """Return the ports in use, and when each destination will run out of them; None where the range is unknown."""
         facts, monotonic = self._facts.step(poll), poll.sample.monotonic
-        ports = ephemeral_ports(poll.rows, poll.sample, facts)
+        ports = self._ports(poll, facts)
         if ports is None:
             return None
         now = _Moment(monotonic, ports.occupied, {_identity(to): to.used for to in ports.destinations})
@@ -488,6 +489,18 @@ class EphemeralPortAnalysis:
                 for to in ports.destinations
             ),
         )
+
+    def _ports(self, poll: Poll, facts: PortFacts) -> EphemeralPorts | None:
+        """Return ephemeral_ports(), as in the last step if nothing has changed; in TIME_WAIT, ages change."""
+        sample = poll.sample
+        others = (
+            sample.sysctls, sample.reserved_ports, dict(sample.interfaces), sample.capabilities, facts.failed,
+            facts.bound_ports.tobytes(),
+        )  # fmt: skip
+        same = self._last and poll.same_sockets and not sample.count(State.TIME_WAIT) and self._last[0] == others
+        if not self._last or not same:
+            self._last = others, ephemeral_ports(poll.rows, sample, facts)
+        return self._last[1]
 
 
 _LEAST_TREND_S = 2.0

@@ -65,6 +65,8 @@ class ListenerTable:
         """The owners and their numbers in `_figures`."""
         self._next_owner = 0
         self._stalled = False
+        self._source: tuple[object, ...] | None = None
+        """What the listeners of the last poll were made from."""
         self._cookies, self._figures = np.empty(0, np.uint64), np.empty((0, len(_Figures._fields)))
         self._made: list[Listener] = []
         """Aligned with these."""
@@ -77,6 +79,10 @@ class ListenerTable:
         """Return every listener of the sample: the fullest accept queue first, then by port."""
         keys = facts.listener_keys
         rows = poll.rows.take(keys.row)
+        source = _source(poll, facts, rows)
+        if source is not None and source == self._source and keys.keys is self._keys:
+            return self._listeners
+        self._source = source
         figures = _figures(poll, facts, rows, self._owner_numbers(rows))
         before, kept = self._unchanged(poll, facts, rows, figures)
         anew = np.flatnonzero(~kept)
@@ -160,6 +166,29 @@ class ListenerTable:
         fullest = sorted((one for one in ordered if one.accept_queue.depth), key=lambda one: -one.accept_queue.share)
         rest = [one for one in ordered if not one.accept_queue.depth] if fullest else ordered
         self._listeners = (*fullest, *rest)
+
+
+def _source(poll: Poll, facts: QueueFacts, rows: Rows) -> tuple[object, ...] | None:
+    """Return all that the listeners are made from; None if something was accepted, or waits, so that figures change."""
+    sample, accepting, accepted = poll.sample, facts.accepting, facts.accepted
+    if accepting.stalls or accepting.unmoved or len(facts.waiting.key) or (accepted is not None and accepted.any()):
+        return None
+    names = ("idiag_family", "idiag_inode", "idiag_if", "idiag_rqueue", "idiag_wqueue")
+    half_open = facts.half_open.count_by_key(len(facts.listener_keys.keys), retransmitted=True)
+    arrays = (rows.cookie, *(rows.table[name] for name in names), facts.syn_depth, facts.syn_peak, half_open)
+    sysctls = ("somaxconn", "tcp_syncookies", "tcp_max_syn_backlog")
+    return (
+        *(array.tobytes() for array in arrays),
+        [rows.owners[code] if code >= 0 else None for code in rows.owner.tolist()],
+        [sample.sysctls.get(name) for name in sysctls],
+        dict(sample.interfaces),
+        sample.capabilities.queues,
+        sample.accept_queue_peaks,
+        sample.drops,
+        poll.previous.drops if poll.previous else None,
+        bool(poll.elapsed_s),
+        accepted is None,
+    )
 
 
 _queue = lru_cache(4096)(Queue)

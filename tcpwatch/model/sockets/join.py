@@ -76,6 +76,12 @@ def first(sample: Sample) -> Join:
 def join(previous: Join, sample: Sample) -> Join:
     """Return the next sample joined with the previous one."""
     before = previous.rows
+    listening = ListenerKeys.of(sample, previous.listener_keys)
+    if np.array_equal(before.cookie, sample.cookie) and np.array_equal(before.state, sample.state):
+        rows = _rows(sample, before.throughput, **{name: getattr(before, name) for name in REMEMBERED})
+        unproved = _still_unproved(previous, rows, _NONE, sample)
+        if listening.keys is previous.listener_keys.keys and not has_proof(sample, unproved).any():
+            return _nothing_happened(previous, rows, listening)
     known, stays = _shared(sample.cookie, before.cookie)
     fresh = {"first_seen": sample.time, "since": sample.time, "begin_seen": True, "role": 0, "closer": 0}
     memory = {name: _carried(getattr(before, name), stays, known, value) for name, value in fresh.items()}
@@ -87,7 +93,6 @@ def join(previous: Join, sample: Sample) -> Join:
     mark[changed], mark[new] = Mark.CHANGED, Mark.NEW
     memory["since"][changed] = sample.time
     rows = _rows(sample, before.throughput, mark=mark, **memory)
-    listening = ListenerKeys.of(sample, previous.listener_keys)
     connected = np.concatenate((old_state == State.CLOSED, np.zeros(len(new), np.bool_)))
     assumed = _set_role_and_closer(rows, np.concatenate((changed, new)), connected, sample, listening)
     unproved = _prove_roles(rows, _still_unproved(previous, rows, assumed, sample), sample)
@@ -106,6 +111,27 @@ def join(previous: Join, sample: Sample) -> Join:
         old_state=old_state,
         new=new,
         unproved=unproved,
+        listener_keys=listening,
+    )
+
+
+REMEMBERED = ("first_seen", "since", "begin_seen", "role", "closer", "mark")
+_NONE = np.empty(0, np.intp)
+
+
+def _nothing_happened(previous: Join, rows: Rows, listening: ListenerKeys) -> Join:
+    """Return the join of two samples with the same sockets in the same states, and nothing new about their roles."""
+    mark = rows.mark if not rows.mark.any() else np.zeros(len(rows), np.uint8)
+    return Join(
+        rows=_frozen(replace(rows, mark=mark)),
+        closed=rows.take(_NONE),
+        ended_cookie=rows.cookie[:0],
+        ended_previous=_NONE,
+        changed=_NONE,
+        changed_previous=_NONE,
+        old_state=rows.state[:0],
+        new=_NONE,
+        unproved=_NONE,
         listener_keys=listening,
     )
 
@@ -260,6 +286,6 @@ def _closed(before: Rows, ended: NDArray[np.intp], time: float) -> Rows:
 
 
 def _frozen(rows: Rows) -> Rows:
-    for name in ("first_seen", "since", "begin_seen", "role", "closer", "mark"):
+    for name in REMEMBERED:
         getattr(rows, name).flags.writeable = False
     return rows

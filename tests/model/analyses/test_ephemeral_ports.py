@@ -22,7 +22,7 @@ from tcpwatch.model.analyses.ephemeral_ports import (
 from tcpwatch.model.poll import Poll
 from tcpwatch.model.states import Role, State
 from tcpwatch.sample import Capabilities
-from tests.support.polls import first_poll
+from tests.support.polls import first_poll, polls
 from tests.support.views import Sock, make_rows, make_sample, make_table, sock
 
 A, B = "192.0.2.1:443", "192.0.2.2:443"
@@ -310,6 +310,32 @@ def test_it_counts_as_a_dictionary_does(ends: list[tuple[int, str, int, int, Rol
     found = ports(socks, low, high)
     assert used(found) == counts
     assert found.range.held == len([port for port in held if low <= port <= high])
+
+
+CLIENTS = st.builds(
+    "{} {} {} {}".format, st.integers(100, 103), st.sampled_from(("ESTAB", "ESTAB", "TIME_WAIT", "CLOSE_WAIT")),
+    st.sampled_from((A, B)), st.sampled_from(("", "eth0")),
+)  # fmt: skip
+
+
+@given(st.lists(st.lists(CLIENTS, max_size=3), min_size=1, max_size=2), st.lists(st.integers(0, 1), max_size=4))
+def test_ports_that_are_kept_equal_ports_counted_anew(worlds: list[list[str]], order: list[int]) -> None:
+    samples = []
+    for at, world in enumerate(order):
+        words = [each.split(" ") for each in worlds[world % len(worlds)]]
+        socks = [
+            sock(state, f"10.0.0.1:{port}", remote, cookie=1 + number, interface=device, process="app", pid=7 + number)
+            for number, (port, state, remote, device) in enumerate(words)
+        ]
+        sysctls = {"ip_local_port_range_low": 100, "ip_local_port_range_high": 110 + world}
+        samples.append(make_sample(make_rows(socks), monotonic=at / 10, sysctls=sysctls))
+    analysis = EphemeralPortAnalysis()
+    for poll in polls(*samples):
+        kept, anew = analysis.step(poll), ephemeral_ports(poll.rows, poll.sample)
+        assert kept is not None
+        assert anew is not None
+        for name in ("range", "destinations", "count", "in_use", "distinct", "not_by_connect", "owner"):
+            assert getattr(kept, name) == getattr(anew, name)
 
 
 def fullest(found: EphemeralPorts) -> Destination:
