@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tcpwatch.config.reading import read_beginning
 from tcpwatch.config.thresholds import DEFAULT, Thresholds, allowed_range
 from tcpwatch.units.printable import printable
 
@@ -220,8 +221,7 @@ def _thresholds(table: Any, name: str) -> Thresholds:
 
 def _read(path: Path, name: str, must_exist: bool) -> bytes:
     try:
-        with path.open("rb") as file:
-            content = file.read(CONFIG_LIMIT + 1)
+        content = read_beginning(path, CONFIG_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         if not must_exist:
             return b""

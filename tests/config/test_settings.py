@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tcpwatch.config import settings
+from tcpwatch.config import reading, settings
 from tcpwatch.config.settings import Settings, SettingsError
 from tcpwatch.config.thresholds import Thresholds
 
@@ -163,6 +164,27 @@ def test_files_that_cannot_be_read(home: dict[str, str], tmp_path: Path) -> None
     path.mkdir()
     assert "cannot be read: Is a directory" in refusal({}, home)
     assert settings.load({}, {"HOME": "/dev/null"}) == Settings(), "no home, no file"
+
+
+def test_files_that_do_not_answer(home: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PATIENCE_S", 0.05)
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    silent, writer = os.pipe()
+    for name in (str(path), f"/dev/fd/{silent}"):
+        assert refusal({"config": name}, home).startswith(f"{name}: cannot be read: no answer within 0.05 s; ")
+    os.close(silent)
+    os.close(writer)
+
+
+def test_files_that_are_no_regular_ones(home: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PATIENCE_S", 30.0)
+    pipe, writer = os.pipe()
+    os.write(writer, b"interval = 7")
+    os.close(writer)
+    assert settings.load({"config": f"/dev/fd/{pipe}"}, home).interval_s == 7, "as --config <(echo interval = 7)"
+    os.close(pipe)
+    assert settings.load({"config": "/dev/null"}, home) == Settings()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from tcpwatch.kernel.proc.process import command_lines_block
 from tests import lab
 from tests.lab.machine.faults import run_with
 from tests.lab.machine.stuck_processes import Stuck, fuse, stuck_processes
-from tests.support.program import end, start
+from tests.support.program import end, monitor, read_to_the_end, read_until, start
 
 NOTE = "some command lines not read: blocked"
 UIDS = (1001, 1001, 1001, 1002)
@@ -100,3 +101,26 @@ def test_a_name_service_that_does_not_answer() -> None:
     (row,) = map(json.loads, outcome.stdout.splitlines())
     assert (row["pid"] is not None, row["uid"], row["user"]) == (True, os.getuid(), None)
     assert monotonic() - begin < FOR_EVER_S
+
+
+def test_a_home_directory_that_does_not_answer(stuck: list[Stuck], environ: dict[str, str]) -> None:
+    begin = monotonic()
+    code, out, err = end(start(["list"], {**environ, "HOME": stuck[0].folder}))
+    reason = "cannot be read: no answer within 1 s; make it a readable file, or name another with --config"
+    assert (code, out, err) == (2, "", f"tcpwatch: {stuck[0].folder}/.config/tcpwatch/config.toml: {reason}\n")
+    assert monotonic() - begin < FOR_EVER_S
+
+
+def test_the_monitor(stuck: list[Stuck], environ: dict[str, str]) -> None:
+    """It draws its first screen, says what is missing, and ends at a key or a signal."""
+    for by_key in (True, False):
+        with monitor(environ) as (process, leader):
+            read_until(leader, NOTE.encode())
+            begin = monotonic()
+            if by_key:
+                leader.write(b"q")
+            else:
+                process.terminate()
+            read_to_the_end(leader.fileno())
+            assert process.wait(FOR_EVER_S) == (0 if by_key else 128 + signal.SIGTERM)
+            assert monotonic() - begin < FOR_EVER_S

@@ -34,6 +34,8 @@ class Stuck(NamedTuple):
 
     pid: int
     port: int
+    folder: str
+    """A directory in which nothing can be looked up: that does not return, and cannot be interrupted by a signal."""
 
 
 def fuse() -> str:
@@ -52,7 +54,8 @@ def stuck_processes(folder: Path, uids: Sequence[int]) -> Iterator[list[Stuck]]:
         try:
             assert server.stdout is not None
             for _ in uids:
-                stuck.append(Stuck(*json.loads(server.stdout.readline())))
+                pid, port = json.loads(server.stdout.readline())
+                stuck.append(Stuck(pid, port, f"/proc/{pid}/root{folder}"))
             for one in stuck:
                 wait_until(partial(_blocks, one.pid), "it waits in mmap(2)")
             yield stuck
@@ -115,7 +118,10 @@ def _serve(device: int, began: Sequence[int]) -> None:
         if operation == _INIT:
             answer = struct.pack("<IIIIHHI", 7, 31, 1 << 16, 0, 12, 1, 4096) + bytes(40)
         elif operation == _LOOKUP:
-            node = int(request[40:].rstrip(b"\0"))
+            name = request[40:].rstrip(b"\0")
+            if not name.isdigit():
+                continue
+            node = int(name)
             answer = struct.pack("<QQ", node, 0) + forever + bytes(8) + _attributes(node)
         elif operation == _GETATTR:
             answer = forever + _attributes(node)
