@@ -95,6 +95,7 @@ def odd_names(namespace: lab.Namespace) -> Iterator[None]:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         yield
+    namespace.ip("link delete odd1")
 
 
 @pytest.mark.usefixtures("odd_names")
