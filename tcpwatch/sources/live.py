@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -28,6 +26,7 @@ from tcpwatch.kernel.proc.connect_callers import ConnectCallers
 from tcpwatch.kernel.proc.limits import DescriptorLimits
 from tcpwatch.kernel.proc.namespaces import NamespaceCensus
 from tcpwatch.kernel.proc.owner_finder import Owner, OwnerFinder
+from tcpwatch.kernel.release import is_since
 from tcpwatch.kernel.trace.trace_events import TraceEventKind, TraceEvents
 from tcpwatch.sample import (
     Capabilities,
@@ -108,12 +107,6 @@ _TO_READ_PROCESSES = (privileges.SYS_PTRACE, privileges.DAC_READ_SEARCH)
 """Links and directories in /proc/PID of other users, see ptrace(2)."""
 
 
-def shows_bound_sockets(release: str) -> bool:
-    """Return whether this release of Linux dumps sockets that are only bound; unknown ones are taken for new ones."""
-    version = re.match(r"(\d+)\.(\d+)", release)
-    return version is None or (int(version[1]), int(version[2])) >= _BOUND_SOCKETS_SINCE
-
-
 _BOUND_SOCKETS_SINCE = (6, 8)
 """Linux 6.8: TCPF_BOUND_INACTIVE in net/ipv4/inet_diag.c."""
 
@@ -160,7 +153,7 @@ class LiveSource:
             self.close()
             raise
         self._callers = ConnectCallers()
-        self._capabilities = Capabilities(bound=shows_bound_sockets(os.uname().release))
+        self._capabilities = Capabilities(bound=is_since(_BOUND_SOCKETS_SINCE))
         self._namespaces = NamespaceCensus()
         self._namespaces_s = NAMESPACE_SEARCH_S if owners_least_s > OWNER_SEARCH_MIN_S else NAMESPACE_SLICE_S
         self._unused: DestroyedSockets | None = None

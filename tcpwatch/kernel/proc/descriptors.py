@@ -1,6 +1,6 @@
 """The descriptors of one process: /proc/PID/fd, where a socket is a link `socket:[inode]` (proc(5)).
 
-Files registered with an io_uring need no descriptor: /proc/PID/fdinfo of the ring lists them.
+Files registered with an io_uring need no descriptor: /proc/PID/fdinfo of the ring lists them, since Linux 6.14 by path.
 
 Reading a link takes about 4 µs and listing a name less than 1 µs (Linux 6.18). Therefore a known table is listed again
 and only its doubtful part is read, in slices, between which the caller may stop.
@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 
 from tcpwatch.arrays.group_by import run_starts
 from tcpwatch.arrays.lookup import is_in_sorted
+from tcpwatch.kernel.release import is_since
 
 Inodes = NDArray[np.uint32]
 
 SLICE = 1000
 """Names listed, or links read, at a time: 1 to 5 ms."""
 _REGISTERED, _EMPTY = re.compile(rb"^ *\d+: socket:\[(\d+)\]$", re.MULTILINE), b"UserFiles:\t0\n"
-"""Lines of the part UserFiles (io_uring/fdinfo.c). Kernels that print d_iname there show no inode."""
+"""Lines of the part UserFiles (io_uring/fdinfo.c)."""
+READS_RINGS = is_since((6, 14))
+"""Older kernels print d_iname there, without inodes: a user could name a file like the socket of another one."""
 _NOTHING: Inodes = np.empty(0, np.uint32)
 _RING_SHARE = 0.01
 """Largest share of time in which the lists of rings are read: the kernel locks the ring meanwhile."""
@@ -182,6 +185,6 @@ def _read(directory: int, fds: list[int]) -> tuple[Inodes, list[int]]:
             continue  # closed since it was listed
         if target.startswith("socket:["):
             inodes[position] = _inode(target[8:-1])
-        elif target == "anon_inode:[io_uring]":
+        elif target == "anon_inode:[io_uring]" and READS_RINGS:
             rings.append(fd)
     return inodes, rings

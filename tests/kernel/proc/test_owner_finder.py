@@ -329,8 +329,14 @@ def first_line(line: str) -> int:
     return int(line)
 
 
+def skip_where_rings_are_not_read(name: str) -> None:
+    if "io_uring" in name and not descriptors.READS_RINGS:
+        pytest.skip("needs Linux 6.14")
+
+
 @pytest.mark.parametrize("name", HIDING)
 def test_a_socket_that_the_descriptors_do_not_show(view: Tree, name: str) -> None:
+    skip_where_rings_are_not_read(name)
     with python(SYSCALLS + HIDING[name]) as (pid, line), sleeper() as other:
         inode = first_line(line)
         view.show(pid, other, os.getpid())
@@ -340,6 +346,7 @@ def test_a_socket_that_the_descriptors_do_not_show(view: Tree, name: str) -> Non
 
 @pytest.mark.parametrize("name", HIDING)
 def test_a_socket_that_is_hidden_later(view: Tree, name: str, sock: socket.socket) -> None:
+    skip_where_rings_are_not_read(name)
     view.show(os.getpid())
     finder = OwnerFinder(str(view.path))
     assert holders(finder, inode_of(sock)) == [os.getpid()]
@@ -400,8 +407,9 @@ def test_other_holders_may_exist_until_every_process_was_read(tree: Tree) -> Non
     until(lambda: holders(finder, 100, 0.0) == [*range(10, 20)] and not finder.has_unread, 40)
 
 
-def test_a_ring_that_is_in_use_keeps_its_sockets(tree: Tree) -> None:
+def test_a_ring_that_is_in_use_keeps_its_sockets(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel lists nothing while it cannot lock the ring (io_uring_show_fdinfo)."""
+    monkeypatch.setattr(descriptors, "READS_RINGS", True)
     tree.add(7, 100)
     (tree.path / "7" / "fd" / "9").symlink_to("anon_inode:[io_uring]")
     (tree.path / "7" / "fdinfo").mkdir()
@@ -418,7 +426,22 @@ def test_a_ring_that_is_in_use_keeps_its_sockets(tree: Tree) -> None:
     until(lambda: holders(finder, 500) == UNKNOWN_ELSEWHERE, 4 * LONGEST_INTERVAL)
 
 
+def test_names_of_files_in_a_ring_of_an_older_kernel_are_no_sockets(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptors, "READS_RINGS", False)
+    tree.add(7, 100)
+    (tree.path / "7" / "fd" / "9").symlink_to("anon_inode:[io_uring]")
+    (tree.path / "7" / "fdinfo").mkdir()
+    (tree.path / "7" / "fdinfo" / "9").write_text("UserFiles:\t1\n    0: socket:[500]\n")
+    finder = OwnerFinder(str(tree.path))
+    assert holders(finder, 100) == [7]
+    for _ in range(3):
+        assert not isinstance(holders(finder, 500), list)
+
+
 def test_a_ring_is_not_read_again_at_once(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptors, "READS_RINGS", True)
     tree.add(7, 100)
     (tree.path / "7" / "fd" / "9").symlink_to("anon_inode:[io_uring]")
     (tree.path / "7" / "fdinfo").mkdir()

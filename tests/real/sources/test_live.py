@@ -24,7 +24,7 @@ from tcpwatch.sample import Sample, sort_by_cookie
 from tcpwatch.sources import base
 from tcpwatch.sources import live as live_source
 from tcpwatch.sources.base import SourceError
-from tcpwatch.sources.live import LiveSource, open_source, shows_bound_sockets
+from tcpwatch.sources.live import LiveSource, open_source
 from tcpwatch.sources.psutil import PsutilSource
 from tests import lab
 from tests.support.kernel import netlink, ss
@@ -278,21 +278,6 @@ def test_counters_that_cannot_be_read_have_a_reason(tmp_path: Path) -> None:
     figures, (reason,) = base.try_read_counters(tmp_path)
     assert figures == {}
     assert reason == f"no counters ({tmp_path / 'snmp'}: No such file or directory)"
-
-
-@pytest.mark.parametrize(
-    ("release", "shown"),
-    [
-        ("6.8.0-31-generic", True),
-        ("6.18.44", True),
-        ("7.0-rc1", True),
-        ("6.7.12", False),
-        ("5.15.0", False),
-        ("?", True),
-    ],
-)
-def test_which_kernels_show_bound_sockets(release: str, shown: bool) -> None:
-    assert shows_bound_sockets(release) == shown
 
 
 # psutil -------------------------------------------------------------------------------------------
