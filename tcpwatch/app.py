@@ -34,6 +34,7 @@ from tcpwatch.screens.shared.export import finish_exports
 from tcpwatch.screens.shared.page import FlowSelected, Page
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from textual.timer import Timer
 
     from tcpwatch.config.settings import Settings
@@ -70,6 +71,7 @@ class TcpwatchApp(ContainingApp):
         Binding("question_mark", "help", "help"),
         Binding("space", "pause", "pause"),
         Binding("n", "toggle_exact", "numbers", tooltip="toggle names/numbers"),
+        Binding("ctrl+z", "suspend_process", "suspend", show=False),
         Binding("plus,equals_sign", "interval(1)", "poll less often", show=False),
         Binding("minus", "interval(-1)", "poll more often", show=False),
     ]
@@ -99,6 +101,7 @@ class TcpwatchApp(ContainingApp):
         self._timer: Timer | None = None
         self._timer_s = 0.0
         self._is_ready = False
+        self._frame_dropped = False
         self.set_reactive(TcpwatchApp.exact, exact)
         if monitor is not None:
             self.set_reactive(TcpwatchApp.interval_s, monitor.interval_s)
@@ -107,6 +110,23 @@ class TcpwatchApp(ContainingApp):
     @override
     def get_default_screen(self) -> Screen[None]:
         return MainScreen()
+
+    @override
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        """Draw a frame; drop it if the terminal has not taken the last one: the next one is the whole screen."""
+        call_when_idle = getattr(self._driver, "call_when_idle", None)
+        if call_when_idle is not None and not self._batch_count:
+            if not call_when_idle(self._draw_dropped):
+                self._frame_dropped = True
+                return
+            if self._frame_dropped:
+                self._frame_dropped = False
+                renderable = screen._compositor.render_update(full=True, screen_stack=self._background_screens)
+        super()._display(screen, renderable)
+
+    def _draw_dropped(self) -> None:
+        """Draw what was dropped; called in another thread."""
+        self.call_later(lambda: self._display(self.screen, "") if self._frame_dropped else None)
 
     def on_load(self) -> None:
         """Exit after a signal; from now on the terminal is changed."""

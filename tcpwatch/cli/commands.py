@@ -107,7 +107,7 @@ def root(context: click.Context, /, **flags: Any) -> None:
 
 def _monitor(loaded: Settings) -> int:
     """Run the terminal UI and return the exit code."""
-    if not all(_is_terminal(stream) for stream in (sys.stdin, sys.stdout, sys.stderr)):  # Textual draws on stderr
+    if not all(_is_terminal(stream) for stream in (sys.stdin, sys.stdout)):
         raise CommandError("the monitor needs a terminal; in scripts, use `tcpwatch list` or `tcpwatch summary`")
     from tcpwatch.app import run
 

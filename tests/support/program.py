@@ -87,8 +87,8 @@ def monitor(environ: dict[str, str], **extra: Any) -> Iterator[tuple[subprocess.
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
 
     # A session of its own with this controlling terminal: closing the terminal sends SIGHUP.
-    streams = {**dict.fromkeys(("stdin", "stdout", "stderr"), follower), "start_new_session": True}
-    process = start([], {**environ, "TERM": "xterm-256color"}, **streams, **extra, preexec_fn=controlled)
+    streams: dict[str, Any] = {**dict.fromkeys(("stdin", "stdout", "stderr"), follower), "start_new_session": True}
+    process = start([], {"TERM": "xterm-256color", **environ}, **{**streams, **extra}, preexec_fn=controlled)
     os.close(follower)
     with io.FileIO(number, "r+") as leader:
         try:
