@@ -219,5 +219,6 @@ def test_no_call_writes_or_connects(args: list[str], environ: dict[str, str], tm
 
 
 def _is_output(name: str, arguments: str) -> bool:
-    """Return whether this writes to stdout, stderr, an eventfd or a file of the trace instance."""
-    return "write" in name and bool(re.match(r"[12]<|\d+<(anon_inode:\[eventfd|.*/instances/tcpwatch-\d+)", arguments))
+    """Return whether this writes to stdout, stderr, an eventfd, a pipe of its own or a file of the trace instance."""
+    to = r"[12]<|\d+<(anon_inode:\[eventfd|pipe:|.*/instances/tcpwatch-\d+)"
+    return "write" in name and bool(re.match(to, arguments))
