@@ -358,7 +358,8 @@ def _run(app: TcpwatchApp) -> int:
     exports = finish_exports()
     for export in exports:
         _print_error(export.message)
-    for failure in dict.fromkeys([*app.failures, *filter(None, [app.failure])]):
+    failures = [*app.failures, *filter(None, [app.failure])]
+    for failure in {error_line(failure): failure for failure in failures}.values():
         _report(failure)
     return app.return_code or (FAILED if any(export.failed for export in exports) else 0)
 

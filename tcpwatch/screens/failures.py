@@ -24,6 +24,8 @@ from tcpwatch.widgets.palette import Palette
 from tcpwatch.widgets.reader import Reader
 from tcpwatch.widgets.sections import wrapped
 
+_FRAMES = 6
+"""Calls of a traceback that are shown: those before them are Textual's."""
 MOST = 20
 """The failure after this many ends the app: something fails again and again."""
 
@@ -70,7 +72,7 @@ class _Failure(Reader):
     def __init__(self, error: Exception, advice: str) -> None:
         super().__init__()
         self._head = f"Internal error: {error_line(error)}. {advice}"
-        self._trace = "".join(traceback.format_exception(error)).splitlines()
+        self._trace = "".join(traceback.format_exception(error, limit=-_FRAMES)).splitlines()
 
     @override
     def draw(self, width: int, height: int, colours: Palette) -> Sequence[Line]:
