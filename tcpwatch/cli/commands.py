@@ -147,7 +147,8 @@ def list_sockets(
         view = monitor.step()
     if not view.sample.completeness.complete:
         print_error(f"incomplete: {view.sample.completeness.words}")
-    for note in view.sample.unanswered:
+    slow = ["not all processes were searched for owners: that takes too long"] * (not view.sample.holders_known)
+    for note in (*view.sample.unanswered, *slow):
         print_error(f"note: {note}")
     order = list_json.in_order(view.rows, filter_.mask(view.rows) if filter_ else None)
     if as_json or as_csv:

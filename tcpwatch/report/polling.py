@@ -16,8 +16,9 @@ from tcpwatch.monitor import Monitor
 from tcpwatch.sample import Completeness
 from tcpwatch.sources.live import OWNER_SEARCH_MIN_S, open_source
 
-OWNER_SEARCH_MAX_S = 10.0
-"""Time limit of the search for owners in a single poll; after it, an owner is "not looked up yet"."""
+OWNER_SEARCH_MAX_S, OWNER_SEARCH_POLLING_S = 1.2, 0.6
+"""Time limit of the search for owners in a single poll, and in several together beyond what each may take; after it, an
+owner is "not looked up yet"."""
 
 
 @contextmanager
@@ -29,10 +30,11 @@ def open_monitor(
     With `events`, the trace is used too if the settings allow it. With `continuous`, the search for owners is spread
     over several polls. Raises SourceError.
     """
+    search_s = OWNER_SEARCH_POLLING_S if events else OWNER_SEARCH_MAX_S
     with signals.held():  # a trace instance is made
         source = open_source(
             settings.source,
-            OWNER_SEARCH_MIN_S if continuous else OWNER_SEARCH_MAX_S,
+            OWNER_SEARCH_MIN_S if continuous else search_s,
             watch_queues,
             ask_infos=events and not continuous,
             events=events,

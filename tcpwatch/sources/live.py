@@ -77,12 +77,13 @@ def open_source(
 ) -> Source:
     """Open the best source of this host, or the requested one. Raises SourceError.
 
-    `owners_least_s` is the time that each sample may spend on finding owners: a front end that draws once sets a larger
-    value than one that polls. With `watch_queues` a thread reads the accept queues between two samples. With
-    `ask_infos` samples have the tcp_info of all connections: every sample, or every few if there are very many. The
-    first sample has it in any case, as it shows which end opened a connection. With `events` they have all destroyed
-    sockets, and with `trace` also the trace events, if tracing is permitted. Without `keep_privileges` the calling
-    thread and those that it starts give up all capabilities for which the samples have no use.
+    `owners_least_s` is the time that the samples together may spend on finding owners, beyond a share of each: a front
+    end that draws once sets a larger value than one that polls. With `watch_queues` a thread reads the accept queues
+    between two samples. With `ask_infos` samples have the tcp_info of all connections: every sample, or every few if
+    there are very many. The first sample has it in any case, as it shows which end opened a connection. With `events`
+    they have all destroyed sockets, and with `trace` also the trace events, if tracing is permitted. Without
+    `keep_privileges` the calling thread and those that it starts give up all capabilities for which the samples have no
+    use.
     """
     if kind == "psutil":
         return _psutil("", keep_privileges)
@@ -132,7 +133,7 @@ class LiveSource:
         self._info_tables = ArrayPool(uapi.FLOW_INFO)
         self._diag = SockDiag(self._tables, self._info_tables)
         self._owners = OwnerFinder()
-        self._owners_least_s = owners_least_s
+        self._owners_left_s = owners_least_s
         self._names = NameCache()
         self._limits = DescriptorLimits()
         self._bound = _BoundSockets(self._diag)
@@ -188,10 +189,11 @@ class LiveSource:
         ordered, unknown = without_unknown_states(sort_by_cookie(dump.table, self._tables.take))
         strange = [f"{units.plural(unknown, 'socket')} in an unknown state"] * bool(unknown)
         inode = ordered.inode
-        budget_s = max(self._owners_least_s, OWNER_SEARCH_SHARE * (monotonic - begin))
+        budget_s = max(self._owners_left_s, OWNER_SEARCH_MIN_S, OWNER_SEARCH_SHARE * (monotonic - begin))
         held = np.flatnonzero(inode)  # a flood's half-open sockets have no inode
         owner = np.full(len(inode), owner_finder.UNKNOWN_NO_PROCESS, np.int32)
         owner[held] = self._owners.find(inode[held], budget_s)
+        self._owners_left_s -= time.monotonic() - monotonic
         owner.flags.writeable = False
         (figures, no_counters), (sysctls, reserved, no_sysctls) = try_read_counters(), try_read_sysctls()
         self._unused = None

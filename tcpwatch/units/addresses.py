@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tcpwatch.units.printable import printable
 
-_SERVICE = re.compile(r"\s*([^\s#]+)\s+([0-9]{1,5})/tcp(?=[\s#]|$)")
+_SERVICE = re.compile(r"\s*([^\s#]+)\s+([0-9]{1,5})/tcp(?=[\s#]|$)([^#]*)")
+"""Name, port and aliases (services(5))."""
 _NAME_LIMIT = 32
 _SERVICES = Path("/etc/services")
 _MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -32,24 +33,25 @@ def endpoint(host: str, port: str | int, device: str = "") -> str:
 
 def service(port: int) -> str:
     """Return the name of a TCP port in services(5), or its number if it has none."""
-    return _services().get(port) or str(port)
+    return _services()[0].get(port) or str(port)
+
+
+def service_port(name: str) -> int | None:
+    """Return the TCP port of a service in services(5), or None if there is no such service; aliases count, too."""
+    return _services()[1].get(name)
 
 
 @functools.cache
-def _services() -> dict[int, str]:
-    """Return port → name of /etc/services; getservbyport() would read the file again for each port."""
+def _services() -> tuple[dict[int, str], dict[str, int]]:
+    """Return port → name and name → port of /etc/services.
+
+    getservbyport(3) and getservbyname(3) would read it each time, and may ask a name service that does not answer.
+    """
     try:
         lines = _SERVICES.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return {}  # a container without the file: ports keep their numbers
-    named = filter(None, map(_SERVICE.match, reversed(lines)))
-    return {int(line[2]): printable(line[1], _NAME_LIMIT) for line in named if int(line[2]) <= 0xFFFF}
-
-
-@functools.lru_cache(256)
-def service_port(name: str) -> int | None:
-    """Return the TCP port of a service in services(5), or None if there is no such service."""
-    try:
-        return socket.getservbyname(name, "tcp")
-    except (OSError, UnicodeError, ValueError):
-        return None
+        return {}, {}  # a container without the file: ports keep their numbers
+    found = filter(None, map(_SERVICE.match, reversed(lines)))  # of several lines the first one counts
+    services = [(line[1], int(line[2]), line[3].split()) for line in found if int(line[2]) <= 0xFFFF]
+    names = {port: printable(name, _NAME_LIMIT) for name, port, _ in services}
+    return names, {spelling: port for name, port, aliases in services for spelling in (name, *aliases)}

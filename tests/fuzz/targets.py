@@ -333,7 +333,7 @@ def services(rng: random.Random) -> Iterator[tuple[bytes, Run]]:
         def run(data: bytes) -> None:
             file.write_bytes(data)
             with patch.object(addresses, "_SERVICES", file):
-                names = addresses._services.__wrapped__()
+                names, _ = addresses._services.__wrapped__()
             assert all(name.isprintable() and 0 <= port <= 0xFFFF for port, name in names.items())
 
         while True:

@@ -228,6 +228,22 @@ def test_shortened_keeps_both_ends(whole: str, width: int) -> None:
         assert right
 
 
+def test_names_of_ports_are_those_of_the_c_library() -> None:
+    services = Path("/etc/services")
+    for line in services.read_text(encoding="utf-8").splitlines() if services.exists() else ():
+        words = line.partition("#")[0].split()
+        for word in [word for word in words if "/" not in word] if "/tcp" in line else []:
+            assert units.service_port(word) == socket.getservbyname(word, "tcp"), line
+    assert units.service_port("no-such-service") is None
+
+
+def test_names_of_ports_need_no_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It might not answer."""
+    monkeypatch.setattr(socket, "getservbyname", lambda *arguments: pytest.fail("asked"))
+    monkeypatch.setattr(socket, "getservbyport", lambda *arguments: pytest.fail("asked"))
+    assert (units.service(80), units.service_port("http")) in (("http", 80), ("80", None))
+
+
 def test_services_with_odd_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [
         b"http 80/tcp www # WorldWideWeb", b"https\t443/tcp", b"80/tcp", b"odd", b"a b/tcp", b"a 1/2/tcp",
