@@ -189,3 +189,21 @@ def test_a_kernel_without_sock_diag_says_so(monkeypatch: pytest.MonkeyPatch, cod
     with pytest.raises(SockDiagError, match="cannot be used here") as caught:
         SockDiag()
     assert caught.value.errno == code
+
+
+def test_a_socket_that_could_not_be_opened_again_is_opened_later(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as for want of descriptors: one failure must not be the last answer."""
+    diag, kernel = start([row(7), SILENT], CLEAN)
+
+    def refuse() -> NoReturn:
+        raise SockDiagError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch, pytest.raises(SockDiagError, match="Too many open files"):
+        patch.setattr(sock_diag, "_open", refuse)
+        diag.dump()
+    assert kernel.open_now == 0
+    assert cookies(diag.dump()) == [1, 2, 3]
+    diag.close()
+    with pytest.raises(AssertionError):
+        diag.dump()
+    assert kernel.open_now == 0, "closed for good"
