@@ -19,7 +19,7 @@ from tcpwatch.kernel import privileges
 from tests import lab
 from tests.lab.machine.requirements import tracefs
 from tests.lab.waiting import wait_until
-from tests.support.program import ROOT, end, monitor, start, trace_instances_of
+from tests.support.program import ROOT, end, monitor, read_to_the_end, start, trace_instances_of
 
 KEPT = {"CAP_DAC_READ_SEARCH", "CAP_NET_ADMIN", "CAP_SYS_PTRACE"}
 NOBODY = 65534
@@ -175,6 +175,7 @@ READS = set(
     "execve chdir socket bind getsockname getsockopt setsockopt recvfrom recvmsg sendto sendmsg connect socketpair "
     "getpeername listen shutdown fsconfig fsmount".split()  # the last two: a mount of tracefs that nobody else sees
 )
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
 INSTANCE = re.compile(r"/instances/tcpwatch-\d+")
 
 
@@ -200,25 +201,39 @@ def is_allowed(name: str, arguments: str) -> bool:
     return name in READS
 
 
+def strace_to(log: Path) -> list[str]:
+    return ["strace", "-f", "-qq", "-yy", "-o", str(log), "-e", f"trace={STRACED}"]
+
+
+def check_calls(log: Path) -> None:
+    calls = [match.groups()[:2] for match in map(CALL.match, log.read_text().splitlines()) if match]
+    assert len(calls) > 100
+    assert [call for call in calls if not _is_output(*call) and not is_allowed(*call)] == []
+    assert list(log.parent.iterdir()) == [log]
+
+
 @pytest.mark.parametrize(
     "args", [["list", "--csv"], ["summary", "--for", "0.2"], ["check"], ["events", "--for", "0.3"]], ids=" ".join
 )
 def test_no_call_writes_or_connects(args: list[str], environ: dict[str, str], tmp_path: Path) -> None:
     lab.require(strace)
     log = tmp_path / "calls"
-    command = ["strace", "-f", "-qq", "-yy", "-o", str(log), "-e", f"trace={STRACED}"]
-    program = [*command, sys.executable, "-B", "-m", "tcpwatch", *args]  # -B: Python writes no bytecode
-    environ = {**environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(program, env=environ, capture_output=True, text=True, timeout=100, cwd=tmp_path, check=False)
-    assert done.returncode in (0, 1, 3), done.stderr
-    calls = [match.groups() for match in map(CALL.match, log.read_text().splitlines()) if match]
-    assert len(calls) > 100
-    wrong = [call for call in calls if not _is_output(*call[:2]) and not is_allowed(*call[:2])]
-    assert wrong == []
-    assert list(tmp_path.iterdir()) == [log]
+    code, _, err = end(start(args, {**environ, **NO_BYTECODE}, under=strace_to(log), cwd=tmp_path))
+    assert code in (0, 1, 3), err
+    check_calls(log)
+
+
+def test_no_call_of_the_monitor_writes_or_connects(environ: dict[str, str], tmp_path: Path) -> None:
+    lab.require(strace)
+    log = tmp_path / "calls"
+    with monitor({**environ, **NO_BYTECODE}, under=strace_to(log), cwd=tmp_path) as (process, leader):
+        leader.write(b"23456cwq")
+        read_to_the_end(leader.fileno())
+        assert process.wait(60) == 0
+    check_calls(log)
 
 
 def _is_output(name: str, arguments: str) -> bool:
-    """Return whether this writes to stdout, stderr, an eventfd, a pipe of its own or a file of the trace instance."""
-    to = r"[12]<|\d+<(anon_inode:\[eventfd|pipe:|.*/instances/tcpwatch-\d+)"
-    return "write" in name and bool(re.match(to, arguments))
+    """Return whether this writes to stdout, stderr, the program itself or a file of its trace instance."""
+    to = r"[12]<|\d+<(anon_inode:\[eventfd|pipe:|UNIX-STREAM:\[\d+->\d+\]|.*/instances/tcpwatch-\d+)"
+    return ("write" in name or name == "sendto") and bool(re.match(to, arguments))

@@ -77,7 +77,7 @@ def test_the_terminal_is_closed(environ: dict[str, str]) -> None:
 
 def test_sigterm_during_the_start_of_the_monitor(environ: dict[str, str]) -> None:
     leader, follower = make_terminal(80)
-    process = start([], environ, **dict.fromkeys(("stdin", "stdout", "stderr"), follower))
+    process = start([], environ, stdin=follower, stdout=follower, stderr=follower)
     os.close(follower)
     wait_until(partial(is_tracing, process.pid), "the program runs", 60)
     process.send_signal(signal.SIGTERM)

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from tests.lab.machine.tracefs import tracefs_root
 ROOT = Path(__file__).parents[2]
 
 
-def start(args: list[str], environ: dict[str, str], **extra: Any) -> subprocess.Popen[str]:
-    """Start the program; `extra` are arguments of Popen."""
-    command = [sys.executable, "-m", "tcpwatch", *args]
+def start(
+    args: Sequence[str], environ: dict[str, str], *, under: Sequence[str] = (), **extra: Any
+) -> subprocess.Popen[str]:
+    """Start the program, `under` another one such as strace; `extra` are arguments of Popen."""
+    command = [*under, sys.executable, "-m", "tcpwatch", *args]
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environ = {**environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, text=True, env=environ, **{"cwd": ROOT, **streams, **extra})
