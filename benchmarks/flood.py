@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.support import keys, needs
 from benchmarks.support.keys import Latencies
+from benchmarks.support.memory import status
 from benchmarks.support.place import own_place, run_alone
 from benchmarks.support.report import Line, Report, number
 from benchmarks.support.terminal import Replay, Terminal, wait_for
@@ -55,12 +56,6 @@ def observe(replay: Replay) -> tuple[str, int]:
     return tab[1] if tab else "", cursor if keys.is_overview(text) else -1
 
 
-def resident_kb(pid: int) -> int:
-    """Return VmRSS of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-
-
 def type_and_measure(terminal: Terminal, seconds: float) -> Run:
     """Type keys for `seconds` and measure processor time and memory of the program."""
     run, generator, pid = Run(), random.Random(1), terminal.process.pid
@@ -68,7 +63,7 @@ def type_and_measure(terminal: Terminal, seconds: float) -> Run:
     while time.monotonic() - begin < seconds:
         run.typed.append(terminal.press(_SCRIPT[len(run.typed) % len(_SCRIPT)]))
         time.sleep(generator.uniform(*_PAUSES_S))
-        run.memory_kb.append(resident_kb(pid))
+        run.memory_kb.append(status("VmRSS", pid) // 1024)
     run.processor_s, run.duration_s = processor_s(pid) - spent, time.monotonic() - begin
     return run
 

@@ -8,7 +8,6 @@ verdicts are, and 2, with one line on stderr, if something needed is missing.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.flood import resident_kb
 from benchmarks.support import needs
 from benchmarks.support.callers import callers
+from benchmarks.support.memory import status
 from benchmarks.support.place import own_place, run_alone
 from benchmarks.support.report import Line, Report, number
 from benchmarks.support.timing import progress
@@ -66,7 +65,7 @@ def measure(rate: int, seconds: float, trace: bool, memory_mib: int) -> Run:
                     time.sleep(max(0.0, due - time.monotonic()))
                     view = monitor.step()
                     due = max(due, time.monotonic() + view.pace.interval_s - view.pace.duration_s - _STEP_S)
-                    memory.append(resident_kb(os.getpid()))
+                    memory.append(status("VmRSS") // 1024)
                 run.share = (time.process_time() - cpu) / (time.monotonic() - wall)
                 made.wait()
                 for _ in range(4):  # the last ends are reported within these steps

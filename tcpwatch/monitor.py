@@ -6,6 +6,8 @@ import math
 import time
 from dataclasses import replace
 
+from tcpwatch.arrays import heap
+from tcpwatch.config.memory import BUDGET
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.analyses.ephemeral_ports import EphemeralPortAnalysis, EphemeralPorts
 from tcpwatch.model.analyses.port_scans import PortScanAnalysis
@@ -52,6 +54,7 @@ class Monitor:
         self._budget = budget
         self._thresholds = thresholds
         self._memory_mib = memory_mib
+        self._had_many_events = False
         self._begin_history()
 
     def _begin_history(self) -> None:
@@ -88,6 +91,9 @@ class Monitor:
         except Exception:
             self._begin_history()
             raise
+        finally:
+            if self._had_many_events:
+                heap.give_back()
 
     def _poll(self) -> View:
         begin_s, begin_cpu_s = time.monotonic(), time.thread_time()
@@ -95,6 +101,7 @@ class Monitor:
         wanted = self._queues.wanted_tcp_info | self._teardown.wanted_tcp_info | self._stalls.wanted_tcp_info
         sample = self._source.sample(watched | wanted | self._joiner.wanted_tcp_info)
         self._step += 1
+        self._had_many_events = sample.event_count > BUDGET.slice
         poll = self._joiner.step(sample)
         states = self._state_counter.step(poll)
         lifecycle = self._tracker.step(poll)
@@ -103,7 +110,7 @@ class Monitor:
         self._graphs.step(poll, watched)
         view = View(
             step=self._step,
-            sample=sample,
+            sample=sample.without_events(),
             rows=poll.rows,
             closed=poll.join.closed,
             opened=len(poll.join.new),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -188,6 +188,21 @@ class Sample(SortedSockets):
         if has_inode is not None:
             wanted &= (self.inode != 0) if has_inode else (self.inode == 0)
         return np.flatnonzero(wanted)
+
+    @property
+    def event_count(self) -> int:
+        """Number of destroy events and trace events."""
+        destroyed, traced = self.destroyed, self.trace_events
+        return (len(destroyed.table) if destroyed else 0) + (len(traced.events) if traced else 0)
+
+    def without_events(self) -> Sample:
+        """Return the sample without the rows of its events, which may be many, and which only its own step needs."""
+        destroyed, traced = self.destroyed, self.trace_events
+        return replace(
+            self,
+            destroyed=destroyed.without_rows() if destroyed else None,
+            trace_events=traced.without_rows() if traced else None,
+        )
 
 
 _STATE_BITS = 4

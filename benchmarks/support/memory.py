@@ -37,16 +37,17 @@ def measure(steps: int) -> Memory:
 
 def _here(steps: int) -> Memory:
     gc.collect()
-    before = _status("VmRSS")
+    before = status("VmRSS")
     monitor = Monitor(LiveSource())
     view = monitor.step()
     for _ in range(steps - 1):
         view = monitor.step()  # the View before is alive until this one is there
-    return Memory(len(view.sample.cookie), _status("VmRSS") - before, _status("VmHWM") - before)
+    return Memory(len(view.sample.cookie), status("VmRSS") - before, status("VmHWM") - before)
 
 
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+def status(name: str, pid: int | str = "self") -> int:
+    """Return a figure of /proc/PID/status, such as VmRSS, in bytes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 

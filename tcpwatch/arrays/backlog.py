@@ -14,10 +14,10 @@ Chunk = tuple[NDArray[Any], ...]
 
 
 class Backlog:
-    """Chunks in order of arrival. When there are too many rows, the oldest chunks are dropped and counted."""
+    """Chunks in order of arrival. When there are too many rows, the oldest ones are dropped and counted."""
 
     def __init__(self, limit: int, nothing: Chunk) -> None:
-        """Keep `limit` rows, or the newest chunk if it is larger; `nothing` is a chunk without rows."""
+        """Keep the newest `limit` rows; `nothing` is a chunk without rows."""
         self._limit = limit
         self._nothing = nothing
         self._chunks: deque[Chunk] = deque()
@@ -28,13 +28,21 @@ class Backlog:
         """Add columns of the same dtypes as `nothing`; the backlog owns them from now on."""
         self._chunks.append(chunk)
         self._rows += len(chunk[0])
-        while self._rows > self._limit and len(self._chunks) > 1:
-            size = len(self._chunks.popleft()[0])
-            self._rows -= size
-            self._dropped += size
+        while (excess := self._rows - self._limit) > 0:
+            oldest = self._chunks.popleft()
+            dropped = min(excess, len(oldest[0]))
+            self._rows -= dropped
+            self._dropped += dropped
+            if dropped < len(oldest[0]):
+                self._chunks.appendleft(tuple(column[dropped:].copy() for column in oldest))
 
     def take(self) -> tuple[Chunk, int]:
         """Remove and return all rows, concatenated, and the number of rows dropped since the last call."""
         chunks, dropped = list(self._chunks) or [self._nothing], self._dropped
         self._chunks, self._rows, self._dropped = deque(), 0, 0
-        return tuple(concat_rows(parts) for parts in zip(*chunks, strict=True)), dropped
+        columns = [list(column) for column in zip(*chunks, strict=True)]
+        del chunks
+        taken = []
+        while columns:  # each column's parts are freed before the next one is made
+            taken.append(concat_rows(columns.pop(0)))
+        return tuple(taken), dropped

@@ -37,7 +37,7 @@ class Poll:
 
 
 class SampleJoiner:
-    """Builds the Poll of each sample. Between two calls it keeps one sample alone, as samples can be large."""
+    """Builds the Poll of each sample. Between two calls it keeps one sample alone, without its events."""
 
     def __init__(self) -> None:
         self._sample: Sample | None = None
@@ -52,7 +52,7 @@ class SampleJoiner:
     def step(self, sample: Sample) -> Poll:
         """Return this sample joined with the one of the previous call."""
         previous, previous_join = self._sample, self._join
-        self._sample = sample
+        self._sample = sample.without_events()
         elapsed_s = sample.monotonic - previous.monotonic if previous else None
         joined = join(previous_join, sample) if previous_join else first(sample)
         self._join = self._acceptors.step(joined, sample, elapsed_s)

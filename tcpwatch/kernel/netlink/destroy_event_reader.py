@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tcpwatch.arrays.backlog import Backlog
 from tcpwatch.arrays.opaque_rows import make_read_only, opaque
+from tcpwatch.config.memory import BUDGET
 from tcpwatch.kernel.netlink import decode_sockets, uapi
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError, unusable
@@ -27,8 +28,7 @@ BUFFER = 16 * 1024 * 1024
 """Requested size in bytes; the kernel allows twice as many for its overhead (sock_setsockopt)."""
 TRUESIZE = 1300
 """Approximate size of one event in that buffer."""
-_KEPT = 250_000
-"""Largest backlog in events: 85 MB."""
+_KEPT = BUDGET.destroy
 _PLACE = 1024
 """Bytes reserved for one datagram."""
 _KERNEL = 0

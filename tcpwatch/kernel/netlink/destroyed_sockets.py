@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcpwatch.arrays.opaque_rows import make_read_only
+from tcpwatch.config.memory import BUDGET
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,13 +37,18 @@ class DestroyedSockets:
     """Datagrams since the start that the kernel did not send; they were ignored."""
 
     def after(self, earlier: DestroyedSockets | None) -> DestroyedSockets:
-        """Return these events appended to `earlier` ones that have not been used."""
+        """Return these events appended to unused `earlier` ones; if they are too many, the oldest are lost."""
         if earlier is None:
             return self
-        table = np.concatenate((earlier.table, self.table))
-        infos = np.concatenate((earlier.infos, self.infos))
-        when = np.concatenate((earlier.received_monotonic_s, self.received_monotonic_s))
+        excess = max(0, len(earlier.table) + len(self.table) - BUDGET.destroy)
+        table = np.concatenate((earlier.table[excess:], self.table))
+        infos = np.concatenate((earlier.infos[excess:], self.infos))
+        when = np.concatenate((earlier.received_monotonic_s[excess:], self.received_monotonic_s))
         make_read_only(table, infos, when)
         interrupted = earlier.interrupted or self.interrupted
-        lost = earlier.lost + self.lost
+        lost = earlier.lost + self.lost + min(excess, len(earlier.table))
         return DestroyedSockets(table, infos, when, self.info_bytes, lost, interrupted, self.forged)
+
+    def without_rows(self) -> DestroyedSockets:
+        """Return the same without the events themselves."""
+        return replace(self, table=self.table[:0].copy(), infos=self.infos[:0].copy(), received_monotonic_s=np.empty(0))

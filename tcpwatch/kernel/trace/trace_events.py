@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,3 +72,7 @@ class TraceEvents:
     """Number → the kernel's name, such as `TCP_LISTEN_OVERFLOW`."""
     missing: tuple[str, ...] = ()
     """Tracepoints that this kernel does not have, such as `tcp/tcp_send_reset`."""
+
+    def without_rows(self) -> TraceEvents:
+        """Return the same without the events themselves."""
+        return replace(self, events=self.events[:0].copy())

@@ -18,6 +18,7 @@ import numpy as np
 
 from tcpwatch.arrays.backlog import Backlog
 from tcpwatch.arrays.opaque_rows import concat_rows, opaque, take_rows
+from tcpwatch.config.memory import BUDGET
 from tcpwatch.kernel.trace import decode_events, event_format, ring_buffer
 from tcpwatch.kernel.trace.event_format import EventFormat
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
@@ -25,8 +26,7 @@ from tcpwatch.kernel.trace.tracefs import TraceError, TraceInstance
 
 _LARGEST_KB, _TOTAL_KB, _LEAST_KB = 8 * 1024, 64 * 1024, 1024
 """Size of the buffers: largest for one processor, total, and smallest for one processor."""
-_KEPT = 1_000_000
-"""Largest backlog in events: 70 MB."""
+_KEPT = BUDGET.trace
 _AT_ONCE = 1024 * 1024
 """Bytes of pages that are decoded together."""
 _IOV_MAX = 256
@@ -149,7 +149,7 @@ class TracepointReader:
         # Events that arrived while the buffers were read one by one are incomplete: they are for the next call.
         whole = int(np.searchsorted(events["time"], until, "right"))
         if whole < len(events):
-            self._backlog.add(events[whole:])
+            self._backlog.add(events[whole:].copy())  # a view would keep all of them
             events = events[:whole]
         events.flags.writeable = False
         lost, self._lost = self._lost, 0

@@ -81,12 +81,12 @@ class PortFactsAnalysis:
         """Hashes of the endpoints of connections that called bind() before connect(), ascending."""
         self._bound_ports = np.empty(0, np.uint16)
         self._failures = _Failures()
-        self._destroyed: tuple[DestroyedSockets | None, ...] = (None, None)
+        self._ended = (_NO_ENDED, _NO_ENDED)
         """Of the previous step and of this one: an event may be read after the sample that has the TIME_WAIT socket."""
 
     def step(self, poll: Poll) -> PortFacts:
         """Return the facts; `timestamps` of the result may be called until the next step, once."""
-        self._destroyed = self._destroyed[1], poll.sample.destroyed
+        self._ended = self._ended[1], _ended(poll.sample.destroyed)
         self._bound_ports = self._bound_connections(poll.rows, poll.sample)
         failed = self._failures.step(poll.sample)
         return PortFacts(lambda waits: self._timestamps(poll, waits), self._bound_ports, failed)
@@ -98,14 +98,14 @@ class PortFactsAnalysis:
             at = find_sorted(self._cookie, cookie)
             timestamps = np.where(at == NOT_FOUND, Timestamps.UNKNOWN, self._used[at]).astype(np.int8)
         fresh = np.flatnonzero((timestamps == Timestamps.UNKNOWN) & (rows.since[waits] > rows.time - _FRESH_S))
-        for destroyed in self._destroyed:
-            if destroyed is None or not len(destroyed.table) or not len(fresh):
+        for ended in self._ended:
+            if not len(ended.cookie) or not len(fresh):
                 continue
-            used = (destroyed.infos["tcpi_options"] & _TCPI_OPT_TIMESTAMPS) != 0
+            used = ended.timestamps
             # A socket that nobody had asked about has another cookie in TIME_WAIT: then its endpoints identify it.
             names = (
-                (destroyed.table["idiag_cookie"], cookie[fresh]),
-                (endpoint_pair_hashes(destroyed.table), endpoint_pair_hashes(take_rows(sample.table, waits[fresh]))),
+                (ended.cookie, cookie[fresh]),
+                (ended.endpoints, endpoint_pair_hashes(take_rows(sample.table, waits[fresh]))),
             )
             for present, wanted in names:
                 order = np.argsort(present, kind="stable")
@@ -138,6 +138,27 @@ class PortFactsAnalysis:
         present = is_in_sorted(bound, hashes)
         self._bound = np.unique(hashes[present])
         return np.unique(sample.local_port[row[present]])
+
+
+class _Ended(NamedTuple):
+    """What is needed of destroy events, as aligned columns."""
+
+    cookie: NDArray[np.uint64]
+    endpoints: NDArray[np.uint64]
+    """endpoint_pair_hashes"""
+    timestamps: NDArray[np.bool_]
+    """Whether the connection had timestamps."""
+
+
+_NO_ENDED = _Ended(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.bool_))
+
+
+def _ended(destroyed: DestroyedSockets | None) -> _Ended:
+    if destroyed is None or not len(destroyed.table):
+        return _NO_ENDED
+    used = (destroyed.infos["tcpi_options"] & _TCPI_OPT_TIMESTAMPS) != 0
+    cookie = destroyed.table["idiag_cookie"].astype(np.uint64)
+    return _Ended(cookie, endpoint_pair_hashes(destroyed.table), used)
 
 
 class _Call(NamedTuple):

@@ -5,6 +5,7 @@ Chunks of records do not change, only the last one grows. So each record is read
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -36,8 +37,8 @@ class ClosedColumns:
 class _Part:
     """The columns of one chunk."""
 
-    owner_of_memory: NDArray[np.void]
-    """Kept, so that its memory is not reused for another chunk."""
+    owner_of_memory: weakref.ref[NDArray[np.void]]
+    """If it has gone, the same memory may be that of another chunk."""
     columns: dict[str, NDArray[np.generic]]
     matches: NDArray[np.bool_]
     """For the first records, as far as the filter was applied."""
@@ -73,9 +74,9 @@ def _memory_key(chunk: NDArray[np.void]) -> tuple[int, tuple[int, ...]]:
 
 def _grown(part: _Part | None, chunk: NDArray[np.void]) -> _Part:
     """Return the part, extended to all records of the chunk."""
-    if part is None:
-        base = chunk.base if isinstance(chunk.base, np.ndarray) else chunk
-        part = _Part(base, {name: np.empty(0, RECORD[name]) for name in _HOT}, np.empty(0, np.bool_))
+    base = chunk.base if isinstance(chunk.base, np.ndarray) else chunk
+    if part is None or part.owner_of_memory() is not base:
+        part = _Part(weakref.ref(base), {name: np.empty(0, RECORD[name]) for name in _HOT}, np.empty(0, np.bool_))
     known = len(part.columns["cookie"])
     if known < len(chunk):
         part.columns = {

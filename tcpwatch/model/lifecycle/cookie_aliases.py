@@ -16,6 +16,8 @@ from tcpwatch.model.sockets.endpoint_hashes import endpoint_pair_hashes
 from tcpwatch.model.sockets.rows import Rows
 from tcpwatch.model.states import SMALL_SOCKET_STATES
 
+NO_ALIASES = np.empty(0, np.uint64), np.empty(0, np.uint64)
+
 
 class CookieAliases:
     """Finds the cookie of the small socket that continues a connection."""

@@ -8,7 +8,7 @@ same, so its history continues, and its end is not reported again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from tcpwatch.arrays.append_log import AppendLog
 from tcpwatch.arrays.lookup import NOT_FOUND, ascending, find_sorted, is_in_sorted
-from tcpwatch.arrays.opaque_rows import take_rows
+from tcpwatch.arrays.opaque_rows import opaque, take_rows
+from tcpwatch.config.memory import BUDGET
 from tcpwatch.kernel.netlink import uapi
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
-from tcpwatch.model.lifecycle.cookie_aliases import CookieAliases, resolve_aliases
+from tcpwatch.model.lifecycle.cookie_aliases import NO_ALIASES, CookieAliases, resolve_aliases
 from tcpwatch.model.lifecycle.destroyed_connections import DestroyedConnections, destroyed_connections
 from tcpwatch.model.lifecycle.history import TICK_S
 from tcpwatch.model.lifecycle.opened_owners import OpenedOwners
@@ -63,6 +64,8 @@ class LifecycleStep:
     """Sockets of other network namespaces in the trace, since the start."""
     unmatched_sockets: int = 0
     """Open sockets of the trace that match no polled socket."""
+    trace_events_dropped: int = 0
+    """Recent trace events of unmatched sockets that were too many to be kept."""
 
 
 NOTHING_HAPPENED = LifecycleStep(
@@ -74,10 +77,10 @@ class Tracker:
     """Keeps transitions and records in bounded memory."""
 
     def __init__(self, memory_mib: int = 64) -> None:
-        """Use at most `memory_mib` for transitions and records together."""
-        half = memory_mib * (1 << 20) // 2
-        self._records = AppendLog(RECORD, max(1_000, half // RECORD.itemsize))
-        self._transitions = AppendLog(TRANSITION, max(10_000, half // TRANSITION.itemsize))
+        """Use at most `memory_mib` for transitions and records together, with those that only an earlier View holds."""
+        each = memory_mib * (1 << 20) // 2 * 3 // 4  # an AppendLog takes up to 4/3 of its capacity
+        self._records = AppendLog(RECORD, max(1_000, each // RECORD.itemsize))
+        self._transitions = AppendLog(TRANSITION, max(10_000, each // TRANSITION.itemsize))
         self._index = TransitionIndex()
         self._owners = OwnerRegistry()
         self._opened_owners = OpenedOwners(self._owners)
@@ -93,7 +96,7 @@ class Tracker:
         """The `_state_key`s that trace and destroy events reported in the previous step."""
         self._destroyed: deque[NDArray[np.void]] = deque(maxlen=DESTROYED_STEPS)
         """TRACED_SOCKETs destroyed in the last steps."""
-        self._ended = self._foreign_sockets = self._unmatched_sockets = 0
+        self._ended = self._foreign_sockets = self._unmatched_sockets = self._dropped = 0
 
     @property
     def archive(self) -> Archive:
@@ -116,20 +119,20 @@ class Tracker:
         else:
             self._begin(poll.join, poll.sample)
             step = NOTHING_HAPPENED
-        foreign, unmatched = self._foreign_sockets, self._unmatched_sockets
-        return replace(step, archive=self.archive, foreign_sockets=foreign, unmatched_sockets=unmatched)
+        dropped, self._dropped = self._dropped, 0
+        return replace(
+            step,
+            archive=self.archive,
+            foreign_sockets=self._foreign_sockets,
+            unmatched_sockets=self._unmatched_sockets,
+            trace_events_dropped=dropped,
+        )
 
     def _begin(self, joined: Join, sample: Sample) -> None:
         """Take the first sample: the trace may already know when some of its connections opened."""
         if sample.trace_events is not None:
-            rows = joined.rows
-            traced = self._traced_sockets.step(
-                sample.trace_events.events,
-                sample.monotonic,
-                lambda cookies: is_in_sorted(rows.cookie, cookies),
-                partial(sockets_with_ports, joined, sample),
-            )
-            self._transitions.add(_trace_transitions(traced.events, sample))
+            for traced in self._step_trace(joined, sample, (joined.rows.cookie,)):
+                self._transitions.add(_trace_transitions(traced.events, sample))
 
     def _step(self, changes: PollChanges) -> LifecycleStep:
         joined, sample = changes.join, changes.sample
@@ -137,15 +140,11 @@ class Tracker:
             self._last_reported = self._last_reported[:0]
             return NOTHING_HAPPENED
         events = destroyed_connections(sample.destroyed)
-        traced = self._step_trace(changes, events)
+        unaliased, aliases = events.cookie, NO_ALIASES
         if sample.destroyed is not None:
             aliases = self._aliases.step(joined.rows, joined.new, events.table, events.when)
             events = events.with_aliases(aliases)
-            for part in (traced.events, traced.ended):
-                part["cookie"] = resolve_aliases(part["cookie"], aliases)
-        self._destroyed.append(traced.ended)
-        sockets = sort_traced_sockets(np.concatenate((traced.closed, *self._destroyed)))
-        reported = _reported_states(traced.events, events.cookie)
+        sockets, reported = self._trace(changes, unaliased, events.cookie, aliases)
         # The events go on to the end of the dump, which may have read a row before its last event.
         self._add_polled_transitions(changes, ascending(self._last_reported, reported), sockets)
         self._last_reported = reported
@@ -155,15 +154,57 @@ class Tracker:
             self._update_records(events.take(np.flatnonzero(late)), sockets, reasons)
             events = events.take(np.flatnonzero(~late))
         vanished = self._vanished_without_event(changes, events.cookie)
-        records, counted = build_records(changes, events, vanished, sockets, reasons, self._owners)
         self._opened_owners.add_orphans(joined, changes.previous_join)
-        self._opened_owners.fill(records)
-        self._records.add(records)
-        self._transitions.add(_event_transitions(records))
-        self._transitions.add(_trace_transitions(traced.events, sample))
-        self._remember(joined, records, counted, events.cookie)
-        self._ended += int(np.count_nonzero(counted))
-        return self._totals(changes, records if counted.all() else take_rows(records, np.flatnonzero(counted)))
+        ended, count = np.empty(len(events.cookie) + len(vanished), RECORD), 0
+        for some in _slices(len(events.cookie)):
+            part = events.take(some)
+            records, counted = build_records(changes, part, vanished, sockets, reasons, self._owners)
+            vanished = vanished[:0]  # they are in the first slice
+            self._opened_owners.fill(records)
+            self._records.add(records)
+            self._transitions.add(_event_transitions(records))
+            self._remember(joined, records, counted, part.cookie)
+            records = records if counted.all() else take_rows(records, np.flatnonzero(counted))
+            opaque(ended)[count : count + len(records)] = opaque(records)
+            count += len(records)
+        self._ended += count
+        return self._totals(changes, ended[:count])
+
+    def _trace(
+        self,
+        changes: PollChanges,
+        unaliased: NDArray[np.uint64],
+        destroyed: NDArray[np.uint64],
+        aliases: tuple[NDArray[np.uint64], NDArray[np.uint64]],
+    ) -> tuple[NDArray[np.void], NDArray[np.uint64]]:
+        """Add the transitions in the trace; return the TRACED_SOCKETs that closed, and the states reported by events.
+
+        The sockets are ascending by cookie, the states are `_state_key`s, ascending. `destroyed` are the cookies of the
+        destroy events of this step, `unaliased` the same before aliases were replaced.
+        """
+        sample, joined = changes.sample, changes.join
+        recent, self._last_destroyed = ascending(self._last_destroyed, unaliased), unaliased
+        known = (joined.rows.cookie, changes.previous_join.rows.cookie, recent, np.sort(self._awaited))
+        ended, reported = [], [_state_key(destroyed, State.CLOSED)]
+        for traced in self._step_trace(joined, sample, known):
+            for part in (traced.events, traced.ended, traced.closed):
+                part["cookie"] = resolve_aliases(part["cookie"], aliases)
+            self._transitions.add(_trace_transitions(traced.events, sample))
+            reported += _reported_states(traced.events)
+            ended.append(traced.ended)
+            closed = traced.closed
+        sockets = sort_traced_sockets(np.concatenate((closed, *ended, *self._destroyed)))
+        # Those that have their destroy event, and no row that could change later, are not needed in later steps.
+        begin = sample.begin_monotonic_s or sample.monotonic
+        self._destroyed.append(
+            np.concatenate(
+                [
+                    take_rows(part, np.flatnonzero(_is_unfinished(part, destroyed, joined.rows.cookie, begin)))
+                    for part in ended
+                ]
+            )
+        )
+        return sockets, ascending(*reported)
 
     def _nothing_happened(self, joined: Join, sample: Sample) -> bool:
         """Return whether the step can be skipped: an idle host costs nothing."""
@@ -174,20 +215,21 @@ class Tracker:
         inputs = (joined.new, joined.changed, joined.ended_previous, *tables, self._last_destroyed, *self._destroyed)
         return not any(map(len, inputs)) and self._traced_sockets.idle
 
-    def _step_trace(self, changes: PollChanges, events: DestroyedConnections) -> TraceStep:
-        sample, joined = changes.sample, changes.join
-        recent, self._last_destroyed = ascending(self._last_destroyed, events.cookie), events.cookie
+    def _step_trace(self, joined: Join, sample: Sample, known: Sequence[NDArray[np.uint64]]) -> Iterator[TraceStep]:
+        """Yield the trace of one poll, slice by slice; `known` are cookies of this namespace, ascending."""
 
         def ours(cookies: NDArray[np.uint64]) -> NDArray[np.bool_]:
-            known = (joined.rows.cookie, changes.previous_join.rows.cookie, recent, np.sort(self._awaited))
             return reduce(np.logical_or, (is_in_sorted(column, cookies) for column in known))
 
         polled = partial(sockets_with_ports, joined, sample)
-        new_events = sample.trace_events.events if sample.trace_events else _NO_TRACE_EVENTS
-        traced = self._traced_sockets.step(new_events, sample.monotonic, ours, polled)
-        self._foreign_sockets += traced.foreign_sockets
-        self._unmatched_sockets = traced.unmatched_sockets
-        return traced
+        events = sample.trace_events.events if sample.trace_events else _NO_TRACE_EVENTS
+        until = sample.begin_monotonic_s or -np.inf
+        for traced in self._traced_sockets.steps(events, sample.monotonic, ours, polled, until):
+            self._foreign_sockets += traced.foreign_sockets
+            self._unmatched_sockets = traced.unmatched_sockets
+            self._dropped += traced.dropped_events
+            yield traced
+        self._traced_sockets.forget(joined.rows.cookie)
 
     def _add_polled_transitions(
         self, changes: PollChanges, reported: NDArray[np.uint64], sockets: NDArray[np.void]
@@ -293,11 +335,24 @@ def _state_key(cookie: NDArray[np.uint64], state: NDArray[np.uint8] | int) -> ND
     return cookie << np.uint64(4) | np.asarray(state, np.uint64)
 
 
-def _reported_states(events: NDArray[np.void], destroyed: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the states in trace events and the ends in destroy events as `_state_key`s, ascending."""
+def _slices(count: int) -> Iterator[NDArray[np.intp]]:
+    """Yield the indices from 0 to `count` in parts that one step works on together; at least one, perhaps empty."""
+    for begin in range(0, max(count, 1), BUDGET.slice):
+        yield np.arange(begin, min(begin + BUDGET.slice, count))
+
+
+def _reported_states(events: NDArray[np.void]) -> list[NDArray[np.uint64]]:
+    """Return the states in trace events as `_state_key`s."""
     changes = take_rows(events, np.flatnonzero(events["kind"] == TraceEventKind.STATE))
-    keys = [_state_key(changes["cookie"], changes[name]) for name in ("old", "new")]
-    return ascending(*keys, _state_key(destroyed, State.CLOSED))
+    return [_state_key(changes["cookie"], changes[name]) for name in ("old", "new")]
+
+
+def _is_unfinished(
+    sockets: NDArray[np.void], destroyed: NDArray[np.uint64], polled: NDArray[np.uint64], begin: float
+) -> NDArray[np.bool_]:
+    """Return which TRACED_SOCKETs have no destroy event, are `polled`, or ended after the `begin` of the dump."""
+    cookie = sockets["cookie"]
+    return ~is_in_sorted(destroyed, cookie) | is_in_sorted(polled, cookie) | (sockets["destroyed"] >= begin)
 
 
 def _without_traced_ends(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import weakref
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -92,7 +93,7 @@ class TransitionIndex:
     """Finds the transitions of connections in many chunks; caches which batches of cookies each chunk has."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[NDArray[np.void], int, frozenset[int]]] = {}
+        self._known: dict[int, tuple[weakref.ref[NDArray[np.void]], int, frozenset[int]]] = {}
         """id of an array → the array, its number of rows at that time, and its batches. Replaced as a whole, since two
         threads may search at the same time."""
 
@@ -111,12 +112,12 @@ class TransitionIndex:
         return {cookie: tuple(sorted(each, key=attrgetter("time"))) for cookie, each in by_cookie.items()}
 
     def _batches(self, chunks: Sequence[NDArray[np.void]]) -> list[frozenset[int]]:
-        before, now, batches = self._known, dict[int, tuple[NDArray[np.void], int, frozenset[int]]](), []
+        before, now, batches = self._known, dict[int, tuple[weakref.ref[NDArray[np.void]], int, frozenset[int]]](), []
         for chunk in chunks:
             whole = chunk if chunk.base is None else chunk.base
             old = before.get(id(whole))
-            if old is None or old[0] is not whole or old[1] != len(chunk):
-                old = whole, len(chunk), frozenset((chunk["cookie"] >> _BATCH).tolist())
+            if old is None or old[0]() is not whole or old[1] != len(chunk):
+                old = weakref.ref(whole), len(chunk), frozenset((chunk["cookie"] >> _BATCH).tolist())
             now[id(whole)] = old
             batches.append(old[2])
         self._known = now

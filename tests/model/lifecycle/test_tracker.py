@@ -11,9 +11,12 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
+from tcpwatch.config.memory import EventBudget
+from tcpwatch.model.lifecycle import tracker
 from tcpwatch.model.lifecycle.archive import Archive
 from tcpwatch.model.lifecycle.ending import Ending
 from tcpwatch.model.lifecycle.history import History, build_history, first_known
+from tcpwatch.model.lifecycle.trace import traced_sockets
 from tcpwatch.model.lifecycle.tracker import Tracker
 from tcpwatch.model.lifecycle.transitions import Origin
 from tcpwatch.model.states import Role, State
@@ -248,3 +251,17 @@ def test_each_flow_is_counted_once_whatever_reports_it(drawn: list[Flow], trace:
             assert result.ending(one.cookie) is ENDINGS[one.path]
         else:
             assert result.ending(one.cookie) in HONEST[ENDINGS[one.path]]
+
+
+@pytest.mark.parametrize("pace_s", [QUICK, 2.5])
+def test_a_step_in_parts_finds_the_same(pace_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step works on some events at a time: its memory does not depend on their number."""
+    flows = one_of_each(pace_s)
+    whole = Result(flows, POLLS, trace=True)
+    for module in (tracker, traced_sockets):
+        monkeypatch.setattr(module, "BUDGET", EventBudget(slice=2))
+    parts = Result(flows, POLLS, trace=True)
+    assert (parts.opened, parts.ended) == (whole.opened, whole.ended) == (len(flows), len(flows))
+    for name, order in (("records", ["cookie"]), ("transitions", ["cookie", "time", "origin", "new"])):
+        ordered = [np.sort(np.concatenate(getattr(one.archive, name)), order=order) for one in (whole, parts)]
+        assert ordered[0].tobytes() == ordered[1].tobytes()

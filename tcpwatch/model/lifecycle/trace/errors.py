@@ -21,7 +21,7 @@ MAX_DISTANCE_S = 0.001
 def event_sockets(events: NDArray[np.void]) -> NDArray[np.uint64]:
     """Return the kernel address of the socket of each TRACE_EVENT, 0 for unknown; events are in the order of time."""
     socket: NDArray[np.uint64] = events["socket"].copy()
-    errors = np.flatnonzero(events["kind"] == TraceEventKind.ERROR)
+    errors = np.flatnonzero((events["kind"] == TraceEventKind.ERROR) & (socket == 0))
     if not len(errors):
         return socket
     closed = np.flatnonzero((events["kind"] == TraceEventKind.STATE) & (events["new"] == State.CLOSED))

@@ -23,9 +23,9 @@ class TraceStats:
     why_no_trace: str = ""
     """Reason why there is no trace: `needs root`, `switched off`; empty if it is on."""
     events_lost: int = 0
-    """Trace events that were overwritten before they were read."""
+    """Trace events that were overwritten before they were read, or did not fit into memory."""
     destroy_events_lost: int = 0
-    """Destroy events that the kernel could not queue."""
+    """Destroy events that the kernel could not queue, or that did not fit into memory."""
     events_lost_in_step: int = 0
     destroy_events_lost_in_step: int = 0
     """The same in the last step."""
@@ -64,7 +64,8 @@ class TraceStatsCounter:
     def step(self, poll: Poll, lifecycle: LifecycleStep) -> TraceStats:
         """Return the counts after this poll."""
         traced, destroyed, elapsed_s = poll.sample.trace_events, poll.sample.destroyed, poll.elapsed_s
-        events_lost, destroy_events_lost = traced.lost if traced else 0, destroyed.lost if destroyed else 0
+        events_lost = (traced.lost if traced else 0) + lifecycle.trace_events_dropped
+        destroy_events_lost = destroyed.lost if destroyed else 0
         self._events_lost += events_lost
         self._destroy_events_lost += destroy_events_lost
         stats = TraceStats(

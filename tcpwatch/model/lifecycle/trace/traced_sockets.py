@@ -9,14 +9,15 @@ none of them is matched.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted
-from tcpwatch.arrays.opaque_rows import take_rows
+from tcpwatch.arrays.lookup import NOT_FOUND, find_sorted, is_in_sorted
+from tcpwatch.arrays.opaque_rows import concat_rows, take_rows
+from tcpwatch.config.memory import BUDGET
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind
 from tcpwatch.model.lifecycle.trace.errors import event_sockets
 from tcpwatch.model.lifecycle.trace.polled_sockets import PolledSockets
@@ -58,10 +59,12 @@ no_port: it went from SYN_SENT to CLOSE without a local port: connect() found no
 net/ipv4/inet_hashtables.c), and failed before it sent a SYN.
 """
 
-KEPT_EVENTS = 300_000
+KEPT_EVENTS = BUDGET.unmatched
 """Events of unmatched sockets that are kept, since a later poll or destroy event may match them."""
 MATCH_TIMEOUT_S = 1.0
 """How long after tcp_destroy_sock a destroy event or a poll may still match a socket."""
+HURRIED_S = 0.1
+"""The same while there are more than KEPT_EVENTS: destroy events are mostly some milliseconds late."""
 
 _NOT_A_CONNECTION = (0, State.LISTEN, State.TIME_WAIT, 12)
 """States of sockets that send resets and are not the full socket of a connection; 12 is NEW_SYN_RECV."""
@@ -90,6 +93,8 @@ class TraceStep(NamedTuple):
     """Sockets found in this step to be of another namespace."""
     unmatched_sockets: int
     """Sockets unmatched for longer than MATCH_TIMEOUT_S: of another namespace, or with unknown endpoints."""
+    dropped_events: int = 0
+    """Recent events of unmatched sockets that were too many to be kept."""
 
 
 class TracedSockets:
@@ -108,14 +113,39 @@ class TracedSockets:
         """Whether no socket is closed and not destroyed, and none is unmatched."""
         return not len(self._unmatched) and not len(self._closed())
 
-    def step(self, events: NDArray[np.void], now: float, ours: Membership, polled: SocketsWithPorts) -> TraceStep:
+    def steps(
+        self,
+        events: NDArray[np.void],
+        now: float,
+        ours: Membership,
+        polled: SocketsWithPorts,
+        destroyed_until: float = -np.inf,
+    ) -> Iterator[TraceStep]:
+        """Add the events of one poll, part by part, so that the working memory is bounded; parameters as for `step`."""
+        sockets = event_sockets(events)  # an error and its change of state may be in two parts
+        for part in _parts(np.ascontiguousarray(events["time"])):
+            some = events[part].copy()
+            some["socket"] = sockets[part]
+            yield self.step(some, now, ours, polled if part.stop == len(events) else None, destroyed_until)
+
+    def step(
+        self,
+        events: NDArray[np.void],
+        now: float,
+        ours: Membership,
+        polled: SocketsWithPorts | None,
+        destroyed_until: float = -np.inf,
+    ) -> TraceStep:
         """Add events (TRACE_EVENT, in the order of time); `now` is monotonic.
 
-        `ours` returns which cookies belong to this namespace. `polled` returns sockets of the present poll; sockets of
-        the trace that have no cookie yet are matched to them by their endpoints.
+        `ours` returns which cookies belong to this namespace, by the destroy events until `destroyed_until` and by the
+        polls. `polled` returns sockets of the present poll; sockets of the trace that have no cookie yet are matched to
+        them by their endpoints. It is None if more events of the same poll follow in another call.
         """
-        since, self._steps = self._steps[0], (self._steps[1], now)
-        events = np.concatenate((self._unmatched, self._of_connections(events))) if len(events) else self._unmatched
+        since = self._steps[0]
+        if polled is not None:
+            self._steps = self._steps[1], now
+        events = concat_rows((self._unmatched, self._of_connections(events))) if len(events) else self._unmatched
         if not len(events):
             return TraceStep(events, self._known[:0], self._closed(), 0, 0)
         events = take_rows(events, np.argsort(events["socket"], kind="stable"))
@@ -124,23 +154,28 @@ class TracedSockets:
         known = self._continued(sockets, events[start])
         unnamed = np.flatnonzero((sockets["cookie"] == 0) & (sockets["endpoints"]["sport"] != 0))
         # A socket of ours that had an event is in this poll or in the next one.
-        if len(unnamed) and (sockets["latest_event"][unnamed] > since).any():
+        if polled is not None and len(unnamed) and (sockets["latest_event"][unnamed] > since).any():
             cookies = _cookies_by_endpoints(take_rows(sockets, unnamed), since, polled)
             cookies[np.isin(cookies, self._known["cookie"]) | np.isin(cookies, sockets["cookie"])] = 0  # taken
             sockets["cookie"][unnamed] = cookies
         matched = (sockets["cookie"] != 0) & (known | ours(sockets["cookie"]))
         destroyed = ~np.isnan(sockets["destroyed"])
         lost = ~matched & destroyed & (sockets["destroyed"] < now - MATCH_TIMEOUT_S)
-        waiting = ~matched & ~lost
         of_event = np.repeat(np.arange(len(sockets)), np.diff(np.append(start, len(events))))
+        if np.count_nonzero(~(matched | lost)[of_event]) > KEPT_EVENTS:
+            lost |= ~matched & destroyed & (sockets["destroyed"] < destroyed_until - HURRIED_S)
+        waiting = ~matched & ~lost
         own_events = take_rows(events, np.flatnonzero(matched[of_event]))
         own_events["cookie"] = sockets["cookie"][of_event[matched[of_event]]]
         self._unmatched = take_rows(events, np.flatnonzero(waiting[of_event]))
+        dropped = 0
         if len(self._unmatched) > KEPT_EVENTS:
+            recent = int(np.count_nonzero(self._unmatched["time"] > since))
             self._unmatched = self._newest(self._unmatched)
+            dropped = max(0, recent - len(self._unmatched))
         alive = take_rows(sockets, np.flatnonzero(matched & ~destroyed))
         stay = np.flatnonzero(~np.isin(self._known["socket"], sockets["socket"][matched]))
-        kept = np.concatenate((take_rows(self._known, stay), alive))
+        kept = concat_rows((take_rows(self._known, stay), alive))
         self._known = take_rows(kept, np.argsort(kept["socket"], kind="stable"))
         return TraceStep(
             own_events,
@@ -148,7 +183,19 @@ class TracedSockets:
             self._closed(),
             int(np.count_nonzero(lost)),
             int(np.count_nonzero(waiting & (events["time"][start] < now - MATCH_TIMEOUT_S))),
+            dropped,
         )
+
+    def forget(self, cookies: NDArray[np.uint64]) -> None:
+        """Keep at most BUDGET.known open sockets beside those of the poll, whose ascending cookies are given.
+
+        One whose last event was lost would be kept for ever.
+        """
+        if len(self._known) <= BUDGET.known + len(cookies):
+            return
+        others = np.flatnonzero(~is_in_sorted(cookies, self._known["cookie"]))
+        oldest = others[np.argsort(self._known["latest_event"][others])][: -BUDGET.known or None]
+        self._known = take_rows(self._known, np.delete(np.arange(len(self._known)), oldest))
 
     def _closed(self) -> NDArray[np.void]:
         return sort_traced_sockets(take_rows(self._known, np.flatnonzero(~np.isnan(self._known["closed"]))))
@@ -212,6 +259,16 @@ class TracedSockets:
     def _newest(events: NDArray[np.void]) -> NDArray[np.void]:
         latest = np.sort(np.argpartition(events["time"], -KEPT_EVENTS // 2)[-KEPT_EVENTS // 2 :])
         return take_rows(events, latest)
+
+
+def _parts(time: NDArray[np.float64]) -> Iterator[slice]:
+    """Yield parts of ascending times, at least one; equal times are in one part."""
+    begin, end = 0, -1
+    while end < len(time):
+        cut = begin + BUDGET.slice
+        end = len(time) if cut >= len(time) else int(np.searchsorted(time, time[cut - 1], "right"))
+        yield slice(begin, end)
+        begin = end
 
 
 def _starts(events: NDArray[np.void]) -> NDArray[np.intp]:
