@@ -7,6 +7,7 @@ restores the terminal or removes the trace instance.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -47,6 +48,23 @@ def held() -> Iterator[None]:
         _held -= 1
         if _received is not None and not _held:
             _end(_received)
+
+
+@contextmanager
+def limited(seconds: float, error: Exception) -> Iterator[None]:
+    """Raise `error` if this block takes longer (math.inf: never), in the main thread."""
+
+    def end(*_: object) -> None:
+        raise error
+
+    if seconds < math.inf and _received is None:
+        signal.signal(signal.SIGALRM, end)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        if _received is None:  # otherwise the end of the program has its own limit
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _handle(number: int, _: object) -> None:

@@ -104,3 +104,22 @@ signals.install(HUP)
 print(signal.getsignal(TERM) == signal.SIG_IGN, signal.getsignal(HUP) == signal.SIG_IGN)
 """)
     assert (code, out) == (0, "True False\n")
+
+
+def test_a_limit() -> None:
+    code, out = run("""
+for seconds in (0.05, 60, float("inf")):
+    try:
+        with signals.limited(seconds, ValueError("late")):
+            time.sleep(0.06 if seconds > 1 else 60)
+        time.sleep(0.06)
+        print("in time")
+    except ValueError as error:
+        print(error)
+try:
+    with signals.limited(0.05, ValueError("late")):
+        send(TERM)
+finally:
+    print(signal.getitimer(signal.ITIMER_REAL)[0] > 0.5)
+""")
+    assert (code, out) == (143, "late\nin time\nin time\nTrue\n")

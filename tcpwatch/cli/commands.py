@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -30,6 +31,8 @@ DURATION_S = (0.1, 86_400.0)
 """Range of `--for`."""
 EVENTS_DEFAULTS = Settings(interval_s=0.2)
 """`events` polls more often than other commands."""
+OUTPUT_LEAST_S, OUTPUT_LATE_S = 0.5, 0.8
+"""How long a reader may let `events --for` wait: in one write, and after the end of that time."""
 _COMPLETION_VARIABLE = "_TCPWATCH_COMPLETE"
 _DEBUG_VARIABLE = "TCPWATCH_DEBUG"
 """If it is set, an unexpected exception ends the program with its traceback."""
@@ -230,11 +233,14 @@ def print_events(
     write = output.write_data if as_json else output.write_text
     reporter = events.EventReporter(as_json, filter_, trace=loaded.trace, exact=loaded.exact, colour=output.colour)
     with _expected_failures(), polling.open_monitor(loaded, events=True, continuous=True) as monitor:
+        deadline = time.monotonic() + seconds
         for view in polling.views(monitor, seconds):
             lines, losses = reporter.step(view)
             for loss in losses:
                 print_error(loss)
-            write(lines)
+            patience_s = max(OUTPUT_LEAST_S, deadline + OUTPUT_LATE_S - time.monotonic())
+            with signals.limited(patience_s, OutputError("standard output is not read")):
+                write(lines)
 
 
 def _settings(inherited: dict[str, Any], flags: dict[str, Any], defaults: Settings = settings.DEFAULTS) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
@@ -26,6 +27,7 @@ from tcpwatch.kernel.proc.process import command_lines_block
 from tests import lab
 from tests.lab.machine.faults import run_with
 from tests.lab.machine.stuck_processes import Stuck, fuse, stuck_processes
+from tests.lab.waiting import wait_until
 from tests.support.program import end, monitor, read_to_the_end, read_until, start
 
 NOTE = "some command lines not read: blocked"
@@ -79,7 +81,7 @@ def test_the_commands(stuck: list[Stuck], environ: dict[str, str]) -> None:
     ports = " ".join(f"port:{one.port}" for one in stuck[:1])
     begin = monotonic()
     code, out, err = end(start(["list", "--json", ports], environ))
-    assert (code, err) == (0, f"tcpwatch: note: {NOTE}\n")
+    assert code == 0 and f"tcpwatch: note: {NOTE}\n" in err
     assert [json.loads(line)["pid"] for line in out.splitlines()] == [stuck[0].pid]
     code, out, err = end(start(["summary"], environ))
     assert (code, err) == (0, "") and NOTE in out
@@ -124,3 +126,33 @@ def test_the_monitor(stuck: list[Stuck], environ: dict[str, str]) -> None:
             read_to_the_end(leader.fileno())
             assert process.wait(FOR_EVER_S) == (0 if by_key else 128 + signal.SIGTERM)
             assert monotonic() - begin < FOR_EVER_S
+
+
+def test_events_that_nobody_reads(environ: dict[str, str]) -> None:
+    """`--for` ends, with an error: the output is not whole."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, b"-" * 4096)
+    begin = monotonic()
+    process = start(["events", "--no-trace", "--for", "1"], environ, stdout=writer)
+    while process.poll() is None:
+        with closing(socket.create_server(("127.0.0.1", 0))) as server:
+            socket.create_connection(server.getsockname()).close()
+        assert monotonic() - begin < FOR_EVER_S
+    code, _, err = end(process)
+    assert (code, err) == (2, "tcpwatch: standard output is not read\n")
+    for fd in (reader, writer):
+        os.close(fd)
+
+
+def test_a_signal_while_nobody_reads(environ: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, b"-" * 4096)
+    with closing(socket.create_server(("127.0.0.1", 0))):
+        process = start(["list"], environ, stdout=writer)
+        wait_until(lambda: "pipe" in Path(f"/proc/{process.pid}/wchan").read_text(), "a blocked write", FOR_EVER_S)
+    process.terminate()
+    assert end(process)[0] == 128 + signal.SIGTERM
+    for fd in (reader, writer):
+        os.close(fd)
