@@ -67,7 +67,17 @@ def cells_of(line: Iterable[Piece]) -> int:
 def overlay_style(line: Line, width: int, style: Style) -> Line:
     """Return the line in `width` cells with `style` added to every piece, for the line under the cursor."""
     blanks = " " * max(0, width - cells_of(line))
-    return (*((text, piece + style) for text, piece in line), (blanks, style))
+    return (*with_bars_upright(((text, piece + style) for text, piece in line), style), (blanks, style))
+
+
+def with_bars_upright(line: Iterable[Piece], style: Style) -> Line:
+    """Return the pieces with bars not reversed if `style`, that of the cursor, is: reversed, a full bar looks empty."""
+    if not style.reverse:
+        return tuple(line)
+    return tuple((text, piece if _BLOCKS.isdisjoint(text) else piece + _UPRIGHT) for text, piece in line)
+
+
+_BLOCKS, _UPRIGHT = frozenset("▁▂▃▄▅▆▇█▉▊▋▌▍▎▏"), Style(reverse=False)
 
 
 def title_rule(title: str, width: int, colours: Palette, head: str = "") -> Line:
@@ -92,7 +102,7 @@ class Lines(ScrollView, can_focus=False, inherit_bindings=False):
         super().__init__(id=id)
         self.lines: Sequence[Line] = ()
         self._strips: list[Strip] = []
-        self._blank = Strip.blank(0)
+        self._blank = Strip.blank(0, Style.null())
         """A line below the last one."""
         self._drawn_for: tuple[object, ...] = ()
 

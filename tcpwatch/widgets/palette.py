@@ -2,7 +2,7 @@
 
 The colours of handshake, open and teardown do not come from the theme, as many themes have primary, secondary and
 accent colours that look alike; they depend only on whether the theme is dark, light or limited to the terminal's own
-colours. Colour is never the only sign, and with NO_COLOR Textual removes it.
+colours. Colour is never the only sign, and with NO_COLOR there is none.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Palette:
 
 def palette(app: App[Any]) -> Palette:
     """Return the palette of the app's theme; cheap enough to be called for each line drawn."""
+    if app.no_color:
+        return _COLOURLESS
     theme, ansi = app.current_theme, app.native_ansi_color
     colours = _PALETTES.get((theme.name, ansi))
     if colours is None:
@@ -46,6 +48,14 @@ def palette(app: App[Any]) -> Palette:
     return colours
 
 
+_COLOURLESS = Palette(
+    **dict.fromkeys(("handshake", "open", "teardown"), _PLAIN),
+    warning=_STRONG,
+    alarm=Style(bold=True, underline=True),  # in grey, a red would be dimmer than plain text
+    dim=Style(dim=True),
+    key=_STRONG,
+    cursor=Style(reverse=True),
+)
 _PALETTES: dict[tuple[str, bool], Palette] = {}
 
 _NAMES = ("handshake", "open", "teardown", "warning", "alarm")

@@ -99,6 +99,15 @@ def test_stderr_may_be_a_file(environ: dict[str, str], tmp_path: Path) -> None:
     assert (tmp_path / "err").read_text() == ""
 
 
+def test_without_colour(environ: dict[str, str]) -> None:
+    with monitor({**environ, "NO_COLOR": "1"}) as running:
+        _, leader = running
+        for key, shown in ((b"2", b"Remote"), (b"6", b"Timelines]"), (b"?", b"Keys")):
+            press(leader, key)
+            read_until(leader, shown)
+        quits(running)
+
+
 def test_a_charset_with_few_characters(environ: dict[str, str]) -> None:
     with monitor({**environ, "PYTHONIOENCODING": "iso8859-1"}) as running:
         _, leader = running

@@ -397,6 +397,9 @@ async def test_without_colour_the_same_text_is_shown(monkeypatch: pytest.MonkeyP
             await pilot.pause()
             assert app.no_color is no_colour
             texts.append(shot(app))
+            colours = palette(app)
+            assert (colours.alarm.color is None, colours.alarm.underline) == (no_colour, no_colour or None)
+            assert colours.alarm.bold and not colours.alarm.dim, "never less visible than plain text"
     assert texts[0] == texts[1]
 
 

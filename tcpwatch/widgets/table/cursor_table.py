@@ -227,7 +227,7 @@ class CursorTable(DrawnTable[C], can_focus=True, inherit_bindings=False):
             return None
         if not self.has_focus:
             return Style.null()
-        return Style(reverse=True) if self.app.no_color else palette(self.app).cursor
+        return palette(self.app).cursor
 
     def on_resize(self, event: Resize) -> None:
         """Lay out the columns again, and keep the cursor in sight."""

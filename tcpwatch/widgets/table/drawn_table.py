@@ -14,7 +14,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from typing_extensions import override
 
-from tcpwatch.widgets.lines import Line
+from tcpwatch.widgets.lines import Line, with_bars_upright
 from tcpwatch.widgets.palette import Palette, palette
 from tcpwatch.widgets.table.layout import C, PlacedColumn, TableLayout
 from tcpwatch.widgets.table.lines import MARK_CELLS, Sorting, header_pieces, with_cursor
@@ -190,6 +190,6 @@ class DrawnTable(ScrollView, Generic[C], can_focus=False, inherit_bindings=False
         if old is not None and (old.line, old.over) == (line, over):
             return old
         base = self._base + over if over is not None else self._base
-        pieces = with_cursor(line) if over is not None else line
+        pieces = with_bars_upright(with_cursor(line), over) if over is not None else line
         strip = Strip([Segment(text, base + style) for text, style in pieces])
         return _Finished(line, over, strip.adjust_cell_length(self.scrollable_content_region.width, base))
