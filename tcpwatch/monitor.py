@@ -122,7 +122,7 @@ class Monitor:
             rates=poll.rates,
             rate_trend=self._rate_history.step(poll, queues.syn_arrivals_per_s),
             listeners=queues.listeners,
-            listener_drops=self._listener_drops.step(poll, queues.listeners, self._thresholds.syn_queue_share),
+            listener_drops=self._listener_drops.step(poll, queues.listeners.busy(), self._thresholds.syn_queue_share),
             queue_trend=queues.trend,
             half_open=queues.half_open,
             half_open_by_listener=queues.half_open_by_listener,

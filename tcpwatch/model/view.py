@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from tcpwatch.model.lifecycle.transitions import Transition
 from tcpwatch.model.listeners.half_open import HalfOpenSummary
 from tcpwatch.model.listeners.listener_drops import ListenerDrops
 from tcpwatch.model.listeners.listener_keys import ListenerKey
+from tcpwatch.model.listeners.listener_table import Listeners
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_detail import QueueDetail
 from tcpwatch.model.listeners.queue_history import QueueTrend
@@ -113,7 +114,7 @@ class View:
     """Kernel counter → increase per second; counters that went backwards, gauges, and the first step are absent."""
     state_trend: Mapping[State, Trend]
     """Sockets in each state."""
-    listeners: tuple[Listener, ...]
+    listeners: Sequence[Listener]
     """The fullest accept queue first, then by port."""
     queue_trend: QueueTrend
     half_open: HalfOpenSummary
@@ -161,24 +162,35 @@ class View:
     @cached_property
     def busy_listeners(self) -> tuple[Listener, ...]:
         """The listeners whose figures may concern a rule, in the order of `listeners`: see Listener.is_busy."""
+        if isinstance(self.listeners, Listeners):
+            return self.listeners.busy()
         return tuple(listener for listener in self.listeners if listener.is_busy)
+
+    def listeners_whose_key(self, is_wanted: Callable[[ListenerKey], bool]) -> tuple[Listener, ...]:
+        """Return the listeners whose key is wanted, in the order of `listeners`."""
+        if isinstance(self.listeners, Listeners):
+            return self.listeners.whose_key(is_wanted)
+        return tuple(listener for listener in self.listeners if is_wanted(listener.key))
+
+    def listeners_with_cookies(self, cookies: Collection[int], most: int | None = None) -> tuple[Listener, ...]:
+        """Return the listeners with these cookies, or the first `most` of them, in the order of `listeners`."""
+        if isinstance(self.listeners, Listeners):
+            return self.listeners.with_cookies(cookies, most)
+        return tuple(listener for listener in self.listeners if listener.cookie in cookies)[:most]
 
     @cached_property
     def memo(self) -> dict[Hashable, Any]:
         """Results that functions of this View keep, as they are needed for each of many listeners."""
         return {}
 
-    @cached_property
-    def _groups(self) -> Mapping[ListenerKey, Sequence[Listener]]:
-        groups: dict[ListenerKey, list[Listener]] = {}
-        for listener in self.listeners:
-            if listener.group_size > 1:
-                groups.setdefault(listener.key, []).append(listener)
-        return groups
-
     def group_of(self, listener: Listener) -> Sequence[Listener]:
         """Return the listeners with the key of this one, in the order of `listeners`."""
-        return (listener,) if listener.group_size == 1 else self._groups.get(listener.key, (listener,))
+        if listener.group_size == 1:
+            return (listener,)
+        if listener.key not in self.memo:
+            self.memo[listener.key] = self.listeners_whose_key(listener.key.__eq__)
+        group: Sequence[Listener] = self.memo[listener.key]
+        return group
 
     @property
     def hidden_owners(self) -> int:

@@ -33,7 +33,7 @@ def as_text(
     columns = [BY_KEY[key] for key in SHOWN if key not in unsupported_columns(view.sample.capabilities)]
     natural = [cell_width(column.title) for column in columns]
     for block in blocks(view.rows, order):
-        widest = [max(map(cell_width, _texts(column, block, exact))) for column in columns]
+        widest = [max(map(cell_width, set(_texts(column, block, exact)))) for column in columns]
         natural = list(map(max, natural, widest))
     layout = fit_columns(list(zip(columns, natural, strict=True)), width)
     yield coloured(_line([column.title for column, _ in layout], layout), BOLD, colour) + "\n"
@@ -67,12 +67,18 @@ def _total(widths: Widths) -> int:
 
 
 def _texts(column: SocketColumn, rows: Rows, exact: bool) -> list[str]:
-    return [column.show(value, exact) for value in column.values(rows)]
+    values = column.values(rows)
+    shown = {value: column.show(value, exact) for value in set(values)}  # in most columns, few are distinct
+    return [shown[value] for value in values]
 
 
 def _lines(rows: Rows, layout: Widths, exact: bool, colour: bool) -> str:
-    texts = [_texts(column, rows, exact) for column, _ in layout]
-    lines = [_line(row, layout) for row in zip(*texts, strict=True)]
+    cells = []
+    for column, width in layout:
+        texts = _texts(column, rows, exact)
+        shown = {text: fitted(text, width, column.right) for text in set(texts)}
+        cells.append([shown[text] for text in texts])
+    lines = [GAP.join(row).rstrip() for row in zip(*cells, strict=True)]
     if colour:
         codes = [STATE_COLOURS[state] for state in rows.state.tolist()]
         end = layout[0][1]  # the state comes first

@@ -18,7 +18,7 @@ from tcpwatch.model.listeners.queue_history import QueueTrend
 from tcpwatch.model.view import View
 from tcpwatch.sample import SourceInfo
 from tcpwatch.screens.flow.page import FlowScreen
-from tcpwatch.screens.listeners.page import ListenersPage
+from tcpwatch.screens.listeners.page import MOST, ListenersPage
 from tcpwatch.screens.main import MainScreen
 from tcpwatch.screens.queue.page import QueueScreen
 from tests.support.driving import DrivenPilot, at_sizes, at_widths, driven, until
@@ -478,3 +478,20 @@ async def test_the_next_one_opened_is_asked_for_although_the_last_one_is_still_c
         keys = {one.local_port: one.key for one in it.app.view.listeners}  # type: ignore[union-attr]
         await it.press("enter", "escape", "j", "enter")
         assert it.asked == [keys[9000], None, keys[443]]
+
+
+async def test_of_very_many_listeners_the_fullest_are_shown_and_the_filter_finds_the_others() -> None:
+    depths = {9_000: 3, 9_500: 1}
+    socks = [
+        sock("LISTEN", f"0.0.0.0:{port}", recv_queue=depths.get(port, 0), send_queue=10)
+        for port in range(8_000, 8_000 + MOST + 300)
+    ]
+    view = make_view(*socks)
+    async with shown(view) as it:
+        assert it.ports()[:3] == [9_000, 9_500, 8_000]
+        assert len(it.ports()) == MOST
+        assert it.line("2,300 listeners, the 2,000 with the fullest accept queues shown")
+        it.page.set_filter(f"lport:{8_000 + MOST + 299}")
+        await it.show(view)
+        assert it.ports() == [8_000 + MOST + 299]
+        assert not any("queues shown" in line for line in it.lines())

@@ -60,14 +60,17 @@ class ListenerDropAnalysis:
         self._window_s = window_s
         self._steps: deque[_Step] = deque()
 
-    def step(self, poll: Poll, listeners: Iterable[Listener], nearly_full_share: float) -> tuple[ListenerDrops, ...]:
-        """Return the drops of the last `window_s` seconds; a SYN queue is nearly full from `nearly_full_share` on."""
+    def step(self, poll: Poll, busy: Iterable[Listener], nearly_full_share: float) -> tuple[ListenerDrops, ...]:
+        """Return the drops of the last `window_s` seconds.
+
+        `busy` are the listeners with Listener.is_busy; a SYN queue is nearly full from `nearly_full_share` on.
+        """
         now = poll.sample.monotonic
         while self._steps and self._steps[0].monotonic <= now - self._window_s:
             self._steps.popleft()
         rising = {
             listener.cookie
-            for listener in listeners
+            for listener in busy
             if listener.drops_per_s and not _is_queue_full(listener, nearly_full_share)
         }
         self._steps += [_Step(now, *found) for found in _drops(poll, rising)]

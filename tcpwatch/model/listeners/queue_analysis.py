@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from tcpwatch.model.listeners.half_open import (
     half_open_summary,
 )
 from tcpwatch.model.listeners.listener_keys import ListenerKey, ListenerKeys
-from tcpwatch.model.listeners.listener_table import ListenerTable
-from tcpwatch.model.listeners.listeners import Listener, QueueFacts
+from tcpwatch.model.listeners.listener_table import Listeners, ListenerTable
+from tcpwatch.model.listeners.listeners import QueueFacts
 from tcpwatch.model.listeners.queue_history import QueueHistory, QueueTrend
 from tcpwatch.model.listeners.queue_limits import syn_queue_limits
 from tcpwatch.model.listeners.waiting_connections import (
@@ -46,7 +47,7 @@ class ListenerQueues:
     """The queues of one poll."""
 
     facts: QueueFacts
-    listeners: tuple[Listener, ...]
+    listeners: Listeners
     trend: QueueTrend
     half_open: HalfOpenSummary
     half_open_by_listener: Mapping[ListenerKey, HalfOpenSummary]
@@ -107,7 +108,7 @@ class QueueAnalysis:
         if not queues_known:
             accept = np.full(len(cookies), np.nan)
         elif watched:
-            peaks_between = np.array([watched.get(cookie, 0) for cookie in cookies.tolist()], accept.dtype)
+            peaks_between = np.fromiter(map(watched.get, cookies.tolist(), repeat(0)), accept.dtype, len(cookies))
             accept = np.maximum(accept, peaks_between)
         self._history.add(sample.monotonic, cookies, accept, syn_depth[keys.key])
         peaks = np.zeros(len(syn_depth), np.intp)

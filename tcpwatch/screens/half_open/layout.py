@@ -39,8 +39,7 @@ class HalfOpenScope:
     @property
     def listener(self) -> Listener | None:
         """The listener; None for all listeners, or if it has closed."""
-        listeners = self.view.listeners if self.key else ()
-        return next((listener for listener in listeners if listener.key == self.key), None)
+        return next(iter(self.view.listeners_whose_key(self.key.__eq__) if self.key else ()), None)
 
     @property
     def half_open(self) -> HalfOpenSummary | None:

@@ -36,6 +36,9 @@ from tcpwatch.widgets.sections import Entry, Section
 from tcpwatch.widgets.table.cursor_table import CursorTable, sort_hint_line
 from tcpwatch.widgets.table.record_table import RecordTable
 
+MOST = 2_000
+"""Listeners in the table: those with the fullest accept queues. To look for others there is the filter."""
+
 
 class ListenersPage(TablePage):
     """Title, table, filter line."""
@@ -47,6 +50,8 @@ class ListenersPage(TablePage):
         super().__init__()
         self._view: View | None = None
         self._unfolded: set[Hashable] = set()
+        self._is_cut = False
+        """More than MOST listeners pass the filter."""
         self._unseen_tracker = UnseenAcceptsTracker()
         self._unseen: UnseenAccepts | None = None
         """Accepted connections that polls missed."""
@@ -89,10 +94,15 @@ class ListenersPage(TablePage):
         view, had_groups = self._view, self.has_groups
         if view is None:
             return
-        rows = listener_rows(view, is_lower_bound=self._unseen is not None)
+        listeners, hidden = view.listeners, set[Hashable]()
+        cookies_of_all, passing = _passing(view, self.filter)
+        if len(listeners) > MOST:
+            hidden = set[Hashable](cookies_of_all - passing)
+            listeners = view.listeners_with_cookies(passing, MOST)
+        self._is_cut = len(passing) > MOST
+        rows = listener_rows(view, self._unseen is not None, listeners)
         self._unfolded &= {row.identity for row in rows if row.is_group}
-        passing = _passing(view, self.filter)
-        shown, hidden = [], set[Hashable]()
+        shown = []
         for row in rows:
             cookies = {listener.cookie for listener in row.members}
             if passing.isdisjoint(cookies):
@@ -134,7 +144,8 @@ class ListenersPage(TablePage):
         groups = sum(row.is_group for row in self.table.records)
         of_all = f"{len(self.shown):,} of " if self.filter.text else ""
         of_groups = f", {units.plural(groups, 'group')}" if groups else ""
-        count = f" {of_all}{units.plural(len(view.listeners), 'listener')}{of_groups}"
+        cut = f", the {MOST:,} with the fullest accept queues shown" if self._is_cut else ""
+        count = f" {of_all}{units.plural(len(view.listeners), 'listener')}{of_groups}{cut}"
         pieces: list[Piece] = [(count, colours.strong), *filter_pieces(self.filter, colours)]
         for word, name in (("overflows", "ListenOverflows"), ("drops", "ListenDrops")):
             rate = view.rates.get(name)
@@ -185,10 +196,10 @@ class ListenersPage(TablePage):
             self.export(name, units.plural(len(listeners), "listener"), records_csv(map(listener_record, listeners)))
 
 
-def _passing(view: View, filter_: Filter) -> frozenset[int]:
-    """Return the cookies of the listeners that match the filter."""
+def _passing(view: View, filter_: Filter) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the cookies of all listeners, and of those that match the filter."""
     rows = view.rows.take(np.flatnonzero(view.rows.state == State.LISTEN))
-    return frozenset(rows.cookie[filter_.mask(rows)].tolist())
+    return frozenset(rows.cookie.tolist()), frozenset(rows.cookie[filter_.mask(rows)].tolist())
 
 
 def _remarks(view: View, unseen: UnseenAccepts | None, width: int, colours: Palette) -> Line:

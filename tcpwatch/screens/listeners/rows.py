@@ -6,7 +6,6 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from tcpwatch.model.listeners.listener_keys import ListenerKey
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_history import QueueTrend
 from tcpwatch.model.listeners.queue_limits import Queue
@@ -111,9 +110,8 @@ def _sum(figures: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(figures) else None
 
 
-def listener_rows(view: View, is_lower_bound: bool, key: ListenerKey | None = None) -> list[ListenerRow]:
-    """Return the rows of a View, one per group, the fullest accept queue first; with `key` the one that has it."""
-    listeners = view.listeners if key is None else [each for each in view.listeners if each.key == key]
+def listener_rows(view: View, is_lower_bound: bool, listeners: Sequence[Listener]) -> list[ListenerRow]:
+    """Return the rows of these listeners of a View, one per group."""
     firsts: dict[Hashable, Listener] = {}
     for each in listeners:
         firsts.setdefault(each.cookie if each.group_size == 1 else each.key, each)
@@ -152,7 +150,10 @@ class UnseenAcceptsTracker:
 
 def unseen_accepts(view: View) -> UnseenAccepts | None:
     """Return what polls missed; None if that is little or unknown."""
-    accepted, is_known = view.accepted_at_most_per_s, any(each.accepted_per_s is not None for each in view.listeners)
+    accepted, is_known = (
+        view.accepted_at_most_per_s,
+        any(each.accepted_per_s is not None for each in view.listeners[:1]),
+    )
     seen = sum({each.key: each.accepted_per_s or 0.0 for each in view.busy_listeners}.values())
     if accepted is None or not is_known or accepted <= _MISSED_FACTOR * seen:
         return None

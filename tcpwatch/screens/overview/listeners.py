@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tcpwatch import units
 from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_limits import Queue
@@ -16,7 +18,7 @@ _FIGURE, _RATE = 13, 9
 
 
 def listener_lines(
-    listeners: tuple[Listener, ...], room: int, width: int, colours: Palette, exact: bool = False
+    listeners: Sequence[Listener], room: int, width: int, colours: Palette, exact: bool = False
 ) -> list[Line]:
     """Return a heading and rows, at most `room` lines; the last one counts the listeners left out."""
     name, process, length = _widths(width)

@@ -103,7 +103,9 @@ class QueueScreen(Screen[None], inherit_bindings=False):
     def _show(self, view: View | None) -> None:
         if view is None or not self.is_current:
             return
-        rows = listener_rows(view, self._unseen_tracker.update(view) is not None, self._key)
+        rows = listener_rows(
+            view, self._unseen_tracker.update(view) is not None, view.listeners_whose_key(self._key.__eq__)
+        )
         self.row = next(iter(rows), None)
         if view.queue_detail is not None and view.queue_detail.key == self._key:
             self._inside = view.queue_detail

@@ -196,8 +196,8 @@ def time_wait_ports_table(view: View) -> InlineTable[tuple[int, int]]:
     """Return TIME_WAIT sockets of the server side, by port."""
     counts = view.teardown.time_wait.by_port
     ports = {port for port, _ in counts}
-    processes = {listener.local_port: listener.process for listener in view.listeners
-                 if listener.local_port in ports and listener.process}  # fmt: skip
+    listeners = view.listeners_whose_key(lambda key: key.port in ports) if ports else ()
+    processes = {listener.local_port: listener.process for listener in listeners if listener.process}
     largest = max((count for _, count in counts), default=1)
 
     def named(port: int) -> str:

@@ -58,7 +58,7 @@ def taken(second: float, held: Sequence[Held], **facts: Any) -> Sample:
     return make_sample(rows, **given)
 
 
-def seen(samples: Sequence[Sequence[Held]]) -> tuple[Listener, ...]:
+def seen(samples: Sequence[Sequence[Held]]) -> Sequence[Listener]:
     queues = QueueAnalysis(0.8)
     for poll in polls(*(taken(float(second), held) for second, held in enumerate(samples))):
         result = queues.step(poll)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcpwatch.model.listeners.listener_table import ListenerTable
+from tcpwatch.model.listeners.listeners import Listener
 from tcpwatch.model.listeners.queue_analysis import QueueAnalysis
 from tests.support.polls import polls
 from tests.support.views import NOW, Sock, make_rows, make_sample, sock
@@ -36,6 +37,11 @@ def sockets(draw: st.DrawFn) -> list[Sock]:
     return [*listeners, *others]
 
 
+def in_order(listener: Listener) -> tuple[object, ...]:
+    """The fullest first, then by port and address."""
+    return -listener.accept_queue.share, listener.local_port, listener.local_address, listener.cookie
+
+
 FACTS = st.fixed_dictionaries(
     {
         "drops": st.dictionaries(st.integers(1, 4), st.integers(0, 2)),
@@ -58,6 +64,8 @@ def test_kept_listeners_equal_listeners_made_anew(steps: list[tuple[list[Sock], 
         facts = analysis.step(poll).facts
         kept, anew = table.step(poll, facts), ListenerTable().step(poll, facts)
         assert kept == anew
+        assert kept.busy() == tuple(listener for listener in anew if listener.is_busy)
+        assert [one.cookie for one in kept] == [one.cookie for one in sorted(anew, key=in_order)]
         assert all(one.key.is_spelled_as(other.key) for one, other in zip(kept, anew, strict=True))
 
 
@@ -69,6 +77,7 @@ def test_unchanged_listeners_are_the_same_objects() -> None:
         for at, each in enumerate((socks,) * 3 + (busy,))
     ]
     analysis = QueueAnalysis(0.8)
-    _, second, third, fourth = (analysis.step(poll).listeners for poll in polls(*samples))
+    found = [(listeners := analysis.step(poll).listeners, tuple(listeners)) for poll in polls(*samples)]
+    (_, _), (second, _), (third, before), (_, after) = found
     assert second is third
-    assert {id(one) for one in fourth[1:]} == {id(one) for one in third[:-1]}
+    assert {id(one) for one in after[1:]} == {id(one) for one in before[:-1]}

@@ -21,7 +21,7 @@ from tests.support.polls import first_poll
 from tests.support.views import Sock, make_rows, make_sample, sock
 
 
-def listeners(socks: Sequence[Sock]) -> tuple[Listener, ...]:
+def listeners(socks: Sequence[Sock]) -> Sequence[Listener]:
     """Return the listeners of one sample."""
     sample = make_sample(make_rows(socks))
     return QueueAnalysis(DEFAULT.syn_queue_share).step(first_poll(sample)).listeners

@@ -43,10 +43,12 @@ def half_open_verdict(view: View, key: ListenerKey | None = None) -> HalfOpenVer
 def _listeners_of(view: View, key: ListenerKey | None) -> list[Listener]:
     """Return one listener of this address and port, or of each that may be the reason of a verdict about the host."""
     if key is not None:
-        return [each for each in view.listeners if each.key == key][:1]
+        return list(view.listeners_whose_key(key.__eq__)[:1])
     listeners = syn_queue.group_listeners(view)
     others = set(map(_listener_key, view.findings)) - {each.key for each in listeners}
-    return listeners + list({each.key: each for each in view.listeners if each.key in others}.values())
+    keys = {key for key in others if key is not None}
+    with_findings = view.listeners_whose_key(keys.__contains__) if keys else ()
+    return listeners + list({each.key: each for each in with_findings}.values())
 
 
 def half_open_of(view: View, key: ListenerKey | None = None) -> HalfOpenSummary | None:

@@ -21,9 +21,8 @@ def listener_drops(view: View, limits: Thresholds) -> Iterator[Candidate]:
         TSEcrRejected, PAWS*, TCPMinTTLDrop); or it drops more than the counters of the host explain, in two steps.
     Source: tcp_v4_rcv and tcp_inbound_hash (net/ipv4), sock_diag(7) (SK_MEMINFO_DROPS), RFC 2385, RFC 5925, RFC 7323.
     """
-    if not view.listener_drops:
-        return
-    listeners = {listener.cookie: listener for listener in view.listeners}
+    cookies = {drops.cookie for drops in view.listener_drops}
+    listeners = {listener.cookie: listener for listener in view.listeners_with_cookies(cookies)}
     most: dict[int, ListenerDrops] = {}
     for drops in view.listener_drops:
         proved = bool(drops.counter) or drops.steps > 1
