@@ -17,6 +17,8 @@ def send(*numbers):
         os.kill(os.getpid(), number)
 
 INT, TERM, HUP, QUIT = signals.NUMBERS
+for number in (INT, QUIT):  # a shell ignores them in its background
+    signal.signal(number, signal.SIG_DFL)
 signals.install()
 """
 

@@ -52,7 +52,8 @@ class DrivenPilot(Pilot[Any]):
     async def resize_terminal(self, width: int, height: int) -> None:
         """Change the size of the screen, and wait until it is laid out."""
         await super().resize_terminal(width, height)
-        await until(self, lambda: self.app._resize_timer is None)  # Textual collects changes of the size for 8 ms
+        self.app._check_resize()  # Textual collects changes for 8 ms, by a timer that never fires if it starts late
+        await self.pause()
 
     async def pause(self, delay: float | None = None) -> None:
         """Wait until all messages are handled and the screen is laid out."""
