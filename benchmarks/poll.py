@@ -7,24 +7,31 @@ exit code is 0 whatever the verdicts are, and 2, with one line on stderr, if som
 from __future__ import annotations
 
 import argparse
+import socket
 import statistics
+import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.support import needs, works
+from benchmarks.support.listening import listening
 from benchmarks.support.memory import measure as measure_memory
 from benchmarks.support.owners import FirstAttribution, following
 from benchmarks.support.place import own_place, run_alone
 from benchmarks.support.report import Line, Report, number
 from benchmarks.support.sockets import Established, HalfOpen, count, leave_time_waits
-from benchmarks.support.timing import Rounds, Work, interleave, progress
+from benchmarks.support.timing import Cost, Rounds, Work, cost_of, interleave, progress
 from tcpwatch.kernel.netlink.sock_diag import SockDiag
+from tcpwatch.monitor import Monitor
+from tcpwatch.sources.live import LiveSource
 
 SLOW_TOOLS_UP_TO = 20_000
 """With more sockets, pyroute2 and psutil take seconds."""
+ADDRESSES = 4_000
 GROWTH = 100
 """Growth of cost is measured from 1/100 of the half-open connections to all of them."""
 DISCARD, DUMP, STEP, SS = "receive and discard", "dump + decode", "Monitor.step()", "ss -tanH"
@@ -159,6 +166,57 @@ def ending(sockets: int, runs: int) -> list[Line]:
         return [Line(f"{STEP}, against {DISCARD}", at, rounds.ratio(STEP, DISCARD), 2.0, note=note)]
 
 
+def many_addresses(sockets: int, runs: int) -> list[Line]:
+    """Measure a step with many addresses that listen on the port of half-open connections."""
+    with own_place() as namespace, HalfOpen(namespace, sockets) as population, ExitStack() as stack:
+        there = population.grow(sockets)
+        rounds = {}
+        for addresses in (1, ADDRESSES):
+            for number_ in range(addresses - 1):
+                listener = socket.create_server((f"127.1.{number_ // 250}.{number_ % 250 + 1}", HalfOpen.PORT))
+                stack.enter_context(listener)
+            progress(f"{there:,} half-open, {addresses:,} addresses listen on their port")
+            step = works.Step()
+            rounds[addresses] = interleave({STEP: step}, 2 * runs, population.settle)
+            step.close()
+        one, many = rounds[1].ms(STEP), rounds[ADDRESSES].ms(STEP)
+        at = f"{number(ADDRESSES)} addresses listening on one port, {number(there)} half-open"
+        return [Line(f"{STEP}, against one address", at, many / one, 1.2, note=f"{many:.0f} : {one:.0f} ms")]
+
+
+def many_listeners(listeners: int, runs: int) -> list[Line]:
+    """Measure a step, the first one too, and `list` with very many listeners."""
+    with own_place(), listening(listeners) as processes:
+        progress(f"{listeners:,} listeners")
+
+        def begin() -> Cost:
+            monitor = Monitor(LiveSource(ask_infos=True))
+
+            def one_step() -> None:
+                monitor.step()
+
+            cost = cost_of(one_step)
+            monitor.close()
+            return cost
+
+        def run_list() -> None:
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+        step = works.Step()
+        command = [sys.executable, "-m", "tcpwatch", "list"]
+        mine: dict[str, Work] = {
+            "first step": begin, STEP: step,
+            "list": run_list,
+        }  # fmt: skip
+        rounds = interleave(mine, runs, lambda seconds: None)
+        step.close()
+        at = f"{number(listeners)} listeners in {processes} processes"
+        return [
+            Line(name, at, rounds.ms(name) / 1e3, 1.0, "{:.2f} s", f"processor time {rounds.cpu_s(name):.2f} s")
+            for name in mine
+        ]
+
+
 def growth_lines(small: Rounds, few: int, large: Rounds, many: int) -> list[Line]:
     """Compare the cost per socket among many sockets with that among few."""
     lines = []
@@ -178,6 +236,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--time-wait", type=int, default=500_000, metavar="N", help="sockets, and as many half-open ones; 0: none"
     )
+    parser.add_argument("--listeners", type=int, default=49_500, metavar="N", help="sockets; 0: none")
     parser.add_argument("--runs", type=int, default=5, metavar="R", help="number of rounds; the median counts")
     return parser.parse_args()
 
@@ -201,6 +260,10 @@ def main() -> int:
         report.add(*half_open(given.half_open, given.runs))
     if given.time_wait:
         report.add(*ending(given.time_wait, given.runs))
+    if given.half_open:
+        report.add(*many_addresses(min(100_000, given.half_open), given.runs))
+    if given.listeners:
+        report.add(*many_listeners(given.listeners, given.runs))
     print(report.markdown())
     return 0
 

@@ -98,6 +98,8 @@ class Established:
 class HalfOpen:
     """Half-open connections of one listener, made by SYNs from hosts that do not exist."""
 
+    PORT = _PORT
+
     def __init__(self, namespace: lab.Namespace, most: int) -> None:
         backlog = 2 * most + 1_000  # the kernel thins out a SYN queue that is more than half full
         namespace.sysctl("net.core.somaxconn", backlog)

@@ -34,6 +34,10 @@ class Rounds:
         """Median on the clock, in milliseconds."""
         return 1e3 * statistics.median(cost.wall_s for cost in self.costs[name])
 
+    def cpu_s(self, name: str) -> float:
+        """Median of the processor time, in seconds."""
+        return statistics.median(cost.cpu_s for cost in self.costs[name])
+
     def ratio(self, name: str, unit: str) -> float:
         """Median over the rounds of the ratio of two works' times on the clock."""
         return statistics.median(a.wall_s / b.wall_s for a, b in self._pairs(name, unit))

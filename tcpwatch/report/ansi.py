@@ -34,6 +34,8 @@ def _cells_of(character: str) -> int:
 
 def fitted(words: str, width: int, right: bool = False) -> str:
     """Return `words` in exactly `width` cells, padded or shortened in the middle."""
+    if words.isascii() and len(words) <= width:
+        return words.rjust(width) if right else words.ljust(width)
     whole, length = words, width
     while cell_width(words) > width:  # fewer wide characters than `width` fit
         words, length = units.shortened(whole, length), length - 1

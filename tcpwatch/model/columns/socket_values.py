@@ -52,7 +52,9 @@ def addresses(name: str) -> Callable[[Rows], Values]:
     def values(rows: Rows) -> Values:
         raw = np.ascontiguousarray(rows.table[name]).tobytes()
         families = rows.table["idiag_family"].tolist()
-        return [units.address(raw[16 * i : 16 * i + 16], f) for i, f in enumerate(families)]
+        ends = [(raw[16 * i : 16 * i + 16], f) for i, f in enumerate(families)]
+        texts = {end: units.address(*end) for end in set(ends)}
+        return [texts[end] for end in ends]
 
     return values
 
@@ -182,10 +184,12 @@ def why_unknown(code: int, is_closed: bool) -> str:
 
 def owner_cells(rows: Rows) -> Values:
     """Return the owners as text, or a sign for why there is no owner."""
-    marks = zip(rows.owner.tolist(), (rows.mark == Mark.CLOSED).tolist(), strict=True)
-    return [
-        owner_text(rows.owners[code]) if code >= 0 else _short_unknown(code, is_closed) for code, is_closed in marks
-    ]
+    marks = list(zip(rows.owner.tolist(), (rows.mark == Mark.CLOSED).tolist(), strict=True))
+    texts = {
+        (code, is_closed): owner_text(rows.owners[code]) if code >= 0 else _short_unknown(code, is_closed)
+        for code, is_closed in set(marks)
+    }
+    return [texts[mark] for mark in marks]
 
 
 def _short_unknown(code: int, is_closed: bool) -> str:
