@@ -51,6 +51,7 @@ def test_what_was_not_taken_is_dropped(pipe: tuple[int, TerminalOutput]) -> None
         data += os.read(reader, 65_536)
     assert len(data) < 200_000
     assert data.rstrip(b"x")[-4:] == b"\x18end", "an escape sequence that was cut off is cancelled"
+    assert output.finish(20)
     output.drop()
     output.write("again")
     assert read(reader, 5) == b"again", "nothing was cut off"
