@@ -70,11 +70,16 @@ def served(listener: socket.socket) -> Iterator[Server]:
         server.process.stdin.close()
 
 
+def held_by(names: dict[int, str]) -> str:
+    """Return the words for these processes; a child has the smaller pid where the kernel began to count anew."""
+    return "held by " + ", ".join(f"{names[pid]}[{pid}]" for pid in sorted(names))
+
+
 def test_the_program_is_named_and_not_the_manager_that_started_it(stack: ExitStack) -> None:
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
     server = stack.enter_context(served(listener))
     monitor = stack.enter_context(closing(Monitor(LiveSource(1.0))))
-    both = f"held by {OWN_NAME}[{os.getpid()}], server[{server.pid}]"
+    both = held_by({os.getpid(): OWN_NAME, server.pid: "server"})
     lab.wait_until(lambda: [it.holders for it in monitor.step().listeners] == [both], "the holders")
 
     def connect() -> None:
@@ -166,7 +171,7 @@ def test_a_helper_that_has_inherited_everything_is_not_named(stack: ExitStack) -
     stack.callback(helper.kill)
     monitor = stack.enter_context(closing(Monitor(LiveSource(1.0))))
     me = f"{OWN_NAME}[{os.getpid()}]"
-    expected = f"held by {me}, sleep[{helper.pid}]; connections held by {me}"
+    expected = f"{held_by({os.getpid(): OWN_NAME, helper.pid: 'sleep'})}; connections held by {me}"
     lab.wait_until(
         lambda: [it.holders for it in monitor.step().listeners] == [expected], "the one that holds the connections"
     )
