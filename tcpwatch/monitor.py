@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import replace
 
-from tcpwatch.arrays import heap
+from tcpwatch.arrays.heap import Heap
 from tcpwatch.config.memory import BUDGET
 from tcpwatch.config.thresholds import DEFAULT, Thresholds
 from tcpwatch.model.analyses.ephemeral_ports import EphemeralPortAnalysis, EphemeralPorts
@@ -54,6 +54,7 @@ class Monitor:
         self._budget = budget
         self._thresholds = thresholds
         self._memory_mib = memory_mib
+        self._heap = Heap()
         self._had_many_events = False
         self._begin_history()
 
@@ -92,8 +93,7 @@ class Monitor:
             self._begin_history()
             raise
         finally:
-            if self._had_many_events:
-                heap.give_back()
+            self._heap.after_step(self._had_many_events)
 
     def _poll(self) -> View:
         begin_s, begin_cpu_s = time.monotonic(), time.thread_time()

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 class EventBudget:
     """Numbers of events. What is more is dropped, the oldest first, and counted as lost."""
 
-    destroy: int = 32_768
-    """Destroy events that wait for a step: 11 MiB."""
-    trace: int = 180_000
-    """Trace events that wait for a step: 12 MiB."""
-    unmatched: int = 100_000
-    """Trace events that are kept after their step, as a later one may show which socket they belong to: 7 MiB."""
+    destroy: int = 28_000
+    """Destroy events that wait for a step: 9 MiB."""
+    trace: int = 150_000
+    """Trace events that wait for a step: 10 MiB."""
+    unmatched: int = 65_536
+    """Trace events that are kept after their step, as a later one may show which socket they belong to: 5 MiB."""
     known: int = 65_536
     """Open sockets of the trace whose facts are kept from step to step, beside one for each polled socket: 8 MiB."""
-    slice: int = 16_384
+    slice: int = 8_192
     """Events, of either kind, that one step works on together: its working memory is about 1 KiB for each."""
 
 

@@ -78,9 +78,9 @@ class Tracker:
 
     def __init__(self, memory_mib: int = 64) -> None:
         """Use at most `memory_mib` for transitions and records together, with those that only an earlier View holds."""
-        each = memory_mib * (1 << 20) // 2 * 3 // 4  # an AppendLog takes up to 4/3 of its capacity
-        self._records = AppendLog(RECORD, max(1_000, each // RECORD.itemsize))
-        self._transitions = AppendLog(TRANSITION, max(10_000, each // TRANSITION.itemsize))
+        part = memory_mib * (1 << 20) * 3 // 4 // 3  # an AppendLog takes up to 4/3 of its capacity
+        self._records = AppendLog(RECORD, max(1_000, 2 * part // RECORD.itemsize))
+        self._transitions = AppendLog(TRANSITION, max(10_000, part // TRANSITION.itemsize))
         self._index = TransitionIndex()
         self._owners = OwnerRegistry()
         self._opened_owners = OpenedOwners(self._owners)
