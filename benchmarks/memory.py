@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.flood import on_screen
-from benchmarks.support import keys, needs, storm
+from benchmarks.support import keys, needs
 from benchmarks.support.memory import status
 from benchmarks.support.place import own_place, run_alone
 from benchmarks.support.report import Line, Report, number
@@ -26,6 +26,7 @@ from benchmarks.support.terminal import Terminal, wait_for
 from benchmarks.support.timing import progress
 from benchmarks.ui import PROGRAM
 from tests import lab
+from tests.lab import storm
 
 PROMISED_MIB = 150
 """Memory of the program beside the table of sockets and the setting `memory`."""

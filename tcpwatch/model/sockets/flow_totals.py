@@ -28,6 +28,8 @@ _SLOT_S = 5.0
 _NEW_GROUPS = 500
 """Groups that get a name in one step; the flows of other new groups count in the total only."""
 _GROUPS = 20_000
+_COUNTS = 250_000
+"""Counts of all services, or of all processes, that are kept: 4 MB."""
 DECADES = tuple(10**power for power in range(9))
 """Upper bounds of the parts of a histogram, in ms or bytes."""
 PERCENTILES = ("p50", "p90", "p99")
@@ -92,6 +94,10 @@ class FlowTotalsCounter:
         self._slots: deque[_Slot] = deque()
         self._services = _Names()
         self._processes = _Names()
+        self._previous = -np.inf
+        """Monotonic seconds of the previous step."""
+        self._begin = {"service": -np.inf, "process": -np.inf}
+        """Monotonic seconds since which the counts of these are complete."""
 
     def step(self, poll: Poll, lifecycle: LifecycleStep) -> FlowTotals | None:
         """Return the totals of the last minute; None where the source does not report destroyed sockets."""
@@ -102,7 +108,8 @@ class FlowTotalsCounter:
             self._slots.append(_Slot(monotonic))
         while len(self._slots) > 1 and self._slots[1].begin <= monotonic - WINDOW_S:
             self._slots.popleft()
-        self._limit_names()
+        self._limit_counts()
+        self._previous = monotonic
         if len(lifecycle.opened) or len(lifecycle.ended) or len(lifecycle.found_owner):
             self._add(self._slots[-1], lifecycle)
         window_s = max(monotonic - self._slots[0].begin, 1e-3)
@@ -112,15 +119,19 @@ class FlowTotalsCounter:
         return FlowTotals(
             window_s,
             whole,
-            tuple(self._totals("service", window_s, self._services.names)),
-            tuple(self._totals("process", window_s, self._processes.names)),
+            tuple(self._totals("service", min(window_s, monotonic - self._begin["service"]), self._services.names)),
+            tuple(self._totals("process", min(window_s, monotonic - self._begin["process"]), self._processes.names)),
         )
 
-    def _limit_names(self) -> None:
-        """Drop the names and their counts where there are too many; the total stays."""
+    def _limit_counts(self) -> None:
+        """Drop the names and their counts where there are too many, and count anew; the total stays."""
         for kind, names in (("service", self._services), ("process", self._processes)):
-            if len(names.names) >= _GROUPS:
+            counts = sum(
+                len(counts[0]) for slot in self._slots for key, counts in slot.counts.items() if key[0] == kind
+            )
+            if len(names.names) >= _GROUPS or counts >= _COUNTS:
                 names.clear()
+                self._begin[kind] = self._previous
                 for slot in self._slots:
                     slot.counts = {key: counts for key, counts in slot.counts.items() if key[0] != kind}
 

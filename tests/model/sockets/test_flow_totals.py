@@ -15,6 +15,7 @@ from tcpwatch.kernel.proc.owner_finder import Owner
 from tcpwatch.kernel.proc.process import Process
 from tcpwatch.model.lifecycle.archive import RECORD, Archive
 from tcpwatch.model.lifecycle.tracker import NOTHING_HAPPENED, LifecycleStep
+from tcpwatch.model.sockets import flow_totals
 from tcpwatch.model.sockets.flow_totals import DECADES, FlowTotals, FlowTotalsCounter
 from tcpwatch.model.states import Role
 from tests.support.polls import first_poll
@@ -255,3 +256,15 @@ def test_lifetimes_that_are_not_exact_are_upper_bounds() -> None:
     assert totals(exact=1.0).lifetime_text("p90") == "336 ms"
     assert totals(exact=0.999).lifetime_text("p90") == "≤336 ms"
     assert totals(p50_ms=None).lifetime_text("p90") == "–"
+
+
+def test_counts_that_are_dropped_do_not_make_rates_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are too many counts of services, those from the last step on are kept."""
+    monkeypatch.setattr(flow_totals, "_COUNTS", 1)
+    counter = FlowTotalsCounter()
+    for second in range(10):
+        found = _step(counter, NOW + second, ended([5.0] * 20, [1] * 20))
+    assert sum(len(part) for slot in counter._slots for key, (part, _) in slot.counts.items() if key[0] != "all") <= 10
+    (service,) = found.by_service
+    assert service.ended_per_s == pytest.approx(20, rel=0.2)
+    assert found.all.ended_per_s == pytest.approx(20, rel=0.2)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.support.storm RATE SECONDS`: short connections over loopback, made by io_uring.
+"""`python -m tests.lab.storm RATE SECONDS`: short connections over loopback, made by io_uring.
 
 Each connection is a chain of five requests: socket(), connect(), accept(), and close() by the server and by the
 client. One system call submits the chains of many connections, so that Python makes as many as the kernel can. It
@@ -15,10 +15,9 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
-
-from benchmarks.support.sockets import PROJECT
 
 _SETUP, _ENTER, _REGISTER = 425, 426, 427
 """System calls, the same on all architectures but alpha."""
@@ -35,8 +34,10 @@ _SQE = np.dtype(
 """struct io_uring_sqe; `slot` is one more than the slot that the request fills or empties."""
 _CHAINS, _STEPS = 128, 5
 _PORT = 8080
+_PROJECT = Path(__file__).parents[2]
 _ADDRESSES = 1_000
 """Each allows for one connection per ephemeral port and minute."""
+_COMMAND = (sys.executable, "-m", "tests.lab.storm")
 
 
 class Storm:
@@ -95,10 +96,15 @@ def _call(number: int, *arguments: object) -> int:
     return done
 
 
+def io_uring() -> str:
+    """io_uring can be used, and knows all requests of the chains: a probe for lab.require."""
+    done = subprocess.run([*_COMMAND, "1", "0.01"], cwd=_PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return "io_uring cannot be used" if done.returncode else ""
+
+
 def start(rate: float, seconds: float) -> subprocess.Popen[str]:
     """Make connections in a process of its own, in the caller's network namespace."""
-    command = [sys.executable, "-m", "benchmarks.support.storm", str(rate), str(seconds)]
-    return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([*_COMMAND, str(rate), str(seconds)], cwd=_PROJECT, stdout=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, float]:
