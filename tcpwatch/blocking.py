@@ -1,15 +1,23 @@
-"""BlockingCalls: calls that may block for ever, in threads that can be given up.
+"""Calls that may block for ever, in threads or child processes that can be given up.
 
 A read of /proc/PID/cmdline waits for the mmap lock of that process, and a question to a name service (nsswitch.conf(5))
-for a server. The threads are daemons: the program ends without them.
+for a server. Such calls are made in daemon threads: the program ends without them. A call that waits for a file system
+may not even be killed (FUSE, NFS): only a child process can be left behind.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import select
+import signal
+import struct
 import threading
 import time
+import warnings
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -18,7 +26,7 @@ PATIENCE_S = 0.1
 WAITING_SHARE, WAITING_MOST_S = 0.05, 0.4
 """Share of the time that may be spent on waiting, and how much of it may be saved up."""
 _QUICK_S = 0.005
-"""A wait up to this is what a call costs, and does not count."""
+"""A wait of about this is what a call costs: it is always granted, and does not count."""
 
 
 class Unanswered(Exception):
@@ -64,7 +72,7 @@ class BlockingCalls(Generic[T]):
         before = time.monotonic()
         has_returned = worker.has_returned(self._patience(before))
         waited_s = time.monotonic() - before
-        self._saved_s -= waited_s if waited_s > _QUICK_S else 0.0
+        self._saved_s -= waited_s if waited_s > 2 * _QUICK_S else 0.0
         if not has_returned:
             raise Unanswered
         return worker
@@ -84,7 +92,7 @@ class BlockingCalls(Generic[T]):
     def _patience(self, now: float) -> float:
         self._saved_s = min(WAITING_MOST_S, self._saved_s + WAITING_SHARE * (now - self._saved_at))
         self._saved_at = now
-        return min(PATIENCE_S, max(0.0, self._saved_s))
+        return min(PATIENCE_S, max(_QUICK_S, self._saved_s))
 
 
 class _Worker(Generic[T]):
@@ -133,3 +141,65 @@ class _Worker(Generic[T]):
                 self._outcome = error
             self.is_blocked = False
             self._returned.release()
+
+
+_ERROR = struct.Struct("=i")
+_PIECE = 1 << 16
+
+
+def in_child(call: Callable[[], bytes], patience_s: float, files: bool = False) -> bytes:
+    """Return call(), made in a child process. Raises its OSError, or TimeoutError if it takes longer.
+
+    With `files` it has standard input and the other open files, else none: it might hold them for ever. Other threads
+    do not exist in the child: the call must not need what they hold.
+    """
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():  # about those threads
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        _answer(call, writer, files)
+    try:
+        os.close(writer)
+        answer = _until_closed(reader, time.monotonic() + patience_s)
+    finally:
+        os.close(reader)
+        os.kill(child, signal.SIGKILL)
+        with suppress(ChildProcessError):  # SIGCHLD is ignored, as by the parent
+            os.waitpid(child, os.WNOHANG)
+    if answer is None:
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {patience_s:g} s")
+    (number,) = _ERROR.unpack_from(answer)
+    if number:
+        raise OSError(number, os.strerror(number))
+    return answer[_ERROR.size :]
+
+
+def _answer(call: Callable[[], bytes], writer: int, files: bool) -> NoReturn:
+    """Write 0 and the result, or the number of the error."""
+    try:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for fd in (1, 2) if files else (0, 1, 2):
+            os.dup2(nowhere, fd)
+        if not files:
+            os.closerange(3, writer)
+            os.closerange(writer + 1, os.sysconf("SC_OPEN_MAX"))
+        try:
+            answer = _ERROR.pack(0) + call()
+        except OSError as error:
+            answer = _ERROR.pack(error.errno or errno.EIO)
+        while answer:
+            answer = answer[os.write(writer, answer) :]
+    finally:
+        os._exit(0)
+
+
+def _until_closed(reader: int, deadline: float) -> bytes | None:
+    """Return what is written to the pipe; None if it is not closed in time, or nothing is written."""
+    answer, ready = b"", select.poll()
+    ready.register(reader, select.POLLIN)
+    while ready.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
+        if not (piece := os.read(reader, _PIECE)):
+            return answer or None
+        answer += piece
+    return None

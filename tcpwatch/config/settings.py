@@ -7,10 +7,11 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tcpwatch.config.reading import read_beginning
+from tcpwatch.blocking import in_child
 from tcpwatch.config.thresholds import DEFAULT, Thresholds, allowed_range
 from tcpwatch.units.printable import printable
 
@@ -19,6 +20,8 @@ SourceKind = Literal["auto", "sock_diag", "psutil"]
 CONFIG_VARIABLE = "TCPWATCH_CONFIG"
 CONFIG_LIMIT = 1 << 20
 """Bytes of a configuration file. A larger one, such as an endless device, is refused without reading it."""
+PATIENCE_S = 1.0
+"""How long that file may take to answer."""
 _THEME_LIMIT = 64
 
 
@@ -221,7 +224,7 @@ def _thresholds(table: Any, name: str) -> Thresholds:
 
 def _read(path: Path, name: str, must_exist: bool) -> bytes:
     try:
-        content = read_beginning(path, CONFIG_LIMIT + 1)
+        content = in_child(partial(_beginning, path), PATIENCE_S, files=True)
     except (FileNotFoundError, NotADirectoryError) as error:
         if not must_exist:
             return b""
@@ -232,6 +235,11 @@ def _read(path: Path, name: str, must_exist: bool) -> bytes:
     if len(content) > CONFIG_LIMIT:
         raise SettingsError(f"{name}: larger than {CONFIG_LIMIT >> 20} MiB, so not a configuration file of tcpwatch")
     return content
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(CONFIG_LIMIT + 1)
 
 
 def _parsed(content: bytes, name: str) -> dict[str, Any]:

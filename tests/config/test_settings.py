@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tcpwatch.config import reading, settings
+from tcpwatch.config import settings
 from tcpwatch.config.settings import Settings, SettingsError
 from tcpwatch.config.thresholds import Thresholds
 
@@ -167,7 +167,7 @@ def test_files_that_cannot_be_read(home: dict[str, str], tmp_path: Path) -> None
 
 
 def test_files_that_do_not_answer(home: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(settings, "PATIENCE_S", 0.05)
     path = tmp_path / "fifo"
     os.mkfifo(path)
     silent, writer = os.pipe()
@@ -178,7 +178,7 @@ def test_files_that_do_not_answer(home: dict[str, str], tmp_path: Path, monkeypa
 
 
 def test_files_that_are_no_regular_ones(home: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PATIENCE_S", 30.0)
+    monkeypatch.setattr(settings, "PATIENCE_S", 30.0)
     pipe, writer = os.pipe()
     os.write(writer, b"interval = 7")
     os.close(writer)

@@ -114,10 +114,9 @@ def test_a_home_directory_that_does_not_answer(stuck: list[Stuck], environ: dict
 
 
 def test_the_monitor(stuck: list[Stuck], environ: dict[str, str]) -> None:
-    """It draws its first screen, says what is missing, and ends at a key or a signal."""
+    """It draws its first screen, and ends at a key or a signal."""
     for by_key in (True, False):
         with monitor(environ) as (process, leader):
-            read_until(leader, NOTE.encode())
             begin = monotonic()
             if by_key:
                 leader.write(b"q")
@@ -156,3 +155,20 @@ def test_a_signal_while_nobody_reads(environ: dict[str, str]) -> None:
     assert end(process)[0] == 128 + signal.SIGTERM
     for fd in (reader, writer):
         os.close(fd)
+
+
+def test_an_export_where_nothing_answers(stuck: list[Stuck], environ: dict[str, str], tmp_path: Path) -> None:
+    """It goes to the first directory that answers, and the monitor can be left."""
+    lab.require(lab.program("nsenter"))
+    folder = stuck[0].folder.partition("/root")[2]
+    variables = {"PYTHONSAFEPATH": "1", "TMPDIR": str(tmp_path), "TCPWATCH_CONFIG": "/dev/null", "HOME": folder}
+    inside = ["nsenter", "-m", "-t", str(stuck[0].pid), "sh", "-c", 'cd "$0" && exec "$@"', folder]
+    with monitor({**environ, **variables}, under=inside) as (process, leader):
+        leader.write(b"2")
+        read_until(leader, b"Remote")
+        leader.write(b"x")
+        read_until(leader, b"written to")
+        leader.write(b"q")
+        read_to_the_end(leader.fileno())
+        assert process.wait(FOR_EVER_S) == 0
+    assert len(list(tmp_path.glob("tcpwatch-*.csv"))) == 1

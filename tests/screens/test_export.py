@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path,
         folder.mkdir()
     monkeypatch.chdir(folders[0])
     monkeypatch.setenv("HOME", str(folders[1]))
-    monkeypatch.setattr(tempfile, "tempdir", str(folders[2]))
+    monkeypatch.setenv("TMPDIR", str(folders[2]))
     return folders
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import math
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 
+from tcpwatch.blocking import in_child
 from tcpwatch.units.printable import printable
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FINISH_S, _GIVE_UP_S = 0.4, 0.2
 _SEEN_S = 2.0
+_ANSWER_S = 0.5
+"""How long a directory may take to answer."""
 
 
 def export_name(now: float, what: str = "connections") -> str:
@@ -54,6 +57,12 @@ def _open_new(name: str) -> tuple[Path, Path, int]:
     first = OSError(errno.ENOENT, "no directory to write to", name)
     for at, folder in enumerate(_folders()):
         path = folder / name
+        try:
+            in_child(partial(_look_into, folder), _ANSWER_S)
+        except OSError as error:
+            error.filename = str(path)
+            first = error if at == 0 else first
+            continue
         for unfinished in _numbered(path.with_name(f"{path.name}.part")):
             try:
                 return path, unfinished, os.open(unfinished, _NEW, 0o666)
@@ -66,8 +75,14 @@ def _open_new(name: str) -> tuple[Path, Path, int]:
     raise first
 
 
+def _look_into(folder: Path) -> bytes:
+    """Ask the file system something: the program could not end while an export waits for it."""
+    os.statvfs(folder)
+    return b""
+
+
 def _folders() -> Iterator[Path]:
-    for folder in (Path.cwd, Path.home, lambda: Path(tempfile.gettempdir())):
+    for folder in (Path.cwd, Path.home, lambda: Path(os.environ.get("TMPDIR") or "/tmp")):
         with suppress(OSError, RuntimeError):  # the directory has been deleted; there is no home
             yield folder()
 

@@ -24,7 +24,7 @@ from tests.lab.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 _NEW_MOUNTS, _PRIVATE, _RECURSIVE = 0x20000, 1 << 18, 1 << 14
-_LOOKUP, _GETATTR, _OPEN, _READ, _INIT, _OPENDIR = 1, 3, 14, 15, 26, 27
+_LOOKUP, _GETATTR, _OPEN, _READ, _INIT, _OPENDIR, _ACCESS = 1, 3, 14, 15, 26, 27, 34
 _ROOT = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -127,6 +127,8 @@ def _serve(device: int, began: Sequence[int]) -> None:
             answer = forever + _attributes(node)
         elif operation in (_OPEN, _OPENDIR):
             answer = struct.pack("<QII", 1, 0, 0)
+        elif operation == _ACCESS:
+            answer = b""
         else:
             continue
         os.write(device, struct.pack("<IiQ", 16 + len(answer), 0, number) + answer)
