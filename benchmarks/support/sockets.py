@@ -50,7 +50,7 @@ def count(state: str) -> int:
 
 
 class Established:
-    """Processes with up to 8,000 sockets each, both ends of 4,000 connections, each at an address of its own."""
+    """Processes with up to 8,000 sockets each by default, both ends of connections, each at an address of its own."""
 
     def __init__(self) -> None:
         self._holders: list[subprocess.Popen[str]] = []
@@ -71,10 +71,10 @@ class Established:
         """Number of processes that hold the sockets."""
         return len(self._holders)
 
-    def grow(self, sockets: int) -> int:
-        """Open sockets up to this number; return how many are established."""
+    def grow(self, sockets: int, each: int = _PER_PROCESS) -> int:
+        """Open sockets up to this number, in processes with `each` at most; return how many are established."""
         while self._sockets < sockets:
-            size = min(_PER_PROCESS, most_sockets(), sockets - self._sockets) & ~1 or 2
+            size = min(each, most_sockets(), sockets - self._sockets) & ~1 or 2
             holder = self._start(size)
             self._sockets += size
             assert holder.stdout is not None
