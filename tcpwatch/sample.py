@@ -164,19 +164,17 @@ class Sample(SortedSockets):
     """Names that are left out because reading them blocks, in words."""
     begin_monotonic_s: float = 0.0
     """Monotonic seconds at the beginning of the dump; `destroyed` has events from before."""
-    _counts: tuple[list[int], list[int]] = field(init=False, repr=False)
-    """Sockets by state, first those without an inode, then those with one."""
-
-    def __post_init__(self) -> None:
-        # Counted once, as most analyses look at the sockets of a few states, and mostly there are none.
-        combined = self.state | (self.inode != 0).view(np.uint8) << _STATE_BITS
-        counts = np.bincount(combined, minlength=2 << _STATE_BITS).tolist()
-        object.__setattr__(self, "_counts", (counts[: 1 << _STATE_BITS], counts[1 << _STATE_BITS :]))
+    _counts: list[tuple[list[int], list[int]]] = field(init=False, repr=False, default_factory=list)
+    """Sockets by state, first those without an inode, then those with one; empty until they are counted."""
 
     def count(self, *states: int, has_inode: bool | None = None) -> int:
         """Return the number of sockets in these states, or of those with an inode, or of those without."""
-        counts = self._counts if has_inode is None else self._counts[has_inode:][:1]
-        return sum(part[state] for part in counts for state in states)
+        if not self._counts:  # counted once, as most analyses look at a few states, and mostly there are no sockets
+            combined = self.state | (self.inode != 0).view(np.uint8) << _STATE_BITS
+            counts = np.bincount(combined, minlength=2 << _STATE_BITS).tolist()
+            self._counts.append((counts[: 1 << _STATE_BITS], counts[1 << _STATE_BITS :]))
+        parts = self._counts[0] if has_inode is None else self._counts[0][has_inode:][:1]
+        return sum(part[state] for part in parts for state in states)
 
     def rows_in(self, *states: int, has_inode: bool | None = None) -> NDArray[np.intp]:
         """Return the rows of these sockets, ascending."""
@@ -198,6 +196,8 @@ class Sample(SortedSockets):
     def without_events(self) -> Sample:
         """Return the sample without the rows of its events, which may be many, and which only its own step needs."""
         destroyed, traced = self.destroyed, self.trace_events
+        if not self.event_count:
+            return self
         return replace(
             self,
             destroyed=destroyed.without_rows() if destroyed else None,

@@ -108,7 +108,10 @@ class StallAnalysis:
         still is, and when its tcp_info showed a receive window of 0 (tcpi_rcv_wnd, since Linux 6.2; without it, the
         queue alone has to do). Sockets of unknown owners are left out, and remembered: their owners may be found later.
         """
-        row = np.flatnonzero((sample.state == State.ESTABLISHED) | (sample.state == State.FIN_WAIT_2))
+        if rates.get("TCPToZeroWindowAdv", 0) <= 0 and not len(self._unread):
+            self._asked = frozenset()
+            return self._unread.astype(np.intp)  # as in most steps
+        row = sample.rows_in(State.ESTABLISHED, State.FIN_WAIT_2)
         row = row[sample.table["idiag_rqueue"][row] >= HIGH_QUEUE]
         if rates.get("TCPToZeroWindowAdv", 0) <= 0:
             row = row[np.isin(sample.cookie[row], self._unread)]

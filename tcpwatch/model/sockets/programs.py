@@ -75,7 +75,9 @@ def by_program(rows: Rows, row: NDArray[np.intp]) -> list[ProgramSockets]:
     A socket that several processes hold belongs to the first of them. There is no loop over sockets, only one over
     owners.
     """
-    at = np.flatnonzero(rows.owner[row] >= 0)
+    at = np.flatnonzero(rows.owner[row] >= 0) if len(row) else row
+    if not len(at):
+        return []
     order = at[np.argsort(rows.owner[row[at]], kind="stable")]
     codes = rows.owner[row[order]]
     starts = run_starts(codes)
