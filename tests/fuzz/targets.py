@@ -368,7 +368,7 @@ trace = true\n[thresholds]\nsyn_queue_share = 0.8\naccept_stalled_s = 30\n"""
             key = random.Random(len(data)).choice(list(settings.KEYS))
             for environ in ({"TCPWATCH_CONFIG": str(file)}, {f"TCPWATCH_{key.upper()}": text}):
                 try:
-                    with patch.object(settings, "read_beginning", lambda *_: data):  # which waits in a thread
+                    with patch.object(settings, "_read", lambda *_: data):  # which starts a process
                         settings.load({}, {"HOME": folder, **environ})
                 except settings.SettingsError as error:
                     assert str(error).isprintable()
