@@ -49,11 +49,13 @@ def syn_queue_full(view: View, limits: Thresholds) -> Iterator[Candidate]:
 
 
 def group_listeners(view: View) -> list[Listener]:
-    """Return one busy listener per address and port, the deepest SYN queue first.
+    """Return one listener per address and port, the deepest SYN queue first, without those that are empty for long.
 
     The members of a SO_REUSEPORT group share a SYN queue.
     """
-    groups = list({listener.key: listener for listener in reversed(view.busy_listeners)}.values())[::-1]
+    busy = [each for each in view.busy_listeners
+            if each.syn_queue.depth or each.syn_peak or each.retransmitted or each.syn_queue.limit is None]  # fmt: skip
+    groups = list({listener.key: listener for listener in reversed(busy)}.values())[::-1]
     return sorted(groups, key=lambda listener: -(listener.syn_queue.depth or 0))
 
 
