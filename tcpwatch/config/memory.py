@@ -14,10 +14,10 @@ from dataclasses import dataclass
 class EventBudget:
     """Numbers of events. What is more is dropped, the oldest first, and counted as lost."""
 
-    destroy: int = 28_000
-    """Destroy events that wait for a step: 9 MiB."""
-    trace: int = 150_000
-    """Trace events that wait for a step: 10 MiB."""
+    destroy: int = 24_000
+    """Destroy events that wait for a step: 8 MiB."""
+    trace: int = 140_000
+    """Trace events that wait for a step: 9 MiB."""
     unmatched: int = 65_536
     """Trace events that are kept after their step, as a later one may show which socket they belong to: 5 MiB."""
     known: int = 65_536

@@ -12,6 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tcpwatch.arrays.lookup import ascending
+from tcpwatch.config.memory import BUDGET
 from tcpwatch.kernel.netlink.destroy_event_reader import TRUESIZE, DestroyEventReader
 from tcpwatch.kernel.netlink.destroyed_sockets import DestroyedSockets
 from tcpwatch.kernel.netlink.sock_diag import SockDiagError
@@ -44,6 +49,8 @@ class EventWatch:
         self._why_not_taken = ""
         """The same at the last take_destroyed()."""
         self._lock = threading.Lock()
+        self._taken = np.empty(0, np.uint64)
+        """Cookies of the destroy events that were taken since the last take_trace_events()."""
         self._destroy: DestroyEventReader | None = None
         try:
             self._destroy = DestroyEventReader()
@@ -55,7 +62,7 @@ class EventWatch:
         self._trace_failed = False
         if trace:
             try:
-                self._trace, self.why_no_trace = TracepointReader(), ""
+                self._trace, self.why_no_trace = TracepointReader(destroyed=self._own_destroyed), ""
             except TraceError as error:
                 self.why_no_trace = str(error.strerror)
         opened()
@@ -76,6 +83,8 @@ class EventWatch:
                 self._fail_destroyed(error)
                 taken = None
             self._why_not_taken = self.why_no_destroyed
+            if taken:
+                self._taken = np.append(self._taken, taken.table["idiag_cookie"])[-BUDGET.destroy :]
             return taken
 
     @property
@@ -93,6 +102,8 @@ class EventWatch:
             except TraceError as error:
                 self._end_trace(str(error.strerror))
                 return None
+            finally:
+                self._taken = self._taken[:0]
 
     def close(self) -> None:
         """End the thread and remove the trace instance; calling it twice, or after an interrupted call, is harmless."""
@@ -175,6 +186,14 @@ class EventWatch:
             self.why_no_destroyed = reason_of(error)
         else:
             self._listening, self.why_no_destroyed = True, ""
+
+    def _own_destroyed(self) -> tuple[NDArray[np.uint64], float] | None:
+        """Return the cookies of destroy events since the last take_trace_events(), and until when they are complete."""
+        now = time.monotonic()
+        self._read_destroyed()
+        if not self._destroy or not self._listening:
+            return None
+        return ascending(self._taken, self._destroy.waiting()), now
 
     def _read_trace(self, period_s: float) -> float:
         """Return the seconds until the next read; a failure ends the trace."""

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tcpwatch.kernel.trace import tracepoint_reader
+from tcpwatch.model.lifecycle.transitions import Origin
+from tcpwatch.model.states import State
+from tcpwatch.monitor import Monitor
+from tcpwatch.sources.live import LiveSource
 from tests import lab
 from tests.lab import storm
 from tests.lab.machine.requirements import tracefs
@@ -17,6 +24,8 @@ from tests.support.program import start, trace_instances_of
 
 PROMISED_MIB, HISTORY_MIB = 150, 1
 STORM_S = 6.0
+ROOM = 80_000
+"""Trace events."""
 
 
 def largest_mib(pid: int) -> float:
@@ -44,3 +53,36 @@ def test_the_bound_holds_whatever_the_number_of_connections(elsewhere: bool, env
                 time.sleep(0.01)
     assert made > 0
     assert 30 < max(largest) <= PROMISED_MIB + HISTORY_MIB
+
+
+def test_nothing_of_ours_is_lost_while_another_namespace_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trace has the events of all namespaces, and room for a part of them only."""
+    lab.require(lab.namespaces, tracefs, storm.io_uring)
+    monkeypatch.setattr(tracepoint_reader, "_KEPT", ROOM)
+    count = 0
+    with lab.Namespace() as here, closing(Monitor(LiveSource(events=True, trace=True))) as monitor:
+        assert here
+        monitor.step()
+        with lab.Namespace() as other:
+            other.sysctl("net.ipv4.tcp_max_tw_buckets", 1_000)
+            process = storm.start(4_000, 5.0)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            while process.poll() is None:
+                with socket.create_connection(listener.getsockname()) as client, listener.accept()[0]:
+                    client.send(b"hello")
+                count += 1
+                time.sleep(0.005)
+        made, _ = storm.finish(process)
+        view = monitor.step()
+        lab.wait_until(lambda: monitor.step().trace.foreign_sockets >= 2 * made, "that all of the others are foreign")
+        view = monitor.step()
+    assert 10 * made > 1.5 * ROOM, "there was no room for all events"
+    assert (view.archive.ended_ever, view.trace.destroy_events_lost) == (2 * count, 0)
+    assert view.trace.events_lost < 0.75 * (12 * made - ROOM), "all that there was no room for"
+    if view.trace.events_lost:  # the tracing thread had to wait for a processor
+        return
+    records = np.concatenate(view.archive.records)
+    seen = {int(cookie) for cookie in records["cookie"]}
+    traced = view.archive.transitions_of(seen)
+    opened = [any(one.origin is Origin.TRACE and one.new is State.ESTABLISHED for one in traced[each]) for each in seen]
+    assert len(opened) == 2 * count and all(opened)

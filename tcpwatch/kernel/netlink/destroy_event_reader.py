@@ -38,6 +38,9 @@ _MOST = 100 * _BATCH
 """Largest number of events per read(), so that it ends even if events arrive as fast as they are read."""
 
 
+_NO_COOKIES = np.empty(0, np.uint64)
+
+
 class DestroyEventReader:
     """A netlink socket for destroy events. It stays in the network namespace of the thread that creates it."""
 
@@ -92,6 +95,11 @@ class DestroyEventReader:
         lost, self._undecoded = lost + dropped + self._undecoded, 0
         interrupted, self._interrupted = self._interrupted, False
         return DestroyedSockets(table, infos, when, self._info_bytes, lost, interrupted, self._forged)
+
+    def waiting(self) -> NDArray[np.uint64]:
+        """Return the cookies of the events that the next take() returns, ascending."""
+        self._decode()
+        return np.sort(np.concatenate([chunk[0]["idiag_cookie"] for chunk in self._backlog.chunks] or [_NO_COOKIES]))
 
     def reopen(self) -> None:
         """Replace a socket that failed; the next take() says that events are missing. Raises SockDiagError."""

@@ -72,6 +72,8 @@ class TraceEvents:
     """Number → the kernel's name, such as `TCP_LISTEN_OVERFLOW`."""
     missing: tuple[str, ...] = ()
     """Tracepoints that this kernel does not have, such as `tcp/tcp_send_reset`."""
+    foreign_sockets: int = 0
+    """Sockets of other network namespaces whose events were left out, as there were too many."""
 
     def without_rows(self) -> TraceEvents:
         """Return the same without the events themselves."""

@@ -11,16 +11,19 @@ import atexit
 import errno
 import os
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tcpwatch.arrays.backlog import Backlog
+from tcpwatch.arrays.backlog import Backlog, Chunk
 from tcpwatch.arrays.opaque_rows import concat_rows, opaque, take_rows
 from tcpwatch.config.memory import BUDGET
 from tcpwatch.kernel.trace import decode_events, event_format, ring_buffer
 from tcpwatch.kernel.trace.event_format import EventFormat
+from tcpwatch.kernel.trace.foreign_events import LATE_S, without_foreign
 from tcpwatch.kernel.trace.trace_events import TRACE_EVENT, TraceEventKind, TraceEvents
 from tcpwatch.kernel.trace.tracefs import TraceError, TraceInstance
 
@@ -31,6 +34,10 @@ _AT_ONCE = 1024 * 1024
 """Bytes of pages that are decoded together."""
 _IOV_MAX = 256
 """Pages per readv(); the kernel allows 1024."""
+
+
+Destroyed = Callable[[], tuple[NDArray[np.uint64], float] | None]
+"""Returns `own` and `until` of foreign_events.without_foreign; None if they are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +65,12 @@ _DROPS = ("SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM", "NO_SOCKET")
 class TracepointReader:
     """Records from its creation on. Not thread-safe."""
 
-    def __init__(self, buffer_kb: int = 0) -> None:
-        """Start recording; `buffer_kb` per processor, 0 for the default. Raises TraceError."""
+    def __init__(self, buffer_kb: int = 0, destroyed: Destroyed = lambda: None) -> None:
+        """Start recording; `buffer_kb` per processor, 0 for the default. Raises TraceError.
+
+        `destroyed` is asked when there are too many events: those of other namespaces are left out then.
+        """
+        self._destroyed = destroyed
         ring_buffer.check_byte_order()
         self._instance = TraceInstance()
         self._files: list[int] = []
@@ -85,8 +96,10 @@ class TracepointReader:
         self._pages = np.zeros((count, page >> 2), np.uint32)
         data = self._pages.reshape(-1).data.cast("B")
         self._places = [data[at : at + page] for at in range(0, len(data), page)]
-        self._backlog = Backlog(_KEPT, (np.empty(0, TRACE_EVENT),))
-        self._overrun = self._lost = 0
+        self._backlog = Backlog(_KEPT, (np.empty(0, TRACE_EVENT),), self._without_foreign)
+        self._overrun = self._lost = self._foreign = 0
+        self._complete_until = time.monotonic()
+        """Events of all processors until then were read: until then it is known who had a socket's address."""
         self._reset_reasons: dict[int, str] = {}
         self._drop_reasons: dict[int, str] = {}
         self._formats: dict[int, tuple[TraceEventKind, EventFormat]] = {}
@@ -121,6 +134,7 @@ class TracepointReader:
         Raises TraceError if the trace cannot be read or does not match its description.
         """
         filled = most = 0
+        begin = time.monotonic()
         for file in self._files:
             pages = 0
             # At most one buffer: this ends even if events arrive as fast as they are read.
@@ -136,6 +150,7 @@ class TracepointReader:
             most = max(most, pages)
         if filled:
             self._decode(filled)
+        self._complete_until = begin
         return most / self._buffer_pages
 
     def take(self) -> TraceEvents:
@@ -153,7 +168,17 @@ class TracepointReader:
             events = events[:whole]
         events.flags.writeable = False
         lost, self._lost = self._lost, 0
-        return TraceEvents(events, lost + dropped, self._reset_reasons, self._drop_reasons, self.missing)
+        foreign, self._foreign = self._foreign, 0
+        return TraceEvents(events, lost + dropped, self._reset_reasons, self._drop_reasons, self.missing, foreign)
+
+    def _without_foreign(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        if (own := self._destroyed()) is None:
+            return chunks
+        cookies, until = own
+        until = min(until, self._complete_until + LATE_S)
+        kept, foreign = without_foreign([chunk[0] for chunk in chunks], cookies, until)
+        self._foreign += foreign
+        return [(chunk,) for chunk in kept if len(chunk)]
 
     def close(self) -> None:
         """Stop recording and remove the instance; closing twice is harmless."""

@@ -78,7 +78,7 @@ class Tracker:
 
     def __init__(self, memory_mib: int = 64) -> None:
         """Use at most `memory_mib` for transitions and records together, with those that only an earlier View holds."""
-        part = memory_mib * (1 << 20) * 3 // 4 // 3  # an AppendLog takes up to 4/3 of its capacity
+        part = memory_mib * (1 << 20) * 2 // 3 // 3  # an AppendLog takes up to 4/3 of its capacity
         self._records = AppendLog(RECORD, max(1_000, 2 * part // RECORD.itemsize))
         self._transitions = AppendLog(TRANSITION, max(10_000, part // TRANSITION.itemsize))
         self._index = TransitionIndex()
@@ -223,6 +223,7 @@ class Tracker:
 
         polled = partial(sockets_with_ports, joined, sample)
         events = sample.trace_events.events if sample.trace_events else _NO_TRACE_EVENTS
+        self._foreign_sockets += sample.trace_events.foreign_sockets if sample.trace_events else 0
         until = sample.begin_monotonic_s or -np.inf
         for traced in self._traced_sockets.steps(events, sample.monotonic, ours, polled, until):
             self._foreign_sockets += traced.foreign_sockets

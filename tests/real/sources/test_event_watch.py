@@ -194,7 +194,7 @@ def test_a_program_that_does_not_close_it_ends_and_leaves_nothing(namespace: lab
 
 
 def raising(error: Exception) -> Callable[..., None]:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail

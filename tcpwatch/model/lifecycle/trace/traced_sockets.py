@@ -63,7 +63,7 @@ KEPT_EVENTS = BUDGET.unmatched
 """Events of unmatched sockets that are kept, since a later poll or destroy event may match them."""
 MATCH_TIMEOUT_S = 1.0
 """How long after tcp_destroy_sock a destroy event or a poll may still match a socket."""
-HURRIED_S = 0.1
+HURRIED_S = 0.4
 """The same while there are more than KEPT_EVENTS: destroy events are mostly some milliseconds late."""
 
 _NOT_A_CONNECTION = (0, State.LISTEN, State.TIME_WAIT, 12)
