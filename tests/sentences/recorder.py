@@ -12,7 +12,6 @@ from tcpwatch.model.finding import Finding
 from tcpwatch.model.rules.engine import RuleEngine
 from tcpwatch.model.rules.half_open.verdict import half_open_verdict
 from tcpwatch.model.rules.half_open.verdict_kinds import VerdictKind
-from tcpwatch.model.rules.queues.syn_queue import group_listeners
 from tcpwatch.model.rules.registry import all_rules
 from tcpwatch.model.rules.remarks import remarks
 from tcpwatch.model.view import View
@@ -44,7 +43,7 @@ def _modules() -> dict[str, str]:
 
 
 def _note_view(view: View) -> None:
-    for key in (None, *(listener.key for listener in group_listeners(view))):
+    for key in (None, *dict.fromkeys(listener.key for listener in view.listeners)):
         verdict = half_open_verdict(view, key)
         modules = ["verdict", "syn_flood", "syn_queue"] * (verdict.kind in _URGENT)
         for module in [*modules, *["calm"] * (verdict.kind is VerdictKind.UNKNOWN or not modules)]:
