@@ -112,6 +112,6 @@ def test_a_charset_with_few_characters(environ: dict[str, str]) -> None:
     with monitor({**environ, "PYTHONIOENCODING": "iso8859-1"}) as running:
         _, leader = running
         press(leader, b"3")
-        read_until(leader, b"SYN queue")
+        read_until(leader, b"Accept-Q")
         written = quits(running)
     assert all(byte < 0x80 or byte in "·×µ±".encode("iso8859-1") for byte in written), written
