@@ -49,6 +49,19 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result
     return lambda *args, **extra: CliRunner().invoke(commands.root, args, **extra)
 
 
+class FakeTime:
+    """The module `time` for a command that polls: a pause takes no time."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
 EXTRA: dict[str, bool] = {}
 """Further arguments of the last open_monitor call."""
 
@@ -64,6 +77,7 @@ def fake_monitor(monkeypatch: pytest.MonkeyPatch, *views: View) -> list[Settings
         yield FakeMonitor(*views)
 
     monkeypatch.setattr(polling, "open_monitor", open_monitor)
+    monkeypatch.setattr(polling, "time", FakeTime())
     return seen
 
 
