@@ -100,6 +100,7 @@ def started() -> Iterator[Callable[[Iterator[str]], tuple[Export, threading.Even
         ended = threading.Event()
         return Export(NAME, "2 flows", blocks, lambda _: ended.set()), ended
 
+    finish_exports()  # those of other tests
     yield start
     finish_exports()
 

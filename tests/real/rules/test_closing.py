@@ -161,9 +161,9 @@ def test_time_waits_of_both_sides(namespace: lab.Namespace, listener: socket.soc
         close_in_order(first_is_server)
     lab.wait_until(lambda: len(dump(4, "TIME_WAIT")) == 9, "the TIME_WAITs")
     assert sum(row.local.port == port for row in dump(4, "TIME_WAIT")) == 4
-    timers = re.findall(r"timer:\(timewait,(\d+)sec", namespace.ss("-tanoH", "state", "time-wait"))
+    timers = re.findall(r"timer:\(timewait,(\d+sec|1min)", namespace.ss("-tanoH", "state", "time-wait"))
     assert len(timers) == 9
-    assert min(map(int, timers)) > 30
+    assert min(60 if timer == "1min" else int(timer[:-3]) for timer in timers) > 30
     with closing(Monitor(LiveSource())) as monitor:
         for _ in range(2):
             (finding,) = monitor.step().findings or (None,)
@@ -171,7 +171,7 @@ def test_time_waits_of_both_sides(namespace: lab.Namespace, listener: socket.soc
         assert finding.headline == "9 of 10 TIME_WAIT; 4 on the server side, 5 on the client side"
         for _ in range(3):
             close_in_order(True)
-        assert namespace.counters()["TCPTimeWaitOverflow"] == 2
+        lab.wait_until(lambda: namespace.counters()["TCPTimeWaitOverflow"] == 2, "two sockets closed without it")
         (finding,) = monitor.step().findings
         assert finding.headline.startswith("10 of 10 TIME_WAIT, ")
         assert finding.headline.endswith("/s closed without it; 5 on the server side, 5 on the client side")
