@@ -101,7 +101,7 @@ class ListenerKeys:
     redirected: Redirected
     _index: KeyIndex
     _source: tuple[object, ...]
-    """What `keys` and `key` were computed from."""
+    """The inputs of `keys` and `key`."""
 
     @classmethod
     def of(cls, sample: Sample, previous: ListenerKeys | None = None) -> ListenerKeys:

@@ -82,9 +82,9 @@ def test_a_backlog_that_is_full_has_room_again() -> None:
 
     backlog = Backlog(100, (table(),), thin)
     backlog.add(table((0.0, OURS, K.STATE, 0), (0.1, OURS, K.DESTROYED, 7)))
-    for at in range(200):
+    for at in range(1_000):
         backlog.add(table((1.0 + at, FOREIGN, K.STATE, 0), (1.0 + at + LATE_S, FOREIGN, K.DESTROYED, 1_000 + at)))
     (events,), dropped = backlog.take()
     assert events["time"][:2].tolist() == [0.0, 0.1]
     assert dropped == 0
-    assert found + int(np.count_nonzero(events["socket"] == FOREIGN)) // 2 == 200
+    assert found + int(np.count_nonzero(events["socket"] == FOREIGN)) // 2 == 1_000

@@ -116,11 +116,10 @@ def is_expected(one: Expected, expected: Counter[Expected]) -> bool:
 
 
 def findings(view: View, family: Family) -> Counter[Expected]:
-    """Return the findings in the form that the files of scenes use, but for late polls: the machine may be busy."""
+    """Return the findings in the form that the files of scenes use."""
     return Counter(
         Expected(rule=one.rule, severity=one.severity.name.lower(), subject=written(one.subject, family))
         for one in view.findings
-        if not one.headline.startswith("a poll takes ")
     )
 
 

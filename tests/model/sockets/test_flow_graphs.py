@@ -132,7 +132,7 @@ def test_a_long_absence_halves_as_often_as_needed() -> None:
     assert _known(graph.cwnd) == [1, None, None, 2]
 
 
-@given(st.lists(st.tuples(st.floats(0.01, 40), st.integers(0, 10**9)), min_size=1, max_size=20))
+@given(st.lists(st.tuples(st.floats(0.01, 40), st.integers(0, 10**9)), min_size=1, max_size=40))
 def test_no_byte_is_lost_and_memory_is_bounded(steps: list[tuple[float, int]]) -> None:
     graphs, at, received = FlowGraphs(slots=8), 0.0, 0
     _step(graphs, 0.0, bytes_received=0)
